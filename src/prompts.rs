@@ -1,0 +1,384 @@
+//! Prompts: a JSONL file as an endless, seeded, resumable stream.
+//!
+//! Which prompt an episode gets is a pure function of the file, the seed and the episode's number: the
+//! stream has no position of its own, so nothing of it needs saving. What a run has to remember is the
+//! [`Ledger`]: which episodes were begun and have not ended. This file knows nothing of what an episode is.
+//!
+//! Invariants: each pass over the file gives every prompt once; an episode that was begun stays in the
+//! ledger until it ends, over any number of restarts.
+
+use crate::episode::{EpisodeId, Prompt};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeSet, HashMap};
+
+/// Files that come with the node, by the name behind `bundled:`.
+const BUNDLED: [(&str, &str); 2] = [
+    ("arithmetic-train", include_str!("../data/arithmetic-train.jsonl")),
+    ("arithmetic-heldout", include_str!("../data/arithmetic-heldout.jsonl")),
+];
+
+/// Rounds of the shuffle in [`shuffled`]: 6 log2(n) suffice, so this serves 2^16 prompts with a margin
+/// and mixes well far beyond.
+const SHUFFLE_ROUNDS: usize = 96;
+
+/// Where prompts come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptsConfig {
+    /// A JSONL file, or `bundled:arithmetic-train`, `bundled:arithmetic-heldout`.
+    pub file: String,
+    /// Shuffle each pass over the file, by the node's seed.
+    pub shuffle: bool,
+}
+
+impl PromptsConfig {
+    /// What is wrong with these values, all at once. Whether the file can be read is found on opening it.
+    pub fn complaints(&self) -> Vec<String> {
+        match self.file.strip_prefix("bundled:") {
+            _ if self.file.trim().is_empty() => {
+                vec![format!("prompts.file: expected a JSONL file, got {:?}", self.file)]
+            }
+            Some(name) if bundled(name).is_none() => vec![unknown_bundle(name).to_string()],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Why prompts could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such file among those that come with the node.
+    #[error("prompts.file: expected one of {known}, got \"bundled:{name}\"")]
+    UnknownBundle {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The file cannot be read.
+    #[error("prompts.file: expected a readable JSONL file, got {file:?}: {source}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A line is not a prompt.
+    #[error("{file}, line {line}: {fault}")]
+    Line {
+        /// The file.
+        file: String,
+        /// From 1.
+        line: usize,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// There is not one prompt.
+    #[error("{file}: expected at least one prompt, got none")]
+    Empty {
+        /// The file.
+        file: String,
+    },
+}
+
+fn bundled(name: &str) -> Option<&'static str> {
+    BUNDLED.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+fn unknown_bundle(name: &str) -> Error {
+    let known = BUNDLED.map(|(known, _)| format!("\"bundled:{known}\"")).join(", ");
+    Error::UnknownBundle { name: name.to_owned(), known }
+}
+
+/// The prompts of `file`: a path, or `bundled:` and the name of one that comes with the node.
+pub fn load(file: &str) -> Result<Vec<Prompt>, Error> {
+    match file.strip_prefix("bundled:") {
+        Some(name) => parse(file, bundled(name).ok_or_else(|| unknown_bundle(name))?),
+        None => {
+            let text =
+                std::fs::read_to_string(file).map_err(|source| Error::Unreadable { file: file.to_owned(), source })?;
+            parse(file, &text)
+        }
+    }
+}
+
+/// The prompts of a JSONL text; `file` names it in errors. Blank lines are passed over.
+pub fn parse(file: &str, text: &str) -> Result<Vec<Prompt>, Error> {
+    let mut lines = Vec::new();
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        let prompt = serde_json::from_str(line).map_err(|error| Error::Line {
+            file: file.to_owned(),
+            line: number,
+            fault: format!("expected {{\"id\", \"task\", \"prompt\", \"answer\"?}}, got {error}"),
+        })?;
+        lines.push((number, prompt));
+    }
+    whole(file, lines)
+}
+
+/// Holds the rules of a file as a whole: something in it, nothing empty, no id twice.
+fn whole(file: &str, lines: Vec<(usize, Prompt)>) -> Result<Vec<Prompt>, Error> {
+    if lines.is_empty() {
+        return Err(Error::Empty { file: file.to_owned() });
+    }
+    let mut first_lines: HashMap<&str, usize> = HashMap::new();
+    for (number, prompt) in &lines {
+        let fault = if let Some(first) = first_lines.insert(&prompt.id, *number) {
+            format!("expected an id of its own, got {:?}, the id of line {first}", prompt.id)
+        } else if let Some((key, _)) = [("id", &prompt.id), ("task", &prompt.task), ("prompt", &prompt.text)]
+            .into_iter()
+            .find(|(_, value)| value.trim().is_empty())
+        {
+            format!("expected a text in {key:?}, got an empty one")
+        } else {
+            continue;
+        };
+        return Err(Error::Line { file: file.to_owned(), line: *number, fault });
+    }
+    Ok(lines.into_iter().map(|(_, prompt)| prompt).collect())
+}
+
+/// A prompt for every episode: a pure function of the prompts, the seed and the episode.
+#[derive(Clone, Debug)]
+pub struct PromptStream {
+    prompts: Vec<Prompt>,
+    shuffle: bool,
+    seed: u64,
+}
+
+impl PromptStream {
+    /// The stream that `config` describes.
+    pub fn open(config: &PromptsConfig, seed: u64) -> Result<Self, Error> {
+        Ok(Self { prompts: load(&config.file)?, shuffle: config.shuffle, seed })
+    }
+
+    /// A stream of given prompts, held to the same rules as a file's: in errors, line n is the nth of them.
+    pub fn from_prompts(prompts: Vec<Prompt>, shuffle: bool, seed: u64) -> Result<Self, Error> {
+        Ok(Self { prompts: whole("prompts", (1..).zip(prompts).collect())?, shuffle, seed })
+    }
+
+    /// The prompt of `episode`: each pass over the file in an order of its own.
+    pub fn prompt(&self, episode: EpisodeId) -> &Prompt {
+        let length = self.prompts.len() as u64;
+        let (pass, place) = (episode.0 / length, episode.0 % length);
+        let place = if self.shuffle { shuffled(place, length, self.seed, pass) } else { place };
+        &self.prompts[place as usize]
+    }
+
+    /// Every prompt once, in the order of the file.
+    pub fn prompts(&self) -> &[Prompt] {
+        &self.prompts
+    }
+}
+
+/// Where `place` of `length` goes in the order of `pass`: the swap-or-not shuffle (Hoang, Morris and Rogaway,
+/// CRYPTO 2012), which computes one place of a permutation without building the whole.
+fn shuffled(place: u64, length: u64, seed: u64, pass: u64) -> u64 {
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&pass.to_le_bytes());
+    key[16..23].copy_from_slice(b"prompts");
+    let mut rng = ChaCha8Rng::from_seed(key);
+    (0..SHUFFLE_ROUNDS).fold(place, |place, _| {
+        let (pivot, round) = (rng.next_u64() % length, rng.next_u64());
+        let partner = (pivot + length - place) % length;
+        // The pair decides together whether it swaps, which makes every round its own inverse.
+        if mix(round ^ place.max(partner)) & 1 == 1 { partner } else { place }
+    })
+}
+
+/// SplitMix64's finaliser: each bit of the result hangs on every bit of the input.
+fn mix(bits: u64) -> u64 {
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// Which episodes were begun and not yet ended: what a resumed run has to run again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ledger {
+    /// The first episode never begun.
+    pub next: u64,
+    /// Begun and not ended.
+    pub open: BTreeSet<EpisodeId>,
+    /// Those of `open` that nobody is running: they go before any new one.
+    #[serde(default)]
+    pub waiting: BTreeSet<EpisodeId>,
+}
+
+impl Ledger {
+    /// The episode to run now: the first that waits to be run again, else a new one.
+    pub fn begin(&mut self) -> EpisodeId {
+        if let Some(episode) = self.waiting.pop_first() {
+            return episode;
+        }
+        let episode = EpisodeId(self.next);
+        self.next += 1;
+        self.open.insert(episode);
+        episode
+    }
+
+    /// `episode` ended, well or badly, and is not run again; false where it was not open.
+    pub fn end(&mut self, episode: EpisodeId) -> bool {
+        self.waiting.remove(&episode);
+        self.open.remove(&episode)
+    }
+
+    /// Whoever ran the open episodes is gone: all of them are to be run again, in order.
+    pub fn reopen(&mut self) {
+        self.waiting.clone_from(&self.open);
+    }
+
+    /// How many open episodes somebody is running.
+    pub fn under_way(&self) -> usize {
+        self.open.len() - self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn prompts(count: usize) -> Vec<Prompt> {
+        let prompt = |n| Prompt { id: format!("p{n}"), task: "t".into(), text: format!("say {n}"), answer: None };
+        (0..count).map(prompt).collect()
+    }
+
+    fn ids(stream: &PromptStream, episodes: std::ops::Range<u64>) -> Vec<String> {
+        episodes.map(|episode| stream.prompt(EpisodeId(episode)).id.clone()).collect()
+    }
+
+    fn fault(text: &str) -> String {
+        parse("tasks.jsonl", text).unwrap_err().to_string()
+    }
+
+    const GOOD: &str = r#"{"id": "a", "task": "t", "prompt": "say a", "answer": "1"}"#;
+
+    #[test]
+    fn a_broken_line_is_named_by_file_and_number_with_what_is_wrong() {
+        let missing = fault(&format!("{GOOD}\n\n{{\"id\": \"b\", \"task\": \"t\"}}\n"));
+        assert!(missing.starts_with("tasks.jsonl, line 3: expected") && missing.contains("`prompt`"), "{missing}");
+        let unknown = fault(r#"{"id": "b", "task": "t", "prompt": "p", "anwser": "1"}"#);
+        assert!(unknown.starts_with("tasks.jsonl, line 1: ") && unknown.contains("`anwser`"), "{unknown}");
+        assert!(fault("not json").starts_with("tasks.jsonl, line 1: "));
+        let number = fault(r#"{"id": "b", "task": "t", "prompt": "p", "answer": 1}"#);
+        assert!(number.contains("expected a string"), "{number}");
+    }
+
+    #[test]
+    fn a_duplicate_id_names_both_lines() {
+        let fault = fault(&format!("{GOOD}\n{GOOD}\n"));
+        assert_eq!(fault, "tasks.jsonl, line 2: expected an id of its own, got \"a\", the id of line 1");
+    }
+
+    #[test]
+    fn an_empty_prompt_and_an_empty_file_are_refused() {
+        let fault_of_prompt = fault("{\"id\": \"a\", \"task\": \"t\", \"prompt\": \" \\n\"}");
+        assert_eq!(fault_of_prompt, "tasks.jsonl, line 1: expected a text in \"prompt\", got an empty one");
+        assert_eq!(fault("\n \n"), "tasks.jsonl: expected at least one prompt, got none");
+        assert!(PromptStream::from_prompts(Vec::new(), false, 0).is_err());
+        assert!(PromptStream::from_prompts([prompts(1), prompts(1)].concat(), false, 0).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let config = PromptsConfig { file: "nowhere/tasks.jsonl".into(), shuffle: false };
+        let error = PromptStream::open(&config, 0).unwrap_err().to_string();
+        assert!(error.contains("prompts.file") && error.contains("nowhere/tasks.jsonl"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_bundle_is_refused_with_the_known_ones() {
+        let config = PromptsConfig { file: "bundled:arithmetics".into(), shuffle: false };
+        let complaint = config.complaints().join("\n");
+        assert!(
+            complaint.contains("bundled:arithmetic-train") && complaint.contains("bundled:arithmetics"),
+            "{complaint}"
+        );
+        assert_eq!(PromptStream::open(&config, 0).unwrap_err().to_string(), complaint);
+        assert_eq!(PromptsConfig { file: " ".into(), shuffle: true }.complaints().len(), 1);
+        assert!(PromptsConfig { file: "bundled:arithmetic-heldout".into(), shuffle: true }.complaints().is_empty());
+    }
+
+    #[test]
+    fn a_file_on_disk_is_read_in_order_without_shuffle() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tasks.jsonl");
+        let text: String = prompts(3).iter().map(|p| serde_json::to_string(p).unwrap() + "\r\n").collect();
+        std::fs::write(&path, text).unwrap();
+        let config = PromptsConfig { file: path.to_str().unwrap().into(), shuffle: false };
+        let stream = PromptStream::open(&config, 9).unwrap();
+        assert_eq!(ids(&stream, 0..7), ["p0", "p1", "p2", "p0", "p1", "p2", "p0"]);
+    }
+
+    #[test]
+    fn passes_and_seeds_have_orders_of_their_own() {
+        let stream = |seed| PromptStream::from_prompts(prompts(50), true, seed).unwrap();
+        let first = ids(&stream(1), 0..50);
+        assert_eq!(first, ids(&stream(1), 0..50));
+        assert_ne!(first, ids(&stream(1), 50..100));
+        assert_ne!(first, ids(&stream(2), 0..50));
+        assert_ne!(first, ids(&PromptStream::from_prompts(prompts(50), false, 1).unwrap(), 0..50));
+    }
+
+    #[test]
+    fn the_shuffle_reaches_every_order_about_equally_often() {
+        let mut counts: HashMap<Vec<u64>, u32> = HashMap::new();
+        for pass in 0..6000 {
+            *counts.entry((0..3).map(|place| shuffled(place, 3, 7, pass)).collect()).or_default() += 1;
+        }
+        assert_eq!(counts.len(), 6);
+        assert!(counts.values().all(|count| (850..1150).contains(count)), "{counts:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn every_pass_gives_every_prompt_once(count in 1usize..200, seed: u64, pass in 0u64..1_000_000) {
+            let stream = PromptStream::from_prompts(prompts(count), true, seed).unwrap();
+            let start = pass * count as u64;
+            let mut seen = ids(&stream, start..start + count as u64);
+            seen.sort();
+            seen.dedup();
+            prop_assert_eq!(seen.len(), count);
+        }
+
+        /// Steps: 0 begins, 1 ends one of those under way, 2 restarts from what was saved.
+        #[test]
+        fn the_ledger_never_forgets_an_episode(steps in proptest::collection::vec((0u8..3, any::<prop::sample::Index>()), 0..80)) {
+            let mut ledger = Ledger::default();
+            let (mut running, mut ended) = (Vec::new(), BTreeSet::new());
+            for (step, which) in steps {
+                match step {
+                    0 => {
+                        let episode = ledger.begin();
+                        prop_assert!(!ended.contains(&episode) && !running.contains(&episode));
+                        running.push(episode);
+                    }
+                    1 if !running.is_empty() => {
+                        let episode = running.swap_remove(which.index(running.len()));
+                        prop_assert!(ledger.end(episode));
+                        prop_assert!(!ledger.end(episode));
+                        ended.insert(episode);
+                    }
+                    2 => {
+                        ledger = serde_json::from_str(&serde_json::to_string(&ledger).unwrap()).unwrap();
+                        ledger.reopen();
+                        running.clear();
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(ledger.under_way(), running.len());
+                prop_assert_eq!(ledger.open.len() + ended.len(), ledger.next as usize);
+            }
+            ledger.reopen();
+            let again: Vec<_> = (0..ledger.open.len()).map(|_| ledger.begin()).collect();
+            prop_assert!(again.windows(2).all(|pair| pair[0] < pair[1]));
+            prop_assert!((0..ledger.next).map(EpisodeId).all(|e| ended.contains(&e) != again.contains(&e)));
+        }
+    }
+}

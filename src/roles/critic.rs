@@ -1,0 +1,67 @@
+//! The critic: says of a response what is wrong with it.
+
+use super::{Error, Template, complaints, first, opening};
+use crate::episode::{Prompt, Turn};
+use serde::{Deserialize, Serialize};
+
+const KEY: &str = "critic.prompt";
+const VARIABLES: &[&str] = &["prompt", "response"];
+
+/// What the critic is shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CriticConfig {
+    /// Instructions above the conversation, as they are; empty for none.
+    pub system: String,
+    /// Template of the user's turn, over `prompt` and `response`.
+    pub prompt: String,
+}
+
+impl CriticConfig {
+    /// What is wrong with these values, all at once.
+    pub fn complaints(&self) -> Vec<String> {
+        complaints(KEY, &self.prompt, VARIABLES)
+    }
+}
+
+/// The critic's role.
+#[derive(Debug)]
+pub struct Critic {
+    system: String,
+    template: Template,
+}
+
+impl Critic {
+    /// The role that `config` describes.
+    pub fn new(config: &CriticConfig) -> Result<Self, Error> {
+        let template = Template::parse(KEY, &config.prompt, VARIABLES).map_err(first)?;
+        Ok(Self { system: config.system.clone(), template })
+    }
+
+    /// The conversation that every critique of `response` goes on.
+    pub fn conversation(&self, prompt: &Prompt, response: &str) -> Vec<Turn> {
+        opening(&self.system, self.template.render(&[&prompt.text, response]))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::episode::Speaker;
+
+    #[test]
+    fn the_critic_sees_the_prompt_and_the_response() {
+        let config = CriticConfig { system: "be strict".into(), prompt: "Q: {{ prompt }} A: {{ response }}".into() };
+        let prompt = Prompt { id: "p".into(), task: "t".into(), text: "3 + 4?".into(), answer: Some("7".into()) };
+        let turns = Critic::new(&config).unwrap().conversation(&prompt, "8");
+        let expected = [Turn::new(Speaker::System, "be strict"), Turn::new(Speaker::User, "Q: 3 + 4? A: 8")];
+        assert_eq!(turns, expected);
+    }
+
+    #[test]
+    fn the_answer_cannot_reach_the_critic() {
+        let config = CriticConfig { system: String::new(), prompt: "{{ prompt }}{{ response }}{{ answer }}".into() };
+        assert_eq!(config.complaints(), ["critic.prompt: expected no variables but prompt, response, got `answer`"]);
+        assert_eq!(Critic::new(&config).unwrap_err().to_string(), config.complaints()[0]);
+    }
+}

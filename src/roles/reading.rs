@@ -1,0 +1,244 @@
+//! Reads a judge's verdict out of its words.
+//!
+//! In this order: marks in double brackets (`[[A]]`, `[[tie]]`) decide where there are any; else a text that
+//! is nothing but a verdict, in whatever case (`b.`, `**Tie**`); else everything the prose says. In prose a
+//! capital letter names an answer, unless it opens a sentence as an article does ("A better answer is B"),
+//! comes behind "than" or "not", is denied ("A is not better", "A is worse") or stands beside its rival
+//! ("A and B"). "Tie", "both", "neither", "equally", "are equal", "the same" and "a draw" say tie.
+//!
+//! Invariant: a text that says nothing, or two different things, has no verdict; none is ever guessed.
+
+use serde::{Deserialize, Serialize};
+
+/// What a judge said of one order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Read {
+    /// The first text is better.
+    A,
+    /// The second text is better.
+    B,
+    /// Neither is.
+    Tie,
+}
+
+/// The verdict of `text`, where it says exactly one.
+pub(super) fn read(text: &str) -> Option<Read> {
+    let words = words(text);
+    let marks: Vec<_> = marks(text).collect();
+    if !marks.is_empty() {
+        return agreed(marks.into_iter());
+    }
+    whole(&words).or_else(|| agreed((0..words.len()).filter_map(|at| said(&words, at))))
+}
+
+/// A word with what the reading needs to know of its surroundings.
+#[derive(Debug)]
+struct Word<'a> {
+    text: &'a str,
+    /// It begins a sentence, a line or what follows a colon.
+    opens: bool,
+    /// Something other than blanks stands between it and the next word, or there is none.
+    closes: bool,
+}
+
+impl Word<'_> {
+    fn is(&self, word: &str) -> bool {
+        self.text.eq_ignore_ascii_case(word)
+    }
+
+    fn is_one_of(&self, words: &[&str]) -> bool {
+        words.iter().any(|word| self.is(word))
+    }
+}
+
+/// Runs of letters, digits and apostrophes.
+fn words(text: &str) -> Vec<Word<'_>> {
+    let inside = |c: char| c.is_alphanumeric() || matches!(c, '\'' | '\u{2019}');
+    let mut words: Vec<Word<'_>> = Vec::new();
+    let mut rest = text;
+    while let Some(start) = rest.find(inside) {
+        let (gap, from) = rest.split_at(start);
+        let end = from.find(|c| !inside(c)).unwrap_or(from.len());
+        if let Some(last) = words.last_mut() {
+            last.closes = !gap.chars().all(|c| c == ' ');
+        }
+        let opens = words.is_empty() || gap.contains(['.', '!', '?', ':', '\n']);
+        words.push(Word { text: from[..end].trim_matches(['\'', '\u{2019}']), opens, closes: true });
+        rest = &from[end..];
+    }
+    words
+}
+
+/// The one verdict that all of `verdicts` agree on.
+fn agreed(mut verdicts: impl Iterator<Item = Read>) -> Option<Read> {
+    let first = verdicts.next()?;
+    verdicts.all(|verdict| verdict == first).then_some(first)
+}
+
+/// `[[A]]`, `[[B]]`, `[[tie]]` and MT-Bench's `[[C]]`, which says tie.
+fn marks(text: &str) -> impl Iterator<Item = Read> {
+    text.split("[[").skip(1).filter_map(|behind| {
+        let mark = behind.split_once("]]")?.0.trim().to_ascii_lowercase();
+        letter(&mark).or((mark == "tie" || mark == "c").then_some(Read::Tie))
+    })
+}
+
+fn letter(word: &str) -> Option<Read> {
+    match word {
+        "A" | "a" => Some(Read::A),
+        "B" | "b" => Some(Read::B),
+        _ => None,
+    }
+}
+
+/// What the answers are called.
+const NOUNS: [&str; 5] = ["answer", "option", "response", "choice", "verdict"];
+
+/// The verdict of a text that is nothing else: `a`, `answer B`, `equal`.
+fn whole(words: &[Word<'_>]) -> Option<Read> {
+    let word = match words {
+        [word] => word,
+        [noun, word] if noun.is_one_of(&NOUNS) => word,
+        _ => return None,
+    };
+    letter(word.text).or_else(|| word.is_one_of(&["tie", "tied", "equal", "same", "draw"]).then_some(Read::Tie))
+}
+
+/// What the word at `at` says.
+fn said(words: &[Word<'_>], at: usize) -> Option<Read> {
+    let word = &words[at];
+    let before = at.checked_sub(1).map(|at| &words[at]);
+    let is_behind = |list: &[&str]| before.is_some_and(|word| word.is_one_of(list));
+    if word.is_one_of(&["tie", "tied", "both", "neither", "equally"]) {
+        let denied = is_behind(&["not", "no"]) || (is_behind(&["a"]) && at > 1 && words[at - 2].is_one_of(&["not"]));
+        return (!denied).then_some(Read::Tie);
+    }
+    if word.is_one_of(&["equal", "same", "draw"]) {
+        let plural = is_behind(&["are"]) || (is_behind(&["the"]) && at > 1 && words[at - 2].is_one_of(&["are"]));
+        return (plural || (word.is("draw") && is_behind(&["a"]))).then_some(Read::Tie);
+    }
+    if !matches!(word.text, "A" | "B") || is_behind(&["than", "not"]) || is_passed_over(words, at) {
+        return None;
+    }
+    letter(word.text)
+}
+
+/// Whether the capital letter at `at` names no verdict: an article, a rival, something denied.
+fn is_passed_over(words: &[Word<'_>], at: usize) -> bool {
+    let noun_before = at > 0 && words[at - 1].is_one_of(&NOUNS);
+    // "Answer A" is judged by what stands before and behind both words.
+    let start = if noun_before { at - 1 } else { at };
+    let before = start.checked_sub(1).map(|at| &words[at]);
+    if before.is_some_and(|word| word.is_one_of(&["than", "not"])) || is_beside_rival(words, at, start) {
+        return true;
+    }
+    let mut behind = words[at + 1..].iter();
+    let Some(next) = behind.next().filter(|_| !words[at].closes) else { return false };
+    let then = behind.next();
+    if next.is_one_of(&["isn't", "isn\u{2019}t", "wasn't", "loses"]) {
+        return true;
+    }
+    if next.is_one_of(&["is", "was", "seems", "looks"]) {
+        return then.is_some_and(|word| word.is_one_of(&["not", "worse", "wrong", "incorrect", "inaccurate", "false"]));
+    }
+    let opens_bare = words[at].text == "A" && words[at].opens && !noun_before;
+    let verbs =
+        ["has", "wins", "gives", "provides", "answers", "contains", "correctly", "because", "since", "as", "with"];
+    (opens_bare && !next.is_one_of(&verbs)) || (words[at].text == "A" && next.is_one_of(&["tie", "draw"]))
+}
+
+/// Whether the other letter is named in the same breath: "A and B", "A or answer B", "neither A nor B".
+fn is_beside_rival(words: &[Word<'_>], at: usize, start: usize) -> bool {
+    const LINKS: [&str; 6] = ["and", "or", "nor", "vs", "versus", "with"];
+    let is_rival = |word: &Word<'_>| matches!(word.text, "A" | "B") && word.text != words[at].text;
+    let skips_noun = |at: usize| at + usize::from(words.get(at).is_some_and(|word| word.is_one_of(&NOUNS)));
+    let links = |at: usize| words.get(at).is_some_and(|word| word.is_one_of(&LINKS));
+    let ahead = links(at + 1) && words.get(skips_noun(at + 2)).is_some_and(is_rival);
+    let behind = start >= 2 && links(start - 1) && is_rival(&words[start - 2]);
+    ahead || behind
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn verdicts_are_read_in_the_forms_judges_use() {
+        for (text, expected) in [
+            ("A", Read::A),
+            (" B\n", Read::B),
+            ("b.", Read::B),
+            ("a", Read::A),
+            ("Answer A", Read::A),
+            ("answer b", Read::B),
+            ("Answer: B", Read::B),
+            ("**B**", Read::B),
+            ("(A)", Read::A),
+            ("[[A]]", Read::A),
+            ("Both have flaws, but overall [[B]]", Read::B),
+            ("[[C]]", Read::Tie),
+            ("Tie.", Read::Tie),
+            ("TIE", Read::Tie),
+            ("It is a tie.", Read::Tie),
+            ("A tie.", Read::Tie),
+            ("A is better", Read::A),
+            ("A is better than B.", Read::A),
+            ("Answer B is better than answer A because it is right.", Read::B),
+            ("The better answer is B.", Read::B),
+            ("A better answer is B.", Read::B),
+            ("I prefer answer A.", Read::A),
+            ("A is wrong. B is right.", Read::B),
+            ("A. It gives the right sum.", Read::A),
+            ("A, because it gives a number.", Read::A),
+            ("A because it is right", Read::A),
+            ("B, not A", Read::B),
+            ("Answer A: 34", Read::A),
+            ("both are equal", Read::Tie),
+            ("Answers A and B are equally good.", Read::Tie),
+            ("Neither A nor B is right.", Read::Tie),
+            ("They are the same.", Read::Tie),
+            ("Equal", Read::Tie),
+            ("Verdict: tie", Read::Tie),
+        ] {
+            assert_eq!(read(text), Some(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_or_two_things_has_no_verdict() {
+        for text in [
+            "",
+            "...",
+            "42",
+            "This is a good answer to a hard question.",
+            "A good answer shows its steps.",
+            "the answer a student would give",
+            "A, B or tie",
+            "Answer A: 34\nAnswer B: 45",
+            "A is correct. B is also correct.",
+            "Both are wrong, but A is closer.",
+            "A or B",
+            "A is not better.",
+            "It is not a tie.",
+            "[[A]] or [[B]]",
+            "3 + 4 is equal to 7, the same as before",
+            "Vitamin C",
+            "I am a language model.",
+        ] {
+            assert_eq!(read(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(text in "([AaBb]|tie|not|than|and|is|answer|\\[\\[|\\]\\]|[ .:'\n\u{2019}]){0,20}|\\PC{0,60}") {
+            let _ = read(&text);
+        }
+
+        #[test]
+        fn lowercase_prose_without_verdict_words_says_nothing(words in proptest::collection::vec("a|the|answer|better|is|of|7|cat", 3..12)) {
+            prop_assert_eq!(read(&words.join(" ")), None);
+        }
+    }
+}
