@@ -42,3 +42,5 @@ pub mod prompts;
 pub mod replay;
 pub mod roles;
 pub mod verify;
+
+pub mod model;

@@ -1,0 +1,181 @@
+//! One transformer for every supported family, and what it is loaded from.
+//!
+//! Knows files, tensors and text; knows no request, no schedule, no optimiser.
+
+pub(crate) mod attention;
+pub mod decode;
+pub mod gguf;
+pub mod kernel;
+pub mod lora;
+pub(crate) mod ops;
+pub mod safetensors;
+pub mod score;
+pub mod source;
+pub mod spec;
+pub mod template;
+pub mod tokenizer;
+pub mod transformer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What can go wrong between a model's name and its log-probabilities.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The source string is not one of the known forms.
+    #[error(
+        "model source {given:?}: expected a path, hf:owner/name or pip:package==version#file?sha256=digest ({why})"
+    )]
+    Source {
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The model could not be fetched.
+    #[error("fetching {what}: {why}")]
+    Fetch {
+        /// What was fetched.
+        what: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// The bytes are not those that were asked for.
+    #[error("{path}: expected sha256 {expected}, got {got}")]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// The digest asked for.
+        expected: String,
+        /// The digest of what is there.
+        got: String,
+    },
+    /// The file has no such tensor.
+    #[error("{path}: tensor {name} is missing")]
+    MissingTensor {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor's name in that file.
+        name: String,
+    },
+    /// A tensor has another shape than the config says.
+    #[error("{path}: tensor {name}: expected shape {expected:?}, got {got:?}")]
+    Shape {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor's name in that file.
+        name: String,
+        /// The shape that the config implies.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        got: Vec<usize>,
+    },
+    /// The architecture, tokenizer or format is not supported.
+    #[error("{path}: {what} {got:?} is not supported, expected one of {expected}")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What kind of thing it is: `architecture`, `pre-tokenizer`, ...
+        what: &'static str,
+        /// The value met.
+        got: String,
+        /// The values known.
+        expected: String,
+    },
+    /// The file says something that makes no sense.
+    #[error("{path}: {why}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// An id that the model has no embedding for.
+    #[error("token id {id}: expected less than the vocabulary of {vocab}")]
+    TokenId {
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// There is nothing to score.
+    #[error("expected a prompt and a completion of at least one token each, got an empty one")]
+    EmptyText,
+    /// The tokenizer failed.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// The chat template failed.
+    #[error("chat template: {0}")]
+    Template(String),
+    /// The tensor library failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// Result of this room.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An I/O error that names its file.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<'_> {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// Weights by their Hugging Face names (`model.layers.0.self_attn.q_proj.weight`), as f32 on the host.
+pub trait Weights: Send {
+    /// The tensor `name` in row-major order; an error where it is missing or not of `shape`.
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
+    /// Whether there is such a tensor.
+    fn has(&self, name: &str) -> bool;
+}
+
+/// Everything a checkpoint of a model holds, opened but not yet loaded into a device.
+pub struct Opened {
+    /// Sizes and constants.
+    pub spec: spec::ModelSpec,
+    /// Text to ids and back.
+    pub tokenizer: tokenizer::Tokenizer,
+    /// Conversation to text.
+    pub template: template::ChatTemplate,
+    /// The tensors.
+    pub weights: Box<dyn Weights>,
+}
+
+/// Opens a `.gguf` file or a Hugging Face folder.
+///
+/// # Errors
+/// Where the file is unreadable, malformed or of an unsupported architecture, lacks a tensor, has one of the
+/// wrong shape, or where its tokenizer or chat template is missing or unknown. Tensors are not read yet.
+pub fn open(path: &Path) -> Result<Opened> {
+    if path.is_dir() { safetensors::open(path) } else { gguf::open(path) }
+}
+
+/// A model in memory, ready for both passes.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The frozen weights.
+    pub transformer: Arc<transformer::Transformer>,
+    /// Text to ids and back.
+    pub tokenizer: tokenizer::Tokenizer,
+    /// Conversation to text.
+    pub template: template::ChatTemplate,
+}
+
+/// Opens a model and loads its weights.
+///
+/// # Errors
+/// As [`open`], and where a tensor is missing or of another shape.
+pub fn load(path: &Path) -> Result<Loaded> {
+    let mut opened = open(path)?;
+    let transformer = transformer::Transformer::load(&opened.spec, opened.weights.as_mut())?;
+    Ok(Loaded { transformer: Arc::new(transformer), tokenizer: opened.tokenizer, template: opened.template })
+}

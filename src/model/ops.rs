@@ -1,0 +1,301 @@
+//! Elementwise pieces of the transformer on raw rows, and the exponential they share.
+//!
+//! Everything here is plain safe code on slices, compiled once for AVX2 and once for any processor.
+
+use rayon::prelude::*;
+
+/// Elements below which waking a second thread costs more than it gives.
+const PARALLEL_MIN: usize = 1 << 14;
+
+/// `e^x` to about one unit in the last place, without a branch or a call, so that a loop over it
+/// vectorises: 0 below -87, `e^88` above 88, NaN for NaN. Cody-Waite reduction by ln 2 in two parts, and
+/// the polynomial of Cephes' `expf`.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    // e^x = 2^n * e^r with |r| <= ln(2) / 2; the rounding constant leaves n in the low bits.
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let y = x.min(88.0);
+    let y = if x.is_nan() { x } else { y };
+    let shifted = y * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = (y - n * LN2_HIGH) - n * LN2_LOW;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 0.5;
+    let mantissa = (p * r * r + r) + 1.0;
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let result = f32::from_bits((mantissa.to_bits() as i32).wrapping_add(exponent << 23) as u32);
+    if x < -87.0 { 0.0 } else { result }
+}
+
+/// Compiles a loop over rows twice, for AVX2 and for any processor, and picks at run time.
+macro_rules! vectorised {
+    ($(#[$doc:meta])* $name:ident, $body:ident, ($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
+        $(#[$doc])*
+        pub(crate) fn $name($($arg: $type),*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma")]
+                fn fast($($arg: $type),*) $(-> $result)? { $body($($arg),*) }
+                if crate::model::kernel::has_avx2_fma() {
+                    // SAFETY: the processor has AVX2 and FMA.
+                    return unsafe { fast($($arg),*) };
+                }
+            }
+            $body($($arg),*)
+        }
+    };
+}
+pub(crate) use vectorised;
+
+/// `silu(gate) * up` where a row of `x` is `gate` then `up`, each `width` long.
+#[inline(always)]
+fn swiglu_rows(x: &[f32], out: &mut [f32], width: usize) {
+    for (x, out) in x.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+        let (gate, up) = x.split_at(width);
+        for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+            *out = gate / (1.0 + exp(-gate)) * up;
+        }
+    }
+}
+vectorised!(swiglu_part, swiglu_rows, (x: &[f32], out: &mut [f32], width: usize));
+
+/// Gradient of [`swiglu`]: `dx` from the input `x` and the result's gradient `dy`.
+#[inline(always)]
+fn swiglu_backward_rows(x: &[f32], dy: &[f32], dx: &mut [f32], width: usize) {
+    for ((x, dy), dx) in x.chunks_exact(2 * width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(2 * width)) {
+        let (gate, up) = x.split_at(width);
+        let (dgate, dup) = dx.split_at_mut(width);
+        for i in 0..width {
+            let sigmoid = 1.0 / (1.0 + exp(-gate[i]));
+            let silu = gate[i] * sigmoid;
+            dgate[i] = dy[i] * up[i] * (sigmoid + silu * (1.0 - sigmoid));
+            dup[i] = dy[i] * silu;
+        }
+    }
+}
+vectorised!(swiglu_backward_part, swiglu_backward_rows, (x: &[f32], dy: &[f32], dx: &mut [f32], width: usize));
+
+/// `x / sqrt(mean(x^2) + epsilon) * weight`, row by row.
+#[inline(always)]
+fn norm_rows(x: &[f32], out: &mut [f32], weight: &[f32], epsilon: f32) {
+    for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
+        let scale = inverse_root_mean_square(x, epsilon);
+        for ((out, &x), &weight) in out.iter_mut().zip(x).zip(weight) {
+            *out = x * scale * weight;
+        }
+    }
+}
+vectorised!(norm_part, norm_rows, (x: &[f32], out: &mut [f32], weight: &[f32], epsilon: f32));
+
+/// Gradient of [`norm`] with respect to `x`; the weight is frozen.
+#[inline(always)]
+fn norm_backward_rows(x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
+    let width = weight.len();
+    for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
+        let scale = inverse_root_mean_square(x, epsilon);
+        let mut lanes = [0.0f32; 8];
+        for (i, ((&x, &dy), &weight)) in x.iter().zip(dy).zip(weight).enumerate() {
+            lanes[i % 8] += x * dy * weight;
+        }
+        let inner = lanes.iter().sum::<f32>() * scale * scale * scale / width as f32;
+        for (i, dx) in dx.iter_mut().enumerate() {
+            *dx = dy[i] * weight[i] * scale - x[i] * inner;
+        }
+    }
+}
+vectorised!(norm_backward_part, norm_backward_rows, (x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32));
+
+#[inline(always)]
+fn inverse_root_mean_square(x: &[f32], epsilon: f32) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    for chunk in x.chunks(8) {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += x * x;
+        }
+    }
+    (lanes.iter().sum::<f32>() / x.len() as f32 + epsilon).sqrt().recip()
+}
+
+/// Turns neighbouring halves of each head, `(x1, x2)`, by the row's angles: `(x1 c - x2 s, x2 c + x1 s)`.
+/// `x` is `(rows, heads, 2 half)`, `cos` and `sin` are `(rows, half)`; `sign` is -1 for the gradient.
+#[inline(always)]
+fn rotate_rows(x: &[f32], out: &mut [f32], cos: &[f32], sin: &[f32], half: usize, sign: f32) {
+    let rows = cos.len() / half;
+    let width = x.len() / rows.max(1);
+    for row in 0..rows {
+        let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);
+        let heads = x[row * width..][..width].chunks_exact(2 * half);
+        for (x, out) in heads.zip(out[row * width..][..width].chunks_exact_mut(2 * half)) {
+            let (x1, x2) = x.split_at(half);
+            let (y1, y2) = out.split_at_mut(half);
+            for i in 0..half {
+                y1[i] = x1[i] * cos[i] - sign * x2[i] * sin[i];
+                y2[i] = x2[i] * cos[i] + sign * x1[i] * sin[i];
+            }
+        }
+    }
+}
+vectorised!(
+    /// Rotary positions; see `rotate_rows`.
+    rotate, rotate_rows, (x: &[f32], out: &mut [f32], cos: &[f32], sin: &[f32], half: usize, sign: f32)
+);
+
+/// The largest of `row` and the sum of `e^(scale (x - largest))`, in a fixed order.
+#[inline(always)]
+fn max_and_sum(row: &[f32], scale: f32) -> (f32, f64) {
+    let mut tops = [f32::NEG_INFINITY; 16];
+    for chunk in row.chunks(16) {
+        for (top, &x) in tops.iter_mut().zip(chunk) {
+            *top = if x > *top { x } else { *top };
+        }
+    }
+    let top = tops.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    let mut total = 0.0f64;
+    for block in row.chunks(1024) {
+        let mut sums = [0.0f32; 16];
+        for chunk in block.chunks(16) {
+            for (sum, &x) in sums.iter_mut().zip(chunk) {
+                *sum += exp(scale * (x - top));
+            }
+        }
+        total += sums.iter().map(|&sum| f64::from(sum)).sum::<f64>();
+    }
+    (top, total)
+}
+vectorised!(
+    /// `(max, log-sum-exp parts)` of a row of logits: the maximum and the f64 sum of `e^(scale (x - max))`.
+    softmax_parts, max_and_sum, (row: &[f32], scale: f32) -> (f32, f64)
+);
+
+/// Log-probability of `id` under softmax(scale * logits).
+pub(crate) fn log_prob(logits: &[f32], id: u32, scale: f32) -> f32 {
+    let (top, sum) = softmax_parts(logits, scale);
+    (f64::from(scale) * f64::from(logits[id as usize] - top) - sum.ln()) as f32
+}
+
+/// `out = e^(scale (x - top)) * factor`, a row of a softmax.
+#[inline(always)]
+fn softmax_row(row: &[f32], out: &mut [f32], scale: f32, top: f32, factor: f32) {
+    for (out, &x) in out.iter_mut().zip(row) {
+        *out = exp(scale * (x - top)) * factor;
+    }
+}
+vectorised!(
+    /// A row of a softmax from its maximum and the inverse of its sum.
+    softmax_write, softmax_row, (row: &[f32], out: &mut [f32], scale: f32, top: f32, factor: f32)
+);
+
+/// `dx = scale * w * (dy - sum(w dy))`, a row of a softmax's gradient.
+#[inline(always)]
+fn softmax_backward_row(weights: &[f32], dy: &[f32], dx: &mut [f32], scale: f32) {
+    let mut lanes = [0.0f32; 8];
+    for (weights, dy) in weights.chunks(8).zip(dy.chunks(8)) {
+        for ((lane, weight), dy) in lanes.iter_mut().zip(weights).zip(dy) {
+            *lane += weight * dy;
+        }
+    }
+    let inner = lanes.iter().sum::<f32>();
+    for ((dx, &weight), &dy) in dx.iter_mut().zip(weights).zip(dy) {
+        *dx = scale * weight * (dy - inner);
+    }
+}
+vectorised!(
+    /// Gradient of a row of a softmax of `scale * x` from its result.
+    softmax_backward, softmax_backward_row, (weights: &[f32], dy: &[f32], dx: &mut [f32], scale: f32)
+);
+
+/// Runs `part` on pieces of rows, on several threads where it pays.
+pub(crate) fn by_rows(out: &mut [f32], width: usize, part: impl Fn(usize, &mut [f32]) + Sync) {
+    if out.len() < PARALLEL_MIN || rayon::current_num_threads() == 1 {
+        return part(0, out);
+    }
+    let rows = (out.len() / width).div_ceil(2 * rayon::current_num_threads());
+    out.par_chunks_mut(rows * width).enumerate().for_each(|(i, out)| part(i * rows, out));
+}
+
+/// SwiGLU: `x` is `(rows, 2 width)` with the gate first, `out` becomes `(rows, width)`.
+pub(crate) fn swiglu(x: &[f32], out: &mut [f32], width: usize) {
+    by_rows(out, width, |row, out| swiglu_part(&x[row * 2 * width..][..2 * out.len()], out, width));
+}
+
+/// Gradient of [`swiglu`].
+pub(crate) fn swiglu_backward(x: &[f32], dy: &[f32], dx: &mut [f32], width: usize) {
+    by_rows(dx, 2 * width, |row, dx| {
+        let x = &x[row * 2 * width..][..dx.len()];
+        swiglu_backward_part(x, &dy[row * width..][..dx.len() / 2], dx, width);
+    });
+}
+
+/// RMSNorm (arXiv 1910.07467) over rows as long as `weight`.
+pub(crate) fn norm(x: &[f32], out: &mut [f32], weight: &[f32], epsilon: f32) {
+    let width = weight.len();
+    by_rows(out, width, |row, out| norm_part(&x[row * width..][..out.len()], out, weight, epsilon));
+}
+
+/// Gradient of [`norm`].
+pub(crate) fn norm_backward(x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
+    let width = weight.len();
+    by_rows(dx, width, |row, dx| {
+        let (x, dy) = (&x[row * width..][..dx.len()], &dy[row * width..][..dx.len()]);
+        norm_backward_part(x, dy, dx, weight, epsilon);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exponential_is_exact_to_a_few_parts_in_ten_million() {
+        for step in -870_000..880_000 {
+            let x = step as f32 * 1e-4;
+            let (got, expected) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((got - expected).abs() <= 3e-7 * expected, "exp({x}) = {got}, expected {expected}");
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(-1e30) == 0.0 && exp(f32::NEG_INFINITY) == 0.0 && exp(1e30).is_finite());
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    /// Central differences of `f` against the gradient `dx` for the direction of `dy`.
+    fn check(x: &[f32], dy: &[f32], dx: &[f32], f: impl Fn(&[f32]) -> Vec<f32>) {
+        for i in 0..x.len() {
+            let at = |shift: f32| {
+                let mut x = x.to_vec();
+                x[i] += shift;
+                f(&x).iter().zip(dy).map(|(y, dy)| f64::from(y * dy)).sum::<f64>()
+            };
+            let expected = (at(5e-3) - at(-5e-3)) / 1e-2;
+            assert!((f64::from(dx[i]) - expected).abs() < 2e-3, "element {i}: {} against {expected}", dx[i]);
+        }
+    }
+
+    fn wave(count: usize, pace: f32) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * pace).sin() * 1.5).collect()
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() {
+        let (x, dy, weight) = (wave(36, 0.7), wave(18, 1.3), wave(9, 0.4));
+        let mut dx = vec![0.0; 36];
+        swiglu_backward(&x, &dy, &mut dx, 9);
+        check(&x, &dy, &dx, |x| {
+            let mut out = vec![0.0; 18];
+            swiglu(x, &mut out, 9);
+            out
+        });
+        let dy = wave(36, 1.1);
+        norm_backward(&x, &dy, &mut dx, &weight, 1e-5);
+        check(&x, &dy, &dx, |x| {
+            let mut out = vec![0.0; 36];
+            norm(x, &mut out, &weight, 1e-5);
+            out
+        });
+    }
+}

@@ -1,0 +1,392 @@
+//! The `score` pass: log-probabilities of given ids, differentiable with respect to an adapter.
+//!
+//! One call scores one prefix and the texts that follow it, packed behind one another: the prefix is
+//! computed once, and each text attends to the prefix and to itself, from the position after the prefix
+//! on. The frozen weights are those of `decode`; their gradients are never formed.
+
+use super::attention::Heads;
+use super::decode::tensor;
+use super::kernel::PackedMatrix;
+use super::lora::{Adapter, Factors, Site};
+use super::ops;
+use super::spec::ModelSpec;
+use super::transformer::{Linear, Pass, Transformer, angles};
+use super::{Error, Result};
+use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape, Storage, Tensor};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One prefix and the texts that follow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed<'a> {
+    /// The prompt; at least one id.
+    pub prefix: &'a [u32],
+    /// The texts; each at least one id.
+    pub texts: Vec<&'a [u32]>,
+}
+
+impl Packed<'_> {
+    /// Tokens of the packed pass.
+    pub fn tokens(&self) -> usize {
+        self.prefix.len() + self.texts.iter().map(|text| text.len()).sum::<usize>()
+    }
+
+    /// Where each text begins.
+    fn starts(&self) -> impl Iterator<Item = usize> {
+        self.texts.iter().scan(self.prefix.len(), |next, text| {
+            let start = *next;
+            *next += text.len();
+            Some(start)
+        })
+    }
+
+    /// Rows whose logits predict the texts' ids, text after text.
+    fn predicting_rows(&self) -> Vec<u32> {
+        let last_of_prefix = self.prefix.len() - 1;
+        let of_text = |(start, text): (usize, &&[u32])| {
+            std::iter::once(last_of_prefix)
+                .chain(start..start + text.len() - 1)
+                .map(|row| row as u32)
+                .collect::<Vec<_>>()
+        };
+        self.starts().zip(&self.texts).flat_map(of_text).collect()
+    }
+}
+
+/// An adapter's factors as tensors of a graph: `A (rank, inputs)` and `B (outputs, rank)` by place.
+#[derive(Clone, Debug)]
+pub struct Branches {
+    /// The factors.
+    pub factors: BTreeMap<(usize, Site), (Tensor, Tensor)>,
+    /// `alpha / rank`.
+    pub scale: f64,
+}
+
+impl Branches {
+    /// The factors of a finished adapter, without gradients.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn frozen(adapter: &Adapter, spec: &ModelSpec) -> Result<Self> {
+        let rank = adapter.config.rank;
+        let tensors = |(&(layer, site), pair): (&(usize, Site), &Factors)| -> Result<_> {
+            let (inputs, outputs) = site.sizes(spec);
+            let a = Tensor::from_slice(&pair.a, (rank, inputs), &Device::Cpu)?;
+            Ok(((layer, site), (a, Tensor::from_slice(&pair.b, (outputs, rank), &Device::Cpu)?)))
+        };
+        let factors = adapter.factors.iter().map(tensors).collect::<Result<_>>()?;
+        Ok(Self { factors, scale: f64::from(adapter.config.scale()) })
+    }
+}
+
+/// Floats that one packed pass over `tokens` tokens keeps for its gradient, adapters on every linear, the
+/// logits of `targets` of them included: what a memory plan reckons with.
+pub fn activation_floats(spec: &ModelSpec, rank: usize, tokens: usize, targets: usize) -> usize {
+    let Heads { heads, kv_heads, head_dim } = Heads::of(spec);
+    let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+    // Of each linear: the frozen result, the branches, their concatenation, its scaled copy and the sum.
+    let linears = 5 * (q + 2 * kv) + 4 * spec.hidden + 5 * 2 * spec.intermediate + 4 * spec.hidden + 7 * rank;
+    let attention = 2 * (q + 2 * kv) + 4 * q + 2 * heads * tokens;
+    let rest = 4 * spec.hidden + spec.intermediate;
+    // Logits, their gradient and a working copy of each.
+    spec.layers * tokens * (linears + attention + rest) + 4 * targets * spec.vocab
+}
+
+/// Log-probabilities of the texts' ids under softmax(logits / temperature), `(ids of all texts)`, text
+/// after text. Differentiable with respect to `branches`; without branches it is the base model.
+///
+/// # Errors
+/// Where the prefix or a text is empty, an id is unknown, or the device fails.
+pub fn log_probs(
+    model: &Transformer,
+    packed: &Packed<'_>,
+    branches: Option<&Branches>,
+    temperature: f32,
+) -> Result<Tensor> {
+    if packed.prefix.is_empty() || packed.texts.iter().any(|text| text.is_empty()) {
+        return Err(Error::EmptyText);
+    }
+    let ids: Vec<u32> = packed.prefix.iter().chain(packed.texts.iter().copied().flatten()).copied().collect();
+    let targets: Vec<u32> = packed.texts.iter().copied().flatten().copied().collect();
+    if let Some(&id) = targets.iter().find(|&&id| id as usize >= model.spec().vocab) {
+        return Err(Error::TokenId { id, vocab: model.spec().vocab });
+    }
+    let rows = ids.len();
+    let segments = Segments::of(packed);
+    let (cos, sin) = angles(model.spec(), segments.positions(rows));
+    let rotary = Arc::new((cos, sin));
+    let mut pass = ScorePass { spec: model.spec(), segments: Arc::new(segments), rotary, branches };
+    let hidden = model.walk(tensor(model.embed(&ids)?, rows)?, &mut pass)?; // (rows, hidden)
+    let predicting = packed.predicting_rows();
+    let predicting = Tensor::new(predicting.as_slice(), hidden.device())?;
+    let hidden = hidden.index_select(&predicting, 0)?; // (targets, hidden)
+    let logits = hidden.apply_op1(Frozen(model.head().clone()))?; // (targets, vocab)
+    Ok(logits.apply_op1(Picked { ids: targets, scale: 1.0 / temperature })?)
+}
+
+/// Which keys each row sees: the prefix, and its own text up to itself.
+#[derive(Debug)]
+struct Segments {
+    prefix: usize,
+    /// First row of the text that a row belongs to; 0 inside the prefix.
+    starts: Vec<usize>,
+}
+
+impl Segments {
+    fn of(packed: &Packed<'_>) -> Self {
+        let texts = packed.starts().zip(&packed.texts).flat_map(|(start, text)| std::iter::repeat_n(start, text.len()));
+        let starts = std::iter::repeat_n(0, packed.prefix.len()).chain(texts).collect();
+        Self { prefix: packed.prefix.len(), starts }
+    }
+
+    /// A text's first id stands right behind the prefix, whatever was packed before it.
+    fn positions(&self, rows: usize) -> impl Iterator<Item = usize> {
+        (0..rows).map(|row| if row < self.prefix { row } else { self.prefix + row - self.starts[row] })
+    }
+
+    /// The row's visible keys as two ranges.
+    fn visible(&self, row: usize) -> [std::ops::Range<usize>; 2] {
+        if row < self.prefix { [0..row + 1, 0..0] } else { [0..self.prefix, self.starts[row]..row + 1] }
+    }
+}
+
+struct ScorePass<'a> {
+    spec: &'a ModelSpec,
+    segments: Arc<Segments>,
+    rotary: Arc<(Vec<f32>, Vec<f32>)>,
+    branches: Option<&'a Branches>,
+}
+
+impl Pass for ScorePass<'_> {
+    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<PackedMatrix>, x: &Tensor) -> Result<Tensor> {
+        let base = x.apply_op1(Frozen(weight.clone()))?; // (rows, outputs)
+        let Some(branches) = self.branches else { return Ok(base) };
+        let sites = linear.sites();
+        if !sites.iter().any(|&site| branches.factors.contains_key(&(layer, site))) {
+            return Ok(base);
+        }
+        let branch = |&site: &Site| -> Result<Tensor> {
+            match branches.factors.get(&(layer, site)) {
+                Some((a, b)) => Ok(x.matmul(&a.t()?)?.matmul(&b.t()?)?), // (rows, outputs of the site)
+                None => Ok(Tensor::zeros((x.dim(0)?, site.sizes(self.spec).1), x.dtype(), x.device())?),
+            }
+        };
+        let added = sites.iter().map(branch).collect::<Result<Vec<_>>>()?;
+        let added = if let [only] = added.as_slice() { only.clone() } else { Tensor::cat(&added, 1)? };
+        Ok((base + (added * branches.scale)?)?)
+    }
+
+    fn norm(&mut self, x: &Tensor, weight: &[f32]) -> Result<Tensor> {
+        Ok(x.apply_op1(Norm { weight: weight.into(), epsilon: self.spec.norm_epsilon })?)
+    }
+
+    fn attend(&mut self, _layer: usize, qkv: &Tensor) -> Result<Tensor> {
+        let Heads { heads, kv_heads, head_dim } = Heads::of(self.spec);
+        let (rows, group) = (qkv.dim(0)?, heads / kv_heads);
+        let part = |from: usize, heads: usize| -> Result<Tensor> {
+            Ok(qkv.narrow(1, from * head_dim, heads * head_dim)?.contiguous()?)
+        };
+        let turn = |x: Tensor| x.apply_op1(Rotate { table: self.rotary.clone(), half: head_dim / 2 });
+        // Queries of one KV head lie together: (kv_heads, group * rows, head_dim).
+        let q = turn(part(0, heads)?)?.reshape((rows, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?;
+        let q = q.contiguous()?.reshape((kv_heads, group * rows, head_dim))?;
+        let k = turn(part(heads, kv_heads)?)?.reshape((rows, kv_heads, head_dim))?.permute((1, 2, 0))?.contiguous()?;
+        let v = part(heads + kv_heads, kv_heads)?.reshape((rows, kv_heads, head_dim))?.transpose(0, 1)?.contiguous()?;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let weights = q.matmul(&k)?.apply_op1(TreeSoftmax { segments: self.segments.clone(), scale })?; // (kv_heads, group * rows, rows)
+        let out = weights.matmul(&v)?.reshape((kv_heads, group, rows, head_dim))?; // (kv_heads, group, rows, head_dim)
+        Ok(out.permute((2, 0, 1, 3))?.contiguous()?.reshape((rows, heads * head_dim))?)
+    }
+
+    fn swiglu(&mut self, gate_up: &Tensor) -> Result<Tensor> {
+        Ok(gate_up.apply_op1(SwiGlu { width: self.spec.intermediate })?)
+    }
+}
+
+/// A frozen linear: forward `x W^T`, backward `dy W`; no gradient of `W` is ever formed.
+struct Frozen(Arc<PackedMatrix>);
+
+/// RMSNorm with a frozen weight.
+struct Norm {
+    weight: Arc<[f32]>,
+    epsilon: f32,
+}
+
+/// `silu(gate) * up`.
+struct SwiGlu {
+    width: usize,
+}
+
+/// Rotary positions by row.
+struct Rotate {
+    table: Arc<(Vec<f32>, Vec<f32>)>,
+    half: usize,
+}
+
+/// Softmax of `scale * scores` over the visible keys; the others get exactly 0.
+struct TreeSoftmax {
+    segments: Arc<Segments>,
+    scale: f32,
+}
+
+/// Log-probability of one id a row under softmax(scale * logits).
+struct Picked {
+    ids: Vec<u32>,
+    scale: f32,
+}
+
+/// The values an op reads: contiguous f32.
+fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
+        _ => candle_core::bail!("expected contiguous f32 values"),
+    }
+}
+
+/// A gradient of the shape of `like`, written by `write` from the values of `inputs`.
+fn gradient<const K: usize>(
+    like: &Tensor,
+    inputs: [&Tensor; K],
+    write: impl FnOnce([&[f32]; K], &mut [f32]),
+) -> candle_core::Result<Option<Tensor>> {
+    let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::contiguous).collect::<candle_core::Result<_>>()?;
+    let guards: Vec<_> = inputs.iter().map(Tensor::storage_and_layout).collect();
+    let mut slices: [&[f32]; K] = [&[]; K];
+    for (slice, (storage, layout)) in slices.iter_mut().zip(&guards) {
+        let Storage::Cpu(storage) = &**storage else { candle_core::bail!("expected a tensor on the cpu") };
+        *slice = values(storage, layout)?;
+    }
+    let mut out = vec![0.0; like.elem_count()];
+    write(slices, &mut out);
+    Ok(Some(Tensor::from_vec(out, like.shape(), like.device())?))
+}
+
+impl CustomOp1 for Frozen {
+    fn name(&self) -> &'static str {
+        "frozen-linear"
+    }
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (rows, _) = layout.shape().dims2()?;
+        let mut y = vec![0.0; rows * self.0.outputs()];
+        self.0.forward(values(storage, layout)?, &mut y);
+        Ok((CpuStorage::F32(y), (rows, self.0.outputs()).into()))
+    }
+    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        gradient(x, [dy], |[dy], dx| self.0.backward(dy, dx))
+    }
+}
+
+impl CustomOp1 for Norm {
+    fn name(&self) -> &'static str {
+        "frozen-rms-norm"
+    }
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let mut out = vec![0.0; layout.shape().elem_count()];
+        ops::norm(values(storage, layout)?, &mut out, &self.weight, self.epsilon);
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        gradient(x, [x, dy], |[x, dy], dx| ops::norm_backward(x, dy, dx, &self.weight, self.epsilon))
+    }
+}
+
+impl CustomOp1 for SwiGlu {
+    fn name(&self) -> &'static str {
+        "swiglu"
+    }
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (rows, _) = layout.shape().dims2()?;
+        let mut out = vec![0.0; rows * self.width];
+        ops::swiglu(values(storage, layout)?, &mut out, self.width);
+        Ok((CpuStorage::F32(out), (rows, self.width).into()))
+    }
+    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        gradient(x, [x, dy], |[x, dy], dx| ops::swiglu_backward(x, dy, dx, self.width))
+    }
+}
+
+impl CustomOp1 for Rotate {
+    fn name(&self) -> &'static str {
+        "rotary"
+    }
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let mut out = vec![0.0; layout.shape().elem_count()];
+        ops::rotate(values(storage, layout)?, &mut out, &self.table.0, &self.table.1, self.half, 1.0);
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        // A rotation's transpose turns the other way.
+        gradient(x, [dy], |[dy], dx| ops::rotate(dy, dx, &self.table.0, &self.table.1, self.half, -1.0))
+    }
+}
+
+impl CustomOp1 for TreeSoftmax {
+    fn name(&self) -> &'static str {
+        "tree-softmax"
+    }
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let scores = values(storage, layout)?;
+        let rows = layout.shape().dims()[layout.shape().rank() - 1];
+        let mut out = vec![0.0; scores.len()];
+        ops::by_rows(&mut out, rows, |first, out| {
+            for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
+                let row = first + offset;
+                let visible = self.segments.visible(row % rows);
+                let scores = &scores[row * rows..][..rows];
+                // Two ranges, one softmax: the larger maximum serves both.
+                let parts = visible.clone().map(|keys| ops::softmax_parts(&scores[keys], self.scale));
+                let top = parts[0].0.max(parts[1].0);
+                let share = |(part_top, sum): (f32, f64)| {
+                    if sum == 0.0 { 0.0 } else { sum * f64::from(ops::exp(self.scale * (part_top - top))) }
+                };
+                let factor = (1.0 / (share(parts[0]) + share(parts[1]))) as f32;
+                for keys in visible {
+                    ops::softmax_write(&scores[keys.clone()], &mut out[keys], self.scale, top, factor);
+                }
+            }
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+    fn bwd(&self, x: &Tensor, weights: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let rows = x.dim(D::Minus1)?;
+        gradient(x, [weights, dy], |[weights, dy], dx| {
+            ops::by_rows(dx, rows, |first, dx| {
+                let range = first * rows..first * rows + dx.len();
+                let parts = weights[range.clone()].chunks_exact(rows).zip(dy[range].chunks_exact(rows));
+                for ((weights, dy), dx) in parts.zip(dx.chunks_exact_mut(rows)) {
+                    ops::softmax_backward(weights, dy, dx, self.scale);
+                }
+            });
+        })
+    }
+}
+
+impl CustomOp1 for Picked {
+    fn name(&self) -> &'static str {
+        "picked-log-softmax"
+    }
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (rows, vocab) = layout.shape().dims2()?;
+        let logits = values(storage, layout)?;
+        let mut out = vec![0.0; rows];
+        for ((out, logits), &id) in out.iter_mut().zip(logits.chunks_exact(vocab)).zip(&self.ids) {
+            *out = ops::log_prob(logits, id, self.scale);
+        }
+        Ok((CpuStorage::F32(out), rows.into()))
+    }
+    fn bwd(&self, logits: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let (_, vocab) = logits.dims2()?;
+        gradient(logits, [logits, dy], |[logits, dy], dx| {
+            ops::by_rows(dx, vocab, |first, dx| {
+                for (offset, dx) in dx.chunks_exact_mut(vocab).enumerate() {
+                    let row = first + offset;
+                    let logits = &logits[row * vocab..][..vocab];
+                    let (top, sum) = ops::softmax_parts(logits, self.scale);
+                    let factor = (-f64::from(dy[row] * self.scale) / sum) as f32;
+                    ops::softmax_write(logits, dx, self.scale, top, factor);
+                    dx[self.ids[row] as usize] += dy[row] * self.scale;
+                }
+            });
+        })
+    }
+}

@@ -1,0 +1,215 @@
+//! Text to ids and back, over the `tokenizers` crate.
+//!
+//! Read from a `tokenizer.json`, or built from a GGUF header by a table of known pre-tokenizers; whatever is not in
+//! the table is refused, since a wrong split gives ids that the model never saw. Special tokens are matched whole in
+//! text and left out of decoded text. Knows no template and no conversation.
+
+mod bytes;
+mod gguf;
+
+use super::{Error, Result};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Tokens that end a turn in one family or another; those that a vocabulary holds as specials stop a sequence.
+const TURN_ENDS: [&str; 11] = [
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|eot|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<eos>",
+    "</s>",
+    "<|EOT|>",
+];
+
+/// A tokenizer with the special ids a chat needs.
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<tokenizers::Tokenizer>,
+    stop_ids: Arc<[u32]>,
+    /// One more than the greatest id.
+    len: usize,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`. `eos_ids` and the token `eos` stop a sequence, beside the known ends of a turn.
+    ///
+    /// # Errors
+    /// Where the file is unreadable or not a tokenizer.
+    pub fn from_file(path: &Path, eos_ids: Vec<u32>, eos: Option<&str>) -> Result<Self> {
+        let text = std::fs::read(path).map_err(Error::io(path))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(text)
+            .map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })?;
+        // A file may carry the padding and truncation of a training run: prompts here are never cut or filled.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(failed)?;
+        let eos = eos.and_then(|token| inner.token_to_id(token));
+        Ok(Self::new(inner, eos_ids.into_iter().chain(eos)))
+    }
+
+    /// A tokenizer of bytes, for tests and tiny models: id = byte, then the specials of [`Tokenizer::BYTE_SPECIALS`].
+    pub fn bytes() -> Self {
+        bytes::build()
+    }
+
+    /// The specials of [`Tokenizer::bytes`]: ids 256, 257 and 258.
+    pub const BYTE_SPECIALS: [&'static str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+
+    fn new(inner: tokenizers::Tokenizer, eos_ids: impl IntoIterator<Item = u32>) -> Self {
+        let specials = inner.get_added_tokens_decoder();
+        let ends = specials.iter().filter(|(_, token)| token.special && TURN_ENDS.contains(&token.content.as_str()));
+        let stop_ids: BTreeSet<u32> = ends.map(|(id, _)| *id).chain(eos_ids).collect();
+        let last = inner.get_vocab(true).into_values().max();
+        Self {
+            inner: Arc::new(inner),
+            stop_ids: stop_ids.into_iter().collect(),
+            len: last.map_or(0, |id| id as usize + 1),
+        }
+    }
+
+    /// Ids of `text`; the names of special tokens in it become their ids, none is added.
+    ///
+    /// # Errors
+    /// Where the tokenizer cannot split the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// Text of `ids`, special tokens left out; bytes of an incomplete character become U+FFFD.
+    ///
+    /// For byte-level tokenizers text grows with ids: apart from U+FFFD at the end of the shorter one, the text of
+    /// `ids` is a prefix of the text of `ids` and more. So what has been shown of a stream stays as it is, if a
+    /// trailing U+FFFD is held back. The text of the *last* few ids may begin inside a character; see
+    /// [`Tokenizer::tail`].
+    ///
+    /// # Errors
+    /// Where the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(failed)
+    }
+
+    /// The end of the text of `ids`, `bytes` long or longer where there is as much: what a search for a stop string
+    /// of that length needs after each id, at a cost that does not grow with the sequence. It may begin with U+FFFD.
+    ///
+    /// # Errors
+    /// Where the tokenizer's decoder fails.
+    pub fn tail(&self, ids: &[u32], bytes: usize) -> Result<String> {
+        // Every id but a special one is a byte at least; three more, since a character may be cut at the start.
+        let mut wanted = bytes + 3;
+        let mut start = ids.len();
+        while start > 0 && wanted > 0 {
+            start -= 1;
+            wanted -= usize::from(!self.is_special(ids[start]));
+        }
+        self.decode(&ids[start..])
+    }
+
+    /// Ids that end a turn (end of sequence, end of turn).
+    pub fn stop_ids(&self) -> &[u32] {
+        &self.stop_ids
+    }
+
+    /// Number of ids, added ones included: one more than the greatest.
+    #[allow(clippy::len_without_is_empty, reason = "no tokenizer is empty, and nobody asks")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The id of `token`, as the vocabulary writes it.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The token `id`, as the vocabulary writes it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Whether `id` is a special token, which decoded text leaves out.
+    pub fn is_special(&self, id: u32) -> bool {
+        let added = self.inner.get_added_vocabulary();
+        added.simple_id_to_token(id).is_some_and(|token| added.is_special_token(&token))
+    }
+
+    /// The content of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// Where the tokenizer cannot be serialized.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(false).map_err(failed)
+    }
+}
+
+fn failed(error: tokenizers::Error) -> Error {
+    Error::Tokenizer(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_is_its_id_and_a_special_is_one_id() {
+        let tokenizer = Tokenizer::bytes();
+        assert_eq!(tokenizer.encode("aé\n").unwrap(), [97, 0xc3, 0xa9, 10]);
+        assert_eq!(tokenizer.encode("<|im_start|> <|im_end|>").unwrap(), [257, 32, 258]);
+        assert_eq!(tokenizer.len(), 259);
+        assert_eq!(tokenizer.stop_ids(), [256, 258]);
+        assert_eq!(tokenizer.id("<|im_end|>"), Some(258));
+        assert_eq!(tokenizer.token(257).as_deref(), Some("<|im_start|>"));
+    }
+
+    #[test]
+    fn every_text_comes_back_from_its_bytes() {
+        let tokenizer = Tokenizer::bytes();
+        for text in ["", " ", "a  b\r\n\t", "日本語 🎉👩‍👩‍👧 ﷽", "\u{0} \u{7f} \u{fffd}", "it's 12,345"]
+        {
+            assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap()).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn specials_are_left_out_of_text_and_broken_characters_are_marked() {
+        let tokenizer = Tokenizer::bytes();
+        assert_eq!(tokenizer.decode(&[257, 104, 105, 258]).unwrap(), "hi");
+        assert_eq!(tokenizer.decode(&[104, 0xf0, 0x9f]).unwrap(), "h\u{fffd}");
+    }
+
+    #[test]
+    fn shown_text_never_changes_when_ids_are_added() {
+        let tokenizer = Tokenizer::bytes();
+        let ids = tokenizer.encode("añ🎉<|im_end|>b日").unwrap();
+        let whole = tokenizer.decode(&ids).unwrap();
+        for end in 0..ids.len() {
+            let text = tokenizer.decode(&ids[..end]).unwrap();
+            assert!(whole.starts_with(text.trim_end_matches('\u{fffd}')), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_tail_holds_the_end_of_the_text_however_many_specials_lie_in_it() {
+        let tokenizer = Tokenizer::bytes();
+        let ids = tokenizer.encode("a long beginning, stop<|im_end|><|im_end|>!").unwrap();
+        let tail = tokenizer.tail(&ids, 5).unwrap();
+        assert!(tail.ends_with("stop!") && tail.len() <= 8, "{tail:?}");
+        assert_eq!(tokenizer.tail(&[], 5).unwrap(), "");
+    }
+
+    #[test]
+    fn a_tokenizer_survives_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        std::fs::write(&path, Tokenizer::bytes().to_json().unwrap()).unwrap();
+        let tokenizer = Tokenizer::from_file(&path, vec![7], Some("<|im_start|>")).unwrap();
+        assert_eq!(tokenizer.encode("é<|im_end|>").unwrap(), [0xc3, 0xa9, 258]);
+        assert_eq!(tokenizer.stop_ids(), [7, 256, 257, 258]);
+        std::fs::write(&path, "{}").unwrap();
+        let error = Tokenizer::from_file(&path, vec![], None).err().unwrap().to_string();
+        assert!(error.contains("tokenizer.json"), "{error}");
+    }
+}

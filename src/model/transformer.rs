@@ -1,0 +1,177 @@
+//! The transformer: weights on the device and the one walk through its layers.
+//!
+//! The walk is the same for every pass. `decode` computes with fused kernels over a paged cache;
+//! `score` builds a graph that can be differentiated. Families differ by data in [`ModelSpec`].
+
+use super::kernel::PackedMatrix;
+use super::lora::Site;
+use super::{Result, Weights, spec::ModelSpec};
+use candle_core::Tensor;
+use std::sync::Arc;
+
+/// The linears of a layer, fused where they share their input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Linear {
+    /// Queries, keys and values.
+    Qkv,
+    /// Attention's output.
+    Output,
+    /// Feed-forward gate and up.
+    GateUp,
+    /// Feed-forward down.
+    Down,
+}
+
+impl Linear {
+    /// The sites it fuses, in the order of its columns.
+    pub(crate) fn sites(self) -> &'static [Site] {
+        match self {
+            Self::Qkv => &[Site::QProj, Site::KProj, Site::VProj],
+            Self::Output => &[Site::OProj],
+            Self::GateUp => &[Site::GateProj, Site::UpProj],
+            Self::Down => &[Site::DownProj],
+        }
+    }
+}
+
+/// One layer's frozen weights.
+#[derive(Debug)]
+struct Layer {
+    attention_norm: Vec<f32>,
+    qkv: Arc<PackedMatrix>,
+    output: Arc<PackedMatrix>,
+    mlp_norm: Vec<f32>,
+    gate_up: Arc<PackedMatrix>,
+    down: Arc<PackedMatrix>,
+}
+
+/// The frozen weights of a model: one copy, shared by engine and learner.
+#[derive(Debug)]
+pub struct Transformer {
+    spec: ModelSpec,
+    embedding: Arc<PackedMatrix>,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+    head: Arc<PackedMatrix>,
+}
+
+/// How a pass computes the pieces of a layer. Rows are the flattened tokens of all sequences.
+pub(crate) trait Pass {
+    /// `x W^T` and whatever adapters add: `(rows, inputs)` to `(rows, outputs)`.
+    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<PackedMatrix>, x: &Tensor) -> Result<Tensor>;
+    /// RMSNorm over the last dimension.
+    fn norm(&mut self, x: &Tensor, weight: &[f32]) -> Result<Tensor>;
+    /// Rotary positions and attention: `(rows, q + k + v widths)` to `(rows, q width)`.
+    fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor>;
+    /// `silu(gate) * up`: `(rows, 2 intermediate)` to `(rows, intermediate)`.
+    fn swiglu(&mut self, gate_up: &Tensor) -> Result<Tensor>;
+}
+
+impl Transformer {
+    /// Loads and packs every weight.
+    ///
+    /// # Errors
+    /// Where a tensor is missing, unreadable or of another shape.
+    pub fn load(spec: &ModelSpec, weights: &mut dyn Weights) -> Result<Self> {
+        let hidden = spec.hidden;
+        let embedding = weights.get("model.embed_tokens.weight", &[spec.vocab, hidden])?;
+        let embedding = Arc::new(PackedMatrix::new(&[&embedding], hidden));
+        let head = match spec.tied {
+            true => embedding.clone(),
+            false => Arc::new(PackedMatrix::new(&[&weights.get("lm_head.weight", &[spec.vocab, hidden])?], hidden)),
+        };
+        let layers = (0..spec.layers).map(|layer| Layer::load(layer, spec, weights)).collect::<Result<_>>()?;
+        let norm = weights.get("model.norm.weight", &[hidden])?;
+        Ok(Self { spec: spec.clone(), embedding, layers, norm, head })
+    }
+
+    /// Its sizes.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Bytes of weights it holds.
+    pub fn bytes(&self) -> usize {
+        let layers = self.layers.iter().map(|l| {
+            let linears = [&l.qkv, &l.output, &l.gate_up, &l.down].iter().map(|w| w.bytes()).sum::<usize>();
+            linears + size_of_val(l.attention_norm.as_slice()) + size_of_val(l.mlp_norm.as_slice())
+        });
+        let head = if self.spec.tied { 0 } else { self.head.bytes() };
+        self.embedding.bytes() + head + layers.sum::<usize>() + size_of_val(self.norm.as_slice())
+    }
+
+    /// The output head, `(vocab, hidden)`.
+    pub(crate) fn head(&self) -> &Arc<PackedMatrix> {
+        &self.head
+    }
+
+    /// Embeddings of `ids`, `(ids, hidden)` row-major.
+    ///
+    /// # Errors
+    /// Where an id is outside the vocabulary.
+    pub(crate) fn embed(&self, ids: &[u32]) -> Result<Vec<f32>> {
+        let mut rows = vec![0.0; ids.len() * self.spec.hidden];
+        for (&id, row) in ids.iter().zip(rows.chunks_exact_mut(self.spec.hidden)) {
+            if id as usize >= self.spec.vocab {
+                return Err(super::Error::TokenId { id, vocab: self.spec.vocab });
+            }
+            self.embedding.row(id as usize, row);
+        }
+        Ok(rows)
+    }
+
+    /// The walk: embeddings `(rows, hidden)` to final hidden states `(rows, hidden)`, normalised.
+    pub(crate) fn walk(&self, x: Tensor, pass: &mut impl Pass) -> Result<Tensor> {
+        let mut x = x;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let h = pass.norm(&x, &layer.attention_norm)?;
+            let qkv = pass.linear(index, Linear::Qkv, &layer.qkv, &h)?;
+            let h = pass.attend(index, &qkv)?;
+            x = (x + pass.linear(index, Linear::Output, &layer.output, &h)?)?; // (rows, hidden)
+            let h = pass.norm(&x, &layer.mlp_norm)?;
+            let gate_up = pass.linear(index, Linear::GateUp, &layer.gate_up, &h)?;
+            let h = pass.swiglu(&gate_up)?;
+            x = (x + pass.linear(index, Linear::Down, &layer.down, &h)?)?; // (rows, hidden)
+        }
+        pass.norm(&x, &self.norm)
+    }
+}
+
+impl Layer {
+    fn load(layer: usize, spec: &ModelSpec, weights: &mut dyn Weights) -> Result<Self> {
+        let mut fused = |linear: Linear| -> Result<Arc<PackedMatrix>> {
+            let mut parts = vec![];
+            let mut inputs = 0;
+            for &site in linear.sites() {
+                let (from, to) = site.sizes(spec);
+                inputs = from;
+                let name = format!("model.layers.{layer}.{}.{}.weight", site.module(), site.name());
+                parts.push(weights.get(&name, &[to, from])?);
+            }
+            let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+            Ok(Arc::new(PackedMatrix::new(&parts, inputs)))
+        };
+        let (qkv, output) = (fused(Linear::Qkv)?, fused(Linear::Output)?);
+        let (gate_up, down) = (fused(Linear::GateUp)?, fused(Linear::Down)?);
+        let mut norm = |name| weights.get(&format!("model.layers.{layer}.{name}.weight"), &[spec.hidden]);
+        let (attention_norm, mlp_norm) = (norm("input_layernorm")?, norm("post_attention_layernorm")?);
+        Ok(Self { attention_norm, qkv, output, mlp_norm, gate_up, down })
+    }
+}
+
+/// Cosines and sines of rotary positions (arXiv 2104.09864), `(rows, head_dim / 2)` each.
+pub(crate) fn angles(spec: &ModelSpec, positions: impl Iterator<Item = usize>) -> (Vec<f32>, Vec<f32>) {
+    let half = spec.head_dim / 2;
+    // The frequencies in f32, as the reference implementation has them.
+    let frequencies: Vec<f32> =
+        (0..half).map(|i| 1.0 / spec.rope_base.powf((2 * i) as f32 / spec.head_dim as f32)).collect();
+    let mut table = (vec![], vec![]);
+    for position in positions {
+        for frequency in &frequencies {
+            let angle = f64::from(position as f32 * frequency);
+            table.0.push(angle.cos() as f32);
+            table.1.push(angle.sin() as f32);
+        }
+    }
+    table
+}
