@@ -44,3 +44,5 @@ pub mod roles;
 pub mod verify;
 
 pub mod model;
+
+pub mod engine;

@@ -1,0 +1,359 @@
+//! Writes tokens for many sequences at once: continuous batching over a paged KV cache.
+//!
+//! Knows ids and weights, not text (but for stop strings) and no actor; takes no lock.
+//!
+//! Invariants: what a request gets depends on itself alone, never on who ran beside it; all of a
+//! completion is written by one version; no block computed by one installation of weights is read by
+//! another; a request that is done or cancelled holds no block.
+
+mod blocks;
+mod draft;
+mod exp;
+mod job;
+mod report;
+pub mod sampler;
+mod scheduler;
+mod sequence;
+
+use crate::episode::{CriticVersion, Finish};
+use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter, Span};
+use crate::model::tokenizer::Tokenizer;
+use job::{Job, Weights};
+pub use report::{Counters, StepReport};
+use sampler::{Draw, SamplingConfig, Scratch, Task};
+use scheduler::{Plan, Scheduler};
+use sequence::{Name, Sequence};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Limits of the engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Tokens of one step: decodes first, the rest goes to waiting prefills.
+    pub step_tokens_max: usize,
+    /// Sequences that decode at once.
+    pub sequences_max: usize,
+    /// Longest prompt and completion together, in tokens.
+    pub context_tokens_max: usize,
+    /// Memory of the KV cache, in MiB.
+    pub kv_cache_mib: usize,
+}
+
+/// What the engine is asked: `n` continuations of one prompt.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The prompt's ids; at least one.
+    pub prompt: Vec<u32>,
+    /// How many continuations; they fork the prompt's KV blocks.
+    pub n: usize,
+    /// How to sample.
+    pub sampling: SamplingConfig,
+    /// Ids that end a text (kept as its last id).
+    pub stop_ids: Vec<u32>,
+    /// Continuation `i` draws from a stream seeded by this and `i` alone.
+    pub seed: u64,
+    /// Write with the newest installed critic instead of the base.
+    pub critic: bool,
+}
+
+/// One continuation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// Sampled ids, a closing stop id included.
+    pub ids: Vec<u32>,
+    /// Log-probability of each id under the distribution it was drawn from (nats).
+    pub log_probs: Vec<f32>,
+    /// Its text, without stop id or stop string.
+    pub text: String,
+    /// The version that wrote all of it; `BASE` where the adapter was off.
+    pub version: CriticVersion,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// Names a request inside the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Why a request was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request can never fit.
+    #[error("prompt of {prompt} tokens: expected 1 to {max}")]
+    PromptLength {
+        /// Its length in tokens.
+        prompt: usize,
+        /// What fits.
+        max: usize,
+    },
+    /// The model computed something that is no distribution; cancel the request.
+    #[error("request {request}, continuation {index}: expected finite logits, got NaN, infinity or nothing above -inf")]
+    Logits {
+        /// The request's number.
+        request: u64,
+        /// Which of its continuations.
+        index: usize,
+    },
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] crate::model::Error),
+}
+
+/// Text of ids, special tokens left out.
+pub type Detokenize = Box<dyn Fn(&[u32]) -> crate::model::Result<String> + Send>;
+
+/// What one sequence of a step samples: a row for itself and, where it is a leader, its siblings.
+struct Sampled {
+    name: Name,
+    draws: Vec<Draw>,
+}
+
+/// The engine.
+pub struct Engine<F: Forward = Decoder> {
+    model: F,
+    decode: Detokenize,
+    scheduler: Scheduler,
+    jobs: BTreeMap<RequestId, Job>,
+    finished: Vec<(RequestId, Vec<Completion>)>,
+    /// What new critic requests are written with.
+    critic: Weights,
+    installations: u64,
+    requests: u64,
+    /// Longest prompt and completion together, by the config and by the cache.
+    context: usize,
+    counters: Counters,
+    scratch: Vec<Scratch>,
+}
+
+impl<F: Forward> Engine<F> {
+    /// An engine over `model`; `tokenizer` turns ids into text for stop strings and completions.
+    pub fn new(model: F, tokenizer: Tokenizer, config: EngineConfig) -> Self
+    where
+        Tokenizer: Send + 'static,
+    {
+        Self::with_text(model, Box::new(move |ids| tokenizer.decode(ids)), config)
+    }
+
+    /// An engine whose text comes from `decode`.
+    pub fn with_text(model: F, decode: Detokenize, config: EngineConfig) -> Self {
+        let blocks = model.blocks();
+        Self {
+            scheduler: Scheduler::new(blocks, config.step_tokens_max, config.sequences_max),
+            context: config.context_tokens_max.min(blocks * BLOCK_TOKENS),
+            model,
+            decode,
+            jobs: BTreeMap::new(),
+            finished: Vec::new(),
+            critic: Weights::base(),
+            installations: 0,
+            requests: 0,
+            counters: Counters::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Takes a request. The critic's version is fixed here.
+    ///
+    /// # Errors
+    /// Where the prompt is empty, or leaves no room for a token in the context or in the cache.
+    pub fn submit(&mut self, request: Request) -> Result<RequestId, Error> {
+        let (prompt, max) = (request.prompt.len(), self.context.saturating_sub(1));
+        if prompt == 0 || prompt > max {
+            return Err(Error::PromptLength { prompt, max });
+        }
+        let id = RequestId(self.requests);
+        self.requests += 1;
+        let weights = if request.critic { self.critic.clone() } else { Weights::base() };
+        let job = Job::new(request, weights, self.context - prompt);
+        if job.open() > 0 {
+            let name = Name { request: id, index: 0 };
+            let leader = Sequence::new(name, job.request.prompt.clone(), job.open() - 1, job.weights.root);
+            self.scheduler.wait(leader);
+            self.counters.prompt_tokens += (prompt * job.open()) as u64;
+        }
+        self.jobs.insert(id, job);
+        self.finish_if_done(id)?;
+        Ok(id)
+    }
+
+    /// Forgets a request, done or not, and frees its blocks.
+    pub fn cancel(&mut self, id: RequestId) {
+        self.scheduler.remove(id);
+        self.jobs.remove(&id);
+        self.finished.retain(|(finished, _)| *finished != id);
+    }
+
+    /// Makes `version` the newest critic; older ones live until their last sequence ends.
+    /// A version without adapter is the base (rollback to v0).
+    pub fn install(&mut self, version: CriticVersion, adapter: Option<Arc<PackedAdapter>>) {
+        self.critic = match adapter {
+            None => Weights::base(),
+            Some(adapter) => {
+                self.installations += 1;
+                Weights::critic(version, adapter, self.installations)
+            }
+        };
+    }
+
+    /// Whether there is anything to compute.
+    pub fn is_idle(&self) -> bool {
+        self.scheduler.is_idle()
+    }
+
+    /// One step: schedule, run, sample, report.
+    ///
+    /// # Errors
+    /// Where the model fails or computes no distribution. The step is then undone: its sequences are
+    /// recomputed by the next one, to the same result; cancel the request that [`Error::Logits`] names.
+    pub fn step(&mut self) -> Result<StepReport, Error> {
+        let plan = self.scheduler.schedule();
+        let report = self.report(&plan);
+        let done = self.run(&plan).and_then(|logits| self.sample(&logits)).and_then(|sampled| self.write(sampled));
+        let sampled_tokens = done.inspect_err(|_| self.scheduler.preempt_all())?;
+        let report = StepReport { sampled_tokens, ..report };
+        self.counters.add(&report, plan.copies.len());
+        Ok(report)
+    }
+
+    /// Requests all of whose continuations have ended, in the order of their ends.
+    pub fn take_finished(&mut self) -> Vec<(RequestId, Vec<Completion>)> {
+        std::mem::take(&mut self.finished)
+    }
+
+    /// The newest critic: what a critic request submitted now is written with.
+    pub fn critic_version(&self) -> CriticVersion {
+        self.critic.version
+    }
+
+    /// Sequences that hold blocks.
+    pub fn running(&self) -> usize {
+        self.scheduler.running().len()
+    }
+
+    /// Sequences that wait for a slot, for blocks or for their sibling's prefill.
+    pub fn waiting(&self) -> usize {
+        self.scheduler.waiting()
+    }
+
+    /// Share of the KV blocks that sequences hold, in `[0, 1]`.
+    pub fn kv_usage(&self) -> f64 {
+        let pool = self.scheduler.pool();
+        1.0 - pool.available() as f64 / pool.len().max(1) as f64
+    }
+
+    /// What was done since the start.
+    pub fn counters(&self) -> Counters {
+        Counters { evicted_blocks: self.scheduler.pool().evictions(), ..self.counters }
+    }
+
+    /// What the planned step will have done, but for the tokens it samples.
+    fn report(&self, plan: &Plan) -> StepReport {
+        StepReport {
+            prefill_tokens: self.scheduler.planned().filter(|s| !s.is_decoding()).map(|s| s.planned).sum(),
+            sampled_tokens: 0,
+            preemptions: plan.preemptions,
+            cached_tokens: plan.cached_tokens,
+        }
+    }
+
+    /// Computes the planned tokens. Returns a row of logits for each sequence that samples.
+    fn run(&mut self, plan: &Plan) -> Result<Vec<f32>, Error> {
+        let batch = self.batch();
+        if batch.spans.is_empty() {
+            return Ok(Vec::new());
+        }
+        if !plan.copies.is_empty() {
+            self.model.copy_blocks(&plan.copies)?;
+        }
+        Ok(self.model.step(&batch)?)
+    }
+
+    fn batch(&self) -> Batch {
+        let mut batch = Batch::default();
+        for sequence in self.scheduler.planned() {
+            let adapter = self.jobs[&sequence.name.request].weights.adapter.as_ref();
+            let adapter = adapter.map(|adapter| {
+                batch.adapters.iter().position(|a| Arc::ptr_eq(a, adapter)).unwrap_or_else(|| {
+                    batch.adapters.push(adapter.clone());
+                    batch.adapters.len() - 1
+                })
+            });
+            batch.spans.push(Span {
+                start: batch.tokens.len(),
+                len: sequence.planned,
+                cached: sequence.cached,
+                blocks: sequence.table.clone(),
+                adapter,
+                sample: sequence.samples(),
+            });
+            batch.tokens.extend(&sequence.tokens[sequence.cached..sequence.cached + sequence.planned]);
+        }
+        batch
+    }
+
+    /// Samples for every planned sequence that reached its last token; a leader's siblings sample their
+    /// first token from its row.
+    fn sample(&mut self, logits: &[f32]) -> Result<Vec<Sampled>, Error> {
+        let mut names = Vec::new();
+        let mut tasks = Vec::new();
+        for (row, sequence) in self.scheduler.planned().filter(|s| s.samples()).enumerate() {
+            let Request { sampling, seed, .. } = &self.jobs[&sequence.name.request].request;
+            for index in sequence.name.index..=sequence.name.index + sequence.held {
+                let uniform = sampler::uniform(*seed, index as u64, sequence.sampled() as u64);
+                tasks.push(Task { row, config: sampling, uniform });
+                names.push(Name { index, ..sequence.name });
+            }
+        }
+        let draws = sampler::draw_all(logits, self.model.vocab(), &tasks, &mut self.scratch);
+        let mut rows = names.iter().zip(draws);
+        let mut sampled = Vec::new();
+        for sequence in self.scheduler.planned() {
+            let count = if sequence.samples() { 1 + sequence.held } else { 0 };
+            let draws = rows
+                .by_ref()
+                .take(count)
+                .map(|(name, draw)| draw.ok_or(Error::Logits { request: name.request.0, index: name.index }));
+            sampled.push(Sampled { name: sequence.name, draws: draws.collect::<Result<_, _>>()? });
+        }
+        Ok(sampled)
+    }
+
+    /// Writes down what a step computed and sampled. Returns the number of tokens sampled.
+    fn write(&mut self, step: Vec<Sampled>) -> Result<usize, Error> {
+        let mut tokens = 0;
+        for Sampled { name, draws } in step {
+            self.scheduler.advance(name);
+            tokens += draws.len();
+            // Siblings first: they fork the blocks of a leader that may end with this very token.
+            for (offset, draw) in draws.iter().enumerate().rev() {
+                let index = name.index + offset;
+                let job = self.jobs.get_mut(&name.request).expect("a request has a job until it is done");
+                let ended = job.push(index, *draw, &self.decode)?;
+                match (offset, ended) {
+                    (0, true) => self.scheduler.end(name),
+                    (0, false) => self.scheduler.push(name, draw.id),
+                    (_, true) => self.scheduler.drop_held(name),
+                    (_, false) => {
+                        self.counters.forked_tokens += self.scheduler.fork(name, index, draw.id) as u64;
+                    }
+                }
+            }
+            self.finish_if_done(name.request)?;
+        }
+        Ok(tokens)
+    }
+
+    /// Hands a request out if all its continuations have ended.
+    fn finish_if_done(&mut self, id: RequestId) -> Result<(), Error> {
+        if let Some(job) = self.jobs.get(&id).filter(|job| job.open() == 0) {
+            self.finished.push((id, job.completions(&self.decode)?));
+            self.jobs.remove(&id);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

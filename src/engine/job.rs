@@ -1,0 +1,71 @@
+//! A request under way: the weights it keeps to its end, and the drafts of its continuations.
+//!
+//! Knows no block and no schedule.
+
+use super::blocks::BlockKey;
+use super::draft::Draft;
+use super::sampler::Draw;
+use super::{Completion, Detokenize, Request};
+use crate::episode::CriticVersion;
+use crate::model::Result;
+use crate::model::decode::PackedAdapter;
+use std::sync::Arc;
+
+/// One installation of weights: a critic's, or the base.
+#[derive(Clone)]
+pub(crate) struct Weights {
+    pub(crate) version: CriticVersion,
+    pub(crate) adapter: Option<Arc<PackedAdapter>>,
+    /// Where the key chains of its blocks begin. Not the version: a number may be published twice, with
+    /// other weights, when a learner goes back to a checkpoint.
+    pub(crate) root: BlockKey,
+}
+
+impl Weights {
+    /// The base: no adapter. Its blocks stay good forever.
+    pub(crate) fn base() -> Self {
+        Self { version: CriticVersion::BASE, adapter: None, root: BlockKey::root(0) }
+    }
+
+    /// The `installation`-th adapter, counted from 1.
+    pub(crate) fn critic(version: CriticVersion, adapter: Arc<PackedAdapter>, installation: u64) -> Self {
+        Self { version, adapter: Some(adapter), root: BlockKey::root(installation) }
+    }
+}
+
+/// A request under way.
+pub(crate) struct Job {
+    pub(crate) request: Request,
+    pub(crate) weights: Weights,
+    /// Most tokens a continuation may have, by its own limit and by the engine's.
+    tokens_max: usize,
+    drafts: Vec<Draft>,
+    /// Continuations that go on.
+    open: usize,
+}
+
+impl Job {
+    /// `request` with nothing written, `room` being the tokens that fit behind its prompt.
+    pub(crate) fn new(request: Request, weights: Weights, room: usize) -> Self {
+        let tokens_max = request.sampling.max_tokens.min(room);
+        let open = if tokens_max == 0 { 0 } else { request.n };
+        Self { drafts: vec![Draft::default(); request.n], request, weights, tokens_max, open }
+    }
+
+    /// Continuations that go on.
+    pub(crate) fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Adds a token to the `index`-th draft. True where it was its last.
+    pub(crate) fn push(&mut self, index: usize, draw: Draw, decode: &Detokenize) -> Result<bool> {
+        let ended = self.drafts[index].push(draw.id, draw.log_prob, &self.request, self.tokens_max, decode)?;
+        self.open -= usize::from(ended);
+        Ok(ended)
+    }
+
+    /// What is handed out, once all have ended.
+    pub(crate) fn completions(&self, decode: &Detokenize) -> Result<Vec<Completion>> {
+        self.drafts.iter().map(|draft| draft.complete(&self.request, self.weights.version, decode)).collect()
+    }
+}

@@ -1,0 +1,364 @@
+//! What the next step computes: pure bookkeeping, no tensor in sight.
+//!
+//! Decodes first, then prefills under way, then waiting sequences, oldest first within each, until
+//! the step's token budget is spent. Where blocks run out the youngest running sequence goes back to
+//! wait and is recomputed later; its sampled ids stay.
+//!
+//! Invariants: `running` and `waiting` are ordered by age; a block that is written has one holder and
+//! no key; the oldest sequence can always go on, because each fits the pool alone.
+
+use super::RequestId;
+use super::blocks::{BlockKey, BlockPool};
+use super::sequence::{Name, Sequence};
+use crate::model::decode::BLOCK_TOKENS;
+use std::collections::VecDeque;
+
+/// What a step does beside the tokens planned in its sequences.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// Tokens it may still take.
+    budget: usize,
+    /// Blocks to copy before the step, in this order.
+    pub(crate) copies: Vec<(u32, u32)>,
+    /// Sequences sent back to wait.
+    pub(crate) preemptions: usize,
+    /// Tokens of admitted sequences that were found in the cache.
+    pub(crate) cached_tokens: usize,
+}
+
+/// What the cache holds of a waiting sequence.
+struct Prefix {
+    /// Blocks to share, the first ones of its table.
+    blocks: Vec<u32>,
+    /// A running sequence is about to compute the block that comes next.
+    awaited: bool,
+}
+
+/// Who runs, who waits, and who holds which block.
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    pool: BlockPool,
+    running: Vec<Sequence>,
+    waiting: VecDeque<Sequence>,
+    step_tokens_max: usize,
+    sequences_max: usize,
+}
+
+impl Scheduler {
+    /// A scheduler over `blocks` blocks.
+    pub(crate) fn new(blocks: usize, step_tokens_max: usize, sequences_max: usize) -> Self {
+        Self {
+            pool: BlockPool::new(blocks),
+            running: Vec::new(),
+            waiting: VecDeque::new(),
+            step_tokens_max: step_tokens_max.max(1),
+            sequences_max: sequences_max.max(1),
+        }
+    }
+
+    /// The blocks.
+    pub(crate) fn pool(&self) -> &BlockPool {
+        &self.pool
+    }
+
+    /// Sequences that hold blocks.
+    pub(crate) fn running(&self) -> &[Sequence] {
+        &self.running
+    }
+
+    /// Sequences that hold none, the held siblings of leaders included.
+    pub(crate) fn waiting(&self) -> usize {
+        let held: usize = self.running.iter().map(|s| s.held).sum();
+        held + self.waiting.iter().map(|s| 1 + s.held).sum::<usize>()
+    }
+
+    /// Whether there is nothing to compute.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// The sequences of the planned step.
+    pub(crate) fn planned(&self) -> impl Iterator<Item = &Sequence> {
+        self.running.iter().filter(|s| s.planned > 0)
+    }
+
+    /// Puts a sequence in its place by age among those that wait.
+    pub(crate) fn wait(&mut self, sequence: Sequence) {
+        let place = self.waiting.partition_point(|s| s.name < sequence.name);
+        self.waiting.insert(place, sequence);
+    }
+
+    fn run(&mut self, sequence: Sequence) -> usize {
+        let place = self.running.partition_point(|s| s.name < sequence.name);
+        self.running.insert(place, sequence);
+        place
+    }
+
+    /// Plans a step: sets `planned` of the sequences that take part and gives them their blocks.
+    pub(crate) fn schedule(&mut self) -> Plan {
+        let mut plan = Plan { budget: self.step_tokens_max, ..Plan::default() };
+        self.plan_running(&mut plan, true);
+        self.plan_running(&mut plan, false);
+        // What was just sent back would only come in again to be sent back.
+        if plan.preemptions == 0 {
+            self.admit(&mut plan);
+        }
+        plan
+    }
+
+    fn plan_running(&mut self, plan: &mut Plan, decoding: bool) {
+        let mut place = 0;
+        while plan.budget > 0 && place < self.running.len() {
+            let sequence = &self.running[place];
+            let tokens = sequence.pending().min(plan.budget);
+            if sequence.planned == 0 && sequence.is_decoding() == decoding && self.make_room(place, tokens, plan) {
+                self.reserve(place, tokens, plan);
+            }
+            place += 1;
+        }
+    }
+
+    /// Sends the youngest back until `place` can have its blocks; false if it was itself sent back.
+    fn make_room(&mut self, place: usize, tokens: usize, plan: &mut Plan) -> bool {
+        while self.pool.available() < self.blocks_wanted(&self.running[place], tokens) {
+            let youngest = self.running.len() - 1;
+            plan.budget += self.running[youngest].planned;
+            plan.preemptions += 1;
+            self.preempt(youngest);
+            if youngest == place {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Blocks to allocate so that `tokens` more can be written.
+    fn blocks_wanted(&self, sequence: &Sequence, tokens: usize) -> usize {
+        let new = (sequence.cached + tokens).div_ceil(BLOCK_TOKENS).saturating_sub(sequence.table.len());
+        let shared = sequence.table.get(sequence.cached / BLOCK_TOKENS).is_some_and(|&b| self.pool.references(b) > 1);
+        new + usize::from(shared)
+    }
+
+    /// Plans `tokens` of a running sequence, for which there is room.
+    fn reserve(&mut self, place: usize, tokens: usize, plan: &mut Plan) {
+        let Self { pool, running, .. } = self;
+        let sequence = &mut running[place];
+        let first = sequence.cached / BLOCK_TOKENS;
+        if let Some(block) = sequence.table.get_mut(first) {
+            if pool.references(*block) > 1 {
+                let copy = pool.allocate().expect("the caller made room for the copy");
+                plan.copies.push((*block, copy));
+                pool.release(*block);
+                *block = copy;
+            } else {
+                pool.forget(*block);
+            }
+            sequence.registered = sequence.registered.min(first);
+        }
+        while sequence.table.len() * BLOCK_TOKENS < sequence.cached + tokens {
+            sequence.table.push(pool.allocate().expect("the caller made room for new blocks"));
+        }
+        sequence.planned = tokens;
+        plan.budget -= tokens;
+    }
+
+    /// Lets waiting sequences in, as long as there are slots, tokens and blocks for all they know.
+    fn admit(&mut self, plan: &mut Plan) {
+        let mut place = 0;
+        while plan.budget > 0 && place < self.waiting.len() {
+            let sequence = &self.waiting[place];
+            let taken: usize = self.running.iter().map(|s| 1 + s.held).sum();
+            if taken > 0 && taken + 1 + sequence.held > self.sequences_max {
+                return;
+            }
+            let prefix = self.prefix(sequence);
+            if prefix.awaited {
+                place += 1;
+                continue;
+            }
+            if !self.fits(sequence, &prefix.blocks) {
+                return;
+            }
+            let Some(mut sequence) = self.waiting.remove(place) else { return };
+            for &block in &prefix.blocks {
+                self.pool.retain(block);
+            }
+            // At least one token is computed, or there would be no logits.
+            sequence.cached = (prefix.blocks.len() * BLOCK_TOKENS).min(sequence.tokens.len() - 1);
+            sequence.registered = prefix.blocks.len();
+            sequence.table = prefix.blocks;
+            plan.cached_tokens += sequence.cached;
+            let tokens = sequence.pending().min(plan.budget);
+            let running = self.run(sequence);
+            self.reserve(running, tokens, plan);
+        }
+    }
+
+    fn prefix(&self, sequence: &Sequence) -> Prefix {
+        let blocks: Vec<u32> = sequence.keys().iter().map_while(|&key| self.pool.find(key)).collect();
+        let next: Option<&BlockKey> = sequence.keys().get(blocks.len());
+        let awaited = next.is_some_and(|next| {
+            self.running.iter().any(|s| s.registered <= blocks.len() && s.keys().get(blocks.len()) == Some(next))
+        });
+        Prefix { blocks, awaited }
+    }
+
+    /// Whether there are blocks for all known tokens of `sequence` if it shares `prefix`. (Running ones
+    /// took theirs already: where tokens are left for newcomers, all of them are planned in full.)
+    fn fits(&self, sequence: &Sequence, prefix: &[u32]) -> bool {
+        let new = sequence.tokens.len().div_ceil(BLOCK_TOKENS) - prefix.len();
+        let woken = prefix.iter().filter(|&&block| self.pool.references(block) == 0).count();
+        let rewritten = prefix.len() * BLOCK_TOKENS == sequence.tokens.len();
+        let copied = rewritten && prefix.last().is_some_and(|&block| self.pool.references(block) > 0);
+        new + woken + usize::from(copied) <= self.pool.available()
+    }
+
+    /// Frees a running sequence's blocks, the last first, so that a prefix outlives what follows it.
+    fn free(pool: &mut BlockPool, sequence: &mut Sequence) {
+        for block in sequence.table.drain(..).rev() {
+            pool.release(block);
+        }
+        (sequence.cached, sequence.registered, sequence.planned) = (0, 0, 0);
+    }
+
+    fn preempt(&mut self, place: usize) {
+        let mut sequence = self.running.remove(place);
+        Self::free(&mut self.pool, &mut sequence);
+        self.wait(sequence);
+    }
+
+    /// Sends every running sequence back, after a step that failed.
+    pub(crate) fn preempt_all(&mut self) {
+        while !self.running.is_empty() {
+            self.preempt(self.running.len() - 1);
+        }
+    }
+
+    fn place(&self, name: Name) -> usize {
+        self.running.binary_search_by_key(&name, |s| s.name).expect("a sequence of the step under way is running")
+    }
+
+    /// The planned tokens of `name` are in the cache now; its full blocks can be found from here on.
+    pub(crate) fn advance(&mut self, name: Name) {
+        let place = self.place(name);
+        let sequence = &mut self.running[place];
+        sequence.cached += std::mem::take(&mut sequence.planned);
+        sequence.extend_keys(sequence.cached);
+        for block in sequence.registered..sequence.cached / BLOCK_TOKENS {
+            self.pool.register(sequence.table[block], sequence.keys()[block]);
+        }
+        sequence.registered = sequence.cached / BLOCK_TOKENS;
+    }
+
+    /// Adds a sampled token.
+    pub(crate) fn push(&mut self, name: Name, token: u32) {
+        let place = self.place(name);
+        self.running[place].tokens.push(token);
+    }
+
+    /// Makes the `index`-th sibling of a leader whose prompt is computed; `token` is its own first one.
+    /// It shares the leader's blocks, or waits where no slot is left. Returns the tokens it took over.
+    pub(crate) fn fork(&mut self, leader: Name, index: usize, token: u32) -> usize {
+        let place = self.place(leader);
+        let leader = &mut self.running[place];
+        debug_assert_eq!(leader.cached, leader.prompt, "a leader forks when its prompt is computed");
+        leader.held -= 1;
+        let mut child = leader.sibling(index, token);
+        if self.running.len() < self.sequences_max {
+            child.table.iter().for_each(|&block| self.pool.retain(block));
+            let taken = child.cached;
+            self.run(child);
+            taken
+        } else {
+            child.table.clear();
+            (child.cached, child.registered) = (0, 0);
+            self.wait(child);
+            0
+        }
+    }
+
+    /// Counts a sibling off that ended with its first token.
+    pub(crate) fn drop_held(&mut self, leader: Name) {
+        let place = self.place(leader);
+        self.running[place].held -= 1;
+    }
+
+    /// Ends a running sequence.
+    pub(crate) fn end(&mut self, name: Name) {
+        let place = self.place(name);
+        let mut sequence = self.running.remove(place);
+        Self::free(&mut self.pool, &mut sequence);
+    }
+
+    /// Forgets all sequences of a request.
+    pub(crate) fn remove(&mut self, request: RequestId) {
+        let Self { pool, running, waiting, .. } = self;
+        running.retain_mut(|sequence| {
+            let keep = sequence.name.request != request;
+            if !keep {
+                Self::free(pool, sequence);
+            }
+            keep
+        });
+        waiting.retain(|sequence| sequence.name.request != request);
+    }
+
+    /// Panics unless the invariants of this file and of the pool hold between two steps.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        self.pool.check();
+        assert!(self.running.is_sorted_by(|a, b| a.name < b.name) && self.running.len() <= self.sequences_max);
+        assert!(self.waiting.iter().is_sorted_by(|a, b| a.name < b.name));
+        assert!(self.waiting.iter().all(|s| s.table.is_empty() && s.cached == 0 && s.planned == 0));
+        let mut references = vec![0; self.pool.len()];
+        for sequence in &self.running {
+            assert_eq!(sequence.table.len(), sequence.cached.div_ceil(BLOCK_TOKENS));
+            assert!(sequence.planned == 0 && sequence.pending() > 0);
+            sequence.table.iter().for_each(|&block| references[block as usize] += 1);
+        }
+        for (block, &count) in references.iter().enumerate() {
+            assert_eq!(self.pool.references(block as u32), count, "holders of block {block}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A running sequence with the first `cached` of its `tokens` computed.
+    fn running(scheduler: &mut Scheduler, request: u64, tokens: usize, cached: usize) {
+        let name = Name { request: RequestId(request), index: 0 };
+        let prompt = vec![request as u32; if cached > 0 { cached } else { tokens }];
+        let mut sequence = Sequence::new(name, prompt, 0, BlockKey::root(request));
+        sequence.tokens.resize(tokens, 0);
+        sequence.cached = cached;
+        sequence.table.extend((0..cached.div_ceil(BLOCK_TOKENS)).filter_map(|_| scheduler.pool.allocate()));
+        scheduler.run(sequence);
+    }
+
+    fn planned(scheduler: &Scheduler) -> Vec<(u64, usize)> {
+        scheduler.planned().map(|s| (s.name.request.0, s.planned)).collect()
+    }
+
+    #[test]
+    fn decodes_come_first_then_prefills_by_age() {
+        let mut scheduler = Scheduler::new(20, 40, 8);
+        running(&mut scheduler, 0, 30, 0);
+        running(&mut scheduler, 1, 50, 0);
+        running(&mut scheduler, 2, 66, 65);
+        scheduler.schedule();
+        assert_eq!(planned(&scheduler), [(0, 30), (1, 9), (2, 1)]);
+    }
+
+    #[test]
+    fn the_youngest_makes_room_and_gives_its_tokens_back_to_the_budget() {
+        let mut scheduler = Scheduler::new(4, 40, 8);
+        running(&mut scheduler, 0, 39, 0);
+        running(&mut scheduler, 1, 50, 0);
+        running(&mut scheduler, 2, 66, 65);
+        let plan = scheduler.schedule();
+        assert_eq!((planned(&scheduler), plan.preemptions), (vec![(0, 39), (1, 1)], 1));
+        assert_eq!((scheduler.waiting(), scheduler.waiting[0].tokens.len()), (1, 66), "sampled ids stay");
+    }
+}

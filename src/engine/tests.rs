@@ -1,0 +1,552 @@
+//! The engine over a small language model that reads its whole context back through the block tables.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::model;
+use proptest::prelude::*;
+use std::sync::Weak;
+
+const VOCAB: usize = 23;
+/// The content of a cell that nobody wrote.
+const EMPTY: u64 = 0;
+
+/// A mixing function (splitmix64's) over two words.
+fn mix(a: u64, b: u64) -> u64 {
+    let mut z = (a ^ b.rotate_left(32)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// What a position of the context leaves in the cache: like a key or value, it depends on the token, on
+/// everything before it and on the weights.
+fn cell(before: u64, token: u32, weights: u64) -> u64 {
+    mix(mix(before, u64::from(token) + 1), weights) | 1
+}
+
+/// Next-token logits of a context, given what each of its positions left in the cache.
+fn logits(cells: impl Iterator<Item = u64>, weights: u64) -> Vec<f32> {
+    let state = cells.fold(weights, mix);
+    (0..VOCAB as u64).map(|id| (mix(state, id) % 60_000) as f32 / 10_000.0).collect()
+}
+
+/// Adapters that the model can tell apart, without keeping them alive.
+type Names = Vec<(Weak<PackedAdapter>, u64)>;
+
+/// A language model whose cache is an array of words. It panics where a block table lies.
+struct HashModel {
+    cells: Vec<u64>,
+    adapters: Names,
+    /// Largest number of tokens of a step, and the number of tokens of all steps.
+    tokens_max: usize,
+    tokens: usize,
+    /// Steps to fail from now on.
+    failures: usize,
+    /// Contexts that give NaN end with this token.
+    poison: Option<u32>,
+}
+
+impl HashModel {
+    fn new(blocks: usize) -> Self {
+        let cells = vec![EMPTY; blocks * BLOCK_TOKENS];
+        Self { cells, adapters: Vec::new(), tokens_max: 0, tokens: 0, failures: 0, poison: None }
+    }
+
+    fn weights(&self, adapter: &Arc<PackedAdapter>) -> u64 {
+        let known = self.adapters.iter().find(|(a, _)| std::ptr::eq(a.as_ptr(), Arc::as_ptr(adapter)));
+        known.expect("the batch holds an adapter that was installed").1
+    }
+}
+
+impl Forward for HashModel {
+    fn blocks(&self) -> usize {
+        self.cells.len() / BLOCK_TOKENS
+    }
+    fn vocab(&self) -> usize {
+        VOCAB
+    }
+    fn copy_blocks(&mut self, pairs: &[(u32, u32)]) -> model::Result<()> {
+        for &(from, to) in pairs {
+            let from = from as usize * BLOCK_TOKENS;
+            self.cells.copy_within(from..from + BLOCK_TOKENS, to as usize * BLOCK_TOKENS);
+        }
+        Ok(())
+    }
+    fn step(&mut self, batch: &Batch) -> model::Result<Vec<f32>> {
+        if self.failures > 0 {
+            self.failures -= 1;
+            // What a step that broke half-way may leave behind.
+            for span in &batch.spans {
+                span.blocks[span.cached / BLOCK_TOKENS..].iter().for_each(|&block| {
+                    self.cells[block as usize * BLOCK_TOKENS + BLOCK_TOKENS - 1] = 666;
+                });
+            }
+            return Err(model::Error::Tokenizer("rigged".into()));
+        }
+        assert_eq!(batch.tokens.len(), batch.spans.iter().map(|s| s.len).sum::<usize>());
+        self.tokens_max = self.tokens_max.max(batch.tokens.len());
+        self.tokens += batch.tokens.len();
+        for (i, span) in batch.spans.iter().enumerate() {
+            assert!(span.len > 0 && span.blocks.len() == (span.cached + span.len).div_ceil(BLOCK_TOKENS));
+            for written in &span.blocks[span.cached / BLOCK_TOKENS..] {
+                let readers = batch.spans.iter().enumerate().filter(|(j, s)| *j != i && s.blocks.contains(written));
+                assert_eq!(readers.count(), 0, "block {written} is written while another sequence reads it");
+            }
+        }
+        let mut rows = Vec::new();
+        for span in &batch.spans {
+            let weights = span.adapter.map_or(0, |adapter| self.weights(&batch.adapters[adapter]));
+            let at = |position: usize| {
+                span.blocks[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS
+            };
+            for (offset, &token) in batch.tokens[span.start..span.start + span.len].iter().enumerate() {
+                let position = span.cached + offset;
+                let before = position.checked_sub(1).map_or(EMPTY, |before| self.cells[at(before)]);
+                self.cells[at(position)] = cell(before, token, weights);
+            }
+            if span.sample {
+                let mut row = logits((0..span.cached + span.len).map(|p| self.cells[at(p)]), weights);
+                if self.poison == batch.tokens.get(span.start + span.len - 1).copied() {
+                    row[3] = f32::NAN;
+                }
+                rows.extend(row);
+            }
+        }
+        Ok(rows)
+    }
+}
+
+/// A letter for each id.
+fn letters() -> Detokenize {
+    Box::new(|ids| Ok(ids.iter().map(|&id| char::from(b'a' + id as u8)).collect()))
+}
+
+fn config(step_tokens_max: usize, sequences_max: usize) -> EngineConfig {
+    EngineConfig { step_tokens_max, sequences_max, context_tokens_max: 300, kv_cache_mib: 1 }
+}
+
+fn engine(blocks: usize, step_tokens_max: usize, sequences_max: usize) -> Engine<HashModel> {
+    Engine::with_text(HashModel::new(blocks), letters(), config(step_tokens_max, sequences_max))
+}
+
+fn prompt(len: usize, salt: u64) -> Vec<u32> {
+    (0..len as u64).map(|i| (mix(salt, i) % VOCAB as u64) as u32).collect()
+}
+
+fn request(prompt: Vec<u32>, n: usize, max_tokens: usize, seed: u64) -> Request {
+    let sampling = SamplingConfig { temperature: 1.0, ..SamplingConfig::greedy(max_tokens) };
+    Request { prompt, n, sampling, stop_ids: Vec::new(), seed, critic: false }
+}
+
+/// What `request` must get: the model's definition and the sampler, without any engine.
+fn expected(request: &Request, weights: u64, context: usize) -> Vec<(Vec<u32>, Vec<f32>)> {
+    let one = |index: usize| {
+        let (mut ids, mut log_probs) = (Vec::new(), Vec::new());
+        let mut cells: Vec<u64> = Vec::new();
+        let push = |cells: &mut Vec<u64>, id: u32| {
+            cells.push(cell(cells.last().copied().unwrap_or(EMPTY), id, weights));
+        };
+        request.prompt.iter().for_each(|&id| push(&mut cells, id));
+        let limit = request.sampling.max_tokens.min(context - request.prompt.len());
+        while ids.len() < limit {
+            let row = logits(cells.iter().copied(), weights);
+            let uniform = sampler::uniform(request.seed, index as u64, ids.len() as u64);
+            let draw = sampler::draw(&row, &request.sampling, uniform, &mut Scratch::default()).unwrap();
+            ids.push(draw.id);
+            log_probs.push(draw.log_prob);
+            push(&mut cells, draw.id);
+            if request.stop_ids.contains(&draw.id) {
+                break;
+            }
+        }
+        (ids, log_probs)
+    };
+    (0..request.n).map(one).collect()
+}
+
+fn written(completions: &[Completion]) -> Vec<(Vec<u32>, Vec<f32>)> {
+    completions.iter().map(|c| (c.ids.clone(), c.log_probs.clone())).collect()
+}
+
+/// Runs until idle, checking every invariant between steps.
+fn run(engine: &mut Engine<HashModel>) -> Vec<(RequestId, Vec<Completion>)> {
+    let mut steps = 0;
+    while !engine.is_idle() {
+        engine.step().unwrap();
+        engine.scheduler.check();
+        steps += 1;
+        assert!(steps < 100_000, "the engine runs in circles");
+    }
+    assert_eq!(engine.kv_usage(), 0.0, "a block leaked");
+    assert_eq!((engine.running(), engine.waiting(), engine.jobs.len()), (0, 0, 0));
+    engine.take_finished()
+}
+
+fn install(engine: &mut Engine<HashModel>, version: u64, weights: u64) -> Weak<PackedAdapter> {
+    let adapter = Arc::new(PackedAdapter::without_factors());
+    let weak = Arc::downgrade(&adapter);
+    engine.model.adapters.push((weak.clone(), weights));
+    engine.install(CriticVersion(version), Some(adapter));
+    weak
+}
+
+#[test]
+fn a_request_gets_the_same_alone_among_others_in_chunks_preempted_and_forked() {
+    let wanted = request(prompt(75, 1), 3, 60, 9);
+    let expected = expected(&wanted, 0, 300);
+    // Alone; in chunks of one to seven tokens; with so few blocks that siblings push each other out.
+    for (blocks, tokens, sequences) in [(64, 256, 64), (64, 1, 64), (64, 7, 64), (7, 256, 64), (6, 5, 2), (64, 64, 1)] {
+        let mut engine = engine(blocks, tokens, sequences);
+        engine.submit(wanted.clone()).unwrap();
+        let done = run(&mut engine);
+        assert_eq!(written(&done[0].1), expected, "{blocks} blocks, {tokens} tokens, {sequences} sequences");
+        assert!(engine.model.tokens_max <= tokens);
+        if blocks == 7 {
+            assert!(engine.counters().preemptions > 0, "this case is about preemption");
+        }
+    }
+    // Among 31 others, some with its prefix, with blocks for all and for a few.
+    for blocks in [400, 20] {
+        let mut engine = engine(blocks, 64, 16);
+        let mut id = None;
+        for i in 0..32 {
+            if i == 17 {
+                id = Some(engine.submit(wanted.clone()).unwrap());
+            } else {
+                let other = [prompt(64, 1), prompt(i, 100 + i as u64)].concat();
+                engine.submit(request(other, 1 + i % 3, 10 + i, i as u64)).unwrap();
+            }
+        }
+        let done = run(&mut engine);
+        assert_eq!(done.len(), 32);
+        let found = done.iter().find(|(done, _)| Some(*done) == id).unwrap();
+        assert_eq!(written(&found.1), expected, "{blocks} blocks");
+    }
+}
+
+#[test]
+fn siblings_prefill_their_prompt_once_and_copy_only_its_partial_block() {
+    let mut engine = engine(64, 256, 64);
+    engine.submit(request(prompt(70, 1), 4, 5, 1)).unwrap();
+    let first = engine.step().unwrap();
+    assert_eq!((first.prefill_tokens, first.sampled_tokens), (70, 4));
+    assert_eq!((engine.running(), engine.waiting()), (4, 0));
+    assert_eq!(engine.counters().copied_blocks, 0, "nothing is copied before it is written");
+    let second = engine.step().unwrap();
+    assert_eq!((second.prefill_tokens, second.sampled_tokens), (0, 4));
+    assert_eq!(engine.counters().copied_blocks, 3, "the last holder writes in place");
+    run(&mut engine);
+    let counters = engine.counters();
+    assert_eq!((counters.prompt_tokens, counters.prefill_tokens, counters.forked_tokens), (280, 70, 210));
+    assert_eq!((counters.sampled_tokens, engine.model.tokens), (20, 70 + 4 * 4));
+}
+
+#[test]
+fn a_continued_conversation_finds_the_blocks_of_what_was_sampled() {
+    let mut engine = engine(64, 256, 64);
+    let first = request(prompt(40, 1), 1, 60, 1);
+    engine.submit(first.clone()).unwrap();
+    let done = run(&mut engine);
+    // The last sampled token was never computed: 99 are in the cache, three full blocks.
+    let next = [first.prompt, done[0].1[0].ids.clone(), prompt(9, 2)].concat();
+    let next = request(next, 2, 8, 2);
+    engine.submit(next.clone()).unwrap();
+    let report = engine.step().unwrap();
+    assert_eq!((report.cached_tokens, report.prefill_tokens), (96, 109 - 96));
+    assert_eq!(written(&run(&mut engine)[0].1), expected(&next, 0, 300));
+}
+
+#[test]
+fn a_prompt_that_is_cached_whole_computes_its_last_token_only() {
+    let mut engine = engine(64, 256, 64);
+    let asked = request(prompt(96, 1), 2, 40, 1);
+    engine.submit(asked.clone()).unwrap();
+    run(&mut engine);
+    // Cached and held by nobody; then held by the one that is running.
+    engine.submit(asked.clone()).unwrap();
+    let report = engine.step().unwrap();
+    assert_eq!((report.cached_tokens, report.prefill_tokens, report.sampled_tokens), (95, 1, 2));
+    assert_eq!(engine.counters().copied_blocks, 0);
+    engine.submit(asked.clone()).unwrap();
+    let report = engine.step().unwrap();
+    assert_eq!((report.cached_tokens, report.prefill_tokens), (95, 1));
+    assert_eq!(engine.counters().copied_blocks, 1, "what others read is copied before it is written");
+    for (_, completions) in run(&mut engine) {
+        assert_eq!(written(&completions), expected(&asked, 0, 300));
+    }
+}
+
+#[test]
+fn a_cached_block_under_rewriting_is_not_found_until_the_step_has_succeeded() {
+    let mut engine = engine(64, 256, 64);
+    let asked = request(prompt(96, 1), 1, 10, 1);
+    engine.submit(asked.clone()).unwrap();
+    run(&mut engine);
+    engine.submit(asked.clone()).unwrap();
+    engine.model.failures = 1;
+    assert!(engine.step().is_err());
+    let report = engine.step().unwrap();
+    assert_eq!((report.cached_tokens, report.prefill_tokens), (64, 32));
+    assert_eq!(written(&run(&mut engine)[0].1), expected(&asked, 0, 300));
+}
+
+#[test]
+fn a_request_waits_for_a_prefix_that_another_is_computing() {
+    let mut engine = engine(64, 1000, 64);
+    let shared = prompt(128, 1);
+    for i in 0..5 {
+        engine.submit(request([shared.clone(), prompt(3, 10 + i)].concat(), 1, 4, i)).unwrap();
+    }
+    let first = engine.step().unwrap();
+    assert_eq!((first.prefill_tokens, engine.running(), engine.waiting()), (131, 1, 4));
+    run(&mut engine);
+    assert_eq!(engine.counters().prefill_tokens, 128 + 5 * 3);
+    assert_eq!(engine.counters().cached_tokens, 4 * 128);
+}
+
+#[test]
+fn a_swap_never_splits_a_sequence_and_drops_what_nobody_needs() {
+    let mut engine = engine(64, 256, 64);
+    let critic = Request { critic: true, ..request(prompt(40, 1), 2, 30, 1) };
+    let mut wanted = BTreeMap::new();
+    wanted.insert(engine.submit(critic.clone()).unwrap(), (0, 0));
+    engine.step().unwrap();
+    let first = install(&mut engine, 1, 11);
+    wanted.insert(engine.submit(critic.clone()).unwrap(), (1, 11));
+    engine.step().unwrap();
+    let second = install(&mut engine, 2, 22);
+    wanted.insert(engine.submit(critic.clone()).unwrap(), (2, 22));
+    wanted.insert(engine.submit(Request { critic: false, ..critic.clone() }).unwrap(), (0, 0));
+    // Everybody starts over, and still with its own version.
+    engine.scheduler.preempt_all();
+    engine.step().unwrap();
+    assert!(first.upgrade().is_some(), "a version lives while it writes");
+    let done = run(&mut engine);
+    assert_eq!(done.len(), 4);
+    for (id, completions) in done {
+        let (version, weights) = wanted[&id];
+        assert_eq!(written(&completions), expected(&critic, weights, 300));
+        assert!(completions.iter().all(|c| c.version == CriticVersion(version)));
+    }
+    assert!(first.upgrade().is_none(), "a superseded version goes with its last sequence");
+    assert!(second.upgrade().is_some(), "the newest stays");
+    engine.install(CriticVersion::BASE, None);
+    assert!(second.upgrade().is_none());
+    engine.submit(critic.clone()).unwrap();
+    assert_eq!(written(&run(&mut engine)[0].1), expected(&critic, 0, 300));
+}
+
+#[test]
+fn a_stale_cache_is_never_served_not_even_to_a_version_of_the_same_number() {
+    let mut engine = engine(64, 256, 64);
+    let critic = Request { critic: true, ..request(prompt(96, 1), 1, 20, 1) };
+    for (version, weights) in [(1, 11), (2, 22), (2, 33), (1, 44)] {
+        install(&mut engine, version, weights);
+        engine.submit(critic.clone()).unwrap();
+        let report = engine.step().unwrap();
+        assert_eq!(report.cached_tokens, 0);
+        let done = run(&mut engine);
+        assert_eq!(written(&done[0].1), expected(&critic, weights, 300));
+        assert_eq!(done[0].1[0].version, CriticVersion(version));
+    }
+}
+
+#[test]
+fn what_can_never_fit_is_refused_and_what_just_fits_ends_by_length() {
+    let mut small = engine(4, 64, 8);
+    for len in [0, 128, 500] {
+        let refused = small.submit(request(prompt(len, 1), 1, 10, 1));
+        assert!(matches!(refused, Err(Error::PromptLength { prompt, max: 127 }) if prompt == len));
+    }
+    assert!(small.is_idle());
+    small.submit(request(prompt(127, 1), 3, 10, 1)).unwrap();
+    small.submit(request(prompt(100, 1), 3, 1000, 1)).unwrap();
+    let done = run(&mut small);
+    for ((_, completions), tokens) in done.iter().zip([1, 28]) {
+        assert!(completions.iter().all(|c| c.ids.len() == tokens && c.finish == Finish::Length));
+    }
+    let mut nothing = engine(4, 64, 8);
+    nothing.submit(request(prompt(10, 1), 0, 10, 1)).unwrap();
+    nothing.submit(request(prompt(10, 1), 2, 0, 1)).unwrap();
+    let lens: Vec<usize> = run(&mut nothing).iter().map(|(_, c)| c.len()).collect();
+    assert_eq!(lens, [0, 2]);
+}
+
+#[test]
+fn cancelling_midway_frees_every_block_and_disturbs_nobody() {
+    let mut engine = engine(64, 50, 4);
+    let kept = request(prompt(75, 1), 2, 30, 1);
+    for cancelled_after in 0..12 {
+        let id = engine.submit(request(prompt(75, 1), 3, 30, 2)).unwrap();
+        let stays = engine.submit(kept.clone()).unwrap();
+        let waits = engine.submit(request(prompt(90, 3), 2, 30, 3)).unwrap();
+        for _ in 0..cancelled_after {
+            engine.step().unwrap();
+        }
+        engine.cancel(id);
+        engine.cancel(waits);
+        engine.cancel(RequestId(u64::MAX));
+        engine.scheduler.check();
+        let done = run(&mut engine);
+        assert_eq!(done.len(), 1);
+        assert_eq!((done[0].0, written(&done[0].1)), (stays, expected(&kept, 0, 300)));
+    }
+    let id = engine.submit(kept).unwrap();
+    while !engine.is_idle() {
+        engine.step().unwrap();
+    }
+    engine.cancel(id);
+    assert!(engine.take_finished().is_empty(), "a finished request is forgotten too");
+}
+
+#[test]
+fn stops_end_a_text_and_leave_the_others_alone() {
+    let mut engine = engine(64, 256, 64);
+    let free = request(prompt(20, 1), 4, 50, 1);
+    let expected = expected(&free, 0, 300);
+    let text = |ids: &[u32]| letters()(ids).unwrap();
+    // A pair of letters that one of the four is known to write.
+    let stop = text(&expected[2].0[20..22]);
+    let mut asked = free.clone();
+    asked.sampling.stop = vec![stop.clone(), "no such text".into()];
+    asked.stop_ids = vec![expected[0].0[5]];
+    engine.submit(asked.clone()).unwrap();
+    let done = run(&mut engine);
+    let mut stopped = 0;
+    for (completion, (ids, log_probs)) in done[0].1.iter().zip(&expected) {
+        let by_id = ids.iter().position(|id| asked.stop_ids.contains(id)).map(|at| (at + 1, at));
+        let by_text = text(ids).find(&stop).map(|at| (at + 2, at));
+        let (len, cut) = by_id.into_iter().chain(by_text).min().unwrap_or((50, 50));
+        assert_eq!(completion.finish, if len == 50 { Finish::Length } else { Finish::Stop });
+        assert_eq!((&completion.ids[..], &completion.log_probs[..]), (&ids[..len], &log_probs[..len]));
+        assert_eq!(completion.text, text(&ids[..cut]));
+        stopped += usize::from(len < 50);
+    }
+    assert!(stopped >= 2);
+}
+
+#[test]
+fn a_step_that_fails_is_undone_and_done_again_to_the_same_result() {
+    let mut engine = engine(12, 40, 8);
+    let asked: Vec<Request> = (0..4).map(|i| request(prompt(60 + i, i as u64 / 2), 2, 30, i as u64)).collect();
+    let mut ids = Vec::new();
+    for asked in &asked {
+        ids.push(engine.submit(asked.clone()).unwrap());
+    }
+    let mut steps = 0;
+    while !engine.is_idle() {
+        engine.model.failures = usize::from(steps % 5 == 3);
+        assert_eq!(engine.step().is_err(), steps % 5 == 3);
+        engine.scheduler.check();
+        steps += 1;
+    }
+    for (id, completions) in run(&mut engine) {
+        let asked = &asked[ids.iter().position(|&i| i == id).unwrap()];
+        assert_eq!(written(&completions), expected(asked, 0, 300));
+    }
+}
+
+#[test]
+fn logits_that_are_no_distribution_are_an_error_that_names_the_request() {
+    let mut engine = engine(64, 256, 64);
+    let good = request(vec![1; 40], 1, 1, 1);
+    let good_id = engine.submit(good.clone()).unwrap();
+    let bad = engine.submit(request([vec![1; 40], vec![7]].concat(), 2, 10, 1)).unwrap();
+    engine.model.poison = Some(7);
+    engine.step().unwrap();
+    let error = loop {
+        match engine.step() {
+            Ok(_) => assert!(!engine.is_idle()),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Logits { request, index: 0 } if request == bad.0), "{error}");
+    engine.cancel(bad);
+    let done = run(&mut engine);
+    assert_eq!((done.len(), done[0].0), (1, good_id));
+    assert_eq!(written(&done[0].1), expected(&good, 0, 300));
+}
+
+/// What a user of the engine may do between two steps.
+#[derive(Clone, Debug)]
+enum Act {
+    Submit { shared: usize, own: usize, n: usize, max_tokens: usize, critic: bool, greedy: bool },
+    Cancel(usize),
+    Install,
+    Steps(usize),
+    Fail,
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let submit = (0usize..100, 1usize..40, 1usize..5, 1usize..70, any::<bool>(), any::<bool>()).prop_map(
+        |(shared, own, n, max_tokens, critic, greedy)| Act::Submit { shared, own, n, max_tokens, critic, greedy },
+    );
+    let act = prop_oneof![
+        6 => submit,
+        1 => (0usize..20).prop_map(Act::Cancel),
+        1 => Just(Act::Install),
+        4 => (1usize..20).prop_map(Act::Steps),
+        1 => Just(Act::Fail),
+    ];
+    prop::collection::vec(act, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+    #[test]
+    fn whatever_happens_around_it_a_request_gets_what_the_model_says(
+        acts in acts(), blocks in 7usize..40, step_tokens in 1usize..90, sequences in 1usize..12,
+    ) {
+        let mut engine = engine(blocks, step_tokens, sequences);
+        let context = 300.min(blocks * BLOCK_TOKENS);
+        let (mut asked, mut newest, mut done) = (BTreeMap::new(), (0u64, 0u64), Vec::new());
+        for (number, act) in acts.into_iter().enumerate() {
+            match act {
+                Act::Submit { shared, own, n, max_tokens, critic, greedy } => {
+                    let ids = [prompt(shared, 1), prompt(own, number as u64 % 3)].concat();
+                    let mut request = Request { critic, ..request(ids, n, max_tokens, number as u64) };
+                    if greedy {
+                        request.sampling.temperature = 0.0;
+                    }
+                    request.stop_ids = vec![4];
+                    let weights = if critic { newest } else { (0, 0) };
+                    let id = engine.submit(request.clone()).unwrap();
+                    asked.insert(id, (request, weights));
+                }
+                Act::Cancel(which) => {
+                    let finished: Vec<RequestId> = done.iter().map(|(id, _)| *id).collect();
+                    let open: Vec<RequestId> = asked.keys().filter(|id| !finished.contains(id)).copied().collect();
+                    if let Some(&id) = open.get(which) {
+                        engine.cancel(id);
+                        asked.remove(&id);
+                    }
+                }
+                Act::Install => {
+                    newest = (newest.0 + 1, mix(newest.1, 5));
+                    install(&mut engine, newest.0, newest.1);
+                }
+                Act::Steps(count) => {
+                    for _ in 0..count {
+                        engine.step().unwrap();
+                        engine.scheduler.check();
+                    }
+                    done.extend(engine.take_finished());
+                }
+                Act::Fail => {
+                    engine.model.failures = usize::from(!engine.is_idle());
+                    let _ = engine.step();
+                    engine.model.failures = 0;
+                    engine.scheduler.check();
+                }
+            }
+        }
+        done.extend(run(&mut engine));
+        prop_assert!(engine.model.tokens_max <= step_tokens, "the budget was exceeded");
+        prop_assert_eq!(done.len(), asked.len());
+        for (id, completions) in done {
+            let (request, (version, weights)) = &asked[&id];
+            prop_assert_eq!(written(&completions), expected(request, *weights, context));
+            prop_assert!(completions.iter().all(|c| c.version.0 == *version));
+        }
+    }
+}
