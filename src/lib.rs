@@ -46,3 +46,6 @@ pub mod verify;
 pub mod model;
 
 pub mod engine;
+pub mod learner;
+
+pub mod device;

@@ -1,0 +1,251 @@
+//! The one thread that owns the device: interleaves engine steps and learner pieces by a configured share.
+//!
+//! Commands come in over a bounded channel, each with a permit, and answers go out as oneshots. A caller who
+//! left is skipped. A panic ends this thread and is told to whoever holds a handle; it never leaves it. Knows
+//! no actor and no metric: what it did goes to an observer.
+
+mod share;
+mod thread;
+
+use crate::engine::{self, Completion, EngineConfig, StepReport};
+use crate::episode::{CriticVersion, CritiqueGroup};
+use crate::learner::{self, LearnerConfig};
+use crate::model::lora::Adapter;
+use crate::model::tokenizer::Tokenizer;
+use crate::model::transformer::Transformer;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use thread::Thread;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+/// Commands that may wait at once.
+const COMMANDS_MAX: usize = 256;
+/// Candle walks a graph recursively when it differentiates: deep models want a deep stack.
+const STACK_BYTES: usize = 256 << 20;
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The thread is gone: it was stopped or it panicked.
+    #[error("the device thread is gone")]
+    Gone,
+    /// The node runs without a learner.
+    #[error("this device has no learner")]
+    NoLearner,
+    /// The engine refused or failed.
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    /// The learner refused or failed.
+    #[error(transparent)]
+    Learner(#[from] learner::Error),
+    /// The thread could not be started.
+    #[error("starting the device thread: {0}")]
+    Spawn(#[from] std::io::Error),
+}
+
+/// What the thread did, told as it happens; called on that thread, so it must be quick.
+pub type Observer = Box<dyn Fn(Event) + Send>;
+
+/// One thing the thread did.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// One engine step.
+    Engine {
+        /// What it did.
+        report: StepReport,
+        /// How long it took.
+        duration: Duration,
+        /// Sequences that decode or prefill.
+        running: usize,
+        /// Sequences that wait.
+        waiting: usize,
+        /// Share of the KV blocks in use.
+        kv_usage: f64,
+    },
+    /// One piece of a learner step.
+    Learner {
+        /// How long it took.
+        duration: Duration,
+    },
+    /// A command was taken.
+    Command {
+        /// How long it waited.
+        waited: Duration,
+    },
+}
+
+/// What a device thread starts from.
+pub struct Setup {
+    /// Base weights, shared by all that run on them.
+    pub model: Arc<Transformer>,
+    /// Ids to text, for stop strings.
+    pub tokenizer: Tokenizer,
+    /// Limits of the engine.
+    pub engine: EngineConfig,
+    /// The learner, where there is one.
+    pub learner: Option<LearnerSetup>,
+    /// The critic in service at the start.
+    pub version: CriticVersion,
+    /// Its adapter; none for the base.
+    pub served: Option<Arc<Adapter>>,
+    /// Is told what the thread does.
+    pub observer: Observer,
+}
+
+/// What a learner starts from.
+pub struct LearnerSetup {
+    /// How it learns.
+    pub config: LearnerConfig,
+    /// The critic's sampling temperature.
+    pub temperature: f32,
+    /// Seed of a fresh adapter.
+    pub seed: u64,
+    /// The state to go on from.
+    pub state: Option<learner::State>,
+}
+
+/// A handle to the device thread; clones share it.
+#[derive(Clone)]
+pub struct Device {
+    commands: crossbeam_channel::Sender<Envelope>,
+    permits: Arc<Semaphore>,
+    ended: watch::Receiver<Ended>,
+}
+
+/// How the thread stands.
+#[derive(Clone, Debug, Default)]
+enum Ended {
+    #[default]
+    Running,
+    Stopped,
+    Panicked(String),
+}
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+enum Command {
+    Write(engine::Request, Reply<Vec<Completion>>),
+    Learn(u64, Vec<Arc<CritiqueGroup>>, Reply<learner::Report>),
+    Snapshot(Reply<learner::State>),
+    Install(CriticVersion, Option<Arc<Adapter>>, Reply<()>),
+    Abandon(Reply<()>),
+    Fault(String),
+    Stop,
+}
+
+struct Envelope {
+    command: Command,
+    sent: Instant,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Device {
+    /// Starts the thread and waits until engine and learner stand ready.
+    ///
+    /// # Errors
+    /// Where the learner's self-test fails or its state does not fit.
+    pub async fn start(setup: Setup) -> Result<Self, Error> {
+        let (commands, inbox) = crossbeam_channel::unbounded();
+        let (status, ended) = watch::channel(Ended::Running);
+        let (ready, is_ready) = oneshot::channel();
+        let body = move || {
+            let run = AssertUnwindSafe(|| match Thread::new(setup) {
+                Ok(mut thread) => {
+                    // A caller that no longer waits for readiness has dropped the inbox's other end as well.
+                    let _ = ready.send(Ok(()));
+                    thread.run(&inbox);
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            });
+            let end = std::panic::catch_unwind(run)
+                .map_or_else(|panic| Ended::Panicked(panic_text(&*panic)), |()| Ended::Stopped);
+            status.send_replace(end);
+        };
+        std::thread::Builder::new().name("rco-device".into()).stack_size(STACK_BYTES).spawn(body)?;
+        is_ready.await.map_err(|_| Error::Gone)??;
+        Ok(Self { commands, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), ended })
+    }
+
+    /// Writes the continuations of `request`. Dropping the future cancels the request.
+    ///
+    /// # Errors
+    /// Where the request can never fit, the model fails, or the thread is gone.
+    pub async fn write(&self, request: engine::Request) -> Result<Vec<Completion>, Error> {
+        self.ask(|reply| Command::Write(request, reply)).await
+    }
+
+    /// One learner step on `groups`. `batch` names it: a batch already applied is not applied again,
+    /// and its report returned instead (so that a restarted caller may simply ask again).
+    ///
+    /// # Errors
+    /// Where the step is abandoned or not finite, or the thread is gone.
+    pub async fn learn(&self, batch: u64, groups: Vec<Arc<CritiqueGroup>>) -> Result<learner::Report, Error> {
+        self.ask(|reply| Command::Learn(batch, groups, reply)).await
+    }
+
+    /// The learner's whole state, for a checkpoint. A step under way is not in it.
+    ///
+    /// # Errors
+    /// Where there is no learner or the thread is gone.
+    pub async fn snapshot(&self) -> Result<learner::State, Error> {
+        self.ask(Command::Snapshot).await
+    }
+
+    /// Puts a critic into service between two steps; `None` is the base.
+    ///
+    /// # Errors
+    /// Where the thread is gone.
+    pub async fn install(&self, version: CriticVersion, adapter: Option<Arc<Adapter>>) -> Result<(), Error> {
+        self.ask(|reply| Command::Install(version, adapter, reply)).await
+    }
+
+    /// Gives up the learner step under way, if any: its `learn` answers [`learner::Error::Abandoned`].
+    ///
+    /// # Errors
+    /// Where the thread is gone.
+    pub async fn abandon(&self) -> Result<(), Error> {
+        self.ask(Command::Abandon).await
+    }
+
+    /// Resolves when the thread has ended: with the panic's text if it panicked.
+    pub async fn ended(&self) -> Option<String> {
+        let mut ended = self.ended.clone();
+        // The sender lives as long as the thread and speaks once before it ends.
+        let _ = ended.wait_for(|ended| !matches!(ended, Ended::Running)).await;
+        match &*ended.borrow() {
+            Ended::Panicked(text) => Some(text.clone()),
+            Ended::Running | Ended::Stopped => None,
+        }
+    }
+
+    /// Asks the thread to end after the piece of work under way; what waits is answered with [`Error::Gone`].
+    pub fn stop(&self) {
+        self.send_at_once(Command::Stop);
+    }
+
+    /// Makes the thread panic, as a broken invariant would: for tests of what happens then.
+    #[doc(hidden)]
+    pub fn inject_fault(&self, text: &str) {
+        self.send_at_once(Command::Fault(text.to_owned()));
+    }
+
+    fn send_at_once(&self, command: Command) {
+        // A thread that is gone needs no telling.
+        let _ = self.commands.send(Envelope { command, sent: Instant::now(), _permit: None });
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| Error::Gone)?;
+        let (reply, answer) = oneshot::channel();
+        let envelope = Envelope { command: command(reply), sent: Instant::now(), _permit: Some(permit) };
+        self.commands.send(envelope).map_err(|_| Error::Gone)?;
+        answer.await.map_err(|_| Error::Gone)?
+    }
+}
+
+/// The text of a panic's payload.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
+}

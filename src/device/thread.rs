@@ -1,0 +1,168 @@
+//! The thread's own loop: take commands, then one engine step or one piece of learning.
+
+use super::share::Share;
+use super::{Command, Envelope, Error, Event, LearnerSetup, Observer, Reply, Setup};
+use crate::engine::{self, Completion, Engine, RequestId};
+use crate::episode::CritiqueGroup;
+use crate::learner::{self, Learner};
+use crate::model::decode::{Decoder, PackedAdapter};
+use crate::model::transformer::Transformer;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// What the thread owns.
+pub(super) struct Thread {
+    model: Arc<Transformer>,
+    engine: Engine<Decoder>,
+    learner: Option<Learner>,
+    writing: HashMap<RequestId, Reply<Vec<Completion>>>,
+    learning: Option<Reply<learner::Report>>,
+    share: Share,
+    observer: Observer,
+}
+
+impl Thread {
+    pub(super) fn new(setup: Setup) -> Result<Self, Error> {
+        let Setup { model, tokenizer, engine, learner, version, served, observer } = setup;
+        let blocks = (engine.kv_cache_mib << 20) / Decoder::block_bytes(model.spec());
+        let mut engine = Engine::new(Decoder::new(model.clone(), blocks), tokenizer, engine);
+        let packed = served.map(|adapter| Arc::new(PackedAdapter::new(&adapter, model.spec())));
+        engine.install(version, packed);
+        let share = Share::new(learner.as_ref().map_or(1.0, |learner| learner.config.device_share));
+        let learner = learner.map(|LearnerSetup { config, temperature, seed, state }| match state {
+            Some(state) => Learner::resume(model.clone(), config, temperature, state),
+            None => Learner::new(model.clone(), config, temperature, seed),
+        });
+        let learner = learner.transpose()?;
+        Ok(Self { model, engine, learner, writing: HashMap::new(), learning: None, share, observer })
+    }
+
+    /// Takes commands, writes, learns; until told to stop.
+    pub(super) fn run(&mut self, inbox: &crossbeam_channel::Receiver<Envelope>) {
+        loop {
+            let idle = self.engine.is_idle() && !self.is_learning();
+            let first = if idle { inbox.recv().ok() } else { inbox.try_recv().ok() };
+            if idle && first.is_none() {
+                return; // every handle is gone
+            }
+            for envelope in first.into_iter().chain(inbox.try_iter()) {
+                (self.observer)(Event::Command { waited: envelope.sent.elapsed() });
+                if self.obey(envelope.command).is_break() {
+                    return;
+                }
+            }
+            self.forget_callers_who_left();
+            if self.is_learning() && (self.engine.is_idle() || self.share.learner_is_owed()) {
+                self.learn();
+            } else if !self.engine.is_idle() {
+                self.write();
+            }
+        }
+    }
+
+    fn is_learning(&self) -> bool {
+        self.learner.as_ref().is_some_and(Learner::is_busy)
+    }
+
+    fn obey(&mut self, command: Command) -> std::ops::ControlFlow<()> {
+        // An answer that nobody waits for any more is dropped: the caller left.
+        match command {
+            Command::Write(request, reply) => match self.engine.submit(request) {
+                Ok(id) => drop(self.writing.insert(id, reply)),
+                Err(error) => drop(reply.send(Err(error.into()))),
+            },
+            Command::Learn(batch, groups, reply) => self.begin(batch, groups, reply),
+            Command::Snapshot(reply) => {
+                let state = self.learner.as_ref().ok_or(Error::NoLearner).and_then(|l| l.state().map_err(Error::from));
+                drop(reply.send(state));
+            }
+            Command::Install(version, adapter, reply) => {
+                let packed = adapter.map(|adapter| Arc::new(PackedAdapter::new(&adapter, self.model.spec())));
+                self.engine.install(version, packed);
+                if let Some(learner) = &mut self.learner {
+                    learner.published(version);
+                }
+                drop(reply.send(Ok(())));
+            }
+            Command::Abandon(reply) => {
+                self.learner.iter_mut().for_each(Learner::abandon);
+                self.answer_learner(Err(learner::Error::Abandoned));
+                drop(reply.send(Ok(())));
+            }
+            Command::Fault(text) => panic!("{text}"),
+            Command::Stop => return std::ops::ControlFlow::Break(()),
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn begin(&mut self, batch: u64, groups: Vec<Arc<CritiqueGroup>>, reply: Reply<learner::Report>) {
+        self.answer_learner(Err(learner::Error::Abandoned));
+        let Some(learner) = &mut self.learner else { return drop(reply.send(Err(Error::NoLearner))) };
+        match learner.begin(batch, groups) {
+            Some(report) => drop(reply.send(Ok(report))),
+            None => self.learning = Some(reply),
+        }
+    }
+
+    fn answer_learner(&mut self, answer: Result<learner::Report, learner::Error>) {
+        if let Some(reply) = self.learning.take() {
+            drop(reply.send(answer.map_err(Error::from)));
+        }
+    }
+
+    fn forget_callers_who_left(&mut self) {
+        let engine = &mut self.engine;
+        self.writing.retain(|&id, reply| {
+            let waits = !reply.is_closed();
+            if !waits {
+                engine.cancel(id);
+            }
+            waits
+        });
+        if self.learning.as_ref().is_some_and(oneshot::Sender::is_closed) {
+            self.learning = None;
+            self.learner.iter_mut().for_each(Learner::abandon);
+        }
+    }
+
+    fn learn(&mut self) {
+        let started = Instant::now();
+        let advanced = self.learner.as_mut().map_or(Ok(None), Learner::advance);
+        let duration = started.elapsed();
+        self.share.learned(duration);
+        (self.observer)(Event::Learner { duration });
+        match advanced {
+            Ok(None) => {}
+            Ok(Some(report)) => self.answer_learner(Ok(report)),
+            Err(error) => self.answer_learner(Err(error)),
+        }
+    }
+
+    fn write(&mut self) {
+        let started = Instant::now();
+        let report = match self.engine.step() {
+            Ok(report) => report,
+            // The step was undone; only the request whose logits are no distribution is at fault.
+            Err(error @ engine::Error::Logits { request, .. }) => {
+                let id = RequestId(request);
+                self.engine.cancel(id);
+                if let Some(reply) = self.writing.remove(&id) {
+                    drop(reply.send(Err(error.into())));
+                }
+                return;
+            }
+            Err(error) => panic!("engine step: {error}"),
+        };
+        let duration = started.elapsed();
+        self.share.wrote(duration);
+        for (id, completions) in self.engine.take_finished() {
+            if let Some(reply) = self.writing.remove(&id) {
+                drop(reply.send(Ok(completions)));
+            }
+        }
+        let (running, waiting, kv_usage) = (self.engine.running(), self.engine.waiting(), self.engine.kv_usage());
+        (self.observer)(Event::Engine { report, duration, running, waiting, kv_usage });
+    }
+}

@@ -1,0 +1,91 @@
+//! AdamW (arXiv 1711.05101) in f32 over named parameters, with its moments in the open so that they can be
+//! saved, after clipping by the global norm and under a linear warm-up.
+
+use super::{Error, HostTensor, LearnerConfig};
+use candle_core::{Tensor, Var};
+
+/// One trainable tensor with its gradient and moments.
+pub(super) struct Parameter {
+    pub(super) name: String,
+    pub(super) var: Var,
+    gradient: Vec<f32>,
+    first: Vec<f32>,
+    second: Vec<f32>,
+}
+
+impl Parameter {
+    pub(super) fn new(name: String, var: Var) -> Self {
+        let zeros = vec![0.0; var.elem_count()];
+        Self { name, var, gradient: zeros.clone(), first: zeros.clone(), second: zeros }
+    }
+
+    /// Adds `gradient` to what the step has gathered.
+    pub(super) fn gather(&mut self, gradient: &Tensor) -> Result<(), Error> {
+        let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+        for (sum, value) in self.gradient.iter_mut().zip(gradient) {
+            *sum += value;
+        }
+        Ok(())
+    }
+
+    /// Forgets what the step has gathered.
+    pub(super) fn forget(&mut self) {
+        self.gradient.fill(0.0);
+    }
+
+    /// The two moments, named.
+    pub(super) fn moments(&self) -> [(String, HostTensor); 2] {
+        let of = |suffix: &str, data: &Vec<f32>| {
+            let shape = self.var.dims().to_vec();
+            (format!("{}.{suffix}", self.name), HostTensor { shape, data: data.clone() })
+        };
+        [of("m", &self.first), of("v", &self.second)]
+    }
+
+    /// Puts saved moments back.
+    pub(super) fn restore(&mut self, take: &mut impl FnMut(&str) -> Option<HostTensor>) -> Result<(), Error> {
+        for (suffix, moment) in [("m", &mut self.first), ("v", &mut self.second)] {
+            let name = format!("{}.{suffix}", self.name);
+            let saved = take(&name).filter(|saved| saved.data.len() == moment.len());
+            *moment = saved.ok_or(Error::MissingMoment { name })?.data;
+        }
+        Ok(())
+    }
+}
+
+/// Norm of all gathered gradients together.
+pub(super) fn gradient_norm(parameters: &[Parameter]) -> f32 {
+    let squares = parameters.iter().flat_map(|p| &p.gradient).map(|&g| f64::from(g) * f64::from(g));
+    squares.sum::<f64>().sqrt() as f32
+}
+
+/// The learning rate of `step` (the first is 1): linear up to the peak, then constant.
+pub(super) fn learning_rate(config: &LearnerConfig, step: u64) -> f64 {
+    let warmth = if config.warmup_steps == 0 { 1.0 } else { (step as f64 / config.warmup_steps as f64).min(1.0) };
+    config.learning_rate * warmth
+}
+
+/// One AdamW step on the gathered gradients, whose norm is `norm`; forgets them.
+pub(super) fn update(parameters: &mut [Parameter], config: &LearnerConfig, step: u64, norm: f32) -> Result<(), Error> {
+    let clip = (config.clip_norm / (f64::from(norm) + 1e-6)).min(1.0) as f32;
+    let rate = learning_rate(config, step);
+    let (beta1, beta2) = (config.adam_beta1, config.adam_beta2);
+    let (correction1, correction2) = (1.0 - beta1.powf(step as f64), 1.0 - beta2.powf(step as f64));
+    let decay = (1.0 - rate * config.weight_decay) as f32;
+    let size = (rate / correction1) as f32;
+    let (beta1, beta2) = (beta1 as f32, beta2 as f32);
+    let root = correction2.sqrt() as f32;
+    for parameter in parameters {
+        let mut weights = parameter.var.flatten_all()?.to_vec1::<f32>()?;
+        let Parameter { gradient, first, second, .. } = parameter;
+        for (((weight, gradient), first), second) in weights.iter_mut().zip(gradient).zip(first).zip(second) {
+            let g = *gradient * clip;
+            *first = beta1 * *first + (1.0 - beta1) * g;
+            *second = beta2 * *second + (1.0 - beta2) * g * g;
+            *weight = *weight * decay - size * *first / (second.sqrt() / root + config.adam_epsilon as f32);
+            *gradient = 0.0;
+        }
+        parameter.var.set(&Tensor::from_vec(weights, parameter.var.shape(), parameter.var.device())?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! Where an adapter begins, and the test that all of it can learn.
+
+use super::{Error, Learner};
+use crate::model::lora::{Adapter, Factors, LoraConfig};
+use crate::model::score::{self, Packed};
+use crate::model::transformer::Transformer;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
+
+impl Learner {
+    /// Fails loudly where any trainable tensor is cut off from the loss. `B` is zero at the start, which hides
+    /// `A`: so the test runs on factors of its own.
+    pub(super) fn self_test(&mut self, seed: u64) -> Result<(), Error> {
+        let adapter = fresh_adapter(&self.model, &self.config.lora, seed, true);
+        let mut twin = Self::with_adapter(self.model.clone(), self.config.clone(), self.temperature, &adapter)?;
+        let vocab = self.model.spec().vocab as u32;
+        let ids: Vec<u32> = (0..12u32).map(|i| (i * 7919 + 13) % vocab).collect();
+        let packed = Packed { prefix: &ids[..6], texts: vec![&ids[6..9], &ids[9..]] };
+        let log_probs = score::log_probs(&twin.model, &packed, Some(&twin.branches), twin.temperature)?;
+        let gradients = log_probs.sum_all()?.backward()?;
+        for parameter in &mut twin.parameters {
+            let gradient =
+                gradients.get(&parameter.var).ok_or_else(|| Error::NoGradient { name: parameter.name.clone() })?;
+            let largest = gradient.abs()?.max_all()?.to_scalar::<f32>()?;
+            if largest == 0.0 || !largest.is_finite() {
+                return Err(Error::NoGradient { name: parameter.name.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A seeded adapter; with `full`, `B` is random too.
+pub(super) fn fresh_adapter(model: &Transformer, config: &LoraConfig, seed: u64, full: bool) -> Adapter {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut uniform = |count: usize, bound: f32| -> Vec<f32> {
+        (0..count).map(|_| (rng.random::<f32>() * 2.0 - 1.0) * bound).collect()
+    };
+    let mut factors = BTreeMap::new();
+    for layer in 0..model.spec().layers {
+        let mut targets = config.targets.clone();
+        targets.sort_unstable();
+        for site in targets {
+            let (inputs, outputs) = site.sizes(model.spec());
+            let a = uniform(config.rank * inputs, 1.0 / (inputs as f32).sqrt());
+            let b = if full { uniform(outputs * config.rank, 0.1) } else { vec![0.0; outputs * config.rank] };
+            factors.insert((layer, site), Factors { a, b });
+        }
+    }
+    Adapter { config: config.clone(), factors }
+}
