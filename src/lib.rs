@@ -49,3 +49,15 @@ pub mod engine;
 pub mod learner;
 
 pub mod device;
+
+pub mod checkpoint;
+
+pub mod telemetry;
+
+pub mod actors;
+
+pub mod config;
+
+pub mod node;
+
+pub mod cli;

@@ -1,0 +1,106 @@
+//! The run's checkpoints, written one at a time.
+//!
+//! Blocking; called from threads that may block. A write goes on when the actor that asked for it is
+//! killed, so the next one has to wait for it: that is what the lock is for.
+
+use super::Failure;
+use super::shelf::Shelf;
+use crate::checkpoint::{self, CheckpointConfig, NamedTensor, Snapshot};
+use crate::learner;
+use crate::model::spec::ModelSpec;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where and how a run's checkpoints are kept.
+pub struct Archive {
+    /// The folder of all checkpoints of the run.
+    pub root: PathBuf,
+    /// What adapters are checked against.
+    pub spec: ModelSpec,
+    /// The base model's name, for the adapter's own config.
+    pub base_model: String,
+    /// How many are kept.
+    pub config: CheckpointConfig,
+    /// The resolved config, saved with each.
+    pub config_text: String,
+    writing: Mutex<()>,
+}
+
+/// What a run goes on from.
+#[derive(Clone, Debug)]
+pub struct Recalled {
+    /// The learner.
+    pub learner: learner::State,
+    /// Groups, episodes and counters as they were.
+    pub shelf: Shelf,
+}
+
+/// What is saved beside tensors and shelf.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Saved {
+    shelf: Shelf,
+    batch: u64,
+    report: Option<learner::Report>,
+}
+
+impl Archive {
+    /// An archive in `root`.
+    pub fn new(
+        root: PathBuf,
+        spec: ModelSpec,
+        base_model: String,
+        config: CheckpointConfig,
+        config_text: String,
+    ) -> Self {
+        Self { root, spec, base_model, config, config_text, writing: Mutex::new(()) }
+    }
+
+    /// Writes a whole checkpoint of the learner and the shelf, the adapter in service included.
+    ///
+    /// # Errors
+    /// Where it cannot be written; what was there before is still there.
+    pub fn save(&self, learner: learner::State, mut shelf: Shelf) -> Result<(), Failure> {
+        let (step, version) = (learner.step, shelf.version);
+        let served = shelf.served.take().map(Arc::unwrap_or_clone);
+        let snapshot = Snapshot {
+            step,
+            version,
+            adapter: learner.adapter,
+            served,
+            optimizer: learner
+                .optimizer
+                .into_iter()
+                .map(|(name, tensor)| NamedTensor { name, shape: tensor.shape, data: tensor.data })
+                .collect(),
+            state: serde_json::to_value(Saved { shelf, batch: learner.batch, report: learner.report })?,
+            config: self.config_text.clone(),
+        };
+        // The lock guards no data, only the order of writes.
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        checkpoint::write(&self.root, &snapshot, &self.spec, &self.base_model, self.config.keep)?;
+        Ok(())
+    }
+
+    /// The newest whole checkpoint; none where there is none.
+    ///
+    /// # Errors
+    /// Where there is one that cannot be read, or that another program wrote.
+    pub fn recall(&self) -> Result<Option<Recalled>, Failure> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(snapshot) = checkpoint::newest(&self.root, &self.spec)? else { return Ok(None) };
+        let mut saved: Saved = serde_json::from_value(snapshot.state)?;
+        let learner = learner::State {
+            step: snapshot.step,
+            batch: saved.batch,
+            report: saved.report,
+            adapter: snapshot.adapter,
+            optimizer: snapshot
+                .optimizer
+                .into_iter()
+                .map(|tensor| (tensor.name, learner::HostTensor { shape: tensor.shape, data: tensor.data }))
+                .collect(),
+        };
+        saved.shelf.served = snapshot.served.map(Arc::new);
+        Ok(Some(Recalled { learner, shelf: saved.shelf }))
+    }
+}

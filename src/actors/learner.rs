@@ -1,0 +1,217 @@
+//! The learner actor: lease, learn, settle; every so many steps publish.
+//!
+//! The course below is the whole of it, in order. It does not know how a loss is computed.
+//!
+//! Invariants: a batch is settled after the device applied it, and the device applies a batch once, so
+//! a course that begins again goes on where the last one died; a critic is on disk before it is in
+//! service, and in service before replay hears of it.
+
+use super::archive::Archive;
+use super::news::{Event, News};
+use super::replay::ReplayMsg;
+use super::work::{Ended, Work};
+use super::{Failure, Reply, Stop, Unanswered, ask, stranded};
+use crate::device::{self, Device};
+use crate::episode::CriticVersion;
+use crate::learner::{self, LearnerConfig, Report};
+use crate::replay::Lease;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What the learner actor can be told.
+pub enum LearnerMsg {
+    /// The course has ended.
+    Ended(Ended),
+    /// Answer when the course has ended, which it does once a stop is wished for.
+    Drain {
+        /// Where to.
+        reply: Reply<()>,
+    },
+}
+
+/// What a course needs.
+#[derive(Clone)]
+pub struct Course {
+    /// Where steps are taken.
+    pub device: Device,
+    /// Where batches come from.
+    pub replay: ActorRef<ReplayMsg>,
+    /// Where checkpoints go.
+    pub archive: Arc<Archive>,
+    /// How steps are taken.
+    pub config: LearnerConfig,
+    /// After so many steps in all, the run stops.
+    pub steps_max: Option<u64>,
+    /// How long replay may take for an answer.
+    pub deadline: Duration,
+    /// The wish to stop.
+    pub stop: Stop,
+    /// Who is told.
+    pub news: News,
+}
+
+/// The shell.
+pub struct LearnerActor;
+
+impl Actor for LearnerActor {
+    type Msg = LearnerMsg;
+    type State = Work;
+    type Arguments = Course;
+
+    async fn pre_start(&self, myself: ActorRef<LearnerMsg>, course: Course) -> Result<Work, ActorProcessingErr> {
+        Ok(Work::start(myself, LearnerMsg::Ended, course.run()))
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<LearnerMsg>,
+        message: LearnerMsg,
+        work: &mut Work,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            LearnerMsg::Ended(ended) => work.end(ended)?,
+            LearnerMsg::Drain { reply } => work.tell_end(reply),
+        }
+        Ok(())
+    }
+}
+
+/// So many failed steps in a row are no accident.
+const STREAK_MAX: u32 = 3;
+
+/// What became of a batch.
+enum Step {
+    Taken(Report),
+    /// Loss or gradient was not finite.
+    Refused(String),
+    /// It took too long, and was given up.
+    Late,
+}
+
+impl Course {
+    async fn run(self) -> Ended {
+        let shelf = self.replay(|reply| ReplayMsg::Snapshot { reply }).await?;
+        let (mut step, mut published, mut version) = (shelf.step, shelf.published_step, shelf.version);
+        drop(shelf);
+        let mut streak = 0;
+        loop {
+            if step >= published + self.config.publish_every_steps {
+                version = CriticVersion(version.0 + 1);
+                self.publish(version).await?;
+                published = step;
+            }
+            if self.steps_max.is_some_and(|max| step >= max) {
+                self.stop.request();
+            }
+            let Some(lease) = self.lease().await? else { return Ok(()) };
+            match self.step(&lease, version).await? {
+                None => return Ok(()),
+                Some(Step::Taken(report)) => {
+                    (step, streak) = (report.step, 0);
+                    self.settle(lease.batch, Some(step)).await?;
+                }
+                Some(Step::Refused(why)) => {
+                    streak = self.lengthen(streak, &why)?;
+                    self.settle(lease.batch, None).await?;
+                    self.news.tell(Event::Discarded { batch: lease.batch, why });
+                }
+                Some(Step::Late) => streak = self.lengthen(streak, "deadline passed")?,
+            }
+        }
+    }
+
+    /// The next batch, whenever it comes; none once a stop is wished for.
+    async fn lease(&self) -> Result<Option<Lease>, Failure> {
+        let groups = self.config.groups_per_step;
+        loop {
+            let lease = tokio::select! {
+                biased;
+                () = self.stop.requested() => return Ok(None),
+                lease = ask(&self.replay, self.deadline, |reply| ReplayMsg::Lease { groups, reply }) => lease,
+            };
+            match lease {
+                Ok(lease) => return Ok(Some(lease)),
+                Err(Unanswered::Deadline) => {}
+                Err(Unanswered::Gone) => return Err(stranded("replay", self.deadline).await),
+            }
+        }
+    }
+
+    /// One step on `lease`; none where it was given up for the sake of a stop.
+    async fn step(&self, lease: &Lease, version: CriticVersion) -> Result<Option<Step>, Failure> {
+        let begun = Instant::now();
+        let learn = self.device.learn(lease.batch, lease.groups.clone());
+        let patience = Duration::from_secs(self.config.step_deadline_seconds);
+        let learned = match tokio::time::timeout(patience, learn).await {
+            Ok(learned) => learned,
+            Err(_) => {
+                self.device.abandon().await?;
+                return Ok(Some(Step::Late));
+            }
+        };
+        match learned {
+            Ok(report) => {
+                let critiques = lease.groups.iter().flat_map(|group| &group.critiques);
+                self.news.tell(Event::Learned {
+                    batch: lease.batch,
+                    episodes: lease.groups.iter().map(|group| group.episode).collect(),
+                    ages_versions: critiques.map(|critique| critique.written.version.age(version)).collect(),
+                    report: report.clone(),
+                    seconds: begun.elapsed().as_secs_f64(),
+                });
+                Ok(Some(Step::Taken(report)))
+            }
+            Err(device::Error::Learner(learner::Error::Abandoned)) if self.stop.is_requested() => Ok(None),
+            Err(device::Error::Learner(learner::Error::Abandoned)) => Ok(Some(Step::Late)),
+            Err(device::Error::Learner(error @ learner::Error::NotFinite { .. })) => {
+                Ok(Some(Step::Refused(error.to_string())))
+            }
+            Err(device::Error::Gone) => Err(stranded("the device", self.deadline).await),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn settle(&self, batch: u64, step: Option<u64>) -> Result<(), Failure> {
+        self.replay(|reply| ReplayMsg::Settle { batch, step, reply }).await
+    }
+
+    /// Puts the learner's weights on disk and then into service as `version`.
+    async fn publish(&self, version: CriticVersion) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let state = match self.device.snapshot().await {
+            Err(device::Error::Gone) => return Err(stranded("the device", self.deadline).await),
+            state => state?,
+        };
+        let (step, adapter) = (state.step, Arc::new(state.adapter.clone()));
+        // As the shelf will be once the critic is in service.
+        let mut shelf = self.replay(|reply| ReplayMsg::Snapshot { reply }).await?;
+        shelf.published(version, adapter.clone(), step);
+        let archive = self.archive.clone();
+        tokio::task::spawn_blocking(move || archive.save(state, shelf))
+            .await
+            .map_err(|error| Failure::Panicked(super::work::panic_text(error)))?
+            .inspect_err(|_| self.news.tell(Event::NotSaved))?;
+        self.news.tell(Event::Saved { step, seconds: begun.elapsed().as_secs_f64() });
+        self.device.install(version, Some(adapter.clone())).await?;
+        self.replay(|reply| ReplayMsg::Publish { version, adapter, step, reply }).await?;
+        self.news.tell(Event::Published { version, step });
+        Ok(())
+    }
+
+    fn lengthen(&self, streak: u32, why: &str) -> Result<u32, Failure> {
+        let streak = streak + 1;
+        if streak >= STREAK_MAX {
+            return Err(Failure::LearnerStreak { streak, last: why.to_owned() });
+        }
+        Ok(streak)
+    }
+
+    /// Asks replay something that it answers at once.
+    async fn replay<T>(&self, message: impl FnOnce(Reply<T>) -> ReplayMsg) -> Result<T, Failure> {
+        match ask(&self.replay, self.deadline, message).await {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(stranded("replay", self.deadline).await),
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! The replay actor: lends the shelf to those who fill it and those who learn from it.
+//!
+//! It keeps questions until it can answer them, so nobody polls: a lane waits for its next episode
+//! here, the learner for its next batch. What may be answered is the shelf's to say.
+//!
+//! Invariant: in one-by-one pacing an episode begins only while the learner waits for a batch and
+//! nothing else is under way: then everything scored before has been learned and published.
+
+use super::news::{Activity, Event, News};
+use super::shelf::{DropReason, Lane, Outcome, Shelf};
+use super::{Reply, Stop};
+use crate::episode::{CriticVersion, EpisodeId};
+use crate::model::lora::Adapter;
+use crate::replay::{Lease, Pushed, Retired};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// When the next episode may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pacing {
+    /// While its group can still be learned in time.
+    ByAge,
+    /// After everything before it was learned.
+    OneByOne,
+}
+
+/// What the replay actor can be told.
+pub enum ReplayMsg {
+    /// The lane's next episode, as soon as one may begin; asked again, the same one.
+    Begin {
+        /// Who asks.
+        lane: Lane,
+        /// Where to.
+        reply: Reply<EpisodeId>,
+    },
+    /// An episode ended.
+    End {
+        /// Which.
+        episode: EpisodeId,
+        /// How.
+        outcome: Outcome,
+        /// What became of its group.
+        reply: Reply<Option<Pushed>>,
+    },
+    /// A batch to learn, as soon as there is one; asked again, the same one until it is settled.
+    Lease {
+        /// How many groups.
+        groups: usize,
+        /// Where to.
+        reply: Reply<Lease>,
+    },
+    /// The batch was learned, or cannot be.
+    Settle {
+        /// Its name.
+        batch: u64,
+        /// Steps taken with it; none where it cannot be learned.
+        step: Option<u64>,
+        /// Done.
+        reply: Reply<()>,
+    },
+    /// A checkpoint with this critic is on disk and the critic in service.
+    Publish {
+        /// Its version.
+        version: CriticVersion,
+        /// Its weights.
+        adapter: Arc<Adapter>,
+        /// Learner steps in it.
+        step: u64,
+        /// Done.
+        reply: Reply<()>,
+    },
+    /// The shelf as it is, for a checkpoint.
+    Snapshot {
+        /// Where to.
+        reply: Reply<Shelf>,
+    },
+}
+
+/// What the actor is made from.
+pub struct ReplaySetup {
+    /// The shelf it is lent.
+    pub shelf: Arc<Mutex<Shelf>>,
+    /// When episodes may begin.
+    pub pacing: Pacing,
+    /// After this none begins.
+    pub stop: Stop,
+    /// Who is told.
+    pub news: News,
+}
+
+/// The shell.
+pub struct ReplayActor;
+
+/// The shelf, and the questions that wait.
+pub struct ReplayState {
+    setup: ReplaySetup,
+    begins: BTreeMap<Lane, Reply<EpisodeId>>,
+    lease: Option<(usize, Reply<Lease>)>,
+    paced: bool,
+}
+
+impl Actor for ReplayActor {
+    type Msg = ReplayMsg;
+    type State = ReplayState;
+    type Arguments = ReplaySetup;
+
+    async fn pre_start(&self, _: ActorRef<ReplayMsg>, setup: ReplaySetup) -> Result<ReplayState, ActorProcessingErr> {
+        // Whoever held these is gone with the last replay actor.
+        lock(&setup.shelf)?.forget_all();
+        Ok(ReplayState { setup, begins: BTreeMap::new(), lease: None, paced: false })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<ReplayMsg>,
+        message: ReplayMsg,
+        state: &mut ReplayState,
+    ) -> Result<(), ActorProcessingErr> {
+        let shelf = state.setup.shelf.clone();
+        let mut shelf = lock(&shelf)?;
+        match message {
+            ReplayMsg::Begin { lane, reply } => {
+                shelf.forget_before(lane.generation);
+                state.begins.retain(|waiting, _| waiting.generation >= lane.generation);
+                state.begins.insert(lane, reply);
+            }
+            ReplayMsg::End { episode, outcome, reply } => {
+                let dropped = match &outcome {
+                    Outcome::Dropped(reason) => Some(*reason),
+                    Outcome::Group(_) => None,
+                };
+                let pushed = shelf.end(episode, outcome);
+                state.setup.news.tell(ended(&shelf, episode, pushed, dropped));
+                state.setup.news.tell(holds(&shelf));
+                let _ = reply.send(pushed);
+            }
+            ReplayMsg::Lease { groups, reply } => state.lease = Some((groups, reply)),
+            ReplayMsg::Settle { batch, step, reply } => {
+                let retired = match step {
+                    Some(step) => shelf.learned(batch, step),
+                    None => shelf.discarded(batch),
+                };
+                tell_retired(&state.setup.news, &shelf, retired);
+                let _ = reply.send(());
+            }
+            ReplayMsg::Publish { version, adapter, step, reply } => {
+                let retired = shelf.published(version, adapter, step);
+                shelf.replay.committed(step);
+                tell_retired(&state.setup.news, &shelf, retired);
+                let _ = reply.send(());
+            }
+            ReplayMsg::Snapshot { reply } => drop(reply.send(shelf.clone())),
+        }
+        state.answer(&mut shelf);
+        Ok(())
+    }
+}
+
+impl ReplayState {
+    /// Answers whatever can be answered now.
+    fn answer(&mut self, shelf: &mut Shelf) {
+        self.answer_learner(shelf);
+        self.begins.retain(|_, reply| !reply.is_closed());
+        while let Some(lane) = self.next_lane(shelf) {
+            let reply = self.begins.remove(&lane).expect("next_lane returns a key of begins");
+            let episode = shelf.begin(lane);
+            // If the lane left meanwhile it asks again and gets the same episode.
+            if reply.send(episode).is_ok() {
+                self.setup.news.tell(Event::Began { episode, in_flight: shelf.in_flight() });
+            }
+        }
+        let paced = !self.begins.is_empty() && self.setup.pacing == Pacing::ByAge && !self.setup.stop.is_requested();
+        if paced != self.paced && shelf.counters.episodes > 0 {
+            self.paced = paced;
+            self.setup.news.tell(Event::Turned(if paced { Activity::Pacing } else { Activity::Running }));
+        }
+    }
+
+    fn answer_learner(&mut self, shelf: &mut Shelf) {
+        let Some((groups, reply)) = self.lease.take() else { return };
+        if reply.is_closed() {
+            return;
+        }
+        match shelf.replay.lease(groups) {
+            // If the learner left meanwhile it asks again and gets the same lease.
+            Some(lease) => drop(reply.send(lease)),
+            None => self.lease = Some((groups, reply)),
+        }
+    }
+
+    /// A waiting lane that may have its answer.
+    fn next_lane(&self, shelf: &Shelf) -> Option<Lane> {
+        if let Some(lane) = self.begins.keys().find(|lane| shelf.held_by(**lane).is_some()) {
+            return Some(*lane);
+        }
+        let may = match self.setup.pacing {
+            Pacing::ByAge => shelf.replay.admits(shelf.in_flight()),
+            Pacing::OneByOne => shelf.in_flight() == 0 && self.lease.is_some(),
+        };
+        if !may || self.setup.stop.is_requested() {
+            return None;
+        }
+        self.begins.keys().next().copied()
+    }
+}
+
+fn ended(shelf: &Shelf, episode: EpisodeId, pushed: Option<Pushed>, dropped: Option<DropReason>) -> Event {
+    Event::Ended { episode, pushed, dropped, in_flight: shelf.in_flight(), counters: shelf.counters.clone() }
+}
+
+fn holds(shelf: &Shelf) -> Event {
+    Event::Holds { held: shelf.replay.len(), fresh: shelf.replay.fresh() }
+}
+
+fn tell_retired(news: &News, shelf: &Shelf, retired: Retired) {
+    news.tell(holds(shelf));
+    if retired != Retired::default() {
+        news.tell(Event::Retired(retired));
+    }
+}
+
+/// The shelf; an error where a panic tore it, for then it has to be restored from disk.
+pub(crate) fn lock(shelf: &Mutex<Shelf>) -> Result<MutexGuard<'_, Shelf>, super::Failure> {
+    shelf.lock().map_err(|_| super::Failure::Panicked("replay panicked over its shelf".to_owned()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::episode::{CritiqueGroup, Finish, ScoredCritique, Written};
+    use crate::replay::{Replay, ReplayConfig};
+    use tokio::sync::oneshot;
+
+    fn group(episode: EpisodeId) -> Outcome {
+        let critique = |utility| {
+            let finish = Finish::Stop;
+            let written =
+                Written { text: "c".into(), ids: vec![1], log_probs: vec![0.0], version: CriticVersion::BASE, finish };
+            ScoredCritique { written, utility, verdicts: vec![] }
+        };
+        let critiques = vec![critique(0.0), critique(1.0)];
+        Outcome::Group(CritiqueGroup {
+            episode,
+            prompt_id: "p".into(),
+            task: "t".into(),
+            prefix_ids: vec![1],
+            critiques,
+        })
+    }
+
+    /// A replay actor that lets two unlearned groups wait.
+    async fn actor(pacing: Pacing) -> (ActorRef<ReplayMsg>, Stop) {
+        let config = ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 };
+        let shelf = Arc::new(Mutex::new(Shelf::new(Replay::new(config, 2, 7))));
+        let stop = Stop::default();
+        let setup = ReplaySetup { shelf, pacing, stop: stop.clone(), news: News::new(None) };
+        (ReplayActor::spawn(None, ReplayActor, setup).await.unwrap().0, stop)
+    }
+
+    /// Sends a question; the answer may come later.
+    fn put<T>(actor: &ActorRef<ReplayMsg>, message: impl FnOnce(Reply<T>) -> ReplayMsg) -> oneshot::Receiver<T> {
+        let (reply, answer) = oneshot::channel();
+        actor.send_message(message(reply)).unwrap();
+        answer
+    }
+
+    fn begin(actor: &ActorRef<ReplayMsg>, index: usize) -> oneshot::Receiver<EpisodeId> {
+        let lane = Lane { generation: 1, index };
+        put(actor, |reply| ReplayMsg::Begin { lane, reply })
+    }
+
+    async fn end(actor: &ActorRef<ReplayMsg>, episode: EpisodeId) {
+        let outcome = group(episode);
+        put(actor, |reply| ReplayMsg::End { episode, outcome, reply }).await.unwrap();
+    }
+
+    /// Resolves once everything sent before was handled.
+    async fn settled(actor: &ActorRef<ReplayMsg>) {
+        put(actor, |reply| ReplayMsg::Snapshot { reply }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_episode_waits_until_the_learner_has_caught_up() {
+        let (actor, _stop) = actor(Pacing::ByAge).await;
+        let (first, second) = (begin(&actor, 0).await.unwrap(), begin(&actor, 1).await.unwrap());
+        end(&actor, first).await;
+        end(&actor, second).await;
+        let mut third = begin(&actor, 0);
+        settled(&actor).await;
+        assert!(third.try_recv().is_err(), "two groups wait to be learned");
+        let lease = put(&actor, |reply| ReplayMsg::Lease { groups: 1, reply }).await.unwrap();
+        put(&actor, |reply| ReplayMsg::Settle { batch: lease.batch, step: Some(1), reply }).await.unwrap();
+        assert_eq!(third.await.unwrap(), EpisodeId(2));
+        actor.stop(None);
+    }
+
+    #[tokio::test]
+    async fn one_by_one_an_episode_begins_only_while_the_learner_waits() {
+        let (actor, _stop) = actor(Pacing::OneByOne).await;
+        let mut first = begin(&actor, 0);
+        settled(&actor).await;
+        assert!(first.try_recv().is_err(), "the learner does not wait yet");
+        let lease = put(&actor, |reply| ReplayMsg::Lease { groups: 1, reply });
+        let first = first.await.unwrap();
+        end(&actor, first).await;
+        let lease = lease.await.unwrap();
+        let mut second = begin(&actor, 0);
+        put(&actor, |reply| ReplayMsg::Settle { batch: lease.batch, step: Some(1), reply }).await.unwrap();
+        settled(&actor).await;
+        assert!(second.try_recv().is_err(), "the learner may be publishing");
+        let _lease = put(&actor, |reply| ReplayMsg::Lease { groups: 1, reply });
+        assert_eq!(second.await.unwrap(), EpisodeId(1));
+        actor.stop(None);
+    }
+
+    #[tokio::test]
+    async fn nothing_begins_after_a_stop_but_what_is_under_way_ends() {
+        let (actor, stop) = actor(Pacing::ByAge).await;
+        let first = begin(&actor, 0).await.unwrap();
+        stop.request();
+        let mut second = begin(&actor, 1);
+        end(&actor, first).await;
+        settled(&actor).await;
+        assert!(second.try_recv().is_err());
+        let shelf = put(&actor, |reply| ReplayMsg::Snapshot { reply }).await.unwrap();
+        assert_eq!(shelf.replay.len(), 1);
+        actor.stop(None);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_took_is_given_again() {
+        let (actor, _stop) = actor(Pacing::ByAge).await;
+        let taken = begin(&actor, 0).await.unwrap();
+        assert_eq!(begin(&actor, 0).await.unwrap(), taken, "the lane asked again");
+        end(&actor, taken).await;
+        let one = put(&actor, |reply| ReplayMsg::Lease { groups: 1, reply }).await.unwrap();
+        let again = put(&actor, |reply| ReplayMsg::Lease { groups: 1, reply }).await.unwrap();
+        assert_eq!(one, again);
+        actor.stop(None);
+    }
+}

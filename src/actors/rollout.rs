@@ -1,0 +1,322 @@
+//! The rollout actor: episodes, some at once, each in the order of the paper.
+//!
+//! `Cast::episode` is RCO's data collection (arXiv 2506.22157, section 3) on one screen. It knows
+//! whom to ask; it does not know how texts are written, judged or kept.
+//!
+//! Invariants: every lane ends every episode it begins, or dies with it, and then the episode is run
+//! again; all seeds come from (node seed, episode, role, index), so it is then the same one; trouble
+//! with one critique or one episode is counted and ends no more than that.
+
+use super::judge::{Case, JudgeMsg};
+use super::news::{Event, News};
+use super::replay::ReplayMsg;
+use super::role::{Answer, Opening, Part, RoleMsg};
+use super::scribe::Trouble;
+use super::shelf::{DropReason, Lane, Outcome};
+use super::work::{Ended, Work, panic_text};
+use super::{Failure, Reply, Stop, Unanswered, ask, stranded};
+use crate::episode::{CritiqueGroup, EpisodeId, Invalid, Prompt, ScoredCritique, Verdict, Written, utility};
+use crate::prompts::PromptStream;
+use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
+use crate::telemetry::metrics::{self, Label, Role};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// The size of an episode, and how many are under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutConfig {
+    /// N of RCO: critiques of a response.
+    pub critiques: usize,
+    /// M of RCO: refinements of a critique.
+    pub refinements: usize,
+    /// Episodes under way at once.
+    pub rollouts_max: usize,
+    /// How long one role may take for one answer.
+    pub ask_deadline_seconds: u64,
+}
+
+impl RolloutConfig {
+    /// What is wrong with it.
+    pub fn complaints(&self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        let mut at_least = |key: &str, least: u64, got: u64| {
+            if got < least {
+                complaints.push(format!("rollout.{key}: expected at least {least}, got {got}"));
+            }
+        };
+        at_least("critiques", 2, self.critiques as u64);
+        at_least("refinements", 1, self.refinements as u64);
+        at_least("rollouts_max", 1, self.rollouts_max as u64);
+        at_least("ask_deadline_seconds", 1, self.ask_deadline_seconds);
+        complaints
+    }
+}
+
+/// Everyone an episode needs.
+pub struct Cast {
+    /// Prompts.
+    pub prompts: Arc<PromptStream>,
+    /// Answers.
+    pub generator: ActorRef<RoleMsg<Arc<Generator>>>,
+    /// Criticises.
+    pub critic: ActorRef<RoleMsg<Arc<Critic>>>,
+    /// Refines.
+    pub refiner: ActorRef<RoleMsg<Arc<Refiner>>>,
+    /// Compares.
+    pub judge: ActorRef<JudgeMsg>,
+    /// Takes groups.
+    pub replay: ActorRef<ReplayMsg>,
+    /// N, M and limits.
+    pub config: RolloutConfig,
+    /// The node's seed.
+    pub seed: u64,
+    /// How many lives the rollout actor has had.
+    pub generation: u64,
+    /// The wish to stop.
+    pub stop: Stop,
+    /// Who is told.
+    pub news: News,
+}
+
+/// What the rollout actor can be told.
+pub enum RolloutMsg {
+    /// All lanes have ended.
+    Ended(Ended),
+    /// Answer when all lanes have ended, which they do once a stop is wished for.
+    Drain {
+        /// Where to.
+        reply: Reply<()>,
+    },
+}
+
+/// The shell.
+pub struct RolloutActor;
+
+impl Actor for RolloutActor {
+    type Msg = RolloutMsg;
+    type State = Work;
+    type Arguments = Arc<Cast>;
+
+    async fn pre_start(&self, myself: ActorRef<RolloutMsg>, cast: Arc<Cast>) -> Result<Work, ActorProcessingErr> {
+        Ok(Work::start(myself, RolloutMsg::Ended, cast.run()))
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<RolloutMsg>,
+        message: RolloutMsg,
+        work: &mut Work,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RolloutMsg::Ended(ended) => work.end(ended)?,
+            RolloutMsg::Drain { reply } => work.tell_end(reply),
+        }
+        Ok(())
+    }
+}
+
+/// What ends an episode early.
+enum Setback {
+    /// It makes no group.
+    Dropped(DropReason),
+    /// It cannot go on, and is run again.
+    Failed(Failure),
+}
+
+impl From<Failure> for Setback {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl Cast {
+    async fn run(self: Arc<Self>) -> Ended {
+        let mut lanes = JoinSet::new();
+        for index in 0..self.config.rollouts_max {
+            lanes.spawn(self.clone().lane(Lane { generation: self.generation, index }));
+        }
+        while let Some(ended) = lanes.join_next().await {
+            ended.map_err(|error| Failure::Panicked(panic_text(error)))??;
+        }
+        Ok(())
+    }
+
+    /// Episode after episode, until a stop is wished for.
+    async fn lane(self: Arc<Self>, lane: Lane) -> Ended {
+        while let Some(episode) = self.begin(lane).await? {
+            let (_in_flight, begun) = (metrics::EPISODES_IN_FLIGHT.guard(), Instant::now());
+            let outcome = match self.clone().episode(episode).await {
+                Ok(group) => Outcome::Group(group),
+                Err(Setback::Dropped(reason)) => Outcome::Dropped(reason),
+                Err(Setback::Failed(failure)) => return Err(failure),
+            };
+            self.end(episode, outcome).await?;
+            metrics::EPISODE_SECONDS.record(begun.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    /// One prompt's whole tree.
+    async fn episode(self: Arc<Self>, episode: EpisodeId) -> Result<CritiqueGroup, Setback> {
+        let prompt = Arc::new(self.prompts.prompt(episode).clone());
+        let seed = |role, index| seed(self.seed, episode, role, index);
+
+        // y0 ~ generator(. | x)
+        let answer = self.write(&self.generator, prompt.clone(), 1, seed(Role::Generator, 0)).await?;
+        let opening = Arc::new(opening(prompt.clone(), answer)?);
+
+        // c_1 .. c_N ~ critic(. | x, y0)
+        let critiques = self.write(&self.critic, opening.clone(), self.config.critiques, seed(Role::Critic, 0)).await?;
+
+        // CU_i = mean over j of PS(y_ij, y0), y_i1 .. y_iM ~ generator(. | x, y0, c_i)
+        let mut scoring = JoinSet::new();
+        for (index, critique) in critiques.written.into_iter().enumerate() {
+            let seeds = [seed(Role::Refiner, index as u64), seed(Role::Judge, index as u64)];
+            let scored = self.clone().score(opening.clone(), Arc::new(critique), seeds);
+            scoring.spawn(async move { (index, scored.await) });
+        }
+        let mut scored = Vec::with_capacity(self.config.critiques);
+        while let Some(one) = scoring.join_next().await {
+            let (index, one) = one.map_err(|error| Failure::Panicked(panic_text(error)))?;
+            match one {
+                Ok(critique) => scored.push((index, critique)),
+                Err(Setback::Dropped(reason)) => self.news.tell(Event::CritiqueDropped(reason)),
+                Err(failed) => return Err(failed),
+            }
+        }
+        if scored.len() < 2 {
+            return Err(Setback::Dropped(DropReason::FewCritiques));
+        }
+        scored.sort_by_key(|(index, _)| *index);
+        Ok(CritiqueGroup {
+            episode,
+            prompt_id: prompt.id.clone(),
+            task: prompt.task.clone(),
+            prefix_ids: critiques.composed.ids,
+            critiques: scored.into_iter().map(|(_, critique)| critique).collect(),
+        })
+    }
+
+    /// One critique's refinements and what they are worth.
+    async fn score(
+        self: Arc<Self>,
+        opening: Arc<Opening>,
+        critique: Arc<Written>,
+        [refining, judging]: [u64; 2],
+    ) -> Result<ScoredCritique, Setback> {
+        let brief = (opening.clone(), critique.clone());
+        let refinements = self.write(&self.refiner, brief, self.config.refinements, refining).await?.written;
+        let verdicts = self.judge(Case { opening, critique: critique.clone(), refinements }, judging).await?;
+        let utility = utility(&verdicts).ok_or(Setback::Dropped(DropReason::NoVerdict))?;
+        self.news.tell(Event::CritiqueScored(utility));
+        Ok(ScoredCritique { written: Arc::unwrap_or_clone(critique), utility, verdicts })
+    }
+
+    /// The lane's next episode, whenever it may begin; none once a stop is wished for.
+    async fn begin(&self, lane: Lane) -> Result<Option<EpisodeId>, Failure> {
+        loop {
+            let begun = tokio::select! {
+                biased;
+                () = self.stop.requested() => return Ok(None),
+                begun = ask(&self.replay, self.deadline(), |reply| ReplayMsg::Begin { lane, reply }) => begun,
+            };
+            match begun {
+                Ok(episode) => return Ok(Some(episode)),
+                Err(Unanswered::Deadline) => {}
+                Err(Unanswered::Gone) => return Err(stranded("replay", self.deadline()).await),
+            }
+        }
+    }
+
+    async fn end(&self, episode: EpisodeId, outcome: Outcome) -> Result<(), Failure> {
+        match ask(&self.replay, self.deadline(), |reply| ReplayMsg::End { episode, outcome, reply }).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(stranded("replay", self.deadline()).await),
+        }
+    }
+
+    async fn write<P: Part>(
+        &self,
+        role: &ActorRef<RoleMsg<P>>,
+        brief: P::Brief,
+        n: usize,
+        seed: u64,
+    ) -> Result<Answer, Setback> {
+        // The role itself keeps the deadline; this one is for a role that does not.
+        let patience = self.deadline() + PATIENCE;
+        match ask(role, patience, |reply| RoleMsg::Write { brief, n, seed, reply }).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Trouble::Deadline)) | Err(Unanswered::Deadline) => Err(Setback::Dropped(DropReason::Deadline)),
+            Ok(Err(Trouble::TooLong)) => Err(Setback::Dropped(DropReason::TooLong)),
+            Ok(Err(Trouble::Broken(why))) => Err(Failure::Role { role: P::ROLE.value(), why }.into()),
+            Ok(Err(Trouble::Gone)) | Err(Unanswered::Gone) => {
+                Err(stranded(P::ROLE.value(), self.deadline()).await.into())
+            }
+        }
+    }
+
+    async fn judge(&self, case: Case, seed: u64) -> Result<Vec<Verdict>, Setback> {
+        let refinements = case.refinements.len();
+        match ask(&self.judge, self.deadline() + PATIENCE, |reply| JudgeMsg::Compare { case, seed, reply }).await {
+            Ok(Ok(verdicts)) => Ok(verdicts),
+            Ok(Err(Trouble::Deadline | Trouble::TooLong)) | Err(Unanswered::Deadline) => {
+                Ok(vec![Verdict::Invalid(Invalid::Deadline); refinements])
+            }
+            Ok(Err(Trouble::Broken(why))) => Err(Failure::Role { role: Role::Judge.value(), why }.into()),
+            Ok(Err(Trouble::Gone)) | Err(Unanswered::Gone) => {
+                Err(stranded(Role::Judge.value(), self.deadline()).await.into())
+            }
+        }
+    }
+
+    fn deadline(&self) -> Duration {
+        Duration::from_secs(self.config.ask_deadline_seconds)
+    }
+}
+
+/// How much longer than the role's own deadline its asker waits.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn opening(prompt: Arc<Prompt>, answer: Answer) -> Result<Opening, Failure> {
+    let Answer { composed, mut written } = answer;
+    let why = || Failure::Role { role: Role::Generator.value(), why: "expected one text, got none".to_owned() };
+    Ok(Opening { prompt, composed, response: written.pop().ok_or_else(why)? })
+}
+
+/// The seed of one request: a pure function of where in the run it stands.
+fn seed(node: u64, episode: EpisodeId, role: Role, index: u64) -> u64 {
+    mix(mix(mix(node, episode.0), role as u64), index)
+}
+
+/// One word from two (splitmix64 over their sum along the golden ratio).
+pub(crate) fn mix(seed: u64, word: u64) -> u64 {
+    let mut z = seed.rotate_left(23).wrapping_add(word.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_request_of_a_run_has_a_seed_of_its_own_and_always_the_same() {
+        let mut seeds = BTreeSet::new();
+        for node in 0..3 {
+            for episode in (0..50).map(EpisodeId) {
+                for role in [Role::Generator, Role::Critic, Role::Refiner, Role::Judge] {
+                    for index in 0..8 {
+                        assert!(seeds.insert(seed(node, episode, role, index)), "{node} {episode} {role:?} {index}");
+                    }
+                }
+            }
+        }
+        assert_eq!(seed(1, EpisodeId(2), Role::Refiner, 3), seed(1, EpisodeId(2), Role::Refiner, 3));
+    }
+}

@@ -1,0 +1,201 @@
+//! From a conversation to ids, to the device and back: what every role that writes shares.
+//!
+//! Knows template, tokenizer and device; knows no role's wording and no actor.
+//!
+//! Invariant: a conversation that continues an earlier one begins with that one's very ids, sampled ids
+//! included, wherever the template leaves the text as it was written. Encoding the whole text again
+//! could split it into other tokens, and then neither cache nor log-probabilities would fit.
+
+use super::news::{Event, News};
+use crate::device::{self, Device};
+use crate::engine::{self, Completion, Request, sampler::SamplingConfig};
+use crate::episode::{Turn, Written};
+use crate::model::{self, template::ChatTemplate, tokenizer::Tokenizer};
+use crate::telemetry::metrics::Role;
+use std::time::{Duration, Instant};
+
+/// Why nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// Not in time.
+    #[error("deadline passed")]
+    Deadline,
+    /// The prompt does not fit into the context.
+    #[error("prompt too long")]
+    TooLong,
+    /// The device or an actor on the way is gone.
+    #[error("gone")]
+    Gone,
+    /// Something that will not go away by itself.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<model::Error> for Trouble {
+    fn from(error: model::Error) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+impl From<device::Error> for Trouble {
+    fn from(error: device::Error) -> Self {
+        match error {
+            device::Error::Gone => Self::Gone,
+            device::Error::Engine(engine::Error::PromptLength { .. }) => Self::TooLong,
+            other => Self::Broken(other.to_string()),
+        }
+    }
+}
+
+/// A conversation ready to be continued by the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Composed {
+    /// As turns.
+    pub turns: Vec<Turn>,
+    /// As the template renders them, up to where the assistant speaks next.
+    pub text: String,
+    /// As ids.
+    pub ids: Vec<u32>,
+}
+
+/// Writes for one role.
+#[derive(Clone)]
+pub struct Scribe {
+    /// Whom it writes for.
+    pub role: Role,
+    /// How it samples.
+    pub sampling: SamplingConfig,
+    /// How long one answer may take.
+    pub deadline: Duration,
+    /// Where texts are written.
+    pub device: Device,
+    /// Conversation to text.
+    pub template: ChatTemplate,
+    /// Text to ids.
+    pub tokenizer: Tokenizer,
+    /// Who is told.
+    pub news: News,
+}
+
+impl Scribe {
+    /// A conversation from its beginning.
+    pub(crate) fn compose(&self, turns: Vec<Turn>) -> model::Result<Composed> {
+        let text = self.template.render(&turns, true)?;
+        let ids = self.tokenizer.encode(&text)?;
+        Ok(Composed { turns, text, ids })
+    }
+
+    /// A conversation that goes on after `written`, the assistant's answer to `earlier`.
+    pub(crate) fn go_on(&self, earlier: &Composed, written: &Written, turns: Vec<Turn>) -> model::Result<Composed> {
+        let text = self.template.render(&turns, true)?;
+        let ids = go_on(&self.tokenizer, earlier, written, &text)?;
+        Ok(Composed { turns, text, ids })
+    }
+
+    /// `n` continuations of `prompt`. Dropping the future takes them back.
+    ///
+    /// # Errors
+    /// Where the prompt does not fit, the deadline passed or the device is gone.
+    pub(crate) async fn write(&self, prompt: Vec<u32>, n: usize, seed: u64) -> Result<Vec<Written>, Trouble> {
+        let begun = Instant::now();
+        let request = Request {
+            prompt,
+            n,
+            sampling: self.sampling.clone(),
+            stop_ids: self.tokenizer.stop_ids().to_vec(),
+            seed,
+            critic: self.role == Role::Critic,
+        };
+        let Ok(completions) = tokio::time::timeout(self.deadline, self.device.write(request)).await else {
+            self.news.tell(Event::Late(self.role));
+            return Err(Trouble::Deadline);
+        };
+        let written: Vec<_> = completions?.into_iter().map(written).collect();
+        self.news.tell(Event::Wrote {
+            role: self.role,
+            tokens: written.iter().map(|text| text.ids.len()).collect(),
+            seconds: begun.elapsed().as_secs_f64(),
+        });
+        Ok(written)
+    }
+}
+
+fn written(completion: Completion) -> Written {
+    let Completion { ids, log_probs, text, version, finish } = completion;
+    Written { text, ids, log_probs, version, finish }
+}
+
+/// The ids of `text`, which goes on after `written`, the answer to `earlier`: earlier ids, sampled ids
+/// and the ids of the rest, where `text` holds both unchanged; else the ids of the whole text.
+fn go_on(tokenizer: &Tokenizer, earlier: &Composed, written: &Written, text: &str) -> model::Result<Vec<u32>> {
+    let rest = text.strip_prefix(earlier.text.as_str()).and_then(|text| text.strip_prefix(written.text.as_str()));
+    let sampled = match written.ids.split_last() {
+        // The template closes the turn itself.
+        Some((last, before)) if tokenizer.stop_ids().contains(last) => before,
+        _ => &written.ids,
+    };
+    let (Some(rest), true) = (rest, tokenizer.decode(sampled)? == written.text) else {
+        return tokenizer.encode(text);
+    };
+    let mut ids = [&earlier.ids, sampled].concat();
+    ids.extend(tokenizer.encode(rest)?);
+    Ok(ids)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::episode::{CriticVersion, Finish, Speaker};
+    use std::path::Path;
+
+    /// The tokenizer of bytes and the ChatML template of the tiny model.
+    fn tiny() -> (Tokenizer, ChatTemplate) {
+        let opened = model::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny_llama")).unwrap();
+        (opened.tokenizer, opened.template)
+    }
+
+    fn compose(turns: &[Turn]) -> Composed {
+        let (tokenizer, template) = tiny();
+        let text = template.render(turns, true).unwrap();
+        Composed { turns: turns.to_vec(), ids: tokenizer.encode(&text).unwrap(), text }
+    }
+
+    fn said(text: &str, ids: &[u32]) -> Written {
+        let log_probs = vec![0.0; ids.len()];
+        Written { text: text.into(), ids: ids.into(), log_probs, version: CriticVersion::BASE, finish: Finish::Stop }
+    }
+
+    const END: u32 = 258;
+
+    /// The conversation after `written`, and its text.
+    fn after(written: &Written, shown: &str) -> (Composed, Vec<u32>, String) {
+        let (tokenizer, template) = tiny();
+        let earlier = compose(&[Turn::new(Speaker::User, "hi")]);
+        let mut turns = earlier.turns.clone();
+        turns.extend([Turn::new(Speaker::Assistant, shown), Turn::new(Speaker::User, "better")]);
+        let text = template.render(&turns, true).unwrap();
+        let ids = super::go_on(&tokenizer, &earlier, written, &text).unwrap();
+        (earlier, ids, text)
+    }
+
+    #[test]
+    fn a_conversation_that_goes_on_begins_with_the_very_ids_that_were_sampled() {
+        // 255 is no character: the text shows U+FFFD, whose own bytes are three other ids.
+        for ids in [vec![104, 255, 33, END], vec![104, 255, 33]] {
+            let (earlier, ids, _) = after(&said("h\u{fffd}!", &ids), "h\u{fffd}!");
+            let expected = [&earlier.ids[..], &[104, 255, 33, END, 10]].concat();
+            assert_eq!(ids[..expected.len()], expected);
+            assert_eq!(tiny().0.decode(&ids[expected.len()..]).unwrap(), "user\nbetter\nassistant\n");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_shown_otherwise_than_it_was_written_is_encoded_anew() {
+        // Cut at a stop string, the ids hold more than the text; trimmed by the template, they hold less.
+        for (written, shown) in [(said("ab", &[97, 98, 99, END]), "ab"), (said(" ab", &[32, 97, 98, END]), "ab")] {
+            let (_, ids, text) = after(&written, shown);
+            assert_eq!(ids, tiny().0.encode(&text).unwrap());
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `rco-node check`: is the config right, what does it come to, and does it fit this machine?
+
+use super::{Exit, Failure, OrExit, say};
+use crate::config::Config;
+use crate::model::decode::Decoder;
+use crate::model::score::activation_floats;
+use crate::model::source::Source;
+use crate::model::{self, spec::ModelSpec};
+use crate::node;
+use crate::telemetry;
+use clap::Args;
+
+/// What `check` takes.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// Only validates the config: the model is neither fetched nor opened, and no memory planned.
+    #[arg(long)]
+    offline: bool,
+}
+
+/// Where the memory goes, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Names and sizes, in the order they are printed.
+    pub parts: Vec<(&'static str, usize)>,
+}
+
+impl MemoryPlan {
+    /// The plan of a node.
+    pub fn new(spec: &ModelSpec, config: &Config) -> Self {
+        const F32: usize = size_of::<f32>();
+        let lora = &config.learner.lora;
+        let of_site = |site: &model::lora::Site| {
+            let (inputs, outputs) = site.sizes(spec);
+            lora.rank * (inputs + outputs)
+        };
+        let adapter = spec.layers * lora.targets.iter().map(of_site).sum::<usize>();
+        let engine = &config.engine;
+        // A step's rows through the widest place of a layer, and the logits of every row that samples.
+        let widest = 2 * spec.hidden + 3 * spec.intermediate;
+        let writing = engine.step_tokens_max * widest + engine.sequences_max * spec.vocab;
+        let targets =
+            (config.rollout.critiques * config.critic.sampling.max_tokens).min(config.learner.micro_batch_tokens);
+        let learning = activation_floats(spec, lora.rank, config.learner.micro_batch_tokens, targets);
+        Self {
+            parts: vec![
+                ("weights", spec.parameters() * F32),
+                ("kv cache", engine.kv_cache_mib << 20),
+                // The learner's, and two versions in service around a publication.
+                ("adapter", 3 * adapter * F32),
+                // Gradient and two moments.
+                ("optimizer", 3 * adapter * F32),
+                ("activations", (writing + learning) * F32),
+            ],
+        }
+    }
+
+    /// All parts together.
+    pub fn total(&self) -> usize {
+        self.parts.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where the config is wrong, the model cannot be opened, or the plan does not fit.
+pub fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, Failure> {
+    telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
+    say(&config.to_toml());
+    node::check(config).or_exit(Exit::Usage)?;
+    if arguments.offline {
+        return Ok(Exit::Done);
+    }
+    let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
+    let spec = model::open(&path).or_exit(Exit::Model)?.spec;
+    let plan = MemoryPlan::new(&spec, config);
+    say("# Memory plan, in MiB");
+    for (name, bytes) in &plan.parts {
+        say(&format!("# {name:<12} {:>8.1}", mib(*bytes)));
+    }
+    say(&format!("# {:<12} {:>8.1}", "total", mib(plan.total())));
+    let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(&spec);
+    say(&format!("# the kv cache holds {} tokens", blocks * model::decode::BLOCK_TOKENS));
+    fits(&plan, &spec, config).or_exit(Exit::Usage)?;
+    Ok(Exit::Done)
+}
+
+/// Refuses what cannot work on this machine.
+///
+/// # Errors
+/// Names what does not fit, its size, and what there is.
+pub fn fits(plan: &MemoryPlan, spec: &ModelSpec, config: &Config) -> anyhow::Result<()> {
+    let engine = &config.engine;
+    anyhow::ensure!(
+        engine.context_tokens_max <= spec.context_tokens,
+        "engine.context_tokens_max: expected at most the model's {}, got {}",
+        spec.context_tokens,
+        engine.context_tokens_max
+    );
+    let one = engine.context_tokens_max.div_ceil(model::decode::BLOCK_TOKENS) * Decoder::block_bytes(spec);
+    anyhow::ensure!(
+        one <= engine.kv_cache_mib << 20,
+        "engine.kv_cache_mib: expected at least {} for one context of {} tokens, got {}",
+        one.div_ceil(1 << 20),
+        engine.context_tokens_max,
+        engine.kv_cache_mib
+    );
+    if let Some(available) = available_bytes() {
+        anyhow::ensure!(
+            plan.total() <= available,
+            "memory: the plan needs {:.0} MiB, this machine has {:.0} MiB available",
+            mib(plan.total()),
+            mib(available)
+        );
+    }
+    Ok(())
+}
+
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// Memory that this machine can still give; none where the system does not say.
+fn available_bytes() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,254 @@
+//! `rco-node generate`: texts for prompts, in any role, with or without an adapter.
+
+use super::{Exit, Failure, OrExit, complain, load_model, say};
+use crate::config::Config;
+use crate::engine::{Completion, Engine, Request, RequestId};
+use crate::episode::{CriticVersion, Prompt, Turn};
+use crate::model::decode::{Decoder, PackedAdapter};
+use crate::model::{Loaded, lora::Adapter};
+use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
+use crate::{engine::sampler::SamplingConfig, telemetry};
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What `generate` takes.
+#[derive(Debug, Args)]
+pub struct GenerateArguments {
+    /// One prompt.
+    #[arg(long, value_name = "TEXT", required_unless_present = "prompts", conflicts_with = "prompts")]
+    prompt: Option<String>,
+    /// A JSONL file of {"prompt", "id"?, "response"?, "critique"?, "first"?, "second"?}, written all at once.
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// Whose template and sampling to use.
+    #[arg(long, value_enum, default_value_t = Role::Generator)]
+    role: Role,
+    /// A PEFT adapter folder to write with.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// Longest text, in tokens [default: the role's].
+    #[arg(long)]
+    max_tokens: Option<usize>,
+    /// 0 is greedy [default: the role's].
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Seed of the sampling; prompt i draws from a stream of its own.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Texts for each prompt.
+    #[arg(long, short, default_value_t = 1)]
+    n: usize,
+    /// The prompt is the whole text already: no role's template, no chat template.
+    #[arg(long)]
+    raw: bool,
+    /// Go on to --max-tokens, whatever is written.
+    #[arg(long)]
+    ignore_stop: bool,
+    /// One JSON object a line: text, token ids, log-probs.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A role of RCO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Role {
+    /// Answers the prompt.
+    Generator,
+    /// Criticises `response`.
+    Critic,
+    /// Refines `response` by `critique`.
+    Refiner,
+    /// Compares `first` with `second`.
+    Judge,
+}
+
+/// One line of a prompts file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Input {
+    id: Option<String>,
+    prompt: String,
+    response: Option<String>,
+    critique: Option<String>,
+    first: Option<String>,
+    second: Option<String>,
+    // Allowed, so that a node's prompt files serve here too.
+    #[serde(rename = "task")]
+    _task: Option<String>,
+    #[serde(rename = "answer")]
+    _answer: Option<String>,
+}
+
+/// One line of the result.
+#[derive(Serialize)]
+struct Output<'a> {
+    id: &'a str,
+    text: &'a str,
+    prompt_ids: &'a [u32],
+    token_ids: &'a [u32],
+    log_probs: &'a [f32],
+    finish: crate::episode::Finish,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where an input is malformed, the model cannot be loaded or a prompt does not fit.
+pub fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit, Failure> {
+    telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
+    let inputs = inputs(arguments).or_exit(Exit::Usage)?;
+    let texts = texts(config, arguments, &inputs).or_exit(Exit::Usage)?;
+    let sampling = sampling(config, arguments);
+    let complaints = crate::config::sampling_complaints("generate", &sampling);
+    if !complaints.is_empty() {
+        return Err(anyhow::anyhow!(complaints.join("\n"))).or_exit(Exit::Usage);
+    }
+    let model = load_model(config)?;
+    let prompts = texts.iter().map(|text| text.ids(&model)).collect::<Result<Vec<_>, _>>()?;
+    let mut engine = engine(config, &model);
+    if let Some(folder) = &arguments.adapter {
+        let adapter = Adapter::load(folder, model.transformer.spec()).or_exit(Exit::Usage)?;
+        let packed = PackedAdapter::new(&adapter, model.transformer.spec());
+        engine.install(CriticVersion(1), Some(Arc::new(packed)));
+    }
+    let mut places: HashMap<RequestId, usize> = HashMap::new();
+    for (index, prompt) in prompts.iter().enumerate() {
+        let stop_ids = if arguments.ignore_stop { vec![] } else { model.tokenizer.stop_ids().to_vec() };
+        let request = Request {
+            prompt: prompt.clone(),
+            n: arguments.n,
+            sampling: sampling.clone(),
+            stop_ids,
+            seed: arguments.seed.wrapping_add(index as u64),
+            critic: arguments.adapter.is_some(),
+        };
+        let name = inputs[index].id.clone().unwrap_or_else(|| (index + 1).to_string());
+        let id = engine.submit(request).with_context(|| format!("prompt {name}")).or_exit(Exit::Usage)?;
+        places.insert(id, index);
+    }
+    let started = Instant::now();
+    let mut written: Vec<Vec<Completion>> = vec![vec![]; inputs.len()];
+    let mut told = Instant::now();
+    while !engine.is_idle() {
+        engine.step()?;
+        for (id, completions) in engine.take_finished() {
+            written[places[&id]] = completions;
+        }
+        if told.elapsed().as_secs() >= 5 {
+            told = Instant::now();
+            let ended = written.iter().filter(|texts| !texts.is_empty()).count();
+            tracing::info!(ended, of = inputs.len(), "writing");
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    report(arguments, &inputs, &prompts, &written);
+    let tokens: usize = written.iter().flatten().map(|text| text.ids.len()).sum();
+    let texts: usize = written.iter().map(Vec::len).sum();
+    complain(&format!("{tokens} tokens in {texts} texts, {seconds:.2} s, {:.1} tokens/s", tokens as f64 / seconds));
+    Ok(Exit::Done)
+}
+
+fn report(arguments: &GenerateArguments, inputs: &[Input], prompts: &[Vec<u32>], written: &[Vec<Completion>]) {
+    for (index, (input, completions)) in inputs.iter().zip(written).enumerate() {
+        let number = (index + 1).to_string();
+        let id = input.id.as_deref().unwrap_or(&number);
+        for completion in completions {
+            let Completion { ids, log_probs, text, finish, .. } = completion;
+            if arguments.json {
+                let output =
+                    Output { id, text, prompt_ids: &prompts[index], token_ids: ids, log_probs, finish: *finish };
+                say(&serde_json::to_string(&output).expect("strings and finite numbers serialize"));
+            } else if inputs.len() == 1 && completions.len() == 1 {
+                say(text);
+            } else {
+                say(&format!("[{id}] {text}"));
+            }
+        }
+    }
+}
+
+/// The engine of the config over a loaded model.
+pub(super) fn engine(config: &Config, model: &Loaded) -> Engine<Decoder> {
+    let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(model.transformer.spec());
+    let decoder = Decoder::new(model.transformer.clone(), blocks);
+    Engine::new(decoder, model.tokenizer.clone(), config.engine.clone())
+}
+
+/// What is to be continued.
+enum Text {
+    Raw(String),
+    Conversation(Vec<Turn>),
+}
+
+impl Text {
+    fn ids(&self, model: &Loaded) -> crate::model::Result<Vec<u32>> {
+        match self {
+            Self::Raw(text) => model.tokenizer.encode(text),
+            Self::Conversation(turns) => model.tokenizer.encode(&model.template.render(turns, true)?),
+        }
+    }
+}
+
+fn inputs(arguments: &GenerateArguments) -> anyhow::Result<Vec<Input>> {
+    let Some(path) = &arguments.prompts else {
+        return Ok(vec![Input { prompt: arguments.prompt.clone().unwrap_or_default(), ..Input::default() }]);
+    };
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let inputs = lines
+        .map(|(index, line)| {
+            serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), index + 1))
+        })
+        .collect::<anyhow::Result<Vec<Input>>>()?;
+    anyhow::ensure!(!inputs.is_empty(), "{}: expected at least one prompt, got none", path.display());
+    Ok(inputs)
+}
+
+fn texts(config: &Config, arguments: &GenerateArguments, inputs: &[Input]) -> anyhow::Result<Vec<Text>> {
+    if arguments.raw {
+        return Ok(inputs.iter().map(|input| Text::Raw(input.prompt.clone())).collect());
+    }
+    let generator = Generator::new(&config.generator.role)?;
+    let critic = Critic::new(&config.critic.role)?;
+    let refiner = Refiner::new(&config.refiner.role)?;
+    let judge = Judge::new(&config.judge.role)?;
+    let conversation = |(index, input): (usize, &Input)| -> anyhow::Result<Text> {
+        let need = |key: &str, value: &Option<String>| {
+            value
+                .clone()
+                .with_context(|| format!("prompt {}: role {:?} needs the key {key:?}", index + 1, arguments.role))
+        };
+        let prompt = Prompt { id: String::new(), task: String::new(), text: input.prompt.clone(), answer: None };
+        Ok(Text::Conversation(match arguments.role {
+            Role::Generator => generator.conversation(&prompt),
+            Role::Critic => critic.conversation(&prompt, &need("response", &input.response)?),
+            Role::Refiner => {
+                let (response, critique) = (need("response", &input.response)?, need("critique", &input.critique)?);
+                refiner.conversation(&generator.conversation(&prompt), &response, &critique)
+            }
+            Role::Judge => judge.conversation(&prompt, &need("first", &input.first)?, &need("second", &input.second)?),
+        }))
+    };
+    inputs.iter().enumerate().map(conversation).collect()
+}
+
+fn sampling(config: &Config, arguments: &GenerateArguments) -> SamplingConfig {
+    let mut sampling = match arguments.role {
+        Role::Generator => &config.generator.sampling,
+        Role::Critic => &config.critic.sampling,
+        Role::Refiner => &config.refiner.sampling,
+        Role::Judge => &config.judge.sampling,
+    }
+    .clone();
+    sampling.max_tokens = arguments.max_tokens.unwrap_or(sampling.max_tokens);
+    sampling.temperature = arguments.temperature.unwrap_or(sampling.temperature);
+    if arguments.ignore_stop {
+        sampling.stop.clear();
+    }
+    sampling
+}

@@ -1,0 +1,142 @@
+//! `rco-node score`: log-probabilities of given ids, by either pass.
+
+use super::{Exit, Failure, OrExit, load_model, say};
+use crate::config::Config;
+use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter, Span};
+use crate::model::lora::Adapter;
+use crate::model::score::{Branches, Packed, log_probs};
+use crate::model::transformer::Transformer;
+use crate::{model, telemetry};
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What `score` takes.
+#[derive(Debug, Args)]
+pub struct ScoreArguments {
+    /// JSONL of {"prompt_ids", "completion_ids"}; `-` is standard input.
+    #[arg(default_value = "-")]
+    file: PathBuf,
+    /// The engine's pass or the learner's.
+    #[arg(long, value_enum, default_value_t = Pass::Score)]
+    pass: Pass,
+    /// A PEFT adapter folder to score with.
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// Log-probabilities are taken under softmax(logits / temperature).
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f32,
+}
+
+/// Which pass computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Pass {
+    /// The engine's: paged cache, one token after another.
+    Decode,
+    /// The learner's: differentiable, all tokens at once.
+    Score,
+}
+
+/// One line of the input.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Input {
+    prompt_ids: Vec<u32>,
+    completion_ids: Vec<u32>,
+}
+
+/// One line of the result.
+#[derive(Debug, Serialize)]
+struct Output {
+    log_probs: Vec<f32>,
+    sum: f64,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where a line is malformed, an id is unknown or the model cannot be loaded.
+pub fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, Failure> {
+    telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
+    let inputs = inputs(arguments).or_exit(Exit::Usage)?;
+    if !(arguments.temperature > 0.0 && arguments.temperature.is_finite()) {
+        let got = arguments.temperature;
+        return Err(anyhow::anyhow!("--temperature: expected a number above 0, got {got}")).or_exit(Exit::Usage);
+    }
+    let model = load_model(config)?.transformer;
+    let adapter = arguments.adapter.as_deref().map(|folder| Adapter::load(folder, model.spec())).transpose();
+    let adapter = adapter.or_exit(Exit::Usage)?;
+    for (line, input) in inputs.iter().enumerate() {
+        let scored = match arguments.pass {
+            Pass::Decode => by_decoding(&model, input, adapter.as_ref(), arguments.temperature),
+            Pass::Score => by_scoring(&model, input, adapter.as_ref(), arguments.temperature),
+        };
+        let log_probs = scored.with_context(|| format!("line {}", line + 1)).or_exit(Exit::Usage)?;
+        let sum = log_probs.iter().map(|&p| f64::from(p)).sum();
+        say(&serde_json::to_string(&Output { log_probs, sum }).expect("finite numbers serialize"));
+    }
+    Ok(Exit::Done)
+}
+
+fn inputs(arguments: &ScoreArguments) -> anyhow::Result<Vec<Input>> {
+    let mut text = String::new();
+    let name = arguments.file.display().to_string();
+    match name.as_str() {
+        "-" => std::io::stdin().read_to_string(&mut text).context("standard input")?,
+        _ => std::fs::File::open(&arguments.file)
+            .and_then(|mut file| file.read_to_string(&mut text))
+            .context(name.clone())?,
+    };
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            let input: Input = serde_json::from_str(line).with_context(|| format!("{name}, line {}", index + 1))?;
+            let whole = !input.prompt_ids.is_empty() && !input.completion_ids.is_empty();
+            anyhow::ensure!(whole, "{name}, line {}: expected at least one prompt id and one completion id", index + 1);
+            Ok(input)
+        })
+        .collect()
+}
+
+fn by_scoring(
+    model: &Transformer,
+    input: &Input,
+    adapter: Option<&Adapter>,
+    temperature: f32,
+) -> model::Result<Vec<f32>> {
+    let branches = adapter.map(|adapter| Branches::frozen(adapter, model.spec())).transpose()?;
+    let packed = Packed { prefix: &input.prompt_ids, texts: vec![&input.completion_ids] };
+    Ok(log_probs(model, &packed, branches.as_ref(), temperature)?.to_vec1()?)
+}
+
+/// Prefills the prompt, then feeds the completion token by token, as the engine would write it.
+fn by_decoding(
+    model: &Arc<Transformer>,
+    input: &Input,
+    adapter: Option<&Adapter>,
+    temperature: f32,
+) -> model::Result<Vec<f32>> {
+    let tokens = input.prompt_ids.len() + input.completion_ids.len();
+    let blocks: Vec<u32> = (0..tokens.div_ceil(BLOCK_TOKENS) as u32).collect();
+    let mut decoder = Decoder::new(model.clone(), blocks.len());
+    let adapters: Vec<_> =
+        adapter.map(|adapter| Arc::new(PackedAdapter::new(adapter, model.spec()))).into_iter().collect();
+    let on = (!adapters.is_empty()).then_some(0);
+    let mut cached = 0;
+    let mut next: Vec<u32> = input.prompt_ids.clone();
+    let mut found = vec![];
+    for &id in &input.completion_ids {
+        let span = Span { start: 0, len: next.len(), cached, blocks: blocks.clone(), adapter: on, sample: true };
+        cached += next.len();
+        let logits = decoder.step(&Batch { tokens: next, spans: vec![span], adapters: adapters.clone() })?;
+        if id as usize >= logits.len() {
+            return Err(model::Error::TokenId { id, vocab: logits.len() });
+        }
+        found.push(model::ops::log_prob(&logits, id, 1.0 / temperature));
+        next = vec![id];
+    }
+    Ok(found)
+}

@@ -1,0 +1,157 @@
+//! `start`: runs a node until it is told to stop, and shows where it stands.
+//!
+//! The first Ctrl-C or SIGTERM drains and saves; the second one ends the process at once.
+
+use super::{Exit, Failure, OrExit};
+use crate::actors::news::{Activity, News};
+use crate::config::Config;
+use crate::node::{Node, Options, Stop};
+use crate::telemetry::{Telemetry, logs, status};
+use clap::Args;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What `start` takes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StartArguments {
+    /// Go on from the newest whole checkpoint of node.run_directory.
+    #[arg(long)]
+    pub resume: bool,
+    /// Stop after so many learner steps, those before a resume included.
+    #[arg(long, value_name = "K")]
+    pub learner_steps: Option<u64>,
+}
+
+/// Between two looks at the progress.
+const LOOK: Duration = Duration::from_millis(500);
+/// Between two lines where nobody looks at a terminal.
+const LINE: Duration = Duration::from_secs(10);
+/// A second signal so soon after the first is the same wish: `timeout` signals a process and then its group,
+/// and a terminal's Ctrl-C reaches whoever passes it on as well.
+const ECHO: Duration = Duration::from_secs(1);
+/// What a process killed by an interrupt answers by convention.
+const INTERRUPTED: i32 = 130;
+
+/// Runs a node; returns when it has ended.
+///
+/// # Errors
+/// Where it cannot be started.
+pub fn run(config: Config, arguments: &StartArguments) -> Result<Exit, Failure> {
+    let live = logs::install(config.telemetry.log_format).or_exit(Exit::Usage)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let exit = runtime.block_on(serve(config, arguments, &live));
+    // A download or a device thread that does not end must not hold the process.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn serve(config: Config, arguments: &StartArguments, live: &logs::Live) -> Result<Exit, Failure> {
+    let telemetry = Telemetry::install()?;
+    let (stop, ended) = (Stop::default(), Stop::default());
+    watch_signals(stop.clone())?;
+    let news = News::new(None);
+    let options = Options {
+        resume: arguments.resume,
+        learner_steps: arguments.learner_steps,
+        judge: None,
+        stop: stop.clone(),
+        news: Some(news.clone()),
+    };
+    let shutdown = ended.clone();
+    let serving = telemetry.serve(&config.telemetry, async move { shutdown.requested().await }).await;
+    let serving = serving.or_exit(Exit::Usage)?;
+    if let Some(address) = serving.address() {
+        tracing::info!(%address, "serving /metrics, /healthz and /readyz");
+    }
+    let exit = tokio::select! {
+        exit = run_node(config, options, &stop) => exit,
+        never = show(&news, &telemetry, live) => match never {},
+    };
+    ended.request();
+    serving.stopped().await;
+    if let Ok(exit) = &exit {
+        conclude(&news, *exit);
+    }
+    exit
+}
+
+/// Starts the node and waits for its end; a stop during the start ends it there.
+async fn run_node(config: Config, options: Options, stop: &Stop) -> Result<Exit, Failure> {
+    let node = tokio::select! {
+        biased;
+        started = Node::start(config, options) => started.map_err(|error| Failure { exit: error.exit(), error: error.into() })?,
+        () = stop.requested() => {
+            tracing::info!("stopped before the node was up");
+            return Ok(Exit::Done);
+        }
+    };
+    Ok(node.wait().await)
+}
+
+/// First signal: drain. Second: out.
+#[expect(clippy::disallowed_methods, reason = "whoever asks twice wants out at once")]
+fn watch_signals(stop: Stop) -> std::io::Result<()> {
+    let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::spawn(async move {
+        let mut signals = [interrupt, terminate];
+        either(&mut signals).await;
+        tracing::info!("stopping; once more ends the process at once");
+        stop.request();
+        let first = Instant::now();
+        while first.elapsed() < ECHO {
+            either(&mut signals).await;
+        }
+        std::process::exit(INTERRUPTED);
+    });
+    Ok(())
+}
+
+async fn either([one, other]: &mut [Signal; 2]) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Keeps the status line and `/readyz` up to date.
+async fn show(news: &News, telemetry: &Telemetry, live: &logs::Live) -> std::convert::Infallible {
+    let mut line = status::Status::new(live, LINE);
+    let mut ticks = tokio::time::interval(LOOK);
+    loop {
+        ticks.tick().await;
+        let progress = news.progress();
+        match progress.activity {
+            Activity::FirstEpisode | Activity::Running | Activity::Pacing => telemetry.ready(),
+            waiting => telemetry.wait_for(waiting.words()),
+        }
+        line.show(&shown(&progress), Instant::now());
+    }
+}
+
+fn shown(progress: &crate::actors::news::Progress) -> status::Progress {
+    status::Progress {
+        episodes: progress.counters.episodes,
+        groups: progress.counters.groups,
+        utility_mean: progress.counters.utility_mean,
+        step: progress.step,
+        loss: progress.loss,
+        version: progress.version.0,
+        tokens_per_second: progress.tokens_per_second as f32,
+        waiting_for: (progress.activity != Activity::Running).then(|| progress.activity.words().to_owned()),
+    }
+}
+
+/// The last line.
+fn conclude(news: &News, exit: Exit) {
+    let progress = news.progress();
+    tracing::info!(
+        episodes = progress.counters.episodes,
+        groups = progress.counters.groups,
+        dropped = progress.counters.dropped,
+        step = progress.step,
+        critic_version = progress.version.0,
+        restarts = progress.restarts,
+        exit_code = exit as u8,
+        "ended"
+    );
+}

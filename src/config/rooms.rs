@@ -1,0 +1,145 @@
+//! What the values must be: for rooms whose keys hang together with others', and between rooms.
+
+use super::Config;
+use crate::engine::EngineConfig;
+use crate::engine::sampler::SamplingConfig;
+use crate::learner::LearnerConfig;
+use crate::replay::ReplayConfig;
+use crate::roles::judge::JudgeKind;
+use std::fmt::Debug;
+
+/// Gathers `section.key: expected ..., got ...`.
+struct Complaints {
+    section: String,
+    list: Vec<String>,
+}
+
+impl Complaints {
+    fn of(section: &str) -> Self {
+        Self { section: section.to_owned(), list: Vec::new() }
+    }
+
+    /// Complains of `key` unless it is `right`.
+    fn expect(&mut self, right: bool, key: &str, expected: &str, got: impl Debug) {
+        if !right {
+            self.list.push(format!("{}.{key}: expected {expected}, got {got:?}", self.section));
+        }
+    }
+
+    fn at_least_one(&mut self, keys: &[(&str, u64)]) {
+        for (key, got) in keys {
+            self.expect(*got >= 1, key, "at least 1", got);
+        }
+    }
+}
+
+/// A complaint where `value` is blank.
+pub(super) fn not_blank(key: &str, value: &str, expected: &str) -> Vec<String> {
+    if value.trim().is_empty() { vec![format!("{key}: expected {expected}, got {value:?}")] } else { Vec::new() }
+}
+
+/// The engine's limits.
+pub(super) fn engine(config: &EngineConfig) -> Vec<String> {
+    let EngineConfig { step_tokens_max, sequences_max, context_tokens_max, kv_cache_mib } = config;
+    let mut complaints = Complaints::of("engine");
+    complaints.at_least_one(&[("sequences_max", *sequences_max as u64), ("kv_cache_mib", *kv_cache_mib as u64)]);
+    let expected = format!("at least sequences_max ({sequences_max}), so that every sequence can take its step");
+    complaints.expect(step_tokens_max >= sequences_max, "step_tokens_max", &expected, step_tokens_max);
+    complaints.expect(*context_tokens_max >= 2, "context_tokens_max", "at least 2", context_tokens_max);
+    complaints.list
+}
+
+/// How the role of `section` samples.
+pub(crate) fn sampling(section: &str, config: &SamplingConfig) -> Vec<String> {
+    let SamplingConfig { max_tokens, temperature, top_k: _, top_p, min_p, stop } = config;
+    let mut complaints = Complaints::of(&format!("{section}.sampling"));
+    complaints.at_least_one(&[("max_tokens", *max_tokens as u64)]);
+    let warm = *temperature >= 0.0 && temperature.is_finite();
+    complaints.expect(warm, "temperature", "a number of at least 0", temperature);
+    complaints.expect(*top_p > 0.0 && *top_p <= 1.0, "top_p", "above 0 and at most 1", top_p);
+    complaints.expect((0.0..1.0).contains(min_p), "min_p", "at least 0 and below 1", min_p);
+    complaints.expect(stop.iter().all(|text| !text.is_empty()), "stop", "strings that are not empty", stop);
+    complaints.list
+}
+
+/// The buffer's limits.
+pub(super) fn replay(config: &ReplayConfig) -> Vec<String> {
+    let mut complaints = Complaints::of("replay");
+    complaints.at_least_one(&[("groups_max", config.groups_max as u64), ("uses_max", u64::from(config.uses_max))]);
+    complaints.list
+}
+
+/// How the critic learns.
+pub(super) fn learner(config: &LearnerConfig) -> Vec<String> {
+    let mut complaints = Complaints::of("learner");
+    complaints.at_least_one(&[
+        ("groups_per_step", config.groups_per_step as u64),
+        ("micro_batch_tokens", config.micro_batch_tokens as u64),
+        ("publish_every_steps", config.publish_every_steps),
+        ("step_deadline_seconds", config.step_deadline_seconds),
+    ]);
+    let above_zero = |value: f64| value > 0.0 && value.is_finite();
+    let at_least_zero = |value: f64| value >= 0.0 && value.is_finite();
+    let below_one = |value: f64| (0.0..1.0).contains(&value);
+    let share = above_zero(config.device_share) && config.device_share <= 1.0;
+    complaints.expect(above_zero(config.beta.into()), "beta", "a number above 0", config.beta);
+    let rate = at_least_zero(config.learning_rate);
+    complaints.expect(rate, "learning_rate", "a number of at least 0", config.learning_rate);
+    complaints.expect(below_one(config.adam_beta1), "adam_beta1", "at least 0 and below 1", config.adam_beta1);
+    complaints.expect(below_one(config.adam_beta2), "adam_beta2", "at least 0 and below 1", config.adam_beta2);
+    complaints.expect(above_zero(config.adam_epsilon), "adam_epsilon", "a number above 0", config.adam_epsilon);
+    let decay = at_least_zero(config.weight_decay);
+    complaints.expect(decay, "weight_decay", "a number of at least 0", config.weight_decay);
+    complaints.expect(above_zero(config.clip_norm), "clip_norm", "a number above 0", config.clip_norm);
+    complaints.expect(share, "device_share", "above 0 and at most 1", config.device_share);
+
+    complaints.section.push_str(".lora");
+    let lora = &config.lora;
+    complaints.at_least_one(&[("rank", lora.rank as u64)]);
+    complaints.expect(above_zero(lora.alpha.into()), "alpha", "a number above 0", lora.alpha);
+    let names: Vec<_> = lora.targets.iter().map(|site| site.name()).collect();
+    let once = (1..names.len()).all(|i| !names[..i].contains(&names[i]));
+    complaints.expect(!names.is_empty() && once, "targets", "at least one linear, each once", names);
+    complaints.list
+}
+
+/// What two rooms must agree on.
+pub(super) fn between(config: &Config) -> Vec<String> {
+    let mut complaints = Complaints::of("critic.sampling");
+    let critic = &config.critic.sampling;
+    let why = "because the learner's log-ratio is taken under the whole distribution";
+    let warm = critic.temperature != 0.0;
+    complaints.expect(warm, "temperature", &format!("above 0, {why}"), critic.temperature);
+    complaints.expect(critic.top_k == 0, "top_k", &format!("0 (off), {why}"), critic.top_k);
+    // A top_p out of its range has its complaint already.
+    let whole = critic.top_p >= 1.0 || critic.top_p <= 0.0;
+    complaints.expect(whole, "top_p", &format!("1 (off), {why}"), critic.top_p);
+    complaints.expect(critic.min_p <= 0.0 || critic.min_p >= 1.0, "min_p", &format!("0 (off), {why}"), critic.min_p);
+
+    complaints.section = "engine".to_owned();
+    let (n, m) = (config.rollout.critiques, config.rollout.refinements);
+    let expected = format!("room for one answer's siblings, at least rollout.critiques ({n}) and refinements ({m})");
+    let sequences = config.engine.sequences_max;
+    complaints.expect(sequences >= n.max(m), "sequences_max", &expected, sequences);
+    context(config, &mut complaints);
+
+    complaints.section = "replay".to_owned();
+    let (held, step) = (config.replay.groups_max, config.learner.groups_per_step);
+    complaints.expect(held >= step, "groups_max", &format!("at least learner.groups_per_step ({step})"), held);
+    complaints.list
+}
+
+/// Whether the longest conversation of each role fits the context, prompts left aside.
+fn context(config: &Config, complaints: &mut Complaints) {
+    let [generator, critic, refiner, judge] =
+        [&config.generator.sampling, &config.critic.sampling, &config.refiner.sampling, &config.judge.sampling]
+            .map(|sampling| sampling.max_tokens);
+    let refining = ("generator, critic and refiner", generator.saturating_add(critic).saturating_add(refiner));
+    let judging = ("generator, refiner and judge", generator.saturating_add(refiner).saturating_add(judge));
+    let with_model = config.judge.role.kind == JudgeKind::Model;
+    let context = config.engine.context_tokens_max;
+    for (who, tokens) in [Some(refining), with_model.then_some(judging)].into_iter().flatten() {
+        let expected = format!("more than the max_tokens of {who} together ({tokens})");
+        complaints.expect(context > tokens, "context_tokens_max", &expected, context);
+    }
+}

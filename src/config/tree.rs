@@ -1,0 +1,217 @@
+//! Overlaying one TOML tree on another: which keys there are, and of what type, the default tree says.
+
+use toml::{Table, Value};
+
+/// One key with its new value, known to be a key and of the default's type.
+pub(super) struct Edit {
+    path: Vec<String>,
+    value: Value,
+}
+
+impl Edit {
+    /// Puts the value into `tree`, which has the key.
+    pub(super) fn apply(&self, tree: &mut Table) {
+        let (key, sections) = self.path.split_last().expect("a path has at least its key");
+        let mut table = tree;
+        for section in sections {
+            table = table
+                .get_mut(section)
+                .and_then(Value::as_table_mut)
+                .expect("an edit is only made for a key of the default tree");
+        }
+        table.insert(key.clone(), self.value.clone());
+    }
+
+    /// The complaint that deserialising it gave.
+    pub(super) fn complaint(&self, message: &str) -> String {
+        let key = self.path.join(".");
+        // serde puts what was given first; complaints say what was expected first.
+        match message.strip_prefix("unknown variant `").and_then(|rest| rest.split_once("`, ")) {
+            Some((got, expected)) => format!("{key}: {expected}, got {got:?}"),
+            None => format!("{key}: {}", message.trim_end()),
+        }
+    }
+}
+
+/// Gathers edits to a default tree, and complaints about those that cannot be made.
+pub(super) struct Edits<'a> {
+    default: &'a Table,
+    edits: Vec<Edit>,
+    complaints: Vec<String>,
+}
+
+impl<'a> Edits<'a> {
+    /// No edits yet.
+    pub(super) fn of(default: &'a Table) -> Self {
+        Self { default, edits: Vec::new(), complaints: Vec::new() }
+    }
+
+    /// What was gathered.
+    pub(super) fn finish(self) -> (Vec<Edit>, Vec<String>) {
+        (self.edits, self.complaints)
+    }
+
+    /// Every key of `tree`.
+    pub(super) fn overlay(&mut self, tree: Table) {
+        self.section(&[], self.default, tree);
+    }
+
+    /// One `section.key=value`.
+    pub(super) fn set(&mut self, given: &str) {
+        let Some((key, text)) = given.split_once('=') else {
+            self.complaints.push(format!("--set {given}: expected section.key=value"));
+            return;
+        };
+        let path: Vec<&str> = key.trim().split('.').map(str::trim).collect();
+        let wanted = path.iter().try_fold(None::<&Value>, |at, part| match at {
+            None => self.default.get(*part).map(Some),
+            Some(value) => value.get(*part).map(Some),
+        });
+        let value = match text.trim().parse::<Value>() {
+            Ok(value) if value.is_str() || !matches!(wanted, Some(Some(Value::String(_)))) => value,
+            // Where a string is wanted, quotes may be left out even if it looks like something else.
+            _ => Value::String(text.to_owned()),
+        };
+        let nested = path
+            .iter()
+            .rev()
+            .fold(value, |value, part| Value::Table(std::iter::once(((*part).to_owned(), value)).collect()));
+        // `split` gives at least one part, so that there is at least one table.
+        if let Value::Table(tree) = nested {
+            self.overlay(tree);
+        }
+    }
+
+    /// The keys of one section, whose default is `default`.
+    fn section(&mut self, path: &[String], default: &Table, given: Table) {
+        for (key, value) in given {
+            let at = [path, std::slice::from_ref(&key)].concat();
+            match default.get(&key) {
+                None => {
+                    let complaint = self.unknown(&at, path, default);
+                    self.complaints.push(complaint);
+                }
+                Some(Value::Table(inner)) if value.is_table() => {
+                    let Value::Table(value) = value else { continue };
+                    self.section(&at, inner, value);
+                }
+                Some(wanted) => match fit(wanted, value) {
+                    Ok(value) => self.edits.push(Edit { path: at, value }),
+                    Err(why) => self.complaints.push(format!("{}{why}", at.join("."))),
+                },
+            }
+        }
+    }
+
+    /// The complaint about a key that is not there, with the one that was probably meant.
+    fn unknown(&self, at: &[String], path: &[String], siblings: &Table) -> String {
+        let (full, key) = (at.join("."), &at[at.len() - 1]);
+        let near = siblings
+            .keys()
+            .map(|known| (distance(key, known), [path, std::slice::from_ref(known)].concat().join(".")))
+            .filter(|(distance, _)| *distance <= 1 + key.len() / 4)
+            .min();
+        let elsewhere = || {
+            let mut found = Vec::new();
+            find(self.default, key, &mut Vec::new(), &mut found);
+            (!found.is_empty()).then(|| found.join(" or "))
+        };
+        match near.map(|(_, known)| known).or_else(elsewhere) {
+            Some(known) => format!("{full}: unknown key, did you mean {known}?"),
+            None => {
+                let known = siblings.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+                format!("{full}: unknown key, expected one of {known}")
+            }
+        }
+    }
+}
+
+/// `value` as the type of `wanted`, or `: expected ..., got ...`.
+fn fit(wanted: &Value, value: Value) -> Result<Value, String> {
+    match (wanted, value) {
+        (Value::Float(_), Value::Integer(whole)) => Ok(Value::Float(whole as f64)),
+        // Every number of the config counts something.
+        (Value::Integer(_), Value::Integer(negative)) if negative < 0 => {
+            Err(format!(": expected an integer of at least 0, got {negative}"))
+        }
+        (Value::Array(list), Value::Array(values)) => {
+            let string = Value::String(String::new());
+            let element = list.first().unwrap_or(&string);
+            let fitted = values
+                .into_iter()
+                .enumerate()
+                .map(|(i, value)| fit(element, value).map_err(|why| format!("[{i}]{why}")));
+            Ok(Value::Array(fitted.collect::<Result<_, _>>()?))
+        }
+        (wanted, value) if wanted.same_type(&value) => Ok(value),
+        (wanted, value) => Err(format!(": expected {}, got {}", name(wanted), describe(&value))),
+    }
+}
+
+/// The type of `value`, for people.
+fn name(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a string",
+        Value::Integer(_) => "an integer",
+        Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a section",
+    }
+}
+
+/// What was given, for people.
+fn describe(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("the string {text:?}"),
+        Value::Integer(whole) => format!("the integer {whole}"),
+        Value::Float(number) => format!("the number {number}"),
+        Value::Boolean(flag) => flag.to_string(),
+        Value::Datetime(date) => format!("the date {date}"),
+        Value::Array(_) | Value::Table(_) => name(value).to_owned(),
+    }
+}
+
+/// Full names of every key called `key` below `table`.
+fn find(table: &Table, key: &str, path: &mut Vec<String>, found: &mut Vec<String>) {
+    for (name, value) in table {
+        path.push(name.clone());
+        if name == key {
+            found.push(path.join("."));
+        }
+        if let Value::Table(inner) = value {
+            find(inner, key, path, found);
+        }
+        path.pop();
+    }
+}
+
+/// Edit distance of Levenshtein: insertions, deletions and replacements of characters.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in other.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_distance_counts_edits() {
+        for (one, other, edits) in
+            [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("seed", "sede", 2), ("a", "b", 1)]
+        {
+            assert_eq!(distance(one, other), edits, "{one} {other}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Arguments to command to exit code.
+
+fn main() -> std::process::ExitCode {
+    rco_node::cli::main()
+}

@@ -1,0 +1,270 @@
+//! A node: puts model, rooms and actors together and runs until told to stop.
+//!
+//! Several nodes may live in one process; each owns its run directory, held by a lock.
+//!
+//! Invariants: a run directory with checkpoints is gone on from or left alone, never begun anew; a node
+//! that ended with [`Exit::Done`] left a whole checkpoint.
+
+use crate::actors::archive::Archive;
+use crate::actors::judge::{Compare, JudgeSource};
+use crate::actors::news::{Activity, Event, News, Progress};
+use crate::actors::plan::{Plan, Writer};
+use crate::actors::supervisor::{Station, Supervisor, SupervisorMsg, SupervisorSetup};
+pub use crate::actors::{Exit, Stop};
+use crate::actors::{Failure, ask};
+use crate::checkpoint;
+use crate::config::Config;
+use crate::model::{self, source::Source};
+use crate::prompts::{self, PromptStream};
+use crate::roles::judge::JudgeKind;
+use crate::roles::{self, critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
+use ractor::{Actor, ActorRef};
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How a node is started, beside its config.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// Go on from the newest whole checkpoint of the run directory.
+    pub resume: bool,
+    /// Stop after so many learner steps in all.
+    pub learner_steps: Option<u64>,
+    /// Judge by this instead of the config's judge.
+    pub judge: Option<Arc<Compare>>,
+    /// The wish to stop, for those who want to raise it before the node is up.
+    pub stop: Stop,
+    /// Where it tells what happens, for those who want to hear it from the beginning.
+    pub news: Option<News>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The run directory has checkpoints, and nobody asked to go on from them.
+    #[error("{0} holds the checkpoints of a run: go on with --resume, or name another node.run_directory")]
+    Occupied(PathBuf),
+    /// There is nothing to go on from.
+    #[error("{0} holds no whole checkpoint to resume from")]
+    NothingToResume(PathBuf),
+    /// Another node runs there.
+    #[error("{0} is in use by another node")]
+    Locked(PathBuf),
+    /// The run directory cannot be used.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A role cannot be made from its config.
+    #[error(transparent)]
+    Role(#[from] roles::Error),
+    /// The prompts cannot be read.
+    #[error(transparent)]
+    Prompts(#[from] prompts::Error),
+    /// The config cannot be written down.
+    #[error("config: {0}")]
+    Config(String),
+    /// The model cannot be fetched or loaded.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    /// A checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The tree did not rise.
+    #[error("{why}")]
+    Tree {
+        /// What went wrong.
+        why: String,
+        /// How the process ends for it.
+        exit: Exit,
+    },
+}
+
+impl Error {
+    /// How the process ends for it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Model(_) => Exit::Model,
+            Self::Checkpoint(_) => Exit::Checkpoint,
+            Self::Tree { exit, .. } => *exit,
+            _ => Exit::Usage,
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Tree { why: failure.to_string(), exit: failure.exit() }
+    }
+}
+
+/// A running node.
+pub struct Node {
+    supervisor: ActorRef<SupervisorMsg>,
+    stop: Stop,
+    news: News,
+    exit: watch::Receiver<Option<Exit>>,
+    _lock: File,
+}
+
+/// How long the supervisor may take to do as a test wishes; it may be in the middle of a restart.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Node {
+    /// Fetches and loads what `config` names, and raises the tree.
+    ///
+    /// # Errors
+    /// Where anything in `config` cannot be used, or the run directory is not free.
+    pub async fn start(config: Config, options: Options) -> Result<Self, Error> {
+        let news = options.news.clone().unwrap_or_else(|| News::new(None));
+        let stop = options.stop.clone();
+        let teller = news.clone();
+        let (plan, shelf, lock) = blocking(move || prepare(config, &options, teller)).await?;
+        let (exit, exited) = watch::channel(None);
+        news.resume(shelf.counters.clone(), shelf.replay.len(), shelf.step, shelf.version);
+        let setup = SupervisorSetup { plan: Arc::new(plan), shelf: Arc::new(Mutex::new(shelf)), exit };
+        let spawned = Supervisor::spawn(None, Supervisor, setup).await;
+        let (supervisor, _life) = spawned
+            .map_err(|error| Error::Tree { why: error.to_string(), exit: exited.borrow().unwrap_or(Exit::Restarts) })?;
+        news.tell(Event::Turned(Activity::FirstEpisode));
+        Ok(Self { supervisor, stop, news, exit: exited, _lock: lock })
+    }
+
+    /// Where it stands.
+    pub fn progress(&self) -> Progress {
+        self.news.progress()
+    }
+
+    /// Asks it to stop: what is under way ends or is put back, and a checkpoint is written.
+    pub fn stop(&self) {
+        self.stop.request();
+    }
+
+    /// Resolves when it has ended.
+    pub async fn wait(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        // A supervisor that is gone without a word panicked: that is past restarting.
+        exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::Restarts)
+    }
+
+    /// Kills an actor, as a fault would; for tests of what happens then. False where it was not up.
+    pub async fn kill(&self, station: Station) -> bool {
+        ask(&self.supervisor, PATIENCE, |reply| SupervisorMsg::Kill { station, reply }).await.unwrap_or(false)
+    }
+
+    /// Makes the device thread panic, as a fault would; for tests of what happens then.
+    pub async fn fault(&self) -> bool {
+        ask(&self.supervisor, PATIENCE, |reply| SupervisorMsg::Fault { reply }).await.unwrap_or(false)
+    }
+}
+
+/// Whether every role and the prompts that `config` names can be used.
+///
+/// # Errors
+/// Where one cannot.
+pub fn check(config: &Config) -> Result<(), Error> {
+    PromptStream::open(&config.prompts, config.node.seed)?;
+    Generator::new(&config.generator.role)?;
+    Critic::new(&config.critic.role)?;
+    Refiner::new(&config.refiner.role)?;
+    Judge::new(&config.judge.role)?;
+    Ok(())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+type Prepared = (Plan, crate::actors::shelf::Shelf, File);
+
+/// Everything that blocks: files, downloads, weights.
+fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Error> {
+    let config = one_by_one(config);
+    let run = PathBuf::from(&config.node.run_directory);
+    let lock = lock(&run)?;
+    let root = run.join("checkpoints");
+    checkpoint::clean(&root)?;
+    let occupied = !checkpoint::list(&root)?.is_empty();
+    match (options.resume, occupied) {
+        (false, true) => return Err(Error::Occupied(run)),
+        (true, false) => return Err(Error::NothingToResume(run)),
+        _ => {}
+    }
+    let prompts = PromptStream::open(&config.prompts, config.node.seed)?;
+    let [generator, critic] = [&config.generator.sampling, &config.critic.sampling].map(Clone::clone);
+    let generator = Writer { role: Arc::new(Generator::new(&config.generator.role)?), sampling: generator };
+    let critic = Writer { role: Arc::new(Critic::new(&config.critic.role)?), sampling: critic };
+    let refiner =
+        Writer { role: Arc::new(Refiner::new(&config.refiner.role)?), sampling: config.refiner.sampling.clone() };
+    let judge = match (&options.judge, config.judge.role.kind) {
+        (Some(compare), _) => JudgeSource::Custom(compare.clone()),
+        (None, JudgeKind::Verifier) => JudgeSource::Verifier,
+        (None, JudgeKind::Model) => JudgeSource::Model(Arc::new(Judge::new(&config.judge.role)?)),
+    };
+    let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
+
+    let path = Source::parse(&config.model.source)?.fetch()?;
+    news.tell(Event::Turned(Activity::Loading));
+    let model = model::load(&path)?;
+    let spec = model.transformer.spec().clone();
+    let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
+    let plan = Plan {
+        model,
+        seed: config.node.seed,
+        prompts: Arc::new(prompts),
+        engine: config.engine,
+        generator,
+        critic,
+        refiner,
+        judge,
+        judging: config.judge.sampling,
+        rollout: config.rollout,
+        replay: config.replay,
+        learner: config.learner,
+        learner_steps_max: options.learner_steps,
+        supervisor: config.supervisor,
+        drain: Duration::from_secs(config.node.drain_seconds),
+        archive: Arc::new(archive),
+        stop: options.stop.clone(),
+        news,
+    };
+    let shelf = match options.resume {
+        true => plan.resumed(plan.archive.recall()?.ok_or(Error::NothingToResume(run))?.shelf),
+        false => plan.shelf(),
+    };
+    Ok((plan, shelf, lock))
+}
+
+/// In the synchronous mode one group is learned at a time, once, before the next episode begins.
+fn one_by_one(mut config: Config) -> Config {
+    if config.learner.synchronous {
+        config.rollout.rollouts_max = 1;
+        config.learner.groups_per_step = 1;
+        config.replay.uses_max = 1;
+    }
+    config
+}
+
+/// The run directory, made where it is missing and held against other nodes.
+fn lock(run: &Path) -> Result<File, Error> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { path, source }
+    };
+    std::fs::create_dir_all(run).map_err(io(run))?;
+    let path = run.join("lock");
+    let file = File::create(&path).map_err(io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked(run.to_owned())),
+        Err(TryLockError::Error(source)) => Err(io(&path)(source)),
+    }
+}

@@ -1,0 +1,186 @@
+//! What the node says of itself: metrics, health over HTTP, logs, and one live status line.
+//!
+//! Knows no other room: they call [`metrics`] with its own label enums, and hand [`status::Progress`] in.
+//! Invariants: no metric is exported that is not described, and no label has an open set of values.
+
+pub mod http;
+pub mod logs;
+pub mod metrics;
+pub mod status;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::sync::{Mutex, OnceLock};
+use tokio::sync::watch;
+
+/// What the node says of itself, and where.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// Where `/metrics`, `/healthz` and `/readyz` answer; empty: nowhere.
+    pub address: String,
+    /// How log lines look.
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl TelemetryConfig {
+    /// What is wrong with it, all at once.
+    pub fn complaints(&self) -> Vec<String> {
+        if self.address.is_empty() || self.address.parse::<SocketAddr>().is_ok() {
+            return Vec::new();
+        }
+        vec![format!(
+            "telemetry.address: expected an address and port such as \"127.0.0.1:9464\", or \"\" for none, got {:?}",
+            self.address
+        )]
+    }
+}
+
+/// Why the node cannot say anything.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something else took the process's metrics recorder.
+    #[error("metrics recorder: {0}")]
+    Recorder(String),
+    /// The address is not one.
+    #[error("telemetry.address: expected an address and port, got {0:?}")]
+    Address(String),
+    /// The address cannot be listened on.
+    #[error("listening on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The log filter makes no sense.
+    #[error("{variable}={given:?}: {why}")]
+    Filter {
+        /// The environment variable.
+        variable: &'static str,
+        /// Its value.
+        given: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// The process has one recorder, however many nodes it runs.
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// A node's telemetry; clones share it. Several nodes in one process share the metrics but not readiness.
+#[derive(Clone)]
+pub struct Telemetry {
+    recorder: PrometheusHandle,
+    /// What the node waits for; none once it is ready.
+    waiting: watch::Sender<Option<String>>,
+}
+
+impl Telemetry {
+    /// Installs the process's recorder where that has not been done, describes every metric, and starts as not ready.
+    ///
+    /// # Errors
+    /// Where a foreign recorder sits in the process already.
+    pub fn install() -> Result<Self, Error> {
+        static INSTALLING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = INSTALLING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let recorder = match RECORDER.get() {
+            Some(recorder) => recorder.clone(),
+            None => {
+                let recorder = builder()
+                    .and_then(PrometheusBuilder::install_recorder)
+                    .map_err(|error| Error::Recorder(error.to_string()))?;
+                metrics::describe_all();
+                RECORDER.get_or_init(|| recorder).clone()
+            }
+        };
+        metrics::NODE_UP.set(1.0);
+        metrics::NODE_INFO.publish(env!("CARGO_PKG_VERSION"));
+        let (waiting, _) = watch::channel(Some("the node to start".to_owned()));
+        Ok(Self { recorder, waiting })
+    }
+
+    /// Every metric in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.recorder.render()
+    }
+
+    /// Folds what histograms have gathered; without it they grow between two scrapes.
+    pub fn run_upkeep(&self) {
+        self.recorder.run_upkeep();
+    }
+
+    /// The node is not ready: it waits for `what`, such as `the model's weights`.
+    pub fn wait_for(&self, what: impl Into<String>) {
+        metrics::NODE_READY.set(0.0);
+        self.waiting.send_replace(Some(what.into()));
+    }
+
+    /// The node does its work.
+    pub fn ready(&self) {
+        metrics::NODE_READY.set(1.0);
+        self.waiting.send_replace(None);
+    }
+
+    /// What the node waits for; none once it is ready.
+    pub fn waiting(&self) -> Option<String> {
+        self.waiting.borrow().clone()
+    }
+}
+
+/// A recorder with the buckets of the table.
+fn builder() -> Result<PrometheusBuilder, metrics_exporter_prometheus::BuildError> {
+    metrics::TABLE.iter().filter(|row| !row.buckets.is_empty()).try_fold(PrometheusBuilder::new(), |builder, row| {
+        builder.set_buckets_for_metric(Matcher::Full(row.name.to_owned()), row.buckets)
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn config(address: &str) -> TelemetryConfig {
+        TelemetryConfig { address: address.to_owned(), log_format: LogFormat::Text }
+    }
+
+    #[test]
+    fn an_address_is_an_ip_and_a_port_or_nothing() {
+        for good in ["", "127.0.0.1:9464", "0.0.0.0:1", "[::1]:0"] {
+            assert!(config(good).complaints().is_empty(), "{good}");
+        }
+        for bad in ["localhost", "127.0.0.1", ":9464", "127.0.0.1:70000"] {
+            let complaints = config(bad).complaints();
+            assert!(
+                complaints.len() == 1 && complaints[0].contains("telemetry.address") && complaints[0].contains(bad)
+            );
+        }
+    }
+
+    #[test]
+    fn several_nodes_in_one_process_share_metrics_but_not_readiness() {
+        let (one, two) = (Telemetry::install().unwrap(), Telemetry::install().unwrap());
+        one.ready();
+        two.wait_for("the model");
+        assert_eq!((one.waiting(), two.waiting()), (None, Some("the model".to_owned())));
+        let name = metrics::REPLAY_WAITS.name();
+        metrics::REPLAY_WAITS.add(3);
+        let value = |text: &str| -> u64 {
+            let line = text.lines().find(|l| l.starts_with(name)).unwrap();
+            line.split(' ').nth(1).unwrap().parse().unwrap()
+        };
+        let first = value(&one.render());
+        assert!(first >= 3 && value(&two.render()) >= first);
+    }
+}

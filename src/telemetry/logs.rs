@@ -1,0 +1,181 @@
+//! Structured logs on stderr, and the terminal that they share with the live status line.
+//!
+//! `RCO_LOG` filters them in tracing's own syntax (`info` by default). A log line never tears the live
+//! line: the writer takes it down, writes, and lets it be drawn again.
+
+use super::{Error, LogFormat};
+use indicatif::{MultiProgress, ProgressDrawTarget};
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The environment variable that filters logs.
+pub const VARIABLE: &str = "RCO_LOG";
+
+/// The terminal that log lines and the live line share; clones share it.
+#[derive(Clone, Debug)]
+pub struct Live {
+    lines: MultiProgress,
+    terminal: bool,
+}
+
+impl Live {
+    /// The process's stderr.
+    pub fn stderr() -> Self {
+        let terminal = io::stderr().is_terminal();
+        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self { lines: MultiProgress::with_draw_target(target), terminal }
+    }
+
+    /// A terminal of the test's own.
+    #[cfg(test)]
+    pub(super) fn on(target: ProgressDrawTarget, terminal: bool) -> Self {
+        Self { lines: MultiProgress::with_draw_target(target), terminal }
+    }
+
+    /// Whether somebody looks at a terminal.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// The lines drawn on it.
+    pub(super) fn lines(&self) -> &MultiProgress {
+        &self.lines
+    }
+}
+
+/// Writes whole log lines to `out` with the live line out of the way.
+struct BesideLive<W> {
+    live: Live,
+    out: fn() -> W,
+}
+
+impl<W: Write> Write for BesideLive<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // The formatter hands a whole line over at once, so that all of it must go out.
+        self.live.lines.suspend(|| (self.out)().write_all(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (self.out)().flush()
+    }
+}
+
+/// Makes a [`BesideLive`] for every event.
+struct Writers<W> {
+    live: Live,
+    out: fn() -> W,
+}
+
+impl<W: Write> MakeWriter<'_> for Writers<W> {
+    type Writer = BesideLive<W>;
+
+    fn make_writer(&self) -> Self::Writer {
+        BesideLive { live: self.live.clone(), out: self.out }
+    }
+}
+
+/// Sets the process's logs up, the first time it is called; returns the terminal they go to.
+///
+/// # Errors
+/// Where `RCO_LOG` cannot be read as a filter.
+pub fn install(format: LogFormat) -> Result<Live, Error> {
+    static LIVE: OnceLock<Live> = OnceLock::new();
+    let filter = filter(std::env::var(VARIABLE).ok().as_deref())?;
+    let mut first = false;
+    let live = LIVE.get_or_init(|| {
+        first = true;
+        Live::stderr()
+    });
+    if first {
+        // A subscriber that the host process has set already stays: it was there first.
+        let _ = tracing::subscriber::set_global_default(subscriber(live, format, filter, io::stderr));
+    }
+    Ok(live.clone())
+}
+
+/// The filter that `given` asks for.
+fn filter(given: Option<&str>) -> Result<EnvFilter, Error> {
+    let given = given.filter(|text| !text.trim().is_empty()).unwrap_or("info");
+    EnvFilter::try_new(given).map_err(|error| Error::Filter {
+        variable: VARIABLE,
+        given: given.to_owned(),
+        why: error.to_string(),
+    })
+}
+
+/// Formats events and writes them to `out` beside `live`.
+fn subscriber<W: Write + 'static>(
+    live: &Live,
+    format: LogFormat,
+    filter: EnvFilter,
+    out: fn() -> W,
+) -> Box<dyn tracing::Subscriber + Send + Sync> {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Writers { live: live.clone(), out })
+        .with_ansi(live.terminal && std::env::var_os("NO_COLOR").is_none());
+    match format {
+        LogFormat::Text => Box::new(builder.finish()),
+        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    thread_local! {
+        static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Gathers what the thread writes.
+    struct Gather;
+
+    impl Write for Gather {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            WRITTEN.with_borrow_mut(|written| written.extend_from_slice(bytes));
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, given: Option<&str>) -> String {
+        let live = Live::on(ProgressDrawTarget::hidden(), false);
+        WRITTEN.take();
+        tracing::subscriber::with_default(subscriber(&live, format, filter(given).unwrap(), || Gather), || {
+            tracing::info!(version = 3, "published adapter");
+            tracing::debug!("a detail");
+        });
+        String::from_utf8(WRITTEN.take()).unwrap()
+    }
+
+    #[test]
+    fn text_logs_are_one_line_an_event_with_its_fields() {
+        let text = logged(LogFormat::Text, None);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("INFO") && text.contains("published adapter") && text.contains("version=3"), "{text}");
+        assert!(!text.contains('\u{1b}'), "no colours off a terminal: {text}");
+    }
+
+    #[test]
+    fn json_logs_are_one_object_an_event() {
+        let text = logged(LogFormat::Json, Some(""));
+        let event: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+        assert_eq!((&event["message"], &event["version"]), (&"published adapter".into(), &3.into()));
+    }
+
+    #[test]
+    fn the_filter_is_traces_own_and_a_bad_one_is_named() {
+        assert_eq!(logged(LogFormat::Text, Some("debug")).lines().count(), 2);
+        assert_eq!(logged(LogFormat::Text, Some("warn")), "");
+        let error = filter(Some("rco_node=loud")).unwrap_err().to_string();
+        assert!(error.contains("RCO_LOG") && error.contains("rco_node=loud"), "{error}");
+    }
+}

@@ -1,0 +1,393 @@
+//! Every metric there is: its name, what it means, and the typed handle that moves it.
+//!
+//! One table ([`TABLE`]); a handle that is not in it cannot be made. Names are
+//! `rco_<room>_<noun>_<unit>[_total]` (no unit where a number has none); labels are enums, so that the set
+//! of series is closed. Gauges of things in flight move by [`Guard`], so that no early return leaves them up.
+
+mod labels;
+
+pub use labels::*;
+
+use std::marker::PhantomData;
+
+/// What Prometheus calls the type of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only goes up.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts values by size.
+    Histogram,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Described {
+    /// As exported.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// What it means, in one sentence.
+    pub help: &'static str,
+    /// Upper bounds of a histogram's buckets; empty for the others.
+    pub buckets: &'static [f64],
+    /// Makes the series of a counter or histogram exist, at zero, for every value of its label.
+    touch: fn(&'static str),
+}
+
+/// A counter, with a label `L` or none.
+pub struct Counter<L = ()> {
+    name: &'static str,
+    label: PhantomData<fn(L)>,
+}
+
+impl<L> Counter<L> {
+    /// As exported.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl Counter {
+    /// Counts `n` more.
+    pub fn add(&self, n: u64) {
+        metrics::counter!(self.name).increment(n);
+    }
+}
+
+impl<L: Label> Counter<L> {
+    /// Counts `n` more under `label`.
+    pub fn add(&self, label: L, n: u64) {
+        metrics::counter!(self.name, L::KEY => label.value()).increment(n);
+    }
+}
+
+/// A gauge, with a label `L` or none.
+pub struct Gauge<L = ()> {
+    name: &'static str,
+    label: PhantomData<fn(L)>,
+}
+
+impl<L> Gauge<L> {
+    /// As exported.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl Gauge {
+    /// Sets its value.
+    pub fn set(&self, value: f64) {
+        metrics::gauge!(self.name).set(value);
+    }
+
+    /// One more, until the guard is dropped.
+    #[must_use = "the gauge falls again when the guard is dropped"]
+    pub fn guard(&self) -> Guard {
+        let gauge = metrics::gauge!(self.name);
+        gauge.increment(1.0);
+        Guard { gauge }
+    }
+}
+
+/// Holds a gauge up by one; travels with what it counts.
+pub struct Guard {
+    gauge: metrics::Gauge,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.gauge.decrement(1.0);
+    }
+}
+
+/// A gauge that is always 1 and says something by its label.
+pub struct Info {
+    name: &'static str,
+    label: PhantomData<()>,
+}
+
+impl Info {
+    /// As exported.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Says that this process is of `version`.
+    pub fn publish(&self, version: &'static str) {
+        metrics::gauge!(self.name, "version" => version).set(1.0);
+    }
+}
+
+/// A histogram, with a label `L` or none.
+pub struct Histogram<L = ()> {
+    name: &'static str,
+    label: PhantomData<fn(L)>,
+}
+
+impl<L> Histogram<L> {
+    /// As exported.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl Histogram {
+    /// Counts `value`.
+    pub fn record(&self, value: f64) {
+        metrics::histogram!(self.name).record(value);
+    }
+}
+
+impl<L: Label> Histogram<L> {
+    /// Counts `value` under `label`.
+    pub fn record(&self, label: L, value: f64) {
+        metrics::histogram!(self.name, L::KEY => label.value()).record(value);
+    }
+}
+
+/// From half a millisecond to a minute: one step of a device.
+const STEP_SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// From ten milliseconds to ten minutes: one answer of a model, one checkpoint.
+const TASK_SECONDS: &[f64] =
+    &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+/// Eighths of a utility in `[0, 1]`, and 0 by itself.
+const UTILITY: &[f64] = &[0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0];
+/// Ages in published versions.
+const VERSIONS: &[f64] = &[0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0];
+/// Lengths of texts.
+const TOKENS: &[f64] = &[1.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
+
+/// What the table needs of a handle.
+trait Handle {
+    /// Its type.
+    const KIND: Kind;
+    /// Makes its series exist at zero. A gauge that nobody set has no value and must not be shown as 0.
+    fn touch(_name: &'static str) {}
+}
+
+impl Handle for Counter {
+    const KIND: Kind = Kind::Counter;
+    fn touch(name: &'static str) {
+        metrics::counter!(name).increment(0);
+    }
+}
+
+impl<L: Label> Handle for Counter<L> {
+    const KIND: Kind = Kind::Counter;
+    fn touch(name: &'static str) {
+        L::ALL.iter().for_each(|label| metrics::counter!(name, L::KEY => label.value()).increment(0));
+    }
+}
+
+impl Handle for Gauge {
+    const KIND: Kind = Kind::Gauge;
+}
+
+impl Handle for Info {
+    const KIND: Kind = Kind::Gauge;
+}
+
+impl Handle for Histogram {
+    const KIND: Kind = Kind::Histogram;
+    fn touch(name: &'static str) {
+        let _registered = metrics::histogram!(name);
+    }
+}
+
+impl<L: Label> Handle for Histogram<L> {
+    const KIND: Kind = Kind::Histogram;
+    fn touch(name: &'static str) {
+        for label in L::ALL {
+            let _registered = metrics::histogram!(name, L::KEY => label.value());
+        }
+    }
+}
+
+macro_rules! table {
+    (@buckets) => { &[] };
+    (@buckets $buckets:expr) => { $buckets };
+    ($($kind:ident $(<$label:ty>)? : $handle:ident = $name:literal, $help:literal $(, $buckets:expr)?;)*) => {
+        $(
+            #[doc = $help]
+            pub const $handle: $kind$(<$label>)? = $kind { name: $name, label: PhantomData };
+        )*
+        /// Every metric of the node.
+        pub const TABLE: &[Described] = &[$(Described {
+            name: $name,
+            kind: <$kind$(<$label>)? as Handle>::KIND,
+            help: $help,
+            buckets: table!(@buckets $($buckets)?),
+            touch: <$kind$(<$label>)? as Handle>::touch,
+        }),*];
+    };
+}
+
+table! {
+    Counter: EPISODES_BEGUN = "rco_rollout_episodes_begun_total", "Episodes begun.";
+    Counter<EpisodeEnd>: EPISODES_ENDED = "rco_rollout_episodes_ended_total", "Episodes ended, by what became of them.";
+    Gauge: EPISODES_IN_FLIGHT = "rco_rollout_episodes_in_flight", "Episodes begun and not yet ended.";
+    Histogram: EPISODE_SECONDS = "rco_rollout_episode_seconds", "Time from an episode's prompt to its end.", TASK_SECONDS;
+    Counter<CritiqueDrop>: CRITIQUES_DROPPED = "rco_rollout_critiques_dropped_total", "Critiques that earned no utility, by reason.";
+    Histogram: UTILITY_HISTOGRAM = "rco_rollout_critique_utility_ratio", "Critique utility (CU) of each scored critique, from 0 to 1.", UTILITY;
+    Gauge: UTILITY_MEAN = "rco_rollout_critique_utility_mean_ratio", "Moving mean of critique utility (CU), from 0 to 1.";
+
+    Histogram<Role>: ROLE_SECONDS = "rco_roles_answer_seconds", "Time from asking a role to its answer.", TASK_SECONDS;
+    Counter<Role>: ROLE_DEADLINES = "rco_roles_deadlines_total", "Questions that a role did not answer in time.";
+    Histogram<Role>: ROLE_TOKENS = "rco_roles_answer_tokens", "Tokens of each text that a role wrote.", TOKENS;
+    Counter<VerdictKind>: VERDICTS = "rco_judge_verdicts_total", "Verdicts on refinements, the invalid ones by reason.";
+
+    Gauge: SEQUENCES_RUNNING = "rco_engine_sequences_running", "Sequences that decode or prefill.";
+    Gauge: SEQUENCES_WAITING = "rco_engine_sequences_waiting", "Sequences that wait for room.";
+    Gauge: KV_USAGE = "rco_engine_kv_cache_usage_ratio", "Share of KV blocks that a sequence holds, from 0 to 1.";
+    Counter: PROMPT_TOKENS = "rco_engine_prompt_tokens_total", "Prompt tokens computed.";
+    Counter: PROMPT_TOKENS_CACHED = "rco_engine_prompt_cached_tokens_total", "Prompt tokens found in the KV cache instead of being computed.";
+    Counter: GENERATED_TOKENS = "rco_engine_generated_tokens_total", "Tokens sampled.";
+    Counter: PREEMPTIONS = "rco_engine_preemptions_total", "Sequences sent back to be recomputed because KV blocks ran out.";
+    Histogram: ENGINE_STEP_SECONDS = "rco_engine_step_seconds", "Time of one engine step.", STEP_SECONDS;
+    Gauge: TOKENS_PER_SECOND = "rco_engine_generated_tokens_per_second", "Tokens sampled a second, over the last few seconds.";
+
+    Gauge: LEARNING_SHARE = "rco_device_learning_share_ratio", "Share of the device's busy time that learning took lately, from 0 to 1.";
+    Histogram: COMMAND_WAIT_SECONDS = "rco_device_command_wait_seconds", "Time that a command waited for the device thread.", STEP_SECONDS;
+    Histogram: MICRO_BATCH_SECONDS = "rco_device_micro_batch_seconds", "Time of one uninterrupted piece of learning.", STEP_SECONDS;
+
+    Counter: LEARNER_STEPS = "rco_learner_steps_total", "Learner steps taken by this process.";
+    Gauge: LEARNER_STEP = "rco_learner_step", "Learner steps taken by this run, resumed ones included.";
+    Gauge: LOSS = "rco_learner_loss", "DRO loss of the last step.";
+    Gauge: GRADIENT_NORM = "rco_learner_gradient_norm", "Norm of the last step's gradient before clipping.";
+    Gauge: LOG_RATIO_MEAN = "rco_learner_log_ratio_mean_nats", "Mean log-ratio of critic to reference over the last step's critiques.";
+    Gauge: LOG_RATIO_SECOND_MOMENT = "rco_learner_log_ratio_second_moment_nats", "Mean square of that log-ratio (nats squared).";
+    Gauge: LEARNING_RATE = "rco_learner_learning_rate", "Learning rate of the last step.";
+    Gauge: SAMPLER_DIFFERENCE = "rco_learner_sampler_difference_nats", "Mean absolute difference a token between the sampler's log-probability and the learner's.";
+    Histogram: LEARNER_STEP_SECONDS = "rco_learner_step_seconds", "Time of one learner step, what it waited for the engine included.", TASK_SECONDS;
+    Counter: LEARNED_TOKENS = "rco_learner_tokens_total", "Critique tokens learned from.";
+    Histogram: BATCH_AGE = "rco_learner_batch_age_versions", "Published versions between each learned critique and the critic in service.", VERSIONS;
+
+    Gauge: REPLAY_GROUPS = "rco_replay_groups_held", "Critique groups in the buffer.";
+    Gauge: REPLAY_FRESH = "rco_replay_groups_fresh", "Critique groups in the buffer that were never learned from.";
+    Counter<PushResult>: REPLAY_PUSHED = "rco_replay_groups_pushed_total", "Critique groups offered to the buffer, by what became of them.";
+    Counter<RetireReason>: REPLAY_RETIRED = "rco_replay_groups_retired_total", "Critique groups that left the buffer, by reason.";
+    Counter: REPLAY_WAITS = "rco_replay_admission_waits_total", "Times that an episode had to wait because its group could not be used in time.";
+
+    Counter: CHECKPOINTS = "rco_checkpoint_written_total", "Checkpoints written whole.";
+    Counter: CHECKPOINT_FAILURES = "rco_checkpoint_failures_total", "Checkpoints that could not be written.";
+    Histogram: CHECKPOINT_SECONDS = "rco_checkpoint_write_seconds", "Time to write one checkpoint, fsync included.", TASK_SECONDS;
+    Gauge: CHECKPOINT_STEP = "rco_checkpoint_step", "Learner step of the newest whole checkpoint.";
+
+    Gauge: CRITIC_VERSION = "rco_node_critic_version", "Version of the critic in service; 0 is the base model.";
+    Counter<ActorName>: RESTARTS = "rco_node_restarts_total", "Restarts, by the actor that failed.";
+    Gauge: NODE_UP = "rco_node_up", "1 while the node runs.";
+    Gauge: NODE_READY = "rco_node_ready", "1 while the node does its work, 0 while it waits for something.";
+    Info: NODE_INFO = "rco_node_build_info", "Always 1; the label says what was built.";
+}
+
+/// Describes every metric to the process's recorder, and puts its counters and histograms there at zero.
+pub(super) fn describe_all() {
+    for row in TABLE {
+        match row.kind {
+            Kind::Counter => metrics::describe_counter!(row.name, row.help),
+            Kind::Gauge => metrics::describe_gauge!(row.name, row.help),
+            Kind::Histogram => metrics::describe_histogram!(row.name, row.help),
+        }
+        (row.touch)(row.name);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Telemetry;
+    use std::collections::BTreeSet;
+
+    /// The rooms that a name may carry: the modules of the crate that export metrics.
+    const ROOMS: [&str; 9] =
+        ["rollout", "roles", "judge", "engine", "device", "learner", "replay", "checkpoint", "node"];
+
+    #[test]
+    fn every_name_follows_the_pattern_and_stands_once() {
+        let mut seen = BTreeSet::new();
+        for row in TABLE {
+            assert!(seen.insert(row.name), "{} stands twice", row.name);
+            let parts: Vec<_> = row.name.split('_').collect();
+            assert_eq!(parts[0], "rco", "{}", row.name);
+            assert!(ROOMS.contains(&parts[1]), "{}: no such room", row.name);
+            assert!(parts.len() >= 3, "{}: expected a noun", row.name);
+            assert!(row.name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()), "{}", row.name);
+            assert_eq!(row.kind == Kind::Counter, row.name.ends_with("_total"), "{}", row.name);
+            assert!(row.help.ends_with('.') && row.help.len() > 10, "{}: {:?}", row.name, row.help);
+            assert_eq!(row.kind == Kind::Histogram, !row.buckets.is_empty(), "{}", row.name);
+            assert!(row.buckets.is_sorted(), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn every_exported_metric_is_described_and_every_counter_stands_at_zero_first() {
+        let telemetry = Telemetry::install().unwrap();
+        for row in TABLE {
+            if row.kind == Kind::Gauge && row.name != NODE_INFO.name() {
+                metrics::gauge!(row.name).increment(0.0);
+            }
+        }
+        let text = telemetry.render();
+        let described: BTreeSet<_> =
+            text.lines().filter_map(|l| l.strip_prefix("# HELP ")).map(|l| l.split(' ').next().unwrap()).collect();
+        assert_eq!(described, TABLE.iter().map(|row| row.name).collect::<BTreeSet<_>>());
+        for line in text.lines().filter(|l| !l.starts_with('#') && !l.is_empty()) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|s| name.strip_suffix(s)).unwrap_or(name);
+            assert!(described.contains(name) || described.contains(base), "{line}");
+        }
+        assert!(text.contains("rco_judge_verdicts_total{verdict=\"invalid_unreadable\"}"), "{text}");
+        assert!(text.contains("rco_node_restarts_total{actor=\"learner\"}"), "{text}");
+        assert!(text.contains(concat!("rco_node_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")), "{text}");
+    }
+
+    #[test]
+    fn a_histogram_is_exported_in_its_own_buckets() {
+        let telemetry = Telemetry::install().unwrap();
+        UTILITY_HISTOGRAM.record(0.3);
+        ROLE_SECONDS.record(Role::Critic, 3.0);
+        let text = telemetry.render();
+        assert!(text.contains("rco_rollout_critique_utility_ratio_bucket{le=\"0.375\"}"), "{text}");
+        assert!(text.contains("rco_roles_answer_seconds_bucket{role=\"critic\",le=\"5\"}"), "{text}");
+        assert!(!text.contains("quantile="), "{text}");
+    }
+
+    #[test]
+    fn a_guard_puts_its_gauge_back_however_it_is_dropped() {
+        // A recorder of this test's own: other tests move the same gauge.
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let value = || recorder.handle().render().split(' ').next_back().unwrap().trim().parse::<f64>().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            let (one, two) = (EPISODES_IN_FLIGHT.guard(), EPISODES_IN_FLIGHT.guard());
+            assert_eq!(value(), 2.0);
+            drop(one);
+            assert_eq!(value(), 1.0);
+            let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+                let _held = two;
+                std::panic::resume_unwind(Box::new("on purpose"));
+            }));
+            assert!(unwound.is_err());
+            assert_eq!(value(), 0.0);
+        });
+    }
+
+    #[test]
+    fn a_label_has_one_value_for_each_variant() {
+        fn distinct<L: Label + 'static>() {
+            let values: BTreeSet<_> = L::ALL.iter().map(|label| label.value()).collect();
+            assert_eq!(values.len(), L::ALL.len(), "{}", L::KEY);
+            assert!(values.iter().all(|v| v.bytes().all(|b| b == b'_' || b.is_ascii_lowercase())), "{values:?}");
+        }
+        distinct::<EpisodeEnd>();
+        distinct::<CritiqueDrop>();
+        distinct::<Role>();
+        distinct::<VerdictKind>();
+        distinct::<PushResult>();
+        distinct::<RetireReason>();
+        distinct::<ActorName>();
+    }
+}

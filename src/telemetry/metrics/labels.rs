@@ -1,0 +1,120 @@
+//! The labels that metrics carry: enums, so that the set of series is closed.
+
+/// A label: a key and a closed set of values.
+pub trait Label: Copy + 'static {
+    /// The label's name.
+    const KEY: &'static str;
+    /// Every value.
+    const ALL: &'static [Self];
+    /// The value as exported.
+    fn value(self) -> &'static str;
+}
+
+macro_rules! labels {
+    ($(#[doc = $doc:literal] $name:ident $key:literal { $(#[doc = $variant_doc:literal] $variant:ident = $value:literal,)* })*) => {$(
+        #[doc = $doc]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $(#[doc = $variant_doc] $variant,)*
+        }
+        impl Label for $name {
+            const KEY: &'static str = $key;
+            const ALL: &'static [Self] = &[$(Self::$variant),*];
+            fn value(self) -> &'static str {
+                match self { $(Self::$variant => $value,)* }
+            }
+        }
+    )*};
+}
+
+labels! {
+    /// What became of an episode.
+    EpisodeEnd "outcome" {
+        /// Its group went to replay.
+        Scored = "scored",
+        /// All its critiques were equally useful: nothing to learn.
+        Flat = "flat",
+        /// Fewer than two critiques had a utility.
+        Unscored = "unscored",
+        /// A role did not answer in time.
+        Deadline = "deadline",
+        /// Its text does not fit the context.
+        TooLong = "too_long",
+        /// Replay had its group already.
+        Duplicate = "duplicate",
+    }
+    /// Why a critique earned no utility.
+    CritiqueDrop "reason" {
+        /// No refinement of it got a valid verdict.
+        NoVerdict = "no_verdict",
+        /// Its refinements did not come in time.
+        Deadline = "deadline",
+        /// Its refinements' prompt does not fit the context.
+        TooLong = "too_long",
+    }
+    /// Who is asked.
+    Role "role" {
+        /// Writes responses.
+        Generator = "generator",
+        /// Writes critiques.
+        Critic = "critic",
+        /// Writes refinements.
+        Refiner = "refiner",
+        /// Compares.
+        Judge = "judge",
+    }
+    /// A verdict on a refinement.
+    VerdictKind "verdict" {
+        /// The refinement is preferred.
+        Win = "win",
+        /// Neither is.
+        Tie = "tie",
+        /// The response is preferred.
+        Loss = "loss",
+        /// The judge's text held no verdict.
+        InvalidUnreadable = "invalid_unreadable",
+        /// The judge did not answer in time.
+        InvalidDeadline = "invalid_deadline",
+        /// The checker itself failed.
+        InvalidChecker = "invalid_checker",
+    }
+    /// What became of a group that was offered to replay.
+    PushResult "result" {
+        /// It waits to be learned.
+        Kept = "kept",
+        /// Nothing to learn from it.
+        Flat = "flat",
+        /// Its episode was there before.
+        Duplicate = "duplicate",
+    }
+    /// Why a group left replay.
+    RetireReason "reason" {
+        /// Older than the limit.
+        Aged = "aged",
+        /// Used as often as allowed.
+        Used = "used",
+        /// Pushed out by newer ones.
+        Displaced = "displaced",
+    }
+    /// An actor of the node.
+    ActorName "actor" {
+        /// Runs episodes.
+        Rollout = "rollout",
+        /// Writes responses.
+        Generator = "generator",
+        /// Writes critiques.
+        Critic = "critic",
+        /// Writes refinements.
+        Refiner = "refiner",
+        /// Compares.
+        Judge = "judge",
+        /// Holds critique groups.
+        Replay = "replay",
+        /// Drives learning.
+        Learner = "learner",
+        /// Owns the device thread.
+        Device = "device",
+        /// Restarts the others.
+        Supervisor = "supervisor",
+    }
+}
