@@ -1,0 +1,139 @@
+//! The program as its user meets it: exit codes, one clear line for each mistake, and results that parse.
+
+use crate::common::{farthest, golden};
+use serde::Deserialize;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+/// Runs the program on the tiny model with `arguments` and `input`.
+fn run(arguments: &[&str], input: &str) -> Output {
+    let source = format!("model.source={:?}", golden("tiny_llama").to_str().unwrap());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rco-node"))
+        .args(["--set", &source, "--set", "engine.kv_cache_mib=64", "--set", "engine.context_tokens_max=256"])
+        .args(arguments)
+        .env("RCO_LOG", "warn")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that refuses its arguments has closed its input before it is written.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The run ends with `code` and says every one of `parts` on stderr.
+fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for part in parts {
+        assert!(said.contains(part), "expected {part:?} in: {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_value_and_what_was_expected() {
+    assert_refused(&run(&["strat"], ""), 2, &["strat", "start"]);
+    let both = run(&["check", "--set", "learner.beta=0", "--set", "engine.kv_cache=1"], "");
+    assert_refused(&both, 2, &["learner.beta", "got 0", "engine.kv_cache", "kv_cache_mib"]);
+    assert_refused(&run(&["check", "--config", "nowhere.toml"], ""), 2, &["nowhere.toml"]);
+    assert_refused(&run(&["check", "--set", "critic.prompt=no variables"], ""), 2, &["critic.prompt", "response"]);
+    assert_refused(&run(&["check", "--set", "critic.sampling.top_p=0.9"], ""), 2, &["critic.sampling.top_p"]);
+    assert_refused(&run(&["fetch", "--set", "model.source=pip:x"], ""), 2, &["pip:x"]);
+    assert_refused(&run(&["fetch", "--set", "model.source=no/such/folder"], ""), 3, &["no/such/folder"]);
+    assert_refused(&run(&["score"], "{\"prompt_ids\": [1]}\n"), 2, &["line 1", "completion_ids"]);
+    assert_refused(&run(&["score"], "{\"prompt_ids\": [1], \"completion_ids\": [999]}\n"), 2, &["999", "300"]);
+    assert_refused(&run(&["generate"], ""), 2, &["--prompt"]);
+    assert_refused(&run(&["generate", "--prompt", "x", "--role", "critic"], ""), 2, &["response"]);
+    assert_refused(&run(&["generate", "--prompt", "x", "--temperature=-1"], ""), 2, &["temperature", "-1"]);
+    assert_refused(&run(&["generate", "--prompt", &"long ".repeat(200)], ""), 2, &["prompt", "tokens"]);
+}
+
+#[test]
+fn check_prints_a_config_that_resolves_again_and_a_memory_plan() {
+    let output = run(&["check"], "");
+    let printed = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let table: toml::Table = printed.parse().unwrap();
+    assert_eq!(table["engine"]["kv_cache_mib"].as_integer(), Some(64));
+    for part in ["weights", "kv cache", "adapter", "optimizer", "activations", "total"] {
+        assert!(printed.lines().any(|line| line.starts_with(&format!("# {part}"))), "{part}: {printed}");
+    }
+    assert_refused(&run(&["check", "--set", "engine.kv_cache_mib=100000000"], ""), 2, &["memory", "available"]);
+    assert_refused(
+        &run(&["check", "--set", "engine.context_tokens_max=100000"], ""),
+        2,
+        &["engine.context_tokens_max"],
+    );
+}
+
+#[derive(Deserialize)]
+struct Written {
+    text: String,
+    prompt_ids: Vec<u32>,
+    token_ids: Vec<u32>,
+    log_probs: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct Scored {
+    log_probs: Vec<f32>,
+}
+
+#[test]
+fn what_generate_writes_both_passes_of_score_confirm() {
+    let adapter = golden("tiny_lora");
+    for with in [&[][..], &["--adapter", adapter.to_str().unwrap()]] {
+        let ask = [
+            "generate",
+            "--prompt",
+            "Say something.",
+            "--json",
+            "--max-tokens",
+            "40",
+            "--temperature",
+            "1",
+            "--seed",
+            "5",
+        ];
+        let output = run(&[&ask[..], with].concat(), "");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let written: Written = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(!written.token_ids.is_empty() && written.token_ids.len() == written.log_probs.len());
+        assert!(!written.text.contains("<|im_end|>"));
+        let again: Written = serde_json::from_slice(&run(&[&ask[..], with].concat(), "").stdout).unwrap();
+        assert_eq!(again.token_ids, written.token_ids, "the same seed writes the same text");
+        let line = serde_json::json!({"prompt_ids": written.prompt_ids, "completion_ids": written.token_ids});
+        for pass in ["decode", "score"] {
+            let output = run(&[&["score", "--pass", pass], with].concat(), &format!("{line}\n"));
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            let scored: Scored = serde_json::from_slice(&output.stdout).unwrap();
+            let off = farthest(&scored.log_probs, &written.log_probs);
+            assert!(off < 1e-5, "{pass}: {off}");
+        }
+    }
+}
+
+#[test]
+fn a_prompts_file_is_written_whole_and_a_broken_line_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prompts.jsonl");
+    std::fs::write(&file, "{\"id\": \"a\", \"prompt\": \"one\"}\n\n{\"prompt\": \"two\"}\n").unwrap();
+    let output = run(&["generate", "--prompts", file.to_str().unwrap(), "--max-tokens", "5", "-n", "2"], "");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    assert_eq!(printed.matches("[a]").count(), 2, "{printed}");
+    assert_eq!(printed.matches("[2]").count(), 2, "{printed}");
+    assert!(text(&output.stderr).contains("tokens/s"));
+    std::fs::write(&file, "{\"prompt\": \"one\"}\n{\"promt\": \"two\"}\n").unwrap();
+    assert_refused(
+        &run(&["generate", "--prompts", file.to_str().unwrap()], ""),
+        2,
+        &["prompts.jsonl", "line 2", "promt"],
+    );
+}

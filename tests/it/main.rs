@@ -1,0 +1,14 @@
+//! One binary for every integration test: it links once.
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub)]
+
+mod cli;
+mod common;
+mod engine;
+mod learns;
+mod loop_common;
+mod parity;
+mod resume;
+mod smollm2;
+mod survives;
+mod tidy;
+mod tokenizer;

@@ -1,0 +1,330 @@
+//! Both passes, the loss, its gradients and the optimizer against PyTorch, on the tiny model.
+//!
+//! The programs that made the numbers lie beside them in `tests/golden`.
+
+use crate::common::{Numbers, farthest, golden, quickstart, relative, tiny};
+use rco_node::episode::{CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique, Written};
+use rco_node::learner::{HostTensor, Learner, LearnerConfig, State, objective::Baseline};
+use rco_node::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter, Span};
+use rco_node::model::lora::Adapter;
+use rco_node::model::score::{Branches, Packed, log_probs};
+use rco_node::model::{self, Loaded};
+use serde::Deserialize;
+use std::path::Path;
+use std::sync::Arc;
+
+const SEQUENCES: usize = 8;
+const VOCAB: usize = 300;
+
+/// Log-softmax in f64.
+fn log_softmax(logits: &[f32]) -> Vec<f32> {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&x| f64::from(x - top).exp()).sum();
+    logits.iter().map(|&x| (f64::from(x - top) - sum.ln()) as f32).collect()
+}
+
+/// Log-probs after every token of `ids` by the decode pass, fed in chunks of `chunk`.
+fn decode(model: &Loaded, ids: &[u32], adapter: Option<&Adapter>, chunk: usize) -> Vec<f32> {
+    let blocks: Vec<u32> = (0..ids.len().div_ceil(BLOCK_TOKENS) as u32).rev().collect();
+    let mut decoder = Decoder::new(model.transformer.clone(), blocks.len());
+    let adapters: Vec<_> =
+        adapter.map(|adapter| Arc::new(PackedAdapter::new(adapter, model.transformer.spec()))).into_iter().collect();
+    let mut found = vec![];
+    for position in 0..ids.len() {
+        // Every position's logits: a span that ends there and begins where a chunk would.
+        let first = position / chunk * chunk;
+        let span = Span {
+            start: 0,
+            len: position + 1 - first,
+            cached: first,
+            blocks: blocks.clone(),
+            adapter: (!adapters.is_empty()).then_some(0),
+            sample: true,
+        };
+        let batch = Batch { tokens: ids[first..=position].to_vec(), spans: vec![span], adapters: adapters.clone() };
+        found.extend(log_softmax(&decoder.step(&batch).unwrap()));
+    }
+    found
+}
+
+/// Log-probs of `ids[1..]` by the score pass.
+fn score(model: &Loaded, ids: &[u32], adapter: Option<&Adapter>) -> Vec<f32> {
+    let branches = adapter.map(|adapter| Branches::frozen(adapter, model.transformer.spec()).unwrap());
+    let packed = Packed { prefix: &ids[..1], texts: vec![&ids[1..]] };
+    log_probs(&model.transformer, &packed, branches.as_ref(), 1.0).unwrap().to_vec1().unwrap()
+}
+
+fn of_next(all: &[f32], ids: &[u32]) -> Vec<f32> {
+    ids[1..].iter().enumerate().map(|(row, &id)| all[row * VOCAB + id as usize]).collect()
+}
+
+fn assert_logits(model: &Loaded, numbers: &str, adapter: Option<&Adapter>) {
+    let numbers = Numbers::read(numbers);
+    for i in 0..SEQUENCES {
+        let (ids, expected) = (numbers.u32(&format!("ids.{i}")), numbers.f32(&format!("logprobs.{i}")));
+        for chunk in [1, 7, 40] {
+            let off = farthest(&decode(model, &ids, adapter, chunk), &expected);
+            assert!(off < 1e-5, "decode, sequence {i}, chunks of {chunk}: {off}");
+        }
+        if ids.len() > 1 {
+            let off = farthest(&score(model, &ids, adapter), &of_next(&expected, &ids));
+            assert!(off < 1e-5, "score, sequence {i}: {off}");
+        }
+    }
+}
+
+#[test]
+fn both_passes_give_the_log_probs_of_transformers() {
+    assert_logits(tiny(), "tiny_logits.safetensors", None);
+    assert_logits(&model::load(&golden("tiny_llama.f32.gguf")).unwrap(), "tiny_logits.safetensors", None);
+    assert_logits(&model::load(&golden("tiny_llama_tied")).unwrap(), "tiny_logits_tied.safetensors", None);
+}
+
+#[test]
+fn both_passes_give_the_log_probs_of_peft_with_an_adapter() {
+    let adapter = Adapter::load(&golden("tiny_lora"), tiny().transformer.spec()).unwrap();
+    assert_logits(tiny(), "tiny_lora_logits.safetensors", Some(&adapter));
+}
+
+#[test]
+fn quantised_weights_give_the_log_probs_of_their_dequantised_twins() {
+    let model = model::load(&golden("tiny_llama.q8_0.gguf")).unwrap();
+    let numbers = Numbers::read("tiny_logits_q8_0.safetensors");
+    for i in 0..SEQUENCES {
+        let ids = numbers.u32(&format!("ids.{i}"));
+        let all = decode(&model, &ids, None, 16);
+        let off = farthest(&all[all.len() - VOCAB..], &numbers.f32(&format!("logprobs.{i}")));
+        assert!(off < 1e-5, "sequence {i}: {off}");
+    }
+}
+
+#[test]
+fn packed_texts_score_as_if_each_stood_alone() {
+    let golden = dro();
+    for group in &golden.groups {
+        let packed = Packed { prefix: &group.prefix, texts: group.critiques.iter().map(Vec::as_slice).collect() };
+        let scored = log_probs(&tiny().transformer, &packed, None, golden.temperature).unwrap();
+        let off = farthest(&scored.to_vec1::<f32>().unwrap(), &group.reference_logprobs.concat());
+        assert!(off < 1e-5, "{off}");
+    }
+}
+
+/// `dro.json`: see `dro.py`.
+#[derive(Deserialize)]
+struct Dro {
+    beta: f32,
+    temperature: f32,
+    groups: Vec<DroGroup>,
+    baselines: std::collections::BTreeMap<String, DroLoss>,
+    adamw: Vec<DroStep>,
+}
+
+#[derive(Deserialize)]
+struct DroGroup {
+    prefix: Vec<u32>,
+    critiques: Vec<Vec<u32>>,
+    cus: Vec<f32>,
+    reference_logprobs: Vec<Vec<f32>>,
+    log_ratios: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+struct DroLoss {
+    loss: f64,
+}
+
+#[derive(Deserialize)]
+struct DroStep {
+    loss: f64,
+    gradient_norm: f64,
+    learning_rate: f64,
+}
+
+fn dro() -> Dro {
+    serde_json::from_slice(&std::fs::read(golden("dro.json")).unwrap()).unwrap()
+}
+
+fn groups(golden: &Dro) -> Vec<Arc<CritiqueGroup>> {
+    let critique = |(ids, &utility): (&Vec<u32>, &f32)| ScoredCritique {
+        written: Written {
+            text: String::new(),
+            ids: ids.clone(),
+            log_probs: vec![0.0; ids.len()],
+            version: CriticVersion(7),
+            finish: Finish::Length,
+        },
+        utility,
+        verdicts: vec![],
+    };
+    let group = |(index, group): (usize, &DroGroup)| {
+        Arc::new(CritiqueGroup {
+            episode: EpisodeId(index as u64),
+            prompt_id: index.to_string(),
+            task: "golden".into(),
+            prefix_ids: group.prefix.clone(),
+            critiques: group.critiques.iter().zip(&group.cus).map(critique).collect(),
+        })
+    };
+    golden.groups.iter().enumerate().map(group).collect()
+}
+
+/// A learner that starts from PEFT's adapter, as `dro.py` does.
+fn learner(golden: &Dro, change: impl FnOnce(&mut LearnerConfig)) -> Learner {
+    let adapter = Adapter::load(&self::golden("tiny_lora"), tiny().transformer.spec()).unwrap();
+    let mut config = quickstart::<LearnerConfig>("learner");
+    config.lora = adapter.config.clone();
+    config.beta = golden.beta;
+    config.micro_batch_tokens = 4096;
+    change(&mut config);
+    let optimizer = moment_shapes(&adapter)
+        .into_iter()
+        .map(|(name, len)| (name, HostTensor { shape: vec![len], data: vec![0.0; len] }))
+        .collect();
+    let state = State { step: 0, batch: 0, report: None, adapter, optimizer };
+    Learner::resume(tiny().transformer.clone(), config, golden.temperature, state).unwrap()
+}
+
+fn moment_shapes(adapter: &Adapter) -> Vec<(String, usize)> {
+    let of = |(&(layer, site), factors): (&(usize, model::lora::Site), &model::lora::Factors)| {
+        let name = format!("layers.{layer}.{}", site.name());
+        [("lora_A", factors.a.len()), ("lora_B", factors.b.len())]
+            .into_iter()
+            .flat_map(move |(factor, len)| ["m", "v"].map(|moment| (format!("{name}.{factor}.{moment}"), len)))
+            .collect::<Vec<_>>()
+    };
+    adapter.factors.iter().flat_map(of).collect()
+}
+
+fn take_step(learner: &mut Learner, batch: u64, groups: &[Arc<CritiqueGroup>]) -> rco_node::learner::Report {
+    assert!(learner.begin(batch, groups.to_vec()).is_none());
+    loop {
+        if let Some(report) = learner.advance().unwrap() {
+            return report;
+        }
+    }
+}
+
+/// PEFT's name of one of our moments, such as `layers.0.q_proj.lora_A.m`.
+fn peft_name(name: &str) -> String {
+    let parts: Vec<&str> = name.split('.').collect();
+    let module = if ["gate_proj", "up_proj", "down_proj"].contains(&parts[2]) { "mlp" } else { "self_attn" };
+    format!("base_model.model.model.layers.{}.{module}.{}.{}.weight", parts[1], parts[2], parts[3])
+}
+
+#[test]
+fn loss_and_gradients_are_those_of_pytorch_for_every_baseline_and_piece_size() {
+    let golden = dro();
+    let groups = groups(&golden);
+    for (name, baseline) in
+        [("vargrad", Baseline::Vargrad), ("partition", Baseline::Partition), ("mean", Baseline::Mean)]
+    {
+        let numbers = Numbers::read(&format!("dro_{name}.safetensors"));
+        // 4096: each group in one piece. 64: a group in several, whose baseline needs all of them first.
+        for micro_batch_tokens in [4096, 64] {
+            let mut learner = learner(&golden, |config| {
+                config.baseline = baseline;
+                config.micro_batch_tokens = micro_batch_tokens;
+                config.clip_norm = 1e9;
+            });
+            let report = take_step(&mut learner, 1, &groups);
+            let expected = golden.baselines[name].loss;
+            assert!(
+                (f64::from(report.loss) - expected).abs() < 1e-4 * expected,
+                "{name}: {} for {expected}",
+                report.loss
+            );
+            let ratios: Vec<f32> = golden.groups.iter().flat_map(|group| group.log_ratios.clone()).collect();
+            let mean = ratios.iter().sum::<f32>() / ratios.len() as f32;
+            assert!((report.log_ratio_mean - mean).abs() < 1e-4 * mean.abs().max(1.0));
+            // After one step the first moment is (1 - beta1) times the gradient.
+            for (moment, tensor) in learner.state().unwrap().optimizer {
+                let Some(parameter) = moment.strip_suffix(".m") else { continue };
+                let gradient: Vec<f32> = tensor.data.iter().map(|m| m / 0.1).collect();
+                let off = relative(&gradient, &numbers.f32(&peft_name(parameter)));
+                assert!(off < 1e-4, "{name}, {micro_batch_tokens} tokens a piece, {parameter}: {off}");
+            }
+        }
+    }
+}
+
+#[test]
+fn five_steps_of_adamw_end_where_pytorch_ends() {
+    let golden = dro();
+    let groups = groups(&golden);
+    let mut learner = learner(&golden, |config| {
+        config.baseline = Baseline::Vargrad;
+        config.learning_rate = 1e-3;
+        config.warmup_steps = 3;
+        config.weight_decay = 0.01;
+        config.adam_beta1 = 0.9;
+        config.adam_beta2 = 0.99;
+        config.adam_epsilon = 1e-8;
+        config.clip_norm = 1.0;
+    });
+    for (index, expected) in golden.adamw.iter().enumerate() {
+        let report = take_step(&mut learner, index as u64 + 1, &groups);
+        assert_eq!(report.step, index as u64 + 1);
+        let close = |got: f64, expected: f64| (got - expected).abs() < 1e-3 * expected;
+        assert!(close(f64::from(report.loss), expected.loss), "step {}: {} for {}", index, report.loss, expected.loss);
+        assert!(close(f64::from(report.gradient_norm), expected.gradient_norm), "step {index}");
+        assert!(close(report.learning_rate, expected.learning_rate), "step {index}");
+    }
+    let numbers = Numbers::read("dro_adamw.safetensors");
+    for ((layer, site), factors) in &learner.adapter().unwrap().factors {
+        for (factor, values) in [("lora_A", &factors.a), ("lora_B", &factors.b)] {
+            let name = peft_name(&format!("layers.{layer}.{}.{factor}", site.name()));
+            let off = relative(values, &numbers.f32(&name));
+            assert!(off < 1e-4, "{name}: {off}");
+        }
+    }
+}
+
+#[test]
+fn a_batch_already_applied_is_not_applied_again_and_an_abandoned_one_leaves_no_trace() {
+    let golden = dro();
+    let groups = groups(&golden);
+    let mut learner = learner(&golden, |_| {});
+    let before = learner.state().unwrap();
+    assert!(learner.begin(5, groups.clone()).is_none());
+    assert!(learner.advance().unwrap().is_none(), "two groups are more than one piece");
+    learner.abandon();
+    assert_eq!(learner.state().unwrap(), before);
+    let report = take_step(&mut learner, 5, &groups);
+    let after = learner.state().unwrap();
+    assert_ne!(after.adapter, before.adapter);
+    assert_eq!(learner.begin(5, groups), Some(report));
+    assert_eq!(learner.state().unwrap(), after);
+}
+
+#[test]
+fn a_learner_resumed_between_steps_goes_on_bit_for_bit() {
+    let golden = dro();
+    let groups = groups(&golden);
+    let mut straight = learner(&golden, |_| {});
+    take_step(&mut straight, 1, &groups);
+    let state = straight.state().unwrap();
+    let config = LearnerConfig { lora: state.adapter.config.clone(), ..learner_config(&golden) };
+    let mut resumed = Learner::resume(tiny().transformer.clone(), config, golden.temperature, state).unwrap();
+    for batch in 2..5 {
+        assert_eq!(take_step(&mut straight, batch, &groups), take_step(&mut resumed, batch, &groups));
+    }
+    assert_eq!(straight.state().unwrap(), resumed.state().unwrap());
+}
+
+fn learner_config(golden: &Dro) -> LearnerConfig {
+    LearnerConfig { beta: golden.beta, micro_batch_tokens: 4096, ..quickstart::<LearnerConfig>("learner") }
+}
+
+#[test]
+fn a_fresh_adapter_changes_nothing_and_is_the_same_for_the_same_seed() {
+    let config = quickstart::<LearnerConfig>("learner");
+    let fresh = |seed| Learner::new(tiny().transformer.clone(), config.clone(), 1.0, seed).unwrap().adapter().unwrap();
+    let adapter = fresh(3);
+    assert_eq!(adapter, fresh(3));
+    assert_ne!(adapter, fresh(4));
+    let ids: Vec<u32> = (0..50).map(|i| i * 5 % 256).collect();
+    assert_eq!(score(tiny(), &ids, Some(&adapter)), score(tiny(), &ids, None));
+    let folder = tempfile::tempdir().unwrap();
+    adapter.save(folder.path(), "tiny", tiny().transformer.spec()).unwrap();
+    assert_eq!(Adapter::load(Path::new(folder.path()), tiny().transformer.spec()).unwrap(), adapter);
+}

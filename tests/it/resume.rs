@@ -1,0 +1,75 @@
+//! Resume: a run that is stopped and gone on with is the run that was not stopped.
+
+use crate::loop_common::{config, distinct, held, likes_even, open_episodes, saved, start};
+use rco_node::actors::news::Event;
+use rco_node::node::Exit;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_the_synchronous_mode_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
+    // Three publications in eight steps, and the stop after five lies between two of them.
+    let more = "learner.synchronous=true\nlearner.publish_every_steps=3\nlearner.learning_rate=1e-2";
+    let judge = Arc::new(likes_even);
+    let whole = tempfile::tempdir().unwrap();
+    start(config(whole.path(), more), false, Some(10), judge.clone()).await.done().await;
+    let parts = tempfile::tempdir().unwrap();
+    start(config(parts.path(), more), false, Some(5), judge.clone()).await.done().await;
+    assert_eq!(saved(parts.path()).step, 5);
+    start(config(parts.path(), more), true, Some(10), judge).await.done().await;
+    let (whole, parts) = (saved(whole.path()), saved(parts.path()));
+    assert_eq!((whole.step, parts.step), (10, 10));
+    assert_eq!(whole.version, parts.version);
+    assert!(whole.adapter == parts.adapter, "the learner's weights are the same");
+    assert!(whole.served == parts.served, "the critic in service is the same");
+    assert!(whole.optimizer == parts.optimizer, "the optimizer's moments are the same");
+    assert_eq!(whole.state["shelf"]["ledger"], parts.state["shelf"]["ledger"]);
+    assert_eq!(whole.state["shelf"]["counters"], parts.state["shelf"]["counters"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_in_the_middle_of_anything_is_gone_on_from_without_loss() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = "replay.uses_max=1\nreplay.age_versions_max=1000000\nreplay.groups_max=64\nlearner.groups_per_step=1\n\
+                learner.publish_every_steps=2\nnode.drain_seconds=0";
+    let mut open = BTreeSet::new();
+    let mut put_back = 0;
+    let (mut accepted, mut learned) = (Vec::new(), Vec::new());
+    let mut step = 0;
+    for part in 1..=4u64 {
+        let running = start(config(folder.path(), more), part > 1, None, Arc::new(likes_even)).await;
+        running
+            .log
+            .until("some steps", |events| {
+                events.iter().any(|event| matches!(event, Event::Learned { report, .. } if report.step >= step + 3))
+            })
+            .await;
+        running.node.stop();
+        let (progress, log) = running.done().await;
+        accepted.extend(log.accepted());
+        learned.extend(log.learned().into_keys());
+        let first: BTreeSet<_> = log.began().into_iter().take(open.len()).collect();
+        assert_eq!(first, open, "what the stop put back is run again before anything new");
+        let snapshot = saved(folder.path());
+        open = open_episodes(&snapshot);
+        put_back += open.len();
+        assert!(snapshot.step >= step + 3 && snapshot.step >= progress.step, "part {part}");
+        assert_eq!(snapshot.version, progress.version, "the last checkpoint publishes nothing");
+        step = snapshot.step;
+    }
+    assert!(put_back > 0, "a stop without patience leaves something under way");
+    assert_eq!(distinct(&accepted).len(), accepted.len(), "no episode is accepted twice");
+    assert_eq!(distinct(&learned).len(), learned.len(), "no group is learned twice");
+    let waiting = distinct(&accepted).difference(&distinct(&learned)).copied().collect();
+    assert_eq!(held(&saved(folder.path())), waiting, "what was accepted and not learned is held, over all parts");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_has_its_steps_already_ends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    start(config(folder.path(), ""), false, Some(2), Arc::new(likes_even)).await.done().await;
+    let running = start(config(folder.path(), ""), true, Some(2), Arc::new(likes_even)).await;
+    assert_eq!(running.node.wait().await, Exit::Done);
+    assert_eq!(running.log.learned().len(), 0);
+    assert_eq!(saved(folder.path()).step, 2);
+}
