@@ -79,10 +79,22 @@ pub fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(Failure { exit, error }) => {
-            complain(&format!("error: {error:#}"));
+            complain(&format!("error: {}", in_one_line(&error)));
             ExitCode::from(exit as u8)
         }
     }
+}
+
+/// The error and its causes; many of our errors say their cause themselves, and nothing is said twice.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line += if line.is_empty() { "" } else { ": " };
+            line += &cause;
+        }
+    }
+    line
 }
 
 fn run(arguments: Arguments) -> Result<Exit, Failure> {

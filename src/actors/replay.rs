@@ -229,25 +229,11 @@ pub(crate) fn lock(shelf: &Mutex<Shelf>) -> Result<MutexGuard<'_, Shelf>, super:
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::episode::{CritiqueGroup, Finish, ScoredCritique, Written};
     use crate::replay::{Replay, ReplayConfig};
     use tokio::sync::oneshot;
 
     fn group(episode: EpisodeId) -> Outcome {
-        let critique = |utility| {
-            let finish = Finish::Stop;
-            let written =
-                Written { text: "c".into(), ids: vec![1], log_probs: vec![0.0], version: CriticVersion::BASE, finish };
-            ScoredCritique { written, utility, verdicts: vec![] }
-        };
-        let critiques = vec![critique(0.0), critique(1.0)];
-        Outcome::Group(CritiqueGroup {
-            episode,
-            prompt_id: "p".into(),
-            task: "t".into(),
-            prefix_ids: vec![1],
-            critiques,
-        })
+        crate::actors::shelf::tests::group(episode, [0.0, 1.0])
     }
 
     /// A replay actor that lets two unlearned groups wait.

@@ -198,7 +198,7 @@ impl Shelf {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::episode::{Finish, ScoredCritique, Written};
     use crate::replay::ReplayConfig;
@@ -207,7 +207,8 @@ mod tests {
         Shelf::new(Replay::new(ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 }, 4, 7))
     }
 
-    fn group(episode: EpisodeId, utilities: [f32; 2]) -> Outcome {
+    /// An episode's end: two critiques of these utilities.
+    pub(crate) fn group(episode: EpisodeId, utilities: [f32; 2]) -> Outcome {
         let critique = |utility| {
             let finish = Finish::Stop;
             let written =

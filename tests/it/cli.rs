@@ -34,6 +34,7 @@ fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
         assert!(said.contains(part), "expected {part:?} in: {said}");
     }
     assert!(!said.contains("panicked"), "{said}");
+    assert!(said.matches("os error").count() <= 1, "said twice: {said}");
 }
 
 #[test]
@@ -48,6 +49,11 @@ fn what_is_wrong_is_named_with_its_value_and_what_was_expected() {
     assert_refused(&run(&["fetch", "--set", "model.source=no/such/folder"], ""), 3, &["no/such/folder"]);
     assert_refused(&run(&["score"], "{\"prompt_ids\": [1]}\n"), 2, &["line 1", "completion_ids"]);
     assert_refused(&run(&["score"], "{\"prompt_ids\": [1], \"completion_ids\": [999]}\n"), 2, &["999", "300"]);
+    assert_refused(
+        &run(&["generate", "--prompt", "x", "--adapter", "no/where"], ""),
+        2,
+        &["adapter_config", "os error"],
+    );
     assert_refused(&run(&["generate"], ""), 2, &["--prompt"]);
     assert_refused(&run(&["generate", "--prompt", "x", "--role", "critic"], ""), 2, &["response"]);
     assert_refused(&run(&["generate", "--prompt", "x", "--temperature=-1"], ""), 2, &["temperature", "-1"]);
