@@ -7,7 +7,7 @@ pub mod score;
 pub mod start;
 
 use crate::config::Config;
-use crate::model::{self, Loaded, source::Source};
+use crate::model::{self, Loaded, kernel::Precision, source::Source};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -115,11 +115,11 @@ fn resolve(file: Option<&Path>, sets: &[String]) -> anyhow::Result<Config> {
     Ok(Config::resolve(file.zip(text.as_deref()), sets)?)
 }
 
-/// Fetches and loads the config's model.
-pub(crate) fn load_model(config: &Config) -> Result<Loaded, Failure> {
+/// Fetches and loads the config's model, for a decode pass of `precision` alone or for scoring too.
+pub(crate) fn load_model(config: &Config, precision: Precision, score: bool) -> Result<Loaded, Failure> {
     let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
     tracing::info!(path = %path.display(), "loading model");
-    model::load(&path).or_exit(Exit::Model)
+    model::load_as(&path, precision, score).or_exit(Exit::Model)
 }
 
 /// A line of the command's result.

@@ -17,6 +17,7 @@ mod sequence;
 
 use crate::episode::{CriticVersion, Finish};
 use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter, Span};
+use crate::model::kernel::Precision;
 use crate::model::tokenizer::Tokenizer;
 use job::{Job, Weights};
 pub use report::{Counters, StepReport};
@@ -39,6 +40,8 @@ pub struct EngineConfig {
     pub context_tokens_max: usize,
     /// Memory of the KV cache, in MiB.
     pub kv_cache_mib: usize,
+    /// How the decode pass keeps the weights.
+    pub weights: Precision,
 }
 
 /// What the engine is asked: `n` continuations of one prompt.

@@ -16,6 +16,7 @@ pub mod template;
 pub mod tokenizer;
 pub mod transformer;
 
+use kernel::Precision;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -106,6 +107,9 @@ pub enum Error {
         /// Size of the vocabulary.
         vocab: usize,
     },
+    /// The score pass was asked of weights that only the decode pass can read.
+    #[error("expected weights loaded for scoring, got those of a decode pass alone")]
+    DecodeOnly,
     /// There is nothing to score.
     #[error("expected a prompt and a completion of at least one token each, got an empty one")]
     EmptyText,
@@ -170,12 +174,21 @@ pub struct Loaded {
     pub template: template::ChatTemplate,
 }
 
-/// Opens a model and loads its weights.
+/// Opens a model and loads its weights in f32, for both passes.
 ///
 /// # Errors
 /// As [`open`], and where a tensor is missing or of another shape.
 pub fn load(path: &Path) -> Result<Loaded> {
+    load_as(path, Precision::F32, true)
+}
+
+/// Opens a model and loads its weights: for a decode pass of `precision`, and in f32 for the score pass where
+/// `score` asks for it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_as(path: &Path, precision: Precision, score: bool) -> Result<Loaded> {
     let mut opened = open(path)?;
-    let transformer = transformer::Transformer::load(&opened.spec, opened.weights.as_mut())?;
+    let transformer = transformer::Transformer::load(&opened.spec, opened.weights.as_mut(), precision, score)?;
     Ok(Loaded { transformer: Arc::new(transformer), tokenizer: opened.tokenizer, template: opened.template })
 }

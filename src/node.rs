@@ -213,7 +213,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
 
     let path = Source::parse(&config.model.source)?.fetch()?;
     news.tell(Event::Turned(Activity::Loading));
-    let model = model::load(&path)?;
+    let model = model::load_as(&path, config.engine.weights, true)?;
     let spec = model.transformer.spec().clone();
     let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
     let plan = Plan {

@@ -108,7 +108,7 @@ pub fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit, Failu
     if !complaints.is_empty() {
         return Err(anyhow::anyhow!(complaints.join("\n"))).or_exit(Exit::Usage);
     }
-    let model = load_model(config)?;
+    let model = load_model(config, config.engine.weights, false)?;
     let prompts = texts.iter().map(|text| text.ids(&model)).collect::<Result<Vec<_>, _>>()?;
     let mut engine = engine(config, &model);
     if let Some(folder) = &arguments.adapter {

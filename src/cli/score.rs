@@ -3,6 +3,7 @@
 use super::{Exit, Failure, OrExit, load_model, say};
 use crate::config::Config;
 use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter, Span};
+use crate::model::kernel::Precision;
 use crate::model::lora::Adapter;
 use crate::model::score::{Branches, Packed, log_probs};
 use crate::model::transformer::Transformer;
@@ -66,7 +67,7 @@ pub fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, Failure>
         let got = arguments.temperature;
         return Err(anyhow::anyhow!("--temperature: expected a number above 0, got {got}")).or_exit(Exit::Usage);
     }
-    let model = load_model(config)?.transformer;
+    let model = load_model(config, Precision::F32, true)?.transformer;
     let adapter = arguments.adapter.as_deref().map(|folder| Adapter::load(folder, model.spec())).transpose();
     let adapter = adapter.or_exit(Exit::Usage)?;
     for (line, input) in inputs.iter().enumerate() {

@@ -40,7 +40,7 @@ pub(super) fn not_blank(key: &str, value: &str, expected: &str) -> Vec<String> {
 
 /// The engine's limits.
 pub(super) fn engine(config: &EngineConfig) -> Vec<String> {
-    let EngineConfig { step_tokens_max, sequences_max, context_tokens_max, kv_cache_mib } = config;
+    let EngineConfig { step_tokens_max, sequences_max, context_tokens_max, kv_cache_mib, weights: _ } = config;
     let mut complaints = Complaints::of("engine");
     complaints.at_least_one(&[("sequences_max", *sequences_max as u64), ("kv_cache_mib", *kv_cache_mib as u64)]);
     let expected = format!("at least sequences_max ({sequences_max}), so that every sequence can take its step");

@@ -122,7 +122,7 @@ fn letters() -> Detokenize {
 }
 
 fn config(step_tokens_max: usize, sequences_max: usize) -> EngineConfig {
-    EngineConfig { step_tokens_max, sequences_max, context_tokens_max: 300, kv_cache_mib: 1 }
+    EngineConfig { step_tokens_max, sequences_max, context_tokens_max: 300, kv_cache_mib: 1, weights: Precision::F32 }
 }
 
 fn engine(blocks: usize, step_tokens_max: usize, sequences_max: usize) -> Engine<HashModel> {

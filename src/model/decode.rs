@@ -4,7 +4,7 @@
 
 pub use super::attention::BLOCK_TOKENS;
 use super::attention::{Heads, KvCache, Reach};
-use super::kernel::PackedMatrix;
+use super::kernel::{PackedMatrix, Weight};
 use super::lora::{Adapter, Site};
 use super::spec::ModelSpec;
 use super::transformer::{Linear, Pass, Transformer, angles};
@@ -141,6 +141,13 @@ impl Forward for Decoder {
     }
 
     fn step(&mut self, batch: &Batch) -> Result<Vec<f32>> {
+        // From inside the pool a parallel loop costs microseconds; from outside, each would wake and wait.
+        rayon::scope(|_| self.compute(batch))
+    }
+}
+
+impl Decoder {
+    fn compute(&mut self, batch: &Batch) -> Result<Vec<f32>> {
         let model = self.model.clone();
         let spec = model.spec();
         let rows: Vec<Reach<'_>> = batch
@@ -153,7 +160,7 @@ impl Forward for Decoder {
         let (cos, sin) = angles(spec, rows.iter().map(|row| row.position));
         let adapted = adapted_rows(batch);
         let mut pass = DecodePass { spec, cache: &mut self.cache, rows: &rows, cos, sin, adapted };
-        let x = tensor(model.embed(&batch.tokens)?, rows.len())?;
+        let x = tensor(model.embed(&batch.tokens, Weight::decode_row)?, rows.len())?;
         let hidden = model.walk(x, &mut pass)?; // (rows, hidden)
         let last: Vec<usize> =
             batch.spans.iter().filter(|span| span.sample).map(|span| span.start + span.len - 1).collect();
@@ -161,7 +168,7 @@ impl Forward for Decoder {
         let picked = on_host(&hidden, |hidden| {
             last.iter().flat_map(|&row| hidden[row * spec.hidden..][..spec.hidden].iter().copied()).collect::<Vec<_>>()
         })?;
-        model.head().forward(&picked, &mut logits);
+        model.head().decode(&picked, &mut logits);
         Ok(logits)
     }
 }
@@ -189,11 +196,11 @@ struct DecodePass<'a> {
 }
 
 impl Pass for DecodePass<'_> {
-    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<PackedMatrix>, x: &Tensor) -> Result<Tensor> {
+    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: &Tensor) -> Result<Tensor> {
         let (inputs, outputs) = (weight.inputs(), weight.outputs());
         let mut y = vec![0.0; self.rows.len() * outputs];
         on_host(x, |x| {
-            weight.forward(x, &mut y);
+            weight.decode(x, &mut y);
             for (rows, adapter) in &self.adapted {
                 let (x, y) =
                     (&x[rows.start * inputs..rows.end * inputs], &mut y[rows.start * outputs..rows.end * outputs]);

@@ -6,7 +6,7 @@
 
 use super::attention::Heads;
 use super::decode::tensor;
-use super::kernel::PackedMatrix;
+use super::kernel::Weight;
 use super::lora::{Adapter, Factors, Site};
 use super::ops;
 use super::spec::ModelSpec;
@@ -96,13 +96,17 @@ pub fn activation_floats(spec: &ModelSpec, rank: usize, tokens: usize, targets: 
 /// after text. Differentiable with respect to `branches`; without branches it is the base model.
 ///
 /// # Errors
-/// Where the prefix or a text is empty, an id is unknown, or the device fails.
+/// Where the model was loaded for decoding alone, the prefix or a text is empty, an id is unknown, or the device
+/// fails.
 pub fn log_probs(
     model: &Transformer,
     packed: &Packed<'_>,
     branches: Option<&Branches>,
     temperature: f32,
 ) -> Result<Tensor> {
+    if !model.has_score() {
+        return Err(Error::DecodeOnly);
+    }
     if packed.prefix.is_empty() || packed.texts.iter().any(|text| text.is_empty()) {
         return Err(Error::EmptyText);
     }
@@ -116,7 +120,8 @@ pub fn log_probs(
     let (cos, sin) = angles(model.spec(), segments.positions(rows));
     let rotary = Arc::new((cos, sin));
     let mut pass = ScorePass { spec: model.spec(), segments: Arc::new(segments), rotary, branches };
-    let hidden = model.walk(tensor(model.embed(&ids)?, rows)?, &mut pass)?; // (rows, hidden)
+    let hidden =
+        model.walk(tensor(model.embed(&ids, |weight, row, out| weight.score().row(row, out))?, rows)?, &mut pass)?; // (rows, hidden)
     let predicting = packed.predicting_rows();
     let predicting = Tensor::new(predicting.as_slice(), hidden.device())?;
     let hidden = hidden.index_select(&predicting, 0)?; // (targets, hidden)
@@ -158,7 +163,7 @@ struct ScorePass<'a> {
 }
 
 impl Pass for ScorePass<'_> {
-    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<PackedMatrix>, x: &Tensor) -> Result<Tensor> {
+    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: &Tensor) -> Result<Tensor> {
         let base = x.apply_op1(Frozen(weight.clone()))?; // (rows, outputs)
         let Some(branches) = self.branches else { return Ok(base) };
         let sites = linear.sites();
@@ -204,7 +209,7 @@ impl Pass for ScorePass<'_> {
 }
 
 /// A frozen linear: forward `x W^T`, backward `dy W`; no gradient of `W` is ever formed.
-struct Frozen(Arc<PackedMatrix>);
+struct Frozen(Arc<Weight>);
 
 /// RMSNorm with a frozen weight.
 struct Norm {
@@ -268,11 +273,11 @@ impl CustomOp1 for Frozen {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let (rows, _) = layout.shape().dims2()?;
         let mut y = vec![0.0; rows * self.0.outputs()];
-        self.0.forward(values(storage, layout)?, &mut y);
+        self.0.score().forward(values(storage, layout)?, &mut y);
         Ok((CpuStorage::F32(y), (rows, self.0.outputs()).into()))
     }
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        gradient(x, [dy], |[dy], dx| self.0.backward(dy, dx))
+        gradient(x, [dy], |[dy], dx| self.0.score().backward(dy, dx))
     }
 }
 

@@ -3,7 +3,7 @@
 //! The walk is the same for every pass. `decode` computes with fused kernels over a paged cache;
 //! `score` builds a graph that can be differentiated. Families differ by data in [`ModelSpec`].
 
-use super::kernel::PackedMatrix;
+use super::kernel::{Precision, Weight};
 use super::lora::Site;
 use super::{Result, Weights, spec::ModelSpec};
 use candle_core::Tensor;
@@ -38,27 +38,27 @@ impl Linear {
 #[derive(Debug)]
 struct Layer {
     attention_norm: Vec<f32>,
-    qkv: Arc<PackedMatrix>,
-    output: Arc<PackedMatrix>,
+    qkv: Arc<Weight>,
+    output: Arc<Weight>,
     mlp_norm: Vec<f32>,
-    gate_up: Arc<PackedMatrix>,
-    down: Arc<PackedMatrix>,
+    gate_up: Arc<Weight>,
+    down: Arc<Weight>,
 }
 
 /// The frozen weights of a model: one copy, shared by engine and learner.
 #[derive(Debug)]
 pub struct Transformer {
     spec: ModelSpec,
-    embedding: Arc<PackedMatrix>,
+    embedding: Arc<Weight>,
     layers: Vec<Layer>,
     norm: Vec<f32>,
-    head: Arc<PackedMatrix>,
+    head: Arc<Weight>,
 }
 
 /// How a pass computes the pieces of a layer. Rows are the flattened tokens of all sequences.
 pub(crate) trait Pass {
     /// `x W^T` and whatever adapters add: `(rows, inputs)` to `(rows, outputs)`.
-    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<PackedMatrix>, x: &Tensor) -> Result<Tensor>;
+    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: &Tensor) -> Result<Tensor>;
     /// RMSNorm over the last dimension.
     fn norm(&mut self, x: &Tensor, weight: &[f32]) -> Result<Tensor>;
     /// Rotary positions and attention: `(rows, q + k + v widths)` to `(rows, q width)`.
@@ -68,19 +68,21 @@ pub(crate) trait Pass {
 }
 
 impl Transformer {
-    /// Loads and packs every weight.
+    /// Loads and packs every weight: for a decode pass of `precision`, and for the score pass where `score` asks for it.
     ///
     /// # Errors
     /// Where a tensor is missing, unreadable or of another shape.
-    pub fn load(spec: &ModelSpec, weights: &mut dyn Weights) -> Result<Self> {
+    pub fn load(spec: &ModelSpec, weights: &mut dyn Weights, precision: Precision, score: bool) -> Result<Self> {
         let hidden = spec.hidden;
         let embedding = weights.get("model.embed_tokens.weight", &[spec.vocab, hidden])?;
-        let embedding = Arc::new(PackedMatrix::new(&[&embedding], hidden));
+        let pack = |values: &[f32]| Arc::new(Weight::new(&[values], hidden, precision, score));
+        let embedding = pack(&embedding);
         let head = match spec.tied {
             true => embedding.clone(),
-            false => Arc::new(PackedMatrix::new(&[&weights.get("lm_head.weight", &[spec.vocab, hidden])?], hidden)),
+            false => pack(&weights.get("lm_head.weight", &[spec.vocab, hidden])?),
         };
-        let layers = (0..spec.layers).map(|layer| Layer::load(layer, spec, weights)).collect::<Result<_>>()?;
+        let layers =
+            (0..spec.layers).map(|layer| Layer::load(layer, spec, weights, precision, score)).collect::<Result<_>>()?;
         let norm = weights.get("model.norm.weight", &[hidden])?;
         Ok(Self { spec: spec.clone(), embedding, layers, norm, head })
     }
@@ -101,21 +103,32 @@ impl Transformer {
     }
 
     /// The output head, `(vocab, hidden)`.
-    pub(crate) fn head(&self) -> &Arc<PackedMatrix> {
+    pub(crate) fn head(&self) -> &Arc<Weight> {
         &self.head
     }
 
-    /// Embeddings of `ids`, `(ids, hidden)` row-major.
+    /// Bytes that one decode pass reads, whatever the number of its rows.
+    pub fn decode_bytes(&self) -> usize {
+        let linears = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
+        linears.chain([&self.head]).map(|weight| weight.decode_bytes()).sum()
+    }
+
+    /// Whether the score pass can read it.
+    pub fn has_score(&self) -> bool {
+        self.head.has_score()
+    }
+
+    /// Embeddings of `ids` by `row`, which is the decode pass's or the score pass's: `(ids, hidden)` row-major.
     ///
     /// # Errors
     /// Where an id is outside the vocabulary.
-    pub(crate) fn embed(&self, ids: &[u32]) -> Result<Vec<f32>> {
+    pub(crate) fn embed(&self, ids: &[u32], row: impl Fn(&Weight, usize, &mut [f32])) -> Result<Vec<f32>> {
         let mut rows = vec![0.0; ids.len() * self.spec.hidden];
-        for (&id, row) in ids.iter().zip(rows.chunks_exact_mut(self.spec.hidden)) {
+        for (&id, out) in ids.iter().zip(rows.chunks_exact_mut(self.spec.hidden)) {
             if id as usize >= self.spec.vocab {
                 return Err(super::Error::TokenId { id, vocab: self.spec.vocab });
             }
-            self.embedding.row(id as usize, row);
+            row(&self.embedding, id as usize, out);
         }
         Ok(rows)
     }
@@ -138,8 +151,14 @@ impl Transformer {
 }
 
 impl Layer {
-    fn load(layer: usize, spec: &ModelSpec, weights: &mut dyn Weights) -> Result<Self> {
-        let mut fused = |linear: Linear| -> Result<Arc<PackedMatrix>> {
+    fn load(
+        layer: usize,
+        spec: &ModelSpec,
+        weights: &mut dyn Weights,
+        precision: Precision,
+        score: bool,
+    ) -> Result<Self> {
+        let mut fused = |linear: Linear| -> Result<Arc<Weight>> {
             let mut parts = vec![];
             let mut inputs = 0;
             for &site in linear.sites() {
@@ -149,7 +168,7 @@ impl Layer {
                 parts.push(weights.get(&name, &[to, from])?);
             }
             let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
-            Ok(Arc::new(PackedMatrix::new(&parts, inputs)))
+            Ok(Arc::new(Weight::new(&parts, inputs, precision, score)))
         };
         let (qkv, output) = (fused(Linear::Qkv)?, fused(Linear::Output)?);
         let (gate_up, down) = (fused(Linear::GateUp)?, fused(Linear::Down)?);

@@ -1,0 +1,151 @@
+//! Weights in bf16, widened in registers; sums stay f32. Half the memory of f32, and of its traffic.
+//!
+//! A value is rounded to the nearest bf16 once, at load: 8 bits of mantissa. Everything after is as in
+//! f32, so a product equals that of the f32 kernel over the rounded weights, bit for bit.
+
+use super::isa::Isa;
+use super::{Columns, Line, PANEL, ROWS_MAX, Sums, each_panel, tiles};
+
+/// Two inputs of 16 outputs, one cache line: the even input in the low half of each word, the odd one above.
+pub(super) type Pair = Line<[u32; PANEL]>;
+
+/// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
+#[derive(Clone)]
+pub struct Bf16Matrix {
+    /// `panels x inputs / 2` pairs, an odd last input beside a zero.
+    pairs: Vec<Pair>,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl std::fmt::Debug for Bf16Matrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bf16Matrix({} x {})", self.outputs, self.inputs)
+    }
+}
+
+/// The nearest bf16, ties to even, as its 16 bits. NaN stays NaN.
+fn round(value: f32) -> u32 {
+    u32::from(half::bf16::from_f32(value).to_bits())
+}
+
+/// The f32 of 16 bits of bf16.
+fn widen(bits: u32) -> f32 {
+    f32::from_bits(bits << 16)
+}
+
+impl Bf16Matrix {
+    /// Packs row-major matrices of `(outputs_i, inputs)`, one below the other.
+    ///
+    /// # Panics
+    /// Where a part's length is no multiple of `inputs`.
+    pub fn new(parts: &[&[f32]], inputs: usize) -> Self {
+        assert!(inputs > 0 && parts.iter().all(|part| part.len().is_multiple_of(inputs)), "whole rows only");
+        let outputs = parts.iter().map(|part| part.len() / inputs).sum();
+        let depth = inputs.div_ceil(2);
+        let mut pairs = vec![Line([0; PANEL]); usize::div_ceil(outputs, PANEL) * depth];
+        let rows = parts.iter().flat_map(|part| part.chunks_exact(inputs));
+        for (row, values) in rows.enumerate() {
+            let panel = &mut pairs[row / PANEL * depth..][..depth];
+            for (pair, values) in panel.iter_mut().zip(values.chunks(2)) {
+                let odd = values.get(1).map_or(0, |&odd| round(odd));
+                pair.0[row % PANEL] = round(values[0]) | odd << 16;
+            }
+        }
+        Self { pairs, outputs, inputs }
+    }
+
+    /// Rows of the matrix.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Columns of the matrix.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Bytes it holds.
+    pub fn bytes(&self) -> usize {
+        std::mem::size_of_val(self.pairs.as_slice())
+    }
+
+    /// Copies row `row` into `out`: the embedding of a token.
+    ///
+    /// # Panics
+    /// Where `row` or the length of `out` is not the matrix's.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.outputs && out.len() == self.inputs, "row {row} of {self:?}");
+        let depth = self.inputs.div_ceil(2);
+        let panel = &self.pairs[row / PANEL * depth..][..depth];
+        for (out, pair) in out.chunks_mut(2).zip(panel) {
+            let word = pair.0[row % PANEL];
+            for (out, bits) in out.iter_mut().zip([word & 0xffff, word >> 16]) {
+                *out = widen(bits);
+            }
+        }
+    }
+
+    /// `y = x W^T`: `x` is `(rows, inputs)`, `y` becomes `(rows, outputs)`, both row-major.
+    ///
+    /// # Panics
+    /// Where the lengths do not fit.
+    pub fn forward(&self, x: &[f32], y: &mut [f32]) {
+        self.forward_with(Isa::detect(), x, y);
+    }
+
+    pub(super) fn forward_with(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
+        let (inputs, depth) = (self.inputs, self.inputs.div_ceil(2));
+        let rows = x.len() / inputs;
+        assert!(x.len() == rows * inputs && y.len() == rows * self.outputs, "x and y of {self:?}");
+        let y = Columns::new(y, self.outputs);
+        each_panel(self.outputs, x.len() * self.outputs, |panel| {
+            let pairs = &self.pairs[panel * depth..][..depth];
+            for rows in tiles(rows, isa.rows()) {
+                let sums = tile(isa, rows.len(), &x[rows.start * inputs..rows.end * inputs], inputs, pairs);
+                for (row, sums) in rows.zip(&sums) {
+                    y.write(row, panel * PANEL, sums);
+                }
+            }
+        });
+    }
+}
+
+/// `height` rows of `depth` inputs times one panel.
+fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Pair]) -> Sums {
+    assert!((1..=isa.rows()).contains(&height) && a.len() == height * depth, "a tile of {height} rows");
+    assert!(pairs.len() == depth.div_ceil(2), "a panel as deep as the rows");
+    let mut sums = [[0.0; PANEL]; ROWS_MAX];
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::x86::{tile_bf16_avx2, tile_bf16_avx512};
+        macro_rules! by_height {
+            ($tile:ident: $($h:literal)+) => {
+                match height {
+                    // SAFETY: the processor has the instructions; `a` is `height` rows of `depth`, and the
+                    // panel has a pair for every two of them.
+                    $($h => unsafe { $tile::<$h>(a, depth, pairs, &mut sums) },)+
+                    _ => unreachable!("the height was just checked"),
+                }
+            };
+        }
+        if isa.is_wide() {
+            by_height!(tile_bf16_avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+            return sums;
+        }
+        if isa == Isa::Avx2 {
+            by_height!(tile_bf16_avx2: 1 2 3 4 5 6);
+            return sums;
+        }
+    }
+    for (row, sums) in sums.iter_mut().enumerate().take(height) {
+        for (a, pair) in a[row * depth..][..depth].chunks(2).zip(pairs) {
+            for (sum, word) in sums.iter_mut().zip(pair.0) {
+                for (a, bits) in a.iter().zip([word & 0xffff, word >> 16]) {
+                    *sum += a * widen(bits);
+                }
+            }
+        }
+    }
+    sums
+}

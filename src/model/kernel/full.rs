@@ -1,0 +1,170 @@
+//! Weights in f32: what the learner differentiates through, forward and backward over the same panels.
+
+use super::isa::Isa;
+use super::{Columns, Line, PANEL, ROWS_MAX, Sums, each_panel, tiles};
+
+/// 16 weights that share an input, one cache line.
+pub(super) type Lane = Line<[f32; PANEL]>;
+
+/// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
+#[derive(Clone)]
+pub struct PackedMatrix {
+    /// `panels x inputs` lanes; outputs past the last are zero.
+    lanes: Vec<Lane>,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl std::fmt::Debug for PackedMatrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PackedMatrix({} x {})", self.outputs, self.inputs)
+    }
+}
+
+impl PackedMatrix {
+    /// Packs row-major matrices of `(outputs_i, inputs)`, one below the other.
+    ///
+    /// # Panics
+    /// Where a part's length is no multiple of `inputs`.
+    pub fn new(parts: &[&[f32]], inputs: usize) -> Self {
+        assert!(inputs > 0 && parts.iter().all(|part| part.len().is_multiple_of(inputs)), "whole rows only");
+        let outputs = parts.iter().map(|part| part.len() / inputs).sum();
+        let mut lanes = vec![Line([0.0; PANEL]); usize::div_ceil(outputs, PANEL) * inputs];
+        let rows = parts.iter().flat_map(|part| part.chunks_exact(inputs));
+        for (row, values) in rows.enumerate() {
+            let panel = &mut lanes[row / PANEL * inputs..][..inputs];
+            for (lane, &value) in panel.iter_mut().zip(values) {
+                lane.0[row % PANEL] = value;
+            }
+        }
+        Self { lanes, outputs, inputs }
+    }
+
+    /// Rows of the matrix.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Columns of the matrix.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Bytes it holds.
+    pub fn bytes(&self) -> usize {
+        std::mem::size_of_val(self.lanes.as_slice())
+    }
+
+    /// Copies row `row` into `out`: the embedding of a token.
+    ///
+    /// # Panics
+    /// Where `row` or the length of `out` is not the matrix's.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.outputs && out.len() == self.inputs, "row {row} of {self:?}");
+        let panel = &self.lanes[row / PANEL * self.inputs..][..self.inputs];
+        for (out, lane) in out.iter_mut().zip(panel) {
+            *out = lane.0[row % PANEL];
+        }
+    }
+
+    /// `y = x W^T`: `x` is `(rows, inputs)`, `y` becomes `(rows, outputs)`, both row-major.
+    ///
+    /// # Panics
+    /// Where the lengths do not fit.
+    pub fn forward(&self, x: &[f32], y: &mut [f32]) {
+        let rows = x.len() / self.inputs;
+        assert!(x.len() == rows * self.inputs && y.len() == rows * self.outputs, "x and y of {self:?}");
+        let (y, isa) = (Columns::new(y, self.outputs), Isa::detect());
+        each_panel(self.outputs, x.len() * self.outputs, |panel| {
+            let lanes = &self.lanes[panel * self.inputs..][..self.inputs];
+            product(isa, x, self.inputs, lanes, &y, panel * PANEL);
+        });
+    }
+
+    /// `dx = dy W`: `dy` is `(rows, outputs)`, `dx` becomes `(rows, inputs)`, both row-major.
+    ///
+    /// # Panics
+    /// Where the lengths do not fit.
+    pub fn backward(&self, dy: &[f32], dx: &mut [f32]) {
+        let rows = dy.len() / self.outputs;
+        assert!(dy.len() == rows * self.outputs && dx.len() == rows * self.inputs, "dy and dx of {self:?}");
+        let (dx, isa) = (Columns::new(dx, self.inputs), Isa::detect());
+        each_panel(self.inputs, dy.len() * self.inputs, |block| {
+            let lanes = self.transposed_panel(block * PANEL);
+            product(isa, dy, self.outputs, &lanes, &dx, block * PANEL);
+        });
+    }
+
+    /// Inputs `first .. first + 16` as a panel of `W^T`: one lane an output.
+    fn transposed_panel(&self, first: usize) -> Vec<Lane> {
+        let width = PANEL.min(self.inputs - first);
+        let mut lanes = vec![Line([0.0; PANEL]); self.outputs.next_multiple_of(PANEL)];
+        for (panel, out) in lanes.chunks_exact_mut(PANEL).enumerate() {
+            let tile = &self.lanes[panel * self.inputs + first..][..width];
+            for (column, lane) in tile.iter().enumerate() {
+                for (out, value) in out.iter_mut().zip(lane.0) {
+                    out.0[column] = value;
+                }
+            }
+        }
+        lanes.truncate(self.outputs);
+        lanes
+    }
+
+    #[cfg(test)]
+    pub(super) fn panel(&self, panel: usize) -> &[Lane] {
+        &self.lanes[panel * self.inputs..][..self.inputs]
+    }
+}
+
+/// The rows of `a`, each `depth` long, times one panel of `depth` lanes, into 16 columns of `out`.
+fn product(isa: Isa, a: &[f32], depth: usize, lanes: &[Lane], out: &Columns<'_>, column: usize) {
+    assert!(a.len().is_multiple_of(depth) && lanes.len() == depth, "a panel as deep as the rows");
+    for rows in tiles(a.len() / depth, isa.rows()) {
+        let sums = tile(isa, rows.len(), &a[rows.start * depth..rows.end * depth], lanes);
+        for (row, sums) in rows.zip(&sums) {
+            out.write(row, column, sums);
+        }
+    }
+}
+
+/// `height` rows, each as deep as there are lanes, times one panel: `sums[r][c] = sum_k a[r][k] * lanes[k][c]`.
+pub(super) fn tile(isa: Isa, height: usize, a: &[f32], lanes: &[Lane]) -> Sums {
+    assert!((1..=isa.rows()).contains(&height) && a.len() == height * lanes.len(), "a tile of {height} rows");
+    let mut sums = [[0.0; PANEL]; ROWS_MAX];
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::x86::{tile_avx2, tile_avx512};
+        macro_rules! by_height {
+            ($tile:ident: $($h:literal)+) => {
+                match height {
+                    // SAFETY: the processor has the instructions, and `a` is `height` rows as deep as the panel.
+                    $($h => unsafe { $tile::<$h>(a, lanes, &mut sums) },)+
+                    _ => unreachable!("the height was just checked"),
+                }
+            };
+        }
+        if isa.is_wide() {
+            by_height!(tile_avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+            return sums;
+        }
+        if isa == Isa::Avx2 {
+            by_height!(tile_avx2: 1 2 3 4 5 6);
+            return sums;
+        }
+    }
+    portable_tile(height, a, lanes, &mut sums);
+    sums
+}
+
+/// The same product without intrinsics.
+fn portable_tile(height: usize, a: &[f32], lanes: &[Lane], sums: &mut Sums) {
+    for (k, lane) in lanes.iter().enumerate() {
+        for (row, sums) in sums.iter_mut().enumerate().take(height) {
+            let factor = a[row * lanes.len() + k];
+            for (sum, weight) in sums.iter_mut().zip(lane.0) {
+                *sum += factor * weight;
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A frozen linear as a model holds it: what the decode pass multiplies by, and f32 for the score pass.
+
+use super::{Bf16Matrix, Int8Matrix, PackedMatrix};
+use serde::{Deserialize, Serialize};
+
+/// How the decode pass keeps the weights of linears and of the embedding. Norms and biases stay f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// As the score pass has them: 4 bytes a weight, and one copy for both.
+    F32,
+    /// Rounded to bf16, sums in f32: 2 bytes a weight.
+    Bf16,
+    /// 8-bit products: weights on 128 steps between the extremes of each 32 inputs, 1.2 bytes a weight; or on
+    /// 16 steps, 0.7 bytes, where that loses nothing, as for files of 4 bits a weight. Activations are
+    /// rounded to 255 steps a row and 32 inputs; sums are 32-bit.
+    #[default]
+    Int8,
+}
+
+impl Precision {
+    /// Its name in a config.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = [Self::F32, Self::Bf16, Self::Int8];
+        let found = known.into_iter().find(|precision| precision.name() == name);
+        found.ok_or_else(|| format!("expected f32, bf16 or int8, got {name:?}"))
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Narrow {
+    Bf16(Bf16Matrix),
+    Int8(Int8Matrix),
+}
+
+/// A frozen matrix `W` of `(outputs, inputs)`.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    /// For the score pass, and for a decode pass in f32.
+    full: Option<PackedMatrix>,
+    /// For the decode pass, where it is not in f32.
+    narrow: Option<Narrow>,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl Weight {
+    /// Packs row-major matrices of `(outputs_i, inputs)`, one below the other: for a decode pass of
+    /// `precision`, and in f32 besides where `score` asks for it.
+    ///
+    /// # Panics
+    /// Where a part's length is no multiple of `inputs`.
+    pub fn new(parts: &[&[f32]], inputs: usize, precision: Precision, score: bool) -> Self {
+        let narrow = match precision {
+            Precision::F32 => None,
+            Precision::Bf16 => Some(Narrow::Bf16(Bf16Matrix::new(parts, inputs))),
+            Precision::Int8 => Some(Narrow::Int8(Int8Matrix::new(parts, inputs))),
+        };
+        let full = (score || narrow.is_none()).then(|| PackedMatrix::new(parts, inputs));
+        let outputs = parts.iter().map(|part| part.len() / inputs).sum();
+        Self { full, narrow, outputs, inputs }
+    }
+
+    /// Rows of the matrix.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Columns of the matrix.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Bytes it holds, both forms together.
+    pub fn bytes(&self) -> usize {
+        self.decode_bytes() + if self.narrow.is_some() { self.full.as_ref().map_or(0, PackedMatrix::bytes) } else { 0 }
+    }
+
+    /// Bytes that one decode pass reads.
+    pub fn decode_bytes(&self) -> usize {
+        match (&self.narrow, &self.full) {
+            (Some(Narrow::Bf16(matrix)), _) => matrix.bytes(),
+            (Some(Narrow::Int8(matrix)), _) => matrix.bytes(),
+            (None, full) => full.as_ref().map_or(0, PackedMatrix::bytes),
+        }
+    }
+
+    /// `y = x W^T` of the decode pass: `x` is `(rows, inputs)`, `y` becomes `(rows, outputs)`, both row-major.
+    ///
+    /// # Panics
+    /// Where the lengths do not fit.
+    pub fn decode(&self, x: &[f32], y: &mut [f32]) {
+        match &self.narrow {
+            Some(Narrow::Bf16(matrix)) => matrix.forward(x, y),
+            Some(Narrow::Int8(matrix)) => matrix.forward(x, y),
+            None => self.score().forward(x, y),
+        }
+    }
+
+    /// Copies row `row` of the decode pass's weights into `out`: the embedding of a token.
+    ///
+    /// # Panics
+    /// Where `row` or the length of `out` is not the matrix's.
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        match &self.narrow {
+            Some(Narrow::Bf16(matrix)) => matrix.row(row, out),
+            Some(Narrow::Int8(matrix)) => matrix.row(row, out),
+            None => self.score().row(row, out),
+        }
+    }
+
+    /// Whether the score pass can read it.
+    pub fn has_score(&self) -> bool {
+        self.full.is_some()
+    }
+
+    /// The weights in f32.
+    ///
+    /// # Panics
+    /// Where they were loaded for the decode pass alone.
+    pub fn score(&self) -> &PackedMatrix {
+        self.full.as_ref().expect("weights loaded for the score pass too")
+    }
+}

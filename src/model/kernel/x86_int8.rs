@@ -1,0 +1,158 @@
+//! Tiles of the 8-bit product for AVX2 and AVX-512 VNNI.
+//!
+//! Codes of weights are the unsigned operand and at most 127, those of activations the signed one: two
+//! products are at most 2 * 127 * 127 < 2^15, so that AVX2's pairwise sums of 16 bits never saturate. In
+//! nibbles a whole block's are at most 16 * 15 * 127 < 2^15, and one widening serves for all eight.
+
+use super::Sums;
+use super::int8::{Panel, Scales};
+use super::int8_rows::RowBlock;
+use super::x86::prefetch;
+use std::arch::x86_64::*;
+
+/// Groups of four inputs in a block.
+const GROUPS: usize = 8;
+
+/// Four codes of one row's activations, as a word to be broadcast.
+#[inline(always)]
+fn word(a: &RowBlock, group: usize) -> i32 {
+    let codes = &a.codes;
+    i32::from_le_bytes([4 * group, 4 * group + 1, 4 * group + 2, 4 * group + 3].map(|i| codes[i] as u8))
+}
+
+/// `H` rows (1 to 14) times one panel.
+///
+/// # Safety
+/// The processor must have AVX-512F and AVX-512 VNNI; `a` must hold `H` rows of as many blocks as the panel has
+/// scales, and the panel 4 lines of codes a block if `NIBBLES`, else 8.
+#[target_feature(enable = "avx512f,avx512vnni,f16c,fma,avx2")]
+pub(super) unsafe fn tile_vnni<const H: usize, const NIBBLES: bool>(a: &[RowBlock], panel: Panel<'_>, sums: &mut Sums) {
+    let depth = panel.scales.len();
+    let low_bits = _mm512_set1_epi32(0x0f0f_0f0f);
+    let mut rows = [_mm512_setzero_ps(); H];
+    let lines = if NIBBLES { GROUPS / 2 } else { GROUPS };
+    for (block, scales) in panel.scales.iter().enumerate() {
+        let mut integers = [_mm512_setzero_si512(); H];
+        for line in 0..lines {
+            // SAFETY: the panel has `lines` lines of 64 bytes, aligned to 64, for each block.
+            let codes = unsafe { panel.codes.get_unchecked(block * lines + line) };
+            prefetch(codes);
+            // SAFETY: as above.
+            let codes = unsafe { _mm512_load_si512(codes.0.as_ptr().cast()) };
+            let halves = if NIBBLES {
+                [_mm512_and_si512(codes, low_bits), _mm512_and_si512(_mm512_srli_epi32::<4>(codes), low_bits)]
+            } else {
+                [codes, codes]
+            };
+            for (half, codes) in halves.into_iter().enumerate().take(if NIBBLES { 2 } else { 1 }) {
+                let group = if NIBBLES { 2 * line + half } else { line };
+                for (row, integer) in integers.iter_mut().enumerate() {
+                    // SAFETY: `a` holds `H` rows of `depth` blocks.
+                    let a = unsafe { a.get_unchecked(row * depth + block) };
+                    *integer = _mm512_dpbusd_epi32(*integer, codes, _mm512_set1_epi32(word(a, group)));
+                }
+            }
+        }
+        // SAFETY: each of the three holds 16 words of 16 bits.
+        let (step, floor, sum) = unsafe {
+            let load = |words: &[u16; 16]| _mm256_loadu_si256(words.as_ptr().cast());
+            let Scales { step, floor, sum } = scales;
+            let sum = _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(load(sum)));
+            (_mm512_cvtph_ps(load(step)), _mm512_cvtph_ps(load(floor)), sum)
+        };
+        for row in 0..H {
+            // SAFETY: `a` holds `H` rows of `depth` blocks.
+            let a = unsafe { a.get_unchecked(row * depth + block) };
+            let shift = _mm512_mul_ps(_mm512_set1_ps(a.middle), sum);
+            let shifted = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integers[row]), _mm512_set1_ps(a.step), shift);
+            rows[row] = _mm512_fmadd_ps(shifted, step, rows[row]);
+            rows[row] = _mm512_fmadd_ps(floor, _mm512_set1_ps(a.total), rows[row]);
+        }
+    }
+    for (row, sum) in rows.iter().enumerate() {
+        // SAFETY: each row of `sums` holds 16 floats.
+        unsafe { _mm512_storeu_ps(sums[row].as_mut_ptr(), _mm512_mul_ps(*sum, _mm512_set1_ps(panel.unit))) }
+    }
+}
+
+/// `H` rows (1 to 6) times one panel, its first eight outputs and then the others.
+///
+/// # Safety
+/// The processor must have AVX2, FMA and F16C; `a` must hold `H` rows of as many blocks as the panel has
+/// scales, and the panel 4 lines of codes a block if `NIBBLES`, else 8.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn tile_avx2<const H: usize, const NIBBLES: bool>(a: &[RowBlock], panel: Panel<'_>, sums: &mut Sums) {
+    for half in 0..2 {
+        // SAFETY: the caller's promise.
+        unsafe { half_tile_avx2::<H, NIBBLES>(a, panel, half, sums) }
+    }
+}
+
+/// Outputs `8 half .. 8 half + 8` of [`tile_avx2`].
+///
+/// # Safety
+/// As [`tile_avx2`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
+    a: &[RowBlock],
+    panel: Panel<'_>,
+    half: usize,
+    sums: &mut Sums,
+) {
+    let depth = panel.scales.len();
+    let (low_bits, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+    let mut rows = [_mm256_setzero_ps(); H];
+    let lines = if NIBBLES { GROUPS / 2 } else { GROUPS };
+    for (block, scales) in panel.scales.iter().enumerate() {
+        // In nibbles these are sums of 16 bits until the block ends.
+        let mut integers = [_mm256_setzero_si256(); H];
+        for line in 0..lines {
+            // SAFETY: the panel has `lines` lines of 64 bytes, aligned to 64, for each block.
+            let codes = unsafe { panel.codes.get_unchecked(block * lines + line) };
+            prefetch(codes);
+            // SAFETY: as above; each half is 32 bytes.
+            let codes = unsafe { _mm256_load_si256(codes.0.as_ptr().add(32 * half).cast()) };
+            let parts = if NIBBLES {
+                [_mm256_and_si256(codes, low_bits), _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low_bits)]
+            } else {
+                [codes, codes]
+            };
+            for (part, codes) in parts.into_iter().enumerate().take(if NIBBLES { 2 } else { 1 }) {
+                let group = if NIBBLES { 2 * line + part } else { line };
+                for (row, integer) in integers.iter_mut().enumerate() {
+                    // SAFETY: `a` holds `H` rows of `depth` blocks.
+                    let a = unsafe { a.get_unchecked(row * depth + block) };
+                    let pairs = _mm256_maddubs_epi16(codes, _mm256_set1_epi32(word(a, group)));
+                    *integer = if NIBBLES {
+                        _mm256_add_epi16(*integer, pairs)
+                    } else {
+                        _mm256_add_epi32(*integer, _mm256_madd_epi16(pairs, ones))
+                    };
+                }
+            }
+        }
+        // SAFETY: each of the three holds 16 words of 16 bits, half of them from `8 half` on.
+        let (step, floor, sum) = unsafe {
+            let load = |words: &[u16; 16]| _mm_loadu_si128(words.as_ptr().add(8 * half).cast());
+            let Scales { step, floor, sum } = scales;
+            let sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(load(sum)));
+            (_mm256_cvtph_ps(load(step)), _mm256_cvtph_ps(load(floor)), sum)
+        };
+        for row in 0..H {
+            // SAFETY: `a` holds `H` rows of `depth` blocks.
+            let a = unsafe { a.get_unchecked(row * depth + block) };
+            let integer = if NIBBLES { _mm256_madd_epi16(integers[row], ones) } else { integers[row] };
+            let shift = _mm256_mul_ps(_mm256_set1_ps(a.middle), sum);
+            let shifted = _mm256_fmadd_ps(_mm256_cvtepi32_ps(integer), _mm256_set1_ps(a.step), shift);
+            rows[row] = _mm256_fmadd_ps(shifted, step, rows[row]);
+            rows[row] = _mm256_fmadd_ps(floor, _mm256_set1_ps(a.total), rows[row]);
+        }
+    }
+    for (row, sum) in rows.iter().enumerate() {
+        // SAFETY: each row of `sums` holds 16 floats, eight of them from `8 half` on.
+        unsafe {
+            let sum = _mm256_mul_ps(*sum, _mm256_set1_ps(panel.unit));
+            _mm256_storeu_ps(sums[row].as_mut_ptr().add(8 * half), sum);
+        }
+    }
+}
