@@ -8,6 +8,7 @@ pub mod gguf;
 pub mod kernel;
 pub mod lora;
 pub(crate) mod ops;
+pub mod rotary;
 pub mod safetensors;
 pub mod score;
 pub mod source;
@@ -134,7 +135,8 @@ impl Error {
     }
 }
 
-/// Weights by their Hugging Face names (`model.layers.0.self_attn.q_proj.weight`), as f32 on the host.
+/// Weights by their Hugging Face names (`model.layers.0.self_attn.q_proj.weight`), as f32 on the host, as they are
+/// computed with: the rows of a head in halves, a norm's weight as the factor it is.
 pub trait Weights: Send {
     /// The tensor `name` in row-major order; an error where it is missing or not of `shape`.
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;

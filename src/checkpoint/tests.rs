@@ -8,7 +8,6 @@ use tempfile::TempDir;
 
 fn spec() -> ModelSpec {
     ModelSpec {
-        architecture: "llama".to_owned(),
         vocab: 8,
         hidden: 4,
         intermediate: 6,
@@ -16,10 +15,10 @@ fn spec() -> ModelSpec {
         heads: 2,
         kv_heads: 1,
         head_dim: 2,
-        rope_base: 10_000.0,
         norm_epsilon: 1e-6,
         context_tokens: 64,
         tied: true,
+        ..crate::model::spec::tests::tiny()
     }
 }
 

@@ -26,11 +26,13 @@ pub(crate) struct Heads {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
+    /// What scores are multiplied by.
+    pub(crate) scale: f32,
 }
 
 impl Heads {
     pub(crate) fn of(spec: &ModelSpec) -> Self {
-        Self { heads: spec.heads, kv_heads: spec.kv_heads, head_dim: spec.head_dim }
+        Self { heads: spec.heads, kv_heads: spec.kv_heads, head_dim: spec.head_dim, scale: spec.score_scale }
     }
 
     /// Floats of one token's keys.
@@ -93,13 +95,13 @@ impl KvCache {
         }
     }
 
-    /// Attention of the step's rows: `q` and `out` are `(rows, heads * head_dim)`.
-    pub(crate) fn attend(&self, layer: usize, q: &[f32], out: &mut [f32], rows: &[Reach<'_>]) {
+    /// Attention of the step's rows over the newest `window` tokens: `q` and `out` are `(rows, heads * head_dim)`.
+    pub(crate) fn attend(&self, layer: usize, q: &[f32], out: &mut [f32], rows: &[Reach<'_>], window: usize) {
         let width = self.heads.q_width();
         let (keys, values) = &self.layers[layer];
-        let keys_seen: usize = rows.iter().map(|reach| reach.position + 1).sum();
+        let keys_seen: usize = rows.iter().map(|reach| window.min(reach.position + 1)).sum();
         let one = |row: usize, out: &mut [f32]| {
-            attend_row(&q[row * width..][..width], keys, values, rows[row], self.heads, out);
+            attend_row(&q[row * width..][..width], keys, values, rows[row], window, self.heads, out);
         };
         if keys_seen * width < 1 << 16 {
             out.chunks_exact_mut(width).enumerate().for_each(|(row, out)| one(row, out));
@@ -111,30 +113,38 @@ impl KvCache {
 
 /// One query row over its blocks (online softmax: arXiv 1805.02867; grouped heads: arXiv 2305.13245).
 #[inline(always)]
-fn attend_row_blocks(q: &[f32], keys: &[f32], values: &[f32], reach: Reach<'_>, heads: Heads, out: &mut [f32]) {
-    let Heads { head_dim, kv_heads, .. } = heads;
+fn attend_row_blocks(
+    q: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    reach: Reach<'_>,
+    window: usize,
+    heads: Heads,
+    out: &mut [f32],
+) {
+    let Heads { head_dim, kv_heads, scale, .. } = heads;
     let group = heads.heads / kv_heads;
     let width = heads.kv_width();
-    let scale = 1.0 / (head_dim as f32).sqrt();
+    let oldest = (reach.position + 1).saturating_sub(window);
     out.fill(0.0);
     for kv_head in 0..kv_heads {
         let of_group = kv_head * group * head_dim..(kv_head + 1) * group * head_dim;
         let (q, out) = (&q[of_group.clone()], &mut out[of_group]);
-        // Running maximum and sum of each query of the group; 16 is more than any known model shares.
+        // Running maximum and sum of each query of the group; a spec with more than 16 is refused.
         let mut state = [(f32::NEG_INFINITY, 0.0f32); 16];
-        for (index, &block) in reach.blocks.iter().enumerate() {
+        for (index, &block) in reach.blocks.iter().enumerate().skip(oldest / BLOCK_TOKENS) {
             let first = index * BLOCK_TOKENS;
             if first > reach.position {
                 break;
             }
-            let count = BLOCK_TOKENS.min(reach.position + 1 - first);
+            let seen = oldest.saturating_sub(first)..BLOCK_TOKENS.min(reach.position + 1 - first);
             let start = block as usize * BLOCK_TOKENS * width + kv_head * head_dim;
             let (keys, values) = (&keys[start..], &values[start..]);
             for member in 0..group {
                 let q = &q[member * head_dim..][..head_dim];
                 let out = &mut out[member * head_dim..][..head_dim];
                 let mut scores = [f32::NEG_INFINITY; BLOCK_TOKENS];
-                for (j, score) in scores.iter_mut().enumerate().take(count) {
+                for (j, score) in scores.iter_mut().enumerate().take(seen.end).skip(seen.start) {
                     *score = dot(q, &keys[j * width..][..head_dim]) * scale;
                 }
                 let (top, sum) = state[member];
@@ -148,7 +158,7 @@ fn attend_row_blocks(q: &[f32], keys: &[f32], values: &[f32], reach: Reach<'_>, 
                 for out in out.iter_mut() {
                     *out *= kept;
                 }
-                for (j, &weight) in weights.iter().enumerate().take(count) {
+                for (j, &weight) in weights.iter().enumerate().take(seen.end).skip(seen.start) {
                     added += weight;
                     for (out, &value) in out.iter_mut().zip(&values[j * width..][..head_dim]) {
                         *out += weight * value;
@@ -167,7 +177,7 @@ fn attend_row_blocks(q: &[f32], keys: &[f32], values: &[f32], reach: Reach<'_>, 
 }
 vectorised!(
     attend_row, attend_row_blocks,
-    (q: &[f32], keys: &[f32], values: &[f32], reach: Reach<'_>, heads: Heads, out: &mut [f32])
+    (q: &[f32], keys: &[f32], values: &[f32], reach: Reach<'_>, window: usize, heads: Heads, out: &mut [f32])
 );
 
 #[inline(always)]
@@ -186,8 +196,9 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ops::Range;
 
-    const HEADS: Heads = Heads { heads: 6, kv_heads: 2, head_dim: 24 };
+    const HEADS: Heads = Heads { heads: 6, kv_heads: 2, head_dim: 24, scale: 0.3 };
 
     fn cache(blocks: usize) -> KvCache {
         let floats = blocks * BLOCK_TOKENS * HEADS.kv_width();
@@ -199,21 +210,22 @@ mod tests {
     }
 
     /// Attention by its definition, in f64.
-    fn plain(q: &[f32], keys: &[f32], values: &[f32], seen: usize) -> Vec<f32> {
+    fn plain(q: &[f32], keys: &[f32], values: &[f32], seen: Range<usize>) -> Vec<f32> {
         let (dim, width) = (HEADS.head_dim, HEADS.kv_width());
         let mut out = vec![];
         for head in 0..HEADS.heads {
             let kv = head / (HEADS.heads / HEADS.kv_heads) * dim;
-            let weights: Vec<f64> = (0..seen)
+            let weights: Vec<f64> = seen
+                .clone()
                 .map(|j| {
                     (0..dim).map(|d| f64::from(q[head * dim + d]) * f64::from(keys[j * width + kv + d])).sum::<f64>()
                 })
-                .map(|s: f64| (s / (dim as f64).sqrt()).exp())
+                .map(|s: f64| (s * f64::from(HEADS.scale)).exp())
                 .collect();
             let sum: f64 = weights.iter().sum();
             out.extend((0..dim).map(|d| {
-                (weights.iter().enumerate().map(|(j, w)| w * f64::from(values[j * width + kv + d])).sum::<f64>() / sum)
-                    as f32
+                (weights.iter().zip(seen.clone()).map(|(w, j)| w * f64::from(values[j * width + kv + d])).sum::<f64>()
+                    / sum) as f32
             }));
         }
         out
@@ -232,19 +244,25 @@ mod tests {
         let mut cache = cache(5);
         cache.write(0, &k, &v, &rows);
         let mut out = vec![f32::NAN; q.len()];
-        cache.attend(0, &q, &mut out, &rows);
-        for position in 0..tokens {
-            let q = &q[position * HEADS.q_width()..][..HEADS.q_width()];
-            let expected = plain(q, &k, &v, position + 1);
-            for (got, expected) in out[position * HEADS.q_width()..].iter().zip(&expected) {
-                assert!((got - expected).abs() < 1e-5, "position {position}: {got} against {expected}");
+        // Windows: none, of one token, within a block, of a block, over several.
+        for window in [1, 7, 32, 50, usize::MAX] {
+            cache.attend(0, &q, &mut out, &rows, window);
+            for position in 0..tokens {
+                let q = &q[position * HEADS.q_width()..][..HEADS.q_width()];
+                let expected = plain(q, &k, &v, (position + 1).saturating_sub(window)..position + 1);
+                for (got, expected) in out[position * HEADS.q_width()..].iter().zip(&expected) {
+                    assert!(
+                        (got - expected).abs() < 1e-5,
+                        "window {window}, position {position}: {got} for {expected}"
+                    );
+                }
             }
         }
         // A copied block serves as well as the first one.
         cache.copy_blocks(&[(2, 3)]);
         let mut again = vec![0.0; HEADS.q_width()];
         let last = Reach { blocks: &[4, 0, 3], position: tokens - 1 };
-        cache.attend(0, &q[(tokens - 1) * HEADS.q_width()..], &mut again, &[last]);
+        cache.attend(0, &q[(tokens - 1) * HEADS.q_width()..], &mut again, &[last], usize::MAX);
         assert_eq!(again, out[(tokens - 1) * HEADS.q_width()..]);
     }
 }

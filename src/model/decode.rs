@@ -6,8 +6,9 @@ pub use super::attention::BLOCK_TOKENS;
 use super::attention::{Heads, KvCache, Reach};
 use super::kernel::{PackedMatrix, Weight};
 use super::lora::{Adapter, Site};
+use super::rotary::Tables;
 use super::spec::ModelSpec;
-use super::transformer::{Linear, Pass, Transformer, angles};
+use super::transformer::{Linear, Pass, QkNorms, Transformer};
 use super::{Result, ops};
 use candle_core::{CpuStorage, Device, Storage, Tensor};
 use std::collections::BTreeMap;
@@ -157,9 +158,9 @@ impl Decoder {
                 (span.cached..span.cached + span.len).map(|position| Reach { blocks: &span.blocks, position })
             })
             .collect();
-        let (cos, sin) = angles(spec, rows.iter().map(|row| row.position));
-        let adapted = adapted_rows(batch);
-        let mut pass = DecodePass { spec, cache: &mut self.cache, rows: &rows, cos, sin, adapted };
+        let positions: Vec<usize> = rows.iter().map(|row| row.position).collect();
+        let (angles, adapted) = (Tables::new(spec, &positions), adapted_rows(batch));
+        let mut pass = DecodePass { spec, cache: &mut self.cache, rows: &rows, angles, adapted };
         let x = tensor(model.embed(&batch.tokens, Weight::decode_row)?, rows.len())?;
         let hidden = model.walk(x, &mut pass)?; // (rows, hidden)
         let last: Vec<usize> =
@@ -190,8 +191,7 @@ struct DecodePass<'a> {
     spec: &'a ModelSpec,
     cache: &'a mut KvCache,
     rows: &'a [Reach<'a>],
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    angles: Tables,
     adapted: Vec<(Range<usize>, &'a PackedAdapter)>,
 }
 
@@ -216,7 +216,7 @@ impl Pass for DecodePass<'_> {
         tensor(out, self.rows.len())
     }
 
-    fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor> {
+    fn attend(&mut self, layer: usize, norms: Option<&QkNorms>, qkv: &Tensor) -> Result<Tensor> {
         let heads = Heads::of(self.spec);
         let (q_width, kv_width) = (heads.q_width(), heads.kv_width());
         let rows = self.rows.len();
@@ -226,21 +226,28 @@ impl Pass for DecodePass<'_> {
                 rows.flat_map(|row| row[from..from + width].iter().copied()).collect()
             })
         };
-        let (q, k, v) = (column(0, q_width)?, column(q_width, kv_width)?, column(q_width + kv_width, kv_width)?);
-        let half = heads.head_dim / 2;
+        let (mut q, mut k, v) =
+            (column(0, q_width)?, column(q_width, kv_width)?, column(q_width + kv_width, kv_width)?);
         let (mut turned_q, mut turned_k) = (vec![0.0; q.len()], vec![0.0; k.len()]);
-        ops::rotate(&q, &mut turned_q, &self.cos, &self.sin, half, 1.0);
-        ops::rotate(&k, &mut turned_k, &self.cos, &self.sin, half, 1.0);
+        if let Some(norms) = norms {
+            ops::norm(&q, &mut turned_q, &norms.q, self.spec.norm_epsilon);
+            ops::norm(&k, &mut turned_k, &norms.k, self.spec.norm_epsilon);
+            std::mem::swap(&mut q, &mut turned_q);
+            std::mem::swap(&mut k, &mut turned_k);
+        }
+        let (angles, half) = (self.angles.of(self.spec, layer), heads.head_dim / 2);
+        ops::rotate(&q, &mut turned_q, &angles.cos, &angles.sin, half, 1.0);
+        ops::rotate(&k, &mut turned_k, &angles.cos, &angles.sin, half, 1.0);
         self.cache.write(layer, &turned_k, &v, self.rows);
         let mut out = q;
-        self.cache.attend(layer, &turned_q, &mut out, self.rows);
+        self.cache.attend(layer, &turned_q, &mut out, self.rows, self.spec.window(layer));
         tensor(out, rows)
     }
 
-    fn swiglu(&mut self, gate_up: &Tensor) -> Result<Tensor> {
+    fn gated(&mut self, gate_up: &Tensor) -> Result<Tensor> {
         let width = self.spec.intermediate;
         let mut out = vec![0.0; self.rows.len() * width];
-        on_host(gate_up, |x| ops::swiglu(x, &mut out, width))?;
+        on_host(gate_up, |x| ops::gated(x, &mut out, width, self.spec.block.activation))?;
         tensor(out, self.rows.len())
     }
 }

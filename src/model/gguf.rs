@@ -4,7 +4,9 @@
 //! of q and k permuted for interleaved rotation: they are put back, so that every room and every exported adapter
 //! sees the order of Hugging Face. Does not know what the tensors are for.
 
-use super::{Error, Opened, Result, Weights, spec::ModelSpec, template::ChatTemplate, tokenizer::Tokenizer};
+use super::rotary::Rotary;
+use super::spec::{Family, ModelSpec};
+use super::{Error, Opened, Result, Weights, template::ChatTemplate, tokenizer::Tokenizer};
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use std::fs::File;
@@ -152,7 +154,11 @@ impl Header<'_> {
             .get("token_embd.weight")
             .ok_or_else(|| Error::MissingTensor { path: self.path.to_owned(), name: "token_embd.weight".to_owned() })?;
         let spec = ModelSpec {
-            architecture: architecture.to_owned(),
+            family: Family::Llama,
+            block: Family::Llama.block(),
+            embedding_scale: 1.0,
+            score_scale: (head_dim as f64).sqrt().recip() as f32,
+            sliding: None,
             vocab: embedding.shape.dims().first().copied().unwrap_or(0),
             hidden,
             intermediate: count("feed_forward_length")?,
@@ -160,7 +166,7 @@ impl Header<'_> {
             heads,
             kv_heads: self.count("llama.attention.head_count_kv")?.unwrap_or(heads),
             head_dim,
-            rope_base: self.real("llama.rope.freq_base")?.unwrap_or(10_000.0),
+            rotary: Rotary::new(self.real("llama.rope.freq_base")?.unwrap_or(10_000.0), head_dim),
             norm_epsilon: self.needed(
                 "llama.attention.layer_norm_rms_epsilon",
                 self.real("llama.attention.layer_norm_rms_epsilon")?,
@@ -344,7 +350,7 @@ mod tests {
                 ("llama.attention.head_count", number(spec.heads)),
                 ("llama.attention.head_count_kv", number(spec.kv_heads)),
                 ("llama.attention.layer_norm_rms_epsilon", Value::F32(spec.norm_epsilon)),
-                ("llama.rope.freq_base", Value::F32(spec.rope_base)),
+                ("llama.rope.freq_base", Value::F32(10_000.0)),
                 ("llama.rope.dimension_count", number(spec.head_dim)),
                 ("tokenizer.ggml.model", text("gpt2")),
                 ("tokenizer.ggml.pre", text("smollm")),

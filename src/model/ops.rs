@@ -2,6 +2,7 @@
 //!
 //! Everything here is plain safe code on slices, compiled once for AVX2 and once for any processor.
 
+use super::spec::Activation;
 use rayon::prelude::*;
 
 /// Elements below which waking a second thread costs more than it gives.
@@ -53,33 +54,39 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// `silu(gate) * up` where a row of `x` is `gate` then `up`, each `width` long.
+/// `activation(gate) * up` where a row of `x` is `gate` then `up`, each `width` long.
 #[inline(always)]
-fn swiglu_rows(x: &[f32], out: &mut [f32], width: usize) {
+fn gated_rows(x: &[f32], out: &mut [f32], width: usize, activation: Activation) {
+    let (a, b) = activation.coefficients();
     for (x, out) in x.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
         let (gate, up) = x.split_at(width);
         for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-            *out = gate / (1.0 + exp(-gate)) * up;
+            *out = gate / (1.0 + exp(-gate * (a + b * gate * gate))) * up;
         }
     }
 }
-vectorised!(swiglu_part, swiglu_rows, (x: &[f32], out: &mut [f32], width: usize));
+vectorised!(gated_part, gated_rows, (x: &[f32], out: &mut [f32], width: usize, activation: Activation));
 
-/// Gradient of [`swiglu`]: `dx` from the input `x` and the result's gradient `dy`.
+/// Gradient of [`gated`]: `dx` from the input `x` and the result's gradient `dy`.
 #[inline(always)]
-fn swiglu_backward_rows(x: &[f32], dy: &[f32], dx: &mut [f32], width: usize) {
+fn gated_backward_rows(x: &[f32], dy: &[f32], dx: &mut [f32], width: usize, activation: Activation) {
+    let (a, b) = activation.coefficients();
     for ((x, dy), dx) in x.chunks_exact(2 * width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(2 * width)) {
         let (gate, up) = x.split_at(width);
         let (dgate, dup) = dx.split_at_mut(width);
         for i in 0..width {
-            let sigmoid = 1.0 / (1.0 + exp(-gate[i]));
-            let silu = gate[i] * sigmoid;
-            dgate[i] = dy[i] * up[i] * (sigmoid + silu * (1.0 - sigmoid));
-            dup[i] = dy[i] * silu;
+            let square = b * gate[i] * gate[i];
+            let sigmoid = 1.0 / (1.0 + exp(-gate[i] * (a + square)));
+            let value = gate[i] * sigmoid;
+            dgate[i] = dy[i] * up[i] * (sigmoid + value * (1.0 - sigmoid) * (a + 3.0 * square));
+            dup[i] = dy[i] * value;
         }
     }
 }
-vectorised!(swiglu_backward_part, swiglu_backward_rows, (x: &[f32], dy: &[f32], dx: &mut [f32], width: usize));
+vectorised!(
+    gated_backward_part, gated_backward_rows,
+    (x: &[f32], dy: &[f32], dx: &mut [f32], width: usize, activation: Activation)
+);
 
 /// `x / sqrt(mean(x^2) + epsilon) * weight`, row by row.
 #[inline(always)]
@@ -219,16 +226,16 @@ pub(crate) fn by_rows(out: &mut [f32], width: usize, part: impl Fn(usize, &mut [
     out.par_chunks_mut(rows * width).enumerate().for_each(|(i, out)| part(i * rows, out));
 }
 
-/// SwiGLU: `x` is `(rows, 2 width)` with the gate first, `out` becomes `(rows, width)`.
-pub(crate) fn swiglu(x: &[f32], out: &mut [f32], width: usize) {
-    by_rows(out, width, |row, out| swiglu_part(&x[row * 2 * width..][..2 * out.len()], out, width));
+/// A gated linear unit: `x` is `(rows, 2 width)` with the gate first, `out` becomes `(rows, width)`.
+pub(crate) fn gated(x: &[f32], out: &mut [f32], width: usize, activation: Activation) {
+    by_rows(out, width, |row, out| gated_part(&x[row * 2 * width..][..2 * out.len()], out, width, activation));
 }
 
-/// Gradient of [`swiglu`].
-pub(crate) fn swiglu_backward(x: &[f32], dy: &[f32], dx: &mut [f32], width: usize) {
+/// Gradient of [`gated`].
+pub(crate) fn gated_backward(x: &[f32], dy: &[f32], dx: &mut [f32], width: usize, activation: Activation) {
     by_rows(dx, 2 * width, |row, dx| {
         let x = &x[row * 2 * width..][..dx.len()];
-        swiglu_backward_part(x, &dy[row * width..][..dx.len() / 2], dx, width);
+        gated_backward_part(x, &dy[row * width..][..dx.len() / 2], dx, width, activation);
     });
 }
 
@@ -284,12 +291,14 @@ mod tests {
     fn gradients_match_finite_differences() {
         let (x, dy, weight) = (wave(36, 0.7), wave(18, 1.3), wave(9, 0.4));
         let mut dx = vec![0.0; 36];
-        swiglu_backward(&x, &dy, &mut dx, 9);
-        check(&x, &dy, &dx, |x| {
-            let mut out = vec![0.0; 18];
-            swiglu(x, &mut out, 9);
-            out
-        });
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            gated_backward(&x, &dy, &mut dx, 9, activation);
+            check(&x, &dy, &dx, |x| {
+                let mut out = vec![0.0; 18];
+                gated(x, &mut out, 9, activation);
+                out
+            });
+        }
         let dy = wave(36, 1.1);
         norm_backward(&x, &dy, &mut dx, &weight, 1e-5);
         check(&x, &dy, &dx, |x| {

@@ -1,14 +1,15 @@
 //! Hugging Face folders: `config.json`, safetensors in one file or in shards, `tokenizer.json`, chat template.
 //!
 //! Only the headers are read when the folder is opened; a tensor is read from its place when it is asked for, and
-//! widened to f32. Whatever a config turns on that is not computed here (biases, scaled rotation, another
-//! activation) is refused by name. Does not know what the tensors are for.
+//! widened to f32. Gemma's norms lie there less 1, and have it added. Does not know what the tensors are for.
 
-use super::{Error, Opened, Result, Weights, spec::ModelSpec, template::ChatTemplate, tokenizer::Tokenizer};
+mod config;
+
+use super::{Error, Opened, Result, Weights, spec::Family, template::ChatTemplate, tokenizer::Tokenizer};
+use config::Config;
 use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -20,13 +21,14 @@ const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// Opens a Hugging Face folder.
 ///
 /// # Errors
-/// Where a file is unreadable or malformed, the architecture is not `llama` or uses what is not supported, a tensor
-/// is missing or of the wrong shape or type, or the chat template is missing.
+/// Where a file is unreadable or malformed, the architecture is unknown or uses what is not supported, a tensor is
+/// missing or of the wrong shape or type, or the chat template is missing.
 pub fn open(path: &Path) -> Result<Opened> {
     let config_path = path.join("config.json");
     let config: Config = json(&config_path)?;
-    let weights = FolderWeights::open(path)?;
-    let spec = config.spec(&config_path, &weights)?;
+    let mut weights = FolderWeights::open(path)?;
+    let spec = config.spec(&config_path, weights.has("lm_head.weight"))?;
+    weights.norms_less_one = spec.family == Family::Gemma3;
     for (name, shape) in spec.tensors() {
         weights.find(&name, &shape)?;
     }
@@ -132,97 +134,6 @@ impl Ids {
     }
 }
 
-#[derive(Deserialize)]
-struct Config {
-    #[serde(default)]
-    architectures: Option<Vec<String>>,
-    model_type: Option<String>,
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    max_position_embeddings: usize,
-    rms_norm_eps: f32,
-    rope_theta: Option<f32>,
-    rope_scaling: Option<HashMap<String, Value>>,
-    rope_parameters: Option<HashMap<String, Value>>,
-    hidden_act: Option<String>,
-    tie_word_embeddings: Option<bool>,
-    attention_bias: Option<bool>,
-    mlp_bias: Option<bool>,
-    partial_rotary_factor: Option<f64>,
-    eos_token_id: Option<Ids>,
-}
-
-impl Config {
-    fn spec(&self, path: &Path, weights: &FolderWeights) -> Result<ModelSpec> {
-        self.refuse_variants(path)?;
-        let heads = self.num_attention_heads;
-        let nested = self.rope_parameters.as_ref().and_then(|rope| rope.get("rope_theta")).and_then(Value::as_f64);
-        let spec = ModelSpec {
-            architecture: "llama".to_owned(),
-            vocab: self.vocab_size,
-            hidden: self.hidden_size,
-            intermediate: self.intermediate_size,
-            layers: self.num_hidden_layers,
-            heads,
-            kv_heads: self.num_key_value_heads.unwrap_or(heads),
-            head_dim: self.head_dim.unwrap_or(self.hidden_size.checked_div(heads).unwrap_or(0)),
-            rope_base: nested.map(|base| base as f32).or(self.rope_theta).unwrap_or(10_000.0),
-            norm_epsilon: self.rms_norm_eps,
-            context_tokens: self.max_position_embeddings,
-            tied: self.tie_word_embeddings.unwrap_or(!weights.has("lm_head.weight")),
-        };
-        match spec.complaint() {
-            Some(why) => Err(Error::Malformed { path: path.to_owned(), why }),
-            None => Ok(spec),
-        }
-    }
-
-    fn refuse_variants(&self, path: &Path) -> Result<()> {
-        let refuse = |what: &'static str, got: String, expected: &str| {
-            Err(Error::Unsupported { path: path.to_owned(), what, got, expected: expected.to_owned() })
-        };
-        let class = self.architectures.iter().flatten().next().map_or("LlamaForCausalLM", String::as_str);
-        if class != "LlamaForCausalLM" {
-            return refuse("architecture", class.to_owned(), "LlamaForCausalLM");
-        }
-        match (self.model_type.as_deref(), &self.architectures) {
-            (Some("llama"), _) | (None, Some(_)) => {}
-            (other, _) => return refuse("model_type", other.unwrap_or_default().to_owned(), "llama"),
-        }
-        for scaling in [&self.rope_scaling, &self.rope_parameters].into_iter().flatten() {
-            let kind = scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str);
-            // An old-style rope_scaling that names no type scales by whatever its factor says.
-            if kind != Some("default") && !(kind.is_none() && scaling.keys().all(|key| key == "rope_theta")) {
-                return refuse("rope scaling", kind.unwrap_or("of no type").to_owned(), "default");
-            }
-            if let Some(share) = scaling.get("partial_rotary_factor").and_then(Value::as_f64)
-                && share != 1.0
-            {
-                return refuse("partial_rotary_factor", share.to_string(), "1");
-            }
-        }
-        if let Some(share) = self.partial_rotary_factor
-            && share != 1.0
-        {
-            return refuse("partial_rotary_factor", share.to_string(), "1");
-        }
-        for (what, on) in [("attention_bias", self.attention_bias), ("mlp_bias", self.mlp_bias)] {
-            if on == Some(true) {
-                return refuse(what, "true".to_owned(), "false");
-            }
-        }
-        match self.hidden_act.as_deref() {
-            None | Some("silu" | "swish") => Ok(()),
-            Some(other) => refuse("hidden_act", other.to_owned(), "silu"),
-        }
-    }
-}
-
 /// Where a tensor lies.
 struct Place {
     shard: usize,
@@ -237,6 +148,8 @@ struct FolderWeights {
     folder: PathBuf,
     shards: Vec<(PathBuf, File)>,
     places: HashMap<String, Place>,
+    /// Norms are stored as what is added to 1.
+    norms_less_one: bool,
 }
 
 #[derive(Deserialize)]
@@ -246,7 +159,8 @@ struct Index {
 
 impl FolderWeights {
     fn open(folder: &Path) -> Result<Self> {
-        let mut weights = Self { folder: folder.to_owned(), shards: Vec::new(), places: HashMap::new() };
+        let mut weights =
+            Self { folder: folder.to_owned(), shards: Vec::new(), places: HashMap::new(), norms_less_one: false };
         let index_path = folder.join("model.safetensors.index.json");
         let Some(index) = optional_json::<Index>(&index_path)? else {
             weights.add(folder.join("model.safetensors"), |_| true)?;
@@ -338,12 +252,16 @@ impl Weights for FolderWeights {
         let mut raw = vec![0; place.bytes];
         let (path, file) = &mut self.shards[shard];
         file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut raw)).map_err(Error::io(path))?;
-        Ok(match dtype {
+        let mut values: Vec<f32> = match dtype {
             Dtype::F32 => raw.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
             Dtype::F16 => raw.as_chunks().0.iter().map(|bytes| half(u16::from_le_bytes(*bytes))).collect(),
             // `find` let no fourth type pass.
             _ => raw.as_chunks().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect(),
-        })
+        };
+        if self.norms_less_one && name.ends_with("norm.weight") {
+            values.iter_mut().for_each(|value| *value += 1.0);
+        }
+        Ok(values)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -366,9 +284,10 @@ fn half(bits: u16) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::spec::tests::tiny;
+    use crate::model::rotary::Rotary;
+    use crate::model::spec::{ModelSpec, tests::tiny};
     use candle_core::{DType, Device, Tensor};
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tempfile::TempDir;
 
     type Tensors = HashMap<String, Tensor>;
@@ -547,7 +466,8 @@ mod tests {
         new.as_object_mut().unwrap().retain(|key, _| !key.starts_with("rope") && key != "tie_word_embeddings");
         set(&mut new, "rope_parameters", json!({"rope_theta": 5e5, "rope_type": "default"}));
         set(&mut new, "head_dim", json!(16));
-        let spec = ModelSpec { head_dim: 16, rope_base: 5e5, tied: false, ..tiny() };
+        let rotary = Rotary::new(5e5, 16);
+        let spec = ModelSpec { head_dim: 16, score_scale: 0.25, rotary, tied: false, ..tiny() };
         let folder = folder(&new);
         save(&folder, "model.safetensors", &tensors(&spec, DType::F32));
         assert_eq!(open(folder.path()).unwrap().spec, spec);
@@ -556,9 +476,19 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_named() {
         for (key, value, words) in [
-            ("architectures", json!(["Qwen2ForCausalLM"]), "architecture \"Qwen2ForCausalLM\" is not supported"),
+            ("architectures", json!(["PhiForCausalLM"]), "architecture \"PhiForCausalLM\" is not supported"),
+            (
+                "architectures",
+                json!(["Qwen2ForCausalLM"]),
+                "model_type \"llama\" is not supported, expected one of qwen2",
+            ),
             ("model_type", json!("mistral"), "model_type \"mistral\" is not supported"),
-            ("rope_scaling", json!({"rope_type": "llama3", "factor": 8.0}), "rope scaling \"llama3\""),
+            ("rope_scaling", json!({"rope_type": "llama3", "factor": 8.0}), "rope scaling: expected low_freq_factor"),
+            ("rope_scaling", json!({"type": "linear", "factor": 0.0}), "rope scaling: expected factor above 0"),
+            ("layer_types", json!(["full_attention", "chunked_attention"]), "layer_types \"chunked_attention\""),
+            ("layer_types", json!(["full_attention", "sliding_attention"]), "layer_types \"sliding_attention\""),
+            ("final_logit_softcapping", json!(30.0), "final_logit_softcapping \"30\""),
+            ("partial_rotary_factor", json!(0.5), "partial_rotary_factor \"0.5\""),
             ("rope_scaling", json!({"factor": 8.0}), "rope scaling \"of no type\""),
             ("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 1e4}), "rope scaling \"yarn\""),
             ("attention_bias", json!(true), "attention_bias \"true\""),

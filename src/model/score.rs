@@ -4,54 +4,23 @@
 //! computed once, and each text attends to the prefix and to itself, from the position after the prefix
 //! on. The frozen weights are those of `decode`; their gradients are never formed.
 
+mod packed;
+
+pub use packed::Packed;
+
 use super::attention::Heads;
 use super::decode::tensor;
 use super::kernel::Weight;
 use super::lora::{Adapter, Factors, Site};
 use super::ops;
-use super::spec::ModelSpec;
-use super::transformer::{Linear, Pass, Transformer, angles};
+use super::rotary::{Angles, Tables};
+use super::spec::{Activation, ModelSpec};
+use super::transformer::{Linear, Pass, QkNorms, Transformer};
 use super::{Error, Result};
 use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape, Storage, Tensor};
+use packed::Segments;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// One prefix and the texts that follow it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packed<'a> {
-    /// The prompt; at least one id.
-    pub prefix: &'a [u32],
-    /// The texts; each at least one id.
-    pub texts: Vec<&'a [u32]>,
-}
-
-impl Packed<'_> {
-    /// Tokens of the packed pass.
-    pub fn tokens(&self) -> usize {
-        self.prefix.len() + self.texts.iter().map(|text| text.len()).sum::<usize>()
-    }
-
-    /// Where each text begins.
-    fn starts(&self) -> impl Iterator<Item = usize> {
-        self.texts.iter().scan(self.prefix.len(), |next, text| {
-            let start = *next;
-            *next += text.len();
-            Some(start)
-        })
-    }
-
-    /// Rows whose logits predict the texts' ids, text after text.
-    fn predicting_rows(&self) -> Vec<u32> {
-        let last_of_prefix = self.prefix.len() - 1;
-        let of_text = |(start, text): (usize, &&[u32])| {
-            std::iter::once(last_of_prefix)
-                .chain(start..start + text.len() - 1)
-                .map(|row| row as u32)
-                .collect::<Vec<_>>()
-        };
-        self.starts().zip(&self.texts).flat_map(of_text).collect()
-    }
-}
 
 /// An adapter's factors as tensors of a graph: `A (rank, inputs)` and `B (outputs, rank)` by place.
 #[derive(Clone, Debug)]
@@ -82,12 +51,15 @@ impl Branches {
 /// Floats that one packed pass over `tokens` tokens keeps for its gradient, adapters on every linear, the
 /// logits of `targets` of them included: what a memory plan reckons with.
 pub fn activation_floats(spec: &ModelSpec, rank: usize, tokens: usize, targets: usize) -> usize {
-    let Heads { heads, kv_heads, head_dim } = Heads::of(spec);
+    let Heads { heads, kv_heads, head_dim, .. } = Heads::of(spec);
     let (q, kv) = (heads * head_dim, kv_heads * head_dim);
     // Of each linear: the frozen result, the branches, their concatenation, its scaled copy and the sum.
     let linears = 5 * (q + 2 * kv) + 4 * spec.hidden + 5 * 2 * spec.intermediate + 4 * spec.hidden + 7 * rank;
     let attention = 2 * (q + 2 * kv) + 4 * q + 2 * heads * tokens;
-    let rest = 4 * spec.hidden + spec.intermediate;
+    let family = usize::from(spec.block.qkv_bias) * (q + 2 * kv)
+        + usize::from(spec.block.qk_norm) * (q + kv)
+        + usize::from(spec.block.sandwich_norms) * 2 * spec.hidden;
+    let rest = 4 * spec.hidden + spec.intermediate + family;
     // Logits, their gradient and a working copy of each.
     spec.layers * tokens * (linears + attention + rest) + 4 * targets * spec.vocab
 }
@@ -117,11 +89,11 @@ pub fn log_probs(
     }
     let rows = ids.len();
     let segments = Segments::of(packed);
-    let (cos, sin) = angles(model.spec(), segments.positions(rows));
-    let rotary = Arc::new((cos, sin));
-    let mut pass = ScorePass { spec: model.spec(), segments: Arc::new(segments), rotary, branches };
-    let hidden =
-        model.walk(tensor(model.embed(&ids, |weight, row, out| weight.score().row(row, out))?, rows)?, &mut pass)?; // (rows, hidden)
+    let positions: Vec<usize> = (0..rows).map(|row| segments.position(row)).collect();
+    let angles = Tables::new(model.spec(), &positions);
+    let mut pass = ScorePass { spec: model.spec(), segments: Arc::new(segments), angles, branches };
+    let x = tensor(model.embed(&ids, |weight, row, out| weight.score().row(row, out))?, rows)?;
+    let hidden = model.walk(x, &mut pass)?; // (rows, hidden)
     let predicting = packed.predicting_rows();
     let predicting = Tensor::new(predicting.as_slice(), hidden.device())?;
     let hidden = hidden.index_select(&predicting, 0)?; // (targets, hidden)
@@ -129,36 +101,10 @@ pub fn log_probs(
     Ok(logits.apply_op1(Picked { ids: targets, scale: 1.0 / temperature })?)
 }
 
-/// Which keys each row sees: the prefix, and its own text up to itself.
-#[derive(Debug)]
-struct Segments {
-    prefix: usize,
-    /// First row of the text that a row belongs to; 0 inside the prefix.
-    starts: Vec<usize>,
-}
-
-impl Segments {
-    fn of(packed: &Packed<'_>) -> Self {
-        let texts = packed.starts().zip(&packed.texts).flat_map(|(start, text)| std::iter::repeat_n(start, text.len()));
-        let starts = std::iter::repeat_n(0, packed.prefix.len()).chain(texts).collect();
-        Self { prefix: packed.prefix.len(), starts }
-    }
-
-    /// A text's first id stands right behind the prefix, whatever was packed before it.
-    fn positions(&self, rows: usize) -> impl Iterator<Item = usize> {
-        (0..rows).map(|row| if row < self.prefix { row } else { self.prefix + row - self.starts[row] })
-    }
-
-    /// The row's visible keys as two ranges.
-    fn visible(&self, row: usize) -> [std::ops::Range<usize>; 2] {
-        if row < self.prefix { [0..row + 1, 0..0] } else { [0..self.prefix, self.starts[row]..row + 1] }
-    }
-}
-
 struct ScorePass<'a> {
     spec: &'a ModelSpec,
     segments: Arc<Segments>,
-    rotary: Arc<(Vec<f32>, Vec<f32>)>,
+    angles: Tables,
     branches: Option<&'a Branches>,
 }
 
@@ -185,26 +131,33 @@ impl Pass for ScorePass<'_> {
         Ok(x.apply_op1(Norm { weight: weight.into(), epsilon: self.spec.norm_epsilon })?)
     }
 
-    fn attend(&mut self, _layer: usize, qkv: &Tensor) -> Result<Tensor> {
-        let Heads { heads, kv_heads, head_dim } = Heads::of(self.spec);
+    fn attend(&mut self, layer: usize, norms: Option<&QkNorms>, qkv: &Tensor) -> Result<Tensor> {
+        let Heads { heads, kv_heads, head_dim, scale } = Heads::of(self.spec);
         let (rows, group) = (qkv.dim(0)?, heads / kv_heads);
         let part = |from: usize, heads: usize| -> Result<Tensor> {
             Ok(qkv.narrow(1, from * head_dim, heads * head_dim)?.contiguous()?)
         };
-        let turn = |x: Tensor| x.apply_op1(Rotate { table: self.rotary.clone(), half: head_dim / 2 });
+        let angles = self.angles.of(self.spec, layer).clone();
+        let mut turned = |x: Tensor, norm: Option<&[f32]>| -> Result<Tensor> {
+            // A head is a row to the norm: its weight is as long.
+            let x = if let Some(weight) = norm { self.norm(&x, weight)? } else { x };
+            Ok(x.apply_op1(Rotate { angles: angles.clone(), half: head_dim / 2 })?)
+        };
+        let q = turned(part(0, heads)?, norms.map(|norms| norms.q.as_slice()))?; // (rows, heads * head_dim)
+        let k = turned(part(heads, kv_heads)?, norms.map(|norms| norms.k.as_slice()))?; // (rows, kv_heads * head_dim)
         // Queries of one KV head lie together: (kv_heads, group * rows, head_dim).
-        let q = turn(part(0, heads)?)?.reshape((rows, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?;
+        let q = q.reshape((rows, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?;
         let q = q.contiguous()?.reshape((kv_heads, group * rows, head_dim))?;
-        let k = turn(part(heads, kv_heads)?)?.reshape((rows, kv_heads, head_dim))?.permute((1, 2, 0))?.contiguous()?;
+        let k = k.reshape((rows, kv_heads, head_dim))?.permute((1, 2, 0))?.contiguous()?; // (kv_heads, head_dim, rows)
         let v = part(heads + kv_heads, kv_heads)?.reshape((rows, kv_heads, head_dim))?.transpose(0, 1)?.contiguous()?;
-        let scale = 1.0 / (head_dim as f32).sqrt();
-        let weights = q.matmul(&k)?.apply_op1(TreeSoftmax { segments: self.segments.clone(), scale })?; // (kv_heads, group * rows, rows)
+        let softmax = TreeSoftmax { segments: self.segments.clone(), window: self.spec.window(layer), scale };
+        let weights = q.matmul(&k)?.apply_op1(softmax)?; // (kv_heads, group * rows, rows)
         let out = weights.matmul(&v)?.reshape((kv_heads, group, rows, head_dim))?; // (kv_heads, group, rows, head_dim)
         Ok(out.permute((2, 0, 1, 3))?.contiguous()?.reshape((rows, heads * head_dim))?)
     }
 
-    fn swiglu(&mut self, gate_up: &Tensor) -> Result<Tensor> {
-        Ok(gate_up.apply_op1(SwiGlu { width: self.spec.intermediate })?)
+    fn gated(&mut self, gate_up: &Tensor) -> Result<Tensor> {
+        Ok(gate_up.apply_op1(Gated { width: self.spec.intermediate, activation: self.spec.block.activation })?)
     }
 }
 
@@ -217,20 +170,22 @@ struct Norm {
     epsilon: f32,
 }
 
-/// `silu(gate) * up`.
-struct SwiGlu {
+/// `activation(gate) * up`.
+struct Gated {
     width: usize,
+    activation: Activation,
 }
 
 /// Rotary positions by row.
 struct Rotate {
-    table: Arc<(Vec<f32>, Vec<f32>)>,
+    angles: Arc<Angles>,
     half: usize,
 }
 
 /// Softmax of `scale * scores` over the visible keys; the others get exactly 0.
 struct TreeSoftmax {
     segments: Arc<Segments>,
+    window: usize,
     scale: f32,
 }
 
@@ -295,18 +250,18 @@ impl CustomOp1 for Norm {
     }
 }
 
-impl CustomOp1 for SwiGlu {
+impl CustomOp1 for Gated {
     fn name(&self) -> &'static str {
-        "swiglu"
+        "gated"
     }
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let (rows, _) = layout.shape().dims2()?;
         let mut out = vec![0.0; rows * self.width];
-        ops::swiglu(values(storage, layout)?, &mut out, self.width);
+        ops::gated(values(storage, layout)?, &mut out, self.width, self.activation);
         Ok((CpuStorage::F32(out), (rows, self.width).into()))
     }
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        gradient(x, [x, dy], |[x, dy], dx| ops::swiglu_backward(x, dy, dx, self.width))
+        gradient(x, [x, dy], |[x, dy], dx| ops::gated_backward(x, dy, dx, self.width, self.activation))
     }
 }
 
@@ -316,12 +271,12 @@ impl CustomOp1 for Rotate {
     }
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let mut out = vec![0.0; layout.shape().elem_count()];
-        ops::rotate(values(storage, layout)?, &mut out, &self.table.0, &self.table.1, self.half, 1.0);
+        ops::rotate(values(storage, layout)?, &mut out, &self.angles.cos, &self.angles.sin, self.half, 1.0);
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
         // A rotation's transpose turns the other way.
-        gradient(x, [dy], |[dy], dx| ops::rotate(dy, dx, &self.table.0, &self.table.1, self.half, -1.0))
+        gradient(x, [dy], |[dy], dx| ops::rotate(dy, dx, &self.angles.cos, &self.angles.sin, self.half, -1.0))
     }
 }
 
@@ -336,7 +291,7 @@ impl CustomOp1 for TreeSoftmax {
         ops::by_rows(&mut out, rows, |first, out| {
             for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
                 let row = first + offset;
-                let visible = self.segments.visible(row % rows);
+                let visible = self.segments.visible(row % rows, self.window);
                 let scores = &scores[row * rows..][..rows];
                 // Two ranges, one softmax: the larger maximum serves both.
                 let parts = visible.clone().map(|keys| ops::softmax_parts(&scores[keys], self.scale));

@@ -6,7 +6,7 @@
 use super::kernel::{Precision, Weight};
 use super::lora::Site;
 use super::{Result, Weights, spec::ModelSpec};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::sync::Arc;
 
 /// The linears of a layer, fused where they share their input.
@@ -34,15 +34,27 @@ impl Linear {
     }
 }
 
-/// One layer's frozen weights.
+/// One layer's frozen weights; what a family does not have is absent.
 #[derive(Debug)]
 struct Layer {
     attention_norm: Vec<f32>,
     qkv: Arc<Weight>,
+    /// `(q + k + v widths)`.
+    qkv_bias: Option<Tensor>,
+    qk_norms: Option<QkNorms>,
     output: Arc<Weight>,
+    attention_output_norm: Option<Vec<f32>>,
     mlp_norm: Vec<f32>,
     gate_up: Arc<Weight>,
     down: Arc<Weight>,
+    mlp_output_norm: Option<Vec<f32>>,
+}
+
+/// Norms of one head of queries and of keys, `(head_dim)` each.
+#[derive(Debug)]
+pub(crate) struct QkNorms {
+    pub(crate) q: Vec<f32>,
+    pub(crate) k: Vec<f32>,
 }
 
 /// The frozen weights of a model: one copy, shared by engine and learner.
@@ -61,10 +73,10 @@ pub(crate) trait Pass {
     fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: &Tensor) -> Result<Tensor>;
     /// RMSNorm over the last dimension.
     fn norm(&mut self, x: &Tensor, weight: &[f32]) -> Result<Tensor>;
-    /// Rotary positions and attention: `(rows, q + k + v widths)` to `(rows, q width)`.
-    fn attend(&mut self, layer: usize, qkv: &Tensor) -> Result<Tensor>;
-    /// `silu(gate) * up`: `(rows, 2 intermediate)` to `(rows, intermediate)`.
-    fn swiglu(&mut self, gate_up: &Tensor) -> Result<Tensor>;
+    /// Norms of the heads, rotary positions and attention: `(rows, q + k + v widths)` to `(rows, q width)`.
+    fn attend(&mut self, layer: usize, norms: Option<&QkNorms>, qkv: &Tensor) -> Result<Tensor>;
+    /// `activation(gate) * up`: `(rows, 2 intermediate)` to `(rows, intermediate)`.
+    fn gated(&mut self, gate_up: &Tensor) -> Result<Tensor>;
 }
 
 impl Transformer {
@@ -94,10 +106,7 @@ impl Transformer {
 
     /// Bytes of weights it holds.
     pub fn bytes(&self) -> usize {
-        let layers = self.layers.iter().map(|l| {
-            let linears = [&l.qkv, &l.output, &l.gate_up, &l.down].iter().map(|w| w.bytes()).sum::<usize>();
-            linears + size_of_val(l.attention_norm.as_slice()) + size_of_val(l.mlp_norm.as_slice())
-        });
+        let layers = self.layers.iter().map(Layer::bytes);
         let head = if self.spec.tied { 0 } else { self.head.bytes() };
         self.embedding.bytes() + head + layers.sum::<usize>() + size_of_val(self.norm.as_slice())
     }
@@ -118,7 +127,8 @@ impl Transformer {
         self.head.has_score()
     }
 
-    /// Embeddings of `ids` by `row`, which is the decode pass's or the score pass's: `(ids, hidden)` row-major.
+    /// Embeddings of `ids` by `row`, which is the decode pass's or the score pass's: `(ids, hidden)` row-major, scaled as
+    /// the family scales them.
     ///
     /// # Errors
     /// Where an id is outside the vocabulary.
@@ -129,6 +139,7 @@ impl Transformer {
                 return Err(super::Error::TokenId { id, vocab: self.spec.vocab });
             }
             row(&self.embedding, id as usize, out);
+            out.iter_mut().for_each(|x| *x *= self.spec.embedding_scale);
         }
         Ok(rows)
     }
@@ -138,13 +149,24 @@ impl Transformer {
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             let h = pass.norm(&x, &layer.attention_norm)?;
-            let qkv = pass.linear(index, Linear::Qkv, &layer.qkv, &h)?;
-            let h = pass.attend(index, &qkv)?;
-            x = (x + pass.linear(index, Linear::Output, &layer.output, &h)?)?; // (rows, hidden)
+            let mut qkv = pass.linear(index, Linear::Qkv, &layer.qkv, &h)?;
+            if let Some(bias) = &layer.qkv_bias {
+                qkv = qkv.broadcast_add(bias)?; // (rows, q + k + v widths)
+            }
+            let h = pass.attend(index, layer.qk_norms.as_ref(), &qkv)?;
+            let mut h = pass.linear(index, Linear::Output, &layer.output, &h)?;
+            if let Some(norm) = &layer.attention_output_norm {
+                h = pass.norm(&h, norm)?;
+            }
+            x = (x + h)?; // (rows, hidden)
             let h = pass.norm(&x, &layer.mlp_norm)?;
             let gate_up = pass.linear(index, Linear::GateUp, &layer.gate_up, &h)?;
-            let h = pass.swiglu(&gate_up)?;
-            x = (x + pass.linear(index, Linear::Down, &layer.down, &h)?)?; // (rows, hidden)
+            let h = pass.gated(&gate_up)?;
+            let mut h = pass.linear(index, Linear::Down, &layer.down, &h)?;
+            if let Some(norm) = &layer.mlp_output_norm {
+                h = pass.norm(&h, norm)?;
+            }
+            x = (x + h)?; // (rows, hidden)
         }
         pass.norm(&x, &self.norm)
     }
@@ -172,25 +194,46 @@ impl Layer {
         };
         let (qkv, output) = (fused(Linear::Qkv)?, fused(Linear::Output)?);
         let (gate_up, down) = (fused(Linear::GateUp)?, fused(Linear::Down)?);
-        let mut norm = |name| weights.get(&format!("model.layers.{layer}.{name}.weight"), &[spec.hidden]);
-        let (attention_norm, mlp_norm) = (norm("input_layernorm")?, norm("post_attention_layernorm")?);
-        Ok(Self { attention_norm, qkv, output, mlp_norm, gate_up, down })
-    }
-}
-
-/// Cosines and sines of rotary positions (arXiv 2104.09864), `(rows, head_dim / 2)` each.
-pub(crate) fn angles(spec: &ModelSpec, positions: impl Iterator<Item = usize>) -> (Vec<f32>, Vec<f32>) {
-    let half = spec.head_dim / 2;
-    // The frequencies in f32, as the reference implementation has them.
-    let frequencies: Vec<f32> =
-        (0..half).map(|i| 1.0 / spec.rope_base.powf((2 * i) as f32 / spec.head_dim as f32)).collect();
-    let mut table = (vec![], vec![]);
-    for position in positions {
-        for frequency in &frequencies {
-            let angle = f64::from(position as f32 * frequency);
-            table.0.push(angle.cos() as f32);
-            table.1.push(angle.sin() as f32);
+        let mut get = |name: &str, width| weights.get(&format!("model.layers.{layer}.{name}"), &[width]);
+        let mut qkv_bias = None;
+        if spec.block.qkv_bias {
+            let mut row = vec![];
+            for &site in Linear::Qkv.sites() {
+                row.extend(get(&format!("{}.{}.bias", site.module(), site.name()), site.sizes(spec).1)?);
+            }
+            qkv_bias = Some(Tensor::new(row, &Device::Cpu)?);
         }
+        let mut qk_norms = None;
+        if spec.block.qk_norm {
+            let mut head = |name: &str| get(&format!("self_attn.{name}.weight"), spec.head_dim);
+            qk_norms = Some(QkNorms { q: head("q_norm")?, k: head("k_norm")? });
+        }
+        let mut norm = |name: &str| get(&format!("{name}.weight"), spec.hidden);
+        let names = spec.block.norm_names();
+        let attention_norm = norm(names.attention)?;
+        let attention_output_norm = names.attention_output.map(&mut norm).transpose()?;
+        let (mlp_norm, mlp_output_norm) = (norm(names.mlp)?, names.mlp_output.map(&mut norm).transpose()?);
+        Ok(Self {
+            attention_norm,
+            qkv,
+            qkv_bias,
+            qk_norms,
+            output,
+            attention_output_norm,
+            mlp_norm,
+            gate_up,
+            down,
+            mlp_output_norm,
+        })
     }
-    table
+
+    fn bytes(&self) -> usize {
+        let linears = [&self.qkv, &self.output, &self.gate_up, &self.down].iter().map(|w| w.bytes()).sum::<usize>();
+        let heads = self.qk_norms.iter().map(|norms| norms.q.len() + norms.k.len());
+        let norms = [Some(&self.attention_norm), self.attention_output_norm.as_ref()];
+        let more = [Some(&self.mlp_norm), self.mlp_output_norm.as_ref()];
+        let norms = norms.into_iter().chain(more).flatten().map(Vec::len);
+        let bias = self.qkv_bias.iter().map(Tensor::elem_count);
+        linears + heads.chain(norms).chain(bias).sum::<usize>() * size_of::<f32>()
+    }
 }

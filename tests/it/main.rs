@@ -4,9 +4,11 @@
 mod cli;
 mod common;
 mod engine;
+mod families;
 mod learns;
 mod loop_common;
 mod parity;
+mod passes;
 mod resume;
 mod smollm2;
 mod survives;

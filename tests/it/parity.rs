@@ -3,60 +3,17 @@
 //! The programs that made the numbers lie beside them in `tests/golden`.
 
 use crate::common::{Numbers, farthest, golden, quickstart, relative, tiny};
+use crate::passes::{VOCAB, decode, of_next, score};
 use rco_node::episode::{CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique, Written};
 use rco_node::learner::{HostTensor, Learner, LearnerConfig, State, objective::Baseline};
-use rco_node::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter, Span};
 use rco_node::model::lora::Adapter;
-use rco_node::model::score::{Branches, Packed, log_probs};
+use rco_node::model::score::{Packed, log_probs};
 use rco_node::model::{self, Loaded};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
 
 const SEQUENCES: usize = 8;
-const VOCAB: usize = 300;
-
-/// Log-softmax in f64.
-fn log_softmax(logits: &[f32]) -> Vec<f32> {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&x| f64::from(x - top).exp()).sum();
-    logits.iter().map(|&x| (f64::from(x - top) - sum.ln()) as f32).collect()
-}
-
-/// Log-probs after every token of `ids` by the decode pass, fed in chunks of `chunk`.
-fn decode(model: &Loaded, ids: &[u32], adapter: Option<&Adapter>, chunk: usize) -> Vec<f32> {
-    let blocks: Vec<u32> = (0..ids.len().div_ceil(BLOCK_TOKENS) as u32).rev().collect();
-    let mut decoder = Decoder::new(model.transformer.clone(), blocks.len());
-    let adapters: Vec<_> =
-        adapter.map(|adapter| Arc::new(PackedAdapter::new(adapter, model.transformer.spec()))).into_iter().collect();
-    let mut found = vec![];
-    for position in 0..ids.len() {
-        // Every position's logits: a span that ends there and begins where a chunk would.
-        let first = position / chunk * chunk;
-        let span = Span {
-            start: 0,
-            len: position + 1 - first,
-            cached: first,
-            blocks: blocks.clone(),
-            adapter: (!adapters.is_empty()).then_some(0),
-            sample: true,
-        };
-        let batch = Batch { tokens: ids[first..=position].to_vec(), spans: vec![span], adapters: adapters.clone() };
-        found.extend(log_softmax(&decoder.step(&batch).unwrap()));
-    }
-    found
-}
-
-/// Log-probs of `ids[1..]` by the score pass.
-fn score(model: &Loaded, ids: &[u32], adapter: Option<&Adapter>) -> Vec<f32> {
-    let branches = adapter.map(|adapter| Branches::frozen(adapter, model.transformer.spec()).unwrap());
-    let packed = Packed { prefix: &ids[..1], texts: vec![&ids[1..]] };
-    log_probs(&model.transformer, &packed, branches.as_ref(), 1.0).unwrap().to_vec1().unwrap()
-}
-
-fn of_next(all: &[f32], ids: &[u32]) -> Vec<f32> {
-    ids[1..].iter().enumerate().map(|(row, &id)| all[row * VOCAB + id as usize]).collect()
-}
 
 fn assert_logits(model: &Loaded, numbers: &str, adapter: Option<&Adapter>) {
     let numbers = Numbers::read(numbers);

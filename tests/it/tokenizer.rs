@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use rco_node::model::rotary::Rotary;
 use rco_node::model::source::Source;
 use rco_node::model::template::ChatTemplate;
 use rco_node::model::{Opened, open};
@@ -72,7 +73,8 @@ fn the_quickstarts_model_has_the_sizes_of_its_card() {
     let spec = &model.spec;
     assert_eq!((spec.layers, spec.hidden, spec.heads, spec.kv_heads, spec.head_dim), (30, 576, 9, 3, 64));
     assert_eq!((spec.intermediate, spec.vocab, spec.context_tokens, spec.tied), (1536, 49_152, 8192, true));
-    assert_eq!((spec.parameters(), spec.rope_base), (134_515_008, 100_000.0));
+    assert_eq!(spec.parameters(), 134_515_008);
+    assert_eq!(spec.rotary, Rotary::new(100_000.0, 64));
     let norm = model.weights.get("model.norm.weight", &[576]).unwrap();
     assert!(norm.iter().all(|x| x.is_finite()));
 }

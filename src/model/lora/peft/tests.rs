@@ -6,7 +6,6 @@ use std::path::PathBuf;
 /// The llama of tests/golden/peft_roundtrip.py.
 fn spec() -> ModelSpec {
     ModelSpec {
-        architecture: "llama".to_owned(),
         vocab: 64,
         hidden: 32,
         intermediate: 48,
@@ -14,10 +13,10 @@ fn spec() -> ModelSpec {
         heads: 4,
         kv_heads: 2,
         head_dim: 8,
-        rope_base: 10_000.0,
         norm_epsilon: 1e-6,
         context_tokens: 2048,
         tied: false,
+        ..crate::model::spec::tests::tiny()
     }
 }
 

@@ -1,0 +1,73 @@
+//! One prefix and the texts behind it, packed into one sequence of rows: who stands where and sees whom.
+//!
+//! Rows of the prefix see each other as in any text. A text's rows see the prefix and their own text, never another
+//! one, and stand as if the prefix were right before them. Knows no tensor.
+
+use std::ops::Range;
+
+/// One prefix and the texts that follow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed<'a> {
+    /// The prompt; at least one id.
+    pub prefix: &'a [u32],
+    /// The texts; each at least one id.
+    pub texts: Vec<&'a [u32]>,
+}
+
+impl Packed<'_> {
+    /// Tokens of the packed pass.
+    pub fn tokens(&self) -> usize {
+        self.prefix.len() + self.texts.iter().map(|text| text.len()).sum::<usize>()
+    }
+
+    /// Where each text begins.
+    fn starts(&self) -> impl Iterator<Item = usize> {
+        self.texts.iter().scan(self.prefix.len(), |next, text| {
+            let start = *next;
+            *next += text.len();
+            Some(start)
+        })
+    }
+
+    /// Rows whose logits predict the texts' ids, text after text.
+    pub(super) fn predicting_rows(&self) -> Vec<u32> {
+        let last_of_prefix = self.prefix.len() - 1;
+        let of_text = |(start, text): (usize, &&[u32])| {
+            std::iter::once(last_of_prefix)
+                .chain(start..start + text.len() - 1)
+                .map(|row| row as u32)
+                .collect::<Vec<_>>()
+        };
+        self.starts().zip(&self.texts).flat_map(of_text).collect()
+    }
+}
+
+/// Which keys each row sees: the prefix, and its own text up to itself.
+#[derive(Debug)]
+pub(super) struct Segments {
+    prefix: usize,
+    /// First row of the text that a row belongs to; 0 inside the prefix.
+    starts: Vec<usize>,
+}
+
+impl Segments {
+    pub(super) fn of(packed: &Packed<'_>) -> Self {
+        let texts = packed.starts().zip(&packed.texts).flat_map(|(start, text)| std::iter::repeat_n(start, text.len()));
+        let starts = std::iter::repeat_n(0, packed.prefix.len()).chain(texts).collect();
+        Self { prefix: packed.prefix.len(), starts }
+    }
+
+    /// A text's first id stands right behind the prefix, whatever was packed before it.
+    pub(super) fn position(&self, row: usize) -> usize {
+        if row < self.prefix { row } else { self.prefix + row - self.starts[row] }
+    }
+
+    /// The row's visible keys as two ranges: of the newest `window` tokens, those of the prefix and its text's own.
+    pub(super) fn visible(&self, row: usize, window: usize) -> [Range<usize>; 2] {
+        let oldest = (self.position(row) + 1).saturating_sub(window);
+        if row < self.prefix {
+            return [oldest..row + 1, 0..0];
+        }
+        [oldest.min(self.prefix)..self.prefix, self.starts[row] + oldest.saturating_sub(self.prefix)..row + 1]
+    }
+}

@@ -1,0 +1,128 @@
+//! Every family against transformers and peft, on tiny random models: both passes, adapters, gradients, files.
+//!
+//! The program that made the numbers: `tests/golden/tiny_families.py`.
+
+use crate::common::{Numbers, farthest, golden, relative};
+use crate::passes::{decode, of_next, score};
+use candle_core::{Device, Tensor, Var};
+use rco_node::model::lora::{Adapter, Site};
+use rco_node::model::score::{Branches, Packed, log_probs};
+use rco_node::model::{self, Loaded};
+use serde_json::Value;
+
+const FAMILIES: [&str; 4] = ["qwen2", "qwen3", "gemma3", "llama3"];
+/// Ids that both golden sequences begin with.
+const PREFIX: usize = 24;
+
+fn folder(family: &str) -> Loaded {
+    model::load(&golden(&format!("tiny_{family}"))).unwrap()
+}
+
+fn numbers(family: &str) -> Numbers {
+    Numbers::read(&format!("tiny_{family}_numbers.safetensors"))
+}
+
+fn adapter(family: &str, model: &Loaded) -> Adapter {
+    Adapter::load(&golden(&format!("tiny_{family}_lora")), model.transformer.spec()).unwrap()
+}
+
+/// Both passes over both sequences give the golden log-probs `name.i`.
+fn assert_next(model: &Loaded, family: &str, name: &str, adapter: Option<&Adapter>) {
+    let numbers = numbers(family);
+    for i in 0..2 {
+        let (ids, expected) = (numbers.u32(&format!("ids.{i}")), numbers.f32(&format!("{name}.{i}")));
+        let off = farthest(&of_next(&decode(model, &ids, adapter, 16), &ids), &expected);
+        assert!(off < 1e-5, "{family} {name}: decode, sequence {i}: {off}");
+        let off = farthest(&score(model, &ids, adapter), &expected);
+        assert!(off < 1e-5, "{family} {name}: score, sequence {i}: {off}");
+    }
+}
+
+#[test]
+fn both_passes_give_the_log_probs_of_transformers_for_every_family() {
+    for family in FAMILIES {
+        let (model, numbers) = (folder(family), numbers(family));
+        let (ids, expected) = (numbers.u32("ids.0"), numbers.f32("logprobs"));
+        for chunk in [1, 7, 40] {
+            let off = farthest(&decode(&model, &ids, None, chunk), &expected);
+            assert!(off < 1e-5, "{family}: decode, chunks of {chunk}: {off}");
+        }
+        assert_next(&model, family, "next", None);
+    }
+}
+
+#[test]
+fn texts_packed_behind_a_prefix_see_their_own_window() {
+    for family in FAMILIES {
+        let (model, numbers) = (folder(family), numbers(family));
+        let ids = [numbers.u32("ids.0"), numbers.u32("ids.1")];
+        let expected = [&numbers.f32("next.0")[PREFIX - 1..], &numbers.f32("next.1")[PREFIX - 1..]].concat();
+        let packed = Packed { prefix: &ids[0][..PREFIX], texts: vec![&ids[0][PREFIX..], &ids[1][PREFIX..]] };
+        let scored = log_probs(&model.transformer, &packed, None, 1.0).unwrap().to_vec1::<f32>().unwrap();
+        let off = farthest(&scored, &expected);
+        assert!(off < 1e-5, "{family}: {off}");
+    }
+}
+
+#[test]
+fn an_adapter_of_peft_gives_its_log_probs_and_gradients_in_every_family() {
+    for family in FAMILIES {
+        let (model, numbers) = (folder(family), numbers(family));
+        let adapter = adapter(family, &model);
+        assert_next(&model, family, "lora", Some(&adapter));
+
+        let frozen = Branches::frozen(&adapter, model.transformer.spec()).unwrap();
+        let var = |tensor: &Tensor| Var::from_tensor(tensor).unwrap();
+        let factors: Vec<_> = frozen.factors.iter().map(|(&place, (a, b))| (place, [var(a), var(b)])).collect();
+        let tensors =
+            |(place, [a, b]): &((usize, Site), [Var; 2])| (*place, (a.as_tensor().clone(), b.as_tensor().clone()));
+        let branches = Branches { factors: factors.iter().map(tensors).collect(), scale: frozen.scale };
+        let ids = [numbers.u32("ids.0"), numbers.u32("ids.1")];
+        let packed = Packed { prefix: &ids[0][..PREFIX], texts: vec![&ids[0][PREFIX..], &ids[1][PREFIX..]] };
+        let scored = log_probs(&model.transformer, &packed, Some(&branches), 1.0).unwrap();
+        let first = ids[0].len() - PREFIX;
+        let weights: Vec<f32> = (0..scored.dim(0).unwrap()).map(|i| if i < first { 1.0 } else { -0.5 }).collect();
+        let loss = (scored * Tensor::new(weights, &Device::Cpu).unwrap()).unwrap().sum_all().unwrap();
+        let gradients = loss.backward().unwrap();
+        for ((layer, site), pair) in &factors {
+            for (factor, var) in ["A", "B"].into_iter().zip(pair) {
+                let (module, site) = (site.module(), site.name());
+                let name = format!("grad.base_model.model.model.layers.{layer}.{module}.{site}.lora_{factor}.weight");
+                let gradient = gradients.get(var.as_tensor()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                let off = relative(&gradient, &numbers.f32(&name));
+                assert!(off < 1e-4, "{family}, {name}: {off}");
+            }
+        }
+    }
+}
+
+/// The tiny model of `family` with other words in its config.
+fn changed(family: &str, change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> model::Result<Loaded> {
+    let copy = tempfile::tempdir().unwrap();
+    let from = golden(&format!("tiny_{family}"));
+    for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(from.join(file), copy.path().join(file)).unwrap();
+    }
+    let mut config = serde_json::from_slice(&std::fs::read(from.join("config.json")).unwrap()).unwrap();
+    change(&mut config);
+    std::fs::write(copy.path().join("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
+    model::load(copy.path())
+}
+
+#[test]
+fn what_a_config_says_of_windows_bases_and_scales_is_what_is_computed() {
+    for family in FAMILIES {
+        let path = golden(&format!("tiny_{family}_variant.json"));
+        let keys: serde_json::Map<String, Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let model = changed(family, |config| {
+            for (key, value) in keys {
+                if value.is_null() {
+                    config.remove(&key)
+                } else {
+                    config.insert(key, value)
+                };
+            }
+        });
+        assert_next(&model.unwrap(), family, "variant", None);
+    }
+}
