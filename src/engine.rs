@@ -16,7 +16,7 @@ mod scheduler;
 mod sequence;
 
 use crate::episode::{CriticVersion, Finish};
-use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter, Span};
+use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter};
 use crate::model::kernel::Precision;
 use crate::model::tokenizer::Tokenizer;
 use job::{Job, Weights};
@@ -128,6 +128,9 @@ pub struct Engine<F: Forward = Decoder> {
     context: usize,
     counters: Counters,
     scratch: Vec<Scratch>,
+    /// The step's tokens and logits; kept for their memory.
+    batch: Batch,
+    logits: Vec<f32>,
 }
 
 impl<F: Forward> Engine<F> {
@@ -154,6 +157,8 @@ impl<F: Forward> Engine<F> {
             requests: 0,
             counters: Counters::default(),
             scratch: Vec::new(),
+            batch: Batch::default(),
+            logits: Vec::new(),
         }
     }
 
@@ -213,7 +218,7 @@ impl<F: Forward> Engine<F> {
     pub fn step(&mut self) -> Result<StepReport, Error> {
         let plan = self.scheduler.schedule();
         let report = self.report(&plan);
-        let done = self.run(&plan).and_then(|logits| self.sample(&logits)).and_then(|sampled| self.write(sampled));
+        let done = self.run(&plan).and_then(|()| self.sample()).and_then(|sampled| self.write(sampled));
         let sampled_tokens = done.inspect_err(|_| self.scheduler.preempt_all())?;
         let report = StepReport { sampled_tokens, ..report };
         self.counters.add(&report, plan.copies.len());
@@ -261,44 +266,29 @@ impl<F: Forward> Engine<F> {
         }
     }
 
-    /// Computes the planned tokens. Returns a row of logits for each sequence that samples.
-    fn run(&mut self, plan: &Plan) -> Result<Vec<f32>, Error> {
-        let batch = self.batch();
-        if batch.spans.is_empty() {
-            return Ok(Vec::new());
+    /// Computes the planned tokens: a row of logits for each sequence that samples.
+    fn run(&mut self, plan: &Plan) -> Result<(), Error> {
+        self.batch.clear();
+        for sequence in self.scheduler.planned() {
+            let tokens = &sequence.tokens[sequence.cached..sequence.cached + sequence.planned];
+            let adapter = self.jobs[&sequence.name.request].weights.adapter.as_ref();
+            self.batch.push(tokens, sequence.cached, &sequence.table, adapter, sequence.samples());
+        }
+        if self.batch.spans.is_empty() {
+            return Ok(());
         }
         if !plan.copies.is_empty() {
             self.model.copy_blocks(&plan.copies)?;
         }
-        Ok(self.model.step(&batch)?)
-    }
-
-    fn batch(&self) -> Batch {
-        let mut batch = Batch::default();
-        for sequence in self.scheduler.planned() {
-            let adapter = self.jobs[&sequence.name.request].weights.adapter.as_ref();
-            let adapter = adapter.map(|adapter| {
-                batch.adapters.iter().position(|a| Arc::ptr_eq(a, adapter)).unwrap_or_else(|| {
-                    batch.adapters.push(adapter.clone());
-                    batch.adapters.len() - 1
-                })
-            });
-            batch.spans.push(Span {
-                start: batch.tokens.len(),
-                len: sequence.planned,
-                cached: sequence.cached,
-                blocks: sequence.table.clone(),
-                adapter,
-                sample: sequence.samples(),
-            });
-            batch.tokens.extend(&sequence.tokens[sequence.cached..sequence.cached + sequence.planned]);
-        }
-        batch
+        let done = self.model.step(&self.batch, &mut self.logits);
+        // A batch must not keep a superseded adapter alive.
+        self.batch.adapters.clear();
+        Ok(done?)
     }
 
     /// Samples for every planned sequence that reached its last token; a leader's siblings sample their
     /// first token from its row.
-    fn sample(&mut self, logits: &[f32]) -> Result<Vec<Sampled>, Error> {
+    fn sample(&mut self) -> Result<Vec<Sampled>, Error> {
         let mut names = Vec::new();
         let mut tasks = Vec::new();
         for (row, sequence) in self.scheduler.planned().filter(|s| s.samples()).enumerate() {
@@ -309,7 +299,7 @@ impl<F: Forward> Engine<F> {
                 names.push(Name { index, ..sequence.name });
             }
         }
-        let draws = sampler::draw_all(logits, self.model.vocab(), &tasks, &mut self.scratch);
+        let draws = sampler::draw_all(&self.logits, self.model.vocab(), &tasks, &mut self.scratch);
         let mut rows = names.iter().zip(draws);
         let mut sampled = Vec::new();
         for sequence in self.scheduler.planned() {

@@ -2,7 +2,7 @@
 
 use super::{Exit, Failure, OrExit, load_model, say};
 use crate::config::Config;
-use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter, Span};
+use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter};
 use crate::model::kernel::Precision;
 use crate::model::lora::Adapter;
 use crate::model::score::{Branches, Packed, log_probs};
@@ -123,21 +123,21 @@ fn by_decoding(
     let tokens = input.prompt_ids.len() + input.completion_ids.len();
     let blocks: Vec<u32> = (0..tokens.div_ceil(BLOCK_TOKENS) as u32).collect();
     let mut decoder = Decoder::new(model.clone(), blocks.len());
-    let adapters: Vec<_> =
-        adapter.map(|adapter| Arc::new(PackedAdapter::new(adapter, model.spec()))).into_iter().collect();
-    let on = (!adapters.is_empty()).then_some(0);
+    let adapter = adapter.map(|adapter| Arc::new(PackedAdapter::new(adapter, model.spec())));
+    let (mut batch, mut logits) = (Batch::default(), vec![]);
     let mut cached = 0;
-    let mut next: Vec<u32> = input.prompt_ids.clone();
+    let mut next: &[u32] = &input.prompt_ids;
     let mut found = vec![];
-    for &id in &input.completion_ids {
-        let span = Span { start: 0, len: next.len(), cached, blocks: blocks.clone(), adapter: on, sample: true };
+    for id in &input.completion_ids {
+        batch.clear();
+        batch.push(next, cached, &blocks, adapter.as_ref(), true);
+        decoder.step(&batch, &mut logits)?;
         cached += next.len();
-        let logits = decoder.step(&Batch { tokens: next, spans: vec![span], adapters: adapters.clone() })?;
-        if id as usize >= logits.len() {
-            return Err(model::Error::TokenId { id, vocab: logits.len() });
+        if *id as usize >= logits.len() {
+            return Err(model::Error::TokenId { id: *id, vocab: logits.len() });
         }
-        found.push(model::ops::log_prob(&logits, id, 1.0 / temperature));
-        next = vec![id];
+        found.push(model::ops::log_prob(&logits, *id, 1.0 / temperature));
+        next = std::slice::from_ref(id);
     }
     Ok(found)
 }

@@ -72,12 +72,12 @@ impl Forward for HashModel {
         }
         Ok(())
     }
-    fn step(&mut self, batch: &Batch) -> model::Result<Vec<f32>> {
+    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> model::Result<()> {
         if self.failures > 0 {
             self.failures -= 1;
             // What a step that broke half-way may leave behind.
             for span in &batch.spans {
-                span.blocks[span.cached / BLOCK_TOKENS..].iter().for_each(|&block| {
+                batch.table(span)[span.cached / BLOCK_TOKENS..].iter().for_each(|&block| {
                     self.cells[block as usize * BLOCK_TOKENS + BLOCK_TOKENS - 1] = 666;
                 });
             }
@@ -87,32 +87,33 @@ impl Forward for HashModel {
         self.tokens_max = self.tokens_max.max(batch.tokens.len());
         self.tokens += batch.tokens.len();
         for (i, span) in batch.spans.iter().enumerate() {
-            assert!(span.len > 0 && span.blocks.len() == (span.cached + span.len).div_ceil(BLOCK_TOKENS));
-            for written in &span.blocks[span.cached / BLOCK_TOKENS..] {
-                let readers = batch.spans.iter().enumerate().filter(|(j, s)| *j != i && s.blocks.contains(written));
+            let table = batch.table(span);
+            assert!(span.len > 0 && table.len() == (span.cached + span.len).div_ceil(BLOCK_TOKENS));
+            for written in &table[span.cached / BLOCK_TOKENS..] {
+                let others = batch.spans.iter().enumerate().filter(|(j, _)| *j != i);
+                let readers = others.filter(|(_, other)| batch.table(other).contains(written));
                 assert_eq!(readers.count(), 0, "block {written} is written while another sequence reads it");
             }
         }
-        let mut rows = Vec::new();
+        logits.clear();
         for span in &batch.spans {
             let weights = span.adapter.map_or(0, |adapter| self.weights(&batch.adapters[adapter]));
-            let at = |position: usize| {
-                span.blocks[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS
-            };
+            let table = batch.table(span);
+            let at = |position: usize| table[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS;
             for (offset, &token) in batch.tokens[span.start..span.start + span.len].iter().enumerate() {
                 let position = span.cached + offset;
                 let before = position.checked_sub(1).map_or(EMPTY, |before| self.cells[at(before)]);
                 self.cells[at(position)] = cell(before, token, weights);
             }
             if span.sample {
-                let mut row = logits((0..span.cached + span.len).map(|p| self.cells[at(p)]), weights);
+                let mut row = self::logits((0..span.cached + span.len).map(|p| self.cells[at(p)]), weights);
                 if self.poison == batch.tokens.get(span.start + span.len - 1).copied() {
                     row[3] = f32::NAN;
                 }
-                rows.extend(row);
+                logits.extend(row);
             }
         }
-        Ok(rows)
+        Ok(())
     }
 }
 

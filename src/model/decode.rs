@@ -24,8 +24,8 @@ pub struct Span {
     pub len: usize,
     /// Tokens in the cache before this step; the first token of the step has this position.
     pub cached: usize,
-    /// Its block table: block `i` holds positions `32 i .. 32 i + 32`; covers `cached + len` tokens.
-    pub blocks: Vec<u32>,
+    /// Where its block table lies in [`Batch::tables`].
+    pub table: Range<usize>,
     /// Index into [`Batch::adapters`], or the base.
     pub adapter: Option<usize>,
     /// Whether the logits after its last token are wanted.
@@ -39,8 +39,48 @@ pub struct Batch {
     pub tokens: Vec<u32>,
     /// The sequences, in the order of their tokens.
     pub spans: Vec<Span>,
+    /// Block tables, sequence after sequence: entry `i` of one names the block of positions `32 i .. 32 i + 32`,
+    /// and it covers the sequence's `cached + len` tokens.
+    pub tables: Vec<u32>,
     /// The adapters in use.
     pub adapters: Vec<Arc<PackedAdapter>>,
+}
+
+impl Batch {
+    /// Empties it for the next step; what it took of memory stays.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.spans.clear();
+        self.tables.clear();
+        self.adapters.clear();
+    }
+
+    /// Adds `tokens` of a sequence that has `cached` before them, over the blocks of `table`.
+    pub fn push(
+        &mut self,
+        tokens: &[u32],
+        cached: usize,
+        table: &[u32],
+        adapter: Option<&Arc<PackedAdapter>>,
+        sample: bool,
+    ) {
+        let adapter = adapter.map(|adapter| {
+            self.adapters.iter().position(|known| Arc::ptr_eq(known, adapter)).unwrap_or_else(|| {
+                self.adapters.push(adapter.clone());
+                self.adapters.len() - 1
+            })
+        });
+        let (start, first) = (self.tokens.len(), self.tables.len());
+        let table_end = first + table.len();
+        self.spans.push(Span { start, len: tokens.len(), cached, table: first..table_end, adapter, sample });
+        self.tokens.extend_from_slice(tokens);
+        self.tables.extend_from_slice(table);
+    }
+
+    /// The block table of one of its spans.
+    pub fn table(&self, span: &Span) -> &[u32] {
+        &self.tables[span.table.clone()]
+    }
 }
 
 /// What the engine needs of a model.
@@ -54,11 +94,12 @@ pub trait Forward {
     /// # Errors
     /// Where the device fails.
     fn copy_blocks(&mut self, pairs: &[(u32, u32)]) -> Result<()>;
-    /// Runs one step. Returns raw f32 logits, `(spans with sample, vocab)` row-major, in span order.
+    /// Runs one step. `logits` becomes raw f32 logits, `(spans with sample, vocab)` row-major, in span order;
+    /// its memory is used again.
     ///
     /// # Errors
     /// Where an id is outside the vocabulary or the device fails.
-    fn step(&mut self, batch: &Batch) -> Result<Vec<f32>>;
+    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()>;
 }
 
 /// An adapter laid out for the kernels.
@@ -141,21 +182,22 @@ impl Forward for Decoder {
         Ok(())
     }
 
-    fn step(&mut self, batch: &Batch) -> Result<Vec<f32>> {
+    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
         // From inside the pool a parallel loop costs microseconds; from outside, each would wake and wait.
-        rayon::scope(|_| self.compute(batch))
+        rayon::scope(|_| self.compute(batch, logits))
     }
 }
 
 impl Decoder {
-    fn compute(&mut self, batch: &Batch) -> Result<Vec<f32>> {
+    fn compute(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
         let model = self.model.clone();
         let spec = model.spec();
         let rows: Vec<Reach<'_>> = batch
             .spans
             .iter()
             .flat_map(|span| {
-                (span.cached..span.cached + span.len).map(|position| Reach { blocks: &span.blocks, position })
+                let blocks = batch.table(span);
+                (span.cached..span.cached + span.len).map(move |position| Reach { blocks, position })
             })
             .collect();
         let positions: Vec<usize> = rows.iter().map(|row| row.position).collect();
@@ -165,12 +207,12 @@ impl Decoder {
         let hidden = model.walk(x, &mut pass)?; // (rows, hidden)
         let last: Vec<usize> =
             batch.spans.iter().filter(|span| span.sample).map(|span| span.start + span.len - 1).collect();
-        let mut logits = vec![0.0; last.len() * spec.vocab];
         let picked = on_host(&hidden, |hidden| {
             last.iter().flat_map(|&row| hidden[row * spec.hidden..][..spec.hidden].iter().copied()).collect::<Vec<_>>()
         })?;
-        model.head().decode(&picked, &mut logits);
-        Ok(logits)
+        logits.resize(last.len() * spec.vocab, 0.0);
+        model.head().decode(&picked, logits);
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Both passes over whole sequences of a tiny model.
 
 use rco_node::model::Loaded;
-use rco_node::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter, Span};
+use rco_node::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter};
 use rco_node::model::lora::Adapter;
 use rco_node::model::score::{Branches, Packed, log_probs};
 use std::sync::Arc;
@@ -20,22 +20,15 @@ fn log_softmax(logits: &[f32]) -> Vec<f32> {
 pub fn decode(model: &Loaded, ids: &[u32], adapter: Option<&Adapter>, chunk: usize) -> Vec<f32> {
     let blocks: Vec<u32> = (0..ids.len().div_ceil(BLOCK_TOKENS) as u32).rev().collect();
     let mut decoder = Decoder::new(model.transformer.clone(), blocks.len());
-    let adapters: Vec<_> =
-        adapter.map(|adapter| Arc::new(PackedAdapter::new(adapter, model.transformer.spec()))).into_iter().collect();
-    let mut found = vec![];
+    let adapter = adapter.map(|adapter| Arc::new(PackedAdapter::new(adapter, model.transformer.spec())));
+    let (mut batch, mut logits, mut found) = (Batch::default(), vec![], vec![]);
     for position in 0..ids.len() {
         // Every position's logits: a span that ends there and begins where a chunk would.
         let first = position / chunk * chunk;
-        let span = Span {
-            start: 0,
-            len: position + 1 - first,
-            cached: first,
-            blocks: blocks.clone(),
-            adapter: (!adapters.is_empty()).then_some(0),
-            sample: true,
-        };
-        let batch = Batch { tokens: ids[first..=position].to_vec(), spans: vec![span], adapters: adapters.clone() };
-        found.extend(log_softmax(&decoder.step(&batch).unwrap()));
+        batch.clear();
+        batch.push(&ids[first..=position], first, &blocks, adapter.as_ref(), true);
+        decoder.step(&batch, &mut logits).unwrap();
+        found.extend(log_softmax(&logits));
     }
     found
 }

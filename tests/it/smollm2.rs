@@ -2,7 +2,7 @@
 
 use crate::common::{Numbers, farthest, golden, quickstart, smollm2};
 use rco_node::engine::{Engine, EngineConfig, Request, sampler::SamplingConfig};
-use rco_node::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, Span};
+use rco_node::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward};
 use rco_node::model::score::{Packed, log_probs};
 
 const PROMPTS: usize = 20;
@@ -70,8 +70,9 @@ fn on_the_real_model_the_score_pass_agrees_with_decode_and_with_transformers() {
 fn next_log_probs(ids: &[u32]) -> Vec<f32> {
     let blocks: Vec<u32> = (0..ids.len().div_ceil(BLOCK_TOKENS) as u32).collect();
     let mut decoder = Decoder::new(smollm2().transformer.clone(), blocks.len());
-    let span = Span { start: 0, len: ids.len(), cached: 0, blocks, adapter: None, sample: true };
-    let logits = decoder.step(&Batch { tokens: ids.to_vec(), spans: vec![span], adapters: vec![] }).unwrap();
+    let (mut batch, mut logits) = (Batch::default(), vec![]);
+    batch.push(ids, 0, &blocks, None, true);
+    decoder.step(&batch, &mut logits).unwrap();
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|&x| f64::from(x - top).exp()).sum();
     logits.iter().map(|&x| (f64::from(x - top) - sum.ln()) as f32).collect()
