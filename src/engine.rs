@@ -7,6 +7,7 @@
 //! another; a request that is done or cancelled holds no block.
 
 mod blocks;
+mod cut;
 mod draft;
 mod exp;
 mod job;

@@ -38,13 +38,49 @@ fn sums_body(logits: &[f32], max: f32, inverse_temperature: f32, sums: &mut Vec<
         for (weight, &logit) in weights.iter_mut().zip(chunk) {
             *weight = self::weight(logit, max, inverse_temperature);
         }
-        weights[chunk.len()..].fill(0.0);
-        let mut lanes = [0.0f64; LANES];
-        for group in weights.as_chunks::<LANES>().0 {
-            lanes = std::array::from_fn(|lane| lanes[lane] + f64::from(group[lane]));
-        }
-        sums.push(lanes.iter().sum());
+        sums.push(sum(&weights[..chunk.len()]));
     }
+}
+
+/// As `sums_body`, and `weights` becomes the weight of each logit.
+#[inline(always)]
+fn weights_body(logits: &[f32], max: f32, inverse_temperature: f32, weights: &mut Vec<f32>, sums: &mut Vec<f64>) {
+    weights.resize(logits.len(), 0.0);
+    for (weights, chunk) in weights.chunks_mut(CHUNK).zip(logits.chunks(CHUNK)) {
+        for (weight, &logit) in weights.iter_mut().zip(chunk) {
+            *weight = self::weight(logit, max, inverse_temperature);
+        }
+        sums.push(sum(weights));
+    }
+}
+
+/// Appends the sum of each [`CHUNK`] of `weights`, of those alone that are above `floor`, or equal to it and
+/// among the first `ties` of the row.
+#[inline(always)]
+fn sums_above_body(weights: &[f32], floor: f32, ties: usize, sums: &mut Vec<f64>) {
+    let mut kept = [0.0f32; CHUNK];
+    for (index, chunk) in weights.chunks(CHUNK).enumerate() {
+        let ties = ties.saturating_sub(index * CHUNK).min(CHUNK) as u32;
+        for (place, (kept, &weight)) in kept.iter_mut().zip(chunk).enumerate() {
+            let stays = weight > floor || (weight == floor && (place as u32) < ties);
+            *kept = if stays { weight } else { 0.0 };
+        }
+        sums.push(sum(&kept[..chunk.len()]));
+    }
+}
+
+/// The sum of at most a chunk of weights, in an order that depends on their number alone.
+#[inline(always)]
+fn sum(weights: &[f32]) -> f64 {
+    let mut lanes = [0.0f64; LANES];
+    let (groups, rest) = weights.as_chunks::<LANES>();
+    for group in groups {
+        lanes = std::array::from_fn(|lane| lanes[lane] + f64::from(group[lane]));
+    }
+    for (lane, &weight) in lanes.iter_mut().zip(rest) {
+        *lane += f64::from(weight);
+    }
+    lanes.iter().sum()
 }
 
 vectorised!(
@@ -55,6 +91,16 @@ vectorised!(
     /// Appends the sum of weights of each [`CHUNK`] of `logits` to `sums`. NaN or an infinite `max` makes a
     /// sum NaN.
     sums, sums_body, (logits: &[f32], max: f32, inverse_temperature: f32, sums: &mut Vec<f64>)
+);
+vectorised!(
+    /// As [`sums`], and `weights` becomes the weight of each logit.
+    weights, weights_body,
+    (logits: &[f32], max: f32, inverse_temperature: f32, weights: &mut Vec<f32>, sums: &mut Vec<f64>)
+);
+vectorised!(
+    /// Appends the sum of each [`CHUNK`] of `weights`, of those alone that are above `floor`, or equal to it and
+    /// among the first `ties` of the row.
+    sums_above, sums_above_body, (weights: &[f32], floor: f32, ties: usize, sums: &mut Vec<f64>)
 );
 
 #[cfg(test)]
@@ -72,5 +118,18 @@ mod tests {
         assert_eq!(wide, plain);
         let real: f64 = logits.iter().map(|&l| (f64::from(l - largest) * f64::from(0.7f32)).exp()).sum();
         assert!((wide.iter().sum::<f64>() / real - 1.0).abs() < 1e-6);
+        let (mut row, mut sums) = (Vec::new(), Vec::new());
+        weights(&logits, largest, 0.7, &mut row, &mut sums);
+        assert_eq!(sums, wide);
+        for ties in [0, 300, 5000, usize::MAX] {
+            let floor = row[7];
+            let (mut wide, mut plain) = (Vec::new(), Vec::new());
+            sums_above(&row, floor, ties, &mut wide);
+            sums_above_body(&row, floor, ties, &mut plain);
+            assert_eq!(wide, plain);
+            let stays = |(i, w): (usize, &f32)| (*w > floor || (*w == floor && i < ties)).then_some(f64::from(*w));
+            let real: f64 = row.iter().enumerate().filter_map(stays).sum();
+            assert!((wide.iter().sum::<f64>() / real - 1.0).abs() < 1e-12);
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! exactly this distribution that is reported. A row's result depends on that row and its uniform
 //! number alone.
 
+use super::cut::{Border, Cut};
 use super::exp::{self, CHUNK};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -59,12 +60,11 @@ pub(crate) struct Task<'a> {
     pub(crate) uniform: f64,
 }
 
-/// Space that is used again from step to step.
+/// Space that is used again from step to step, by one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     sums: Vec<f64>,
-    /// Ids that a cut left, with their logits.
-    kept: Vec<(u32, f32)>,
+    cut: Cut,
 }
 
 /// The `position`-th number of the stream of `(seed, index)`: uniform in `[0, 1)`. It is computed from
@@ -78,6 +78,9 @@ pub(crate) fn uniform(seed: u64, index: u64, position: u64) -> f64 {
     (stream.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// Logits below which waking a second thread costs more than it gives.
+const PARALLEL_MIN: usize = 1 << 15;
+
 /// Samples all `tasks` from `logits`, rows of `vocab`; none for a row that holds NaN, infinity or
 /// nothing above minus infinity.
 pub(crate) fn draw_all(
@@ -86,158 +89,81 @@ pub(crate) fn draw_all(
     tasks: &[Task<'_>],
     scratch: &mut Vec<Scratch>,
 ) -> Vec<Option<Draw>> {
-    if scratch.len() < tasks.len() {
-        scratch.resize_with(tasks.len(), Scratch::default);
+    let threads = if tasks.len() * vocab < PARALLEL_MIN { 1 } else { rayon::current_num_threads() };
+    if scratch.len() < threads {
+        scratch.resize_with(threads, Scratch::default);
     }
-    let one = |(task, scratch): (&Task<'_>, &mut Scratch)| {
+    let one = |task: &Task<'_>, scratch: &mut Scratch| {
         draw(&logits[task.row * vocab..(task.row + 1) * vocab], task.config, task.uniform, scratch)
     };
-    tasks.par_iter().zip(scratch.par_iter_mut()).map(one).collect()
+    if threads == 1 {
+        return tasks.iter().map(|task| one(task, &mut scratch[0])).collect();
+    }
+    let mut draws = vec![None; tasks.len()];
+    let share = tasks.len().div_ceil(threads);
+    let shares = tasks.par_chunks(share).zip(draws.par_chunks_mut(share)).zip(scratch);
+    shares.for_each(|((tasks, draws), scratch)| {
+        tasks.iter().zip(draws).for_each(|(task, drawn)| *drawn = one(task, scratch));
+    });
+    draws
 }
 
 /// Samples one row.
 pub(crate) fn draw(logits: &[f32], config: &SamplingConfig, uniform: f64, scratch: &mut Scratch) -> Option<Draw> {
     let greedy = config.temperature <= 0.0;
-    let row = Row { logits, max: exp::max(logits), inverse: if greedy { 1.0 } else { 1.0 / config.temperature } };
-    scratch.sums.clear();
-    exp::sums(logits, row.max, row.inverse, &mut scratch.sums);
-    let total: f64 = scratch.sums.iter().sum();
+    let (max, inverse) = (exp::max(logits), if greedy { 1.0 } else { 1.0 / config.temperature });
+    let Scratch { sums, cut } = scratch;
+    sums.clear();
+    let cuts = !greedy && config.cuts();
+    if cuts {
+        exp::weights(logits, max, inverse, &mut cut.weights, sums);
+    } else {
+        exp::sums(logits, max, inverse, sums);
+    }
+    let mut total: f64 = sums.iter().sum();
     if !total.is_finite() || total <= 0.0 {
         return None;
     }
-    if greedy {
-        let id = logits.iter().position(|&logit| logit == row.max)?;
-        return Some(row.drawn(id as u32, total));
-    }
-    if !config.cuts() {
-        return Some(row.drawn(row.pick(uniform * total, &scratch.sums), total));
-    }
-    row.cut(config, total, &mut scratch.kept);
-    let weights = || scratch.kept.iter().map(|&(id, logit)| (id, row.weight(logit)));
-    let total = weights().map(|(_, weight)| weight).sum();
-    Some(row.drawn(invert(weights(), uniform * total)?, total))
+    let id = if greedy {
+        logits.iter().position(|&logit| logit == max)?
+    } else if cuts {
+        let Border { weight, id } = cut.border(config, total);
+        sums.clear();
+        exp::sums_above(&cut.weights, weight, id as usize + 1, sums);
+        total = sums.iter().sum();
+        let stays = |at: usize| cut.weights[at] > weight || (cut.weights[at] == weight && at <= id as usize);
+        pick(uniform * total, sums, logits.len(), |at| if stays(at) { f64::from(cut.weights[at]) } else { 0.0 })
+    } else {
+        pick(uniform * total, sums, logits.len(), |at| f64::from(exp::weight(logits[at], max, inverse)))
+    };
+    let scaled = f64::from((logits[id] - max) * inverse);
+    Some(Draw { id: id as u32, log_prob: (scaled - total.ln()) as f32 })
 }
 
-/// The first id whose cumulative weight exceeds `target`; where rounding leaves none, the last of weight.
-fn invert(weights: impl Iterator<Item = (u32, f64)>, target: f64) -> Option<u32> {
-    let (mut sum, mut last) = (0.0, None);
-    for (id, weight) in weights.filter(|&(_, weight)| weight > 0.0) {
+/// Inverse CDF over `len` ids by their weights, `sums` being those of the chunks: first the chunk, then the id
+/// in it. Where rounding leaves none, the last of weight.
+fn pick(target: f64, sums: &[f64], len: usize, weight: impl Fn(usize) -> f64) -> usize {
+    let (mut sum, mut found) = (0.0, (0, 0.0));
+    for (chunk, &weight) in sums.iter().enumerate().filter(|&(_, &weight)| weight > 0.0) {
+        found = (chunk, sum);
         sum += weight;
-        last = Some(id);
+        if sum > target {
+            break;
+        }
+    }
+    let (chunk, mut sum) = found;
+    let mut last = chunk * CHUNK;
+    for id in last..len.min((chunk + 1) * CHUNK) {
+        let weight = weight(id);
+        if weight > 0.0 {
+            last = id;
+            sum += weight;
+        }
         if sum > target {
             break;
         }
     }
     last
-}
-
-/// A row of logits at a temperature.
-struct Row<'a> {
-    logits: &'a [f32],
-    max: f32,
-    /// One over the temperature.
-    inverse: f32,
-}
-
-impl Row<'_> {
-    fn weight(&self, logit: f32) -> f64 {
-        f64::from(exp::weight(logit, self.max, self.inverse))
-    }
-
-    fn drawn(&self, id: u32, total: f64) -> Draw {
-        let scaled = f64::from((self.logits[id as usize] - self.max) * self.inverse);
-        Draw { id, log_prob: (scaled - total.ln()) as f32 }
-    }
-
-    /// Inverse CDF over the whole row: first the chunk, then the id in it.
-    fn pick(&self, target: f64, sums: &[f64]) -> u32 {
-        let (mut sum, mut found) = (0.0, (0, 0.0));
-        for (chunk, &weight) in sums.iter().enumerate().filter(|&(_, &weight)| weight > 0.0) {
-            found = (chunk, sum);
-            sum += weight;
-            if sum > target {
-                break;
-            }
-        }
-        let (chunk, before) = found;
-        let start = chunk * CHUNK;
-        let end = self.logits.len().min(start + CHUNK);
-        let weights = (start..end).map(|i| (i as u32, self.weight(self.logits[i])));
-        invert(weights, target - before).unwrap_or(start as u32)
-    }
-
-    /// Leaves in `kept` what top-k, top-p and min-p leave of the row, by id. At least the likeliest stays.
-    fn cut(&self, config: &SamplingConfig, total: f64, kept: &mut Vec<(u32, f32)>) {
-        if config.top_k > 0 || config.top_p < 1.0 {
-            let mass = f64::from(config.top_p) * total;
-            // The likeliest lie close to the largest logit: look no further than needed, and sort only those.
-            for depth in [2.0, 4.0, 8.0, 16.0, f32::INFINITY] {
-                self.gather(-depth, kept);
-                let enough = match config.top_k {
-                    0 => kept.iter().map(|&(_, logit)| self.weight(logit)).sum::<f64>() > mass,
-                    k => kept.len() >= k,
-                };
-                if enough {
-                    break;
-                }
-            }
-            if (1..kept.len()).contains(&config.top_k) {
-                kept.select_nth_unstable_by(config.top_k, likelier);
-                kept.truncate(config.top_k);
-            }
-            let mut mass = mass;
-            if config.top_k > 0 {
-                mass = f64::from(config.top_p) * kept.iter().map(|&(_, logit)| self.weight(logit)).sum::<f64>();
-            }
-            if config.top_p < 1.0 {
-                self.keep_mass(mass, kept);
-            }
-        } else {
-            self.gather(config.min_p.ln(), kept);
-        }
-        let floor = f64::from(config.min_p);
-        kept.retain(|&(_, logit)| self.weight(logit) >= floor || logit == self.max);
-        kept.sort_unstable_by_key(|&(id, _)| id);
-    }
-
-    /// The ids whose scaled logit, less the largest, is at least `floor` (with a margin for rounding).
-    fn gather(&self, floor: f32, kept: &mut Vec<(u32, f32)>) {
-        let floor = floor - 1e-3;
-        kept.clear();
-        for (id, &logit) in self.logits.iter().enumerate() {
-            if (logit - self.max) * self.inverse >= floor {
-                kept.push((id as u32, logit));
-            }
-        }
-    }
-
-    /// Leaves of `kept` the fewest of the likeliest that hold `mass`: halves it towards the border by
-    /// selection, so that only the last few are sorted.
-    fn keep_mass(&self, mass: f64, kept: &mut Vec<(u32, f32)>) {
-        let (mut sum, mut low, mut high) = (0.0, 0, kept.len());
-        while high - low > 32 {
-            let half = (high - low) / 2;
-            kept[low..high].select_nth_unstable_by(half, likelier);
-            let more: f64 = kept[low..low + half].iter().map(|&(_, logit)| self.weight(logit)).sum();
-            if sum + more >= mass {
-                high = low + half;
-            } else {
-                sum += more;
-                low += half;
-            }
-        }
-        kept[low..high].sort_unstable_by(likelier);
-        let enough = kept[low..high].iter().position(|&(_, logit)| {
-            sum += self.weight(logit);
-            sum >= mass
-        });
-        kept.truncate(enough.map_or(high, |last| low + last + 1));
-    }
-}
-
-/// The likelier first, the lower id first among equals.
-fn likelier(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
-    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
 #[cfg(test)]
