@@ -8,6 +8,7 @@
 
 mod blocks;
 mod cut;
+pub mod distinct;
 mod draft;
 mod exp;
 mod job;
@@ -21,13 +22,15 @@ use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter}
 use crate::model::kernel::Precision;
 use crate::model::tokenizer::Tokenizer;
 use job::{Job, Weights};
-pub use report::{Counters, StepReport};
+use report::lap;
+pub use report::{Counters, StepReport, Times, Work};
 use sampler::{Draw, SamplingConfig, Scratch, Task};
 use scheduler::{Plan, Scheduler};
 use sequence::{Name, Sequence};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Limits of the engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -217,13 +220,24 @@ impl<F: Forward> Engine<F> {
     /// Where the model fails or computes no distribution. The step is then undone: its sequences are
     /// recomputed by the next one, to the same result; cancel the request that [`Error::Logits`] names.
     pub fn step(&mut self) -> Result<StepReport, Error> {
+        let mut clock = Instant::now();
         let plan = self.scheduler.schedule();
-        let report = self.report(&plan);
-        let done = self.run(&plan).and_then(|()| self.sample()).and_then(|sampled| self.write(sampled));
-        let sampled_tokens = done.inspect_err(|_| self.scheduler.preempt_all())?;
-        let report = StepReport { sampled_tokens, ..report };
-        self.counters.add(&report, plan.copies.len());
+        self.fill_batch();
+        let mut report = self.report(&plan);
+        report.times.bookkeeping = lap(&mut clock);
+        self.run(&plan, &mut report, clock).inspect_err(|_| self.scheduler.preempt_all())?;
+        self.counters.add(&report);
         Ok(report)
+    }
+
+    fn run(&mut self, plan: &Plan, report: &mut StepReport, mut clock: Instant) -> Result<(), Error> {
+        self.compute(plan)?;
+        report.times.model = lap(&mut clock);
+        let sampled = self.sample()?;
+        report.times.sampling = lap(&mut clock);
+        report.sampled_tokens = self.write(sampled)?;
+        report.times.bookkeeping += lap(&mut clock);
+        Ok(())
     }
 
     /// Requests all of whose continuations have ended, in the order of their ends.
@@ -264,17 +278,23 @@ impl<F: Forward> Engine<F> {
             sampled_tokens: 0,
             preemptions: plan.preemptions,
             cached_tokens: plan.cached_tokens,
+            copied_blocks: plan.copies.len(),
+            work: Work::of(&self.batch),
+            times: Times::default(),
         }
     }
 
-    /// Computes the planned tokens: a row of logits for each sequence that samples.
-    fn run(&mut self, plan: &Plan) -> Result<(), Error> {
+    fn fill_batch(&mut self) {
         self.batch.clear();
         for sequence in self.scheduler.planned() {
             let tokens = &sequence.tokens[sequence.cached..sequence.cached + sequence.planned];
             let adapter = self.jobs[&sequence.name.request].weights.adapter.as_ref();
             self.batch.push(tokens, sequence.cached, &sequence.table, adapter, sequence.samples());
         }
+    }
+
+    /// Computes the planned tokens: a row of logits for each sequence that samples.
+    fn compute(&mut self, plan: &Plan) -> Result<(), Error> {
         if self.batch.spans.is_empty() {
             return Ok(());
         }

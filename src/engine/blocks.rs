@@ -1,20 +1,22 @@
-//! The pool of KV blocks: who holds which, and what the full ones contain.
+//! The pool of KV blocks: who holds which, and what they contain.
 //!
-//! Knows block numbers and content keys; no tensor, no sequence.
+//! Knows block numbers and contents; no tensor, no sequence. A content is the ids of a block's first
+//! positions, under the key of everything before them: a block can be found as soon as its first
+//! position is computed, by whoever shares at least that one with it.
 //!
-//! Invariants: a block is either held (references > 0), cached (none, but its key is known) or free;
-//! a key names at most one block; a cached block is evicted only when no block is free, the least
-//! recently released first.
+//! Invariants: a block is either held (references > 0), cached (none, but its content is known) or free;
+//! no known content is the beginning of another, so that none is kept twice; a cached block is evicted
+//! only when no block is free, the least recently used first.
 
 use crate::model::decode::BLOCK_TOKENS;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Names the content of a full block: its ids, all ids before them, and the weights that computed them.
+/// Names all that comes before a block: the ids of all blocks before it, and the weights that computed them.
 ///
-/// 128 bits of SHA-256 over a chain: two contents with one key are out of the question, so that a hit
-/// needs no comparison of ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// 128 bits of SHA-256 over a chain: two pasts with one key are out of the question, so that a hit
+/// needs no comparison of ids before the block's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BlockKey(u128);
 
 impl BlockKey {
@@ -23,9 +25,9 @@ impl BlockKey {
         Self::digest(Sha256::new().chain_update(b"root").chain_update(installation.to_le_bytes()))
     }
 
-    /// The key of the full block `ids` that follows the block `self`.
+    /// The key of what follows the full block `ids` that follows `self`.
     pub(crate) fn child(self, ids: &[u32]) -> Self {
-        debug_assert_eq!(ids.len(), BLOCK_TOKENS, "only full blocks have keys");
+        debug_assert_eq!(ids.len(), BLOCK_TOKENS, "only full blocks have something behind them");
         let mut bytes = [0u8; 4 * BLOCK_TOKENS];
         for (bytes, id) in bytes.chunks_exact_mut(4).zip(ids) {
             bytes.copy_from_slice(&id.to_le_bytes());
@@ -41,14 +43,32 @@ impl BlockKey {
     }
 }
 
+/// What the first positions of a block hold. Ordered by past, then by ids as words are in a dictionary: the
+/// content that shares most with another stands right before or behind it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Content {
+    past: BlockKey,
+    ids: Vec<u32>,
+}
+
 /// What the pool knows of one block.
 #[derive(Clone, Debug, Default)]
 struct Block {
     references: u32,
-    /// Set while its content may be found.
-    key: Option<BlockKey>,
-    /// When it was released last; orders eviction.
-    released: u64,
+    /// Set while it may be found.
+    content: Option<Content>,
+    /// When it was used last; orders eviction.
+    used: u64,
+}
+
+/// A block that begins as was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) block: u32,
+    /// How many of the ids asked for it holds, from the first on; at least one.
+    pub(crate) common: usize,
+    /// Nobody holds it and nothing is known behind those ids: whoever takes it may write on.
+    pub(crate) open: bool,
 }
 
 /// Every block of the KV cache.
@@ -57,9 +77,9 @@ pub(crate) struct BlockPool {
     blocks: Vec<Block>,
     /// Blocks without holder and without content, the next one last.
     free: Vec<u32>,
-    /// Blocks without holder whose content is known, by time of release.
+    /// Blocks without holder whose content is known, by time of use.
     cached: BTreeSet<(u64, u32)>,
-    index: HashMap<BlockKey, u32>,
+    index: BTreeMap<Content, u32>,
     clock: u64,
     evictions: u64,
 }
@@ -72,7 +92,7 @@ impl BlockPool {
             blocks: vec![Block::default(); count as usize],
             free: (0..count).rev().collect(),
             cached: BTreeSet::new(),
-            index: HashMap::new(),
+            index: BTreeMap::new(),
             clock: 0,
             evictions: 0,
         }
@@ -98,9 +118,15 @@ impl BlockPool {
         self.blocks[block as usize].references
     }
 
-    /// The block whose content is `key`.
-    pub(crate) fn find(&self, key: BlockKey) -> Option<u32> {
-        self.index.get(&key).copied()
+    /// The block behind `past` that shares most of `ids` from the first on.
+    pub(crate) fn find(&self, past: BlockKey, ids: &[u32]) -> Option<Found> {
+        let asked = Content { past, ids: ids.to_vec() };
+        let neighbours = [self.index.range(&asked..).next(), self.index.range(..&asked).next_back()];
+        let of_past = neighbours.into_iter().flatten().filter(|(content, _)| content.past == past);
+        let shared = of_past.map(|(content, &block)| (common(&content.ids, ids), content, block));
+        let (common, content, block) = shared.max_by_key(|(common, ..)| *common)?;
+        let open = self.references(block) == 0 && content.ids.len() == common;
+        (common > 0).then_some(Found { block, common, open })
     }
 
     /// A block with no content worth keeping, held once; none if all are held.
@@ -120,9 +146,9 @@ impl BlockPool {
     /// One more holder of `block`, which is held or cached.
     pub(crate) fn retain(&mut self, id: u32) {
         let block = &mut self.blocks[id as usize];
-        debug_assert!(block.references > 0 || block.key.is_some(), "block {id} is free");
+        debug_assert!(block.references > 0 || block.content.is_some(), "block {id} is free");
         if block.references == 0 {
-            self.cached.remove(&(block.released, id));
+            self.cached.remove(&(block.used, id));
         }
         block.references += 1;
     }
@@ -136,29 +162,60 @@ impl BlockPool {
         if block.references > 0 {
             return;
         }
-        block.released = self.clock;
-        if block.key.is_some() {
-            self.cached.insert((block.released, id));
+        block.used = self.clock;
+        if block.content.is_some() {
+            self.cached.insert((block.used, id));
         } else {
             self.free.push(id);
         }
     }
 
-    /// Says that the held block now contains `key`; ignored where another block already does.
-    pub(crate) fn register(&mut self, id: u32, key: BlockKey) {
+    /// Says that the block is of use to someone who does not hold it: it is evicted later.
+    pub(crate) fn touch(&mut self, id: u32) {
+        self.clock += 1;
         let block = &mut self.blocks[id as usize];
-        debug_assert!(block.references > 0, "block {id} is registered by nobody");
-        if block.key.is_none() && !self.index.contains_key(&key) {
-            block.key = Some(key);
-            self.index.insert(key, id);
+        if block.references == 0 && self.cached.remove(&(block.used, id)) {
+            self.cached.insert((self.clock, id));
+        }
+        block.used = self.clock;
+    }
+
+    /// Says that the held block now begins with `ids` behind `past`, and nothing else is known of it. Where
+    /// another block holds as much already, it cannot be found.
+    pub(crate) fn register(&mut self, id: u32, past: BlockKey, ids: &[u32]) {
+        debug_assert!(self.references(id) > 0, "block {id} is registered by nobody");
+        debug_assert!((1..=BLOCK_TOKENS).contains(&ids.len()), "a content of {} ids", ids.len());
+        self.forget(id);
+        let content = Content { past, ids: ids.to_vec() };
+        // All that begins like it comes right behind it, and what it begins like right before it.
+        let longer = self.index.range(&content..).next();
+        if longer.is_some_and(|(longer, _)| longer.past == past && longer.ids.starts_with(ids)) {
+            return;
+        }
+        let shorter = self.index.range(..&content).next_back();
+        let shorter = shorter.filter(|(shorter, _)| shorter.past == past && ids.starts_with(&shorter.ids));
+        if let Some((_, &superseded)) = shorter {
+            self.forget(superseded);
+            let block = &self.blocks[superseded as usize];
+            if block.references == 0 {
+                self.cached.remove(&(block.used, superseded));
+                self.free.push(superseded);
+            }
+        }
+        self.blocks[id as usize].content = Some(content.clone());
+        self.index.insert(content, id);
+    }
+
+    /// The block can no longer be found.
+    fn forget(&mut self, id: u32) {
+        if let Some(content) = self.blocks[id as usize].content.take() {
+            self.index.remove(&content);
         }
     }
 
-    /// Says that the block's content is about to change.
-    pub(crate) fn forget(&mut self, id: u32) {
-        if let Some(key) = self.blocks[id as usize].key.take() {
-            self.index.remove(&key);
-        }
+    /// How many positions of the block are known to others; they must not be written.
+    pub(crate) fn known(&self, id: u32) -> usize {
+        self.blocks[id as usize].content.as_ref().map_or(0, |content| content.ids.len())
     }
 
     /// Panics unless every invariant of this file holds.
@@ -168,18 +225,26 @@ impl BlockPool {
         assert_eq!(free.len(), self.free.len(), "a block is free twice");
         for (id, block) in self.blocks.iter().enumerate() {
             let id = id as u32;
-            let cached = self.cached.contains(&(block.released, id));
+            let cached = self.cached.contains(&(block.used, id));
             let places = [block.references > 0, cached, free.contains(&id)];
             assert_eq!(places.iter().filter(|&&x| x).count(), 1, "block {id} is in {places:?}");
-            assert!(!cached || block.key.is_some(), "block {id} is cached without a key");
-            assert!(!free.contains(&id) || block.key.is_none(), "block {id} is free with a key");
-            if let Some(key) = block.key {
-                assert_eq!(self.index.get(&key), Some(&id));
+            assert!(!cached || block.content.is_some(), "block {id} is cached without a content");
+            assert!(!free.contains(&id) || block.content.is_none(), "block {id} is free with a content");
+            if let Some(content) = &block.content {
+                assert_eq!(self.index.get(content), Some(&id));
             }
         }
-        assert_eq!(self.index.len(), self.blocks.iter().filter(|b| b.key.is_some()).count());
+        assert_eq!(self.index.len(), self.blocks.iter().filter(|b| b.content.is_some()).count());
         assert_eq!(self.available() + self.blocks.iter().filter(|b| b.references > 0).count(), self.len());
+        for ((one, _), (next, _)) in self.index.iter().zip(self.index.iter().skip(1)) {
+            assert!(one.past != next.past || !next.ids.starts_with(&one.ids), "{one:?} is known twice");
+        }
     }
+}
+
+/// How many of the first elements of `a` and `b` are equal.
+pub(super) fn common(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]
@@ -188,8 +253,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn key(n: u32) -> BlockKey {
-        BlockKey::root(0).child(&[n; BLOCK_TOKENS])
+    const ROOT: fn() -> BlockKey = || BlockKey::root(0);
+
+    fn register(pool: &mut BlockPool, id: u32, ids: &[u32]) {
+        pool.register(id, ROOT(), ids);
+    }
+
+    fn found(pool: &BlockPool, ids: &[u32]) -> Option<(u32, usize)> {
+        pool.find(ROOT(), ids).map(|found| (found.block, found.common))
     }
 
     #[test]
@@ -212,21 +283,68 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_released_content_goes_first_and_only_when_nothing_is_free() {
+    fn the_least_recently_used_content_goes_first_and_only_when_nothing_is_free() {
+        let mut pool = BlockPool::new(4);
+        let [a, b, c] = std::array::from_fn(|_| pool.allocate().unwrap());
+        for (block, id) in [(a, 1), (b, 2), (c, 3)] {
+            register(&mut pool, block, &[id]);
+        }
+        for block in [b, c, a] {
+            pool.release(block);
+        }
+        pool.touch(b);
+        let d = pool.allocate().unwrap();
+        assert!((1..4).all(|id| found(&pool, &[id]).is_some()), "a free block comes first");
+        assert_eq!(pool.allocate(), Some(c));
+        assert_eq!((found(&pool, &[1]), found(&pool, &[2]), found(&pool, &[3])), (Some((a, 1)), Some((b, 1)), None));
+        pool.retain(a);
+        assert_eq!((pool.allocate(), pool.allocate()), (Some(b), None), "a block that is held again is not evicted");
+        assert_eq!((pool.evictions(), pool.references(d)), (2, 1));
+        pool.check();
+    }
+
+    #[test]
+    fn the_block_that_shares_most_is_found_under_its_own_past_only() {
+        let mut pool = BlockPool::new(5);
+        let contents: [&[u32]; 4] = [&[1, 2, 3, 4], &[1, 2, 9], &[1, 5], &[7]];
+        let ids = contents.map(|content| {
+            let id = pool.allocate().unwrap();
+            register(&mut pool, id, content);
+            id
+        });
+        for (asked, expected) in [
+            (&[1, 2, 3, 5][..], Some((ids[0], 3))),
+            (&[1, 2, 3, 4, 5], Some((ids[0], 4))),
+            (&[1, 2, 9, 9], Some((ids[1], 3))),
+            (&[1, 5], Some((ids[2], 2))),
+            (&[1, 6], Some((ids[2], 1))),
+            (&[8], None),
+        ] {
+            assert_eq!(found(&pool, asked), expected, "{asked:?}");
+        }
+        assert_eq!(pool.find(BlockKey::root(1), &[1, 2, 3]), None);
+        assert_eq!(pool.find(BlockKey::root(0).child(&[0; BLOCK_TOKENS]), &[1, 2, 3]), None);
+        // Open to be written on: nobody holds it, and nothing behind what is asked would be lost.
+        let open = |pool: &BlockPool, asked: &[u32]| pool.find(ROOT(), asked).unwrap().open;
+        assert!(!open(&pool, &[7, 8]));
+        pool.release(ids[3]);
+        pool.release(ids[0]);
+        assert!(open(&pool, &[7, 8]) && open(&pool, &[1, 2, 3, 4, 5]) && !open(&pool, &[1, 2, 3, 5]));
+    }
+
+    #[test]
+    fn what_another_block_holds_as_well_is_not_kept_twice() {
         let mut pool = BlockPool::new(3);
-        let [a, b] = [pool.allocate().unwrap(), pool.allocate().unwrap()];
-        pool.register(a, key(1));
-        pool.register(b, key(2));
+        let [a, b, c] = std::array::from_fn(|_| pool.allocate().unwrap());
+        register(&mut pool, a, &[1, 2]);
+        register(&mut pool, b, &[1, 2]);
+        assert_eq!(found(&pool, &[1, 2]), Some((a, 2)));
         pool.release(b);
         pool.release(a);
-        let c = pool.allocate().unwrap();
-        assert!(pool.find(key(1)).is_some() && pool.find(key(2)).is_some(), "a free block comes first");
-        assert_eq!(pool.allocate(), Some(b));
-        assert_eq!((pool.find(key(1)), pool.find(key(2))), (Some(a), None));
-        pool.retain(a);
-        assert_eq!(pool.allocate(), None, "a block that is held again is not evicted");
-        assert_eq!((pool.evictions(), pool.references(c)), (1, 1));
+        assert_eq!(pool.available(), 2);
+        register(&mut pool, c, &[1, 2, 3]);
         pool.check();
+        assert_eq!((found(&pool, &[1, 2]), pool.free.len(), pool.evictions()), (Some((c, 2)), 2, 0));
     }
 
     #[test]
@@ -240,10 +358,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_operations_keep_every_invariant(ops in prop::collection::vec((0u8..5, 0u32..6), 1..200)) {
+        fn random_operations_keep_every_invariant(
+            ops in prop::collection::vec((0u8..5, 0u32..6, prop::collection::vec(0u32..3, 1..5)), 1..200),
+        ) {
             let mut pool = BlockPool::new(5);
             let mut held: Vec<u32> = Vec::new();
-            for (op, n) in ops {
+            for (op, n, ids) in ops {
                 match (op, held.get(n as usize % held.len().max(1)).copied()) {
                     (0, _) => {
                         let available = pool.available();
@@ -258,14 +378,20 @@ mod tests {
                         pool.release(id);
                         held.swap_remove(held.iter().position(|&h| h == id).unwrap());
                     }
-                    (2, Some(id)) => pool.register(id, key(n)),
+                    (2, Some(id)) => register(&mut pool, id, &ids),
                     (3, _) => {
-                        if let Some(id) = pool.find(key(n)) {
+                        // The longest common beginning there is, by looking at every block.
+                        let of = |block: &Block| block.content.as_ref().map_or(0, |c| common(&c.ids, &ids));
+                        let longest = pool.blocks.iter().map(of).max().unwrap();
+                        let found = found(&pool, &ids);
+                        prop_assert_eq!(found.map_or(0, |(_, common)| common), longest);
+                        if let Some((id, common)) = found {
+                            prop_assert_eq!(of(&pool.blocks[id as usize]), common);
                             pool.retain(id);
                             held.push(id);
                         }
                     }
-                    (4, Some(id)) => pool.forget(id),
+                    (4, _) => pool.touch(n.min(4)),
                     _ => {}
                 }
                 pool.check();

@@ -1,5 +1,77 @@
 //! What the engine says of its work: one step's report, and the sums since it was made.
 
+use crate::model::decode::Batch;
+use std::ops::AddAssign;
+use std::time::{Duration, Instant};
+
+/// What was put through the model: what its arithmetic and its memory traffic are reckoned from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Tokens whose keys and values were computed.
+    pub tokens: u64,
+    /// Those of them that an adapter's branches were computed for.
+    pub adapted_tokens: u64,
+    /// Pairs of a computed token and a token it attends to, itself included.
+    pub attended_pairs: u64,
+    /// Tokens whose keys and values were read: each sequence's context, once a step.
+    pub context_tokens: u64,
+    /// Rows of logits.
+    pub logit_rows: u64,
+}
+
+impl Work {
+    /// What `batch` asks for.
+    pub(crate) fn of(batch: &Batch) -> Self {
+        let mut work = Self::default();
+        for span in &batch.spans {
+            let (len, cached) = (span.len as u64, span.cached as u64);
+            work += Self {
+                tokens: len,
+                adapted_tokens: if span.adapter.is_some() { len } else { 0 },
+                attended_pairs: len * cached + len * (len + 1) / 2,
+                context_tokens: cached + len,
+                logit_rows: u64::from(span.sample),
+            };
+        }
+        work
+    }
+}
+
+impl AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.adapted_tokens += other.adapted_tokens;
+        self.attended_pairs += other.attended_pairs;
+        self.context_tokens += other.context_tokens;
+        self.logit_rows += other.logit_rows;
+    }
+}
+
+/// Where the time went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Scheduling, blocks, texts and whatever else is neither of the two below.
+    pub bookkeeping: Duration,
+    /// The model.
+    pub model: Duration,
+    /// From logits to tokens.
+    pub sampling: Duration,
+}
+
+impl AddAssign for Times {
+    fn add_assign(&mut self, other: Self) {
+        self.bookkeeping += other.bookkeeping;
+        self.model += other.model;
+        self.sampling += other.sampling;
+    }
+}
+
+/// The time since `clock`, which starts again.
+pub(crate) fn lap(clock: &mut Instant) -> Duration {
+    let now = Instant::now();
+    now - std::mem::replace(clock, now)
+}
+
 /// What one step did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepReport {
@@ -11,6 +83,12 @@ pub struct StepReport {
     pub preemptions: usize,
     /// Prompt tokens found in the cache (after a preemption, sampled ones too).
     pub cached_tokens: usize,
+    /// Blocks copied because others still read them.
+    pub copied_blocks: usize,
+    /// What was put through the model.
+    pub work: Work,
+    /// Where the time went.
+    pub times: Times,
 }
 
 /// What an engine has done since it was made.
@@ -31,20 +109,26 @@ pub struct Counters {
     pub sampled_tokens: u64,
     /// Sequences sent back to be recomputed because blocks ran out.
     pub preemptions: u64,
-    /// Blocks copied because a sibling still read them.
+    /// Blocks copied because others still read them.
     pub copied_blocks: u64,
     /// Blocks whose cached content was given up for new content.
     pub evicted_blocks: u64,
+    /// What was put through the model.
+    pub work: Work,
+    /// Where the time went.
+    pub times: Times,
 }
 
 impl Counters {
-    /// Adds a step that copied `copies` blocks.
-    pub(crate) fn add(&mut self, report: &StepReport, copies: usize) {
-        self.steps += u64::from(report.prefill_tokens + report.sampled_tokens > 0);
+    /// Adds a step.
+    pub(crate) fn add(&mut self, report: &StepReport) {
+        self.steps += u64::from(report.work.tokens > 0);
         self.prefill_tokens += report.prefill_tokens as u64;
         self.cached_tokens += report.cached_tokens as u64;
         self.sampled_tokens += report.sampled_tokens as u64;
         self.preemptions += report.preemptions as u64;
-        self.copied_blocks += copies as u64;
+        self.copied_blocks += report.copied_blocks as u64;
+        self.work += report.work;
+        self.times += report.times;
     }
 }

@@ -4,14 +4,19 @@
 //! the step's token budget is spent. Where blocks run out the youngest running sequence goes back to
 //! wait and is recomputed later; its sampled ids stay.
 //!
-//! Invariants: `running` and `waiting` are ordered by age; a block that is written has one holder and
-//! no key; the oldest sequence can always go on, because each fits the pool alone.
+//! Invariants: `running` and `waiting` are ordered by age; a block that is written has one holder, and what
+//! the pool knows of it lies before the first position written; the oldest sequence can always go on,
+//! because each fits the pool alone.
 
 use super::RequestId;
-use super::blocks::{BlockKey, BlockPool};
+use super::blocks::{BlockPool, Found, common};
 use super::sequence::{Name, Sequence};
 use crate::model::decode::BLOCK_TOKENS;
 use std::collections::VecDeque;
+
+/// A waiting sequence waits on where a running one is about to compute so many tokens that both begin with.
+/// Every conversation begins with a few that the chat template gives it: those are not worth a step's wait.
+const AWAITED_TOKENS_MIN: usize = 4;
 
 /// What a step does beside the tokens planned in its sequences.
 #[derive(Debug, Default)]
@@ -27,11 +32,20 @@ pub(crate) struct Plan {
 }
 
 /// What the cache holds of a waiting sequence.
+#[derive(Default)]
 struct Prefix {
-    /// Blocks to share, the first ones of its table.
+    /// Full blocks to share, the first ones of its table.
     blocks: Vec<u32>,
-    /// A running sequence is about to compute the block that comes next.
+    /// The block behind them, of which the first positions serve: to be written on, or to be copied.
+    tail: Option<Found>,
+    /// A running sequence is about to compute more of it.
     awaited: bool,
+}
+
+impl Prefix {
+    fn tokens(&self) -> usize {
+        self.blocks.len() * BLOCK_TOKENS + self.tail.map_or(0, |tail| tail.common)
+    }
 }
 
 /// Who runs, who waits, and who holds which block.
@@ -150,10 +164,8 @@ impl Scheduler {
                 plan.copies.push((*block, copy));
                 pool.release(*block);
                 *block = copy;
-            } else {
-                pool.forget(*block);
             }
-            sequence.registered = sequence.registered.min(first);
+            debug_assert!(pool.known(*block) <= sequence.cached % BLOCK_TOKENS, "others know what is to be written");
         }
         while sequence.table.len() * BLOCK_TOKENS < sequence.cached + tokens {
             sequence.table.push(pool.allocate().expect("the caller made room for new blocks"));
@@ -176,17 +188,11 @@ impl Scheduler {
                 place += 1;
                 continue;
             }
-            if !self.fits(sequence, &prefix.blocks) {
+            if !self.fits(sequence, &prefix) {
                 return;
             }
             let Some(mut sequence) = self.waiting.remove(place) else { return };
-            for &block in &prefix.blocks {
-                self.pool.retain(block);
-            }
-            // At least one token is computed, or there would be no logits.
-            sequence.cached = (prefix.blocks.len() * BLOCK_TOKENS).min(sequence.tokens.len() - 1);
-            sequence.registered = prefix.blocks.len();
-            sequence.table = prefix.blocks;
+            self.share(&mut sequence, prefix, plan);
             plan.cached_tokens += sequence.cached;
             let tokens = sequence.pending().min(plan.budget);
             let running = self.run(sequence);
@@ -195,22 +201,61 @@ impl Scheduler {
     }
 
     fn prefix(&self, sequence: &Sequence) -> Prefix {
-        let blocks: Vec<u32> = sequence.keys().iter().map_while(|&key| self.pool.find(key)).collect();
-        let next: Option<&BlockKey> = sequence.keys().get(blocks.len());
-        let awaited = next.is_some_and(|next| {
-            self.running.iter().any(|s| s.registered <= blocks.len() && s.keys().get(blocks.len()) == Some(next))
-        });
-        Prefix { blocks, awaited }
+        // At least one token is computed, or there would be no logits.
+        let end = sequence.tokens.len() - 1;
+        let mut prefix = Prefix::default();
+        while let Some(past) = sequence.past(prefix.blocks.len()).filter(|_| prefix.tokens() < end) {
+            match self.pool.find(past, sequence.ids(prefix.blocks.len(), end)) {
+                Some(Found { block, common: BLOCK_TOKENS, .. }) => prefix.blocks.push(block),
+                tail => {
+                    prefix.tail = tail;
+                    break;
+                }
+            }
+        }
+        prefix.awaited = self.is_awaited(sequence, &prefix, end);
+        prefix
+    }
+
+    /// Whether a running sequence is about to compute more of `sequence` than the cache holds, and enough of it.
+    fn is_awaited(&self, sequence: &Sequence, prefix: &Prefix, end: usize) -> bool {
+        let block = prefix.blocks.len();
+        let Some(past) = sequence.past(block).filter(|_| block * BLOCK_TOKENS < end) else { return false };
+        let ids = sequence.ids(block, end);
+        let enough = prefix.tokens() + AWAITED_TOKENS_MIN;
+        self.running.iter().filter(|s| !s.is_decoding() && s.past(block) == Some(past)).any(|s| {
+            let shared = block * BLOCK_TOKENS + common(ids, s.ids(block, s.tokens.len()));
+            shared >= enough && shared > s.cached
+        })
     }
 
     /// Whether there are blocks for all known tokens of `sequence` if it shares `prefix`. (Running ones
     /// took theirs already: where tokens are left for newcomers, all of them are planned in full.)
-    fn fits(&self, sequence: &Sequence, prefix: &[u32]) -> bool {
-        let new = sequence.tokens.len().div_ceil(BLOCK_TOKENS) - prefix.len();
-        let woken = prefix.iter().filter(|&&block| self.pool.references(block) == 0).count();
-        let rewritten = prefix.len() * BLOCK_TOKENS == sequence.tokens.len();
-        let copied = rewritten && prefix.last().is_some_and(|&block| self.pool.references(block) > 0);
-        new + woken + usize::from(copied) <= self.pool.available()
+    fn fits(&self, sequence: &Sequence, prefix: &Prefix) -> bool {
+        let new = sequence.tokens.len().div_ceil(BLOCK_TOKENS) - prefix.blocks.len();
+        let woken = prefix.blocks.iter().filter(|&&block| self.pool.references(block) == 0).count();
+        new + woken <= self.pool.available()
+    }
+
+    /// Gives a sequence that is let in what the cache holds of it, for which there is room.
+    fn share(&mut self, sequence: &mut Sequence, prefix: Prefix, plan: &mut Plan) {
+        let pool = &mut self.pool;
+        (sequence.cached, sequence.registered) = (prefix.tokens(), prefix.blocks.len());
+        sequence.table = prefix.blocks;
+        sequence.table.iter().for_each(|&block| pool.retain(block));
+        let Some(Found { block, open, .. }) = prefix.tail else { return };
+        if open {
+            pool.retain(block);
+            sequence.table.push(block);
+            return;
+        }
+        // The source may be evicted before the step, even for this very copy: copies come before all writing.
+        pool.touch(block);
+        let copy = pool.allocate().expect("the caller made room for the copy");
+        if copy != block {
+            plan.copies.push((block, copy));
+        }
+        sequence.table.push(copy);
     }
 
     /// Frees a running sequence's blocks, the last first, so that a prefix outlives what follows it.
@@ -238,16 +283,29 @@ impl Scheduler {
         self.running.binary_search_by_key(&name, |s| s.name).expect("a sequence of the step under way is running")
     }
 
-    /// The planned tokens of `name` are in the cache now; its full blocks can be found from here on.
+    /// The planned tokens of `name` are in the cache now, and can be found from here on: full blocks, and what
+    /// a prefill leaves behind them.
     pub(crate) fn advance(&mut self, name: Name) {
         let place = self.place(name);
-        let sequence = &mut self.running[place];
+        let Self { pool, running, .. } = self;
+        let sequence = &mut running[place];
+        let decoded = sequence.is_decoding();
         sequence.cached += std::mem::take(&mut sequence.planned);
         sequence.extend_keys(sequence.cached);
         for block in sequence.registered..sequence.cached / BLOCK_TOKENS {
-            self.pool.register(sequence.table[block], sequence.keys()[block]);
+            Self::register(pool, sequence, block);
         }
         sequence.registered = sequence.cached / BLOCK_TOKENS;
+        if !decoded {
+            Self::register(pool, sequence, sequence.registered);
+        }
+    }
+
+    /// Tells the pool what a running sequence's block `block` holds, if it holds anything.
+    fn register(pool: &mut BlockPool, sequence: &Sequence, block: usize) {
+        if let (Some(&id), Some(past)) = (sequence.table.get(block), sequence.past(block)) {
+            pool.register(id, past, sequence.ids(block, sequence.cached));
+        }
     }
 
     /// Adds a sampled token.
@@ -283,10 +341,11 @@ impl Scheduler {
         self.running[place].held -= 1;
     }
 
-    /// Ends a running sequence.
+    /// Ends a running sequence. What it wrote can be found: a conversation may go on from there.
     pub(crate) fn end(&mut self, name: Name) {
         let place = self.place(name);
         let mut sequence = self.running.remove(place);
+        Self::register(&mut self.pool, &sequence, sequence.registered);
         Self::free(&mut self.pool, &mut sequence);
     }
 
@@ -325,6 +384,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::blocks::BlockKey;
 
     /// A running sequence with the first `cached` of its `tokens` computed.
     fn running(scheduler: &mut Scheduler, request: u64, tokens: usize, cached: usize) {

@@ -33,9 +33,9 @@ pub(crate) struct Sequence {
     pub(crate) table: Vec<u32>,
     /// Tokens to compute in the step under way; 0 outside of it.
     pub(crate) planned: usize,
-    /// Full blocks of the table whose keys the pool has been told.
+    /// Full blocks of the table whose contents the pool has been told.
     pub(crate) registered: usize,
-    /// Keys of the first full blocks of `tokens`: those of the prompt, and more as they are computed.
+    /// Keys of what follows the first full blocks of `tokens`: those of the prompt, and more as they are computed.
     keys: Vec<BlockKey>,
     root: BlockKey,
 }
@@ -86,9 +86,14 @@ impl Sequence {
         self.tokens.len() - self.prompt
     }
 
-    /// Keys of its full blocks, as far as they are known.
-    pub(crate) fn keys(&self) -> &[BlockKey] {
-        &self.keys
+    /// The key of all that comes before its block `block`, as far as it is known.
+    pub(crate) fn past(&self, block: usize) -> Option<BlockKey> {
+        block.checked_sub(1).map_or(Some(self.root), |before| self.keys.get(before).copied())
+    }
+
+    /// The ids of its block `block`, no further than `end`.
+    pub(crate) fn ids(&self, block: usize, end: usize) -> &[u32] {
+        &self.tokens[block * BLOCK_TOKENS..end.min((block + 1) * BLOCK_TOKENS)]
     }
 
     /// Computes the keys of the full blocks among the first `tokens` tokens.

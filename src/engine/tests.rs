@@ -243,17 +243,18 @@ fn siblings_prefill_their_prompt_once_and_copy_only_its_partial_block() {
 }
 
 #[test]
-fn a_continued_conversation_finds_the_blocks_of_what_was_sampled() {
+fn a_continued_conversation_finds_every_token_that_was_computed() {
     let mut engine = engine(64, 256, 64);
     let first = request(prompt(40, 1), 1, 60, 1);
     engine.submit(first.clone()).unwrap();
     let done = run(&mut engine);
-    // The last sampled token was never computed: 99 are in the cache, three full blocks.
+    // The last sampled token was never computed: 99 are in the cache.
     let next = [first.prompt, done[0].1[0].ids.clone(), prompt(9, 2)].concat();
     let next = request(next, 2, 8, 2);
     engine.submit(next.clone()).unwrap();
     let report = engine.step().unwrap();
-    assert_eq!((report.cached_tokens, report.prefill_tokens), (96, 109 - 96));
+    assert_eq!((report.cached_tokens, report.prefill_tokens), (99, 109 - 99));
+    assert_eq!(report.copied_blocks, 0, "a block that ends with what is asked is written on, not copied");
     assert_eq!(written(&run(&mut engine)[0].1), expected(&next, 0, 300));
 }
 
@@ -267,28 +268,30 @@ fn a_prompt_that_is_cached_whole_computes_its_last_token_only() {
     engine.submit(asked.clone()).unwrap();
     let report = engine.step().unwrap();
     assert_eq!((report.cached_tokens, report.prefill_tokens, report.sampled_tokens), (95, 1, 2));
-    assert_eq!(engine.counters().copied_blocks, 0);
+    assert_eq!(report.copied_blocks, 1, "what is known is copied before it is written");
     engine.submit(asked.clone()).unwrap();
     let report = engine.step().unwrap();
-    assert_eq!((report.cached_tokens, report.prefill_tokens), (95, 1));
-    assert_eq!(engine.counters().copied_blocks, 1, "what others read is copied before it is written");
+    assert_eq!((report.cached_tokens, report.prefill_tokens, report.copied_blocks), (95, 1, 1));
     for (_, completions) in run(&mut engine) {
         assert_eq!(written(&completions), expected(&asked, 0, 300));
     }
 }
 
 #[test]
-fn a_cached_block_under_rewriting_is_not_found_until_the_step_has_succeeded() {
+fn a_step_that_failed_spoils_nothing_that_was_cached() {
     let mut engine = engine(64, 256, 64);
-    let asked = request(prompt(96, 1), 1, 10, 1);
-    engine.submit(asked.clone()).unwrap();
-    run(&mut engine);
-    engine.submit(asked.clone()).unwrap();
-    engine.model.failures = 1;
-    assert!(engine.step().is_err());
-    let report = engine.step().unwrap();
-    assert_eq!((report.cached_tokens, report.prefill_tokens), (64, 32));
-    assert_eq!(written(&run(&mut engine)[0].1), expected(&asked, 0, 300));
+    let first = request(prompt(96, 1), 1, 10, 1);
+    engine.submit(first.clone()).unwrap();
+    let ids = run(&mut engine)[0].1[0].ids.clone();
+    // The same again, from a copy of its last block; and what goes on from it, in its very last block.
+    let next = request([first.prompt.clone(), ids, prompt(5, 2)].concat(), 1, 10, 1);
+    for (asked, cached) in [(first, 95), (next, 105)] {
+        engine.submit(asked.clone()).unwrap();
+        engine.model.failures = 1;
+        assert!(engine.step().is_err());
+        assert_eq!(engine.step().unwrap().cached_tokens, cached);
+        assert_eq!(written(&run(&mut engine)[0].1), expected(&asked, 0, 300));
+    }
 }
 
 #[test]
@@ -296,13 +299,54 @@ fn a_request_waits_for_a_prefix_that_another_is_computing() {
     let mut engine = engine(64, 1000, 64);
     let shared = prompt(128, 1);
     for i in 0..5 {
-        engine.submit(request([shared.clone(), prompt(3, 10 + i)].concat(), 1, 4, i)).unwrap();
+        engine.submit(request([shared.clone(), vec![i; 3]].concat(), 1, 4, u64::from(i))).unwrap();
     }
     let first = engine.step().unwrap();
     assert_eq!((first.prefill_tokens, engine.running(), engine.waiting()), (131, 1, 4));
     run(&mut engine);
     assert_eq!(engine.counters().prefill_tokens, 128 + 5 * 3);
     assert_eq!(engine.counters().cached_tokens, 4 * 128);
+}
+
+/// Submits, runs until all have ended, and adds what was asked and written to `distinct`.
+fn ask(engine: &mut Engine<HashModel>, asked: Vec<Request>, distinct: &mut distinct::Distinct) -> Vec<Vec<Vec<u32>>> {
+    let ids: Vec<RequestId> = asked.iter().map(|request| engine.submit(request.clone()).unwrap()).collect();
+    let done: BTreeMap<_, _> = run(engine).into_iter().collect();
+    let texts = |(request, id): (&Request, &RequestId)| {
+        let of_one = |one: &Completion| {
+            distinct.add(one.version, &request.prompt, &one.ids);
+            one.ids.clone()
+        };
+        done[id].iter().map(of_one).collect()
+    };
+    asked.iter().zip(&ids).map(texts).collect()
+}
+
+#[test]
+fn an_episode_computes_each_distinct_token_once() {
+    let mut engine = engine(600, 256, 64);
+    install(&mut engine, 1, 11);
+    let mut distinct = distinct::Distinct::default();
+    let critic = |prompt, n, seed| Request { critic: true, ..request(prompt, n, 24, seed) };
+    for episode in 0..3 {
+        let question = [prompt(5, 1), prompt(40, 10 + episode)].concat();
+        let answer = ask(&mut engine, vec![request(question.clone(), 1, 24, episode)], &mut distinct)[0][0].clone();
+        let shown = [prompt(8, 2), question.clone(), answer.clone(), prompt(30, 3)].concat();
+        let critiques = ask(&mut engine, vec![critic(shown, 4, episode)], &mut distinct).remove(0);
+        let goes_on = |critique: &Vec<u32>| [&question[..], &answer, &prompt(3, 4), critique, &prompt(7, 5)].concat();
+        let refiners = critiques.iter().map(|critique| request(goes_on(critique), 5, 24, episode)).collect();
+        let refinements = ask(&mut engine, refiners, &mut distinct).concat();
+        let judge = |first: &[u32], second: &[u32]| {
+            let shown = [&prompt(6, 6)[..], &question, first, &prompt(4, 7), second, &prompt(4, 8)].concat();
+            request(shown, 1, 2, 0)
+        };
+        let both = refinements.iter().flat_map(|refined| [judge(&answer, refined), judge(refined, &answer)]).collect();
+        ask(&mut engine, both, &mut distinct);
+    }
+    let computed = engine.counters().work.tokens;
+    assert_eq!(computed, engine.model.tokens as u64);
+    let ratio = computed as f64 / distinct.tokens() as f64;
+    assert!((1.0..1.03).contains(&ratio), "{computed} computed, {} distinct: {ratio}", distinct.tokens());
 }
 
 #[test]

@@ -1,0 +1,60 @@
+//! The least that a set of texts must cost: tokens whose keys and values had to exist, each counted once.
+//!
+//! A token is what it is by the weights and by all tokens before it: the distinct ones are the nodes of a trie
+//! over (weights, prefix). The engine shares what it can without looking at this; it is what its work is held
+//! against. The last token of a text costs nothing: it was sampled, and nothing was computed from it.
+
+use crate::episode::CriticVersion;
+use std::collections::HashMap;
+
+/// Counts distinct tokens. One version must mean one installation of weights.
+#[derive(Clone, Debug, Default)]
+pub struct Distinct {
+    /// The node behind a node and an id, numbered from 1; a version's own root is behind none.
+    nodes: HashMap<(Node, u32), u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Node {
+    Root(CriticVersion),
+    Token(u64),
+}
+
+impl Distinct {
+    /// Adds a text that `version` wrote behind `prompt`.
+    pub fn add(&mut self, version: CriticVersion, prompt: &[u32], written: &[u32]) {
+        let computed = written.split_last().map_or(&[][..], |(_, computed)| computed);
+        let mut node = Node::Root(version);
+        for &id in prompt.iter().chain(computed) {
+            let next = self.nodes.len() as u64 + 1;
+            node = Node::Token(*self.nodes.entry((node, id)).or_insert(next));
+        }
+    }
+
+    /// Distinct tokens so far.
+    pub fn tokens(&self) -> u64 {
+        self.nodes.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_counts_once_for_each_version_and_the_last_token_not_at_all() {
+        let (base, critic) = (CriticVersion::BASE, CriticVersion(1));
+        let mut distinct = Distinct::default();
+        let mut adds = |version, prompt: &[u32], written: &[u32]| {
+            let before = distinct.tokens();
+            distinct.add(version, prompt, written);
+            distinct.tokens() - before
+        };
+        assert_eq!(adds(base, &[1, 2, 3], &[4, 5]), 4);
+        assert_eq!(adds(base, &[1, 2, 3], &[4, 5]), 0);
+        assert_eq!(adds(base, &[1, 2, 3], &[9]), 0);
+        assert_eq!(adds(base, &[1, 2, 3, 4, 5], &[6, 7]), 2);
+        assert_eq!(adds(base, &[2, 3], &[]), 2, "the same ids behind others are other tokens");
+        assert_eq!(adds(critic, &[1, 2, 3], &[4, 5]), 4);
+    }
+}
