@@ -80,7 +80,7 @@ pub fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, Failure>
         say(&format!("# {name:<12} {:>8.1}", mib(*bytes)));
     }
     say(&format!("# {:<12} {:>8.1}", "total", mib(plan.total())));
-    let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(&spec);
+    let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(&spec, config.engine.weights);
     say(&format!("# the kv cache holds {} tokens", blocks * model::decode::BLOCK_TOKENS));
     fits(&plan, &spec, config).or_exit(Exit::Usage)?;
     Ok(Exit::Done)
@@ -98,7 +98,8 @@ pub fn fits(plan: &MemoryPlan, spec: &ModelSpec, config: &Config) -> anyhow::Res
         spec.context_tokens,
         engine.context_tokens_max
     );
-    let one = engine.context_tokens_max.div_ceil(model::decode::BLOCK_TOKENS) * Decoder::block_bytes(spec);
+    let one =
+        engine.context_tokens_max.div_ceil(model::decode::BLOCK_TOKENS) * Decoder::block_bytes(spec, engine.weights);
     anyhow::ensure!(
         one <= engine.kv_cache_mib << 20,
         "engine.kv_cache_mib: expected at least {} for one context of {} tokens, got {}",

@@ -174,7 +174,8 @@ fn report(arguments: &GenerateArguments, inputs: &[Input], prompts: &[Vec<u32>],
 
 /// The engine of the config over a loaded model.
 pub(super) fn engine(config: &Config, model: &Loaded) -> Engine<Decoder> {
-    let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(model.transformer.spec());
+    let blocks =
+        (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(model.transformer.spec(), config.engine.weights);
     let decoder = Decoder::new(model.transformer.clone(), blocks);
     Engine::new(decoder, model.tokenizer.clone(), config.engine.clone())
 }

@@ -26,7 +26,7 @@ pub(super) struct Thread {
 impl Thread {
     pub(super) fn new(setup: Setup) -> Result<Self, Error> {
         let Setup { model, tokenizer, engine, learner, version, served, observer } = setup;
-        let blocks = (engine.kv_cache_mib << 20) / Decoder::block_bytes(model.spec());
+        let blocks = (engine.kv_cache_mib << 20) / Decoder::block_bytes(model.spec(), model.precision());
         let mut engine = Engine::new(Decoder::new(model.clone(), blocks), tokenizer, engine);
         let packed = served.map(|adapter| Arc::new(PackedAdapter::new(&adapter, model.spec())));
         engine.install(version, packed);

@@ -1,15 +1,26 @@
 //! The paged KV cache and the attention that reads it, on the CPU.
 //!
-//! A block holds 32 positions of every KV head, `[blocks, 32, kv_heads, head_dim]`. A query walks its
-//! sequence's blocks in order with an online softmax, so its result depends on the keys before it and
-//! on nothing else: not on the chunk it came in, nor on its neighbours in the batch.
+//! A block holds 32 positions of every KV head: keys as `[blocks, kv_heads, head_dim, 32]`, so that a query's 32
+//! scores are one sweep, values as `[blocks, kv_heads, 32, head_dim]`. Queries walk their sequence's blocks in
+//! order with an online softmax, and rows that share a block (the tokens of a prefill, siblings of a fork) read
+//! it together. A query's result depends on the keys before it and on nothing else: not on the chunk it came
+//! in, nor on its neighbours in the batch.
 
-use super::ops::{exp, vectorised};
+mod block;
+
+use super::ops;
+use super::rotary::Angles;
 use super::spec::ModelSpec;
+use super::transformer::QkNorms;
+use block::{Bf16, Queries, Stored};
 use rayon::prelude::*;
 
 /// Tokens of one KV block.
 pub const BLOCK_TOKENS: usize = 32;
+/// Rows that walk the blocks together: with three queries a row, their state and one block fit the L1 cache.
+const ROWS_TOGETHER: usize = 16;
+/// Scores below which waking a second thread costs more than it gives.
+const PARALLEL_MIN: usize = 1 << 10;
 
 /// Where one query row finds its keys.
 #[derive(Clone, Copy, Debug)]
@@ -44,27 +55,59 @@ impl Heads {
     pub(crate) fn q_width(self) -> usize {
         self.heads * self.head_dim
     }
+
+    /// Puts what was found by KV head, `(kv_heads, rows, group, head_dim)`, in order of rows from `first` on: `out`
+    /// becomes `(some rows, heads * head_dim)`.
+    pub(crate) fn by_row(self, found: &[f32], rows: usize, first: usize, out: &mut [f32]) {
+        let width = self.group_width();
+        for (row, out) in out.chunks_exact_mut(self.q_width()).enumerate() {
+            for (kv_head, out) in out.chunks_exact_mut(width).enumerate() {
+                out.copy_from_slice(&found[(kv_head * rows + first + row) * width..][..width]);
+            }
+        }
+    }
+
+    /// Floats of the queries that share a key-value head.
+    fn group_width(self) -> usize {
+        self.q_width() / self.kv_heads
+    }
 }
 
 /// Keys and values of every layer, in blocks.
 pub(crate) struct KvCache {
-    layers: Vec<(Vec<f32>, Vec<f32>)>,
+    layers: Layers,
     heads: Heads,
     blocks: usize,
 }
 
+/// Keys and values by layer.
+enum Layers {
+    F32(Vec<(Vec<f32>, Vec<f32>)>),
+    Bf16(Vec<(Vec<Bf16>, Vec<Bf16>)>),
+}
+
+/// What a layer does to queries and keys before they meet.
+#[derive(Clone, Copy)]
+pub(crate) struct Preparation<'a> {
+    pub(crate) angles: &'a Angles,
+    pub(crate) norms: Option<&'a QkNorms>,
+    pub(crate) norm_epsilon: f32,
+    /// Newest tokens that a row sees.
+    pub(crate) window: usize,
+}
+
 impl KvCache {
     /// Bytes of one block over all layers, keys and values.
-    pub(crate) fn block_bytes(spec: &ModelSpec) -> usize {
-        spec.layers * 2 * BLOCK_TOKENS * Heads::of(spec).kv_width() * size_of::<f32>()
+    pub(crate) fn block_bytes(spec: &ModelSpec, narrow: bool) -> usize {
+        let size = if narrow { size_of::<Bf16>() } else { size_of::<f32>() };
+        spec.layers * 2 * BLOCK_TOKENS * Heads::of(spec).kv_width() * size
     }
 
-    /// A cache of `blocks` blocks; the system hands out its pages as they are first written.
-    pub(crate) fn new(spec: &ModelSpec, blocks: usize) -> Self {
+    /// A cache of `blocks` blocks, in bf16 if `narrow`, else in f32; the system hands out its pages as they are
+    /// first written.
+    pub(crate) fn new(spec: &ModelSpec, blocks: usize, narrow: bool) -> Self {
         let heads = Heads::of(spec);
-        let floats = blocks * BLOCK_TOKENS * heads.kv_width();
-        let layers = (0..spec.layers).map(|_| (vec![0.0; floats], vec![0.0; floats])).collect();
-        Self { layers, heads, blocks }
+        Self { layers: Layers::new(spec.layers, blocks * BLOCK_TOKENS * heads.kv_width(), narrow), heads, blocks }
     }
 
     pub(crate) fn blocks(&self) -> usize {
@@ -73,196 +116,146 @@ impl KvCache {
 
     /// Copies whole blocks, `(from, to)`, in every layer.
     pub(crate) fn copy_blocks(&mut self, pairs: &[(u32, u32)]) {
+        fn copy<T: Copy>(layers: &mut [(Vec<T>, Vec<T>)], pairs: &[(u32, u32)], size: usize) {
+            for (keys, values) in layers {
+                for &(from, to) in pairs {
+                    let (from, to) = (from as usize * size, to as usize * size);
+                    keys.copy_within(from..from + size, to);
+                    values.copy_within(from..from + size, to);
+                }
+            }
+        }
         let size = BLOCK_TOKENS * self.heads.kv_width();
-        for (keys, values) in &mut self.layers {
-            for &(from, to) in pairs {
-                let (from, to) = (from as usize * size, to as usize * size);
-                keys.copy_within(from..from + size, to);
-                values.copy_within(from..from + size, to);
-            }
+        match &mut self.layers {
+            Layers::F32(layers) => copy(layers, pairs, size),
+            Layers::Bf16(layers) => copy(layers, pairs, size),
         }
     }
 
-    /// Writes the keys and values of the step's rows, `(rows, kv_width)`, to their places.
-    pub(crate) fn write(&mut self, layer: usize, keys: &[f32], values: &[f32], rows: &[Reach<'_>]) {
-        let width = self.heads.kv_width();
-        let (cached_keys, cached_values) = &mut self.layers[layer];
-        for (row, reach) in rows.iter().enumerate() {
-            let block = reach.blocks[reach.position / BLOCK_TOKENS] as usize;
-            let to = (block * BLOCK_TOKENS + reach.position % BLOCK_TOKENS) * width;
-            cached_keys[to..to + width].copy_from_slice(&keys[row * width..][..width]);
-            cached_values[to..to + width].copy_from_slice(&values[row * width..][..width]);
+    /// Attention of the step's rows: their keys and values enter the cache, then each row looks back over the newest
+    /// `window` tokens. `qkv` is `(rows, q + k + v widths)`, `found` becomes `(kv_heads, rows, group, head_dim)`:
+    /// see [`Heads::by_row`].
+    pub(crate) fn attend(
+        &mut self,
+        layer: usize,
+        qkv: &[f32],
+        found: &mut [f32],
+        rows: &[Reach<'_>],
+        preparation: Preparation<'_>,
+    ) {
+        match &mut self.layers {
+            Layers::F32(layers) => attend(&mut layers[layer], self.heads, qkv, found, rows, preparation),
+            Layers::Bf16(layers) => attend(&mut layers[layer], self.heads, qkv, found, rows, preparation),
         }
     }
+}
 
-    /// Attention of the step's rows over the newest `window` tokens: `q` and `out` are `(rows, heads * head_dim)`.
-    pub(crate) fn attend(&self, layer: usize, q: &[f32], out: &mut [f32], rows: &[Reach<'_>], window: usize) {
-        let width = self.heads.q_width();
-        let (keys, values) = &self.layers[layer];
-        let keys_seen: usize = rows.iter().map(|reach| window.min(reach.position + 1)).sum();
-        let one = |row: usize, out: &mut [f32]| {
-            attend_row(&q[row * width..][..width], keys, values, rows[row], window, self.heads, out);
-        };
-        if keys_seen * width < 1 << 16 {
-            out.chunks_exact_mut(width).enumerate().for_each(|(row, out)| one(row, out));
+impl Layers {
+    fn new(layers: usize, floats: usize, narrow: bool) -> Self {
+        if narrow {
+            Self::Bf16((0..layers).map(|_| (vec![Bf16::default(); floats], vec![Bf16::default(); floats])).collect())
         } else {
-            out.par_chunks_exact_mut(width).enumerate().for_each(|(row, out)| one(row, out));
+            Self::F32((0..layers).map(|_| (vec![0.0; floats], vec![0.0; floats])).collect())
         }
     }
 }
 
-/// One query row over its blocks (online softmax: arXiv 1805.02867; grouped heads: arXiv 2305.13245).
-#[inline(always)]
-fn attend_row_blocks(
-    q: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    reach: Reach<'_>,
-    window: usize,
+fn attend<T: Stored>(
+    cache: &mut (Vec<T>, Vec<T>),
     heads: Heads,
-    out: &mut [f32],
+    qkv: &[f32],
+    found: &mut [f32],
+    rows: &[Reach<'_>],
+    preparation: Preparation<'_>,
 ) {
-    let Heads { head_dim, kv_heads, scale, .. } = heads;
-    let group = heads.heads / kv_heads;
-    let width = heads.kv_width();
-    let oldest = (reach.position + 1).saturating_sub(window);
-    out.fill(0.0);
-    for kv_head in 0..kv_heads {
-        let of_group = kv_head * group * head_dim..(kv_head + 1) * group * head_dim;
-        let (q, out) = (&q[of_group.clone()], &mut out[of_group]);
-        // Running maximum and sum of each query of the group; a spec with more than 16 is refused.
-        let mut state = [(f32::NEG_INFINITY, 0.0f32); 16];
-        for (index, &block) in reach.blocks.iter().enumerate().skip(oldest / BLOCK_TOKENS) {
-            let first = index * BLOCK_TOKENS;
-            if first > reach.position {
-                break;
-            }
-            let seen = oldest.saturating_sub(first)..BLOCK_TOKENS.min(reach.position + 1 - first);
-            let start = block as usize * BLOCK_TOKENS * width + kv_head * head_dim;
-            let (keys, values) = (&keys[start..], &values[start..]);
-            for member in 0..group {
-                let q = &q[member * head_dim..][..head_dim];
-                let out = &mut out[member * head_dim..][..head_dim];
-                let mut scores = [f32::NEG_INFINITY; BLOCK_TOKENS];
-                for (j, score) in scores.iter_mut().enumerate().take(seen.end).skip(seen.start) {
-                    *score = dot(q, &keys[j * width..][..head_dim]) * scale;
-                }
-                let (top, sum) = state[member];
-                let new_top = scores.iter().fold(top, |top, &score| if score > top { score } else { top });
-                let kept = exp(top - new_top);
-                let mut weights = [0.0f32; BLOCK_TOKENS];
-                for (weight, &score) in weights.iter_mut().zip(&scores) {
-                    *weight = exp(score - new_top);
-                }
-                let mut added = 0.0;
-                for out in out.iter_mut() {
-                    *out *= kept;
-                }
-                for (j, &weight) in weights.iter().enumerate().take(seen.end).skip(seen.start) {
-                    added += weight;
-                    for (out, &value) in out.iter_mut().zip(&values[j * width..][..head_dim]) {
-                        *out += weight * value;
-                    }
-                }
-                state[member] = (new_top, sum * kept + added);
-            }
+    let (q_width, group_width) = (heads.q_width(), heads.group_width());
+    let row_width = q_width + 2 * heads.kv_width();
+    write(cache, heads, qkv, rows, preparation);
+    let (keys, values) = (cache.0.as_slice(), cache.1.as_slice());
+
+    let mut queries = vec![0.0; rows.len() * q_width];
+    let of_head = rows.len() * group_width;
+    let chunks = rows.len().div_ceil(ROWS_TOGETHER);
+    let chunk = rows.len().div_ceil(chunks.max(1)).max(1);
+    let work = |(index, (queries, found)): (usize, (&mut [f32], &mut [f32]))| {
+        // Pieces of one head follow one another; the last of each is the shorter one.
+        let (kv_head, first) = (index / chunks, index % chunks * chunk);
+        let rows = &rows[first..(first + chunk).min(rows.len())];
+        for (offset, query) in queries.chunks_exact_mut(group_width).enumerate() {
+            let row = first + offset;
+            let from = row * row_width + kv_head * group_width;
+            preparation.prepare(row, &qkv[from..from + group_width], query, |norms| &norms.q, heads.scale);
         }
-        for member in 0..group {
-            let inverse = 1.0 / state[member].1;
-            for out in &mut out[member * head_dim..][..head_dim] {
-                *out *= inverse;
+        let queries = Queries { values: queries, rows, kv_head, heads, window: preparation.window };
+        found.fill(0.0);
+        T::walk(queries, keys, values, found);
+    };
+    let seen: usize = rows.iter().map(|reach| preparation.window.min(reach.position + 1)).sum();
+    let pieces: Vec<_> = pieces(&mut queries, of_head, chunk * group_width)
+        .into_iter()
+        .zip(pieces(found, of_head, chunk * group_width))
+        .enumerate()
+        .collect();
+    if seen * heads.heads < PARALLEL_MIN {
+        pieces.into_iter().for_each(work);
+    } else {
+        pieces.into_par_iter().for_each(work);
+    }
+}
+
+/// Cuts `values` into heads of `of_head` and those into pieces of `size` at most.
+fn pieces(values: &mut [f32], of_head: usize, size: usize) -> Vec<&mut [f32]> {
+    values.chunks_mut(of_head.max(1)).flat_map(|head| head.chunks_mut(size)).collect()
+}
+
+/// Writes the keys and values of the step's rows to their places.
+fn write<T: Stored>(
+    (keys, values): &mut (Vec<T>, Vec<T>),
+    heads: Heads,
+    qkv: &[f32],
+    rows: &[Reach<'_>],
+    preparation: Preparation<'_>,
+) {
+    let (q_width, kv_width, dim) = (heads.q_width(), heads.kv_width(), heads.head_dim);
+    let mut turned = vec![0.0; kv_width];
+    for (row, (reach, qkv)) in rows.iter().zip(qkv.chunks_exact(q_width + 2 * kv_width)).enumerate() {
+        let (k, v) = qkv[q_width..].split_at(kv_width);
+        preparation.prepare(row, k, &mut turned, |norms| &norms.k, 1.0);
+        let block = reach.blocks[reach.position / BLOCK_TOKENS] as usize;
+        let place = reach.position % BLOCK_TOKENS;
+        let start = block * BLOCK_TOKENS * kv_width;
+        for head in 0..heads.kv_heads {
+            let keys = &mut keys[start + head * BLOCK_TOKENS * dim..][..BLOCK_TOKENS * dim];
+            let values = &mut values[start + (head * BLOCK_TOKENS + place) * dim..][..dim];
+            let of_head = head * dim..(head + 1) * dim;
+            for (key, &k) in keys[place..].iter_mut().step_by(BLOCK_TOKENS).zip(&turned[of_head.clone()]) {
+                *key = T::narrow(k);
+            }
+            for (value, &v) in values.iter_mut().zip(&v[of_head]) {
+                *value = T::narrow(v);
             }
         }
     }
 }
-vectorised!(
-    attend_row, attend_row_blocks,
-    (q: &[f32], keys: &[f32], values: &[f32], reach: Reach<'_>, window: usize, heads: Heads, out: &mut [f32])
-);
 
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let (a_chunks, b_chunks) = (a.chunks_exact(16), b.chunks_exact(16));
-    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for i in 0..16 {
-            lanes[i] += a[i] * b[i];
+impl Preparation<'_> {
+    /// Norms, turns and scales the heads of `x` by the angles of `row`.
+    fn prepare(&self, row: usize, x: &[f32], out: &mut [f32], norm: fn(&QkNorms) -> &[f32], scale: f32) {
+        let (cos, sin) = self.angles.row(row);
+        let half = cos.len();
+        match self.norms {
+            None => ops::rotate(x, out, cos, sin, half, 1.0),
+            Some(norms) => {
+                let mut normed = vec![0.0; x.len()];
+                ops::norm(x, &mut normed, norm(norms), self.norm_epsilon);
+                ops::rotate(&normed, out, cos, sin, half, 1.0);
+            }
+        }
+        if scale != 1.0 {
+            out.iter_mut().for_each(|x| *x *= scale);
         }
     }
-    lanes.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::ops::Range;
-
-    const HEADS: Heads = Heads { heads: 6, kv_heads: 2, head_dim: 24, scale: 0.3 };
-
-    fn cache(blocks: usize) -> KvCache {
-        let floats = blocks * BLOCK_TOKENS * HEADS.kv_width();
-        KvCache { layers: vec![(vec![0.0; floats], vec![0.0; floats])], heads: HEADS, blocks }
-    }
-
-    fn wave(count: usize, pace: f32) -> Vec<f32> {
-        (0..count).map(|i| (i as f32 * pace).sin() * 2.0).collect()
-    }
-
-    /// Attention by its definition, in f64.
-    fn plain(q: &[f32], keys: &[f32], values: &[f32], seen: Range<usize>) -> Vec<f32> {
-        let (dim, width) = (HEADS.head_dim, HEADS.kv_width());
-        let mut out = vec![];
-        for head in 0..HEADS.heads {
-            let kv = head / (HEADS.heads / HEADS.kv_heads) * dim;
-            let weights: Vec<f64> = seen
-                .clone()
-                .map(|j| {
-                    (0..dim).map(|d| f64::from(q[head * dim + d]) * f64::from(keys[j * width + kv + d])).sum::<f64>()
-                })
-                .map(|s: f64| (s * f64::from(HEADS.scale)).exp())
-                .collect();
-            let sum: f64 = weights.iter().sum();
-            out.extend((0..dim).map(|d| {
-                (weights.iter().zip(seen.clone()).map(|(w, j)| w * f64::from(values[j * width + kv + d])).sum::<f64>()
-                    / sum) as f32
-            }));
-        }
-        out
-    }
-
-    #[test]
-    fn paged_attention_is_attention_whatever_the_order_of_blocks() {
-        let tokens = 83;
-        let (q, k, v) = (
-            wave(tokens * HEADS.q_width(), 0.37),
-            wave(tokens * HEADS.kv_width(), 0.61),
-            wave(tokens * HEADS.kv_width(), 0.83),
-        );
-        let blocks = [4u32, 0, 2];
-        let rows: Vec<_> = (0..tokens).map(|position| Reach { blocks: &blocks, position }).collect();
-        let mut cache = cache(5);
-        cache.write(0, &k, &v, &rows);
-        let mut out = vec![f32::NAN; q.len()];
-        // Windows: none, of one token, within a block, of a block, over several.
-        for window in [1, 7, 32, 50, usize::MAX] {
-            cache.attend(0, &q, &mut out, &rows, window);
-            for position in 0..tokens {
-                let q = &q[position * HEADS.q_width()..][..HEADS.q_width()];
-                let expected = plain(q, &k, &v, (position + 1).saturating_sub(window)..position + 1);
-                for (got, expected) in out[position * HEADS.q_width()..].iter().zip(&expected) {
-                    assert!(
-                        (got - expected).abs() < 1e-5,
-                        "window {window}, position {position}: {got} for {expected}"
-                    );
-                }
-            }
-        }
-        // A copied block serves as well as the first one.
-        cache.copy_blocks(&[(2, 3)]);
-        let mut again = vec![0.0; HEADS.q_width()];
-        let last = Reach { blocks: &[4, 0, 3], position: tokens - 1 };
-        cache.attend(0, &q[(tokens - 1) * HEADS.q_width()..], &mut again, &[last], usize::MAX);
-        assert_eq!(again, out[(tokens - 1) * HEADS.q_width()..]);
-    }
-}
+mod tests;

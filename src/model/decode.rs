@@ -3,14 +3,14 @@
 //! Knows flattened tokens and block tables; knows neither requests nor sampling.
 
 pub use super::attention::BLOCK_TOKENS;
-use super::attention::{Heads, KvCache, Reach};
-use super::kernel::{PackedMatrix, Weight};
+use super::attention::{Heads, KvCache, Preparation, Reach};
+use super::kernel::{PackedMatrix, Precision, Rows, Weight};
 use super::lora::{Adapter, Site};
 use super::rotary::Tables;
 use super::spec::ModelSpec;
 use super::transformer::{Linear, Pass, QkNorms, Transformer};
 use super::{Result, ops};
-use candle_core::{CpuStorage, Device, Storage, Tensor};
+use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -153,18 +153,54 @@ impl PackedAdapter {
 pub struct Decoder {
     model: Arc<Transformer>,
     cache: KvCache,
+    /// Rows that are not in use; kept for their memory.
+    spare: Vec<Rows>,
 }
 
 impl Decoder {
     /// A decoder with a KV cache of `blocks` blocks.
     pub fn new(model: Arc<Transformer>, blocks: usize) -> Self {
-        let cache = KvCache::new(model.spec(), blocks);
-        Self { model, cache }
+        let cache = KvCache::new(model.spec(), blocks, model.precision().is_narrow());
+        Self { model, cache, spare: Vec::new() }
     }
 
-    /// Bytes of one KV block over all layers.
-    pub fn block_bytes(spec: &ModelSpec) -> usize {
-        KvCache::block_bytes(spec)
+    /// Bytes of one KV block over all layers: in bf16 where the weights are narrower than f32, else in f32.
+    pub fn block_bytes(spec: &ModelSpec, precision: Precision) -> usize {
+        KvCache::block_bytes(spec, precision.is_narrow())
+    }
+
+    fn compute(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
+        let model = self.model.clone();
+        let spec = model.spec();
+        let reach: Vec<Reach<'_>> = batch
+            .spans
+            .iter()
+            .flat_map(|span| {
+                let blocks = batch.table(span);
+                (span.cached..span.cached + span.len).map(move |position| Reach { blocks, position })
+            })
+            .collect();
+        let positions: Vec<usize> = reach.iter().map(|row| row.position).collect();
+        let (angles, adapted) = (Tables::new(spec, &positions), adapted_rows(batch));
+        let precision = model.precision();
+        let Self { cache, spare, .. } = self;
+        let mut pass = DecodePass { spec, precision, cache, spare, reach: &reach, angles, adapted };
+        let mut x = pass.take();
+        x.resize(reach.len() * spec.hidden);
+        model.embed(&batch.tokens, Weight::decode_row, x.values_mut())?;
+        let hidden = model.walk(x, &mut pass)?; // (rows, hidden)
+        let last: Vec<usize> =
+            batch.spans.iter().filter(|span| span.sample).map(|span| span.start + span.len - 1).collect();
+        let mut picked = pass.take();
+        picked.write(last.len(), spec.hidden, precision, |first, out| {
+            for (out, &row) in out.chunks_exact_mut(spec.hidden).zip(&last[first..]) {
+                out.copy_from_slice(&hidden.values()[row * spec.hidden..][..spec.hidden]);
+            }
+        }); // (spans with sample, hidden)
+        logits.resize(last.len() * spec.vocab, 0.0);
+        model.head().decode_rows(&picked, logits);
+        pass.spare.extend([hidden, picked]);
+        Ok(())
     }
 }
 
@@ -188,34 +224,6 @@ impl Forward for Decoder {
     }
 }
 
-impl Decoder {
-    fn compute(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
-        let model = self.model.clone();
-        let spec = model.spec();
-        let rows: Vec<Reach<'_>> = batch
-            .spans
-            .iter()
-            .flat_map(|span| {
-                let blocks = batch.table(span);
-                (span.cached..span.cached + span.len).map(move |position| Reach { blocks, position })
-            })
-            .collect();
-        let positions: Vec<usize> = rows.iter().map(|row| row.position).collect();
-        let (angles, adapted) = (Tables::new(spec, &positions), adapted_rows(batch));
-        let mut pass = DecodePass { spec, cache: &mut self.cache, rows: &rows, angles, adapted };
-        let x = tensor(model.embed(&batch.tokens, Weight::decode_row)?, rows.len())?;
-        let hidden = model.walk(x, &mut pass)?; // (rows, hidden)
-        let last: Vec<usize> =
-            batch.spans.iter().filter(|span| span.sample).map(|span| span.start + span.len - 1).collect();
-        let picked = on_host(&hidden, |hidden| {
-            last.iter().flat_map(|&row| hidden[row * spec.hidden..][..spec.hidden].iter().copied()).collect::<Vec<_>>()
-        })?;
-        logits.resize(last.len() * spec.vocab, 0.0);
-        model.head().decode(&picked, logits);
-        Ok(())
-    }
-}
-
 /// Runs of neighbouring rows that share an adapter.
 fn adapted_rows(batch: &Batch) -> Vec<(Range<usize>, &PackedAdapter)> {
     let mut runs: Vec<(Range<usize>, usize)> = vec![];
@@ -231,66 +239,87 @@ fn adapted_rows(batch: &Batch) -> Vec<(Range<usize>, &PackedAdapter)> {
 
 struct DecodePass<'a> {
     spec: &'a ModelSpec,
+    precision: Precision,
     cache: &'a mut KvCache,
-    rows: &'a [Reach<'a>],
+    spare: &'a mut Vec<Rows>,
+    reach: &'a [Reach<'a>],
     angles: Tables,
     adapted: Vec<(Range<usize>, &'a PackedAdapter)>,
 }
 
+impl DecodePass<'_> {
+    /// Rows to write into.
+    fn take(&mut self) -> Rows {
+        self.spare.pop().unwrap_or_default()
+    }
+}
+
 impl Pass for DecodePass<'_> {
-    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: &Tensor) -> Result<Tensor> {
+    type Rows = Rows;
+
+    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: Rows) -> Result<Rows> {
         let (inputs, outputs) = (weight.inputs(), weight.outputs());
-        let mut y = vec![0.0; self.rows.len() * outputs];
-        on_host(x, |x| {
-            weight.decode(x, &mut y);
-            for (rows, adapter) in &self.adapted {
-                let (x, y) =
-                    (&x[rows.start * inputs..rows.end * inputs], &mut y[rows.start * outputs..rows.end * outputs]);
-                adapter.add(layer, linear, self.spec, x, y, outputs);
-            }
-        })?;
-        tensor(y, self.rows.len())
-    }
-
-    fn norm(&mut self, x: &Tensor, weight: &[f32]) -> Result<Tensor> {
-        let mut out = vec![0.0; self.rows.len() * weight.len()];
-        on_host(x, |x| ops::norm(x, &mut out, weight, self.spec.norm_epsilon))?;
-        tensor(out, self.rows.len())
-    }
-
-    fn attend(&mut self, layer: usize, norms: Option<&QkNorms>, qkv: &Tensor) -> Result<Tensor> {
-        let heads = Heads::of(self.spec);
-        let (q_width, kv_width) = (heads.q_width(), heads.kv_width());
-        let rows = self.rows.len();
-        let column = |from: usize, width: usize| -> Result<Vec<f32>> {
-            on_host(qkv, |qkv| {
-                let rows = qkv.chunks_exact(q_width + 2 * kv_width);
-                rows.flat_map(|row| row[from..from + width].iter().copied()).collect()
-            })
-        };
-        let (mut q, mut k, v) =
-            (column(0, q_width)?, column(q_width, kv_width)?, column(q_width + kv_width, kv_width)?);
-        let (mut turned_q, mut turned_k) = (vec![0.0; q.len()], vec![0.0; k.len()]);
-        if let Some(norms) = norms {
-            ops::norm(&q, &mut turned_q, &norms.q, self.spec.norm_epsilon);
-            ops::norm(&k, &mut turned_k, &norms.k, self.spec.norm_epsilon);
-            std::mem::swap(&mut q, &mut turned_q);
-            std::mem::swap(&mut k, &mut turned_k);
+        let mut y = self.take();
+        y.resize(self.reach.len() * outputs);
+        weight.decode_rows(&x, y.values_mut());
+        for (rows, adapter) in &self.adapted {
+            let x = &x.values()[rows.start * inputs..rows.end * inputs];
+            let y = &mut y.values_mut()[rows.start * outputs..rows.end * outputs];
+            adapter.add(layer, linear, self.spec, x, y, outputs);
         }
-        let (angles, half) = (self.angles.of(self.spec, layer), heads.head_dim / 2);
-        ops::rotate(&q, &mut turned_q, &angles.cos, &angles.sin, half, 1.0);
-        ops::rotate(&k, &mut turned_k, &angles.cos, &angles.sin, half, 1.0);
-        self.cache.write(layer, &turned_k, &v, self.rows);
-        let mut out = q;
-        self.cache.attend(layer, &turned_q, &mut out, self.rows, self.spec.window(layer));
-        tensor(out, rows)
+        self.spare.push(x);
+        Ok(y)
     }
 
-    fn gated(&mut self, gate_up: &Tensor) -> Result<Tensor> {
-        let width = self.spec.intermediate;
-        let mut out = vec![0.0; self.rows.len() * width];
-        on_host(gate_up, |x| ops::gated(x, &mut out, width, self.spec.block.activation))?;
-        tensor(out, self.rows.len())
+    fn bias(&mut self, mut x: Rows, bias: &[f32]) -> Result<Rows> {
+        for row in x.values_mut().chunks_exact_mut(bias.len()) {
+            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+        }
+        Ok(x)
+    }
+
+    fn norm(&mut self, x: &Rows, weight: &[f32]) -> Result<Rows> {
+        let (width, epsilon) = (weight.len(), self.spec.norm_epsilon);
+        let mut out = self.take();
+        out.write(self.reach.len(), width, self.precision, |first, out| {
+            ops::norm_part(&x.values()[first * width..][..out.len()], out, weight, epsilon);
+        });
+        Ok(out)
+    }
+
+    fn attend(&mut self, layer: usize, norms: Option<&QkNorms>, qkv: Rows) -> Result<Rows> {
+        let preparation = Preparation {
+            angles: self.angles.of(self.spec, layer),
+            norms,
+            norm_epsilon: self.spec.norm_epsilon,
+            window: self.spec.window(layer),
+        };
+        let mut found = self.spare.pop().unwrap_or_default();
+        let mut out = self.spare.pop().unwrap_or_default();
+        let heads = Heads::of(self.spec);
+        found.resize(self.reach.len() * heads.q_width());
+        self.cache.attend(layer, qkv.values(), found.values_mut(), self.reach, preparation);
+        out.write(self.reach.len(), heads.q_width(), self.precision, |first, out| {
+            heads.by_row(found.values(), self.reach.len(), first, out);
+        });
+        self.spare.extend([qkv, found]);
+        Ok(out)
+    }
+
+    fn gated(&mut self, gate_up: Rows) -> Result<Rows> {
+        let (width, activation) = (self.spec.intermediate, self.spec.block.activation);
+        let mut out = self.take();
+        out.write(self.reach.len(), width, self.precision, |first, out| {
+            ops::gated_part(&gate_up.values()[2 * first * width..][..2 * out.len()], out, width, activation);
+        });
+        self.spare.push(gate_up);
+        Ok(out)
+    }
+
+    fn add(&mut self, mut x: Rows, h: Rows) -> Result<Rows> {
+        x.values_mut().iter_mut().zip(h.values()).for_each(|(x, h)| *x += h);
+        self.spare.push(h);
+        Ok(x)
     }
 }
 
@@ -298,13 +327,4 @@ impl Pass for DecodePass<'_> {
 pub(crate) fn tensor(values: Vec<f32>, rows: usize) -> Result<Tensor> {
     let width = values.len() / rows.max(1);
     Ok(Tensor::from_vec(values, (rows, width), &Device::Cpu)?)
-}
-
-/// Lends the f32 values of a contiguous tensor on the CPU.
-pub(crate) fn on_host<R>(x: &Tensor, use_it: impl FnOnce(&[f32]) -> R) -> Result<R> {
-    let (storage, layout) = x.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(use_it(&values[start..end])),
-        _ => Err(candle_core::Error::Msg("expected a contiguous f32 tensor on the cpu".into()).into()),
-    }
 }

@@ -10,6 +10,7 @@ mod full;
 mod int8;
 mod int8_rows;
 mod isa;
+mod rows;
 mod weight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -21,6 +22,7 @@ pub use full::PackedMatrix;
 pub use int8::Int8Matrix;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use isa::has_avx2_fma;
+pub(crate) use rows::Rows;
 pub use weight::{Precision, Weight};
 
 use rayon::prelude::*;

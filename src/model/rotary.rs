@@ -65,7 +65,7 @@ impl Rotary {
 
     /// The angles of `positions`.
     fn angles(&self, positions: &[usize]) -> Angles {
-        let mut angles = Angles { cos: vec![], sin: vec![] };
+        let mut angles = Angles { cos: vec![], sin: vec![], half: self.frequencies.len() };
         for &position in positions {
             for frequency in &self.frequencies {
                 let angle = f64::from(position as f32 * frequency);
@@ -82,6 +82,16 @@ impl Rotary {
 pub(crate) struct Angles {
     pub(crate) cos: Vec<f32>,
     pub(crate) sin: Vec<f32>,
+    /// Pairs of a head.
+    pub(crate) half: usize,
+}
+
+impl Angles {
+    /// Cosines and sines of one row, `(head_dim / 2)` each.
+    pub(crate) fn row(&self, row: usize) -> (&[f32], &[f32]) {
+        let row = row * self.half..(row + 1) * self.half;
+        (&self.cos[row.clone()], &self.sin[row])
+    }
 }
 
 /// The angles of a step's rows, for both kinds of layers.

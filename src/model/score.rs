@@ -92,8 +92,9 @@ pub fn log_probs(
     let positions: Vec<usize> = (0..rows).map(|row| segments.position(row)).collect();
     let angles = Tables::new(model.spec(), &positions);
     let mut pass = ScorePass { spec: model.spec(), segments: Arc::new(segments), angles, branches };
-    let x = tensor(model.embed(&ids, |weight, row, out| weight.score().row(row, out))?, rows)?;
-    let hidden = model.walk(x, &mut pass)?; // (rows, hidden)
+    let mut x = vec![0.0; rows * model.spec().hidden];
+    model.embed(&ids, |weight, row, out| weight.score().row(row, out), &mut x)?;
+    let hidden = model.walk(tensor(x, rows)?, &mut pass)?; // (rows, hidden)
     let predicting = packed.predicting_rows();
     let predicting = Tensor::new(predicting.as_slice(), hidden.device())?;
     let hidden = hidden.index_select(&predicting, 0)?; // (targets, hidden)
@@ -109,7 +110,9 @@ struct ScorePass<'a> {
 }
 
 impl Pass for ScorePass<'_> {
-    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: &Tensor) -> Result<Tensor> {
+    type Rows = Tensor;
+
+    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: Tensor) -> Result<Tensor> {
         let base = x.apply_op1(Frozen(weight.clone()))?; // (rows, outputs)
         let Some(branches) = self.branches else { return Ok(base) };
         let sites = linear.sites();
@@ -127,11 +130,15 @@ impl Pass for ScorePass<'_> {
         Ok((base + (added * branches.scale)?)?)
     }
 
+    fn bias(&mut self, x: Tensor, bias: &[f32]) -> Result<Tensor> {
+        Ok(x.broadcast_add(&Tensor::new(bias, x.device())?)?)
+    }
+
     fn norm(&mut self, x: &Tensor, weight: &[f32]) -> Result<Tensor> {
         Ok(x.apply_op1(Norm { weight: weight.into(), epsilon: self.spec.norm_epsilon })?)
     }
 
-    fn attend(&mut self, layer: usize, norms: Option<&QkNorms>, qkv: &Tensor) -> Result<Tensor> {
+    fn attend(&mut self, layer: usize, norms: Option<&QkNorms>, qkv: Tensor) -> Result<Tensor> {
         let Heads { heads, kv_heads, head_dim, scale } = Heads::of(self.spec);
         let (rows, group) = (qkv.dim(0)?, heads / kv_heads);
         let part = |from: usize, heads: usize| -> Result<Tensor> {
@@ -156,8 +163,12 @@ impl Pass for ScorePass<'_> {
         Ok(out.permute((2, 0, 1, 3))?.contiguous()?.reshape((rows, heads * head_dim))?)
     }
 
-    fn gated(&mut self, gate_up: &Tensor) -> Result<Tensor> {
+    fn gated(&mut self, gate_up: Tensor) -> Result<Tensor> {
         Ok(gate_up.apply_op1(Gated { width: self.spec.intermediate, activation: self.spec.block.activation })?)
+    }
+
+    fn add(&mut self, x: Tensor, h: Tensor) -> Result<Tensor> {
+        Ok((x + h)?)
     }
 }
 

@@ -6,7 +6,6 @@
 use super::kernel::{Precision, Weight};
 use super::lora::Site;
 use super::{Result, Weights, spec::ModelSpec};
-use candle_core::{Device, Tensor};
 use std::sync::Arc;
 
 /// The linears of a layer, fused where they share their input.
@@ -40,7 +39,7 @@ struct Layer {
     attention_norm: Vec<f32>,
     qkv: Arc<Weight>,
     /// `(q + k + v widths)`.
-    qkv_bias: Option<Tensor>,
+    qkv_bias: Option<Vec<f32>>,
     qk_norms: Option<QkNorms>,
     output: Arc<Weight>,
     attention_output_norm: Option<Vec<f32>>,
@@ -61,22 +60,30 @@ pub(crate) struct QkNorms {
 #[derive(Debug)]
 pub struct Transformer {
     spec: ModelSpec,
+    precision: Precision,
     embedding: Arc<Weight>,
     layers: Vec<Layer>,
     norm: Vec<f32>,
     head: Arc<Weight>,
 }
 
-/// How a pass computes the pieces of a layer. Rows are the flattened tokens of all sequences.
+/// How a pass computes the pieces of a layer. Rows are the flattened tokens of all sequences; what is used up is
+/// handed over.
 pub(crate) trait Pass {
+    /// Activations, `(rows, width)`.
+    type Rows;
     /// `x W^T` and whatever adapters add: `(rows, inputs)` to `(rows, outputs)`.
-    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: &Tensor) -> Result<Tensor>;
+    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: Self::Rows) -> Result<Self::Rows>;
+    /// The same row added to every row.
+    fn bias(&mut self, x: Self::Rows, bias: &[f32]) -> Result<Self::Rows>;
     /// RMSNorm over the last dimension.
-    fn norm(&mut self, x: &Tensor, weight: &[f32]) -> Result<Tensor>;
+    fn norm(&mut self, x: &Self::Rows, weight: &[f32]) -> Result<Self::Rows>;
     /// Norms of the heads, rotary positions and attention: `(rows, q + k + v widths)` to `(rows, q width)`.
-    fn attend(&mut self, layer: usize, norms: Option<&QkNorms>, qkv: &Tensor) -> Result<Tensor>;
+    fn attend(&mut self, layer: usize, norms: Option<&QkNorms>, qkv: Self::Rows) -> Result<Self::Rows>;
     /// `activation(gate) * up`: `(rows, 2 intermediate)` to `(rows, intermediate)`.
-    fn gated(&mut self, gate_up: &Tensor) -> Result<Tensor>;
+    fn gated(&mut self, gate_up: Self::Rows) -> Result<Self::Rows>;
+    /// The residual stream and what a block adds to it.
+    fn add(&mut self, x: Self::Rows, h: Self::Rows) -> Result<Self::Rows>;
 }
 
 impl Transformer {
@@ -96,7 +103,7 @@ impl Transformer {
         let layers =
             (0..spec.layers).map(|layer| Layer::load(layer, spec, weights, precision, score)).collect::<Result<_>>()?;
         let norm = weights.get("model.norm.weight", &[hidden])?;
-        Ok(Self { spec: spec.clone(), embedding, layers, norm, head })
+        Ok(Self { spec: spec.clone(), precision, embedding, layers, norm, head })
     }
 
     /// Its sizes.
@@ -122,51 +129,55 @@ impl Transformer {
         linears.chain([&self.head]).map(|weight| weight.decode_bytes()).sum()
     }
 
+    /// How the decode pass keeps the weights.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Whether the score pass can read it.
     pub fn has_score(&self) -> bool {
         self.head.has_score()
     }
 
-    /// Embeddings of `ids` by `row`, which is the decode pass's or the score pass's: `(ids, hidden)` row-major, scaled as
-    /// the family scales them.
+    /// Writes embeddings of `ids` by `row`, which is the decode pass's or the score pass's, to `out`: `(ids, hidden)`
+    /// row-major, scaled as the family scales them.
     ///
     /// # Errors
     /// Where an id is outside the vocabulary.
-    pub(crate) fn embed(&self, ids: &[u32], row: impl Fn(&Weight, usize, &mut [f32])) -> Result<Vec<f32>> {
-        let mut rows = vec![0.0; ids.len() * self.spec.hidden];
-        for (&id, out) in ids.iter().zip(rows.chunks_exact_mut(self.spec.hidden)) {
+    pub(crate) fn embed(&self, ids: &[u32], row: fn(&Weight, usize, &mut [f32]), out: &mut [f32]) -> Result<()> {
+        for (&id, out) in ids.iter().zip(out.chunks_exact_mut(self.spec.hidden)) {
             if id as usize >= self.spec.vocab {
                 return Err(super::Error::TokenId { id, vocab: self.spec.vocab });
             }
             row(&self.embedding, id as usize, out);
             out.iter_mut().for_each(|x| *x *= self.spec.embedding_scale);
         }
-        Ok(rows)
+        Ok(())
     }
 
     /// The walk: embeddings `(rows, hidden)` to final hidden states `(rows, hidden)`, normalised.
-    pub(crate) fn walk(&self, x: Tensor, pass: &mut impl Pass) -> Result<Tensor> {
+    pub(crate) fn walk<P: Pass>(&self, x: P::Rows, pass: &mut P) -> Result<P::Rows> {
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
             let h = pass.norm(&x, &layer.attention_norm)?;
-            let mut qkv = pass.linear(index, Linear::Qkv, &layer.qkv, &h)?;
+            let mut qkv = pass.linear(index, Linear::Qkv, &layer.qkv, h)?;
             if let Some(bias) = &layer.qkv_bias {
-                qkv = qkv.broadcast_add(bias)?; // (rows, q + k + v widths)
+                qkv = pass.bias(qkv, bias)?; // (rows, q + k + v widths)
             }
-            let h = pass.attend(index, layer.qk_norms.as_ref(), &qkv)?;
-            let mut h = pass.linear(index, Linear::Output, &layer.output, &h)?;
+            let h = pass.attend(index, layer.qk_norms.as_ref(), qkv)?;
+            let mut h = pass.linear(index, Linear::Output, &layer.output, h)?;
             if let Some(norm) = &layer.attention_output_norm {
                 h = pass.norm(&h, norm)?;
             }
-            x = (x + h)?; // (rows, hidden)
+            x = pass.add(x, h)?; // (rows, hidden)
             let h = pass.norm(&x, &layer.mlp_norm)?;
-            let gate_up = pass.linear(index, Linear::GateUp, &layer.gate_up, &h)?;
-            let h = pass.gated(&gate_up)?;
-            let mut h = pass.linear(index, Linear::Down, &layer.down, &h)?;
+            let gate_up = pass.linear(index, Linear::GateUp, &layer.gate_up, h)?;
+            let h = pass.gated(gate_up)?;
+            let mut h = pass.linear(index, Linear::Down, &layer.down, h)?;
             if let Some(norm) = &layer.mlp_output_norm {
                 h = pass.norm(&h, norm)?;
             }
-            x = (x + h)?; // (rows, hidden)
+            x = pass.add(x, h)?; // (rows, hidden)
         }
         pass.norm(&x, &self.norm)
     }
@@ -201,7 +212,7 @@ impl Layer {
             for &site in Linear::Qkv.sites() {
                 row.extend(get(&format!("{}.{}.bias", site.module(), site.name()), site.sizes(spec).1)?);
             }
-            qkv_bias = Some(Tensor::new(row, &Device::Cpu)?);
+            qkv_bias = Some(row);
         }
         let mut qk_norms = None;
         if spec.block.qk_norm {
@@ -233,7 +244,7 @@ impl Layer {
         let norms = [Some(&self.attention_norm), self.attention_output_norm.as_ref()];
         let more = [Some(&self.mlp_norm), self.mlp_output_norm.as_ref()];
         let norms = norms.into_iter().chain(more).flatten().map(Vec::len);
-        let bias = self.qkv_bias.iter().map(Tensor::elem_count);
+        let bias = self.qkv_bias.iter().map(Vec::len);
         linears + heads.chain(norms).chain(bias).sum::<usize>() * size_of::<f32>()
     }
 }

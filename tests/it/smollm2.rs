@@ -15,7 +15,7 @@ fn the_real_model_gives_the_log_probs_and_the_greedy_text_of_transformers() {
     let config = quickstart::<EngineConfig>("engine");
     let decoder = Decoder::new(
         model.transformer.clone(),
-        (config.kv_cache_mib << 20) / Decoder::block_bytes(model.transformer.spec()),
+        (config.kv_cache_mib << 20) / Decoder::block_bytes(model.transformer.spec(), model.transformer.precision()),
     );
     let mut engine = Engine::new(decoder, model.tokenizer.clone(), config);
     let mut requests = vec![];

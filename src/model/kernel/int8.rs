@@ -61,6 +61,9 @@ struct Fit {
     error: f32,
 }
 
+/// Added and taken away again, 1.5 * 2^23 leaves the nearest whole number.
+const ROUND: f32 = 12_582_912.0;
+
 impl Fit {
     /// The weights on `levels` steps from the least to the largest of them.
     fn on(weights: &[f32], (low, high): (f32, f32), levels: u8) -> Self {
@@ -70,7 +73,7 @@ impl Fit {
         let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
         for (code, weight) in fit.codes.iter_mut().zip(weights) {
             let steps = (weight - floor) * inverse;
-            let nearest = steps.round().clamp(0.0, f32::from(levels));
+            let nearest = ((steps + ROUND) - ROUND).clamp(0.0, f32::from(levels));
             fit.error = fit.error.max((steps - nearest).abs());
             *code = nearest as u8;
         }
@@ -196,10 +199,20 @@ impl Int8Matrix {
     pub(super) fn forward_with(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
         let rows = x.len() / self.inputs;
         assert!(x.len() == rows * self.inputs && y.len() == rows * self.outputs, "x and y of {self:?}");
-        let (multiply_adds, depth) = (x.len() * self.outputs, self.inputs.div_ceil(BLOCK));
-        let x = quantise(x, self.inputs); // (rows, blocks)
+        self.product(isa, &quantise(x, self.inputs), y);
+    }
+
+    /// The product of rows that are quantised already.
+    pub(super) fn forward_codes(&self, x: &[RowBlock], y: &mut [f32]) {
+        self.product(Isa::detect(), x, y);
+    }
+
+    fn product(&self, isa: Isa, x: &[RowBlock], y: &mut [f32]) {
+        let depth = self.inputs.div_ceil(BLOCK);
+        let rows = x.len() / depth;
+        assert!(x.len() == rows * depth && y.len() == rows * self.outputs, "x and y of {self:?}");
         let y = Columns::new(y, self.outputs);
-        each_panel(self.outputs, multiply_adds, |index| {
+        each_panel(self.outputs, rows * self.inputs * self.outputs, |index| {
             let panel = self.panel(index);
             for rows in tiles(rows, isa.int8_rows()) {
                 let sums = tile(isa, rows.len(), &x[rows.start * depth..rows.end * depth], panel);

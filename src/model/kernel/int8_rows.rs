@@ -20,18 +20,23 @@ pub(super) struct RowBlock {
     pub(super) total: f32,
 }
 
-const EMPTY: RowBlock = RowBlock { codes: [0; BLOCK], step: 0.0, middle: 0.0, total: 0.0 };
+impl RowBlock {
+    pub(super) const EMPTY: Self = Self { codes: [0; BLOCK], step: 0.0, middle: 0.0, total: 0.0 };
+}
 
 /// Quantises `x` of `(rows, inputs)` into `(rows, blocks)`.
 pub(super) fn quantise(x: &[f32], inputs: usize) -> Vec<RowBlock> {
     let depth = inputs.div_ceil(BLOCK);
-    let mut blocks = vec![EMPTY; x.len() / inputs * depth];
+    let mut blocks = vec![RowBlock::EMPTY; x.len() / inputs * depth];
     quantise_rows(x, inputs, &mut blocks);
     blocks
 }
 
 #[inline(always)]
 fn quantise_body(x: &[f32], inputs: usize, blocks: &mut [RowBlock]) {
+    if blocks.is_empty() {
+        return;
+    }
     let depth = inputs.div_ceil(BLOCK);
     for (x, blocks) in x.chunks_exact(inputs).zip(blocks.chunks_exact_mut(depth)) {
         for (x, block) in x.chunks(BLOCK).zip(blocks) {
@@ -47,7 +52,9 @@ fn quantise_body(x: &[f32], inputs: usize, blocks: &mut [RowBlock]) {
         }
     }
 }
-vectorised!(quantise_rows, quantise_body, (x: &[f32], inputs: usize, blocks: &mut [RowBlock]));
+vectorised!(
+    /// Quantises `x` of `(rows, inputs)` into `(rows, blocks)`; does nothing where there is no room at all.
+    quantise_rows, quantise_body, (x: &[f32], inputs: usize, blocks: &mut [RowBlock]));
 
 #[inline(always)]
 fn quantise_block(x: &[f32; BLOCK], count: usize, block: &mut RowBlock) {

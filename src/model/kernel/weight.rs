@@ -1,6 +1,6 @@
 //! A frozen linear as a model holds it: what the decode pass multiplies by, and f32 for the score pass.
 
-use super::{Bf16Matrix, Int8Matrix, PackedMatrix};
+use super::{Bf16Matrix, Int8Matrix, PackedMatrix, Rows};
 use serde::{Deserialize, Serialize};
 
 /// How the decode pass keeps the weights of linears and of the embedding. Norms and biases stay f32.
@@ -19,6 +19,11 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Whether it is less than f32; keys and values are then kept in bf16.
+    pub fn is_narrow(self) -> bool {
+        self != Self::F32
+    }
+
     /// Its name in a config.
     pub fn name(self) -> &'static str {
         match self {
@@ -112,6 +117,14 @@ impl Weight {
             Some(Narrow::Bf16(matrix)) => matrix.forward(x, y),
             Some(Narrow::Int8(matrix)) => matrix.forward(x, y),
             None => self.score().forward(x, y),
+        }
+    }
+
+    /// [`Weight::decode`] of rows that may be quantised already.
+    pub(crate) fn decode_rows(&self, x: &Rows, y: &mut [f32]) {
+        match &self.narrow {
+            Some(Narrow::Int8(matrix)) if !x.codes().is_empty() => matrix.forward_codes(x.codes(), y),
+            _ => self.decode(x.values(), y),
         }
     }
 
