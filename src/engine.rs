@@ -26,7 +26,7 @@ use report::lap;
 pub use report::{Counters, StepReport, Times, Work};
 use sampler::{Draw, SamplingConfig, Scratch, Task};
 use scheduler::{Plan, Scheduler};
-use sequence::{Name, Sequence};
+use sequence::{Branch, Name, Sequence};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub struct EngineConfig {
 pub struct Request {
     /// The prompt's ids; at least one.
     pub prompt: Vec<u32>,
-    /// How many continuations; they fork the prompt's KV blocks.
+    /// How many continuations; they are computed as one for as long as they are the same.
     pub n: usize,
     /// How to sample.
     pub sampling: SamplingConfig,
@@ -111,10 +111,10 @@ pub enum Error {
 /// Text of ids, special tokens left out.
 pub type Detokenize = Box<dyn Fn(&[u32]) -> crate::model::Result<String> + Send>;
 
-/// What one sequence of a step samples: a row for itself and, where it is a leader, its siblings.
+/// What one sequence of a step samples: a token for each of its continuations, if its step ends its tokens.
 struct Sampled {
     name: Name,
-    draws: Vec<Draw>,
+    draws: Vec<(usize, Draw)>,
 }
 
 /// The engine.
@@ -181,8 +181,8 @@ impl<F: Forward> Engine<F> {
         let job = Job::new(request, weights, self.context - prompt);
         if job.open() > 0 {
             let name = Name { request: id, index: 0 };
-            let leader = Sequence::new(name, job.request.prompt.clone(), job.open() - 1, job.weights.root);
-            self.scheduler.wait(leader);
+            let sequence = Sequence::new(name, job.request.prompt.clone(), job.open(), job.weights.root);
+            self.scheduler.wait(sequence);
             self.counters.prompt_tokens += (prompt * job.open()) as u64;
         }
         self.jobs.insert(id, job);
@@ -235,7 +235,7 @@ impl<F: Forward> Engine<F> {
         report.times.model = lap(&mut clock);
         let sampled = self.sample()?;
         report.times.sampling = lap(&mut clock);
-        report.sampled_tokens = self.write(sampled)?;
+        self.write(sampled, report)?;
         report.times.bookkeeping += lap(&mut clock);
         Ok(())
     }
@@ -250,12 +250,12 @@ impl<F: Forward> Engine<F> {
         self.critic.version
     }
 
-    /// Sequences that hold blocks.
+    /// Continuations under way.
     pub fn running(&self) -> usize {
-        self.scheduler.running().len()
+        self.scheduler.running()
     }
 
-    /// Sequences that wait for a slot, for blocks or for their sibling's prefill.
+    /// Continuations that wait for a slot, for blocks or for a prefix that another is computing.
     pub fn waiting(&self) -> usize {
         self.scheduler.waiting()
     }
@@ -271,16 +271,16 @@ impl<F: Forward> Engine<F> {
         Counters { evicted_blocks: self.scheduler.pool().evictions(), ..self.counters }
     }
 
-    /// What the planned step will have done, but for the tokens it samples.
+    /// What the planned step will have done, but for what it samples.
     fn report(&self, plan: &Plan) -> StepReport {
         StepReport {
             prefill_tokens: self.scheduler.planned().filter(|s| !s.is_decoding()).map(|s| s.planned).sum(),
-            sampled_tokens: 0,
             preemptions: plan.preemptions,
             cached_tokens: plan.cached_tokens,
+            shared_tokens: self.scheduler.planned().map(|s| s.planned * s.followers.len()).sum(),
             copied_blocks: plan.copies.len(),
             work: Work::of(&self.batch),
-            times: Times::default(),
+            ..StepReport::default()
         }
     }
 
@@ -307,14 +307,14 @@ impl<F: Forward> Engine<F> {
         Ok(done?)
     }
 
-    /// Samples for every planned sequence that reached its last token; a leader's siblings sample their
-    /// first token from its row.
+    /// Samples for every planned sequence that reached its last token: one row, from which each of its
+    /// continuations draws its own token.
     fn sample(&mut self) -> Result<Vec<Sampled>, Error> {
         let mut names = Vec::new();
         let mut tasks = Vec::new();
         for (row, sequence) in self.scheduler.planned().filter(|s| s.samples()).enumerate() {
             let Request { sampling, seed, .. } = &self.jobs[&sequence.name.request].request;
-            for index in sequence.name.index..=sequence.name.index + sequence.held {
+            for index in sequence.continuations() {
                 let uniform = sampler::uniform(*seed, index as u64, sequence.sampled() as u64);
                 tasks.push(Task { row, config: sampling, uniform });
                 names.push(Name { index, ..sequence.name });
@@ -324,39 +324,47 @@ impl<F: Forward> Engine<F> {
         let mut rows = names.iter().zip(draws);
         let mut sampled = Vec::new();
         for sequence in self.scheduler.planned() {
-            let count = if sequence.samples() { 1 + sequence.held } else { 0 };
-            let draws = rows
-                .by_ref()
-                .take(count)
-                .map(|(name, draw)| draw.ok_or(Error::Logits { request: name.request.0, index: name.index }));
+            let count = if sequence.samples() { sequence.count() } else { 0 };
+            let draws = rows.by_ref().take(count).map(|(&Name { request, index }, draw)| {
+                draw.map(|draw| (index, draw)).ok_or(Error::Logits { request: request.0, index })
+            });
             sampled.push(Sampled { name: sequence.name, draws: draws.collect::<Result<_, _>>()? });
         }
         Ok(sampled)
     }
 
-    /// Writes down what a step computed and sampled. Returns the number of tokens sampled.
-    fn write(&mut self, step: Vec<Sampled>) -> Result<usize, Error> {
-        let mut tokens = 0;
+    /// Writes down what a step computed and sampled.
+    fn write(&mut self, step: Vec<Sampled>, report: &mut StepReport) -> Result<(), Error> {
         for Sampled { name, draws } in step {
             self.scheduler.advance(name);
-            tokens += draws.len();
-            // Siblings first: they fork the blocks of a leader that may end with this very token.
-            for (offset, draw) in draws.iter().enumerate().rev() {
-                let index = name.index + offset;
-                let job = self.jobs.get_mut(&name.request).expect("a request has a job until it is done");
-                let ended = job.push(index, *draw, &self.decode)?;
-                match (offset, ended) {
-                    (0, true) => self.scheduler.end(name),
-                    (0, false) => self.scheduler.push(name, draw.id),
-                    (_, true) => self.scheduler.drop_held(name),
-                    (_, false) => {
-                        self.counters.forked_tokens += self.scheduler.fork(name, index, draw.id) as u64;
-                    }
+            if draws.is_empty() {
+                continue;
+            }
+            report.sampled_tokens += draws.len();
+            let mut branches: Vec<Branch> = Vec::new();
+            let mut failed = None;
+            let job = self.jobs.get_mut(&name.request).expect("a request has a job until it is done");
+            for (index, draw) in draws {
+                // After a failure what is not written yet stays where it is, to be sampled again.
+                let done = if failed.is_none() { job.push(index, draw, &self.decode) } else { Ok(false) };
+                let ended = done.unwrap_or_else(|error| {
+                    failed = Some(error);
+                    false
+                });
+                let token = failed.is_none().then_some(draw.id);
+                match branches.iter_mut().find(|branch| branch.token == token) {
+                    _ if ended => {}
+                    Some(branch) => branch.continuations.push(index),
+                    None => branches.push(Branch { continuations: vec![index], token }),
                 }
+            }
+            self.scheduler.part(name, &branches);
+            if let Some(error) = failed {
+                return Err(error.into());
             }
             self.finish_if_done(name.request)?;
         }
-        Ok(tokens)
+        Ok(())
     }
 
     /// Hands a request out if all its continuations have ended.

@@ -147,6 +147,8 @@ pub(crate) fn observer(news: News) -> device::Observer {
             metrics::ENGINE_STEP_SECONDS.record(duration.as_secs_f64());
             metrics::PROMPT_TOKENS.add(report.prefill_tokens as u64);
             metrics::PROMPT_TOKENS_CACHED.add(report.cached_tokens as u64);
+            metrics::SHARED_TOKENS.add(report.shared_tokens as u64);
+            metrics::BLOCKS_COPIED.add(report.copied_blocks as u64);
             metrics::GENERATED_TOKENS.add(report.sampled_tokens as u64);
             metrics::PREEMPTIONS.add(report.preemptions as u64);
             metrics::SEQUENCES_RUNNING.set(running as f64);

@@ -83,6 +83,9 @@ pub struct StepReport {
     pub preemptions: usize,
     /// Prompt tokens found in the cache (after a preemption, sampled ones too).
     pub cached_tokens: usize,
+    /// Tokens that continuations did not have computed because a sibling had, the same ones: prompt tokens, and
+    /// sampled ones as long as they sampled alike.
+    pub shared_tokens: usize,
     /// Blocks copied because others still read them.
     pub copied_blocks: usize,
     /// What was put through the model.
@@ -96,15 +99,16 @@ pub struct StepReport {
 pub struct Counters {
     /// Steps that computed something.
     pub steps: u64,
-    /// Tokens of the prompts that were asked, each times its continuations: what would be computed if
-    /// nothing were shared. The three below say what became of them.
+    /// Tokens of the prompts that were asked, each times its continuations: what would be computed of them if
+    /// nothing were shared.
     pub prompt_tokens: u64,
     /// Tokens computed that were not sampled just before, recomputed ones included.
     pub prefill_tokens: u64,
     /// Tokens found in the cache when their sequence was let in.
     pub cached_tokens: u64,
-    /// Prompt tokens that a continuation took over from its sibling.
-    pub forked_tokens: u64,
+    /// Tokens that continuations did not have computed because a sibling had, the same ones: prompt tokens, and
+    /// sampled ones as long as they sampled alike.
+    pub shared_tokens: u64,
     /// Tokens sampled.
     pub sampled_tokens: u64,
     /// Sequences sent back to be recomputed because blocks ran out.
@@ -125,6 +129,7 @@ impl Counters {
         self.steps += u64::from(report.work.tokens > 0);
         self.prefill_tokens += report.prefill_tokens as u64;
         self.cached_tokens += report.cached_tokens as u64;
+        self.shared_tokens += report.shared_tokens as u64;
         self.sampled_tokens += report.sampled_tokens as u64;
         self.preemptions += report.preemptions as u64;
         self.copied_blocks += report.copied_blocks as u64;

@@ -10,7 +10,7 @@
 
 use super::RequestId;
 use super::blocks::{BlockPool, Found, common};
-use super::sequence::{Name, Sequence};
+use super::sequence::{Branch, Name, Sequence};
 use crate::model::decode::BLOCK_TOKENS;
 use std::collections::VecDeque;
 
@@ -75,15 +75,14 @@ impl Scheduler {
         &self.pool
     }
 
-    /// Sequences that hold blocks.
-    pub(crate) fn running(&self) -> &[Sequence] {
-        &self.running
+    /// Continuations whose sequences hold blocks.
+    pub(crate) fn running(&self) -> usize {
+        self.running.iter().map(Sequence::count).sum()
     }
 
-    /// Sequences that hold none, the held siblings of leaders included.
+    /// Continuations whose sequences hold none.
     pub(crate) fn waiting(&self) -> usize {
-        let held: usize = self.running.iter().map(|s| s.held).sum();
-        held + self.waiting.iter().map(|s| 1 + s.held).sum::<usize>()
+        self.waiting.iter().map(Sequence::count).sum()
     }
 
     /// Whether there is nothing to compute.
@@ -179,8 +178,9 @@ impl Scheduler {
         let mut place = 0;
         while plan.budget > 0 && place < self.waiting.len() {
             let sequence = &self.waiting[place];
-            let taken: usize = self.running.iter().map(|s| 1 + s.held).sum();
-            if taken > 0 && taken + 1 + sequence.held > self.sequences_max {
+            // Each continuation needs a slot of its own as soon as it parts from its siblings.
+            let taken = self.running();
+            if taken > 0 && taken + sequence.count() > self.sequences_max {
                 return;
             }
             let prefix = self.prefix(sequence);
@@ -308,44 +308,28 @@ impl Scheduler {
         }
     }
 
-    /// Adds a sampled token.
-    pub(crate) fn push(&mut self, name: Name, token: u32) {
+    /// Goes on with what the continuations of `name` sampled: where all took one token it gets longer, else each
+    /// branch is a sequence from here on, over the blocks of all, or waits where no slot is left. Continuations
+    /// that no branch names have ended. What was computed can be found: a conversation may go on from there.
+    pub(crate) fn part(&mut self, name: Name, branches: &[Branch]) {
         let place = self.place(name);
-        self.running[place].tokens.push(token);
-    }
-
-    /// Makes the `index`-th sibling of a leader whose prompt is computed; `token` is its own first one.
-    /// It shares the leader's blocks, or waits where no slot is left. Returns the tokens it took over.
-    pub(crate) fn fork(&mut self, leader: Name, index: usize, token: u32) -> usize {
-        let place = self.place(leader);
-        let leader = &mut self.running[place];
-        debug_assert_eq!(leader.cached, leader.prompt, "a leader forks when its prompt is computed");
-        leader.held -= 1;
-        let mut child = leader.sibling(index, token);
-        if self.running.len() < self.sequences_max {
-            child.table.iter().for_each(|&block| self.pool.retain(block));
-            let taken = child.cached;
-            self.run(child);
-            taken
-        } else {
-            child.table.clear();
-            (child.cached, child.registered) = (0, 0);
-            self.wait(child);
-            0
+        if let [Branch { continuations, token: Some(token) }] = branches
+            && continuations.len() == self.running[place].count()
+        {
+            return self.running[place].tokens.push(*token);
         }
-    }
-
-    /// Counts a sibling off that ended with its first token.
-    pub(crate) fn drop_held(&mut self, leader: Name) {
-        let place = self.place(leader);
-        self.running[place].held -= 1;
-    }
-
-    /// Ends a running sequence. What it wrote can be found: a conversation may go on from there.
-    pub(crate) fn end(&mut self, name: Name) {
-        let place = self.place(name);
         let mut sequence = self.running.remove(place);
         Self::register(&mut self.pool, &sequence, sequence.registered);
+        for mut branch in branches.iter().filter_map(|branch| sequence.branch(branch)) {
+            if self.running.len() < self.sequences_max {
+                branch.table.iter().for_each(|&block| self.pool.retain(block));
+                self.run(branch);
+            } else {
+                branch.table.clear();
+                (branch.cached, branch.registered) = (0, 0);
+                self.wait(branch);
+            }
+        }
         Self::free(&mut self.pool, &mut sequence);
     }
 
@@ -390,7 +374,7 @@ mod tests {
     fn running(scheduler: &mut Scheduler, request: u64, tokens: usize, cached: usize) {
         let name = Name { request: RequestId(request), index: 0 };
         let prompt = vec![request as u32; if cached > 0 { cached } else { tokens }];
-        let mut sequence = Sequence::new(name, prompt, 0, BlockKey::root(request));
+        let mut sequence = Sequence::new(name, prompt, 1, BlockKey::root(request));
         sequence.tokens.resize(tokens, 0);
         sequence.cached = cached;
         sequence.table.extend((0..cached.div_ceil(BLOCK_TOKENS)).filter_map(|_| scheduler.pool.allocate()));

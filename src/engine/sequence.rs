@@ -1,14 +1,16 @@
-//! One continuation under way, as the scheduler sees it: ids, and where their keys and values lie.
+//! Continuations under way that are the same so far, as the scheduler sees them: ids, and where their keys and
+//! values lie. Siblings stay one sequence until they sample different tokens.
 //!
 //! Knows no tensor, no text and no sampling.
 //!
-//! Invariants: `table` covers the first `cached` tokens; a sequence that waits holds no block.
+//! Invariants: `table` covers the first `cached` tokens; a sequence that waits holds no block; `followers` are in
+//! order, behind the continuation that names it.
 
 use super::RequestId;
 use super::blocks::BlockKey;
 use crate::model::decode::BLOCK_TOKENS;
 
-/// Names a sequence: the `index`-th continuation of a request. Orders sequences by age, the oldest first.
+/// Names a sequence: the first continuation of a request that it is, from 0. Orders sequences by age, the oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Name {
     /// Its request.
@@ -17,7 +19,15 @@ pub(crate) struct Name {
     pub(crate) index: usize,
 }
 
-/// One continuation under way.
+/// Some of a sequence's continuations, and the token they go on with; none where that was not written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Branch {
+    /// By their index, in order.
+    pub(crate) continuations: Vec<usize>,
+    pub(crate) token: Option<u32>,
+}
+
+/// Continuations under way that are the same so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Sequence {
     pub(crate) name: Name,
@@ -25,8 +35,8 @@ pub(crate) struct Sequence {
     pub(crate) tokens: Vec<u32>,
     /// Length of the prompt.
     pub(crate) prompt: usize,
-    /// Siblings that will fork from it when its prompt is computed.
-    pub(crate) held: usize,
+    /// Siblings that sampled the same so far.
+    pub(crate) followers: Vec<usize>,
     /// Tokens whose keys and values are in the cache.
     pub(crate) cached: usize,
     /// The blocks that hold them.
@@ -41,13 +51,13 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    /// A sequence that waits with its prompt, under the weights whose chains begin at `root`.
-    pub(crate) fn new(name: Name, prompt: Vec<u32>, held: usize, root: BlockKey) -> Self {
+    /// `n` continuations that wait with their prompt, under the weights whose chains begin at `root`.
+    pub(crate) fn new(name: Name, prompt: Vec<u32>, n: usize, root: BlockKey) -> Self {
         let mut sequence = Self {
             name,
             prompt: prompt.len(),
             tokens: prompt,
-            held,
+            followers: (name.index + 1..name.index + n).collect(),
             cached: 0,
             table: Vec::new(),
             planned: 0,
@@ -59,11 +69,22 @@ impl Sequence {
         sequence
     }
 
-    /// The `index`-th continuation of the same prompt over the same blocks, with its first token.
-    pub(crate) fn sibling(&self, index: usize, token: u32) -> Self {
-        let mut sibling = Self { name: Name { index, ..self.name }, held: 0, planned: 0, ..self.clone() };
-        sibling.tokens.push(token);
-        sibling
+    /// Those of its continuations that are `branch`, over the same blocks; none where that names none.
+    pub(crate) fn branch(&self, branch: &Branch) -> Option<Self> {
+        let (&index, followers) = branch.continuations.split_first()?;
+        let mut sequence = Self { name: Name { index, ..self.name }, followers: followers.to_vec(), ..self.clone() };
+        sequence.tokens.extend(branch.token);
+        Some(sequence)
+    }
+
+    /// All continuations that it is, by their index.
+    pub(crate) fn continuations(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.name.index).chain(self.followers.iter().copied())
+    }
+
+    /// How many continuations it is.
+    pub(crate) fn count(&self) -> usize {
+        1 + self.followers.len()
     }
 
     /// Tokens that are known but not in the cache.

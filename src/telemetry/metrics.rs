@@ -244,6 +244,8 @@ table! {
     Gauge: KV_USAGE = "rco_engine_kv_cache_usage_ratio", "Share of KV blocks that a sequence holds, from 0 to 1.";
     Counter: PROMPT_TOKENS = "rco_engine_prompt_tokens_total", "Prompt tokens computed.";
     Counter: PROMPT_TOKENS_CACHED = "rco_engine_prompt_cached_tokens_total", "Prompt tokens found in the KV cache instead of being computed.";
+    Counter: SHARED_TOKENS = "rco_engine_shared_tokens_total", "Tokens, of prompts and sampled, that were computed once for several continuations, but for that once.";
+    Counter: BLOCKS_COPIED = "rco_engine_kv_blocks_copied_total", "KV blocks copied because others still read them.";
     Counter: GENERATED_TOKENS = "rco_engine_generated_tokens_total", "Tokens sampled.";
     Counter: PREEMPTIONS = "rco_engine_preemptions_total", "Sequences sent back to be recomputed because KV blocks ran out.";
     Histogram: ENGINE_STEP_SECONDS = "rco_engine_step_seconds", "Time of one engine step.", STEP_SECONDS;

@@ -103,7 +103,7 @@ fn the_first_continuation_is_the_same_forked_or_not() {
     let id = many.submit(request(6, 5)).unwrap();
     let forked = run(&mut many, id);
     assert_same(&forked[..1], &alone, "forked");
-    assert!(many.counters().forked_tokens > 0, "nothing was forked: the test shows nothing");
+    assert!(many.counters().shared_tokens > 0, "nothing was shared: the test shows nothing");
 }
 
 /// Log-probs of what `completions` sampled, by the score pass.
