@@ -1,5 +1,6 @@
 //! The command line: what was typed, what it means, and the exit code it ends with.
 
+pub mod bench;
 pub mod check;
 pub mod fetch;
 pub mod generate;
@@ -70,6 +71,8 @@ enum Command {
     Generate(generate::GenerateArguments),
     /// Log-probabilities of given token ids.
     Score(score::ScoreArguments),
+    /// Measures how fast this machine writes, beside what it could do.
+    Bench(bench::BenchArguments),
     /// Fetches the model into the cache and prints its path.
     Fetch,
 }
@@ -104,6 +107,7 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Check(check) => check::run(&config, &check),
         Command::Generate(generate) => generate::run(&config, &generate),
         Command::Score(score) => score::run(&config, &score),
+        Command::Bench(bench) => bench::run(config, &bench),
         Command::Fetch => fetch::run(&config),
     }
 }

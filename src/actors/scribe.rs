@@ -58,6 +58,28 @@ pub struct Composed {
     pub ids: Vec<u32>,
 }
 
+impl Composed {
+    /// A conversation from its beginning.
+    pub(crate) fn begin(template: &ChatTemplate, tokenizer: &Tokenizer, turns: Vec<Turn>) -> model::Result<Self> {
+        let text = template.render(&turns, true)?;
+        let ids = tokenizer.encode(&text)?;
+        Ok(Self { turns, text, ids })
+    }
+
+    /// A conversation that goes on after `written`, the assistant's answer to `earlier`.
+    pub(crate) fn go_on(
+        template: &ChatTemplate,
+        tokenizer: &Tokenizer,
+        earlier: &Self,
+        written: &Written,
+        turns: Vec<Turn>,
+    ) -> model::Result<Self> {
+        let text = template.render(&turns, true)?;
+        let ids = go_on(tokenizer, earlier, written, &text)?;
+        Ok(Self { turns, text, ids })
+    }
+}
+
 /// Writes for one role.
 #[derive(Clone)]
 pub struct Scribe {
@@ -80,16 +102,12 @@ pub struct Scribe {
 impl Scribe {
     /// A conversation from its beginning.
     pub(crate) fn compose(&self, turns: Vec<Turn>) -> model::Result<Composed> {
-        let text = self.template.render(&turns, true)?;
-        let ids = self.tokenizer.encode(&text)?;
-        Ok(Composed { turns, text, ids })
+        Composed::begin(&self.template, &self.tokenizer, turns)
     }
 
     /// A conversation that goes on after `written`, the assistant's answer to `earlier`.
     pub(crate) fn go_on(&self, earlier: &Composed, written: &Written, turns: Vec<Turn>) -> model::Result<Composed> {
-        let text = self.template.render(&turns, true)?;
-        let ids = go_on(&self.tokenizer, earlier, written, &text)?;
-        Ok(Composed { turns, text, ids })
+        Composed::go_on(&self.template, &self.tokenizer, earlier, written, turns)
     }
 
     /// `n` continuations of `prompt`. Dropping the future takes them back.

@@ -2,6 +2,7 @@
 
 use super::{Exit, Failure, OrExit, say};
 use crate::config::Config;
+use crate::engine::EngineConfig;
 use crate::model::decode::Decoder;
 use crate::model::score::activation_floats;
 use crate::model::source::Source;
@@ -25,34 +26,39 @@ pub struct MemoryPlan {
     pub parts: Vec<(&'static str, usize)>,
 }
 
+const F32: usize = size_of::<f32>();
+
 impl MemoryPlan {
+    /// The plan of an engine that writes and learns nothing.
+    pub fn of_writing(spec: &ModelSpec, engine: &EngineConfig) -> Self {
+        // A step's rows through the widest place of a layer, and the logits of every row that samples.
+        let widest = 2 * spec.hidden + 3 * spec.intermediate;
+        let writing = engine.step_tokens_max * widest + engine.sequences_max * spec.vocab;
+        Self {
+            parts: vec![
+                ("weights", spec.parameters() * F32),
+                ("kv cache", engine.kv_cache_mib << 20),
+                ("activations", writing * F32),
+            ],
+        }
+    }
+
     /// The plan of a node.
     pub fn new(spec: &ModelSpec, config: &Config) -> Self {
-        const F32: usize = size_of::<f32>();
         let lora = &config.learner.lora;
         let of_site = |site: &model::lora::Site| {
             let (inputs, outputs) = site.sizes(spec);
             lora.rank * (inputs + outputs)
         };
         let adapter = spec.layers * lora.targets.iter().map(of_site).sum::<usize>();
-        let engine = &config.engine;
-        // A step's rows through the widest place of a layer, and the logits of every row that samples.
-        let widest = 2 * spec.hidden + 3 * spec.intermediate;
-        let writing = engine.step_tokens_max * widest + engine.sequences_max * spec.vocab;
         let targets =
             (config.rollout.critiques * config.critic.sampling.max_tokens).min(config.learner.micro_batch_tokens);
         let learning = activation_floats(spec, lora.rank, config.learner.micro_batch_tokens, targets);
-        Self {
-            parts: vec![
-                ("weights", spec.parameters() * F32),
-                ("kv cache", engine.kv_cache_mib << 20),
-                // The learner's, and two versions in service around a publication.
-                ("adapter", 3 * adapter * F32),
-                // Gradient and two moments.
-                ("optimizer", 3 * adapter * F32),
-                ("activations", (writing + learning) * F32),
-            ],
-        }
+        let mut plan = Self::of_writing(spec, &config.engine);
+        // The learner's, and two versions in service around a publication; gradient and two moments.
+        plan.parts.splice(2..2, [("adapter", 3 * adapter * F32), ("optimizer", 3 * adapter * F32)]);
+        plan.parts.iter_mut().filter(|(name, _)| *name == "activations").for_each(|(_, size)| *size += learning * F32);
+        plan
     }
 
     /// All parts together.

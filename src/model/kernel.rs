@@ -25,6 +25,8 @@ pub(crate) use isa::has_avx2_fma;
 pub(crate) use rows::Rows;
 pub use weight::{Precision, Weight};
 
+pub mod peak;
+
 use rayon::prelude::*;
 
 /// Output columns of one panel: one AVX-512 register of f32, or two of AVX2.

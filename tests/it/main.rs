@@ -1,6 +1,7 @@
 //! One binary for every integration test: it links once.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub)]
 
+mod bench;
 mod cli;
 mod common;
 mod engine;

@@ -1,0 +1,178 @@
+//! `rco-node bench`: how fast this machine writes, beside what it could do.
+//!
+//! Every run has an engine of its own, so that none finds what the one before it cached. All runs are reported,
+//! the first of them cold; the figures beside them are those of the median run.
+
+mod decode;
+mod episode;
+mod figures;
+mod machine;
+mod prefill;
+mod prompts;
+mod tree;
+
+use super::{Exit, Failure, OrExit, load_model};
+use crate::config::Config;
+use crate::engine::distinct::Distinct;
+use crate::engine::{Completion, Counters, Engine, EngineConfig, Request, RequestId};
+use crate::model::Loaded;
+use crate::model::decode::{BLOCK_TOKENS, Decoder};
+use crate::telemetry;
+use clap::{Args, Subcommand};
+use machine::Machine;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What `bench` takes.
+#[derive(Debug, Args)]
+pub struct BenchArguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Many sequences at once, prompts included: generated tokens a second.
+    Decode(decode::DecodeArguments),
+    /// One prompt to its first logits: prompt tokens a second.
+    Prefill(prefill::PrefillArguments),
+    /// Whole trees of N critiques and N x M refinements, and what is learned from them: seconds an episode.
+    Episode(episode::EpisodeArguments),
+}
+
+/// What every bench takes.
+#[derive(Debug, Args)]
+struct Common {
+    /// The model: a path, `hf:owner/name` or `pip:...` [default: the config's].
+    #[arg(long, value_name = "SOURCE")]
+    model: Option<String>,
+    /// Prompts: JSONL of {"prompt"}, or one JSON object of {"prompts": [...]} [default: the config's].
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// Bare ChatML instead of the model's own chat template.
+    #[arg(long)]
+    chatml: bool,
+    /// How often to measure; the first run is cold.
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
+    runs: usize,
+    /// Seed of the sampling, the same in every run.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// One line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => Err(format!("expected a number of at least 1, got {text:?}")),
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where the prompts cannot be read or do not fit, or the model cannot be loaded.
+pub fn run(config: Config, arguments: &BenchArguments) -> Result<Exit, Failure> {
+    telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
+    match &arguments.what {
+        What::Decode(arguments) => decode::run(&Bed::new(config, &arguments.common)?, arguments),
+        What::Prefill(arguments) => prefill::run(&Bed::new(config, &arguments.common)?, arguments),
+        What::Episode(arguments) => episode::run(&Bed::new(config, &arguments.common)?, arguments),
+    }
+}
+
+/// What all runs of a bench share.
+struct Bed {
+    config: Config,
+    model: Loaded,
+    machine: Machine,
+}
+
+impl Bed {
+    fn new(mut config: Config, common: &Common) -> Result<Self, Failure> {
+        if let Some(source) = &common.model {
+            config.model.source.clone_from(source);
+        }
+        let model = load_model(&config)?;
+        tracing::info!("measuring the machine's peak");
+        Ok(Self { config, model, machine: Machine::measure() })
+    }
+
+    /// A fresh engine.
+    fn engine(&self, config: &EngineConfig) -> Engine<Decoder> {
+        let blocks = (config.kv_cache_mib << 20) / Decoder::block_bytes(self.model.transformer.spec());
+        Engine::new(Decoder::new(self.model.transformer.clone(), blocks), self.model.tokenizer.clone(), config.clone())
+    }
+
+    /// The config's engine with room for these prompts and `max_tokens` behind each, all at once.
+    fn engine_for(&self, prompts: &[Vec<u32>], max_tokens: usize) -> EngineConfig {
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + max_tokens;
+        let blocks: usize = prompts.iter().map(|prompt| (prompt.len() + max_tokens).div_ceil(BLOCK_TOKENS)).sum();
+        let bytes = blocks * Decoder::block_bytes(self.model.transformer.spec());
+        let sequences = prompts.len().max(1);
+        EngineConfig {
+            step_tokens_max: self.config.engine.step_tokens_max.max(sequences),
+            sequences_max: sequences,
+            context_tokens_max: longest,
+            kv_cache_mib: bytes.div_ceil(1 << 20),
+        }
+    }
+}
+
+/// What one run did.
+struct Run {
+    seconds: f64,
+    counters: Counters,
+    distinct: u64,
+}
+
+impl Run {
+    /// Writes what `requests` ask for on a fresh engine.
+    fn of(engine: &mut Engine<Decoder>, requests: &[Request], mut told: Progress) -> Result<Self, Failure> {
+        let begun = Instant::now();
+        let mut places: HashMap<RequestId, usize> = HashMap::new();
+        for (index, request) in requests.iter().enumerate() {
+            places.insert(engine.submit(request.clone()).or_exit(Exit::Usage)?, index);
+        }
+        let mut done: Vec<(usize, Vec<Completion>)> = Vec::with_capacity(requests.len());
+        while !engine.is_idle() {
+            engine.step()?;
+            done.extend(engine.take_finished().into_iter().map(|(id, texts)| (places[&id], texts)));
+            told.tell(engine.counters().sampled_tokens);
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        let mut distinct = Distinct::default();
+        for (index, texts) in &done {
+            texts.iter().for_each(|text| distinct.add(text.version, &requests[*index].prompt, &text.ids));
+        }
+        Ok(Self { seconds, counters: engine.counters(), distinct: distinct.tokens() })
+    }
+}
+
+/// Says on the log how far a run is, every few seconds.
+struct Progress {
+    run: usize,
+    runs: usize,
+    /// Tokens to write in all.
+    tokens: u64,
+    last: Instant,
+}
+
+impl Progress {
+    const INTERVAL: Duration = Duration::from_secs(5);
+
+    fn new(run: usize, runs: usize, tokens: usize) -> Self {
+        tracing::info!(run, runs, tokens, "begins");
+        Self { run, runs, tokens: tokens as u64, last: Instant::now() }
+    }
+
+    fn tell(&mut self, written: u64) {
+        if self.last.elapsed() >= Self::INTERVAL {
+            self.last = Instant::now();
+            tracing::info!(run = self.run, runs = self.runs, written, of = self.tokens, "writing");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `rco-node bench decode`: many sequences written at once, prompts included, stop ids passed over.
+
+use super::figures::{Figures, Result as Whole, median};
+use super::machine::Cost;
+use super::{Bed, Common, Progress, Run, at_least_one, prompts};
+use crate::cli::check::MemoryPlan;
+use crate::cli::{Exit, Failure, OrExit};
+use crate::engine::Request;
+use crate::engine::sampler::SamplingConfig;
+use clap::Args;
+use serde::Serialize;
+
+/// What `bench decode` takes.
+#[derive(Debug, Args)]
+pub(super) struct DecodeArguments {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Sequences at once, each with a prompt of its own.
+    #[arg(long, default_value_t = 32, value_parser = at_least_one)]
+    sequences: usize,
+    /// Tokens that each writes.
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    max_tokens: usize,
+    /// Cut or fill every prompt to so many tokens.
+    #[arg(long, value_parser = at_least_one)]
+    context: Option<usize>,
+    /// Sampling temperature; 0 is greedy.
+    #[arg(long, default_value_t = 0.7)]
+    temperature: f32,
+}
+
+/// What was asked, in the result.
+#[derive(Serialize)]
+struct Asked {
+    sequences: usize,
+    max_tokens: usize,
+    prompt_tokens: usize,
+}
+
+/// What it comes to.
+#[derive(Serialize)]
+struct Headline {
+    tokens_per_second: f64,
+}
+
+/// Runs the bench.
+pub(super) fn run(bed: &Bed, arguments: &DecodeArguments) -> Result<Exit, Failure> {
+    let DecodeArguments { common, sequences, max_tokens, context, temperature } = arguments;
+    let sampling = SamplingConfig { temperature: *temperature, ..SamplingConfig::greedy(*max_tokens) };
+    let complaints = crate::config::sampling_complaints("bench", &sampling);
+    if !complaints.is_empty() {
+        return Err(anyhow::anyhow!(complaints.join("\n"))).or_exit(Exit::Usage);
+    }
+    let prompts = prompts::ids(&bed.config, common, &bed.model, *sequences, *context).or_exit(Exit::Usage)?;
+    let engine = bed.engine_for(&prompts, *max_tokens);
+    let asked =
+        Asked { sequences: *sequences, max_tokens: *max_tokens, prompt_tokens: prompts.iter().map(Vec::len).sum() };
+    let request = |(index, prompt): (u64, Vec<u32>)| Request {
+        prompt,
+        n: 1,
+        sampling: sampling.clone(),
+        stop_ids: vec![],
+        seed: common.seed.wrapping_add(index),
+        critic: false,
+    };
+    let requests: Vec<Request> = (0..).zip(prompts).map(request).collect();
+    let mut runs = Vec::with_capacity(common.runs);
+    for run in 1..=common.runs {
+        let told = Progress::new(run, common.runs, sequences * max_tokens);
+        runs.push(Run::of(&mut bed.engine(&engine), &requests, told)?);
+    }
+    let rates: Vec<f64> = runs.iter().map(|run| run.counters.sampled_tokens as f64 / run.seconds).collect();
+    let middle = median(&rates);
+    let spec = bed.model.transformer.spec();
+    let (cost, plan) = (Cost::new(&bed.model.transformer, None), MemoryPlan::of_writing(spec, &engine));
+    let figures = Figures::new(bed, &runs[middle], runs[middle].seconds, &cost, &plan);
+    let head = vec![
+        ("decode", format!("{:.1} tokens/s", rates[middle])),
+        (
+            "asked",
+            format!("{sequences} sequences, {max_tokens} tokens each behind {} prompt tokens", asked.prompt_tokens),
+        ),
+    ];
+    let headline = Headline { tokens_per_second: rates[middle] };
+    let model = bed.config.model.source.clone();
+    Whole { bench: "decode", model, asked, headline, runs: rates, figures }.say(common.json, head);
+    Ok(Exit::Done)
+}

@@ -1,0 +1,91 @@
+//! What the machine is and what a step asks of it: operations, bytes, memory.
+//!
+//! Knows sizes and counters; runs nothing but the peak's loop.
+
+use crate::engine::Counters;
+use crate::model::decode::{BLOCK_TOKENS, Decoder};
+use crate::model::kernel::peak;
+use crate::model::lora::LoraConfig;
+use crate::model::spec::ModelSpec;
+use crate::model::transformer::Transformer;
+use serde::Serialize;
+
+/// The machine, measured once a command.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Machine {
+    /// Threads that compute.
+    pub(super) threads: usize,
+    /// Multiply-adds in f32 that they reach on registers alone, in 10^9 operations a second.
+    pub(super) peak_gflops_per_second: f64,
+}
+
+impl Machine {
+    pub(super) fn measure() -> Self {
+        Self { threads: rayon::current_num_threads(), peak_gflops_per_second: peak::flops_per_second() / 1e9 }
+    }
+}
+
+/// What each piece of [`crate::engine::Work`] costs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cost {
+    token_flops: f64,
+    adapter_flops: f64,
+    pair_flops: f64,
+    row_flops: f64,
+    weight_bytes: f64,
+    context_bytes: f64,
+}
+
+impl Cost {
+    /// Of `model`, and of an adapter like `lora` where there is one.
+    pub(super) fn new(model: &Transformer, lora: Option<&LoraConfig>) -> Self {
+        let spec = model.spec();
+        let weights = |(name, shape): &(String, Vec<usize>)| {
+            let in_layer = name.starts_with("model.layers.") && shape.len() == 2;
+            if in_layer { shape.iter().product::<usize>() } else { 0 }
+        };
+        let linears: usize = spec.tensors().iter().map(weights).sum();
+        let of_site = |lora: &LoraConfig| -> usize {
+            let factors = lora.targets.iter().map(|site| site.sizes(spec)).map(|(inputs, outputs)| inputs + outputs);
+            spec.layers * lora.rank * factors.sum::<usize>()
+        };
+        // Of an untied embedding a step reads only the rows of its tokens.
+        let read = spec.parameters() - if spec.tied { 0 } else { spec.vocab * spec.hidden };
+        Self {
+            token_flops: 2.0 * linears as f64,
+            adapter_flops: 2.0 * lora.map_or(0, of_site) as f64,
+            // Its score and its share of the sum: a multiply-add a lane each.
+            pair_flops: 4.0 * (spec.layers * spec.heads * spec.head_dim) as f64,
+            row_flops: 2.0 * (spec.hidden * spec.vocab) as f64,
+            weight_bytes: model.bytes() as f64 * read as f64 / spec.parameters() as f64,
+            context_bytes: kv_bytes(spec),
+        }
+    }
+
+    /// Floating-point operations of linears and attention, a multiply-add being two.
+    pub(super) fn flops(&self, counters: &Counters) -> f64 {
+        let work = &counters.work;
+        work.tokens as f64 * self.token_flops
+            + work.adapted_tokens as f64 * self.adapter_flops
+            + work.attended_pairs as f64 * self.pair_flops
+            + work.logit_rows as f64 * self.row_flops
+    }
+
+    /// Bytes of weights and of cached keys and values that the steps had to read, each once a step.
+    pub(super) fn bytes(&self, counters: &Counters) -> f64 {
+        counters.steps as f64 * self.weight_bytes + counters.work.context_tokens as f64 * self.context_bytes
+    }
+}
+
+/// Bytes of one token's keys and values.
+fn kv_bytes(spec: &ModelSpec) -> f64 {
+    Decoder::block_bytes(spec) as f64 / BLOCK_TOKENS as f64
+}
+
+/// The most memory this process ever had in use, where the system says it.
+pub(super) fn peak_memory_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

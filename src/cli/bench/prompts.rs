@@ -1,0 +1,79 @@
+//! What the benches write about: real prompts, as ids, cut or filled to a length where one is asked for.
+
+use super::Common;
+use crate::config::Config;
+use crate::episode::Prompt;
+use crate::model::Loaded;
+use crate::model::template::ChatTemplate;
+use crate::prompts;
+use crate::roles::generator::Generator;
+use anyhow::Context;
+use serde::Deserialize;
+
+/// A file of prompts as one JSON object.
+#[derive(Deserialize)]
+struct Listed {
+    prompts: Vec<String>,
+}
+
+/// A line of a file of prompts; whatever else it says is not needed here.
+#[derive(Deserialize)]
+struct Line {
+    prompt: String,
+}
+
+/// The prompts of `--prompts`, or those of the config.
+pub(super) fn load(config: &Config, common: &Common) -> anyhow::Result<Vec<Prompt>> {
+    let Some(path) = &common.prompts else { return Ok(prompts::load(&config.prompts.file)?) };
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
+    let texts = match serde_json::from_str::<Listed>(&text) {
+        Ok(listed) => listed.prompts,
+        Err(_) => lines(&name, &text)?,
+    };
+    anyhow::ensure!(!texts.is_empty(), "{name}: expected at least one prompt, got none");
+    let prompt = |(number, text)| Prompt { id: format!("{number}"), task: "bench".to_owned(), text, answer: None };
+    Ok((1..).zip(texts).map(prompt).collect())
+}
+
+fn lines(name: &str, text: &str) -> anyhow::Result<Vec<String>> {
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(number, line)| {
+            let line: Line = serde_json::from_str(line).with_context(|| {
+                format!("{name}, line {number}: expected {{\"prompt\"}} a line, or one object of {{\"prompts\"}}")
+            })?;
+            Ok(line.prompt)
+        })
+        .collect()
+}
+
+/// The template that conversations are rendered by.
+pub(super) fn template(model: &Loaded, common: &Common) -> ChatTemplate {
+    if common.chatml { ChatTemplate::chatml() } else { model.template.clone() }
+}
+
+/// The ids of each of `count` conversations that the generator is to go on, from the first prompt on and around;
+/// `context` tokens of each where that is given, filled up with the prompts behind it.
+pub(super) fn ids(
+    config: &Config,
+    common: &Common,
+    model: &Loaded,
+    count: usize,
+    context: Option<usize>,
+) -> anyhow::Result<Vec<Vec<u32>>> {
+    let generator = Generator::new(&config.generator.role)?;
+    let template = template(model, common);
+    let prompts = load(config, common)?;
+    let encoded = prompts.iter().map(|prompt| {
+        let text = template.render(&generator.conversation(prompt), true)?;
+        model.tokenizer.encode(&text)
+    });
+    let encoded: Vec<Vec<u32>> = encoded.collect::<crate::model::Result<_>>()?;
+    let from = |first: usize| encoded.iter().cycle().skip(first % encoded.len());
+    let one = |index: usize| match context {
+        None => from(index).next().cloned().unwrap_or_default(),
+        Some(tokens) => from(index).flatten().copied().take(tokens).collect(),
+    };
+    Ok((0..count).map(one).collect())
+}

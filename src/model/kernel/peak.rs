@@ -1,0 +1,98 @@
+//! What the processor can do at most: fused multiply-adds on registers alone, on every thread.
+//!
+//! Knows no weights. The loop keeps more independent sums than the units are deep, so that what it reaches
+//! is the peak that a matrix product can be held against.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+/// Independent sums: two units of latency four need eight, and a little more hides the loop.
+const SUMS: usize = 12;
+/// Rounds of one measurement on one thread.
+const ROUNDS: usize = 1 << 20;
+/// The best of so many measurements counts: the others had company.
+const MEASUREMENTS: usize = 8;
+
+/// Floating-point operations a second that all of rayon's threads together reach in f32, a multiply-add being
+/// two. Takes some hundred milliseconds.
+pub fn flops_per_second() -> f64 {
+    let measure = || {
+        let begun = Instant::now();
+        let lanes: usize = rayon::broadcast(|_| spin()).into_iter().sum();
+        let operations = 2.0 * (lanes * SUMS * ROUNDS) as f64;
+        operations / begun.elapsed().max(Duration::from_nanos(1)).as_secs_f64()
+    };
+    (0..MEASUREMENTS).map(|_| measure()).fold(0.0, f64::max)
+}
+
+/// [`ROUNDS`] multiply-adds on each of [`SUMS`] registers; how many lanes one of them has.
+fn spin() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has AVX-512F.
+            return unsafe { spin_avx512() };
+        }
+        if super::has_avx2_fma() {
+            // SAFETY: the processor has AVX2 and FMA.
+            return unsafe { spin_avx2() };
+        }
+    }
+    spin_portable()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn spin_avx512() -> usize {
+    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_reduce_add_ps, _mm512_set1_ps};
+    let (factor, addend) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(1.0)));
+    let mut sums = [_mm512_set1_ps(1.0); SUMS];
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(*sum, factor, addend);
+        }
+    }
+    black_box(sums.map(|sum| _mm512_reduce_add_ps(sum)));
+    16
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn spin_avx2() -> usize {
+    use std::arch::x86_64::{_mm256_cvtss_f32, _mm256_fmadd_ps, _mm256_set1_ps};
+    let (factor, addend) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(1.0)));
+    let mut sums = [_mm256_set1_ps(1.0); SUMS];
+    for _ in 0..ROUNDS {
+        for sum in &mut sums {
+            *sum = _mm256_fmadd_ps(*sum, factor, addend);
+        }
+    }
+    black_box(sums.map(|sum| _mm256_cvtss_f32(sum)));
+    8
+}
+
+/// Multiplies and adds by themselves: without the instruction a fused one is a call.
+fn spin_portable() -> usize {
+    const LANES: usize = 4;
+    let (factor, addend) = (black_box(0.5f32), black_box(1.0f32));
+    let mut sums = [[1.0f32; LANES]; SUMS];
+    for _ in 0..ROUNDS {
+        for sum in sums.as_flattened_mut() {
+            *sum = *sum * factor + addend;
+        }
+    }
+    black_box(sums);
+    LANES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_is_one_that_a_processor_can_have() {
+        let per_thread = flops_per_second() / rayon::current_num_threads() as f64;
+        // From an old core in company to 64 operations a cycle at 6 GHz.
+        assert!((1e8..4e11).contains(&per_thread), "{per_thread}");
+    }
+}

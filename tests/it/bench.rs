@@ -1,0 +1,122 @@
+//! `rco-node bench` as its user meets it: one line that parses, and figures that hang together.
+
+use crate::common::golden;
+use serde_json::Value;
+use std::process::Command;
+
+/// Runs `bench` with `--json` on the model `source`.
+fn bench(source: Option<&str>, arguments: &[&str]) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rco-node"));
+    command.args(["bench"]).args(arguments).args(["--json", "--set", "engine.context_tokens_max=2048"]);
+    if let Some(source) = source {
+        command.args(["--model", source, "--set", "engine.kv_cache_mib=64"]);
+    }
+    let output = command.env("RCO_LOG", "warn").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+fn tiny() -> String {
+    golden("tiny_llama").to_str().unwrap().to_owned()
+}
+
+fn number(result: &Value, key: &str) -> f64 {
+    result[key].as_f64().unwrap_or_else(|| panic!("{key} is a number in {result}"))
+}
+
+/// What every bench says, and what must be so whatever the machine.
+fn assert_whole(result: &Value, runs: usize) {
+    let rates: Vec<f64> = result["runs"].as_array().unwrap().iter().map(|rate| rate.as_f64().unwrap()).collect();
+    assert_eq!(rates.len(), runs);
+    assert!(rates.contains(&number(result, "tokens_per_second")), "the headline is one of the runs: {result}");
+    for key in ["seconds", "steps", "generated_tokens", "gigabytes_per_second", "peak_gflops_per_second", "threads"] {
+        assert!(number(result, key) > 0.0, "{key}: {result}");
+    }
+    assert!(number(result, "computed_tokens") >= number(result, "distinct_tokens"), "{result}");
+    assert!((0.0..1.0).contains(&number(result, "peak_share")), "{result}");
+    let shares: f64 =
+        ["model_share", "sampling_share", "bookkeeping_share"].iter().map(|key| number(result, key)).sum();
+    assert!((0.5..=1.0).contains(&shares), "steps are what the time goes to: {result}");
+    assert!(number(result, "planned_memory_bytes") > 1e6, "{result}");
+    if cfg!(target_os = "linux") {
+        assert!(number(result, "peak_memory_bytes") > 1e6, "{result}");
+    }
+}
+
+#[test]
+fn decode_writes_what_is_asked_and_computes_each_distinct_token_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let listed = folder.path().join("listed.json");
+    std::fs::write(&listed, r#"{"about": "two prompts", "prompts": ["One.", "Another one."]}"#).unwrap();
+    let lines = folder.path().join("lines.jsonl");
+    std::fs::write(&lines, "{\"prompt\": \"One.\"}\n\n{\"prompt\": \"Another one.\", \"id\": \"b\"}\n").unwrap();
+    let asked = ["decode", "--sequences", "6", "--max-tokens", "40", "--runs", "2", "--chatml", "--prompts"];
+    let of_file = |file: &std::path::Path| {
+        let result = bench(Some(&tiny()), &[&asked[..], &[file.to_str().unwrap()]].concat());
+        assert_whole(&result, 2);
+        assert_eq!(number(&result, "generated_tokens"), 240.0);
+        // Twice three prompts in bare ChatML, a token a byte but for the three marks.
+        let chatml = "user\n\nassistant\n".len() + 3;
+        assert_eq!(number(&result, "prompt_tokens"), (3 * (2 * chatml + "One.Another one.".len())) as f64);
+        assert!(number(&result, "computed_per_distinct") < 1.05, "{result}");
+        number(&result, "distinct_tokens")
+    };
+    assert_eq!(of_file(&listed), of_file(&lines));
+    let filled = bench(Some(&tiny()), &["decode", "--sequences", "3", "--max-tokens", "5", "--context", "700"]);
+    assert_eq!(number(&filled, "prompt_tokens"), 2100.0);
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_with_its_reason() {
+    let refused = |arguments: &[&str], said: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_rco-node"))
+            .args(["bench"])
+            .args(arguments)
+            .args(["--model", &tiny(), "--set", "engine.context_tokens_max=256", "--set", "engine.kv_cache_mib=64"])
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), stderr.contains(said)), (Some(2), true), "{stderr}");
+    };
+    refused(&["decode", "--sequences", "0"], "at least 1");
+    refused(&["decode", "--prompts", "nowhere.jsonl"], "nowhere.jsonl");
+    refused(&["decode", "--prompts", golden("dro.py").to_str().unwrap()], "line 1");
+    refused(&["decode", "--temperature=-1"], "temperature");
+    // A byte a token: the critic's prompt is longer than the context.
+    refused(&["episode", "--episodes", "1", "--max-tokens", "40"], "expected 1 to 255");
+}
+
+#[test]
+fn prefill_computes_its_prompt_and_writes_one_token() {
+    let result = bench(Some(&tiny()), &["prefill", "--context", "600", "--runs", "1"]);
+    assert_whole(&result, 1);
+    assert_eq!((number(&result, "computed_tokens"), number(&result, "generated_tokens")), (600.0, 1.0));
+    assert_eq!(number(&result, "steps"), 3.0);
+}
+
+#[test]
+fn an_episode_with_a_model_as_its_judge_computes_each_distinct_token_once_and_is_learned_from() {
+    let asked = ["episode", "--n", "4", "--m", "5", "--max-tokens", "12", "--episodes", "2", "--runs", "1"];
+    let result = bench(Some(&tiny()), &[&asked[..], &["--judge", "model"]].concat());
+    assert_whole(&result, 1);
+    assert!(number(&result, "computed_per_distinct") <= 1.05, "{result}");
+    // Each episode: a response, 4 critiques and 20 refinements of 12 tokens, 40 verdicts of the config's 8.
+    assert_eq!(number(&result, "generated_tokens"), f64::from(2 * (25 * 12 + 40 * 8)));
+    assert_eq!(number(&result, "learned_tokens"), f64::from(2 * 4 * 12));
+    assert!(number(&result, "learning_seconds_per_episode") > 0.0);
+    let parts = number(&result, "writing_seconds_per_episode") + number(&result, "learning_seconds_per_episode");
+    assert!((parts / number(&result, "seconds_per_episode") - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn on_the_real_model_a_tree_of_four_by_five_computes_at_most_a_twentieth_too_much() {
+    let asked =
+        ["episode", "--n", "4", "--m", "5", "--max-tokens", "10", "--episodes", "1", "--runs", "1", "--no-learn"];
+    let result = bench(None, &asked);
+    assert_whole(&result, 1);
+    assert!(number(&result, "computed_per_distinct") <= 1.05, "{result}");
+    assert!(number(&result, "asked_prompt_tokens") > 4.0 * number(&result, "distinct_tokens"), "{result}");
+    assert_eq!(number(&result, "learned_tokens"), 0.0);
+}
