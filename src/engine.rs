@@ -12,6 +12,8 @@ pub mod distinct;
 mod draft;
 mod exp;
 mod job;
+#[doc(hidden)]
+pub mod probe;
 mod report;
 pub mod sampler;
 mod scheduler;

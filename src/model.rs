@@ -8,6 +8,8 @@ pub mod gguf;
 pub mod kernel;
 pub mod lora;
 pub(crate) mod ops;
+#[doc(hidden)]
+pub mod probe;
 pub mod rotary;
 pub mod safetensors;
 pub mod score;
