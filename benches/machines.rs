@@ -6,9 +6,10 @@
 use criterion::Criterion;
 use rco_node::engine::probe::{Pool, Sampling, Scheduling, key};
 use rco_node::engine::sampler::SamplingConfig;
-use rco_node::model::kernel::{PackedMatrix, peak};
+use rco_node::model::kernel::{Precision, Weight, peak};
 use rco_node::model::probe::Attention;
-use rco_node::model::spec::ModelSpec;
+use rco_node::model::rotary::Rotary;
+use rco_node::model::spec::{Family, ModelSpec};
 use std::cell::Cell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -16,15 +17,19 @@ use std::time::{Duration, Instant};
 /// The sizes of SmolLM2-135M.
 fn spec() -> ModelSpec {
     ModelSpec {
-        architecture: "llama".to_owned(),
         vocab: 49_152,
+        family: Family::Llama,
+        block: Family::Llama.block(),
+        embedding_scale: 1.0,
+        score_scale: 0.125,
+        sliding: None,
         hidden: 576,
         intermediate: 1536,
         layers: 30,
         heads: 9,
         kv_heads: 3,
         head_dim: 64,
-        rope_base: 100_000.0,
+        rotary: Rotary::new(100_000.0, 64),
         norm_epsilon: 1e-5,
         context_tokens: 8192,
         tied: true,
@@ -85,15 +90,20 @@ fn main() {
 
     for rows in [1, 32, 256] {
         let (inputs, outputs) = (spec.hidden, 2 * spec.intermediate);
-        let matrix = PackedMatrix::new(&[&wave(inputs * outputs, 0.7)], inputs);
+        let weights = wave(inputs * outputs, 0.7);
         let (x, mut y) = (wave(rows * inputs, 0.3), vec![0.0; rows * outputs]);
         let arithmetic = 2.0 * (rows * inputs * outputs) as f64 / peak;
-        let floor = arithmetic.max(reading(inputs * outputs) / threads);
-        bench(criterion, &format!("linear/{outputs}x{inputs}/{rows} rows"), floor, || matrix.forward(&x, &mut y));
+        for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+            let weight = Weight::new(&[&weights], inputs, precision, false);
+            let floor = arithmetic.max(reading(weight.decode_bytes() / size_of::<f32>()) / threads);
+            let name = format!("linear/{precision}/{outputs}x{inputs}/{rows} rows");
+            bench(criterion, &name, floor, || rayon::scope(|_| weight.decode(&x, &mut y)));
+        }
     }
     for (sequences, context) in [(32, 128), (32, 1024), (4, 4096)] {
-        let mut attention = Attention::new(&spec, sequences, context);
-        let floats = 2 * sequences * context * spec.kv_heads * spec.head_dim;
+        let mut attention = Attention::new(&spec, sequences, context, true);
+        // Keys and values of two bytes each.
+        let floats = sequences * context * spec.kv_heads * spec.head_dim;
         let arithmetic = 4.0 * (sequences * context * spec.heads * spec.head_dim) as f64 / peak;
         let floor = arithmetic.max(reading(floats) / threads);
         bench(criterion, &format!("attention/{sequences} x {context}"), floor, || attention.attend());

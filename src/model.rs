@@ -19,7 +19,7 @@ pub mod template;
 pub mod tokenizer;
 pub mod transformer;
 
-use kernel::Precision;
+use kernel::{Precision, Weight};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -144,6 +144,8 @@ pub trait Weights: Send {
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>>;
     /// Whether there is such a tensor.
     fn has(&self, name: &str) -> bool;
+    /// Whether the file holds the tensor on 16 steps a block of 32 inputs, so that int8 keeps it in nibbles.
+    fn is_coarse(&self, name: &str) -> bool;
 }
 
 /// Everything a checkpoint of a model holds, opened but not yet loaded into a device.
@@ -156,6 +158,17 @@ pub struct Opened {
     pub template: template::ChatTemplate,
     /// The tensors.
     pub weights: Box<dyn Weights>,
+}
+
+impl Opened {
+    /// Bytes of weights that [`load_as`] will hold, before it loads them.
+    pub fn bytes(&self, precision: Precision, score: bool) -> usize {
+        let of_tensor = |(name, shape): &(String, Vec<usize>)| match shape[..] {
+            [outputs, inputs] => Weight::planned_bytes(outputs, inputs, precision, score, self.weights.is_coarse(name)),
+            _ => size_of::<f32>() * shape.iter().product::<usize>(),
+        };
+        self.spec.tensors().iter().map(of_tensor).sum()
+    }
 }
 
 /// Opens a `.gguf` file or a Hugging Face folder.

@@ -17,6 +17,7 @@ use crate::engine::distinct::Distinct;
 use crate::engine::{Completion, Counters, Engine, EngineConfig, Request, RequestId};
 use crate::model::Loaded;
 use crate::model::decode::{BLOCK_TOKENS, Decoder};
+use crate::model::kernel::Precision;
 use crate::telemetry;
 use clap::{Args, Subcommand};
 use machine::Machine;
@@ -47,6 +48,9 @@ struct Common {
     /// The model: a path, `hf:owner/name` or `pip:...` [default: the config's].
     #[arg(long, value_name = "SOURCE")]
     model: Option<String>,
+    /// How the decode pass keeps the weights: f32, bf16 or int8 [default: the config's].
+    #[arg(long)]
+    weights: Option<Precision>,
     /// Prompts: JSONL of {"prompt"}, or one JSON object of {"prompts": [...]} [default: the config's].
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
@@ -78,9 +82,9 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 pub fn run(config: Config, arguments: &BenchArguments) -> Result<Exit, Failure> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     match &arguments.what {
-        What::Decode(arguments) => decode::run(&Bed::new(config, &arguments.common)?, arguments),
-        What::Prefill(arguments) => prefill::run(&Bed::new(config, &arguments.common)?, arguments),
-        What::Episode(arguments) => episode::run(&Bed::new(config, &arguments.common)?, arguments),
+        What::Decode(arguments) => decode::run(&Bed::new(config, &arguments.common, false)?, arguments),
+        What::Prefill(arguments) => prefill::run(&Bed::new(config, &arguments.common, false)?, arguments),
+        What::Episode(arguments) => episode::run(&Bed::new(config, &arguments.common, true)?, arguments),
     }
 }
 
@@ -92,18 +96,21 @@ struct Bed {
 }
 
 impl Bed {
-    fn new(mut config: Config, common: &Common) -> Result<Self, Failure> {
+    /// Loads the model, for scoring too if `score`.
+    fn new(mut config: Config, common: &Common, score: bool) -> Result<Self, Failure> {
         if let Some(source) = &common.model {
             config.model.source.clone_from(source);
         }
-        let model = load_model(&config)?;
+        config.engine.weights = common.weights.unwrap_or(config.engine.weights);
+        let model = load_model(&config, config.engine.weights, score)?;
         tracing::info!("measuring the machine's peak");
         Ok(Self { config, model, machine: Machine::measure() })
     }
 
     /// A fresh engine.
     fn engine(&self, config: &EngineConfig) -> Engine<Decoder> {
-        let blocks = (config.kv_cache_mib << 20) / Decoder::block_bytes(self.model.transformer.spec());
+        let blocks = (config.kv_cache_mib << 20)
+            / Decoder::block_bytes(self.model.transformer.spec(), self.config.engine.weights);
         Engine::new(Decoder::new(self.model.transformer.clone(), blocks), self.model.tokenizer.clone(), config.clone())
     }
 
@@ -111,13 +118,14 @@ impl Bed {
     fn engine_for(&self, prompts: &[Vec<u32>], max_tokens: usize) -> EngineConfig {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + max_tokens;
         let blocks: usize = prompts.iter().map(|prompt| (prompt.len() + max_tokens).div_ceil(BLOCK_TOKENS)).sum();
-        let bytes = blocks * Decoder::block_bytes(self.model.transformer.spec());
+        let bytes = blocks * Decoder::block_bytes(self.model.transformer.spec(), self.config.engine.weights);
         let sequences = prompts.len().max(1);
         EngineConfig {
             step_tokens_max: self.config.engine.step_tokens_max.max(sequences),
             sequences_max: sequences,
             context_tokens_max: longest,
             kv_cache_mib: bytes.div_ceil(1 << 20),
+            weights: self.config.engine.weights,
         }
     }
 }

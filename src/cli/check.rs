@@ -29,22 +29,18 @@ pub struct MemoryPlan {
 const F32: usize = size_of::<f32>();
 
 impl MemoryPlan {
-    /// The plan of an engine that writes and learns nothing.
-    pub fn of_writing(spec: &ModelSpec, engine: &EngineConfig) -> Self {
+    /// The plan of an engine that writes and learns nothing; `weights` is what the model's take, in bytes.
+    pub fn of_writing(spec: &ModelSpec, weights: usize, engine: &EngineConfig) -> Self {
         // A step's rows through the widest place of a layer, and the logits of every row that samples.
         let widest = 2 * spec.hidden + 3 * spec.intermediate;
         let writing = engine.step_tokens_max * widest + engine.sequences_max * spec.vocab;
         Self {
-            parts: vec![
-                ("weights", spec.parameters() * F32),
-                ("kv cache", engine.kv_cache_mib << 20),
-                ("activations", writing * F32),
-            ],
+            parts: vec![("weights", weights), ("kv cache", engine.kv_cache_mib << 20), ("activations", writing * F32)],
         }
     }
 
-    /// The plan of a node.
-    pub fn new(spec: &ModelSpec, config: &Config) -> Self {
+    /// The plan of a node; `weights` is what the model's take for both passes, in bytes.
+    pub fn new(spec: &ModelSpec, weights: usize, config: &Config) -> Self {
         let lora = &config.learner.lora;
         let of_site = |site: &model::lora::Site| {
             let (inputs, outputs) = site.sizes(spec);
@@ -54,7 +50,7 @@ impl MemoryPlan {
         let targets =
             (config.rollout.critiques * config.critic.sampling.max_tokens).min(config.learner.micro_batch_tokens);
         let learning = activation_floats(spec, lora.rank, config.learner.micro_batch_tokens, targets);
-        let mut plan = Self::of_writing(spec, &config.engine);
+        let mut plan = Self::of_writing(spec, weights, &config.engine);
         // The learner's, and two versions in service around a publication; gradient and two moments.
         plan.parts.splice(2..2, [("adapter", 3 * adapter * F32), ("optimizer", 3 * adapter * F32)]);
         plan.parts.iter_mut().filter(|(name, _)| *name == "activations").for_each(|(_, size)| *size += learning * F32);
@@ -79,8 +75,10 @@ pub fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, Failure>
         return Ok(Exit::Done);
     }
     let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
-    let spec = model::open(&path).or_exit(Exit::Model)?.spec;
-    let plan = MemoryPlan::new(&spec, config);
+    let opened = model::open(&path).or_exit(Exit::Model)?;
+    let weights = opened.bytes(config.engine.weights, true);
+    let spec = opened.spec;
+    let plan = MemoryPlan::new(&spec, weights, config);
     say("# Memory plan, in MiB");
     for (name, bytes) in &plan.parts {
         say(&format!("# {name:<12} {:>8.1}", mib(*bytes)));

@@ -8,6 +8,7 @@ use super::rotary::Rotary;
 use super::spec::{Family, ModelSpec};
 use super::{Error, Opened, Result, Weights, template::ChatTemplate, tokenizer::Tokenizer};
 use candle_core::Device;
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _};
@@ -274,6 +275,11 @@ impl Weights for GgufWeights {
 
     fn has(&self, name: &str) -> bool {
         gguf_name(name).is_some_and(|inner| self.content.tensor_infos.contains_key(&inner))
+    }
+
+    fn is_coarse(&self, name: &str) -> bool {
+        let info = gguf_name(name).and_then(|inner| self.content.tensor_infos.get(&inner));
+        info.is_some_and(|info| matches!(info.ggml_dtype, GgmlDType::Q4_0 | GgmlDType::Q4_1))
     }
 }
 

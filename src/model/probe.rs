@@ -2,40 +2,51 @@
 //!
 //! Not part of the crate's interface.
 
-use super::attention::{BLOCK_TOKENS, Heads, KvCache, Reach};
+use super::attention::{BLOCK_TOKENS, Heads, KvCache, Preparation, Reach};
+use super::rotary::Angles;
 use super::spec::ModelSpec;
 
 /// Decoding sequences, one query row each, over a cache of one layer.
 pub struct Attention {
     cache: KvCache,
+    heads: Heads,
     tables: Vec<Vec<u32>>,
     context: usize,
-    queries: Vec<f32>,
-    out: Vec<f32>,
+    qkv: Vec<f32>,
+    found: Vec<f32>,
 }
 
 impl Attention {
-    /// `sequences` of `context` tokens with the heads of `spec`.
-    pub fn new(spec: &ModelSpec, sequences: usize, context: usize) -> Self {
+    /// `sequences` of `context` tokens with the heads of `spec`, keys and values in bf16 if `narrow`.
+    pub fn new(spec: &ModelSpec, sequences: usize, context: usize, narrow: bool) -> Self {
         let heads = Heads::of(spec);
         let blocks = context.div_ceil(BLOCK_TOKENS);
-        let mut cache = KvCache::new(&ModelSpec { layers: 1, ..spec.clone() }, sequences * blocks);
+        let cache = KvCache::new(&ModelSpec { layers: 1, ..spec.clone() }, sequences * blocks, narrow);
         let tables: Vec<Vec<u32>> =
             (0..sequences).map(|s| (0..blocks).map(|b| (b * sequences + s) as u32).collect()).collect();
-        let wave = |count: usize| -> Vec<f32> { (0..count).map(|i| (i as f32 * 0.37).sin()).collect() };
+        let row = heads.q_width() + 2 * heads.kv_width();
+        let wave = |rows: usize| -> Vec<f32> { (0..rows * row).map(|i| (i as f32 * 0.37).sin()).collect() };
+        let found = vec![0.0; sequences * heads.q_width()];
+        let mut probe = Self { cache, heads, tables: Vec::new(), context, qkv: wave(context), found };
         for blocks in &tables {
             let rows: Vec<Reach<'_>> = (0..context).map(|position| Reach { blocks, position }).collect();
-            let values = wave(context * heads.kv_width());
-            cache.write(0, &values, &values, &rows);
+            let mut found = vec![0.0; context * heads.q_width()];
+            Self::step(&mut probe.cache, heads, &probe.qkv, &mut found, &rows);
         }
-        let width = sequences * heads.q_width();
-        Self { cache, tables, context, queries: wave(width), out: vec![0.0; width] }
+        Self { tables, qkv: wave(sequences), ..probe }
     }
 
     /// Attends once from every sequence's last position.
     pub fn attend(&mut self) {
         let reach = |blocks| Reach { blocks, position: self.context - 1 };
         let rows: Vec<Reach<'_>> = self.tables.iter().map(|blocks| reach(blocks.as_slice())).collect();
-        self.cache.attend(0, &self.queries, &mut self.out, &rows);
+        Self::step(&mut self.cache, self.heads, &self.qkv, &mut self.found, &rows);
+    }
+
+    fn step(cache: &mut KvCache, heads: Heads, qkv: &[f32], found: &mut [f32], rows: &[Reach<'_>]) {
+        let half = heads.head_dim / 2;
+        let angles = Angles { cos: vec![1.0; rows.len() * half], sin: vec![0.0; rows.len() * half], half };
+        let preparation = Preparation { angles: &angles, norms: None, norm_epsilon: 1e-5, window: usize::MAX };
+        rayon::scope(|_| cache.attend(0, qkv, found, rows, preparation));
     }
 }

@@ -267,6 +267,10 @@ impl Weights for FolderWeights {
     fn has(&self, name: &str) -> bool {
         self.places.contains_key(name)
     }
+
+    fn is_coarse(&self, _: &str) -> bool {
+        false
+    }
 }
 
 /// The f32 of an IEEE half.

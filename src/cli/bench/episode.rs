@@ -83,9 +83,10 @@ pub(super) fn run(bed: &Bed, arguments: &EpisodeArguments) -> Result<Exit, Failu
         learns: !arguments.no_learn,
     };
     let cost = Cost::new(&bed.model.transformer, Some(&bed.config.learner.lora));
+    let (spec, weights) = (bed.model.transformer.spec(), bed.model.transformer.bytes());
     let plan = match arguments.no_learn {
-        true => MemoryPlan::of_writing(bed.model.transformer.spec(), &bed.config.engine),
-        false => MemoryPlan::new(bed.model.transformer.spec(), &bed.config),
+        true => MemoryPlan::of_writing(spec, weights, &bed.config.engine),
+        false => MemoryPlan::new(spec, weights, &bed.config),
     };
     let mut runs = Vec::with_capacity(common.runs);
     for run in 1..=common.runs {

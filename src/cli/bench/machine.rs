@@ -6,7 +6,6 @@ use crate::engine::Counters;
 use crate::model::decode::{BLOCK_TOKENS, Decoder};
 use crate::model::kernel::peak;
 use crate::model::lora::LoraConfig;
-use crate::model::spec::ModelSpec;
 use crate::model::transformer::Transformer;
 use serde::Serialize;
 
@@ -49,16 +48,14 @@ impl Cost {
             let factors = lora.targets.iter().map(|site| site.sizes(spec)).map(|(inputs, outputs)| inputs + outputs);
             spec.layers * lora.rank * factors.sum::<usize>()
         };
-        // Of an untied embedding a step reads only the rows of its tokens.
-        let read = spec.parameters() - if spec.tied { 0 } else { spec.vocab * spec.hidden };
         Self {
             token_flops: 2.0 * linears as f64,
             adapter_flops: 2.0 * lora.map_or(0, of_site) as f64,
             // Its score and its share of the sum: a multiply-add a lane each.
             pair_flops: 4.0 * (spec.layers * spec.heads * spec.head_dim) as f64,
             row_flops: 2.0 * (spec.hidden * spec.vocab) as f64,
-            weight_bytes: model.bytes() as f64 * read as f64 / spec.parameters() as f64,
-            context_bytes: kv_bytes(spec),
+            weight_bytes: model.decode_bytes() as f64,
+            context_bytes: kv_bytes(model),
         }
     }
 
@@ -78,8 +75,8 @@ impl Cost {
 }
 
 /// Bytes of one token's keys and values.
-fn kv_bytes(spec: &ModelSpec) -> f64 {
-    Decoder::block_bytes(spec) as f64 / BLOCK_TOKENS as f64
+fn kv_bytes(model: &Transformer) -> f64 {
+    Decoder::block_bytes(model.spec(), model.precision()) as f64 / BLOCK_TOKENS as f64
 }
 
 /// The most memory this process ever had in use, where the system says it.

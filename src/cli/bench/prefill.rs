@@ -54,7 +54,8 @@ pub(super) fn run(bed: &Bed, arguments: &PrefillArguments) -> Result<Exit, Failu
     let rates: Vec<f64> = runs.iter().map(|run| *context as f64 / run.seconds).collect();
     let middle = median(&rates);
     let spec = bed.model.transformer.spec();
-    let (cost, plan) = (Cost::new(&bed.model.transformer, None), MemoryPlan::of_writing(spec, &engine));
+    let (cost, plan) =
+        (Cost::new(&bed.model.transformer, None), MemoryPlan::of_writing(spec, bed.model.transformer.bytes(), &engine));
     let figures = Figures::new(bed, &runs[middle], runs[middle].seconds, &cost, &plan);
     let head = vec![
         ("prefill", format!("{:.1} tokens/s", rates[middle])),

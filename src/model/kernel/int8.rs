@@ -150,6 +150,12 @@ impl Int8Matrix {
         Self { codes, scales, nibbles, unit, outputs: rows.len(), inputs }
     }
 
+    /// Bytes of a matrix in nibbles or in bytes.
+    pub(super) fn planned_bytes(outputs: usize, inputs: usize, nibbles: bool) -> usize {
+        let lines = if nibbles { 4 } else { 8 };
+        outputs.div_ceil(PANEL) * inputs.div_ceil(BLOCK) * (lines * size_of::<Codes>() + size_of::<Scales>())
+    }
+
     /// Rows of the matrix.
     pub fn outputs(&self) -> usize {
         self.outputs

@@ -84,6 +84,17 @@ impl Weight {
         Self { full, narrow, outputs, inputs }
     }
 
+    /// Bytes that a matrix will hold, both forms together; `coarse` where its file has it on 16 steps.
+    pub fn planned_bytes(outputs: usize, inputs: usize, precision: Precision, score: bool, coarse: bool) -> usize {
+        let weights = outputs * inputs;
+        let narrow = match precision {
+            Precision::F32 => 0,
+            Precision::Bf16 => 2 * weights,
+            Precision::Int8 => Int8Matrix::planned_bytes(outputs, inputs, coarse),
+        };
+        narrow + if score || narrow == 0 { size_of::<f32>() * weights } else { 0 }
+    }
+
     /// Rows of the matrix.
     pub fn outputs(&self) -> usize {
         self.outputs
