@@ -1,18 +1,19 @@
 //! The paged KV cache and the attention that reads it, on the CPU.
 //!
-//! A block holds 32 positions of every KV head: keys as `[blocks, kv_heads, head_dim, 32]`, so that a query's 32
-//! scores are one sweep, values as `[blocks, kv_heads, 32, head_dim]`. Queries walk their sequence's blocks in
+//! A block holds 32 positions of every KV head: keys as `[kv_heads, blocks, head_dim, 32]`, so that a query's 32
+//! scores are one sweep, values as `[kv_heads, blocks, 32, head_dim]`. Queries walk their sequence's blocks in
 //! order with an online softmax, and rows that share a block (the tokens of a prefill, siblings of a fork) read
 //! it together. A query's result depends on the keys before it and on nothing else: not on the chunk it came
 //! in, nor on its neighbours in the batch.
 
 mod block;
 
+use super::kernel::{ask_for_huge_pages, prefetch};
 use super::ops;
 use super::rotary::Angles;
 use super::spec::ModelSpec;
 use super::transformer::QkNorms;
-use block::{Bf16, Queries, Stored};
+use block::{Queries, Stored};
 use rayon::prelude::*;
 
 /// Tokens of one KV block.
@@ -80,10 +81,19 @@ pub(crate) struct KvCache {
     blocks: usize,
 }
 
-/// Keys and values by layer.
+/// Keys and values by layer, in f32 or as the bits of bf16.
 enum Layers {
-    F32(Vec<(Vec<f32>, Vec<f32>)>),
-    Bf16(Vec<(Vec<Bf16>, Vec<Bf16>)>),
+    F32(Vec<Layer<f32>>),
+    Bf16(Vec<Layer<u16>>),
+}
+
+/// Keys and values of one layer, by KV head.
+type Layer<T> = Vec<Head<T>>;
+
+/// Keys `[blocks, head_dim, 32]` and values `[blocks, 32, head_dim]` of one KV head.
+struct Head<T> {
+    keys: Vec<T>,
+    values: Vec<T>,
 }
 
 /// What a layer does to queries and keys before they meet.
@@ -99,7 +109,7 @@ pub(crate) struct Preparation<'a> {
 impl KvCache {
     /// Bytes of one block over all layers, keys and values.
     pub(crate) fn block_bytes(spec: &ModelSpec, narrow: bool) -> usize {
-        let size = if narrow { size_of::<Bf16>() } else { size_of::<f32>() };
+        let size = if narrow { size_of::<u16>() } else { size_of::<f32>() };
         spec.layers * 2 * BLOCK_TOKENS * Heads::of(spec).kv_width() * size
     }
 
@@ -107,7 +117,7 @@ impl KvCache {
     /// first written.
     pub(crate) fn new(spec: &ModelSpec, blocks: usize, narrow: bool) -> Self {
         let heads = Heads::of(spec);
-        Self { layers: Layers::new(spec.layers, blocks * BLOCK_TOKENS * heads.kv_width(), narrow), heads, blocks }
+        Self { layers: Layers::new(spec.layers, heads, blocks, narrow), heads, blocks }
     }
 
     pub(crate) fn blocks(&self) -> usize {
@@ -116,8 +126,8 @@ impl KvCache {
 
     /// Copies whole blocks, `(from, to)`, in every layer.
     pub(crate) fn copy_blocks(&mut self, pairs: &[(u32, u32)]) {
-        fn copy<T: Copy>(layers: &mut [(Vec<T>, Vec<T>)], pairs: &[(u32, u32)], size: usize) {
-            for (keys, values) in layers {
+        fn copy<T: Copy>(layers: &mut [Layer<T>], pairs: &[(u32, u32)], size: usize) {
+            for Head { keys, values } in layers.iter_mut().flatten() {
                 for &(from, to) in pairs {
                     let (from, to) = (from as usize * size, to as usize * size);
                     keys.copy_within(from..from + size, to);
@@ -125,7 +135,7 @@ impl KvCache {
                 }
             }
         }
-        let size = BLOCK_TOKENS * self.heads.kv_width();
+        let size = BLOCK_TOKENS * self.heads.head_dim;
         match &mut self.layers {
             Layers::F32(layers) => copy(layers, pairs, size),
             Layers::Bf16(layers) => copy(layers, pairs, size),
@@ -151,17 +161,22 @@ impl KvCache {
 }
 
 impl Layers {
-    fn new(layers: usize, floats: usize, narrow: bool) -> Self {
-        if narrow {
-            Self::Bf16((0..layers).map(|_| (vec![Bf16::default(); floats], vec![Bf16::default(); floats])).collect())
-        } else {
-            Self::F32((0..layers).map(|_| (vec![0.0; floats], vec![0.0; floats])).collect())
+    fn new(layers: usize, heads: Heads, blocks: usize, narrow: bool) -> Self {
+        fn zeros<T: Stored>(layers: usize, heads: Heads, blocks: usize) -> Vec<Layer<T>> {
+            let values = || {
+                let values = T::zeros(blocks * BLOCK_TOKENS * heads.head_dim);
+                ask_for_huge_pages(&values);
+                values
+            };
+            let head = |_| Head { keys: values(), values: values() };
+            (0..layers).map(|_| (0..heads.kv_heads).map(head).collect()).collect()
         }
+        if narrow { Self::Bf16(zeros(layers, heads, blocks)) } else { Self::F32(zeros(layers, heads, blocks)) }
     }
 }
 
 fn attend<T: Stored>(
-    cache: &mut (Vec<T>, Vec<T>),
+    cache: &mut Layer<T>,
     heads: Heads,
     qkv: &[f32],
     found: &mut [f32],
@@ -170,8 +185,14 @@ fn attend<T: Stored>(
 ) {
     let (q_width, group_width) = (heads.q_width(), heads.group_width());
     let row_width = q_width + 2 * heads.kv_width();
-    write(cache, heads, qkv, rows, preparation);
-    let (keys, values) = (cache.0.as_slice(), cache.1.as_slice());
+    let seen: usize = rows.iter().map(|reach| preparation.window.min(reach.position + 1)).sum();
+    let alone = seen * heads.heads < PARALLEL_MIN;
+    let enter = |(kv_head, head): (usize, &mut Head<T>)| enter(head, kv_head, heads, qkv, rows, preparation);
+    if alone {
+        cache.iter_mut().enumerate().for_each(enter);
+    } else {
+        cache.par_iter_mut().enumerate().for_each(enter);
+    }
 
     let mut queries = vec![0.0; rows.len() * q_width];
     let of_head = rows.len() * group_width;
@@ -186,17 +207,16 @@ fn attend<T: Stored>(
             let from = row * row_width + kv_head * group_width;
             preparation.prepare(row, &qkv[from..from + group_width], query, |norms| &norms.q, heads.scale);
         }
-        let queries = Queries { values: queries, rows, kv_head, heads, window: preparation.window };
+        let queries = Queries { values: queries, rows, heads, window: preparation.window };
         found.fill(0.0);
-        T::walk(queries, keys, values, found);
+        T::walk(queries, &cache[kv_head].keys, &cache[kv_head].values, found);
     };
-    let seen: usize = rows.iter().map(|reach| preparation.window.min(reach.position + 1)).sum();
     let pieces: Vec<_> = pieces(&mut queries, of_head, chunk * group_width)
         .into_iter()
         .zip(pieces(found, of_head, chunk * group_width))
         .enumerate()
         .collect();
-    if seen * heads.heads < PARALLEL_MIN {
+    if alone {
         pieces.into_iter().for_each(work);
     } else {
         pieces.into_par_iter().for_each(work);
@@ -208,32 +228,32 @@ fn pieces(values: &mut [f32], of_head: usize, size: usize) -> Vec<&mut [f32]> {
     values.chunks_mut(of_head.max(1)).flat_map(|head| head.chunks_mut(size)).collect()
 }
 
-/// Writes the keys and values of the step's rows to their places.
-fn write<T: Stored>(
-    (keys, values): &mut (Vec<T>, Vec<T>),
+/// Writes the keys and values of one head of the step's rows to their places.
+fn enter<T: Stored>(
+    head: &mut Head<T>,
+    kv_head: usize,
     heads: Heads,
     qkv: &[f32],
     rows: &[Reach<'_>],
     preparation: Preparation<'_>,
 ) {
     let (q_width, kv_width, dim) = (heads.q_width(), heads.kv_width(), heads.head_dim);
-    let mut turned = vec![0.0; kv_width];
+    let block_of = |reach: &Reach<'_>| reach.blocks[reach.position / BLOCK_TOKENS] as usize * BLOCK_TOKENS * dim;
+    let mut turned = vec![0.0; dim];
     for (row, (reach, qkv)) in rows.iter().zip(qkv.chunks_exact(q_width + 2 * kv_width)).enumerate() {
+        // A key touches as many lines as it has dimensions: those of the next one are asked for meanwhile.
+        if let Some(next) = rows.get(row + 1) {
+            prefetch(&head.keys[block_of(next)..][..BLOCK_TOKENS * dim]);
+        }
+        let of_head = kv_head * dim..(kv_head + 1) * dim;
         let (k, v) = qkv[q_width..].split_at(kv_width);
-        preparation.prepare(row, k, &mut turned, |norms| &norms.k, 1.0);
-        let block = reach.blocks[reach.position / BLOCK_TOKENS] as usize;
-        let place = reach.position % BLOCK_TOKENS;
-        let start = block * BLOCK_TOKENS * kv_width;
-        for head in 0..heads.kv_heads {
-            let keys = &mut keys[start + head * BLOCK_TOKENS * dim..][..BLOCK_TOKENS * dim];
-            let values = &mut values[start + (head * BLOCK_TOKENS + place) * dim..][..dim];
-            let of_head = head * dim..(head + 1) * dim;
-            for (key, &k) in keys[place..].iter_mut().step_by(BLOCK_TOKENS).zip(&turned[of_head.clone()]) {
-                *key = T::narrow(k);
-            }
-            for (value, &v) in values.iter_mut().zip(&v[of_head]) {
-                *value = T::narrow(v);
-            }
+        preparation.prepare(row, &k[of_head.clone()], &mut turned, |norms| &norms.k, 1.0);
+        let (block, place) = (block_of(reach), reach.position % BLOCK_TOKENS);
+        for (key, &k) in head.keys[block + place..].iter_mut().step_by(BLOCK_TOKENS).zip(&turned) {
+            *key = T::narrow(k);
+        }
+        for (value, &v) in head.values[block + place * dim..].iter_mut().zip(&v[of_head]) {
+            *value = T::narrow(v);
         }
     }
 }

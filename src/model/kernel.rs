@@ -22,9 +22,11 @@ pub use full::PackedMatrix;
 pub use int8::Int8Matrix;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use isa::has_avx2_fma;
+pub(crate) use pages::ask_for_huge_pages;
 pub(crate) use rows::Rows;
 pub use weight::{Precision, Weight};
 
+mod pages;
 pub mod peak;
 
 use rayon::prelude::*;
@@ -36,13 +38,25 @@ const ROWS_MAX: usize = 14;
 /// Multiply-adds below which waking a second thread costs more than it gives.
 const PARALLEL_MIN: usize = 1 << 17;
 
-/// Sums of one tile, `[row][column]`.
+/// Sums of one tile, `[row][column]`; as many rows as the tile has are written.
 type Sums = [[f32; PANEL]; ROWS_MAX];
+
+/// Sums that no tile wrote yet.
+const NO_SUMS: Sums = [[0.0; PANEL]; ROWS_MAX];
 
 /// One cache line of packed weights.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Line<T>(T);
+
+/// Asks for `values` from memory while something else is computed. A hint, nothing on processors without it.
+#[inline(always)]
+pub(crate) fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    x86::prefetch_all(values);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
 
 /// Runs `work` for each panel of `columns` result columns, on several threads where `multiply_adds` pay for it.
 fn each_panel(columns: usize, multiply_adds: usize, work: impl Fn(usize) + Send + Sync) {
@@ -85,7 +99,15 @@ impl<'a> Columns<'a> {
         let offset = row * self.width + first;
         assert!(offset + count <= self.len, "row {row}, column {first} lies in the result");
         // SAFETY: the range was just checked, and no other panel writes these columns.
-        unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), self.start.add(offset), count) }
+        unsafe {
+            let to = self.start.add(offset);
+            // A whole panel is one store, the general copy a call.
+            if count == PANEL {
+                to.cast::<[f32; PANEL]>().write_unaligned(*values);
+            } else {
+                std::ptr::copy_nonoverlapping(values.as_ptr(), to, count);
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! Plain safe loops over fixed widths, compiled once for AVX2 and once for any processor.
 
 use super::{BLOCK_TOKENS, Heads, Reach};
+use crate::model::kernel::prefetch;
 use crate::model::ops::{exp, vectorised};
 
 /// Queries whose scores are computed in one sweep over a block's keys: twelve AVX2 registers of sums.
@@ -11,19 +12,21 @@ const TOGETHER: usize = 3;
 /// Floats of a result that are summed in registers.
 const WIDTH: usize = 64;
 
-/// A bf16 number: the upper half of an f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Bf16(u16);
-
-/// How keys and values are kept.
+/// How keys and values are kept: as f32, or as bf16, the upper half of an f32, by its bits.
 pub(super) trait Stored: Copy + Send + Sync {
+    /// As many zeros, whose memory the system need not touch.
+    fn zeros(count: usize) -> Vec<Self>;
     fn narrow(value: f32) -> Self;
     fn widen(self) -> f32;
-    /// What `queries` find, `(rows, group, head_dim)` into `found`, over the cache of one layer.
+    /// What `queries` find, `(rows, group, head_dim)` into `found`, over the cache of their KV head.
     fn walk(queries: Queries<'_>, keys: &[Self], values: &[Self], found: &mut [f32]);
 }
 
 impl Stored for f32 {
+    fn zeros(count: usize) -> Vec<Self> {
+        vec![0.0; count]
+    }
+
     #[inline(always)]
     fn narrow(value: f32) -> Self {
         value
@@ -39,15 +42,19 @@ impl Stored for f32 {
     }
 }
 
-impl Stored for Bf16 {
+impl Stored for u16 {
+    fn zeros(count: usize) -> Vec<Self> {
+        vec![0; count]
+    }
+
     #[inline(always)]
     fn narrow(value: f32) -> Self {
-        Self(half::bf16::from_f32(value).to_bits())
+        half::bf16::from_f32(value).to_bits()
     }
 
     #[inline(always)]
     fn widen(self) -> f32 {
-        f32::from_bits(u32::from(self.0) << 16)
+        f32::from_bits(u32::from(self) << 16)
     }
 
     fn walk(queries: Queries<'_>, keys: &[Self], values: &[Self], found: &mut [f32]) {
@@ -61,7 +68,6 @@ pub(super) struct Queries<'a> {
     /// Scaled and turned, `(rows, group, head_dim)`.
     pub(super) values: &'a [f32],
     pub(super) rows: &'a [Reach<'a>],
-    pub(super) kv_head: usize,
     pub(super) heads: Heads,
     /// Newest tokens that a row sees.
     pub(super) window: usize,
@@ -76,7 +82,7 @@ struct State {
 
 #[inline(always)]
 fn walk_rows<T: Stored>(queries: Queries<'_>, keys: &[T], values: &[T], found: &mut [f32]) {
-    let Queries { values: q, rows, kv_head, heads, window } = queries;
+    let Queries { values: q, rows, heads, window } = queries;
     let (dim, group) = (heads.head_dim, heads.heads / heads.kv_heads);
     let mut states = vec![State { top: f32::NEG_INFINITY, sum: 0.0 }; rows.len() * group];
     let oldest = |reach: &Reach<'_>| (reach.position + 1).saturating_sub(window);
@@ -92,8 +98,19 @@ fn walk_rows<T: Stored>(queries: Queries<'_>, keys: &[T], values: &[T], found: &
                 row += run;
                 continue;
             };
-            let start = (block as usize * heads.kv_heads + kv_head) * BLOCK_TOKENS * dim;
-            let (keys, values) = (&keys[start..][..BLOCK_TOKENS * dim], &values[start..][..BLOCK_TOKENS * dim]);
+            let start = |block: u32| block as usize * BLOCK_TOKENS * dim;
+            // Blocks lie anywhere in memory: the values are asked for while scores are computed, and the next
+            // rows' keys, which are this run's own where it is the last, while values are summed.
+            let next = match rows.get(row + run) {
+                Some(reach) => reach.blocks.get(index),
+                None => rows[0].blocks.get(index + 1),
+            };
+            let place = |block: u32| start(block)..start(block) + BLOCK_TOKENS * dim;
+            prefetch(&values[place(block)]);
+            if let Some(&next) = next {
+                prefetch(&keys[place(next)]);
+            }
+            let (keys, values) = (&keys[place(block)], &values[place(block)]);
             let mut query = row * group;
             let end = (row + run) * group;
             while query < end {
@@ -130,10 +147,10 @@ fn walk_rows_f32(queries: Queries<'_>, keys: &[f32], values: &[f32], found: &mut
 vectorised!(walk_f32, walk_rows_f32, (queries: Queries<'_>, keys: &[f32], values: &[f32], found: &mut [f32]));
 
 #[inline(always)]
-fn walk_rows_bf16(queries: Queries<'_>, keys: &[Bf16], values: &[Bf16], found: &mut [f32]) {
+fn walk_rows_bf16(queries: Queries<'_>, keys: &[u16], values: &[u16], found: &mut [f32]) {
     walk_rows(queries, keys, values, found);
 }
-vectorised!(walk_bf16, walk_rows_bf16, (queries: Queries<'_>, keys: &[Bf16], values: &[Bf16], found: &mut [f32]));
+vectorised!(walk_bf16, walk_rows_bf16, (queries: Queries<'_>, keys: &[u16], values: &[u16], found: &mut [f32]));
 
 /// `Q` queries meet one block: `keys` is `(head_dim, 32)`, `values` `(32, head_dim)`.
 #[inline(always)]

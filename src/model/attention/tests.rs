@@ -4,7 +4,7 @@ use std::ops::Range;
 const HEADS: Heads = Heads { heads: 6, kv_heads: 2, head_dim: 24, scale: 0.3 };
 
 fn cache(blocks: usize, narrow: bool) -> KvCache {
-    KvCache { layers: Layers::new(1, blocks * BLOCK_TOKENS * HEADS.kv_width(), narrow), heads: HEADS, blocks }
+    KvCache { layers: Layers::new(1, HEADS, blocks, narrow), heads: HEADS, blocks }
 }
 
 fn wave(count: usize, pace: f32) -> Vec<f32> {

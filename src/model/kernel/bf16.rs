@@ -4,7 +4,8 @@
 //! f32, so a product equals that of the f32 kernel over the rounded weights, bit for bit.
 
 use super::isa::Isa;
-use super::{Columns, Line, PANEL, ROWS_MAX, Sums, each_panel, tiles};
+use super::pages::filled;
+use super::{Columns, Line, NO_SUMS, PANEL, Sums, each_panel, tiles};
 
 /// Two inputs of 16 outputs, one cache line: the even input in the low half of each word, the odd one above.
 pub(super) type Pair = Line<[u32; PANEL]>;
@@ -43,7 +44,7 @@ impl Bf16Matrix {
         assert!(inputs > 0 && parts.iter().all(|part| part.len().is_multiple_of(inputs)), "whole rows only");
         let outputs = parts.iter().map(|part| part.len() / inputs).sum();
         let depth = inputs.div_ceil(2);
-        let mut pairs = vec![Line([0; PANEL]); usize::div_ceil(outputs, PANEL) * depth];
+        let mut pairs = filled(usize::div_ceil(outputs, PANEL) * depth, Line([0; PANEL]));
         let rows = parts.iter().flat_map(|part| part.chunks_exact(inputs));
         for (row, values) in rows.enumerate() {
             let panel = &mut pairs[row / PANEL * depth..][..depth];
@@ -101,8 +102,9 @@ impl Bf16Matrix {
         let y = Columns::new(y, self.outputs);
         each_panel(self.outputs, x.len() * self.outputs, |panel| {
             let pairs = &self.pairs[panel * depth..][..depth];
+            let mut sums = NO_SUMS;
             for rows in tiles(rows, isa.rows()) {
-                let sums = tile(isa, rows.len(), &x[rows.start * inputs..rows.end * inputs], inputs, pairs);
+                tile(isa, rows.len(), &x[rows.start * inputs..rows.end * inputs], inputs, pairs, &mut sums);
                 for (row, sums) in rows.zip(&sums) {
                     y.write(row, panel * PANEL, sums);
                 }
@@ -112,10 +114,9 @@ impl Bf16Matrix {
 }
 
 /// `height` rows of `depth` inputs times one panel.
-fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Pair]) -> Sums {
+fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Pair], sums: &mut Sums) {
     assert!((1..=isa.rows()).contains(&height) && a.len() == height * depth, "a tile of {height} rows");
     assert!(pairs.len() == depth.div_ceil(2), "a panel as deep as the rows");
-    let mut sums = [[0.0; PANEL]; ROWS_MAX];
     #[cfg(target_arch = "x86_64")]
     {
         use super::x86::{tile_bf16_avx2, tile_bf16_avx512};
@@ -124,21 +125,22 @@ fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Pair]) -> Sum
                 match height {
                     // SAFETY: the processor has the instructions; `a` is `height` rows of `depth`, and the
                     // panel has a pair for every two of them.
-                    $($h => unsafe { $tile::<$h>(a, depth, pairs, &mut sums) },)+
+                    $($h => unsafe { $tile::<$h>(a, depth, pairs, sums) },)+
                     _ => unreachable!("the height was just checked"),
                 }
             };
         }
         if isa.is_wide() {
             by_height!(tile_bf16_avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-            return sums;
+            return;
         }
         if isa == Isa::Avx2 {
             by_height!(tile_bf16_avx2: 1 2 3 4 5 6);
-            return sums;
+            return;
         }
     }
     for (row, sums) in sums.iter_mut().enumerate().take(height) {
+        sums.fill(0.0);
         for (a, pair) in a[row * depth..][..depth].chunks(2).zip(pairs) {
             for (sum, word) in sums.iter_mut().zip(pair.0) {
                 for (a, bits) in a.iter().zip([word & 0xffff, word >> 16]) {
@@ -147,5 +149,4 @@ fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Pair]) -> Sum
             }
         }
     }
-    sums
 }

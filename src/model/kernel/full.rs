@@ -1,7 +1,8 @@
 //! Weights in f32: what the learner differentiates through, forward and backward over the same panels.
 
 use super::isa::Isa;
-use super::{Columns, Line, PANEL, ROWS_MAX, Sums, each_panel, tiles};
+use super::pages::filled;
+use super::{Columns, Line, NO_SUMS, PANEL, Sums, each_panel, tiles};
 
 /// 16 weights that share an input, one cache line.
 pub(super) type Lane = Line<[f32; PANEL]>;
@@ -29,7 +30,7 @@ impl PackedMatrix {
     pub fn new(parts: &[&[f32]], inputs: usize) -> Self {
         assert!(inputs > 0 && parts.iter().all(|part| part.len().is_multiple_of(inputs)), "whole rows only");
         let outputs = parts.iter().map(|part| part.len() / inputs).sum();
-        let mut lanes = vec![Line([0.0; PANEL]); usize::div_ceil(outputs, PANEL) * inputs];
+        let mut lanes = filled(usize::div_ceil(outputs, PANEL) * inputs, Line([0.0; PANEL]));
         let rows = parts.iter().flat_map(|part| part.chunks_exact(inputs));
         for (row, values) in rows.enumerate() {
             let panel = &mut lanes[row / PANEL * inputs..][..inputs];
@@ -120,8 +121,9 @@ impl PackedMatrix {
 /// The rows of `a`, each `depth` long, times one panel of `depth` lanes, into 16 columns of `out`.
 fn product(isa: Isa, a: &[f32], depth: usize, lanes: &[Lane], out: &Columns<'_>, column: usize) {
     assert!(a.len().is_multiple_of(depth) && lanes.len() == depth, "a panel as deep as the rows");
+    let mut sums = NO_SUMS;
     for rows in tiles(a.len() / depth, isa.rows()) {
-        let sums = tile(isa, rows.len(), &a[rows.start * depth..rows.end * depth], lanes);
+        tile(isa, rows.len(), &a[rows.start * depth..rows.end * depth], lanes, &mut sums);
         for (row, sums) in rows.zip(&sums) {
             out.write(row, column, sums);
         }
@@ -129,9 +131,8 @@ fn product(isa: Isa, a: &[f32], depth: usize, lanes: &[Lane], out: &Columns<'_>,
 }
 
 /// `height` rows, each as deep as there are lanes, times one panel: `sums[r][c] = sum_k a[r][k] * lanes[k][c]`.
-pub(super) fn tile(isa: Isa, height: usize, a: &[f32], lanes: &[Lane]) -> Sums {
+pub(super) fn tile(isa: Isa, height: usize, a: &[f32], lanes: &[Lane], sums: &mut Sums) {
     assert!((1..=isa.rows()).contains(&height) && a.len() == height * lanes.len(), "a tile of {height} rows");
-    let mut sums = [[0.0; PANEL]; ROWS_MAX];
     #[cfg(target_arch = "x86_64")]
     {
         use super::x86::{tile_avx2, tile_avx512};
@@ -139,26 +140,26 @@ pub(super) fn tile(isa: Isa, height: usize, a: &[f32], lanes: &[Lane]) -> Sums {
             ($tile:ident: $($h:literal)+) => {
                 match height {
                     // SAFETY: the processor has the instructions, and `a` is `height` rows as deep as the panel.
-                    $($h => unsafe { $tile::<$h>(a, lanes, &mut sums) },)+
+                    $($h => unsafe { $tile::<$h>(a, lanes, sums) },)+
                     _ => unreachable!("the height was just checked"),
                 }
             };
         }
         if isa.is_wide() {
             by_height!(tile_avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-            return sums;
+            return;
         }
         if isa == Isa::Avx2 {
             by_height!(tile_avx2: 1 2 3 4 5 6);
-            return sums;
+            return;
         }
     }
-    portable_tile(height, a, lanes, &mut sums);
-    sums
+    portable_tile(height, a, lanes, sums);
 }
 
 /// The same product without intrinsics.
 fn portable_tile(height: usize, a: &[f32], lanes: &[Lane], sums: &mut Sums) {
+    sums[..height].fill([0.0; PANEL]);
     for (k, lane) in lanes.iter().enumerate() {
         for (row, sums) in sums.iter_mut().enumerate().take(height) {
             let factor = a[row * lanes.len() + k];

@@ -8,7 +8,9 @@
 
 use super::int8_rows::{BLOCK, RowBlock, quantise};
 use super::isa::Isa;
-use super::{Columns, Line, PANEL, ROWS_MAX, Sums, each_panel, tiles};
+use super::pages::filled;
+use super::{Columns, Line, NO_SUMS, PANEL, Sums, each_panel, tiles};
+use crate::model::ops::vectorised;
 use half::f16;
 use rayon::prelude::*;
 
@@ -64,6 +66,23 @@ struct Fit {
 /// Added and taken away again, 1.5 * 2^23 leaves the nearest whole number.
 const ROUND: f32 = 12_582_912.0;
 
+/// Rounds `weights` to steps of `1 / inverse` above `floor`, from 0 to `levels`. Returns the largest distance from a
+/// step, in steps.
+#[inline(always)]
+fn round_body(weights: &[f32], codes: &mut [u8], floor: f32, inverse: f32, levels: f32) -> f32 {
+    let mut errors = [0.0f32; 8];
+    for (codes, weights) in codes.chunks_mut(8).zip(weights.chunks(8)) {
+        for ((error, code), weight) in errors.iter_mut().zip(codes).zip(weights) {
+            let steps = (weight - floor) * inverse;
+            let nearest = ((steps + ROUND) - ROUND).clamp(0.0, levels);
+            *error = error.max((steps - nearest).abs());
+            *code = nearest as i32 as u8;
+        }
+    }
+    errors.into_iter().fold(0.0, f32::max)
+}
+vectorised!(round_to_steps, round_body, (weights: &[f32], codes: &mut [u8], floor: f32, inverse: f32, levels: f32) -> f32);
+
 impl Fit {
     /// The weights on `levels` steps from the least to the largest of them.
     fn on(weights: &[f32], (low, high): (f32, f32), levels: u8) -> Self {
@@ -71,12 +90,7 @@ impl Fit {
         let mut fit = Self { step, floor, codes: [0; BLOCK], error: 0.0 };
         let (step, floor) = (step.to_f32(), floor.to_f32());
         let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
-        for (code, weight) in fit.codes.iter_mut().zip(weights) {
-            let steps = (weight - floor) * inverse;
-            let nearest = ((steps + ROUND) - ROUND).clamp(0.0, f32::from(levels));
-            fit.error = fit.error.max((steps - nearest).abs());
-            *code = nearest as u8;
-        }
+        fit.error = round_to_steps(weights, &mut fit.codes, floor, inverse, f32::from(levels));
         fit
     }
 
@@ -128,8 +142,8 @@ impl Int8Matrix {
             rows.par_iter().all(|row| scaled(row).chunks(BLOCK).all(|block| Fit::in_nibbles(block).is_some()));
         let (panels, blocks) = (rows.len().div_ceil(PANEL), inputs.div_ceil(BLOCK));
         let lines = if nibbles { 4 } else { 8 };
-        let mut codes = vec![Line([0; 64]); panels * blocks * lines];
-        let mut scales = vec![Scales::default(); panels * blocks];
+        let mut codes = filled(panels * blocks * lines, Line([0; 64]));
+        let mut scales = filled(panels * blocks, Scales::default());
         let each = codes.par_chunks_mut(blocks * lines).zip(scales.par_chunks_mut(blocks)).zip(rows.par_chunks(PANEL));
         each.for_each(|((codes, scales), rows)| {
             for (output, row) in rows.iter().enumerate() {
@@ -220,8 +234,9 @@ impl Int8Matrix {
         let y = Columns::new(y, self.outputs);
         each_panel(self.outputs, rows * self.inputs * self.outputs, |index| {
             let panel = self.panel(index);
+            let mut sums = NO_SUMS;
             for rows in tiles(rows, isa.int8_rows()) {
-                let sums = tile(isa, rows.len(), &x[rows.start * depth..rows.end * depth], panel);
+                tile(isa, rows.len(), &x[rows.start * depth..rows.end * depth], panel, &mut sums);
                 for (row, sums) in rows.zip(&sums) {
                     y.write(row, index * PANEL, sums);
                 }
@@ -256,12 +271,11 @@ fn code(lines: &[Codes], output: usize, input: usize) -> u8 {
 }
 
 /// `height` rows, each as many blocks as the panel, times that panel.
-fn tile(isa: Isa, height: usize, a: &[RowBlock], panel: Panel<'_>) -> Sums {
+fn tile(isa: Isa, height: usize, a: &[RowBlock], panel: Panel<'_>, sums: &mut Sums) {
     let depth = panel.scales.len();
     assert!((1..=isa.int8_rows()).contains(&height) && a.len() == height * depth, "a tile of {height} rows");
     let lines = panel.codes.len() / depth;
     assert!(matches!(lines, 4 | 8) && panel.codes.len() == lines * depth, "whole blocks of codes");
-    let mut sums = [[0.0; PANEL]; ROWS_MAX];
     #[cfg(target_arch = "x86_64")]
     {
         use super::x86_int8::{tile_avx2, tile_vnni};
@@ -270,23 +284,22 @@ fn tile(isa: Isa, height: usize, a: &[RowBlock], panel: Panel<'_>) -> Sums {
                 match (height, lines) {
                     // SAFETY: the processor has the instructions; `a` is `height` rows of as many blocks as the
                     // panel, and the panel has 4 lines of nibbles or 8 of bytes a block, as just checked.
-                    $(($h, 4) => unsafe { $tile::<$h, true>(a, panel, &mut sums) },
-                    ($h, _) => unsafe { $tile::<$h, false>(a, panel, &mut sums) },)+
+                    $(($h, 4) => unsafe { $tile::<$h, true>(a, panel, sums) },
+                    ($h, _) => unsafe { $tile::<$h, false>(a, panel, sums) },)+
                     _ => unreachable!("the height was just checked"),
                 }
             };
         }
         if isa == Isa::Vnni {
             by_height!(tile_vnni: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-            return sums;
+            return;
         }
         if isa != Isa::Portable {
             by_height!(tile_avx2: 1 2 3 4 5 6);
-            return sums;
+            return;
         }
     }
-    portable_tile(height, a, panel, &mut sums);
-    sums
+    portable_tile(height, a, panel, sums);
 }
 
 /// The same product without intrinsics, fused like the others.
@@ -294,6 +307,7 @@ fn portable_tile(height: usize, a: &[RowBlock], panel: Panel<'_>, sums: &mut Sum
     let depth = panel.scales.len();
     let lines = panel.codes.len() / depth;
     for (row, sums) in sums.iter_mut().enumerate().take(height) {
+        sums.fill(0.0);
         for (block, (a, scales)) in a[row * depth..][..depth].iter().zip(panel.scales).enumerate() {
             let codes = &panel.codes[block * lines..][..lines];
             for (output, sum) in sums.iter_mut().enumerate() {

@@ -4,7 +4,7 @@
 //! outlier's damage local, and the middle serves values that lie to one side: on SmolLM2 the two together
 //! cost a tenth of the accuracy of one symmetric step a row.
 
-use crate::model::ops::vectorised;
+use super::isa::Isa;
 
 /// Inputs that share a step: of a row of activations, and of one output's weights.
 pub(super) const BLOCK: usize = 32;
@@ -32,60 +32,81 @@ pub(super) fn quantise(x: &[f32], inputs: usize) -> Vec<RowBlock> {
     blocks
 }
 
-#[inline(always)]
-fn quantise_body(x: &[f32], inputs: usize, blocks: &mut [RowBlock]) {
+/// Quantises `x` of `(rows, inputs)` into `(rows, blocks)`; does nothing where there is no room at all.
+pub(super) fn quantise_rows(x: &[f32], inputs: usize, blocks: &mut [RowBlock]) {
+    quantise_rows_with(Isa::detect(), x, inputs, blocks);
+}
+
+fn quantise_rows_with(isa: Isa, x: &[f32], inputs: usize, blocks: &mut [RowBlock]) {
     if blocks.is_empty() {
         return;
     }
     let depth = inputs.div_ceil(BLOCK);
     for (x, blocks) in x.chunks_exact(inputs).zip(blocks.chunks_exact_mut(depth)) {
         for (x, block) in x.chunks(BLOCK).zip(blocks) {
-            match x.try_into() {
-                Ok(x) => quantise_block(x, BLOCK, block),
-                Err(_) => {
-                    // A short last block is filled with its own first value, which moves no extreme.
-                    let mut filled = [x[0]; BLOCK];
-                    filled[..x.len()].copy_from_slice(x);
-                    quantise_block(&filled, x.len(), block);
-                }
+            if let Ok(x) = x.try_into() {
+                quantise_block(isa, x, BLOCK, block);
+            } else {
+                // A short last block is filled with its own first value, which moves no extreme.
+                let mut filled = [x[0]; BLOCK];
+                filled[..x.len()].copy_from_slice(x);
+                quantise_block(isa, &filled, x.len(), block);
             }
         }
     }
 }
-vectorised!(
-    /// Quantises `x` of `(rows, inputs)` into `(rows, blocks)`; does nothing where there is no room at all.
-    quantise_rows, quantise_body, (x: &[f32], inputs: usize, blocks: &mut [RowBlock]));
 
-#[inline(always)]
-fn quantise_block(x: &[f32; BLOCK], count: usize, block: &mut RowBlock) {
-    let (mut low, mut high, mut sums) = ([f32::INFINITY; 8], [f32::NEG_INFINITY; 8], [0.0f32; 8]);
-    for x in x.chunks_exact(8) {
-        for i in 0..8 {
-            low[i] = if x[i] < low[i] { x[i] } else { low[i] };
-            high[i] = if x[i] > high[i] { x[i] } else { high[i] };
-            sums[i] += x[i];
-        }
+/// What the codes of a block stand for.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    pub(super) middle: f32,
+    /// One over the step, 0 where all values are equal.
+    pub(super) inverse: f32,
+}
+
+/// Least value, largest value and sum of a block. NaN passes the first two by and shows in the third.
+pub(super) type Extent = [f32; 3];
+
+fn quantise_block(isa: Isa, x: &[f32; BLOCK], count: usize, block: &mut RowBlock) {
+    #[cfg(target_arch = "x86_64")]
+    if isa != Isa::Portable {
+        // SAFETY: every instruction set but the portable one has AVX2.
+        let [low, high, sum] = unsafe { super::x86_int8::extent_avx2(x) };
+        let grid = block.span(low, high, sum);
+        // SAFETY: as above.
+        unsafe { super::x86_int8::round_avx2(x, grid, &mut block.codes) };
+        return block.close(count);
     }
-    let (low, high) =
-        (low.into_iter().fold(f32::INFINITY, f32::min), high.into_iter().fold(f32::NEG_INFINITY, f32::max));
-    block.step = (high - low) / 254.0;
-    // The comparisons skip NaN; through the sum it reaches the middle, and so the result.
-    block.middle = 0.5 * (high + low) + 0.0 * sums.iter().sum::<f32>();
-    let inverse = if block.step > 0.0 { 1.0 / block.step } else { 0.0 };
-    // Adding 1.5 * 2^23 leaves the nearest whole number in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let mut codes = [0i32; BLOCK];
-    for (code, &x) in codes.iter_mut().zip(x) {
-        let steps = ((x - block.middle) * inverse).clamp(-127.0, 127.0);
-        *code = (steps + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let _ = isa;
+    let [low, high, sum] = extent(x);
+    let grid = block.span(low, high, sum);
+    for (code, x) in block.codes.iter_mut().zip(x) {
+        *code = ((x - grid.middle) * grid.inverse).clamp(-127.0, 127.0).round_ties_even() as i8;
     }
-    codes[count..].fill(0);
-    let mut sum = 0;
-    for (byte, code) in block.codes.iter_mut().zip(codes) {
-        *byte = code as i8;
-        sum += i32::from(*byte);
+    block.close(count);
+}
+
+fn extent(x: &[f32; BLOCK]) -> Extent {
+    let low = x.iter().fold(f32::INFINITY, |low, &x| if x < low { x } else { low });
+    let high = x.iter().fold(f32::NEG_INFINITY, |high, &x| if x > high { x } else { high });
+    [low, high, x.iter().sum()]
+}
+
+impl RowBlock {
+    /// Spreads the steps over values between `low` and `high`.
+    fn span(&mut self, low: f32, high: f32, sum: f32) -> Grid {
+        self.step = (high - low) / 254.0;
+        // Where a value is no number the sum is none either: so the middle becomes none, and the result.
+        self.middle = 0.5 * (high + low) + 0.0 * sum;
+        Grid { middle: self.middle, inverse: if self.step > 0.0 { 1.0 / self.step } else { 0.0 } }
     }
-    block.total = block.step * sum as f32 + count as f32 * block.middle;
+
+    /// Forgets the codes from `count` on, and sums up.
+    fn close(&mut self, count: usize) {
+        self.codes[count..].fill(0);
+        let sum: i32 = self.codes.iter().map(|&code| i32::from(code)).sum();
+        self.total = self.step * sum as f32 + count as f32 * self.middle;
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +131,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn every_instruction_set_rounds_alike() {
+        let x: Vec<f32> = (0..7 * 90).map(|i| (i as f32 * 2.3).sin() * (i % 17) as f32).collect();
+        let with = |isa: Isa| {
+            let mut blocks = vec![RowBlock::EMPTY; 7 * 3];
+            quantise_rows_with(isa, &x, 90, &mut blocks);
+            format!("{blocks:?}")
+        };
+        assert!(Isa::all().into_iter().all(|isa| with(isa) == with(Isa::Portable)));
     }
 
     #[test]

@@ -15,6 +15,14 @@ pub(super) fn prefetch<T>(line: &T) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *line).wrapping_add(AHEAD).cast()) }
 }
 
+/// Asks for the lines of `values`.
+pub(crate) fn prefetch_all<T>(values: &[T]) {
+    for line in values.chunks(64 / size_of::<T>().clamp(1, 64)) {
+        // SAFETY: a prefetch reads nothing that a program could see; SSE is always there.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    }
+}
+
 /// Writes sums held as two registers a row.
 #[target_feature(enable = "avx2,fma")]
 fn store_avx2<const H: usize>(low: &[__m256; H], high: &[__m256; H], sums: &mut Sums) {

@@ -6,7 +6,7 @@
 
 use super::Sums;
 use super::int8::{Panel, Scales};
-use super::int8_rows::RowBlock;
+use super::int8_rows::{BLOCK, Extent, Grid, RowBlock};
 use super::x86::prefetch;
 use std::arch::x86_64::*;
 
@@ -155,4 +155,48 @@ unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
             _mm256_storeu_ps(sums[row].as_mut_ptr().add(8 * half), sum);
         }
     }
+}
+
+/// Least value, largest value and sum of a block.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn extent_avx2(x: &[f32; BLOCK]) -> Extent {
+    let (mut low, mut high) = (_mm256_set1_ps(f32::INFINITY), _mm256_set1_ps(f32::NEG_INFINITY));
+    let mut sum = _mm256_setzero_ps();
+    for part in x.as_chunks::<8>().0 {
+        // SAFETY: a part is eight floats.
+        let part = unsafe { _mm256_loadu_ps(part.as_ptr()) };
+        // The second operand is the result where either is NaN.
+        (low, high, sum) = (_mm256_min_ps(part, low), _mm256_max_ps(part, high), _mm256_add_ps(sum, part));
+    }
+    let fold = |lanes: __m256, with: fn(__m128, __m128) -> __m128| {
+        let four = with(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+        let two = with(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(with(two, _mm_movehdup_ps(two)))
+    };
+    [fold(low, |a, b| _mm_min_ps(a, b)), fold(high, |a, b| _mm_max_ps(a, b)), fold(sum, |a, b| _mm_add_ps(a, b))]
+}
+
+/// Rounds a block to the steps of `grid`, ties to even.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn round_avx2(x: &[f32; BLOCK], grid: Grid, codes: &mut [i8; BLOCK]) {
+    let (middle, inverse) = (_mm256_set1_ps(grid.middle), _mm256_set1_ps(grid.inverse));
+    let (least, most) = (_mm256_set1_ps(-127.0), _mm256_set1_ps(127.0));
+    let words = |index: usize| {
+        // SAFETY: `index` is less than four, and the block has four times eight floats.
+        let x = unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * index)) };
+        let steps = _mm256_mul_ps(_mm256_sub_ps(x, middle), inverse);
+        _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(steps, least), most))
+    };
+    // Packing works within halves: the eight words of codes come out as 0 4 1 5 2 6 3 7.
+    let halves = [_mm256_packs_epi32(words(0), words(1)), _mm256_packs_epi32(words(2), words(3))];
+    let bytes = _mm256_packs_epi16(halves[0], halves[1]);
+    let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    // SAFETY: there are 32 codes.
+    unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes) }
 }
