@@ -69,6 +69,38 @@ fn sums_above_body(weights: &[f32], floor: f32, ties: usize, sums: &mut Vec<f64>
     }
 }
 
+/// What lies at or above a floor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Above {
+    pub(crate) mass: f64,
+    pub(crate) count: f64,
+}
+
+/// Mass and number of the weights of at least `floor`.
+#[inline(always)]
+fn above_body(weights: &[f32], floor: f32) -> Above {
+    let mut above = Above { mass: 0.0, count: 0.0 };
+    for chunk in weights.chunks(CHUNK) {
+        // In f32 within a lane of a chunk: 16 numbers of at most 1.
+        let (mut masses, mut counts) = ([0.0f32; LANES], [0.0f32; LANES]);
+        let (groups, rest) = chunk.as_chunks::<LANES>();
+        for group in groups {
+            for lane in 0..LANES {
+                let stays = group[lane] >= floor;
+                masses[lane] += if stays { group[lane] } else { 0.0 };
+                counts[lane] += if stays { 1.0 } else { 0.0 };
+            }
+        }
+        for (lane, &weight) in rest.iter().enumerate().filter(|(_, weight)| **weight >= floor) {
+            masses[lane] += weight;
+            counts[lane] += 1.0;
+        }
+        above.mass += masses.iter().map(|&mass| f64::from(mass)).sum::<f64>();
+        above.count += counts.iter().map(|&count| f64::from(count)).sum::<f64>();
+    }
+    above
+}
+
 /// The sum of at most a chunk of weights, in an order that depends on their number alone.
 #[inline(always)]
 fn sum(weights: &[f32]) -> f64 {
@@ -103,6 +135,11 @@ vectorised!(
     sums_above, sums_above_body, (weights: &[f32], floor: f32, ties: usize, sums: &mut Vec<f64>)
 );
 
+vectorised!(
+    /// Mass and number of the weights of at least `floor`.
+    above, above_body, (weights: &[f32], floor: f32) -> Above
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +167,12 @@ mod tests {
             let stays = |(i, w): (usize, &f32)| (*w > floor || (*w == floor && i < ties)).then_some(f64::from(*w));
             let real: f64 = row.iter().enumerate().filter_map(stays).sum();
             assert!((wide.iter().sum::<f64>() / real - 1.0).abs() < 1e-12);
+        }
+        for floor in [0.0, row[7], 1.0, 1.5] {
+            let stays: Vec<f64> = row.iter().filter(|&&w| w >= floor).map(|&w| f64::from(w)).collect();
+            let (got, mass) = (above(&row, floor), stays.iter().sum::<f64>());
+            assert_eq!((got, got.count), (above_body(&row, floor), stays.len() as f64));
+            assert!((got.mass - mass).abs() <= 1e-6 * mass);
         }
     }
 }

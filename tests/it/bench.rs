@@ -85,7 +85,7 @@ fn what_cannot_be_measured_is_refused_with_its_reason() {
     refused(&["decode", "--prompts", golden("dro.py").to_str().unwrap()], "line 1");
     refused(&["decode", "--temperature=-1"], "temperature");
     // A byte a token: the critic's prompt is longer than the context.
-    refused(&["episode", "--episodes", "1", "--max-tokens", "40"], "expected 1 to 255");
+    refused(&["episode", "--episodes", "1", "--max-tokens", "150"], "expected 1 to 255");
 }
 
 #[test]
