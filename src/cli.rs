@@ -8,7 +8,7 @@ pub mod score;
 pub mod start;
 
 use crate::config::Config;
-use crate::model::{self, Loaded, kernel::Precision, source::Source};
+use crate::model::{self, Loaded, device, kernel::Precision, source::Source};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -54,6 +54,9 @@ struct Arguments {
     /// Overrides one key, such as `learner.beta=0.2`; may be repeated.
     #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
+    /// Where the model runs: auto, cpu or cuda:N; short for --set model.device=...
+    #[arg(long, global = true)]
+    device: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -101,7 +104,9 @@ fn in_one_line(error: &anyhow::Error) -> String {
 }
 
 fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    let config = resolve(arguments.config.as_deref(), &arguments.sets).or_exit(Exit::Usage)?;
+    let device = arguments.device.map(|device| format!("model.device={device}"));
+    let sets: Vec<String> = arguments.sets.into_iter().chain(device).collect();
+    let config = resolve(arguments.config.as_deref(), &sets).or_exit(Exit::Usage)?;
     match arguments.command {
         Command::Start(start) => start::run(config, &start),
         Command::Check(check) => check::run(&config, &check),
@@ -122,8 +127,9 @@ fn resolve(file: Option<&Path>, sets: &[String]) -> anyhow::Result<Config> {
 /// Fetches and loads the config's model, for a decode pass of `precision` alone or for scoring too.
 pub(crate) fn load_model(config: &Config, precision: Precision, score: bool) -> Result<Loaded, Failure> {
     let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
-    tracing::info!(path = %path.display(), "loading model");
-    model::load_as(&path, precision, score).or_exit(Exit::Model)
+    let device = config.model.device.open().or_exit(Exit::Usage)?;
+    tracing::info!(path = %path.display(), device = device::name(&device), "loading model");
+    model::load_on(&path, &device, precision, score).or_exit(Exit::Model)
 }
 
 /// A line of the command's result.

@@ -15,6 +15,7 @@ use crate::checkpoint::CheckpointConfig;
 use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
 use crate::learner::LearnerConfig;
+use crate::model::device::DeviceChoice;
 use crate::prompts::PromptsConfig;
 use crate::replay::ReplayConfig;
 use crate::roles::critic::CriticConfig;
@@ -84,6 +85,8 @@ impl NodeConfig {
 pub struct ModelConfig {
     /// A folder or .gguf file, `hf:owner/name`, or `pip:package==version#file?sha256=digest`.
     pub source: String,
+    /// Where it runs.
+    pub device: DeviceChoice,
 }
 
 impl ModelConfig {

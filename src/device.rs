@@ -39,6 +39,9 @@ pub enum Error {
     /// The learner refused or failed.
     #[error(transparent)]
     Learner(#[from] learner::Error),
+    /// The model could not be laid out on the device.
+    #[error(transparent)]
+    Model(#[from] crate::model::Error),
     /// The thread could not be started.
     #[error("starting the device thread: {0}")]
     Spawn(#[from] std::io::Error),

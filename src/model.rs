@@ -4,10 +4,13 @@
 
 pub(crate) mod attention;
 pub mod decode;
+pub(crate) mod dense;
+pub mod device;
 pub mod gguf;
 pub mod kernel;
 pub mod lora;
 pub(crate) mod ops;
+pub(crate) mod paging;
 #[doc(hidden)]
 pub mod probe;
 pub mod rotary;
@@ -19,6 +22,7 @@ pub mod template;
 pub mod tokenizer;
 pub mod transformer;
 
+use candle_core::Device;
 use kernel::{Precision, Weight};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,6 +120,17 @@ pub enum Error {
     /// There is nothing to score.
     #[error("expected a prompt and a completion of at least one token each, got an empty one")]
     EmptyText,
+    /// The device cannot be used.
+    #[error("device {choice}: {why}")]
+    Device {
+        /// What was asked for.
+        choice: device::DeviceChoice,
+        /// Why not.
+        why: String,
+    },
+    /// An adapter is laid out for other weights than it meets.
+    #[error("adapter: expected one laid out for the device of the weights")]
+    OtherForm,
     /// The tokenizer failed.
     #[error("tokenizer: {0}")]
     Tokenizer(String),
@@ -161,9 +176,10 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Bytes of weights that [`load_as`] will hold, before it loads them.
-    pub fn bytes(&self, precision: Precision, score: bool) -> usize {
+    /// Bytes of weights that [`load_on`] will hold on `device`, before it loads them.
+    pub fn bytes(&self, device: &Device, precision: Precision, score: bool) -> usize {
         let of_tensor = |(name, shape): &(String, Vec<usize>)| match shape[..] {
+            [outputs, inputs] if !device.is_cpu() => outputs * inputs * device::dtype(device).size_in_bytes(),
             [outputs, inputs] => Weight::planned_bytes(outputs, inputs, precision, score, self.weights.is_coarse(name)),
             _ => size_of::<f32>() * shape.iter().product::<usize>(),
         };
@@ -191,21 +207,27 @@ pub struct Loaded {
     pub template: template::ChatTemplate,
 }
 
-/// Opens a model and loads its weights in f32, for both passes.
+/// Opens a model and loads its weights for the CPU, in f32 and for both passes.
 ///
 /// # Errors
 /// As [`open`], and where a tensor is missing or of another shape.
 pub fn load(path: &Path) -> Result<Loaded> {
-    load_as(path, Precision::F32, true)
+    load_on(path, &Device::Cpu, Precision::F32, true)
 }
 
-/// Opens a model and loads its weights: for a decode pass of `precision`, and in f32 for the score pass where
-/// `score` asks for it.
+/// Opens a model and loads its weights onto `device`. On the CPU they are those of a decode pass of `precision`, and in
+/// f32 those of the score pass where `score` asks for it; a GPU holds one copy in bf16 for both.
 ///
 /// # Errors
-/// As [`load`].
-pub fn load_as(path: &Path, precision: Precision, score: bool) -> Result<Loaded> {
+/// As [`load`], and where the device fails.
+pub fn load_on(path: &Path, device: &Device, precision: Precision, score: bool) -> Result<Loaded> {
     let mut opened = open(path)?;
-    let transformer = transformer::Transformer::load(&opened.spec, opened.weights.as_mut(), precision, score)?;
+    let (spec, weights) = (&opened.spec, opened.weights.as_mut());
+    let transformer = if device.is_cpu() {
+        transformer::Transformer::load(spec, weights, precision, score)?
+    } else {
+        let form = dense::Dense { device: device.clone(), dtype: device::dtype(device) };
+        transformer::Transformer::dense(spec, weights, form)?
+    };
     Ok(Loaded { transformer: Arc::new(transformer), tokenizer: opened.tokenizer, template: opened.template })
 }

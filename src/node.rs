@@ -89,6 +89,7 @@ impl Error {
     /// How the process ends for it.
     pub fn exit(&self) -> Exit {
         match self {
+            Self::Model(model::Error::Device { .. }) => Exit::Usage,
             Self::Model(_) => Exit::Model,
             Self::Checkpoint(_) => Exit::Checkpoint,
             Self::Tree { exit, .. } => *exit,
@@ -211,9 +212,10 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
     };
     let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
 
+    let device = config.model.device.open()?;
     let path = Source::parse(&config.model.source)?.fetch()?;
     news.tell(Event::Turned(Activity::Loading));
-    let model = model::load_as(&path, config.engine.weights, true)?;
+    let model = model::load_on(&path, &device, config.engine.weights, true)?;
     let spec = model.transformer.spec().clone();
     let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
     let plan = Plan {

@@ -12,6 +12,7 @@ mod prompts;
 mod tree;
 
 use super::{Exit, Failure, OrExit, load_model};
+use crate::cli::check::MemoryPlan;
 use crate::config::Config;
 use crate::engine::distinct::Distinct;
 use crate::engine::{Completion, Counters, Engine, EngineConfig, Request, RequestId};
@@ -108,17 +109,23 @@ impl Bed {
     }
 
     /// A fresh engine.
-    fn engine(&self, config: &EngineConfig) -> Engine<Decoder> {
-        let blocks = (config.kv_cache_mib << 20)
-            / Decoder::block_bytes(self.model.transformer.spec(), self.config.engine.weights);
-        Engine::new(Decoder::new(self.model.transformer.clone(), blocks), self.model.tokenizer.clone(), config.clone())
+    fn engine(&self, config: &EngineConfig) -> crate::model::Result<Engine<Decoder>> {
+        let decoder = Decoder::sized(self.model.transformer.clone(), config.kv_cache_mib)?;
+        Ok(Engine::new(decoder, self.model.tokenizer.clone(), config.clone()))
+    }
+
+    /// What `check` would plan for an engine that writes.
+    fn plan(&self, engine: &EngineConfig) -> MemoryPlan {
+        let model = &self.model.transformer;
+        MemoryPlan::of_writing(model.spec(), model.bytes(), engine, &model.device())
     }
 
     /// The config's engine with room for these prompts and `max_tokens` behind each, all at once.
     fn engine_for(&self, prompts: &[Vec<u32>], max_tokens: usize) -> EngineConfig {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + max_tokens;
         let blocks: usize = prompts.iter().map(|prompt| (prompt.len() + max_tokens).div_ceil(BLOCK_TOKENS)).sum();
-        let bytes = blocks * Decoder::block_bytes(self.model.transformer.spec(), self.config.engine.weights);
+        let model = &self.model.transformer;
+        let bytes = blocks * Decoder::block_bytes(model.spec(), model.precision(), &model.device());
         let sequences = prompts.len().max(1);
         EngineConfig {
             step_tokens_max: self.config.engine.step_tokens_max.max(sequences),

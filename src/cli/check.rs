@@ -4,11 +4,13 @@ use super::{Exit, Failure, OrExit, say};
 use crate::config::Config;
 use crate::engine::EngineConfig;
 use crate::model::decode::Decoder;
+use crate::model::dense::decode::DenseDecoder;
 use crate::model::score::activation_floats;
 use crate::model::source::Source;
-use crate::model::{self, spec::ModelSpec};
+use crate::model::{self, device, spec::ModelSpec};
 use crate::node;
 use crate::telemetry;
+use candle_core::Device;
 use clap::Args;
 
 /// What `check` takes.
@@ -29,18 +31,22 @@ pub struct MemoryPlan {
 const F32: usize = size_of::<f32>();
 
 impl MemoryPlan {
-    /// The plan of an engine that writes and learns nothing; `weights` is what the model's take, in bytes.
-    pub fn of_writing(spec: &ModelSpec, weights: usize, engine: &EngineConfig) -> Self {
+    /// The plan of an engine that writes on `device` and learns nothing; `weights` is what the model's take there, in bytes.
+    pub fn of_writing(spec: &ModelSpec, weights: usize, engine: &EngineConfig, device: &Device) -> Self {
         // A step's rows through the widest place of a layer, and the logits of every row that samples.
         let widest = 2 * spec.hidden + 3 * spec.intermediate;
-        let writing = engine.step_tokens_max * widest + engine.sequences_max * spec.vocab;
+        let mut writing = engine.step_tokens_max * widest + engine.sequences_max * spec.vocab;
+        if !device.is_cpu() {
+            writing += DenseDecoder::attention_floats(spec, engine.sequences_max, engine.context_tokens_max);
+        }
         Self {
             parts: vec![("weights", weights), ("kv cache", engine.kv_cache_mib << 20), ("activations", writing * F32)],
         }
     }
 
-    /// The plan of a node; `weights` is what the model's take for both passes, in bytes.
-    pub fn new(spec: &ModelSpec, weights: usize, config: &Config) -> Self {
+    /// The plan of a node whose model runs on `device`, in that device's memory; `weights` is what the model's take there
+    /// for both passes, in bytes.
+    pub fn new(spec: &ModelSpec, weights: usize, config: &Config, device: &Device) -> Self {
         let lora = &config.learner.lora;
         let of_site = |site: &model::lora::Site| {
             let (inputs, outputs) = site.sizes(spec);
@@ -50,9 +56,11 @@ impl MemoryPlan {
         let targets =
             (config.rollout.critiques * config.critic.sampling.max_tokens).min(config.learner.micro_batch_tokens);
         let learning = activation_floats(spec, lora.rank, config.learner.micro_batch_tokens, targets);
-        let mut plan = Self::of_writing(spec, weights, &config.engine);
-        // The learner's, and two versions in service around a publication; gradient and two moments.
-        plan.parts.splice(2..2, [("adapter", 3 * adapter * F32), ("optimizer", 3 * adapter * F32)]);
+        let mut plan = Self::of_writing(spec, weights, &config.engine, device);
+        // Gradient and two moments; beside a GPU the moments stay in the host's memory.
+        let optimizer = if device.is_cpu() { 3 } else { 1 } * adapter * F32;
+        // The learner's, and two versions in service around a publication.
+        plan.parts.splice(2..2, [("adapter", 3 * adapter * F32), ("optimizer", optimizer)]);
         plan.parts.iter_mut().filter(|(name, _)| *name == "activations").for_each(|(_, size)| *size += learning * F32);
         plan
     }
@@ -74,27 +82,29 @@ pub fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, Failure>
     if arguments.offline {
         return Ok(Exit::Done);
     }
+    let device = config.model.device.open().or_exit(Exit::Usage)?;
     let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
     let opened = model::open(&path).or_exit(Exit::Model)?;
-    let weights = opened.bytes(config.engine.weights, true);
+    let weights = opened.bytes(&device, config.engine.weights, true);
     let spec = opened.spec;
-    let plan = MemoryPlan::new(&spec, weights, config);
-    say("# Memory plan, in MiB");
+    let plan = MemoryPlan::new(&spec, weights, config, &device);
+    say(&format!("# device: {}", device::name(&device)));
+    say("# Memory plan of the device, in MiB");
     for (name, bytes) in &plan.parts {
         say(&format!("# {name:<12} {:>8.1}", mib(*bytes)));
     }
     say(&format!("# {:<12} {:>8.1}", "total", mib(plan.total())));
-    let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(&spec, config.engine.weights);
+    let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(&spec, config.engine.weights, &device);
     say(&format!("# the kv cache holds {} tokens", blocks * model::decode::BLOCK_TOKENS));
-    fits(&plan, &spec, config).or_exit(Exit::Usage)?;
+    fits(&plan, &spec, config, &device).or_exit(Exit::Usage)?;
     Ok(Exit::Done)
 }
 
-/// Refuses what cannot work on this machine.
+/// Refuses what cannot work on this device.
 ///
 /// # Errors
 /// Names what does not fit, its size, and what there is.
-pub fn fits(plan: &MemoryPlan, spec: &ModelSpec, config: &Config) -> anyhow::Result<()> {
+pub fn fits(plan: &MemoryPlan, spec: &ModelSpec, config: &Config, device: &Device) -> anyhow::Result<()> {
     let engine = &config.engine;
     anyhow::ensure!(
         engine.context_tokens_max <= spec.context_tokens,
@@ -102,8 +112,8 @@ pub fn fits(plan: &MemoryPlan, spec: &ModelSpec, config: &Config) -> anyhow::Res
         spec.context_tokens,
         engine.context_tokens_max
     );
-    let one =
-        engine.context_tokens_max.div_ceil(model::decode::BLOCK_TOKENS) * Decoder::block_bytes(spec, engine.weights);
+    let block = Decoder::block_bytes(spec, engine.weights, device);
+    let one = engine.context_tokens_max.div_ceil(model::decode::BLOCK_TOKENS) * block;
     anyhow::ensure!(
         one <= engine.kv_cache_mib << 20,
         "engine.kv_cache_mib: expected at least {} for one context of {} tokens, got {}",
@@ -111,11 +121,12 @@ pub fn fits(plan: &MemoryPlan, spec: &ModelSpec, config: &Config) -> anyhow::Res
         engine.context_tokens_max,
         engine.kv_cache_mib
     );
-    if let Some(available) = available_bytes() {
+    if let Some(available) = device::available_bytes(device) {
         anyhow::ensure!(
             plan.total() <= available,
-            "memory: the plan needs {:.0} MiB, this machine has {:.0} MiB available",
+            "memory: the plan needs {:.0} MiB, {} has {:.0} MiB available",
             mib(plan.total()),
+            device::name(device),
             mib(available)
         );
     }
@@ -124,12 +135,4 @@ pub fn fits(plan: &MemoryPlan, spec: &ModelSpec, config: &Config) -> anyhow::Res
 
 fn mib(bytes: usize) -> f64 {
     bytes as f64 / f64::from(1 << 20)
-}
-
-/// Memory that this machine can still give; none where the system does not say.
-fn available_bytes() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }

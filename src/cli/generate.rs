@@ -4,7 +4,7 @@ use super::{Exit, Failure, OrExit, complain, load_model, say};
 use crate::config::Config;
 use crate::engine::{Completion, Engine, Request, RequestId};
 use crate::episode::{CriticVersion, Prompt, Turn};
-use crate::model::decode::{Decoder, PackedAdapter};
+use crate::model::decode::Decoder;
 use crate::model::{Loaded, lora::Adapter};
 use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
 use crate::{engine::sampler::SamplingConfig, telemetry};
@@ -110,11 +110,10 @@ pub fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit, Failu
     }
     let model = load_model(config, config.engine.weights, false)?;
     let prompts = texts.iter().map(|text| text.ids(&model)).collect::<Result<Vec<_>, _>>()?;
-    let mut engine = engine(config, &model);
+    let mut engine = engine(config, &model)?;
     if let Some(folder) = &arguments.adapter {
         let adapter = Adapter::load(folder, model.transformer.spec()).or_exit(Exit::Usage)?;
-        let packed = PackedAdapter::new(&adapter, model.transformer.spec());
-        engine.install(CriticVersion(1), Some(Arc::new(packed)));
+        engine.install(CriticVersion(1), Some(Arc::new(model.transformer.pack(&adapter)?)));
     }
     let mut places: HashMap<RequestId, usize> = HashMap::new();
     for (index, prompt) in prompts.iter().enumerate() {
@@ -173,11 +172,9 @@ fn report(arguments: &GenerateArguments, inputs: &[Input], prompts: &[Vec<u32>],
 }
 
 /// The engine of the config over a loaded model.
-pub(super) fn engine(config: &Config, model: &Loaded) -> Engine<Decoder> {
-    let blocks =
-        (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(model.transformer.spec(), config.engine.weights);
-    let decoder = Decoder::new(model.transformer.clone(), blocks);
-    Engine::new(decoder, model.tokenizer.clone(), config.engine.clone())
+pub(super) fn engine(config: &Config, model: &Loaded) -> crate::model::Result<Engine<Decoder>> {
+    let decoder = Decoder::sized(model.transformer.clone(), config.engine.kv_cache_mib)?;
+    Ok(Engine::new(decoder, model.tokenizer.clone(), config.engine.clone()))
 }
 
 /// What is to be continued.

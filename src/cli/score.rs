@@ -2,7 +2,7 @@
 
 use super::{Exit, Failure, OrExit, load_model, say};
 use crate::config::Config;
-use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter};
+use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward};
 use crate::model::kernel::Precision;
 use crate::model::lora::Adapter;
 use crate::model::score::{Branches, Packed, log_probs};
@@ -122,8 +122,8 @@ fn by_decoding(
 ) -> model::Result<Vec<f32>> {
     let tokens = input.prompt_ids.len() + input.completion_ids.len();
     let blocks: Vec<u32> = (0..tokens.div_ceil(BLOCK_TOKENS) as u32).collect();
-    let mut decoder = Decoder::new(model.clone(), blocks.len());
-    let adapter = adapter.map(|adapter| Arc::new(PackedAdapter::new(adapter, model.spec())));
+    let mut decoder = Decoder::new(model.clone(), blocks.len())?;
+    let adapter = adapter.map(|adapter| model.pack(adapter)).transpose()?.map(Arc::new);
     let (mut batch, mut logits) = (Batch::default(), vec![]);
     let mut cached = 0;
     let mut next: &[u32] = &input.prompt_ids;

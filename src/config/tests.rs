@@ -102,6 +102,7 @@ fn a_wrong_type_is_told_with_both_types() {
         ("judge.sampling.stop=[\"a\", 2]", "judge.sampling.stop[1]: expected a string, got the integer 2"),
         ("judge.sampling.stop=a", "judge.sampling.stop: expected a list, got the string \"a\""),
         ("learner.baseline=value", "learner.baseline: expected one of `vargrad`, `partition`, `mean`, got \"value\""),
+        ("model.device=gpu", "model.device: expected `auto`, `cpu` or `cuda:` and a number, got \"gpu\""),
         ("judge.kind=jury", "judge.kind: expected `verifier` or `model`, got \"jury\""),
         ("engine", "--set engine: expected section.key=value"),
     ] {

@@ -3,9 +3,10 @@
 use super::share::Share;
 use super::{Command, Envelope, Error, Event, LearnerSetup, Observer, Reply, Setup};
 use crate::engine::{self, Completion, Engine, RequestId};
-use crate::episode::CritiqueGroup;
+use crate::episode::{CriticVersion, CritiqueGroup};
 use crate::learner::{self, Learner};
-use crate::model::decode::{Decoder, PackedAdapter};
+use crate::model::decode::Decoder;
+use crate::model::lora::Adapter;
 use crate::model::transformer::Transformer;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,9 +27,8 @@ pub(super) struct Thread {
 impl Thread {
     pub(super) fn new(setup: Setup) -> Result<Self, Error> {
         let Setup { model, tokenizer, engine, learner, version, served, observer } = setup;
-        let blocks = (engine.kv_cache_mib << 20) / Decoder::block_bytes(model.spec(), model.precision());
-        let mut engine = Engine::new(Decoder::new(model.clone(), blocks), tokenizer, engine);
-        let packed = served.map(|adapter| Arc::new(PackedAdapter::new(&adapter, model.spec())));
+        let mut engine = Engine::new(Decoder::sized(model.clone(), engine.kv_cache_mib)?, tokenizer, engine);
+        let packed = served.map(|adapter| model.pack(&adapter)).transpose()?.map(Arc::new);
         engine.install(version, packed);
         let share = Share::new(learner.as_ref().map_or(1.0, |learner| learner.config.device_share));
         let learner = learner.map(|LearnerSetup { config, temperature, seed, state }| match state {
@@ -79,12 +79,7 @@ impl Thread {
                 drop(reply.send(state));
             }
             Command::Install(version, adapter, reply) => {
-                let packed = adapter.map(|adapter| Arc::new(PackedAdapter::new(&adapter, self.model.spec())));
-                self.engine.install(version, packed);
-                if let Some(learner) = &mut self.learner {
-                    learner.published(version);
-                }
-                drop(reply.send(Ok(())));
+                drop(reply.send(self.install(version, adapter.as_deref())));
             }
             Command::Abandon(reply) => {
                 self.learner.iter_mut().for_each(Learner::abandon);
@@ -95,6 +90,15 @@ impl Thread {
             Command::Stop => return std::ops::ControlFlow::Break(()),
         }
         std::ops::ControlFlow::Continue(())
+    }
+
+    fn install(&mut self, version: CriticVersion, adapter: Option<&Adapter>) -> Result<(), Error> {
+        let packed = adapter.map(|adapter| self.model.pack(adapter)).transpose()?.map(Arc::new);
+        self.engine.install(version, packed);
+        if let Some(learner) = &mut self.learner {
+            learner.published(version);
+        }
+        Ok(())
     }
 
     fn begin(&mut self, batch: u64, groups: Vec<Arc<CritiqueGroup>>, reply: Reply<learner::Report>) {

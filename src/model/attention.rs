@@ -10,9 +10,10 @@ mod block;
 
 use super::kernel::{ask_for_huge_pages, prefetch};
 use super::ops;
+use super::paging::slot;
 use super::rotary::Angles;
 use super::spec::ModelSpec;
-use super::transformer::QkNorms;
+use super::transformer::{Panels, QkNorms};
 use block::{Queries, Stored};
 use rayon::prelude::*;
 
@@ -100,7 +101,7 @@ struct Head<T> {
 #[derive(Clone, Copy)]
 pub(crate) struct Preparation<'a> {
     pub(crate) angles: &'a Angles,
-    pub(crate) norms: Option<&'a QkNorms>,
+    pub(crate) norms: Option<&'a QkNorms<Panels>>,
     pub(crate) norm_epsilon: f32,
     /// Newest tokens that a row sees.
     pub(crate) window: usize,
@@ -238,17 +239,21 @@ fn enter<T: Stored>(
     preparation: Preparation<'_>,
 ) {
     let (q_width, kv_width, dim) = (heads.q_width(), heads.kv_width(), heads.head_dim);
-    let block_of = |reach: &Reach<'_>| reach.blocks[reach.position / BLOCK_TOKENS] as usize * BLOCK_TOKENS * dim;
+    // Where the block of a row begins, and the row's place in it.
+    let place_of = |reach: &Reach<'_>| {
+        let slot = slot(reach.blocks, reach.position);
+        (slot / BLOCK_TOKENS * BLOCK_TOKENS * dim, slot % BLOCK_TOKENS)
+    };
     let mut turned = vec![0.0; dim];
     for (row, (reach, qkv)) in rows.iter().zip(qkv.chunks_exact(q_width + 2 * kv_width)).enumerate() {
         // A key touches as many lines as it has dimensions: those of the next one are asked for meanwhile.
         if let Some(next) = rows.get(row + 1) {
-            prefetch(&head.keys[block_of(next)..][..BLOCK_TOKENS * dim]);
+            prefetch(&head.keys[place_of(next).0..][..BLOCK_TOKENS * dim]);
         }
         let of_head = kv_head * dim..(kv_head + 1) * dim;
         let (k, v) = qkv[q_width..].split_at(kv_width);
         preparation.prepare(row, &k[of_head.clone()], &mut turned, |norms| &norms.k, 1.0);
-        let (block, place) = (block_of(reach), reach.position % BLOCK_TOKENS);
+        let (block, place) = place_of(reach);
         for (key, &k) in head.keys[block + place..].iter_mut().step_by(BLOCK_TOKENS).zip(&turned) {
             *key = T::narrow(k);
         }
@@ -260,7 +265,7 @@ fn enter<T: Stored>(
 
 impl Preparation<'_> {
     /// Norms, turns and scales the heads of `x` by the angles of `row`.
-    fn prepare(&self, row: usize, x: &[f32], out: &mut [f32], norm: fn(&QkNorms) -> &[f32], scale: f32) {
+    fn prepare(&self, row: usize, x: &[f32], out: &mut [f32], norm: fn(&QkNorms<Panels>) -> &[f32], scale: f32) {
         let (cos, sin) = self.angles.row(row);
         let half = cos.len();
         match self.norms {

@@ -2,14 +2,19 @@
 //!
 //! Knows flattened tokens and block tables; knows neither requests nor sampling.
 
+mod placed;
+
 pub use super::attention::BLOCK_TOKENS;
+pub use placed::Decoder;
+
 use super::attention::{Heads, KvCache, Preparation, Reach};
 use super::kernel::{PackedMatrix, Precision, Rows, Weight};
 use super::lora::{Adapter, Site};
 use super::rotary::Tables;
+use super::score::Branches;
 use super::spec::ModelSpec;
-use super::transformer::{Linear, Pass, QkNorms, Transformer};
-use super::{Result, ops};
+use super::transformer::{Linear, Panels, Pass, QkNorms, Stack};
+use super::{Error, Result, ops};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -102,16 +107,58 @@ pub trait Forward {
     fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()>;
 }
 
-/// An adapter laid out for the kernels.
+/// An adapter laid out as the weights are that it changes; [`Transformer::pack`](super::transformer::Transformer::pack) makes one for either form.
 #[derive(Debug)]
-pub struct PackedAdapter {
+pub struct PackedAdapter(Laid);
+
+#[derive(Debug)]
+enum Laid {
+    Panels(PackedFactors),
+    Dense(Branches),
+}
+
+impl PackedAdapter {
+    /// Packs `adapter`, whose shapes were checked against `spec` when it was made, for the CPU's kernels.
+    pub fn new(adapter: &Adapter, spec: &ModelSpec) -> Self {
+        Self(Laid::Panels(PackedFactors::new(adapter, spec)))
+    }
+
+    /// Takes factors that lie on the weights' device.
+    pub(crate) fn of_branches(branches: Branches) -> Self {
+        Self(Laid::Dense(branches))
+    }
+
+    /// An adapter that changes nothing, for tests that need one's identity alone.
+    #[cfg(test)]
+    pub(crate) fn without_factors() -> Self {
+        Self(Laid::Panels(PackedFactors { factors: BTreeMap::new(), scale: 0.0 }))
+    }
+
+    /// The factors as tensors.
+    pub(crate) fn branches(&self) -> Result<&Branches> {
+        match &self.0 {
+            Laid::Dense(branches) => Ok(branches),
+            Laid::Panels(_) => Err(Error::OtherForm),
+        }
+    }
+
+    fn packed(&self) -> Result<&PackedFactors> {
+        match &self.0 {
+            Laid::Panels(factors) => Ok(factors),
+            Laid::Dense(_) => Err(Error::OtherForm),
+        }
+    }
+}
+
+/// An adapter laid out for the CPU's kernels.
+#[derive(Debug)]
+struct PackedFactors {
     factors: BTreeMap<(usize, Site), (PackedMatrix, PackedMatrix)>,
     scale: f32,
 }
 
-impl PackedAdapter {
-    /// Packs `adapter`, whose shapes were checked against `spec` when it was made.
-    pub fn new(adapter: &Adapter, spec: &ModelSpec) -> Self {
+impl PackedFactors {
+    fn new(adapter: &Adapter, spec: &ModelSpec) -> Self {
         let pack = |(&(layer, site), factors): (&(usize, Site), &super::lora::Factors)| {
             let (inputs, _) = site.sizes(spec);
             let rank = adapter.config.rank;
@@ -119,12 +166,6 @@ impl PackedAdapter {
             ((layer, site), packed)
         };
         Self { factors: adapter.factors.iter().map(pack).collect(), scale: adapter.config.scale() }
-    }
-
-    /// An adapter that changes nothing, for tests that need one's identity alone.
-    #[cfg(test)]
-    pub(crate) fn without_factors() -> Self {
-        Self { factors: BTreeMap::new(), scale: 0.0 }
     }
 
     /// Adds this adapter's branches of `linear` for some rows: `y += scale * (x A^T) B^T`.
@@ -149,24 +190,18 @@ impl PackedAdapter {
     }
 }
 
-/// Base weights and KV cache, ready to compute steps. One thread owns it.
-pub struct Decoder {
-    model: Arc<Transformer>,
+/// A decoder over the CPU's kernels.
+struct PanelsDecoder {
+    model: Arc<Stack<Panels>>,
     cache: KvCache,
     /// Rows that are not in use; kept for their memory.
     spare: Vec<Rows>,
 }
 
-impl Decoder {
-    /// A decoder with a KV cache of `blocks` blocks.
-    pub fn new(model: Arc<Transformer>, blocks: usize) -> Self {
-        let cache = KvCache::new(model.spec(), blocks, model.precision().is_narrow());
+impl PanelsDecoder {
+    fn new(model: Arc<Stack<Panels>>, blocks: usize) -> Self {
+        let cache = KvCache::new(model.spec(), blocks, model.form().precision.is_narrow());
         Self { model, cache, spare: Vec::new() }
-    }
-
-    /// Bytes of one KV block over all layers: in bf16 where the weights are narrower than f32, else in f32.
-    pub fn block_bytes(spec: &ModelSpec, precision: Precision) -> usize {
-        KvCache::block_bytes(spec, precision.is_narrow())
     }
 
     fn compute(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
@@ -181,8 +216,8 @@ impl Decoder {
             })
             .collect();
         let positions: Vec<usize> = reach.iter().map(|row| row.position).collect();
-        let (angles, adapted) = (Tables::new(spec, &positions), adapted_rows(batch));
-        let precision = model.precision();
+        let (angles, adapted) = (Tables::new(spec, &positions), adapted_rows(batch)?);
+        let precision = model.form().precision;
         let Self { cache, spare, .. } = self;
         let mut pass = DecodePass { spec, precision, cache, spare, reach: &reach, angles, adapted };
         let mut x = pass.take();
@@ -204,7 +239,7 @@ impl Decoder {
     }
 }
 
-impl Forward for Decoder {
+impl Forward for PanelsDecoder {
     fn blocks(&self) -> usize {
         self.cache.blocks()
     }
@@ -225,7 +260,7 @@ impl Forward for Decoder {
 }
 
 /// Runs of neighbouring rows that share an adapter.
-fn adapted_rows(batch: &Batch) -> Vec<(Range<usize>, &PackedAdapter)> {
+fn adapted_rows(batch: &Batch) -> Result<Vec<(Range<usize>, &PackedFactors)>> {
     let mut runs: Vec<(Range<usize>, usize)> = vec![];
     for span in &batch.spans {
         let Some(adapter) = span.adapter else { continue };
@@ -234,7 +269,7 @@ fn adapted_rows(batch: &Batch) -> Vec<(Range<usize>, &PackedAdapter)> {
             _ => runs.push((span.start..span.start + span.len, adapter)),
         }
     }
-    runs.into_iter().map(|(rows, adapter)| (rows, batch.adapters[adapter].as_ref())).collect()
+    runs.into_iter().map(|(rows, adapter)| Ok((rows, batch.adapters[adapter].packed()?))).collect()
 }
 
 struct DecodePass<'a> {
@@ -244,7 +279,7 @@ struct DecodePass<'a> {
     spare: &'a mut Vec<Rows>,
     reach: &'a [Reach<'a>],
     angles: Tables,
-    adapted: Vec<(Range<usize>, &'a PackedAdapter)>,
+    adapted: Vec<(Range<usize>, &'a PackedFactors)>,
 }
 
 impl DecodePass<'_> {
@@ -255,6 +290,7 @@ impl DecodePass<'_> {
 }
 
 impl Pass for DecodePass<'_> {
+    type Form = Panels;
     type Rows = Rows;
 
     fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: Rows) -> Result<Rows> {
@@ -271,14 +307,14 @@ impl Pass for DecodePass<'_> {
         Ok(y)
     }
 
-    fn bias(&mut self, mut x: Rows, bias: &[f32]) -> Result<Rows> {
+    fn bias(&mut self, mut x: Rows, bias: &Vec<f32>) -> Result<Rows> {
         for row in x.values_mut().chunks_exact_mut(bias.len()) {
             row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
         }
         Ok(x)
     }
 
-    fn norm(&mut self, x: &Rows, weight: &[f32]) -> Result<Rows> {
+    fn norm(&mut self, x: &Rows, weight: &Vec<f32>) -> Result<Rows> {
         let (width, epsilon) = (weight.len(), self.spec.norm_epsilon);
         let mut out = self.take();
         out.write(self.reach.len(), width, self.precision, |first, out| {
@@ -287,7 +323,7 @@ impl Pass for DecodePass<'_> {
         Ok(out)
     }
 
-    fn attend(&mut self, layer: usize, norms: Option<&QkNorms>, qkv: Rows) -> Result<Rows> {
+    fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Panels>>, qkv: Rows) -> Result<Rows> {
         let preparation = Preparation {
             angles: self.angles.of(self.spec, layer),
             norms,

@@ -4,49 +4,24 @@
 //! computed once, and each text attends to the prefix and to itself, from the position after the prefix
 //! on. The frozen weights are those of `decode`; their gradients are never formed.
 
+mod branches;
 mod packed;
 
+pub use branches::Branches;
 pub use packed::Packed;
+pub(crate) use packed::Segments;
 
 use super::attention::Heads;
 use super::decode::tensor;
+use super::dense::score::Scored;
 use super::kernel::Weight;
-use super::lora::{Adapter, Factors, Site};
 use super::ops;
 use super::rotary::{Angles, Tables};
 use super::spec::{Activation, ModelSpec};
-use super::transformer::{Linear, Pass, QkNorms, Transformer};
+use super::transformer::{Linear, Panels, Pass, Placed, QkNorms, Transformer};
 use super::{Error, Result};
-use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Shape, Storage, Tensor};
-use packed::Segments;
-use std::collections::BTreeMap;
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Storage, Tensor};
 use std::sync::Arc;
-
-/// An adapter's factors as tensors of a graph: `A (rank, inputs)` and `B (outputs, rank)` by place.
-#[derive(Clone, Debug)]
-pub struct Branches {
-    /// The factors.
-    pub factors: BTreeMap<(usize, Site), (Tensor, Tensor)>,
-    /// `alpha / rank`.
-    pub scale: f64,
-}
-
-impl Branches {
-    /// The factors of a finished adapter, without gradients.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub fn frozen(adapter: &Adapter, spec: &ModelSpec) -> Result<Self> {
-        let rank = adapter.config.rank;
-        let tensors = |(&(layer, site), pair): (&(usize, Site), &Factors)| -> Result<_> {
-            let (inputs, outputs) = site.sizes(spec);
-            let a = Tensor::from_slice(&pair.a, (rank, inputs), &Device::Cpu)?;
-            Ok(((layer, site), (a, Tensor::from_slice(&pair.b, (outputs, rank), &Device::Cpu)?)))
-        };
-        let factors = adapter.factors.iter().map(tensors).collect::<Result<_>>()?;
-        Ok(Self { factors, scale: f64::from(adapter.config.scale()) })
-    }
-}
 
 /// Floats that one packed pass over `tokens` tokens keeps for its gradient, adapters on every linear, the
 /// logits of `targets` of them included: what a memory plan reckons with.
@@ -87,19 +62,25 @@ pub fn log_probs(
     if let Some(&id) = targets.iter().find(|&&id| id as usize >= model.spec().vocab) {
         return Err(Error::TokenId { id, vocab: model.spec().vocab });
     }
-    let rows = ids.len();
     let segments = Segments::of(packed);
-    let positions: Vec<usize> = (0..rows).map(|row| segments.position(row)).collect();
+    let predicting = packed.predicting_rows();
+    let scale = 1.0 / temperature;
+    let model = match &model.0 {
+        Placed::Panels(stack) => stack,
+        Placed::Dense(stack) => {
+            let scored = Scored { ids: &ids, segments: &segments, predicting: &predicting, targets: &targets, scale };
+            return super::dense::score::log_probs(stack, &scored, branches);
+        }
+    };
+    let positions: Vec<usize> = (0..ids.len()).map(|row| segments.position(row)).collect();
     let angles = Tables::new(model.spec(), &positions);
     let mut pass = ScorePass { spec: model.spec(), segments: Arc::new(segments), angles, branches };
-    let mut x = vec![0.0; rows * model.spec().hidden];
+    let mut x = vec![0.0; ids.len() * model.spec().hidden];
     model.embed(&ids, |weight, row, out| weight.score().row(row, out), &mut x)?;
-    let hidden = model.walk(tensor(x, rows)?, &mut pass)?; // (rows, hidden)
-    let predicting = packed.predicting_rows();
-    let predicting = Tensor::new(predicting.as_slice(), hidden.device())?;
-    let hidden = hidden.index_select(&predicting, 0)?; // (targets, hidden)
+    let hidden = model.walk(tensor(x, ids.len())?, &mut pass)?; // (rows, hidden)
+    let hidden = hidden.index_select(&Tensor::new(predicting, hidden.device())?, 0)?; // (targets, hidden)
     let logits = hidden.apply_op1(Frozen(model.head().clone()))?; // (targets, vocab)
-    Ok(logits.apply_op1(Picked { ids: targets, scale: 1.0 / temperature })?)
+    Ok(logits.apply_op1(Picked { ids: targets, scale })?)
 }
 
 struct ScorePass<'a> {
@@ -110,48 +91,37 @@ struct ScorePass<'a> {
 }
 
 impl Pass for ScorePass<'_> {
+    type Form = Panels;
     type Rows = Tensor;
 
     fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: Tensor) -> Result<Tensor> {
         let base = x.apply_op1(Frozen(weight.clone()))?; // (rows, outputs)
-        let Some(branches) = self.branches else { return Ok(base) };
-        let sites = linear.sites();
-        if !sites.iter().any(|&site| branches.factors.contains_key(&(layer, site))) {
-            return Ok(base);
-        }
-        let branch = |&site: &Site| -> Result<Tensor> {
-            match branches.factors.get(&(layer, site)) {
-                Some((a, b)) => Ok(x.matmul(&a.t()?)?.matmul(&b.t()?)?), // (rows, outputs of the site)
-                None => Ok(Tensor::zeros((x.dim(0)?, site.sizes(self.spec).1), x.dtype(), x.device())?),
-            }
-        };
-        let added = sites.iter().map(branch).collect::<Result<Vec<_>>>()?;
-        let added = if let [only] = added.as_slice() { only.clone() } else { Tensor::cat(&added, 1)? };
-        Ok((base + (added * branches.scale)?)?)
+        let added = self.branches.map(|branches| branches.added(layer, linear, self.spec, &x)).transpose()?;
+        Ok(if let Some(added) = added.flatten() { (base + added)? } else { base })
     }
 
-    fn bias(&mut self, x: Tensor, bias: &[f32]) -> Result<Tensor> {
-        Ok(x.broadcast_add(&Tensor::new(bias, x.device())?)?)
+    fn bias(&mut self, x: Tensor, bias: &Vec<f32>) -> Result<Tensor> {
+        Ok(x.broadcast_add(&Tensor::new(bias.as_slice(), x.device())?)?)
     }
 
-    fn norm(&mut self, x: &Tensor, weight: &[f32]) -> Result<Tensor> {
-        Ok(x.apply_op1(Norm { weight: weight.into(), epsilon: self.spec.norm_epsilon })?)
+    fn norm(&mut self, x: &Tensor, weight: &Vec<f32>) -> Result<Tensor> {
+        Ok(x.apply_op1(Norm { weight: weight.as_slice().into(), epsilon: self.spec.norm_epsilon })?)
     }
 
-    fn attend(&mut self, layer: usize, norms: Option<&QkNorms>, qkv: Tensor) -> Result<Tensor> {
+    fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Panels>>, qkv: Tensor) -> Result<Tensor> {
         let Heads { heads, kv_heads, head_dim, scale } = Heads::of(self.spec);
         let (rows, group) = (qkv.dim(0)?, heads / kv_heads);
         let part = |from: usize, heads: usize| -> Result<Tensor> {
             Ok(qkv.narrow(1, from * head_dim, heads * head_dim)?.contiguous()?)
         };
         let angles = self.angles.of(self.spec, layer).clone();
-        let mut turned = |x: Tensor, norm: Option<&[f32]>| -> Result<Tensor> {
+        let mut turned = |x: Tensor, norm: Option<&Vec<f32>>| -> Result<Tensor> {
             // A head is a row to the norm: its weight is as long.
             let x = if let Some(weight) = norm { self.norm(&x, weight)? } else { x };
             Ok(x.apply_op1(Rotate { angles: angles.clone(), half: head_dim / 2 })?)
         };
-        let q = turned(part(0, heads)?, norms.map(|norms| norms.q.as_slice()))?; // (rows, heads * head_dim)
-        let k = turned(part(heads, kv_heads)?, norms.map(|norms| norms.k.as_slice()))?; // (rows, kv_heads * head_dim)
+        let q = turned(part(0, heads)?, norms.map(|norms| &norms.q))?; // (rows, heads * head_dim)
+        let k = turned(part(heads, kv_heads)?, norms.map(|norms| &norms.k))?; // (rows, kv_heads * head_dim)
         // Queries of one KV head lie together: (kv_heads, group * rows, head_dim).
         let q = q.reshape((rows, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?;
         let q = q.contiguous()?.reshape((kv_heads, group * rows, head_dim))?;

@@ -55,6 +55,12 @@ fn what_is_wrong_is_named_with_its_value_and_what_was_expected() {
         &["adapter_config", "os error"],
     );
     assert_refused(&run(&["generate"], ""), 2, &["--prompt"]);
+    assert_refused(&run(&["check", "--device", "gpu"], ""), 2, &["model.device", "cuda:", "gpu"]);
+    #[cfg(not(feature = "cuda"))]
+    for command in [&["check"][..], &["generate", "--prompt", "x"], &["score"], &["start"]] {
+        let output = run(&[command, &["--device", "cuda:0"]].concat(), "");
+        assert_refused(&output, 2, &["cuda:0", "--features cuda"]);
+    }
     assert_refused(&run(&["generate", "--prompt", "x", "--role", "critic"], ""), 2, &["response"]);
     assert_refused(&run(&["generate", "--prompt", "x", "--temperature=-1"], ""), 2, &["temperature", "-1"]);
     assert_refused(&run(&["generate", "--prompt", &"long ".repeat(200)], ""), 2, &["prompt", "tokens"]);
@@ -67,6 +73,7 @@ fn check_prints_a_config_that_resolves_again_and_a_memory_plan() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let table: toml::Table = printed.parse().unwrap();
     assert_eq!(table["engine"]["kv_cache_mib"].as_integer(), Some(64));
+    assert!(printed.lines().any(|line| line == "# device: cpu"), "{printed}");
     for part in ["weights", "kv cache", "adapter", "optimizer", "activations", "total"] {
         assert!(printed.lines().any(|line| line.starts_with(&format!("# {part}"))), "{part}: {printed}");
     }

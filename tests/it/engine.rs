@@ -14,7 +14,7 @@ use std::sync::Arc;
 fn engine(model: &Loaded, blocks: usize, change: impl FnOnce(&mut EngineConfig)) -> Engine<Decoder> {
     let mut config: EngineConfig = quickstart("engine");
     change(&mut config);
-    Engine::new(Decoder::new(model.transformer.clone(), blocks), model.tokenizer.clone(), config)
+    Engine::new(Decoder::new(model.transformer.clone(), blocks).unwrap(), model.tokenizer.clone(), config)
 }
 
 fn adapter() -> Adapter {

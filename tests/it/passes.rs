@@ -19,7 +19,7 @@ fn log_softmax(logits: &[f32]) -> Vec<f32> {
 /// Log-probs after every token of `ids` by the decode pass, fed in chunks of `chunk`.
 pub fn decode(model: &Loaded, ids: &[u32], adapter: Option<&Adapter>, chunk: usize) -> Vec<f32> {
     let blocks: Vec<u32> = (0..ids.len().div_ceil(BLOCK_TOKENS) as u32).rev().collect();
-    let mut decoder = Decoder::new(model.transformer.clone(), blocks.len());
+    let mut decoder = Decoder::new(model.transformer.clone(), blocks.len()).unwrap();
     let adapter = adapter.map(|adapter| Arc::new(PackedAdapter::new(adapter, model.transformer.spec())));
     let (mut batch, mut logits, mut found) = (Batch::default(), vec![], vec![]);
     for position in 0..ids.len() {

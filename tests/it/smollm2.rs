@@ -13,10 +13,7 @@ fn the_real_model_gives_the_log_probs_and_the_greedy_text_of_transformers() {
     let prompts: Vec<String> = serde_json::from_slice(&std::fs::read(golden("smollm2_prompts.json")).unwrap()).unwrap();
     assert_eq!(prompts.len(), PROMPTS);
     let config = quickstart::<EngineConfig>("engine");
-    let decoder = Decoder::new(
-        model.transformer.clone(),
-        (config.kv_cache_mib << 20) / Decoder::block_bytes(model.transformer.spec(), model.transformer.precision()),
-    );
+    let decoder = Decoder::sized(model.transformer.clone(), config.kv_cache_mib).unwrap();
     let mut engine = Engine::new(decoder, model.tokenizer.clone(), config);
     let mut requests = vec![];
     let mut farthest_off: f32 = 0.0;
@@ -69,7 +66,7 @@ fn on_the_real_model_the_score_pass_agrees_with_decode_and_with_transformers() {
 /// Log-probs of the token after `ids`, by the decode pass.
 fn next_log_probs(ids: &[u32]) -> Vec<f32> {
     let blocks: Vec<u32> = (0..ids.len().div_ceil(BLOCK_TOKENS) as u32).collect();
-    let mut decoder = Decoder::new(smollm2().transformer.clone(), blocks.len());
+    let mut decoder = Decoder::new(smollm2().transformer.clone(), blocks.len()).unwrap();
     let (mut batch, mut logits) = (Batch::default(), vec![]);
     batch.push(ids, 0, &blocks, None, true);
     decoder.step(&batch, &mut logits).unwrap();

@@ -12,7 +12,6 @@ use crate::cli::check::MemoryPlan;
 use crate::cli::{Exit, Failure, OrExit};
 use crate::episode::{CriticVersion, CritiqueGroup};
 use crate::learner::Learner;
-use crate::model::decode::PackedAdapter;
 use clap::Args;
 use serde::Serialize;
 use std::sync::Arc;
@@ -85,8 +84,8 @@ pub(super) fn run(bed: &Bed, arguments: &EpisodeArguments) -> Result<Exit, Failu
     let cost = Cost::new(&bed.model.transformer, Some(&bed.config.learner.lora));
     let (spec, weights) = (bed.model.transformer.spec(), bed.model.transformer.bytes());
     let plan = match arguments.no_learn {
-        true => MemoryPlan::of_writing(spec, weights, &bed.config.engine),
-        false => MemoryPlan::new(spec, weights, &bed.config),
+        true => bed.plan(&bed.config.engine),
+        false => MemoryPlan::new(spec, weights, &bed.config, &bed.model.transformer.device()),
     };
     let mut runs = Vec::with_capacity(common.runs);
     for run in 1..=common.runs {
@@ -148,11 +147,10 @@ fn one(bed: &Bed, arguments: &EpisodeArguments) -> Result<(Headline, Run), Failu
     let temperature = config.critic.sampling.temperature;
     let mut learner =
         Learner::new(model.transformer.clone(), config.learner.clone(), temperature, arguments.common.seed)?;
-    let mut engine = bed.engine(&config.engine);
+    let mut engine = bed.engine(&config.engine)?;
     let mut version = CriticVersion(1);
-    let publish = |learner: &Learner| -> Result<_, Failure> {
-        Ok(Arc::new(PackedAdapter::new(&learner.adapter()?, model.transformer.spec())))
-    };
+    let publish =
+        |learner: &Learner| -> Result<_, Failure> { Ok(Arc::new(model.transformer.pack(&learner.adapter()?)?)) };
     engine.install(version, Some(publish(&learner)?));
 
     let begun = Instant::now();

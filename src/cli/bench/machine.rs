@@ -76,7 +76,7 @@ impl Cost {
 
 /// Bytes of one token's keys and values.
 fn kv_bytes(model: &Transformer) -> f64 {
-    Decoder::block_bytes(model.spec(), model.precision()) as f64 / BLOCK_TOKENS as f64
+    Decoder::block_bytes(model.spec(), model.precision(), &model.device()) as f64 / BLOCK_TOKENS as f64
 }
 
 /// The most memory this process ever had in use, where the system says it.

@@ -3,7 +3,6 @@
 use super::figures::{Figures, Result as Whole, median};
 use super::machine::Cost;
 use super::{Bed, Common, Progress, Run, at_least_one, prompts};
-use crate::cli::check::MemoryPlan;
 use crate::cli::{Exit, Failure, OrExit};
 use crate::engine::Request;
 use crate::engine::sampler::SamplingConfig;
@@ -49,13 +48,11 @@ pub(super) fn run(bed: &Bed, arguments: &PrefillArguments) -> Result<Exit, Failu
     let requests: Vec<Request> = prompts.into_iter().map(request).collect();
     let mut runs = Vec::with_capacity(common.runs);
     for run in 1..=common.runs {
-        runs.push(Run::of(&mut bed.engine(&engine), &requests, Progress::new(run, common.runs, 1))?);
+        runs.push(Run::of(&mut bed.engine(&engine)?, &requests, Progress::new(run, common.runs, 1))?);
     }
     let rates: Vec<f64> = runs.iter().map(|run| *context as f64 / run.seconds).collect();
     let middle = median(&rates);
-    let spec = bed.model.transformer.spec();
-    let (cost, plan) =
-        (Cost::new(&bed.model.transformer, None), MemoryPlan::of_writing(spec, bed.model.transformer.bytes(), &engine));
+    let (cost, plan) = (Cost::new(&bed.model.transformer, None), bed.plan(&engine));
     let figures = Figures::new(bed, &runs[middle], runs[middle].seconds, &cost, &plan);
     let head = vec![
         ("prefill", format!("{:.1} tokens/s", rates[middle])),

@@ -6,6 +6,7 @@
 use super::{BLOCK_TOKENS, Heads, Reach};
 use crate::model::kernel::prefetch;
 use crate::model::ops::{exp, vectorised};
+use crate::model::paging::visible;
 
 /// Queries whose scores are computed in one sweep over a block's keys: twelve AVX2 registers of sums.
 const TOGETHER: usize = 3;
@@ -85,7 +86,7 @@ fn walk_rows<T: Stored>(queries: Queries<'_>, keys: &[T], values: &[T], found: &
     let Queries { values: q, rows, heads, window } = queries;
     let (dim, group) = (heads.head_dim, heads.heads / heads.kv_heads);
     let mut states = vec![State { top: f32::NEG_INFINITY, sum: 0.0 }; rows.len() * group];
-    let oldest = |reach: &Reach<'_>| (reach.position + 1).saturating_sub(window);
+    let oldest = |reach: &Reach<'_>| visible(reach.position, window).start;
     let first = rows.iter().map(oldest).min().unwrap_or(0) / BLOCK_TOKENS;
     let last = rows.iter().map(|reach| reach.position / BLOCK_TOKENS).max().unwrap_or(0);
     for index in first..=last {

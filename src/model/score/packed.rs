@@ -44,7 +44,7 @@ impl Packed<'_> {
 
 /// Which keys each row sees: the prefix, and its own text up to itself.
 #[derive(Debug)]
-pub(super) struct Segments {
+pub(crate) struct Segments {
     prefix: usize,
     /// First row of the text that a row belongs to; 0 inside the prefix.
     starts: Vec<usize>,
@@ -58,7 +58,7 @@ impl Segments {
     }
 
     /// A text's first id stands right behind the prefix, whatever was packed before it.
-    pub(super) fn position(&self, row: usize) -> usize {
+    pub(crate) fn position(&self, row: usize) -> usize {
         if row < self.prefix { row } else { self.prefix + row - self.starts[row] }
     }
 
@@ -69,5 +69,17 @@ impl Segments {
             return [oldest..row + 1, 0..0];
         }
         [oldest.min(self.prefix)..self.prefix, self.starts[row] + oldest.saturating_sub(self.prefix)..row + 1]
+    }
+
+    /// What attention adds to the scores, `(rows, rows)` row-major: 0 where a row sees a key, else -infinity.
+    pub(crate) fn mask(&self, window: usize) -> Vec<f32> {
+        let rows = self.starts.len();
+        let mut mask = vec![f32::NEG_INFINITY; rows * rows];
+        for (row, mask) in mask.chunks_exact_mut(rows).enumerate() {
+            for keys in self.visible(row, window) {
+                mask[keys].fill(0.0);
+            }
+        }
+        mask
     }
 }
