@@ -67,7 +67,12 @@ pub fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, Failure>
         let got = arguments.temperature;
         return Err(anyhow::anyhow!("--temperature: expected a number above 0, got {got}")).or_exit(Exit::Usage);
     }
-    let model = load_model(config, Precision::F32, true)?.transformer;
+    // Each pass reads the weights as the node's own does.
+    let (precision, score) = match arguments.pass {
+        Pass::Decode => (config.engine.weights, false),
+        Pass::Score => (Precision::F32, true),
+    };
+    let model = load_model(config, precision, score)?.transformer;
     let adapter = arguments.adapter.as_deref().map(|folder| Adapter::load(folder, model.spec())).transpose();
     let adapter = adapter.or_exit(Exit::Usage)?;
     for (line, input) in inputs.iter().enumerate() {

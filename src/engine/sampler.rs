@@ -152,8 +152,9 @@ fn pick(target: f64, sums: &[f64], len: usize, weight: impl Fn(usize) -> f64) ->
         }
     }
     let (chunk, mut sum) = found;
-    let mut last = chunk * CHUNK;
-    for id in last..len.min((chunk + 1) * CHUNK) {
+    let first = chunk * CHUNK;
+    let mut last = first;
+    for id in first..len.min((chunk + 1) * CHUNK) {
         let weight = weight(id);
         if weight > 0.0 {
             last = id;

@@ -282,10 +282,13 @@ fn tile(isa: Isa, height: usize, a: &[RowBlock], panel: Panel<'_>, sums: &mut Su
         macro_rules! by_height {
             ($tile:ident: $($h:literal)+) => {
                 match (height, lines) {
-                    // SAFETY: the processor has the instructions; `a` is `height` rows of as many blocks as the
-                    // panel, and the panel has 4 lines of nibbles or 8 of bytes a block, as just checked.
-                    $(($h, 4) => unsafe { $tile::<$h, true>(a, panel, sums) },
-                    ($h, _) => unsafe { $tile::<$h, false>(a, panel, sums) },)+
+                    $(
+                        // SAFETY: the processor has the instructions; `a` is `height` rows of as many blocks as
+                        // the panel, and the panel has 4 lines of nibbles a block, as just checked.
+                        ($h, 4) => unsafe { $tile::<$h, true>(a, panel, sums) },
+                        // SAFETY: as above, with 8 lines of bytes a block.
+                        ($h, _) => unsafe { $tile::<$h, false>(a, panel, sums) },
+                    )+
                     _ => unreachable!("the height was just checked"),
                 }
             };
