@@ -216,6 +216,8 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
     let path = Source::parse(&config.model.source)?.fetch()?;
     news.tell(Event::Turned(Activity::Loading));
     let model = model::load_on(&path, &device, config.engine.weights, true)?;
+    // Every role speaks in turns: a base model is refused here, not by its first episode.
+    model.template.present()?;
     let spec = model.transformer.spec().clone();
     let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
     let plan = Plan {

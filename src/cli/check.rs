@@ -85,6 +85,7 @@ pub fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, Failure>
     let device = config.model.device.open().or_exit(Exit::Usage)?;
     let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
     let opened = model::open(&path).or_exit(Exit::Model)?;
+    opened.template.present().or_exit(Exit::Model)?;
     let weights = opened.bytes(&device, config.engine.weights, true);
     let spec = opened.spec;
     let plan = MemoryPlan::new(&spec, weights, config, &device);

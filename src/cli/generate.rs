@@ -186,7 +186,7 @@ enum Text {
 impl Text {
     fn ids(&self, model: &Loaded) -> crate::model::Result<Vec<u32>> {
         match self {
-            Self::Raw(text) => model.tokenizer.encode(text),
+            Self::Raw(text) => model.tokenizer.encode_document(text),
             Self::Conversation(turns) => model.tokenizer.encode(&model.template.render(turns, true)?),
         }
     }

@@ -1,15 +1,21 @@
-//! GGUF files: header to [`ModelSpec`], tensors by their Hugging Face names, tokenizer and template inside.
+//! GGUF files: header to spec, tensors by their Hugging Face names, tokenizer and template inside.
 //!
 //! One tensor is dequantised at a time, when it is asked for; nothing is kept. Architecture `llama` stores the rows
 //! of q and k permuted for interleaved rotation: they are put back, so that every room and every exported adapter
-//! sees the order of Hugging Face. Does not know what the tensors are for.
+//! sees the order of Hugging Face. Gemma's norms have their 1 already. Does not know what the tensors are for.
 
-use super::rotary::Rotary;
-use super::spec::{Family, ModelSpec};
+mod header;
+mod names;
+mod spec;
+
+pub(crate) use header::Header;
+
+use super::spec::{Block, Family};
 use super::{Error, Opened, Result, Weights, template::ChatTemplate, tokenizer::Tokenizer};
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
-use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
+use candle_core::quantized::gguf_file::{Content, TensorInfo};
+use names::gguf_name;
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
@@ -17,12 +23,18 @@ use std::path::{Path, PathBuf};
 /// Opens a GGUF file.
 ///
 /// # Errors
-/// Where it is unreadable, malformed, of an architecture other than `llama`, scales its rotary positions, lacks a
-/// tensor or has one of the wrong shape, or where its tokenizer or chat template is missing or unknown.
+/// Where it is unreadable, malformed, of an unknown architecture, computes what this node does not, lacks a tensor
+/// or has one of the wrong shape, or where its tokenizer is missing or unknown.
 pub fn open(path: &Path) -> Result<Opened> {
     let (reader, content) = read(path)?;
-    let header = Header { path, content: &content };
-    let spec = header.spec()?;
+    let block = Family::Llama.block();
+    let mut weights = GgufWeights { path: path.to_owned(), reader, content, block, permuted: None };
+    let factors = match weights.content.tensor_infos.contains_key(spec::ROTARY_FACTORS) {
+        true => Some(weights.raw(spec::ROTARY_FACTORS)?),
+        false => None,
+    };
+    let header = Header { path, content: &weights.content };
+    let spec = header.spec(factors.as_deref())?;
     let tokenizer = Tokenizer::from_gguf(&header)?;
     if tokenizer.len() > spec.vocab {
         return Err(header.malformed(format!(
@@ -31,12 +43,24 @@ pub fn open(path: &Path) -> Result<Opened> {
             spec.vocab
         )));
     }
-    let template = header.template(&tokenizer)?;
-    let weights = GgufWeights { path: path.to_owned(), reader, content, heads: [spec.heads, spec.kv_heads] };
+    let template = template(&header, &tokenizer)?;
+    weights.block = spec.block;
+    weights.permuted = (spec.family == Family::Llama).then_some([spec.heads, spec.kv_heads]);
     for (name, shape) in spec.tensors() {
         weights.find(&name, &shape)?;
     }
     Ok(Opened { spec, tokenizer, template, weights: Box::new(weights) })
+}
+
+fn template(header: &Header<'_>, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+    let Some(source) = header.text("tokenizer.chat_template")? else {
+        return Ok(ChatTemplate::absent("metadata tokenizer.chat_template"));
+    };
+    let token = |key: &str| -> Result<String> {
+        let id = header.count(key)?.and_then(|id| u32::try_from(id).ok());
+        Ok(id.and_then(|id| tokenizer.token(id)).unwrap_or_default())
+    };
+    ChatTemplate::new(source, &token("tokenizer.ggml.bos_token_id")?, &token("tokenizer.ggml.eos_token_id")?)
 }
 
 fn read(path: &Path) -> Result<(BufReader<File>, Content)> {
@@ -57,194 +81,22 @@ fn read(path: &Path) -> Result<(BufReader<File>, Content)> {
     Ok((reader, content))
 }
 
-/// The metadata of a file, asked by key.
-pub(crate) struct Header<'a> {
-    pub(crate) path: &'a Path,
-    content: &'a Content,
-}
-
-impl Header<'_> {
-    pub(crate) fn malformed(&self, why: String) -> Error {
-        Error::Malformed { path: self.path.to_owned(), why }
-    }
-
-    pub(crate) fn unsupported(&self, what: &'static str, got: &str, expected: &str) -> Error {
-        Error::Unsupported { path: self.path.to_owned(), what, got: got.to_owned(), expected: expected.to_owned() }
-    }
-
-    fn wrong(&self, key: &str, expected: &str, got: &Value) -> Error {
-        self.malformed(format!("{key}: expected {expected}, got {:?}", got.value_type()))
-    }
-
-    pub(crate) fn text(&self, key: &str) -> Result<Option<&str>> {
-        match self.content.metadata.get(key) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Err(self.wrong(key, "a string", other)),
-        }
-    }
-
-    pub(crate) fn count(&self, key: &str) -> Result<Option<usize>> {
-        self.content.metadata.get(key).map(|value| self.whole(key, value)).transpose()
-    }
-
-    fn whole(&self, key: &str, value: &Value) -> Result<usize> {
-        let signed = value.to_i64().ok().or_else(|| match value {
-            Value::I8(n) => Some((*n).into()),
-            Value::I16(n) => Some((*n).into()),
-            Value::I32(n) => Some((*n).into()),
-            _ => None,
-        });
-        let whole = match signed {
-            Some(signed) => usize::try_from(signed).ok(),
-            None => value.to_u64().ok().and_then(|n| usize::try_from(n).ok()),
-        };
-        whole.ok_or_else(|| self.wrong(key, "a whole number from 0 up", value))
-    }
-
-    fn real(&self, key: &str) -> Result<Option<f32>> {
-        match self.content.metadata.get(key) {
-            None => Ok(None),
-            Some(Value::F32(number)) => Ok(Some(*number)),
-            Some(Value::F64(number)) => Ok(Some(*number as f32)),
-            Some(other) => Err(self.wrong(key, "a real number", other)),
-        }
-    }
-
-    fn list(&self, key: &str) -> Result<Option<&[Value]>> {
-        match self.content.metadata.get(key) {
-            None => Ok(None),
-            Some(Value::Array(values)) => Ok(Some(values)),
-            Some(other) => Err(self.wrong(key, "an array", other)),
-        }
-    }
-
-    pub(crate) fn texts(&self, key: &str) -> Result<Option<Vec<&str>>> {
-        let Some(values) = self.list(key)? else { return Ok(None) };
-        let texts = values.iter().map(|value| match value {
-            Value::String(text) => Ok(text.as_str()),
-            other => Err(self.wrong(key, "strings", other)),
-        });
-        texts.collect::<Result<_>>().map(Some)
-    }
-
-    pub(crate) fn counts(&self, key: &str) -> Result<Option<Vec<usize>>> {
-        let Some(values) = self.list(key)? else { return Ok(None) };
-        values.iter().map(|value| self.whole(key, value)).collect::<Result<_>>().map(Some)
-    }
-
-    pub(crate) fn needed<T>(&self, key: &str, value: Option<T>) -> Result<T> {
-        value.ok_or_else(|| self.malformed(format!("metadata {key} is missing")))
-    }
-
-    fn spec(&self) -> Result<ModelSpec> {
-        let architecture = self.needed("general.architecture", self.text("general.architecture")?)?;
-        if architecture != "llama" {
-            return Err(self.unsupported("architecture", architecture, "llama"));
-        }
-        let count = |key: &str| self.needed(&format!("llama.{key}"), self.count(&format!("llama.{key}"))?);
-        let heads = count("attention.head_count")?;
-        let hidden = count("embedding_length")?;
-        let head_dim = match self.count("llama.attention.key_length")? {
-            Some(width) => width,
-            None => hidden.checked_div(heads).unwrap_or(0),
-        };
-        let embedding = self
-            .content
-            .tensor_infos
-            .get("token_embd.weight")
-            .ok_or_else(|| Error::MissingTensor { path: self.path.to_owned(), name: "token_embd.weight".to_owned() })?;
-        let spec = ModelSpec {
-            family: Family::Llama,
-            block: Family::Llama.block(),
-            embedding_scale: 1.0,
-            score_scale: (head_dim as f64).sqrt().recip() as f32,
-            sliding: None,
-            vocab: embedding.shape.dims().first().copied().unwrap_or(0),
-            hidden,
-            intermediate: count("feed_forward_length")?,
-            layers: count("block_count")?,
-            heads,
-            kv_heads: self.count("llama.attention.head_count_kv")?.unwrap_or(heads),
-            head_dim,
-            rotary: Rotary::new(self.real("llama.rope.freq_base")?.unwrap_or(10_000.0), head_dim),
-            norm_epsilon: self.needed(
-                "llama.attention.layer_norm_rms_epsilon",
-                self.real("llama.attention.layer_norm_rms_epsilon")?,
-            )?,
-            context_tokens: count("context_length")?,
-            tied: !self.content.tensor_infos.contains_key("output.weight"),
-        };
-        if let Some(complaint) = spec.complaint() {
-            return Err(self.malformed(complaint));
-        }
-        self.refuse_variants(&spec)?;
-        Ok(spec)
-    }
-
-    /// What calls itself `llama` and is not computed as we compute it.
-    fn refuse_variants(&self, spec: &ModelSpec) -> Result<()> {
-        for key in ["llama.rope.scaling.type", "llama.rope.scale_linear", "llama.rope.scaling.factor"] {
-            let (scaled, got) = match self.content.metadata.get(key) {
-                Some(Value::String(kind)) => (kind != "none", kind.clone()),
-                Some(Value::F32(factor)) => (*factor != 1.0 && *factor != 0.0, factor.to_string()),
-                Some(other) => (true, format!("{other:?}")),
-                None => (false, String::new()),
-            };
-            if scaled {
-                return Err(self.unsupported("rope scaling", &got, "none"));
-            }
-        }
-        if let Some(rotated) = self.count("llama.rope.dimension_count")?
-            && rotated != spec.head_dim
-        {
-            let expected = format!("all {} of a head", spec.head_dim);
-            return Err(self.unsupported("number of rotated dimensions", &rotated.to_string(), &expected));
-        }
-        if let Some(width) = self.count("llama.attention.value_length")?
-            && width != spec.head_dim
-        {
-            let expected = format!("the {} of a key", spec.head_dim);
-            return Err(self.unsupported("width of a value", &width.to_string(), &expected));
-        }
-        if let Some(experts) = self.count("llama.expert_count")?
-            && experts > 0
-        {
-            return Err(self.unsupported("number of experts", &experts.to_string(), "0"));
-        }
-        let strange = |name: &&String| name.as_str() == "rope_freqs.weight" || name.ends_with(".bias");
-        if let Some(name) = self.content.tensor_infos.keys().filter(strange).min() {
-            return Err(self.unsupported("tensor", name, "the weights of a llama without biases and rope scaling"));
-        }
-        Ok(())
-    }
-
-    fn template(&self, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
-        let Some(source) = self.text("tokenizer.chat_template")? else {
-            return Err(self.malformed("the model has no chat template (metadata tokenizer.chat_template)".to_owned()));
-        };
-        let token = |key: &str| -> Result<String> {
-            let id = self.count(key)?.and_then(|id| u32::try_from(id).ok());
-            Ok(id.and_then(|id| tokenizer.token(id)).unwrap_or_default())
-        };
-        ChatTemplate::new(source, &token("tokenizer.ggml.bos_token_id")?, &token("tokenizer.ggml.eos_token_id")?)
-    }
-}
-
 /// The tensors of a GGUF file.
 struct GgufWeights {
     path: PathBuf,
     reader: BufReader<File>,
     content: Content,
-    /// Query heads, key-value heads: what the permutation of q and k rows goes by.
-    heads: [usize; 2],
+    /// What its layers are made of: what the names go by.
+    block: Block,
+    /// Query heads and key-value heads, where the rows of q and k are permuted within each.
+    permuted: Option<[usize; 2]>,
 }
 
 impl GgufWeights {
     /// The tensor `name` (Hugging Face) by its name in the file, if it has `shape`.
     fn find(&self, name: &str, shape: &[usize]) -> Result<(String, &TensorInfo)> {
         let missing = |name: &str| Error::MissingTensor { path: self.path.clone(), name: name.to_owned() };
-        let inner = gguf_name(name).ok_or_else(|| missing(name))?;
+        let inner = gguf_name(name, &self.block).ok_or_else(|| missing(name))?;
         let info = self.content.tensor_infos.get(&inner).ok_or_else(|| missing(&inner))?;
         if info.shape.dims() != shape {
             return Err(Error::Shape {
@@ -256,56 +108,35 @@ impl GgufWeights {
         }
         Ok((inner, info))
     }
+
+    /// The values of the tensor that the file calls `inner`, as they lie there.
+    fn raw(&mut self, inner: &str) -> Result<Vec<f32>> {
+        self.content
+            .tensor(&mut self.reader, inner, &Device::Cpu)
+            .and_then(|tensor| tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>())
+            .map_err(|error| Error::Malformed { path: self.path.clone(), why: format!("tensor {inner}: {error}") })
+    }
 }
 
 impl Weights for GgufWeights {
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let inner = self.find(name, shape)?.0;
-        let values = self
-            .content
-            .tensor(&mut self.reader, &inner, &Device::Cpu)
-            .and_then(|tensor| tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>())
-            .map_err(|error| Error::Malformed { path: self.path.clone(), why: format!("tensor {inner}: {error}") })?;
-        Ok(match inner.rsplit('.').nth(1) {
-            Some("attn_q") => unpermute(&values, shape[0], self.heads[0]),
-            Some("attn_k") => unpermute(&values, shape[0], self.heads[1]),
+        let values = self.raw(&inner)?;
+        Ok(match (self.permuted, inner.rsplit('.').nth(1)) {
+            (Some([heads, _]), Some("attn_q")) => unpermute(&values, shape[0], heads),
+            (Some([_, kv_heads]), Some("attn_k")) => unpermute(&values, shape[0], kv_heads),
             _ => values,
         })
     }
 
     fn has(&self, name: &str) -> bool {
-        gguf_name(name).is_some_and(|inner| self.content.tensor_infos.contains_key(&inner))
+        gguf_name(name, &self.block).is_some_and(|inner| self.content.tensor_infos.contains_key(&inner))
     }
 
     fn is_coarse(&self, name: &str) -> bool {
-        let info = gguf_name(name).and_then(|inner| self.content.tensor_infos.get(&inner));
+        let info = gguf_name(name, &self.block).and_then(|inner| self.content.tensor_infos.get(&inner));
         info.is_some_and(|info| matches!(info.ggml_dtype, GgmlDType::Q4_0 | GgmlDType::Q4_1))
     }
-}
-
-/// The name in a GGUF file of what Hugging Face calls `name`.
-fn gguf_name(name: &str) -> Option<String> {
-    match name {
-        "model.embed_tokens.weight" => return Some("token_embd.weight".to_owned()),
-        "model.norm.weight" => return Some("output_norm.weight".to_owned()),
-        "lm_head.weight" => return Some("output.weight".to_owned()),
-        _ => {}
-    }
-    let (layer, tensor) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let layer: usize = layer.parse().ok()?;
-    let inner = match tensor.strip_suffix(".weight")? {
-        "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" => "ffn_norm",
-        "self_attn.q_proj" => "attn_q",
-        "self_attn.k_proj" => "attn_k",
-        "self_attn.v_proj" => "attn_v",
-        "self_attn.o_proj" => "attn_output",
-        "mlp.gate_proj" => "ffn_gate",
-        "mlp.up_proj" => "ffn_up",
-        "mlp.down_proj" => "ffn_down",
-        _ => return None,
-    };
-    Some(format!("blk.{layer}.{inner}.weight"))
 }
 
 /// Rows back from interleaved order (pairs side by side) to halves: within a head, row `half * i + j` of the result
@@ -328,8 +159,10 @@ fn unpermute(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::spec::tests::tiny;
+    use crate::model::rotary::Rotary;
+    use crate::model::spec::{ModelSpec, tests::tiny};
     use candle_core::Tensor;
+    use candle_core::quantized::gguf_file::Value;
     use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
     use tempfile::TempDir;
 
@@ -376,7 +209,7 @@ mod tests {
             file.set("tokenizer.ggml.tokens", Value::Array(tokens));
             file.set("tokenizer.ggml.token_type", Value::Array(types));
             for (name, shape) in spec.tensors() {
-                file.put(&gguf_name(&name).unwrap(), &shape, GgmlDType::F32);
+                file.put(&gguf_name(&name, &spec.block).unwrap(), &shape, GgmlDType::F32);
             }
             file
         }
@@ -424,8 +257,8 @@ mod tests {
 
     #[test]
     fn every_type_is_dequantised_as_candle_does_it() {
-        use GgmlDType::{BF16, F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q6K, Q8_0};
-        for dtype in [F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4K, Q6K] {
+        use GgmlDType::{BF16, F16, F32, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+        for dtype in [F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q3K, Q4K, Q5K, Q6K] {
             let mut file = File::tiny();
             file.set("llama.feed_forward_length", Value::U32(256));
             for layer in 0..2 {
@@ -438,7 +271,8 @@ mod tests {
             let got = file.open().unwrap().weights.get("model.layers.1.mlp.down_proj.weight", &[32, 256]).unwrap();
             assert_eq!(got, expected, "{dtype:?}");
             let error = got.iter().enumerate().map(|(i, x)| (x - (i as f32 * 0.7).sin()).abs()).fold(0.0, f32::max);
-            assert!(error < 0.2, "{dtype:?}: {error}");
+            let most = if dtype == Q3K { 0.3 } else { 0.2 };
+            assert!(error < most, "{dtype:?}: {error}");
         }
     }
 
@@ -503,12 +337,18 @@ mod tests {
     fn what_is_not_supported_is_named_with_what_is() {
         let text = |text: &str| Value::String(text.to_owned());
         for (key, value, what) in [
-            ("general.architecture", text("qwen2"), "architecture \"qwen2\" is not supported, expected one of llama"),
+            (
+                "general.architecture",
+                text("phi3"),
+                "architecture \"phi3\" is not supported, expected one of llama, qwen2",
+            ),
             ("tokenizer.ggml.pre", text("tekken"), "pre-tokenizer \"tekken\" is not supported, expected one of gpt-2"),
-            ("tokenizer.ggml.model", text("llama"), "tokenizer \"llama\" is not supported, expected one of gpt2"),
+            ("tokenizer.ggml.model", text("t5"), "tokenizer \"t5\" is not supported, expected one of gpt2, llama"),
             ("llama.rope.scaling.type", text("yarn"), "rope scaling \"yarn\" is not supported, expected one of none"),
             ("llama.rope.dimension_count", Value::U32(4), "rotated dimensions \"4\" is not supported"),
             ("llama.expert_count", Value::U32(8), "experts \"8\" is not supported"),
+            ("llama.attention.sliding_window", Value::U32(512), "sliding window \"512\" is not supported"),
+            ("llama.final_logit_softcapping", Value::F32(30.0), "soft cap of logits \"30\" is not supported"),
         ] {
             let mut file = File::tiny();
             file.set(key, value);
@@ -516,8 +356,33 @@ mod tests {
             assert!(error.contains("tiny.gguf: ") && error.contains(what), "{error}");
         }
         let mut file = File::tiny();
+        file.put("rope_freqs.weight", &[3], GgmlDType::F32);
+        assert!(file.error().ends_with("rope_freqs.weight: expected shape [4], got [3]"), "{}", file.error());
+        let mut file = File::tiny();
         file.put("blk.0.attn_q.bias", &[32], GgmlDType::F32);
         assert!(file.error().contains("tensor \"blk.0.attn_q.bias\" is not supported"), "{}", file.error());
+    }
+
+    #[test]
+    fn a_model_without_a_template_opens_and_says_so_where_a_chat_is_rendered() {
+        let mut file = File::tiny();
+        file.metadata.retain(|(key, _)| key != "tokenizer.chat_template");
+        let opened = file.open().unwrap();
+        let error = opened.template.render(&[serde_json::json!({})], true).unwrap_err().to_string();
+        assert_eq!(error, "chat template: the model has none (metadata tokenizer.chat_template)");
+        assert_eq!(opened.tokenizer.encode("hi").unwrap(), [256]);
+    }
+
+    #[test]
+    fn a_linear_factor_slows_every_pair_unless_its_type_is_none() {
+        let mut file = File::tiny();
+        file.set("llama.rope.scaling.factor", Value::F32(4.0));
+        let slowed = Rotary::new(10_000.0, 8).slowed(4.0);
+        assert_eq!(file.open().unwrap().spec.rotary, slowed);
+        file.set("llama.rope.scaling.type", Value::String("linear".to_owned()));
+        assert_eq!(file.open().unwrap().spec.rotary, slowed);
+        file.set("llama.rope.scaling.type", Value::String("none".to_owned()));
+        assert_eq!(file.open().unwrap().spec.rotary, tiny().rotary);
     }
 
     #[test]
@@ -538,7 +403,6 @@ mod tests {
             ("llama.block_count", "metadata llama.block_count is missing"),
             ("tokenizer.ggml.tokens", "metadata tokenizer.ggml.tokens is missing"),
             ("tokenizer.ggml.pre", "pre-tokenizer \"\" is not supported"),
-            ("tokenizer.chat_template", "the model has no chat template"),
         ] {
             let mut file = File::tiny();
             file.metadata.retain(|(other, _)| other != key);

@@ -22,7 +22,7 @@ const HEADER_BYTES_MAX: u64 = 100_000_000;
 ///
 /// # Errors
 /// Where a file is unreadable or malformed, the architecture is unknown or uses what is not supported, a tensor is
-/// missing or of the wrong shape or type, or the chat template is missing.
+/// missing or of the wrong shape or type.
 pub fn open(path: &Path) -> Result<Opened> {
     let config_path = path.join("config.json");
     let config: Config = json(&config_path)?;
@@ -38,7 +38,9 @@ pub fn open(path: &Path) -> Result<Opened> {
     let tokenizer_path = path.join("tokenizer.json");
     let eos_ids = [config.eos_token_id, generation.eos_token_id].into_iter().flatten().flat_map(Ids::all).collect();
     let eos = settings.eos_token.map(Name::text);
-    let tokenizer = Tokenizer::from_file(&tokenizer_path, eos_ids, eos.as_deref())?;
+    let bos = settings.bos_token.map(Name::text);
+    let begins = settings.add_bos_token;
+    let tokenizer = Tokenizer::from_file(&tokenizer_path, eos_ids, eos.as_deref(), bos.as_deref(), begins)?;
     if tokenizer.len() > spec.vocab {
         return Err(Error::Malformed {
             path: tokenizer_path,
@@ -46,12 +48,10 @@ pub fn open(path: &Path) -> Result<Opened> {
         });
     }
 
-    let Some(source) = template_source(path, settings.chat_template)? else {
-        let why = "the model has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json)";
-        return Err(Error::Malformed { path: path.to_owned(), why: why.to_owned() });
+    let template = match template_source(path, settings.chat_template)? {
+        Some(source) => ChatTemplate::new(&source, &bos.unwrap_or_default(), &eos.unwrap_or_default())?,
+        None => ChatTemplate::absent("chat_template.jinja, or chat_template in tokenizer_config.json"),
     };
-    let bos = settings.bos_token.map(Name::text).unwrap_or_default();
-    let template = ChatTemplate::new(&source, &bos, &eos.unwrap_or_default())?;
     Ok(Opened { spec, tokenizer, template, weights: Box::new(weights) })
 }
 
@@ -81,6 +81,7 @@ fn template_source(folder: &Path, setting: Option<Templates>) -> Result<Option<S
 struct TokenizerConfig {
     chat_template: Option<Templates>,
     bos_token: Option<Name>,
+    add_bos_token: Option<bool>,
     eos_token: Option<Name>,
 }
 
@@ -460,8 +461,8 @@ mod tests {
         std::fs::write(&settings, json!({"chat_template": named}).to_string()).unwrap();
         assert_eq!(open(folder.path()).unwrap().template.render(&turns, true).unwrap(), "three");
         std::fs::remove_file(settings).unwrap();
-        let error = open(folder.path()).err().unwrap().to_string();
-        assert!(error.contains("the model has no chat template"), "{error}");
+        let error = open(folder.path()).unwrap().template.render(&turns, true).unwrap_err().to_string();
+        assert!(error.starts_with("chat template: the model has none (chat_template.jinja"), "{error}");
     }
 
     #[test]

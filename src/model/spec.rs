@@ -7,9 +7,6 @@ use super::rotary::Rotary;
 use serde::{Deserialize, Serialize};
 use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
 
-/// Query heads that may share a key-value head: attention keeps the state of as many.
-const GROUP_MAX: usize = 16;
-
 /// The families of models that are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -239,10 +236,6 @@ impl ModelSpec {
                 self.heads, self.kv_heads
             ));
         }
-        let group = self.heads / self.kv_heads;
-        if group > GROUP_MAX {
-            return Some(format!("query heads of one key-value head: expected {GROUP_MAX} at most, got {group}"));
-        }
         if !self.head_dim.is_multiple_of(2) {
             return Some(format!("head width: expected an even number for rotary positions, got {}", self.head_dim));
         }
@@ -352,7 +345,6 @@ pub(crate) mod tests {
             (ModelSpec { kv_heads: 3, ..tiny() }, "multiple of 3"),
             (ModelSpec { head_dim: 7, ..tiny() }, "even"),
             (ModelSpec { layers: 0, ..tiny() }, "layers"),
-            (ModelSpec { heads: 34, ..tiny() }, "expected 16 at most, got 17"),
             (ModelSpec { score_scale: f32::INFINITY, ..tiny() }, "attention scale"),
             (ModelSpec { rotary: Rotary::new(10_000.0, 16), ..tiny() }, "rotary frequencies: expected 4, got 8"),
             (ModelSpec { rotary: Rotary::new(0.5, 8), ..tiny() }, "rotary frequency"),

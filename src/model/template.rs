@@ -21,10 +21,11 @@ const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['
                       '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' \
                       }}{% endif %}";
 
-/// A compiled chat template.
+/// A compiled chat template, or that a model has none.
 #[derive(Clone)]
 pub struct ChatTemplate {
-    environment: Arc<Environment<'static>>,
+    /// Or where one was looked for.
+    environment: std::result::Result<Arc<Environment<'static>>, &'static str>,
     bos: String,
     eos: String,
 }
@@ -43,7 +44,27 @@ impl ChatTemplate {
         environment.add_function("strftime_now", |format: &str| strftime(SystemTime::now(), format));
         environment.add_filter("tojson", tojson);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| failed(&error))?;
-        Ok(Self { environment: Arc::new(environment), bos: bos.to_owned(), eos: eos.to_owned() })
+        Ok(Self { environment: Ok(Arc::new(environment)), bos: bos.to_owned(), eos: eos.to_owned() })
+    }
+
+    /// That of a base model, which knows no conversation; `place` is where one was looked for.
+    pub(crate) fn absent(place: &'static str) -> Self {
+        Self { environment: Err(place), bos: String::new(), eos: String::new() }
+    }
+
+    /// The template, if the model has one.
+    ///
+    /// # Errors
+    /// Where it has none.
+    pub fn present(&self) -> Result<&Self> {
+        self.environment().map(|_| self)
+    }
+
+    fn environment(&self) -> Result<&Environment<'static>> {
+        match &self.environment {
+            Ok(environment) => Ok(environment),
+            Err(place) => Err(Error::Template(format!("the model has none ({place})"))),
+        }
     }
 
     /// ChatML without a default system turn.
@@ -55,9 +76,9 @@ impl ChatTemplate {
     /// assistant's next turn begins.
     ///
     /// # Errors
-    /// Where the template refuses the conversation or cannot be evaluated.
+    /// Where the model has no template, or it refuses the conversation or cannot be evaluated.
     pub fn render<T: Serialize>(&self, turns: &[T], open: bool) -> Result<String> {
-        let template = self.environment.get_template(NAME).map_err(|error| failed(&error))?;
+        let template = self.environment()?.get_template(NAME).map_err(|error| failed(&error))?;
         let variables = context! {
             messages => Value::from(Serde(turns)),
             add_generation_prompt => open,

@@ -6,6 +6,7 @@
 
 mod bytes;
 mod gguf;
+mod spm;
 
 use super::{Error, Result};
 use std::collections::BTreeSet;
@@ -32,16 +33,25 @@ const TURN_ENDS: [&str; 11] = [
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     stop_ids: Arc<[u32]>,
+    /// What a document begins with.
+    bos: Option<u32>,
     /// One more than the greatest id.
     len: usize,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`. `eos_ids` and the token `eos` stop a sequence, beside the known ends of a turn.
+    /// Reads a `tokenizer.json`. `eos_ids` and the token `eos` stop a sequence, beside the known ends of a turn. A
+    /// document begins with `bos` where `begins` says so, or, where it says nothing, the file itself.
     ///
     /// # Errors
     /// Where the file is unreadable or not a tokenizer.
-    pub fn from_file(path: &Path, eos_ids: Vec<u32>, eos: Option<&str>) -> Result<Self> {
+    pub fn from_file(
+        path: &Path,
+        eos_ids: Vec<u32>,
+        eos: Option<&str>,
+        bos: Option<&str>,
+        begins: Option<bool>,
+    ) -> Result<Self> {
         let text = std::fs::read(path).map_err(Error::io(path))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(text)
             .map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })?;
@@ -49,7 +59,10 @@ impl Tokenizer {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
         let eos = eos.and_then(|token| inner.token_to_id(token));
-        Ok(Self::new(inner, eos_ids.into_iter().chain(eos)))
+        let bos = bos.and_then(|token| inner.token_to_id(token));
+        let first = inner.encode_fast("", true).map_err(failed)?.get_ids().first().copied();
+        let bos = bos.filter(|&bos| begins.unwrap_or(first == Some(bos)));
+        Ok(Self::new(inner, eos_ids.into_iter().chain(eos), bos))
     }
 
     /// A tokenizer of bytes, for tests and tiny models: id = byte, then the specials of [`Tokenizer::BYTE_SPECIALS`].
@@ -60,7 +73,7 @@ impl Tokenizer {
     /// The specials of [`Tokenizer::bytes`]: ids 256, 257 and 258.
     pub const BYTE_SPECIALS: [&'static str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
-    fn new(inner: tokenizers::Tokenizer, eos_ids: impl IntoIterator<Item = u32>) -> Self {
+    fn new(inner: tokenizers::Tokenizer, eos_ids: impl IntoIterator<Item = u32>, bos: Option<u32>) -> Self {
         let specials = inner.get_added_tokens_decoder();
         let ends = specials.iter().filter(|(_, token)| token.special && TURN_ENDS.contains(&token.content.as_str()));
         let stop_ids: BTreeSet<u32> = ends.map(|(id, _)| *id).chain(eos_ids).collect();
@@ -68,6 +81,7 @@ impl Tokenizer {
         Self {
             inner: Arc::new(inner),
             stop_ids: stop_ids.into_iter().collect(),
+            bos,
             len: last.map_or(0, |id| id as usize + 1),
         }
     }
@@ -80,12 +94,23 @@ impl Tokenizer {
         Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
     }
 
+    /// Ids of a text from its very beginning, not of a turn: the beginning-of-sequence token comes first where the
+    /// model was trained with one, unless the text names it already. Chat templates write their own.
+    ///
+    /// # Errors
+    /// Where the tokenizer cannot split the text.
+    pub fn encode_document(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.encode(text)?;
+        let missing = self.bos.filter(|bos| ids.first() != Some(bos));
+        Ok(missing.into_iter().chain(ids).collect())
+    }
+
     /// Text of `ids`, special tokens left out; bytes of an incomplete character become U+FFFD.
     ///
     /// For byte-level tokenizers text grows with ids: apart from U+FFFD at the end of the shorter one, the text of
     /// `ids` is a prefix of the text of `ids` and more. So what has been shown of a stream stays as it is, if a
-    /// trailing U+FFFD is held back. The text of the *last* few ids may begin inside a character; see
-    /// [`Tokenizer::tail`].
+    /// trailing U+FFFD is held back. SentencePiece's make U+FFFD of a whole run of bytes until its last character is
+    /// complete. The text of the *last* few ids may begin inside a character; see [`Tokenizer::tail`].
     ///
     /// # Errors
     /// Where the tokenizer's decoder fails.
@@ -201,15 +226,27 @@ mod tests {
     }
 
     #[test]
+    fn a_document_begins_with_the_token_that_the_model_was_trained_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        std::fs::write(&path, Tokenizer::bytes().to_json().unwrap()).unwrap();
+        let read = |begins| Tokenizer::from_file(&path, vec![], None, Some("<|im_start|>"), begins).unwrap();
+        assert_eq!(read(Some(true)).encode_document("a").unwrap(), [257, 97]);
+        assert_eq!(read(Some(true)).encode_document("<|im_start|>a").unwrap(), [257, 97]);
+        assert_eq!(read(Some(true)).encode("a").unwrap(), [97]);
+        assert_eq!(read(None).encode_document("a").unwrap(), [97]);
+    }
+
+    #[test]
     fn a_tokenizer_survives_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
         std::fs::write(&path, Tokenizer::bytes().to_json().unwrap()).unwrap();
-        let tokenizer = Tokenizer::from_file(&path, vec![7], Some("<|im_start|>")).unwrap();
+        let tokenizer = Tokenizer::from_file(&path, vec![7], Some("<|im_start|>"), None, None).unwrap();
         assert_eq!(tokenizer.encode("é<|im_end|>").unwrap(), [0xc3, 0xa9, 258]);
         assert_eq!(tokenizer.stop_ids(), [7, 256, 257, 258]);
         std::fs::write(&path, "{}").unwrap();
-        let error = Tokenizer::from_file(&path, vec![], None).err().unwrap().to_string();
+        let error = Tokenizer::from_file(&path, vec![], None, None, None).err().unwrap().to_string();
         assert!(error.contains("tokenizer.json"), "{error}");
     }
 }

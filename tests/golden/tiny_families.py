@@ -3,7 +3,8 @@
 For each NAME of qwen2, qwen3, gemma3, llama3 (a llama whose rotary frequencies are scaled as llama 3.1 scales them):
 
 tiny_NAME/                          the model as transformers writes it, and the tokenizer of tiny_llama
-tiny_NAME.f32.gguf                  the same weights as llama.cpp's converter lays them out
+tiny_NAME.f32.gguf                  the same weights as llama.cpp's converter lays them out; gemma3 and llama3 with a small
+                                    SentencePiece vocabulary instead of the bytes
 tiny_NAME_lora/                     peft's adapter on all seven linears, rank 2, alpha 4; neither factor is zero
 tiny_NAME_variant.json              keys of config.json that make another model of the same weights; null takes a key away
 tiny_NAME_numbers.safetensors
@@ -13,9 +14,12 @@ tiny_NAME_numbers.safetensors
     lora.i                          the same with the adapter
     grad.NAME                       gradient of  sum lora.0[23..] - 0.5 sum lora.1[23..]  for the factor that peft calls NAME
 
+tiny_tokenizers.json                for gemma3 and llama3: texts, their ids, their ids as a whole document, and decoded again,
+                                    by transformers from the GGUF files
+
 Every family has what its name promises and no more by accident: biases that matter, norms far from 1, windows shorter than
-the prefix and shorter than a block, both rotary bases, a score scale that is not that of the head's width (in a variant,
-since a GGUF file cannot say it).
+the prefix and shorter than a block, both rotary bases, 18 query heads on one key-value head (qwen3), a
+score scale that is not that of the head's width (in a variant, since a GGUF file cannot say it).
 """
 import json
 import os
@@ -26,9 +30,9 @@ import numpy as np
 import torch
 from gguf import GGUFValueType, TokenType
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, LlamaConfig, Qwen2Config, Qwen3Config
 
-from common import BYTES, CHATML, END_OF_TEXT, IM_END, IM_START, TARGETS, VOCAB, generator, load, logprobs, save
+from common import BYTES, CHATML, END_OF_TEXT, IM_END, IM_START, TARGETS, VOCAB, generator, load, logprobs, save, save_json
 from tiny_llama import SPECIAL, Writer, alphabet, permuted, save_tokenizer
 
 SHARED = dict(vocab_size=VOCAB, bos_token_id=IM_START, eos_token_id=IM_END, pad_token_id=END_OF_TEXT,
@@ -44,8 +48,8 @@ FAMILIES = {
         {"use_sliding_window": True, "sliding_window": 11, "max_window_layers": 1, "layer_types": None},
     ),
     "qwen3": (
-        Qwen3Config(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2,
-                    head_dim=12, rms_norm_eps=1e-5, tie_word_embeddings=True,
+        Qwen3Config(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=18, num_key_value_heads=1,
+                    head_dim=4, rms_norm_eps=1e-5, tie_word_embeddings=True,
                     rope_parameters={"rope_type": "default", "rope_theta": 20000.0}, **SHARED),
         {"use_sliding_window": True, "sliding_window": 19,
          "layer_types": ["sliding_attention", "full_attention"]},
@@ -191,6 +195,72 @@ def save_gguf(model, path):
         writer.add_sliding_window(config.sliding_window)
     writer.add_rope_freq_base(config.rope_parameters.get("full_attention", config.rope_parameters)["rope_theta"])
     writer.add_vocab_size(config.vocab_size)
+    if arch in ("gemma3", "llama"):
+        add_sentencepiece(writer, arch)
+    else:
+        add_bytes(writer, config)
+    for name, values in gguf_tensors(model, arch):
+        writer.add_tensor(name, np.ascontiguousarray(values, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+# Characters, then what they are merged to, the best first. On purpose not every merge has a piece for each of its cuts.
+CHARACTERS = ["\u2581", *"etaoinsrhdl.,é"]
+MERGED = ["\u2581t", "he", "in", "\u2581a", "re", "\u2581the", "on", "er", "\u2581s", "ing", "\u2581an", "at", "and", "\u2581and", "ed",
+          "ll", "\u2581\u2581\u2581", "ther"]
+
+
+def add_sentencepiece(writer, arch):
+    """A vocabulary as SentencePiece trains one. Gemma's runs of spaces and line ends are the user's own, spelled with real
+    spaces, of no score, before all pieces; the llama's pieces lie in another order than their scores."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>"] if arch == "gemma3" else ["<unk>", "<s>", "</s>"]
+    own = ["\n", "\n\n", "  ", "   ", "<b>"] if arch == "gemma3" else []
+    tokens = [(text, -1000.0, TokenType.CONTROL if text != "<unk>" else TokenType.UNKNOWN) for text in special]
+    tokens += [(text, -1000.0, TokenType.USER_DEFINED) for text in own]
+    tokens += [(f"<0x{byte:02X}>", 0.0, TokenType.BYTE) for byte in range(BYTES)]
+    # A run of spaces is one of gemma's own already.
+    merged = [text for text in MERGED if arch != "gemma3" or text.strip("\u2581")]
+    pieces = [(text, -float(i), TokenType.NORMAL) for i, text in enumerate(merged + CHARACTERS)]
+    tokens += pieces if arch == "gemma3" else pieces[::-1]
+    assert len(tokens) <= VOCAB
+    tokens += [(f"<unused{i}>", -1000.0, TokenType.CONTROL) for i in range(VOCAB - len(tokens))]
+    texts, scores, types = zip(*tokens)
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(list(texts))
+    writer.add_token_scores(list(scores))
+    writer.add_token_types([int(kind) for kind in types])
+    writer.add_unk_token_id(texts.index("<unk>"))
+    writer.add_bos_token_id(texts.index("<bos>" if arch == "gemma3" else "<s>"))
+    writer.add_eos_token_id(texts.index("<eos>" if arch == "gemma3" else "</s>"))
+    if arch == "gemma3":
+        writer.add_add_space_prefix(False)
+        writer.add_add_bos_token(True)
+
+
+TEXTS = [
+    "", " ", "the", " the", "  the", "the rest and the other thing", "the  rest   and    the     other", "and\n\nthe\n\n\nend",
+    "ing in the sand, and on the land.", "  leading", "trailing  ", "a\tb\r\n", "zebra Quick 42!", "é e\u0301 ñ", "日本語 and 🎉👩‍👩‍👧",
+    "\u2581\u2581the\u2581 real\u2581letter", "<b>the</b> <start_of_turn>and</s> <s>the", "the<bos> the", "\u0000\u0007 \ufffd",
+    "llllllll hehehehe thethethe anandanand", "the rest. " * 12,
+]
+
+
+def tokenized(out, name):
+    tokenizer = AutoTokenizer.from_pretrained(out, gguf_file=f"tiny_{name}.f32.gguf")
+
+    def one(text):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        return {"text": text, "ids": ids, "document": tokenizer.encode(text),
+                "decoded": tokenizer.decode(ids, skip_special_tokens=True)}
+
+    return [one(text) for text in TEXTS]
+
+
+def add_bytes(writer, config):
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     tokens = alphabet() + list(SPECIAL.values())
@@ -204,12 +274,6 @@ def save_gguf(model, path):
     writer.add_pad_token_id(END_OF_TEXT)
     writer.add_add_bos_token(False)
     writer.add_chat_template(CHATML)
-    for name, values in gguf_tensors(model, arch):
-        writer.add_tensor(name, np.ascontiguousarray(values, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def main(out):
@@ -247,6 +311,7 @@ def main(out):
             again = load(out, gguf_file=os.path.basename(path), **scalar)
             off = (logprobs(again, ids[0]) - tensors["logprobs"]).abs().max().item()
             print(f"  read back from GGUF: off by {off:.1e}")
+    save_json(os.path.join(out, "tiny_tokenizers.json"), {name: tokenized(out, name) for name in ("gemma3", "llama3")})
 
 
 if __name__ == "__main__":

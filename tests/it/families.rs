@@ -8,7 +8,9 @@ use candle_core::{Device, Tensor, Var};
 use rco_node::model::lora::{Adapter, Site};
 use rco_node::model::score::{Branches, Packed, log_probs};
 use rco_node::model::{self, Loaded};
+use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 const FAMILIES: [&str; 4] = ["qwen2", "qwen3", "gemma3", "llama3"];
 /// Ids that both golden sequences begin with.
@@ -124,5 +126,45 @@ fn what_a_config_says_of_windows_bases_and_scales_is_what_is_computed() {
             }
         });
         assert_next(&model.unwrap(), family, "variant", None);
+    }
+}
+
+#[test]
+fn a_gguf_file_holds_the_same_model_as_the_folder_it_was_made_of() {
+    for family in FAMILIES {
+        let mut file = model::open(&golden(&format!("tiny_{family}.f32.gguf"))).unwrap();
+        let mut folder = model::open(&golden(&format!("tiny_{family}"))).unwrap();
+        for (name, shape) in folder.spec.tensors() {
+            assert_eq!(file.weights.get(&name, &shape).unwrap(), folder.weights.get(&name, &shape).unwrap(), "{name}");
+        }
+        let frequencies = |spec: &model::spec::ModelSpec| spec.rotary.frequencies.clone();
+        let pairs = std::iter::zip(frequencies(&file.spec), frequencies(&folder.spec));
+        // Quotients in one, the numbers themselves in the other.
+        assert!(pairs.into_iter().all(|(a, b)| (a / b - 1.0).abs() < 2e-7), "{family}");
+        assert_eq!(model::spec::ModelSpec { rotary: folder.spec.rotary.clone(), ..file.spec }, folder.spec, "{family}");
+        assert_next(&model::load(&golden(&format!("tiny_{family}.f32.gguf"))).unwrap(), family, "next", None);
+    }
+}
+
+#[derive(Deserialize)]
+struct Text {
+    text: String,
+    ids: Vec<u32>,
+    document: Vec<u32>,
+    decoded: String,
+}
+
+#[test]
+fn a_sentencepiece_vocabulary_gives_the_ids_of_transformers() {
+    let golden_ids = std::fs::read(golden("tiny_tokenizers.json")).unwrap();
+    let families: BTreeMap<String, Vec<Text>> = serde_json::from_slice(&golden_ids).unwrap();
+    assert_eq!(families.len(), 2);
+    for (family, texts) in families {
+        let tokenizer = model::open(&golden(&format!("tiny_{family}.f32.gguf"))).unwrap().tokenizer;
+        for Text { text, ids, document, decoded } in texts {
+            assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{family}: {text:?}");
+            assert_eq!(tokenizer.encode_document(&text).unwrap(), document, "{family}: {text:?}");
+            assert_eq!(tokenizer.decode(&ids).unwrap(), decoded, "{family}: {text:?}");
+        }
     }
 }

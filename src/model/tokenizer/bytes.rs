@@ -13,7 +13,7 @@ pub(super) fn build() -> Tokenizer {
     inner.with_decoder(Some(ByteLevel::new(false, false, false)));
     let specials = Tokenizer::BYTE_SPECIALS.map(|token| AddedToken::from(token, true));
     inner.add_special_tokens(specials).expect("fixed names with nothing to normalise");
-    Tokenizer::new(inner, [])
+    Tokenizer::new(inner, [], None)
 }
 
 /// The letter that byte-level vocabularies write for `byte` (GPT-2): printable ones stand for themselves, the

@@ -1,9 +1,9 @@
-//! A tokenizer out of a GGUF header: model `gpt2` (byte-level BPE), pre-tokenizer by name.
+//! A tokenizer out of a GGUF header: byte-level BPE with its pre-tokenizer by name, or SentencePiece's.
 
-use super::{Tokenizer, failed};
+use super::{Tokenizer, failed, spm};
 use crate::model::gguf::Header;
 use crate::model::{Error, Result};
-use tokenizers::models::bpe::BPE;
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -42,11 +42,13 @@ struct Pre {
     normalised: bool,
     /// A piece that is in the vocabulary is one token, whatever the merges say.
     whole_pieces: bool,
+    /// A document begins with the beginning-of-sequence token, unless the file says otherwise.
+    begins: bool,
 }
 
 impl Pre {
     fn plain(split: impl Into<PreTokenizerWrapper>) -> Self {
-        Self { split: split.into(), normalised: false, whole_pieces: false }
+        Self { split: split.into(), normalised: false, whole_pieces: false, begins: false }
     }
 
     fn named(name: &str) -> Result<Option<Self>> {
@@ -56,7 +58,7 @@ impl Pre {
             "gpt-2" | "phi-2" => Self::plain(words()),
             "smollm" | "starcoder" | "refact" => Self::plain(Sequence::new(vec![Digits::new(true).into(), words()])),
             "llama-bpe" | "llama-v3" | "llama3" => {
-                Self { whole_pieces: true, ..Self::plain(Sequence::new(vec![cut(LLAMA3)?, letters()])) }
+                Self { whole_pieces: true, begins: true, ..Self::plain(Sequence::new(vec![cut(LLAMA3)?, letters()])) }
             }
             "qwen2" | "deepseek-r1-qwen" => {
                 Self { normalised: true, ..Self::plain(Sequence::new(vec![cut(QWEN2)?, letters()])) }
@@ -80,37 +82,50 @@ impl Tokenizer {
     /// Builds the tokenizer that the header describes.
     pub(crate) fn from_gguf(header: &Header<'_>) -> Result<Self> {
         let model = header.needed("tokenizer.ggml.model", header.text("tokenizer.ggml.model")?)?;
-        if model != "gpt2" {
-            return Err(header.unsupported("tokenizer", model, "gpt2"));
-        }
-        // A file without a name says nothing of how its text is cut: a guess would be silently wrong.
-        let name = header.text("tokenizer.ggml.pre")?.unwrap_or("");
-        let pre = Pre::named(name)?.ok_or_else(|| header.unsupported("pre-tokenizer", name, KNOWN))?;
-
         let tokens = header.needed("tokenizer.ggml.tokens", header.texts("tokenizer.ggml.tokens")?)?;
-        let merges = header.needed("tokenizer.ggml.merges", header.texts("tokenizer.ggml.merges")?)?;
-        let merges = merges.into_iter().map(|merge| match merge.split_once(' ') {
-            Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
-            None => Err(header.malformed(format!("tokenizer.ggml.merges: expected two tokens, got {merge:?}"))),
-        });
-        let vocab = tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect();
-        let builder =
-            BPE::builder().vocab_and_merges::<tokenizers::models::bpe::Vocab>(vocab, merges.collect::<Result<_>>()?);
-        let model = builder.ignore_merges(pre.whole_pieces).build();
-        let mut inner = tokenizers::Tokenizer::new(model.map_err(|error| header.malformed(error.to_string()))?);
-        if pre.normalised {
-            inner.with_normalizer(Some(NFC)).map_err(failed)?;
-        }
-        inner.with_pre_tokenizer(Some(pre.split));
-        inner.with_decoder(Some(ByteLevel::new(false, true, true)));
-
+        // Where a file does not say it, llama.cpp goes by the kind of vocabulary.
+        let (mut inner, begins) = match model {
+            "gpt2" => {
+                // A file without a name says nothing of how its text is cut: a guess would be silently wrong.
+                let name = header.text("tokenizer.ggml.pre")?.unwrap_or("");
+                let pre = Pre::named(name)?.ok_or_else(|| header.unsupported("pre-tokenizer", name, KNOWN))?;
+                let begins = pre.begins;
+                (byte_level(header, &tokens, pre)?, begins)
+            }
+            "llama" => (spm::build(header, &tokens)?, true),
+            other => return Err(header.unsupported("tokenizer", other, "gpt2, llama")),
+        };
         let ids = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"]
             .into_iter()
             .map(|key| id(header, key, tokens.len()))
             .collect::<Result<Vec<_>>>()?;
-        inner.add_tokens(added(header, &tokens)?).map_err(failed)?;
-        Ok(Self::new(inner, ids.into_iter().flatten()))
+        let begins = header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(begins);
+        let bos = id(header, "tokenizer.ggml.bos_token_id", tokens.len())?.filter(|_| begins);
+        let mut added = added(header, &tokens)?;
+        // A run of spaces that the vocabulary spells in its own letter is reached by merges.
+        added.retain(|token| inner.token_to_id(&token.content).is_some());
+        inner.add_tokens(added).map_err(failed)?;
+        Ok(Self::new(inner, ids.into_iter().flatten(), bos))
     }
+}
+
+/// Byte-level BPE by the file's own merges.
+fn byte_level(header: &Header<'_>, tokens: &[&str], pre: Pre) -> Result<tokenizers::Tokenizer> {
+    let merges = header.needed("tokenizer.ggml.merges", header.texts("tokenizer.ggml.merges")?)?;
+    let merges = merges.into_iter().map(|merge| match merge.split_once(' ') {
+        Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
+        None => Err(header.malformed(format!("tokenizer.ggml.merges: expected two tokens, got {merge:?}"))),
+    });
+    let vocab = tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect();
+    let builder = BPE::builder().vocab_and_merges::<Vocab>(vocab, merges.collect::<Result<_>>()?);
+    let model = builder.ignore_merges(pre.whole_pieces).build();
+    let mut inner = tokenizers::Tokenizer::new(model.map_err(|error| header.malformed(error.to_string()))?);
+    if pre.normalised {
+        inner.with_normalizer(Some(NFC)).map_err(failed)?;
+    }
+    inner.with_pre_tokenizer(Some(pre.split));
+    inner.with_decoder(Some(ByteLevel::new(false, true, true)));
+    Ok(inner)
 }
 
 /// The id under `key`, which must be one of the vocabulary.
