@@ -10,6 +10,7 @@ mod learns;
 mod loop_common;
 mod parity;
 mod passes;
+mod real_families;
 mod resume;
 mod smollm2;
 mod survives;
