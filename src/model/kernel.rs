@@ -21,7 +21,7 @@ pub use bf16::Bf16Matrix;
 pub use full::PackedMatrix;
 pub use int8::Int8Matrix;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use isa::has_avx2_fma;
+pub(crate) use isa::{has_avx2_fma, has_avx512};
 pub(crate) use pages::ask_for_huge_pages;
 pub(crate) use rows::Rows;
 pub use weight::{Precision, Weight};

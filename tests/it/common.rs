@@ -1,7 +1,9 @@
 //! What the integration tests share: golden files, the tiny model, the real model.
 
+use candle_core::Device;
+use rco_node::model::kernel::Precision;
 use rco_node::model::source::Source;
-use rco_node::model::{self, Loaded};
+use rco_node::model::{self, Loaded, Opened};
 use safetensors::{Dtype, SafeTensors};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -23,14 +25,25 @@ pub fn quickstart<T: serde::de::DeserializeOwned>(section: &str) -> T {
     table[section].clone().try_into().unwrap()
 }
 
-/// The quickstart's model, fetched and loaded once.
+/// The quickstart's model, fetched and loaded once, in f32 for both passes.
 pub fn smollm2() -> &'static Loaded {
     static REAL: OnceLock<Loaded> = OnceLock::new();
-    REAL.get_or_init(|| {
-        let table: toml::Table = quickstart("model");
-        let source = table["source"].as_str().unwrap();
-        model::load(&Source::parse(source).unwrap().fetch().unwrap()).unwrap()
-    })
+    REAL.get_or_init(|| model::load(&smollm2_path()).unwrap())
+}
+
+/// The quickstart's model for a decode pass of `precision` alone.
+pub fn smollm2_in(precision: Precision) -> Loaded {
+    model::load_on(&smollm2_path(), &Device::Cpu, precision, false).unwrap()
+}
+
+/// The quickstart's model, not yet loaded.
+pub fn smollm2_opened() -> Opened {
+    model::open(&smollm2_path()).unwrap()
+}
+
+fn smollm2_path() -> PathBuf {
+    let table: toml::Table = quickstart("model");
+    Source::parse(table["source"].as_str().unwrap()).unwrap().fetch().unwrap()
 }
 
 /// A golden safetensors file.

@@ -5,8 +5,7 @@
 
 use crate::common::{Numbers, farthest, golden, quickstart};
 use rco_node::engine::{Engine, EngineConfig, Request, sampler::SamplingConfig};
-use rco_node::model::decode::{Decoder, Forward};
-use rco_node::model::kernel::Precision;
+use rco_node::model::decode::Decoder;
 use rco_node::model::score::{Packed, log_probs};
 use rco_node::model::{self, Loaded};
 use serde::Deserialize;
@@ -14,6 +13,8 @@ use std::path::Path;
 
 const PROMPTS: usize = 6;
 const STEPS: usize = 24;
+/// Room for the longest prompt and its continuation.
+const KV_BLOCKS: usize = 32;
 
 #[derive(Deserialize)]
 struct Text {
@@ -28,13 +29,10 @@ fn load(file: &str) -> Loaded {
     model::load(&Path::new(&folder).join(file)).unwrap()
 }
 
-/// Texts of `ids`, written greedily by the engine.
+/// What follows `ids`, written greedily by the engine.
 fn greedy(model: &Loaded, ids: &[u32]) -> Vec<u32> {
-    let config = EngineConfig { kv_cache_mib: 256, ..quickstart("engine") };
-    let blocks = (config.kv_cache_mib << 20) / Decoder::block_bytes(model.transformer.spec(), Precision::F32);
-    let decoder = Decoder::new(model.transformer.clone(), blocks);
-    assert_eq!(decoder.vocab(), model.transformer.spec().vocab);
-    let mut engine = Engine::new(decoder, model.tokenizer.clone(), config);
+    let decoder = Decoder::new(model.transformer.clone(), KV_BLOCKS).unwrap();
+    let mut engine = Engine::new(decoder, model.tokenizer.clone(), quickstart::<EngineConfig>("engine"));
     let sampling = SamplingConfig::greedy(STEPS);
     let request = Request { prompt: ids.to_vec(), n: 1, sampling, stop_ids: vec![], seed: 0, critic: false };
     engine.submit(request).unwrap();

@@ -1,8 +1,10 @@
 //! The real model against transformers in f32: tokenizer, log-probs, greedy text, both passes.
 
-use crate::common::{Numbers, farthest, golden, quickstart, smollm2};
+use crate::common::{Numbers, farthest, golden, quickstart, smollm2, smollm2_in, smollm2_opened};
+use candle_core::Device;
 use rco_node::engine::{Engine, EngineConfig, Request, sampler::SamplingConfig};
 use rco_node::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward};
+use rco_node::model::kernel::Precision;
 use rco_node::model::score::{Packed, log_probs};
 
 const PROMPTS: usize = 20;
@@ -63,6 +65,68 @@ fn on_the_real_model_the_score_pass_agrees_with_decode_and_with_transformers() {
     }
 }
 
+/// Mean KL divergence from f32, in nats a position, over real prompts and the texts behind them; keys and values are
+/// narrow too.
+#[test]
+fn narrow_weights_write_by_almost_the_distribution_of_f32() {
+    let numbers = Numbers::read("smollm2.safetensors");
+    let texts: Vec<Vec<u32>> = (0..PROMPTS)
+        .map(|i| [numbers.u32(&format!("ids.{i}")), numbers.u32(&format!("greedy.{i}"))].concat())
+        .collect();
+    let limits = [(Precision::Bf16, 1e-4), (Precision::Int8, 5e-3)];
+    let narrow: Vec<_> = limits.iter().map(|&(precision, _)| smollm2_in(precision)).collect();
+    let models = std::iter::once(smollm2()).chain(&narrow);
+    let longest = texts.iter().map(Vec::len).max().unwrap();
+    let blocks = longest.div_ceil(BLOCK_TOKENS) as u32;
+    let mut decoders: Vec<Decoder> =
+        models.map(|model| Decoder::new(model.transformer.clone(), PROMPTS * blocks as usize).unwrap()).collect();
+    let tables: Vec<Vec<u32>> = (0..PROMPTS as u32).map(|i| (i * blocks..(i + 1) * blocks).collect()).collect();
+    let (mut sums, mut count, mut batch) = ([0.0; 2], 0, Batch::default());
+    for position in 0..longest {
+        batch.clear();
+        for (text, table) in texts.iter().zip(&tables) {
+            if let Some(id) = text.get(position..=position) {
+                batch.push(id, position, &table[..position / BLOCK_TOKENS + 1], None, true);
+            }
+        }
+        let mut log_probs = vec![];
+        for decoder in &mut decoders {
+            let mut logits = vec![];
+            decoder.step(&batch, &mut logits).unwrap();
+            log_probs.push(logits.chunks_exact(decoder.vocab()).map(log_softmax).collect::<Vec<_>>());
+        }
+        count += batch.spans.len();
+        for (sum, narrow) in sums.iter_mut().zip(&log_probs[1..]) {
+            *sum += log_probs[0].iter().zip(narrow).map(|(full, narrow)| divergence(full, narrow)).sum::<f64>();
+        }
+    }
+    for ((precision, limit), sum) in limits.into_iter().zip(sums) {
+        let mean = sum / count as f64;
+        eprintln!("{precision}: mean KL to f32 {mean:.2e} nats over {count} positions");
+        assert!(mean < limit, "{precision}: {mean:.2e}");
+    }
+}
+
+#[test]
+fn a_models_memory_is_planned_before_it_is_loaded() {
+    for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+        let held = smollm2_in(precision).transformer.bytes() as f64;
+        let planned = smollm2_opened().bytes(&Device::Cpu, precision, false) as f64;
+        assert!((planned / held - 1.0).abs() < 1e-3, "{precision}: planned {planned}, held {held}");
+    }
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&x| f64::from(x - top).exp()).sum();
+    logits.iter().map(|&x| f64::from(x - top) - sum.ln()).collect()
+}
+
+/// KL divergence of two rows of log-probs.
+fn divergence(from: &[f64], to: &[f64]) -> f64 {
+    from.iter().zip(to).map(|(p, q)| p.exp() * (p - q)).sum()
+}
+
 /// Log-probs of the token after `ids`, by the decode pass.
 fn next_log_probs(ids: &[u32]) -> Vec<f32> {
     let blocks: Vec<u32> = (0..ids.len().div_ceil(BLOCK_TOKENS) as u32).collect();
@@ -70,7 +134,5 @@ fn next_log_probs(ids: &[u32]) -> Vec<f32> {
     let (mut batch, mut logits) = (Batch::default(), vec![]);
     batch.push(ids, 0, &blocks, None, true);
     decoder.step(&batch, &mut logits).unwrap();
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&x| f64::from(x - top).exp()).sum();
-    logits.iter().map(|&x| (f64::from(x - top) - sum.ln()) as f32).collect()
+    log_softmax(&logits).into_iter().map(|log_prob| log_prob as f32).collect()
 }

@@ -7,11 +7,14 @@ use super::{BLOCK_TOKENS, Heads, Reach};
 use crate::model::kernel::prefetch;
 use crate::model::ops::{exp, vectorised};
 use crate::model::paging::visible;
+use std::ops::Range;
 
-/// Queries whose scores are computed in one sweep over a block's keys: twelve AVX2 registers of sums.
+/// Queries that meet a block together: with three, their scores fill twelve of AVX2's registers.
 const TOGETHER: usize = 3;
-/// Floats of a result that are summed in registers.
-const WIDTH: usize = 64;
+/// The same where there are AVX-512's registers.
+const TOGETHER_WIDE: usize = 6;
+/// Floats of each query's result that are summed in registers.
+const WIDTH: usize = 32;
 
 /// How keys and values are kept: as f32, or as bf16, the upper half of an f32, by its bits.
 pub(super) trait Stored: Copy + Send + Sync {
@@ -82,7 +85,7 @@ struct State {
 }
 
 #[inline(always)]
-fn walk_rows<T: Stored>(queries: Queries<'_>, keys: &[T], values: &[T], found: &mut [f32]) {
+fn walk_rows<T: Stored, const TOGETHER: usize>(queries: Queries<'_>, keys: &[T], values: &[T], found: &mut [f32]) {
     let Queries { values: q, rows, heads, window } = queries;
     let (dim, group) = (heads.head_dim, heads.heads / heads.kv_heads);
     let mut states = vec![State { top: f32::NEG_INFINITY, sum: 0.0 }; rows.len() * group];
@@ -126,9 +129,12 @@ fn walk_rows<T: Stored>(queries: Queries<'_>, keys: &[T], values: &[T], found: &
                     (seen.start - from).min(seen.end - from)..seen.end - from
                 };
                 match count {
-                    3 => visit::<T, 3>(q, keys, values, [seen(0), seen(1), seen(2)], states, found, dim),
-                    2 => visit::<T, 2>(q, keys, values, [seen(0), seen(1)], states, found, dim),
-                    _ => visit::<T, 1>(q, keys, values, [seen(0)], states, found, dim),
+                    6 => visit::<T, 6>(q, keys, values, std::array::from_fn(seen), states, found, dim),
+                    5 => visit::<T, 5>(q, keys, values, std::array::from_fn(seen), states, found, dim),
+                    4 => visit::<T, 4>(q, keys, values, std::array::from_fn(seen), states, found, dim),
+                    3 => visit::<T, 3>(q, keys, values, std::array::from_fn(seen), states, found, dim),
+                    2 => visit::<T, 2>(q, keys, values, std::array::from_fn(seen), states, found, dim),
+                    _ => visit::<T, 1>(q, keys, values, std::array::from_fn(seen), states, found, dim),
                 }
                 query += count;
             }
@@ -143,15 +149,29 @@ fn walk_rows<T: Stored>(queries: Queries<'_>, keys: &[T], values: &[T], found: &
 
 #[inline(always)]
 fn walk_rows_f32(queries: Queries<'_>, keys: &[f32], values: &[f32], found: &mut [f32]) {
-    walk_rows(queries, keys, values, found);
+    walk_rows::<f32, TOGETHER>(queries, keys, values, found);
 }
-vectorised!(walk_f32, walk_rows_f32, (queries: Queries<'_>, keys: &[f32], values: &[f32], found: &mut [f32]));
+#[inline(always)]
+fn walk_rows_f32_wide(queries: Queries<'_>, keys: &[f32], values: &[f32], found: &mut [f32]) {
+    walk_rows::<f32, TOGETHER_WIDE>(queries, keys, values, found);
+}
+vectorised!(
+    walk_f32, walk_rows_f32, walk_rows_f32_wide,
+    (queries: Queries<'_>, keys: &[f32], values: &[f32], found: &mut [f32])
+);
 
 #[inline(always)]
 fn walk_rows_bf16(queries: Queries<'_>, keys: &[u16], values: &[u16], found: &mut [f32]) {
-    walk_rows(queries, keys, values, found);
+    walk_rows::<u16, TOGETHER>(queries, keys, values, found);
 }
-vectorised!(walk_bf16, walk_rows_bf16, (queries: Queries<'_>, keys: &[u16], values: &[u16], found: &mut [f32]));
+#[inline(always)]
+fn walk_rows_bf16_wide(queries: Queries<'_>, keys: &[u16], values: &[u16], found: &mut [f32]) {
+    walk_rows::<u16, TOGETHER_WIDE>(queries, keys, values, found);
+}
+vectorised!(
+    walk_bf16, walk_rows_bf16, walk_rows_bf16_wide,
+    (queries: Queries<'_>, keys: &[u16], values: &[u16], found: &mut [f32])
+);
 
 /// `Q` queries meet one block: `keys` is `(head_dim, 32)`, `values` `(32, head_dim)`.
 #[inline(always)]
@@ -159,80 +179,118 @@ fn visit<T: Stored, const Q: usize>(
     q: &[f32],
     keys: &[T],
     values: &[T],
-    seen: [std::ops::Range<usize>; Q],
+    seen: [Range<usize>; Q],
     states: &mut [State],
     found: &mut [f32],
     dim: usize,
 ) {
-    let mut scores = [[0.0f32; BLOCK_TOKENS]; Q];
-    for (d, keys) in keys.chunks_exact(BLOCK_TOKENS).enumerate() {
-        for i in 0..Q {
-            let factor = q[i * dim + d];
-            for j in 0..BLOCK_TOKENS {
-                scores[i][j] = factor.mul_add(keys[j].widen(), scores[i][j]);
-            }
-        }
+    let mut weights = scores::<T, Q>(q, keys, dim);
+    let mut kept = [0.0; Q];
+    for (((weights, seen), state), kept) in weights.iter_mut().zip(&seen).zip(states).zip(&mut kept) {
+        weights[..seen.start].fill(f32::NEG_INFINITY);
+        weights[seen.end..].fill(f32::NEG_INFINITY);
+        *kept = state.meet(weights);
     }
-    for i in 0..Q {
-        let seen = seen[i].clone();
-        if seen.is_empty() {
-            continue;
-        }
-        let mut weights = [f32::NEG_INFINITY; BLOCK_TOKENS];
-        weights[seen.clone()].copy_from_slice(&scores[i][seen.clone()]);
-        let mut tops = [states[i].top; 8];
-        for weights in weights.chunks_exact(8) {
-            for (top, &weight) in tops.iter_mut().zip(weights) {
-                *top = if weight > *top { weight } else { *top };
-            }
-        }
-        let top = tops.into_iter().fold(f32::NEG_INFINITY, |top, other| if other > top { other } else { top });
-        let kept = exp(states[i].top - top);
-        let mut sums = [0.0f32; 8];
-        for weights in weights.chunks_exact_mut(8) {
-            for (weight, sum) in weights.iter_mut().zip(&mut sums) {
-                *weight = exp(*weight - top);
-                *sum += *weight;
-            }
-        }
-        states[i] = State { top, sum: states[i].sum.mul_add(kept, sums.iter().sum()) };
-        let found = &mut found[i * dim..][..dim];
-        let mut from = 0;
-        while from + WIDTH <= dim {
-            add::<T, WIDTH>(&weights, seen.clone(), values, dim, from, kept, found);
-            from += WIDTH;
-        }
-        while from + 8 <= dim {
-            add::<T, 8>(&weights, seen.clone(), values, dim, from, kept, found);
-            from += 8;
-        }
-        while from < dim {
-            add::<T, 1>(&weights, seen.clone(), values, dim, from, kept, found);
-            from += 1;
-        }
+    // Places that only some of them see have no weight for the others.
+    let first = seen.iter().map(|seen| seen.start).min().unwrap_or(0);
+    let last = seen.iter().map(|seen| seen.end).max().unwrap_or(0);
+    let sums = Sums { weights: &weights, places: first..last, kept: &kept, dim };
+    let mut from = 0;
+    while from + WIDTH <= dim {
+        sums.add::<T, WIDTH>(values, from, found);
+        from += WIDTH;
+    }
+    while from + 8 <= dim {
+        sums.add::<T, 8>(values, from, found);
+        from += 8;
+    }
+    while from < dim {
+        sums.add::<T, 1>(values, from, found);
+        from += 1;
     }
 }
 
-/// `found = found * kept + weights^T values`, columns `from .. from + W`.
+/// The scores of `Q` queries over a block's 32 keys.
 #[inline(always)]
-fn add<T: Stored, const W: usize>(
-    weights: &[f32; BLOCK_TOKENS],
-    seen: std::ops::Range<usize>,
-    values: &[T],
-    dim: usize,
-    from: usize,
-    kept: f32,
-    found: &mut [f32],
-) {
-    let mut sums = [0.0f32; W];
-    for (sum, &found) in sums.iter_mut().zip(&found[from..from + W]) {
-        *sum = found * kept;
-    }
-    for j in seen {
-        let values = &values[j * dim + from..][..W];
-        for (sum, value) in sums.iter_mut().zip(values) {
-            *sum = weights[j].mul_add(value.widen(), *sum);
+fn scores<T: Stored, const Q: usize>(q: &[f32], keys: &[T], dim: usize) -> [[f32; BLOCK_TOKENS]; Q] {
+    let mut scores = [[0.0f32; BLOCK_TOKENS]; Q];
+    for (d, keys) in keys.chunks_exact(BLOCK_TOKENS).enumerate() {
+        let mut key = [0.0; BLOCK_TOKENS];
+        for (key, stored) in key.iter_mut().zip(keys) {
+            *key = stored.widen();
+        }
+        for (i, scores) in scores.iter_mut().enumerate() {
+            let factor = q[i * dim + d];
+            for (score, key) in scores.iter_mut().zip(key) {
+                *score = factor.mul_add(key, *score);
+            }
         }
     }
-    found[from..from + W].copy_from_slice(&sums);
+    scores
+}
+
+impl State {
+    /// Takes in a block's scores, minus infinity where there is nothing to see, and turns them into weights.
+    /// Returns what is kept of what was found before.
+    #[inline(always)]
+    fn meet(&mut self, scores: &mut [f32; BLOCK_TOKENS]) -> f32 {
+        let mut tops = [self.top; 8];
+        for scores in scores.chunks_exact(8) {
+            for (top, &score) in tops.iter_mut().zip(scores) {
+                *top = if score > *top { score } else { *top };
+            }
+        }
+        let top = tops.into_iter().fold(f32::NEG_INFINITY, |top, other| if other > top { other } else { top });
+        if top == f32::NEG_INFINITY && scores.iter().all(|&score| score == top) {
+            // Nothing was seen yet, nor is there anything in this block.
+            scores.fill(0.0);
+            return 1.0;
+        }
+        let kept = exp(self.top - top);
+        let mut sums = [0.0f32; 8];
+        for scores in scores.chunks_exact_mut(8) {
+            for (score, sum) in scores.iter_mut().zip(&mut sums) {
+                *score = exp(*score - top);
+                *sum += *score;
+            }
+        }
+        *self = Self { top, sum: self.sum.mul_add(kept, sums.iter().sum()) };
+        kept
+    }
+}
+
+/// What a block adds to the results of `Q` queries.
+struct Sums<'a, const Q: usize> {
+    weights: &'a [[f32; BLOCK_TOKENS]; Q],
+    /// Places of the block that any of them sees.
+    places: Range<usize>,
+    kept: &'a [f32; Q],
+    dim: usize,
+}
+
+impl<const Q: usize> Sums<'_, Q> {
+    /// `found = found * kept + weights values`, columns `from .. from + W`.
+    #[inline(always)]
+    fn add<T: Stored, const W: usize>(&self, values: &[T], from: usize, found: &mut [f32]) {
+        let mut sums = [[0.0f32; W]; Q];
+        for (i, sums) in sums.iter_mut().enumerate() {
+            for (sum, &found) in sums.iter_mut().zip(&found[i * self.dim + from..][..W]) {
+                *sum = found * self.kept[i];
+            }
+        }
+        for place in self.places.clone() {
+            let mut value = [0.0; W];
+            for (value, stored) in value.iter_mut().zip(&values[place * self.dim + from..][..W]) {
+                *value = stored.widen();
+            }
+            for (sums, weights) in sums.iter_mut().zip(self.weights) {
+                for (sum, value) in sums.iter_mut().zip(value) {
+                    *sum = weights[place].mul_add(value, *sum);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            found[i * self.dim + from..][..W].copy_from_slice(sums);
+        }
+    }
 }
