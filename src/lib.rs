@@ -18,7 +18,7 @@
 //!
 //! *Ground floor*, nouns and pure functions: [`episode`] (the goods), [`prompts`], [`roles`], [`verify`],
 //! [`replay`], [`checkpoint`]. *Middle*, machines that compute on one thread and know no actor: [`model`] (one
-//! transformer, two passes over one copy of its weights: `decode` writes, `score` learns), [`engine`]
+//! transformer, two passes over the same weights: `decode` writes, `score` learns), [`engine`]
 //! (continuous batching), [`learner`] (the DRO step), [`device`] (the thread that owns them both and shares its
 //! time). *Top*, thin shells: [`actors`] (an episode, the learner's course, supervision), [`telemetry`],
 //! [`config`], [`node`], [`cli`].

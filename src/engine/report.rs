@@ -58,6 +58,13 @@ pub struct Times {
     pub sampling: Duration,
 }
 
+impl Times {
+    /// All of it.
+    pub fn total(&self) -> Duration {
+        self.bookkeeping + self.model + self.sampling
+    }
+}
+
 impl AddAssign for Times {
     fn add_assign(&mut self, other: Self) {
         self.bookkeeping += other.bookkeeping;
@@ -111,6 +118,8 @@ pub struct Counters {
     pub shared_tokens: u64,
     /// Tokens sampled.
     pub sampled_tokens: u64,
+    /// Those of them that were sampled by steps without any prefill, and the time of these steps.
+    pub decoded: (u64, Duration),
     /// Sequences sent back to be recomputed because blocks ran out.
     pub preemptions: u64,
     /// Blocks copied because others still read them.
@@ -131,6 +140,10 @@ impl Counters {
         self.cached_tokens += report.cached_tokens as u64;
         self.shared_tokens += report.shared_tokens as u64;
         self.sampled_tokens += report.sampled_tokens as u64;
+        if report.prefill_tokens == 0 {
+            self.decoded.0 += report.sampled_tokens as u64;
+            self.decoded.1 += report.times.total();
+        }
         self.preemptions += report.preemptions as u64;
         self.copied_blocks += report.copied_blocks as u64;
         self.work += report.work;

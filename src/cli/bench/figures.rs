@@ -15,6 +15,8 @@ pub(super) struct Figures {
     seconds: f64,
     steps: u64,
     generated_tokens: u64,
+    /// Of steps that had no prompt to compute; none where every step had.
+    decoding_tokens_per_second: Option<f64>,
     computed_tokens: u64,
     distinct_tokens: u64,
     computed_per_distinct: f64,
@@ -41,6 +43,8 @@ impl Figures {
             seconds: *seconds,
             steps: counters.steps,
             generated_tokens: counters.sampled_tokens,
+            decoding_tokens_per_second: (counters.decoded.0 > 0)
+                .then(|| counters.decoded.0 as f64 / counters.decoded.1.as_secs_f64()),
             computed_tokens: counters.work.tokens,
             distinct_tokens: *distinct,
             computed_per_distinct: counters.work.tokens as f64 / *distinct as f64,
@@ -62,9 +66,12 @@ impl Figures {
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
         let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20));
         let measured = self.peak_memory_bytes.map_or_else(|| "unknown".to_owned(), mib);
+        let decoding = self.decoding_tokens_per_second;
+        let decoding =
+            decoding.map_or_else(String::new, |rate| format!(", {rate:.1} a second once prompts are computed"));
         vec![
             ("time", format!("{:.2} s in {} steps", self.seconds, self.steps)),
-            ("generated", format!("{} tokens", self.generated_tokens)),
+            ("generated", format!("{} tokens{decoding}", self.generated_tokens)),
             (
                 "computed / distinct",
                 format!("{} / {} = {:.3}", self.computed_tokens, self.distinct_tokens, self.computed_per_distinct),
