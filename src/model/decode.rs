@@ -324,14 +324,13 @@ impl Pass for DecodePass<'_> {
     }
 
     fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Panels>>, qkv: Rows) -> Result<Rows> {
+        let (mut found, mut out) = (self.take(), self.take());
         let preparation = Preparation {
             angles: self.angles.of(self.spec, layer),
             norms,
             norm_epsilon: self.spec.norm_epsilon,
             window: self.spec.window(layer),
         };
-        let mut found = self.spare.pop().unwrap_or_default();
-        let mut out = self.spare.pop().unwrap_or_default();
         let heads = Heads::of(self.spec);
         found.resize(self.reach.len() * heads.q_width());
         self.cache.attend(layer, qkv.values(), found.values_mut(), self.reach, preparation);

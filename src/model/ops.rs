@@ -1,6 +1,6 @@
 //! Elementwise pieces of the transformer on raw rows, and the exponential they share.
 //!
-//! Everything here is plain safe code on slices, compiled once for AVX2 and once for any processor.
+//! Everything here is plain safe code on slices, compiled for AVX-512, for AVX2 and for any processor.
 
 use super::spec::Activation;
 use rayon::prelude::*;

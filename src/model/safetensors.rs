@@ -276,14 +276,7 @@ impl Weights for FolderWeights {
 
 /// The f32 of an IEEE half.
 fn half(bits: u16) -> f32 {
-    let sign = u32::from(bits >> 15) << 31;
-    let (exponent, mantissa) = (u32::from(bits >> 10) & 0x1f, u32::from(bits) & 0x3ff);
-    match exponent {
-        // Zero and subnormals: the mantissa counts in units of 2^-24.
-        0 => f32::from_bits(sign | (mantissa as f32 / 16_777_216.0).to_bits()),
-        0x1f => f32::from_bits(sign | 0x7f80_0000 | mantissa << 13),
-        _ => f32::from_bits(sign | (exponent + 112) << 23 | mantissa << 13),
-    }
+    half::f16::from_bits(bits).to_f32()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Queries over the keys and values of one KV head, block by block (online softmax: arXiv 1805.02867; grouped
 //! heads: arXiv 2305.13245).
 //!
-//! Plain safe loops over fixed widths, compiled once for AVX2 and once for any processor.
+//! Plain safe loops over fixed widths, compiled for AVX-512, for AVX2 and for any processor.
 
 use super::{BLOCK_TOKENS, Heads, Reach};
 use crate::model::kernel::prefetch;

@@ -1,8 +1,8 @@
 //! Activations for the 8-bit product: each row's 32 inputs on 255 steps between their extremes.
 //!
 //! `a = step * code + middle` with codes from -127 to 127. Steps of their own for every 32 inputs keep an
-//! outlier's damage local, and the middle serves values that lie to one side: on SmolLM2 the two together
-//! cost a tenth of the accuracy of one symmetric step a row.
+//! outlier's damage local, and the middle serves values that lie to one side: the two together cost
+//! a small part of the accuracy that one symmetric step a row does.
 
 use super::isa::Isa;
 

@@ -3,6 +3,7 @@
 //! Knows no weights. The loop keeps more independent sums than the units are deep, so that what it reaches
 //! is the peak that a matrix product can be held against.
 
+use super::isa::Isa;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -27,18 +28,15 @@ pub fn flops_per_second() -> f64 {
 
 /// [`ROUNDS`] multiply-adds on each of [`SUMS`] registers; how many lanes one of them has.
 fn spin() -> usize {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has AVX-512F.
-            return unsafe { spin_avx512() };
-        }
-        if super::has_avx2_fma() {
-            // SAFETY: the processor has AVX2 and FMA.
-            return unsafe { spin_avx2() };
-        }
+    match Isa::detect() {
+        Isa::Portable => spin_portable(),
+        // SAFETY: the processor has AVX2 and FMA.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { spin_avx2() },
+        // SAFETY: the processor has AVX-512F.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Vnni => unsafe { spin_avx512() },
     }
-    spin_portable()
 }
 
 #[cfg(target_arch = "x86_64")]
