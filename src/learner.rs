@@ -14,15 +14,14 @@ pub use state::{HostTensor, Report, State};
 
 use crate::episode::{CriticVersion, CritiqueGroup};
 use crate::model::lora::{Adapter, Factors, LoraConfig, Site};
-use crate::model::score::Branches;
+use crate::model::score::{Branches, Keep, Space};
 use crate::model::transformer::Transformer;
-use candle_core::{Device, Tensor, Var};
 use objective::Baseline;
 use optimizer::Parameter;
 use pieces::UnderWay;
 use serde::{Deserialize, Serialize};
 use start::fresh_adapter;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// How the critic learns.
@@ -49,8 +48,12 @@ pub struct LearnerConfig {
     pub clip_norm: f64,
     /// Groups of one step.
     pub groups_per_step: usize,
-    /// Tokens of one uninterrupted piece of learning.
+    /// Tokens of one uninterrupted piece of learning: groups share a piece up to as many.
     pub micro_batch_tokens: usize,
+    /// Keep each layer's input alone and compute the rest again for the gradient: a fraction of the memory for a
+    /// third more time.
+    #[serde(default)]
+    pub checkpoint_layers: bool,
     /// Steps between two publications.
     pub publish_every_steps: u64,
     /// Share of the device's time while there are tokens to write, in `(0, 1]`.
@@ -61,6 +64,13 @@ pub struct LearnerConfig {
     pub step_deadline_seconds: u64,
     /// The adapter.
     pub lora: LoraConfig,
+}
+
+impl LearnerConfig {
+    /// What a pass keeps for its gradient.
+    pub fn keep(&self) -> Keep {
+        if self.checkpoint_layers { Keep::Inputs } else { Keep::Layers }
+    }
 }
 
 /// Why there was no step.
@@ -104,12 +114,6 @@ pub enum Error {
     Model(#[from] crate::model::Error),
 }
 
-impl From<candle_core::Error> for Error {
-    fn from(error: candle_core::Error) -> Self {
-        Self::Model(error.into())
-    }
-}
-
 /// Reference log-ratios' other half is the same for every use of a group: so many groups are remembered.
 const REFERENCES_MAX: usize = 1024;
 
@@ -118,8 +122,13 @@ pub struct Learner {
     model: Arc<Transformer>,
     config: LearnerConfig,
     temperature: f32,
+    /// `A` and `B` of each place, one after the other.
     parameters: Vec<Parameter>,
-    branches: Branches,
+    places: Vec<(usize, Site)>,
+    /// The current factors as the score pass reads them; none since they changed.
+    branches: Option<Branches>,
+    /// The score pass's memory.
+    space: Space,
     step: u64,
     batch: u64,
     report: Option<Report>,
@@ -138,7 +147,7 @@ impl Learner {
     /// Where a trainable tensor gets no gradient: the self-test of the graph runs here.
     pub fn new(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, seed: u64) -> Result<Self, Error> {
         let adapter = fresh_adapter(&model, &config.lora, seed, false);
-        let mut learner = Self::with_adapter(model, config, temperature, &adapter)?;
+        let learner = Self::with_adapter(model, config, temperature, &adapter);
         learner.self_test(seed)?;
         Ok(learner)
     }
@@ -160,7 +169,7 @@ impl Learner {
         if state.adapter.config.rank != config.lora.rank || sizes(&state.adapter) != sizes(&expected) {
             return Err(Error::OtherAdapter { rank: config.lora.rank, targets: config.lora.targets.clone() });
         }
-        let mut learner = Self::with_adapter(model, config, temperature, &state.adapter)?;
+        let mut learner = Self::with_adapter(model, config, temperature, &state.adapter);
         let mut moments: HashMap<String, HostTensor> = state.optimizer.into_iter().collect();
         for parameter in &mut learner.parameters {
             parameter.restore(&mut |name| moments.remove(name))?;
@@ -169,41 +178,32 @@ impl Learner {
         Ok(learner)
     }
 
-    fn with_adapter(
-        model: Arc<Transformer>,
-        config: LearnerConfig,
-        temperature: f32,
-        adapter: &Adapter,
-    ) -> Result<Self, Error> {
+    fn with_adapter(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, adapter: &Adapter) -> Self {
         let mut parameters = vec![];
-        let mut factors = BTreeMap::new();
         for (&(layer, site), pair) in &adapter.factors {
             let (inputs, outputs) = site.sizes(model.spec());
             let rank = adapter.config.rank;
-            let mut add = |name: &str, data: &[f32], shape: (usize, usize)| -> Result<Tensor, Error> {
-                let var = Var::from_tensor(&Tensor::from_slice(data, shape, &Device::Cpu)?)?;
-                let tensor = var.as_tensor().clone();
-                parameters.push(Parameter::new(format!("layers.{layer}.{}.{name}", site.name()), var));
-                Ok(tensor)
+            let mut add = |name: &str, shape: [usize; 2], values: &[f32]| {
+                parameters.push(Parameter::new(format!("layers.{layer}.{site}.{name}"), shape, values.to_vec()));
             };
-            let a = add("lora_A", &pair.a, (rank, inputs))?;
-            let b = add("lora_B", &pair.b, (outputs, rank))?;
-            factors.insert((layer, site), (a, b));
+            add("lora_A", [rank, inputs], &pair.a);
+            add("lora_B", [outputs, rank], &pair.b);
         }
-        let branches = Branches { factors, scale: f64::from(config.lora.scale()) };
-        Ok(Self {
+        Self {
             model,
             config,
             temperature,
             parameters,
-            branches,
+            places: adapter.factors.keys().copied().collect(),
+            branches: None,
+            space: Space::default(),
             step: 0,
             batch: 0,
             report: None,
             published: None,
             references: HashMap::new(),
             under_way: None,
-        })
+        }
     }
 
     /// Steps taken.
@@ -264,7 +264,8 @@ impl Learner {
                 return Err(Error::NotFinite { step, what, value });
             }
         }
-        optimizer::update(&mut self.parameters, &self.config, step, norm)?;
+        optimizer::update(&mut self.parameters, &self.config, step, norm);
+        self.branches = None;
         let ratios: Vec<f32> = under_way.ratios.concat();
         let mean = |values: &mut dyn Iterator<Item = f32>, count: usize| values.sum::<f32>() / count.max(1) as f32;
         let differences = &under_way.differences;
@@ -300,29 +301,21 @@ impl Learner {
     }
 
     /// An immutable copy of the current weights.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub fn adapter(&self) -> Result<Adapter, Error> {
-        let host = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
-        let mut factors = BTreeMap::new();
-        for (&place, (a, b)) in &self.branches.factors {
-            factors.insert(place, Factors { a: host(a)?, b: host(b)? });
-        }
-        Ok(Adapter { config: self.config.lora.clone(), factors })
+    pub fn adapter(&self) -> Adapter {
+        let pairs = self.places.iter().zip(self.parameters.chunks_exact(2));
+        let factors =
+            pairs.map(|(&place, pair)| (place, Factors { a: pair[0].values.clone(), b: pair[1].values.clone() }));
+        Adapter { config: self.config.lora.clone(), factors: factors.collect() }
     }
 
     /// All that [`Learner::resume`] needs. A step under way is not in it.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub fn state(&self) -> Result<State, Error> {
-        Ok(State {
+    pub fn state(&self) -> State {
+        State {
             step: self.step,
             batch: self.batch,
             report: self.report.clone(),
-            adapter: self.adapter()?,
+            adapter: self.adapter(),
             optimizer: self.parameters.iter().flat_map(Parameter::moments).collect(),
-        })
+        }
     }
 }

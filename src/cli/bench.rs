@@ -6,6 +6,7 @@
 mod decode;
 mod episode;
 mod figures;
+mod learn;
 mod machine;
 mod prefill;
 mod prompts;
@@ -41,6 +42,8 @@ enum What {
     Prefill(prefill::PrefillArguments),
     /// Whole trees of N critiques and N x M refinements, and what is learned from them: seconds an episode.
     Episode(episode::EpisodeArguments),
+    /// Learner steps on groups of a given shape: critique tokens a second.
+    Learn(learn::LearnArguments),
 }
 
 /// What every bench takes.
@@ -86,6 +89,12 @@ pub fn run(config: Config, arguments: &BenchArguments) -> Result<Exit, Failure> 
         What::Decode(arguments) => decode::run(&Bed::new(config, &arguments.common, false)?, arguments),
         What::Prefill(arguments) => prefill::run(&Bed::new(config, &arguments.common, false)?, arguments),
         What::Episode(arguments) => episode::run(&Bed::new(config, &arguments.common, true)?, arguments),
+        What::Learn(arguments) => {
+            let mut config = config;
+            // One copy of the weights, unless another beside it is asked for.
+            config.engine.weights = Precision::F32;
+            learn::run(Bed::new(config, &arguments.common, true)?, arguments)
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Exit, Failure, OrExit, say};
 use crate::config::Config;
 use crate::engine::EngineConfig;
+use crate::learner::LearnerConfig;
 use crate::model::decode::Decoder;
 use crate::model::dense::decode::DenseDecoder;
 use crate::model::score::activation_floats;
@@ -47,22 +48,43 @@ impl MemoryPlan {
     /// The plan of a node whose model runs on `device`, in that device's memory; `weights` is what the model's take there
     /// for both passes, in bytes.
     pub fn new(spec: &ModelSpec, weights: usize, config: &Config, device: &Device) -> Self {
-        let lora = &config.learner.lora;
+        let targets = config.rollout.critiques * config.critic.sampling.max_tokens;
+        let mut plan = Self::of_writing(spec, weights, &config.engine, device);
+        for (name, bytes) in Self::of_learning(spec, 0, &config.learner, targets, device).parts {
+            match plan.parts.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, size)) => *size += bytes,
+                None => plan.parts.insert(plan.parts.len() - 1, (name, bytes)),
+            }
+        }
+        plan
+    }
+
+    /// The plan of a learner alone, whose steps predict at most `targets` ids a group.
+    pub fn of_learning(
+        spec: &ModelSpec,
+        weights: usize,
+        learner: &LearnerConfig,
+        targets: usize,
+        device: &Device,
+    ) -> Self {
+        let lora = &learner.lora;
         let of_site = |site: &model::lora::Site| {
             let (inputs, outputs) = site.sizes(spec);
             lora.rank * (inputs + outputs)
         };
         let adapter = spec.layers * lora.targets.iter().map(of_site).sum::<usize>();
-        let targets =
-            (config.rollout.critiques * config.critic.sampling.max_tokens).min(config.learner.micro_batch_tokens);
-        let learning = activation_floats(spec, lora.rank, config.learner.micro_batch_tokens, targets);
-        let mut plan = Self::of_writing(spec, weights, &config.engine, device);
-        // Gradient and two moments; beside a GPU the moments stay in the host's memory.
-        let optimizer = if device.is_cpu() { 3 } else { 1 } * adapter * F32;
-        // The learner's, and two versions in service around a publication.
-        plan.parts.splice(2..2, [("adapter", 3 * adapter * F32), ("optimizer", optimizer)]);
-        plan.parts.iter_mut().filter(|(name, _)| *name == "activations").for_each(|(_, size)| *size += learning * F32);
-        plan
+        let targets = targets.min(learner.micro_batch_tokens);
+        let learning = activation_floats(spec, lora.rank, learner.micro_batch_tokens, targets, learner.keep());
+        // Gradient, a piece's gradient and two moments; beside a GPU the moments stay in the host's memory.
+        let optimizer = if device.is_cpu() { 4 } else { 1 } * adapter * F32;
+        let parts = vec![
+            ("weights", weights),
+            // The learner's, as the score pass reads them too, and two versions in service around a publication.
+            ("adapter", 4 * adapter * F32),
+            ("optimizer", optimizer),
+            ("activations", learning * F32),
+        ];
+        Self { parts }
     }
 
     /// All parts together.

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward};
 use crate::model::kernel::Precision;
 use crate::model::lora::Adapter;
-use crate::model::score::{Branches, Packed, log_probs};
+use crate::model::score::{self, Batch as ScoreBatch, Branches, Packed};
 use crate::model::transformer::Transformer;
 use crate::{model, telemetry};
 use anyhow::Context;
@@ -113,9 +113,9 @@ fn by_scoring(
     adapter: Option<&Adapter>,
     temperature: f32,
 ) -> model::Result<Vec<f32>> {
-    let branches = adapter.map(|adapter| Branches::frozen(adapter, model.spec())).transpose()?;
-    let packed = Packed { prefix: &input.prompt_ids, texts: vec![&input.completion_ids] };
-    Ok(log_probs(model, &packed, branches.as_ref(), temperature)?.to_vec1()?)
+    let branches = adapter.map(|adapter| Branches::new(model, adapter)).transpose()?;
+    let packed = [Packed { prefix: &input.prompt_ids, texts: vec![&input.completion_ids] }];
+    Ok(score::score(model, ScoreBatch { packed: &packed, temperature }, branches.as_ref())?.log_probs)
 }
 
 /// Prefills the prompt, then feeds the completion token by token, as the engine would write it.

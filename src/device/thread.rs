@@ -75,7 +75,7 @@ impl Thread {
             },
             Command::Learn(batch, groups, reply) => self.begin(batch, groups, reply),
             Command::Snapshot(reply) => {
-                let state = self.learner.as_ref().ok_or(Error::NoLearner).and_then(|l| l.state().map_err(Error::from));
+                let state = self.learner.as_ref().map(Learner::state).ok_or(Error::NoLearner);
                 drop(reply.send(state));
             }
             Command::Install(version, adapter, reply) => {

@@ -2,30 +2,30 @@
 //! saved, after clipping by the global norm and under a linear warm-up.
 
 use super::{Error, HostTensor, LearnerConfig};
-use candle_core::{Tensor, Var};
+use rayon::prelude::*;
 
 /// One trainable tensor with its gradient and moments.
+#[derive(Clone, Debug)]
 pub(super) struct Parameter {
     pub(super) name: String,
-    pub(super) var: Var,
+    pub(super) shape: [usize; 2],
+    pub(super) values: Vec<f32>,
     gradient: Vec<f32>,
     first: Vec<f32>,
     second: Vec<f32>,
 }
 
 impl Parameter {
-    pub(super) fn new(name: String, var: Var) -> Self {
-        let zeros = vec![0.0; var.elem_count()];
-        Self { name, var, gradient: zeros.clone(), first: zeros.clone(), second: zeros }
+    pub(super) fn new(name: String, shape: [usize; 2], values: Vec<f32>) -> Self {
+        let zeros = vec![0.0; values.len()];
+        Self { name, shape, values, gradient: zeros.clone(), first: zeros.clone(), second: zeros }
     }
 
     /// Adds `gradient` to what the step has gathered.
-    pub(super) fn gather(&mut self, gradient: &Tensor) -> Result<(), Error> {
-        let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+    pub(super) fn gather(&mut self, gradient: &[f32]) {
         for (sum, value) in self.gradient.iter_mut().zip(gradient) {
             *sum += value;
         }
-        Ok(())
     }
 
     /// Forgets what the step has gathered.
@@ -36,7 +36,7 @@ impl Parameter {
     /// The two moments, named.
     pub(super) fn moments(&self) -> [(String, HostTensor); 2] {
         let of = |suffix: &str, data: &Vec<f32>| {
-            let shape = self.var.dims().to_vec();
+            let shape = self.shape.to_vec();
             (format!("{}.{suffix}", self.name), HostTensor { shape, data: data.clone() })
         };
         [of("m", &self.first), of("v", &self.second)]
@@ -55,8 +55,10 @@ impl Parameter {
 
 /// Norm of all gathered gradients together.
 pub(super) fn gradient_norm(parameters: &[Parameter]) -> f32 {
-    let squares = parameters.iter().flat_map(|p| &p.gradient).map(|&g| f64::from(g) * f64::from(g));
-    squares.sum::<f64>().sqrt() as f32
+    let square = |p: &Parameter| p.gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
+    // Summed in the order of the parameters, whichever thread was first.
+    let squares: Vec<f64> = parameters.par_iter().map(square).collect();
+    squares.iter().sum::<f64>().sqrt() as f32
 }
 
 /// The learning rate of `step` (the first is 1): linear up to the peak, then constant.
@@ -66,7 +68,7 @@ pub(super) fn learning_rate(config: &LearnerConfig, step: u64) -> f64 {
 }
 
 /// One AdamW step on the gathered gradients, whose norm is `norm`; forgets them.
-pub(super) fn update(parameters: &mut [Parameter], config: &LearnerConfig, step: u64, norm: f32) -> Result<(), Error> {
+pub(super) fn update(parameters: &mut [Parameter], config: &LearnerConfig, step: u64, norm: f32) {
     let clip = (config.clip_norm / (f64::from(norm) + 1e-6)).min(1.0) as f32;
     let rate = learning_rate(config, step);
     let (beta1, beta2) = (config.adam_beta1, config.adam_beta2);
@@ -75,17 +77,14 @@ pub(super) fn update(parameters: &mut [Parameter], config: &LearnerConfig, step:
     let size = (rate / correction1) as f32;
     let (beta1, beta2) = (beta1 as f32, beta2 as f32);
     let root = correction2.sqrt() as f32;
-    for parameter in parameters {
-        let mut weights = parameter.var.flatten_all()?.to_vec1::<f32>()?;
-        let Parameter { gradient, first, second, .. } = parameter;
-        for (((weight, gradient), first), second) in weights.iter_mut().zip(gradient).zip(first).zip(second) {
+    parameters.par_iter_mut().for_each(|parameter| {
+        let Parameter { values, gradient, first, second, .. } = parameter;
+        for (((weight, gradient), first), second) in values.iter_mut().zip(gradient).zip(first).zip(second) {
             let g = *gradient * clip;
             *first = beta1 * *first + (1.0 - beta1) * g;
             *second = beta2 * *second + (1.0 - beta2) * g * g;
             *weight = *weight * decay - size * *first / (second.sqrt() / root + config.adam_epsilon as f32);
             *gradient = 0.0;
         }
-        parameter.var.set(&Tensor::from_vec(weights, parameter.var.shape(), parameter.var.device())?)?;
-    }
-    Ok(())
+    });
 }

@@ -1,12 +1,11 @@
-//! A step in pieces: some critiques of one group behind their prefix, one packed pass each.
+//! A step in pieces: groups that fit into one micro-batch together, or some critiques of one that is too large.
 //!
-//! The references of a group come first, then, where a group is too large for one piece, its log-ratios
-//! without a graph, because its baseline needs them all; then loss and gradient.
+//! The references come first, then, where a group is too large for one piece, its log-ratios without a gradient,
+//! because its baseline needs them all; then loss and gradient.
 
 use super::{Error, Learner, objective};
-use crate::episode::{CriticVersion, CritiqueGroup};
-use crate::model::score::{self, Packed};
-use candle_core::Tensor;
+use crate::episode::{CriticVersion, CritiqueGroup, ScoredCritique};
+use crate::model::score::{self, Batch, Branches, Packed};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,19 +21,25 @@ pub(super) struct UnderWay {
     pub(super) differences: Vec<f32>,
 }
 
-/// One uninterrupted piece of a step: some critiques of one group behind their prefix.
-#[derive(Clone, Debug)]
+/// One uninterrupted piece of a step: a micro-batch.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Piece {
+    work: Work,
+    parts: Vec<Part>,
+}
+
+/// Some critiques of one group behind their prefix.
+#[derive(Clone, Debug, PartialEq)]
+struct Part {
     group: usize,
     critiques: Range<usize>,
-    work: Work,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     /// Log-probabilities under the reference.
     Reference,
-    /// Log-ratios without a graph: where a group is too large for one piece, its baseline needs all of them.
+    /// Log-ratios without a gradient: where a group is too large for one piece, its baseline needs all of them.
     Ratios,
     /// Log-ratios, loss and gradient.
     Gradient,
@@ -48,104 +53,141 @@ impl UnderWay {
         tokens_max: usize,
         knows: impl Fn(&CritiqueGroup) -> bool,
     ) -> Self {
+        let chunks: Vec<_> = groups.iter().map(|group| chunks(group, tokens_max)).collect();
         let mut pieces = VecDeque::new();
-        for (index, group) in groups.iter().enumerate() {
-            let chunks = chunks(group, tokens_max);
-            let mut add = |work| {
-                pieces.extend(chunks.iter().map(|critiques| Piece {
-                    group: index,
-                    critiques: critiques.clone(),
-                    work,
-                }));
-            };
-            if !knows(group) {
-                add(Work::Reference);
+        for work in [Work::Reference, Work::Ratios, Work::Gradient] {
+            let mut room = 0;
+            for (index, group) in groups.iter().enumerate() {
+                let wanted = match work {
+                    Work::Reference => !knows(group),
+                    Work::Ratios => chunks[index].len() > 1,
+                    Work::Gradient => true,
+                };
+                for critiques in chunks[index].iter().filter(|_| wanted) {
+                    let part = Part { group: index, critiques: critiques.clone() };
+                    let tokens = part.tokens(group);
+                    match pieces.back_mut() {
+                        Some(Piece { work: last, parts }) if *last == work && tokens <= room => parts.push(part),
+                        _ => {
+                            room = tokens_max;
+                            pieces.push_back(Piece { work, parts: vec![part] });
+                        }
+                    }
+                    room = room.saturating_sub(tokens);
+                }
             }
-            if chunks.len() > 1 {
-                add(Work::Ratios);
-            }
-            add(Work::Gradient);
         }
         let ratios = vec![vec![]; groups.len()];
         Self { batch, groups, pieces, ratios, loss: 0.0, differences: vec![] }
     }
 }
 
+impl Part {
+    fn tokens(&self, group: &CritiqueGroup) -> usize {
+        let critiques = &group.critiques[self.critiques.clone()];
+        group.prefix_ids.len() + critiques.iter().map(|critique| critique.written.ids.len()).sum::<usize>()
+    }
+
+    fn packed<'a>(&self, group: &'a CritiqueGroup) -> Packed<'a> {
+        let critiques = &group.critiques[self.critiques.clone()];
+        Packed {
+            prefix: &group.prefix_ids,
+            texts: critiques.iter().map(|critique| critique.written.ids.as_slice()).collect(),
+        }
+    }
+}
+
 impl Learner {
     /// Does one piece.
     pub(super) fn run(&mut self, piece: &Piece, under_way: &mut UnderWay) -> Result<(), Error> {
-        let group = under_way.groups[piece.group].clone();
-        let critiques = &group.critiques[piece.critiques.clone()];
-        let packed = Packed {
-            prefix: &group.prefix_ids,
-            texts: critiques.iter().map(|critique| critique.written.ids.as_slice()).collect(),
+        let groups = under_way.groups.clone();
+        let packed: Vec<Packed<'_>> = piece.parts.iter().map(|part| part.packed(&groups[part.group])).collect();
+        let batch = Batch { packed: &packed, temperature: self.temperature };
+        let model = self.model.clone();
+        let branches = match piece.work {
+            Work::Reference => None,
+            Work::Ratios | Work::Gradient => {
+                Some(self.branches.take().map_or_else(|| Branches::new(&model, &self.adapter()), Ok)?)
+            }
         };
-        let branches = (piece.work != Work::Reference).then_some(&self.branches);
-        let log_probs = score::log_probs(&self.model, &packed, branches, self.temperature)?; // (ids of all texts)
-        let by_text = split(&log_probs.to_vec1::<f32>()?, &packed);
-        self.compare_with_sampler(&by_text, piece, &group, under_way);
-        if piece.work == Work::Reference {
-            let known = self.references.entry(group.episode.0).or_default();
-            known.truncate(piece.critiques.start);
-            known.extend(by_text);
-            return Ok(());
+        let mut space = std::mem::take(&mut self.space);
+        if let (Work::Gradient, Some(branches)) = (piece.work, &branches) {
+            let recorded = score::record_in(&model, batch, branches, self.config.keep(), &mut space)?;
+            self.note(piece, &packed, &recorded.scored.log_probs, under_way);
+            let weights = self.weigh(piece, &packed, under_way);
+            let gradients = recorded.backward_in(&weights, &mut space)?;
+            for (place, pair) in self.places.iter().zip(self.parameters.chunks_exact_mut(2)) {
+                let [a, b] = pair else { unreachable!("chunks of two") };
+                let found = gradients.factors.get(place).ok_or_else(|| Error::NoGradient { name: a.name.clone() })?;
+                a.gather(&found.a);
+                b.gather(&found.b);
+            }
+        } else {
+            let scored = score::score_in(&model, batch, branches.as_ref(), &mut space)?;
+            self.note(piece, &packed, &scored.log_probs, under_way);
         }
-        let reference = &self.references[&group.episode.0][piece.critiques.clone()];
-        let ratios = by_text.iter().zip(reference).map(|(policy, reference)| log_ratio(policy, reference));
-        if under_way.ratios[piece.group].len() < group.critiques.len() {
-            under_way.ratios[piece.group].extend(ratios);
-        }
-        if piece.work == Work::Gradient {
-            self.learn(piece, &group, &packed, &log_probs, under_way)?;
-        }
+        self.space = space;
+        self.branches = branches.or(self.branches.take());
         Ok(())
     }
 
-    /// Gradient of one piece: `sum_i (d loss / d r_i) log pi(c_i)`, whose gradient is the loss's own.
-    fn learn(
-        &mut self,
-        piece: &Piece,
-        group: &CritiqueGroup,
-        packed: &Packed<'_>,
-        log_probs: &Tensor,
-        under_way: &mut UnderWay,
-    ) -> Result<(), Error> {
-        let utilities: Vec<f32> = group.critiques.iter().map(|critique| critique.utility).collect();
-        let beta = f64::from(self.config.beta);
-        let terms = objective::dro(self.config.baseline, beta, &utilities, &under_way.ratios[piece.group]);
-        let share = 1.0 / under_way.groups.len() as f64;
-        if piece.critiques.start == 0 {
-            under_way.loss += terms.loss * share;
+    /// Keeps what `log_probs` tell: references, or log-ratios.
+    fn note(&mut self, piece: &Piece, packed: &[Packed<'_>], log_probs: &[f32], under_way: &mut UnderWay) {
+        let mut rest = log_probs;
+        for (part, packed) in piece.parts.iter().zip(packed) {
+            let group = under_way.groups[part.group].clone();
+            let (ours, others) = rest.split_at(packed.texts.iter().map(|text| text.len()).sum());
+            rest = others;
+            let by_text = split(ours, packed);
+            self.compare_with_sampler(&by_text, piece.work, &group.critiques[part.critiques.clone()], under_way);
+            if piece.work == Work::Reference {
+                let known = self.references.entry(group.episode.0).or_default();
+                known.truncate(part.critiques.start);
+                known.extend(by_text);
+                continue;
+            }
+            let reference = &self.references[&group.episode.0][part.critiques.clone()];
+            let ratios = by_text.iter().zip(reference).map(|(policy, reference)| log_ratio(policy, reference));
+            if under_way.ratios[part.group].len() < group.critiques.len() {
+                under_way.ratios[part.group].extend(ratios);
+            }
         }
-        let weights: Vec<f32> = packed
-            .texts
-            .iter()
-            .zip(&terms.gradient[piece.critiques.clone()])
-            .flat_map(|(text, &gradient)| std::iter::repeat_n((gradient * share) as f32, text.len()))
-            .collect();
-        let weights = Tensor::from_vec(weights, log_probs.shape(), log_probs.device())?;
-        let gradients = (log_probs * weights)?.sum_all()?.backward()?;
-        for parameter in &mut self.parameters {
-            let gradient = gradients.get(&parameter.var);
-            parameter.gather(gradient.ok_or_else(|| Error::NoGradient { name: parameter.name.clone() })?)?;
+    }
+
+    /// Loss of the piece's groups, and what each log-probability weighs in its gradient: that of
+    /// `sum_i (d loss / d r_i) log pi(c_i)` is the loss's own.
+    fn weigh(&self, piece: &Piece, packed: &[Packed<'_>], under_way: &mut UnderWay) -> Vec<f32> {
+        let mut weights = vec![];
+        for (part, packed) in piece.parts.iter().zip(packed) {
+            let group = &under_way.groups[part.group];
+            let utilities: Vec<f32> = group.critiques.iter().map(|critique| critique.utility).collect();
+            let beta = f64::from(self.config.beta);
+            let terms = objective::dro(self.config.baseline, beta, &utilities, &under_way.ratios[part.group]);
+            let share = 1.0 / under_way.groups.len() as f64;
+            if part.critiques.start == 0 {
+                under_way.loss += terms.loss * share;
+            }
+            for (text, gradient) in packed.texts.iter().zip(&terms.gradient[part.critiques.clone()]) {
+                weights.extend(std::iter::repeat_n((gradient * share) as f32, text.len()));
+            }
         }
-        Ok(())
+        weights
     }
 
     /// Notes how far the sampler's log-probs lie from this pass, for texts written by the very same weights.
     fn compare_with_sampler(
         &self,
         by_text: &[Vec<f32>],
-        piece: &Piece,
-        group: &CritiqueGroup,
+        work: Work,
+        critiques: &[ScoredCritique],
         under_way: &mut UnderWay,
     ) {
-        let current = match piece.work {
+        let current = match work {
             Work::Reference => Some(CriticVersion::BASE),
             Work::Ratios => None,
             Work::Gradient => self.published.filter(|&(_, step)| step == self.step).map(|(version, _)| version),
         };
-        for (ours, critique) in by_text.iter().zip(&group.critiques[piece.critiques.clone()]) {
+        for (ours, critique) in by_text.iter().zip(critiques) {
             if Some(critique.written.version) == current {
                 let pairs = ours.iter().zip(&critique.written.log_probs);
                 under_way.differences.extend(pairs.map(|(ours, sampler)| (ours - sampler).abs()));

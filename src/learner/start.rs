@@ -2,7 +2,7 @@
 
 use super::{Error, Learner};
 use crate::model::lora::{Adapter, Factors, LoraConfig};
-use crate::model::score::{self, Packed};
+use crate::model::score::{self, Batch, Branches, Packed};
 use crate::model::transformer::Transformer;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -11,19 +11,20 @@ use std::collections::BTreeMap;
 impl Learner {
     /// Fails loudly where any trainable tensor is cut off from the loss. `B` is zero at the start, which hides
     /// `A`: so the test runs on factors of its own.
-    pub(super) fn self_test(&mut self, seed: u64) -> Result<(), Error> {
+    pub(super) fn self_test(&self, seed: u64) -> Result<(), Error> {
         let adapter = fresh_adapter(&self.model, &self.config.lora, seed, true);
-        let mut twin = Self::with_adapter(self.model.clone(), self.config.clone(), self.temperature, &adapter)?;
+        let branches = Branches::new(&self.model, &adapter)?;
         let vocab = self.model.spec().vocab as u32;
         let ids: Vec<u32> = (0..12u32).map(|i| (i * 7919 + 13) % vocab).collect();
-        let packed = Packed { prefix: &ids[..6], texts: vec![&ids[6..9], &ids[9..]] };
-        let log_probs = score::log_probs(&twin.model, &packed, Some(&twin.branches), twin.temperature)?;
-        let gradients = log_probs.sum_all()?.backward()?;
-        for parameter in &mut twin.parameters {
-            let gradient =
-                gradients.get(&parameter.var).ok_or_else(|| Error::NoGradient { name: parameter.name.clone() })?;
-            let largest = gradient.abs()?.max_all()?.to_scalar::<f32>()?;
-            if largest == 0.0 || !largest.is_finite() {
+        let packed = [Packed { prefix: &ids[..6], texts: vec![&ids[6..9], &ids[9..]] }];
+        let batch = Batch { packed: &packed, temperature: self.temperature };
+        let recorded = score::record(&self.model, batch, &branches, self.config.keep())?;
+        let gradients = recorded.backward(&[1.0; 6])?;
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            let found = gradients.factors.get(&self.places[index / 2]);
+            let gradient = found.map(|pair| if index % 2 == 0 { &pair.a } else { &pair.b });
+            let largest = gradient.map_or(0.0, |g| g.iter().fold(0.0f32, |top, x| top.max(x.abs())));
+            if largest == 0.0 || gradient.is_some_and(|g| g.iter().any(|x| !x.is_finite())) {
                 return Err(Error::NoGradient { name: parameter.name.clone() });
             }
         }

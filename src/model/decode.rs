@@ -8,14 +8,13 @@ pub use super::attention::BLOCK_TOKENS;
 pub use placed::Decoder;
 
 use super::attention::{Heads, KvCache, Preparation, Reach};
+use super::dense::Branches;
 use super::kernel::{PackedMatrix, Precision, Rows, Weight};
 use super::lora::{Adapter, Site};
 use super::rotary::Tables;
-use super::score::Branches;
 use super::spec::ModelSpec;
 use super::transformer::{Linear, Panels, Pass, QkNorms, Stack};
 use super::{Error, Result, ops};
-use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -356,10 +355,4 @@ impl Pass for DecodePass<'_> {
         self.spare.push(h);
         Ok(x)
     }
-}
-
-/// `(rows, len / rows)` from row-major values.
-pub(crate) fn tensor(values: Vec<f32>, rows: usize) -> Result<Tensor> {
-    let width = values.len() / rows.max(1);
-    Ok(Tensor::from_vec(values, (rows, width), &Device::Cpu)?)
 }

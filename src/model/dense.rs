@@ -3,9 +3,12 @@
 //! Weights lie as `(outputs, inputs)` in one type, bf16 on a GPU; activations and all that is summed are f32. Both
 //! passes are written in the library's own operations, so that the CPU can run them too: that is how they are tested.
 
+mod branches;
 pub(crate) mod decode;
 mod ops;
 pub(crate) mod score;
+
+pub(crate) use branches::{Branches, Trainable};
 
 use super::Result;
 use super::attention::Heads;

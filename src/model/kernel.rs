@@ -11,6 +11,7 @@ mod int8;
 mod int8_rows;
 mod isa;
 mod rows;
+mod strided;
 mod weight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -24,6 +25,7 @@ pub use int8::Int8Matrix;
 pub(crate) use isa::{has_avx2_fma, has_avx512};
 pub(crate) use pages::ask_for_huge_pages;
 pub(crate) use rows::Rows;
+pub(crate) use strided::{Operand, Strided, outer};
 pub use weight::{Precision, Weight};
 
 mod pages;
@@ -77,6 +79,13 @@ fn tiles(rows: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize
     (0..count).map(move |tile| rows * tile / count..rows * (tile + 1) / count)
 }
 
+/// How a tile reaches the result.
+#[derive(Clone, Copy, Debug)]
+enum Put {
+    Write,
+    Add,
+}
+
 /// A row-major result whose column ranges are written from several threads.
 struct Columns<'a> {
     start: *mut f32,
@@ -85,7 +94,7 @@ struct Columns<'a> {
     _result: std::marker::PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: `write` is the only access, and each panel of columns is written by one thread only.
+// SAFETY: `write` and `add` are the only access, and each panel of columns is written by one thread only.
 unsafe impl Sync for Columns<'_> {}
 
 impl<'a> Columns<'a> {
@@ -95,12 +104,9 @@ impl<'a> Columns<'a> {
 
     /// Writes `values` to row `row` from column `first` on; what lies past the last column is dropped.
     fn write(&self, row: usize, first: usize, values: &[f32; PANEL]) {
-        let count = PANEL.min(self.width - first);
-        let offset = row * self.width + first;
-        assert!(offset + count <= self.len, "row {row}, column {first} lies in the result");
-        // SAFETY: the range was just checked, and no other panel writes these columns.
+        let (to, count) = self.place(row, first);
+        // SAFETY: the range was checked, and no other panel writes these columns.
         unsafe {
-            let to = self.start.add(offset);
             // A whole panel is one store, the general copy a call.
             if count == PANEL {
                 to.cast::<[f32; PANEL]>().write_unaligned(*values);
@@ -108,6 +114,30 @@ impl<'a> Columns<'a> {
                 std::ptr::copy_nonoverlapping(values.as_ptr(), to, count);
             }
         }
+    }
+
+    /// Adds `values` to row `row` from column `first` on; what lies past the last column is dropped.
+    fn add(&self, row: usize, first: usize, values: &[f32; PANEL]) {
+        let (to, count) = self.place(row, first);
+        // SAFETY: the range was checked and holds floats already; no other panel touches these columns.
+        let there = unsafe { std::slice::from_raw_parts_mut(to, count) };
+        there.iter_mut().zip(values).for_each(|(there, value)| *there += value);
+    }
+
+    /// [`Columns::write`] or [`Columns::add`].
+    fn put(&self, how: Put, row: usize, first: usize, values: &[f32; PANEL]) {
+        match how {
+            Put::Write => self.write(row, first, values),
+            Put::Add => self.add(row, first, values),
+        }
+    }
+
+    /// Where row `row` has column `first`, and how many of a panel's columns lie in the result.
+    fn place(&self, row: usize, first: usize) -> (*mut f32, usize) {
+        let count = PANEL.min(self.width - first);
+        let offset = row * self.width + first;
+        assert!(offset + count <= self.len, "row {row}, column {first} lies in the result");
+        (self.start.wrapping_add(offset), count)
     }
 }
 

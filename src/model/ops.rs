@@ -108,9 +108,12 @@ fn norm_rows(x: &[f32], out: &mut [f32], weight: &[f32], epsilon: f32) {
         }
     }
 }
-vectorised!(norm_part, norm_rows, (x: &[f32], out: &mut [f32], weight: &[f32], epsilon: f32));
+vectorised!(
+    /// RMSNorm over rows as long as `weight`.
+    norm_part, norm_rows, (x: &[f32], out: &mut [f32], weight: &[f32], epsilon: f32)
+);
 
-/// Gradient of [`norm`] with respect to `x`; the weight is frozen.
+/// Adds the gradient of [`norm`] with respect to `x` to `dx`; the weight is frozen.
 #[inline(always)]
 fn norm_backward_rows(x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
     let width = weight.len();
@@ -122,11 +125,14 @@ fn norm_backward_rows(x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], eps
         }
         let inner = lanes.iter().sum::<f32>() * scale * scale * scale / width as f32;
         for (i, dx) in dx.iter_mut().enumerate() {
-            *dx = dy[i] * weight[i] * scale - x[i] * inner;
+            *dx += dy[i] * weight[i] * scale - x[i] * inner;
         }
     }
 }
-vectorised!(norm_backward_part, norm_backward_rows, (x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32));
+vectorised!(
+    /// Gradient of [`norm_part`], added to `dx`.
+    norm_backward_part, norm_backward_rows, (x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32)
+);
 
 #[inline(always)]
 fn inverse_root_mean_square(x: &[f32], epsilon: f32) -> f32 {
@@ -163,6 +169,20 @@ vectorised!(
     rotate, rotate_rows, (x: &[f32], out: &mut [f32], cos: &[f32], sin: &[f32], half: usize, sign: f32)
 );
 
+#[inline(always)]
+fn rotate_one(head: &mut [f32], cos: &[f32], sin: &[f32], half: usize, sign: f32) {
+    let (x1, x2) = head.split_at_mut(half);
+    for i in 0..half {
+        let (a, b) = (x1[i], x2[i]);
+        x1[i] = a * cos[i] - sign * b * sin[i];
+        x2[i] = b * cos[i] + sign * a * sin[i];
+    }
+}
+vectorised!(
+    /// [`rotate`] of one head in place.
+    rotate_head, rotate_one, (head: &mut [f32], cos: &[f32], sin: &[f32], half: usize, sign: f32)
+);
+
 /// The largest of `row` and the sum of `e^(scale (x - largest))`, in a fixed order.
 #[inline(always)]
 fn max_and_sum(row: &[f32], scale: f32) -> (f32, f64) {
@@ -196,36 +216,55 @@ pub(crate) fn log_prob(logits: &[f32], id: u32, scale: f32) -> f32 {
     (f64::from(scale) * f64::from(logits[id as usize] - top) - sum.ln()) as f32
 }
 
-/// `out = e^(scale (x - top)) * factor`, a row of a softmax.
+/// `x = factor * e^(scale x - shift)`: with the log-sum-exp as shift, a row of a softmax.
 #[inline(always)]
-fn softmax_row(row: &[f32], out: &mut [f32], scale: f32, top: f32, factor: f32) {
-    for (out, &x) in out.iter_mut().zip(row) {
-        *out = exp(scale * (x - top)) * factor;
+fn exp_row(row: &mut [f32], scale: f32, shift: f32, factor: f32) {
+    for x in row {
+        *x = exp(scale * *x - shift) * factor;
     }
 }
 vectorised!(
-    /// A row of a softmax from its maximum and the inverse of its sum.
-    softmax_write, softmax_row, (row: &[f32], out: &mut [f32], scale: f32, top: f32, factor: f32)
+    /// A row of a softmax of `scale * x` from its log-sum-exp, times `factor`, in place.
+    exp_shifted, exp_row, (row: &mut [f32], scale: f32, shift: f32, factor: f32)
 );
 
-/// `dx = scale * w * (dy - sum(w dy))`, a row of a softmax's gradient.
+/// `dy = scale * w * (dy - inner)`, a row of a softmax's gradient.
 #[inline(always)]
-fn softmax_backward_row(weights: &[f32], dy: &[f32], dx: &mut [f32], scale: f32) {
-    let mut lanes = [0.0f32; 8];
-    for (weights, dy) in weights.chunks(8).zip(dy.chunks(8)) {
-        for ((lane, weight), dy) in lanes.iter_mut().zip(weights).zip(dy) {
-            *lane += weight * dy;
-        }
-    }
-    let inner = lanes.iter().sum::<f32>();
-    for ((dx, &weight), &dy) in dx.iter_mut().zip(weights).zip(dy) {
-        *dx = scale * weight * (dy - inner);
+fn softmax_backward_row(weights: &[f32], dy: &mut [f32], inner: f32, scale: f32) {
+    for (dy, &weight) in dy.iter_mut().zip(weights) {
+        *dy = scale * weight * (*dy - inner);
     }
 }
 vectorised!(
-    /// Gradient of a row of a softmax of `scale * x` from its result.
-    softmax_backward, softmax_backward_row, (weights: &[f32], dy: &[f32], dx: &mut [f32], scale: f32)
+    /// Gradient of a row of a softmax of `scale * x` from its result, in place; `inner` is `sum(w dy)`.
+    softmax_backward, softmax_backward_row, (weights: &[f32], dy: &mut [f32], inner: f32, scale: f32)
 );
+
+#[inline(always)]
+fn dot_row(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    for (a, b) in a.chunks(16).zip(b.chunks(16)) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    lanes.iter().sum()
+}
+vectorised!(
+    /// `sum(a b)`, in a fixed order.
+    dot, dot_row, (a: &[f32], b: &[f32]) -> f32
+);
+
+#[inline(always)]
+fn add_row(x: &[f32], out: &mut [f32]) {
+    out.iter_mut().zip(x).for_each(|(out, x)| *out += x);
+}
+vectorised!(add_part, add_row, (x: &[f32], out: &mut [f32]));
+
+/// `out += x`.
+pub(crate) fn add(x: &[f32], out: &mut [f32]) {
+    by_rows(out, 1, |first, out| add_part(&x[first..][..out.len()], out));
+}
 
 /// Runs `part` on pieces of rows, on several threads where it pays.
 pub(crate) fn by_rows(out: &mut [f32], width: usize, part: impl Fn(usize, &mut [f32]) + Sync) {
@@ -234,6 +273,18 @@ pub(crate) fn by_rows(out: &mut [f32], width: usize, part: impl Fn(usize, &mut [
     }
     let rows = (out.len() / width).div_ceil(2 * rayon::current_num_threads());
     out.par_chunks_mut(rows * width).enumerate().for_each(|(i, out)| part(i * rows, out));
+}
+
+/// Runs `part(row, values)` on each row of `rows`, `(rows, width)`, and keeps what it gives in `found`; on several
+/// threads where it pays.
+pub(crate) fn each_row(
+    rows: &mut [f32],
+    width: usize,
+    found: &mut [f32],
+    part: impl Fn(usize, &mut [f32]) -> f32 + Sync,
+) {
+    let rows = rows.par_chunks_mut(width).zip(found).enumerate();
+    rows.for_each(|(row, (values, found))| *found = part(row, values));
 }
 
 /// A gated linear unit: `x` is `(rows, 2 width)` with the gate first, `out` becomes `(rows, width)`.
@@ -255,7 +306,7 @@ pub(crate) fn norm(x: &[f32], out: &mut [f32], weight: &[f32], epsilon: f32) {
     by_rows(out, width, |row, out| norm_part(&x[row * width..][..out.len()], out, weight, epsilon));
 }
 
-/// Gradient of [`norm`].
+/// Adds the gradient of [`norm`] to `dx`.
 pub(crate) fn norm_backward(x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
     let width = weight.len();
     by_rows(dx, width, |row, dx| {
@@ -310,6 +361,7 @@ mod tests {
             });
         }
         let dy = wave(36, 1.1);
+        dx.fill(0.0);
         norm_backward(&x, &dy, &mut dx, &weight, 1e-5);
         check(&x, &dy, &dx, |x| {
             let mut out = vec![0.0; 36];

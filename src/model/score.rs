@@ -1,333 +1,349 @@
-//! The `score` pass: log-probabilities of given ids, differentiable with respect to an adapter.
+//! The `score` pass: log-probabilities of given ids, and their gradient with respect to an adapter.
 //!
-//! One call scores one prefix and the texts that follow it, packed behind one another: the prefix is
-//! computed once, and each text attends to the prefix and to itself, from the position after the prefix
-//! on. The frozen weights are those of `decode`; their gradients are never formed.
+//! Each prefix is computed once, and each text behind it attends to the prefix and to itself, from the position after
+//! the prefix on. On the CPU the backward pass is written out, layer by layer, over the panels of frozen weights that
+//! the forward pass reads; on a GPU the tensor library differentiates. Frozen weights' gradients are never formed.
 
+mod attention;
 mod branches;
+mod head;
+mod layer;
 mod packed;
+mod space;
+#[cfg(test)]
+mod tests;
 
-pub use branches::Branches;
 pub use packed::Packed;
 pub(crate) use packed::Segments;
+pub(crate) use space::Space;
 
-use super::attention::Heads;
-use super::decode::tensor;
-use super::dense::score::Scored;
-use super::kernel::Weight;
-use super::ops;
-use super::rotary::{Angles, Tables};
-use super::spec::{Activation, ModelSpec};
-use super::transformer::{Linear, Panels, Pass, Placed, QkNorms, Transformer};
+use super::dense;
+use super::lora::{Adapter, Factors, Site};
+use super::rotary::Tables;
+use super::spec::ModelSpec;
+use super::transformer::{Panels, Placed, Stack, Transformer};
 use super::{Error, Result};
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Shape, Storage, Tensor};
+use attention::Tree;
+use branches::PackedBranches;
+use layer::{Tape, Walk};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Floats that one packed pass over `tokens` tokens keeps for its gradient, adapters on every linear, the
-/// logits of `targets` of them included: what a memory plan reckons with.
-pub fn activation_floats(spec: &ModelSpec, rank: usize, tokens: usize, targets: usize) -> usize {
-    let Heads { heads, kv_heads, head_dim, .. } = Heads::of(spec);
-    let (q, kv) = (heads * head_dim, kv_heads * head_dim);
-    // Of each linear: the frozen result, the branches, their concatenation, its scaled copy and the sum.
-    let linears = 5 * (q + 2 * kv) + 4 * spec.hidden + 5 * 2 * spec.intermediate + 4 * spec.hidden + 7 * rank;
-    let attention = 2 * (q + 2 * kv) + 4 * q + 2 * heads * tokens;
-    let family = usize::from(spec.block.qkv_bias) * (q + 2 * kv)
-        + usize::from(spec.block.qk_norm) * (q + kv)
-        + usize::from(spec.block.sandwich_norms) * 2 * spec.hidden;
-    let rest = 4 * spec.hidden + spec.intermediate + family;
-    // Logits, their gradient and a working copy of each.
-    spec.layers * tokens * (linears + attention + rest) + 4 * targets * spec.vocab
+/// Gradients of an adapter's factors.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gradients {
+    /// By layer and site, in the shapes of the factors.
+    pub factors: BTreeMap<(usize, Site), Factors>,
 }
 
-/// Log-probabilities of the texts' ids under softmax(logits / temperature), `(ids of all texts)`, text
-/// after text. Differentiable with respect to `branches`; without branches it is the base model.
+impl Gradients {
+    /// Adds one site's.
+    pub(crate) fn add(&mut self, layer: usize, site: Site, gradient: Factors) {
+        let sum = |to: &mut [f32], values: &[f32]| to.iter_mut().zip(values).for_each(|(to, value)| *to += value);
+        match self.factors.entry((layer, site)) {
+            std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(gradient)),
+            std::collections::btree_map::Entry::Occupied(mut entry) => {
+                sum(&mut entry.get_mut().a, &gradient.a);
+                sum(&mut entry.get_mut().b, &gradient.b);
+            }
+        }
+    }
+}
+
+/// An adapter laid out for the score pass over the weights of one model.
+#[derive(Debug)]
+pub struct Branches(Laid);
+
+#[derive(Debug)]
+enum Laid {
+    Panels(PackedBranches),
+    Dense(dense::Trainable),
+}
+
+impl Branches {
+    /// Lays `adapter` out as the weights of `model` lie.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    pub fn new(model: &Transformer, adapter: &Adapter) -> Result<Self> {
+        let (rank, scale) = (adapter.config.rank, adapter.config.scale());
+        Ok(Self(match &model.0 {
+            Placed::Panels(stack) => Laid::Panels(PackedBranches::new(stack.spec(), rank, scale, &adapter.factors)),
+            Placed::Dense(stack) => Laid::Dense(dense::Trainable::new(adapter, stack)?),
+        }))
+    }
+
+    fn packed(&self) -> Result<&PackedBranches> {
+        match &self.0 {
+            Laid::Panels(branches) => Ok(branches),
+            Laid::Dense(_) => Err(Error::OtherForm),
+        }
+    }
+
+    fn dense(&self) -> Result<&dense::Trainable> {
+        match &self.0 {
+            Laid::Dense(branches) => Ok(branches),
+            Laid::Panels(_) => Err(Error::OtherForm),
+        }
+    }
+}
+
+/// What is scored in one pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Prefixes and their texts.
+    pub packed: &'a [Packed<'a>],
+    /// Logits are divided by it.
+    pub temperature: f32,
+}
+
+/// What a pass over a batch found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scored {
+    /// Log-probabilities of the texts' ids, `(ids of all texts)`, text after text.
+    pub log_probs: Vec<f32>,
+    /// The normalised hidden state, `(hidden)`, of each prefix's last token.
+    pub prefixes: Vec<Vec<f32>>,
+}
+
+/// A pass that can still be differentiated.
+pub struct Recorded<'a> {
+    /// What it found.
+    pub scored: Scored,
+    graph: Graph<'a>,
+}
+
+enum Graph<'a> {
+    Panels(Box<Record<'a>>),
+    Dense(dense::score::Record<'a>),
+}
+
+/// How a recorded pass keeps what its gradient needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// All of every layer.
+    Layers,
+    /// Each layer's input alone; the rest is computed again (gradient checkpointing, arXiv 1604.06174).
+    Inputs,
+}
+
+/// Floats that a recorded pass over `tokens` tokens takes at most, an adapter of `rank` on every linear and
+/// `targets` predicted ids included: what a memory plan reckons with.
+pub fn activation_floats(spec: &ModelSpec, rank: usize, tokens: usize, targets: usize, keep: Keep) -> usize {
+    let tokens = tokens.next_multiple_of(Space::STEP);
+    let layer = layer::tape_floats(spec, rank);
+    let kept = match keep {
+        Keep::Layers => spec.layers * layer,
+        Keep::Inputs => spec.layers * spec.hidden + layer,
+    };
+    tokens * (kept + layer::working_floats(spec, rank))
+        + head::working_floats(spec.vocab, targets)
+        + targets * spec.hidden
+}
+
+/// Log-probabilities of a batch under `branches`, or under the base model without.
 ///
 /// # Errors
-/// Where the model was loaded for decoding alone, the prefix or a text is empty, an id is unknown, or the device
-/// fails.
-pub fn log_probs(
+/// Where the model was loaded for decoding alone, a prefix or a text is empty, an id is unknown, or the device fails.
+pub fn score(model: &Transformer, batch: Batch<'_>, branches: Option<&Branches>) -> Result<Scored> {
+    score_in(model, batch, branches, &mut Space::default())
+}
+
+/// [`score`] in the memory of `space`.
+pub(crate) fn score_in(
     model: &Transformer,
-    packed: &Packed<'_>,
+    batch: Batch<'_>,
     branches: Option<&Branches>,
-    temperature: f32,
-) -> Result<Tensor> {
+    space: &mut Space,
+) -> Result<Scored> {
+    let stack = match check(model, &batch)? {
+        Placed::Panels(stack) => stack,
+        Placed::Dense(stack) => {
+            return dense::score::score(stack, batch, branches.map(Branches::dense).transpose()?);
+        }
+    };
+    let branches = branches.map(Branches::packed).transpose()?;
+    rayon::scope(|_| Ok(Record::new(stack, batch, branches, None, space)?.0))
+}
+
+/// A pass over a batch that [`Recorded::backward`] can differentiate.
+///
+/// # Errors
+/// As [`score`].
+pub fn record<'a>(
+    model: &'a Transformer,
+    batch: Batch<'_>,
+    branches: &'a Branches,
+    keep: Keep,
+) -> Result<Recorded<'a>> {
+    record_in(model, batch, branches, keep, &mut Space::default())
+}
+
+/// [`record`] in the memory of `space`.
+pub(crate) fn record_in<'a>(
+    model: &'a Transformer,
+    batch: Batch<'_>,
+    branches: &'a Branches,
+    keep: Keep,
+    space: &mut Space,
+) -> Result<Recorded<'a>> {
+    match check(model, &batch)? {
+        Placed::Panels(stack) => {
+            let branches = branches.packed()?;
+            let (scored, record) = rayon::scope(|_| Record::new(stack, batch, Some(branches), Some(keep), space))?;
+            Ok(Recorded { scored, graph: Graph::Panels(Box::new(record)) })
+        }
+        Placed::Dense(stack) => {
+            let (scored, record) = dense::score::record(stack, batch, branches.dense()?)?;
+            Ok(Recorded { scored, graph: Graph::Dense(record) })
+        }
+    }
+}
+
+impl Recorded<'_> {
+    /// The gradient of `sum_i weights_i log_probs_i` with respect to the adapter's factors.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    ///
+    /// # Panics
+    /// Where there are not as many weights as log-probabilities.
+    pub fn backward(self, weights: &[f32]) -> Result<Gradients> {
+        self.backward_in(weights, &mut Space::default())
+    }
+
+    /// [`Recorded::backward`] in the memory of `space`.
+    pub(crate) fn backward_in(self, weights: &[f32], space: &mut Space) -> Result<Gradients> {
+        assert_eq!(weights.len(), self.scored.log_probs.len(), "one weight a log-probability");
+        match self.graph {
+            Graph::Panels(record) => Ok(rayon::scope(|_| record.backward(weights, space))),
+            Graph::Dense(record) => record.backward(weights),
+        }
+    }
+}
+
+/// The weights to score `batch` with, once it is known to be whole.
+fn check<'a>(model: &'a Transformer, batch: &Batch<'_>) -> Result<&'a Placed> {
     if !model.has_score() {
         return Err(Error::DecodeOnly);
     }
-    if packed.prefix.is_empty() || packed.texts.iter().any(|text| text.is_empty()) {
-        return Err(Error::EmptyText);
-    }
-    let ids: Vec<u32> = packed.prefix.iter().chain(packed.texts.iter().copied().flatten()).copied().collect();
-    let targets: Vec<u32> = packed.texts.iter().copied().flatten().copied().collect();
-    if let Some(&id) = targets.iter().find(|&&id| id as usize >= model.spec().vocab) {
-        return Err(Error::TokenId { id, vocab: model.spec().vocab });
-    }
-    let segments = Segments::of(packed);
-    let predicting = packed.predicting_rows();
-    let scale = 1.0 / temperature;
-    let model = match &model.0 {
-        Placed::Panels(stack) => stack,
-        Placed::Dense(stack) => {
-            let scored = Scored { ids: &ids, segments: &segments, predicting: &predicting, targets: &targets, scale };
-            return super::dense::score::log_probs(stack, &scored, branches);
+    for packed in batch.packed {
+        if packed.prefix.is_empty() || packed.texts.is_empty() || packed.texts.iter().any(|text| text.is_empty()) {
+            return Err(Error::EmptyText);
         }
-    };
-    let positions: Vec<usize> = (0..ids.len()).map(|row| segments.position(row)).collect();
-    let angles = Tables::new(model.spec(), &positions);
-    let mut pass = ScorePass { spec: model.spec(), segments: Arc::new(segments), angles, branches };
-    let mut x = vec![0.0; ids.len() * model.spec().hidden];
-    model.embed(&ids, |weight, row, out| weight.score().row(row, out), &mut x)?;
-    let hidden = model.walk(tensor(x, ids.len())?, &mut pass)?; // (rows, hidden)
-    let hidden = hidden.index_select(&Tensor::new(predicting, hidden.device())?, 0)?; // (targets, hidden)
-    let logits = hidden.apply_op1(Frozen(model.head().clone()))?; // (targets, vocab)
-    Ok(logits.apply_op1(Picked { ids: targets, scale })?)
+        if let Some(id) = packed.ids().find(|&id| id as usize >= model.spec().vocab) {
+            return Err(Error::TokenId { id, vocab: model.spec().vocab });
+        }
+    }
+    Ok(&model.0)
 }
 
-struct ScorePass<'a> {
-    spec: &'a ModelSpec,
-    segments: Arc<Segments>,
-    angles: Tables,
-    branches: Option<&'a Branches>,
+/// What the backward pass over panels reads.
+struct Record<'a> {
+    model: &'a Stack<Panels>,
+    branches: Option<&'a PackedBranches>,
+    trees: Vec<Tree>,
+    positions: Vec<usize>,
+    tapes: Vec<Tape>,
+    keep: Option<Keep>,
+    /// The residual stream after the last layer, `(rows, hidden)`.
+    last: Vec<f32>,
+    /// Rows that predict, and the gradient of what they predict with respect to their normalised state, `(targets, hidden)`.
+    predicting: Vec<usize>,
+    slopes: Vec<f32>,
 }
 
-impl Pass for ScorePass<'_> {
-    type Form = Panels;
-    type Rows = Tensor;
-
-    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: Tensor) -> Result<Tensor> {
-        let base = x.apply_op1(Frozen(weight.clone()))?; // (rows, outputs)
-        let added = self.branches.map(|branches| branches.added(layer, linear, self.spec, &x)).transpose()?;
-        Ok(if let Some(added) = added.flatten() { (base + added)? } else { base })
-    }
-
-    fn bias(&mut self, x: Tensor, bias: &Vec<f32>) -> Result<Tensor> {
-        Ok(x.broadcast_add(&Tensor::new(bias.as_slice(), x.device())?)?)
-    }
-
-    fn norm(&mut self, x: &Tensor, weight: &Vec<f32>) -> Result<Tensor> {
-        Ok(x.apply_op1(Norm { weight: weight.as_slice().into(), epsilon: self.spec.norm_epsilon })?)
-    }
-
-    fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Panels>>, qkv: Tensor) -> Result<Tensor> {
-        let Heads { heads, kv_heads, head_dim, scale } = Heads::of(self.spec);
-        let (rows, group) = (qkv.dim(0)?, heads / kv_heads);
-        let part = |from: usize, heads: usize| -> Result<Tensor> {
-            Ok(qkv.narrow(1, from * head_dim, heads * head_dim)?.contiguous()?)
-        };
-        let angles = self.angles.of(self.spec, layer).clone();
-        let mut turned = |x: Tensor, norm: Option<&Vec<f32>>| -> Result<Tensor> {
-            // A head is a row to the norm: its weight is as long.
-            let x = if let Some(weight) = norm { self.norm(&x, weight)? } else { x };
-            Ok(x.apply_op1(Rotate { angles: angles.clone(), half: head_dim / 2 })?)
-        };
-        let q = turned(part(0, heads)?, norms.map(|norms| &norms.q))?; // (rows, heads * head_dim)
-        let k = turned(part(heads, kv_heads)?, norms.map(|norms| &norms.k))?; // (rows, kv_heads * head_dim)
-        // Queries of one KV head lie together: (kv_heads, group * rows, head_dim).
-        let q = q.reshape((rows, kv_heads, group, head_dim))?.permute((1, 2, 0, 3))?;
-        let q = q.contiguous()?.reshape((kv_heads, group * rows, head_dim))?;
-        let k = k.reshape((rows, kv_heads, head_dim))?.permute((1, 2, 0))?.contiguous()?; // (kv_heads, head_dim, rows)
-        let v = part(heads + kv_heads, kv_heads)?.reshape((rows, kv_heads, head_dim))?.transpose(0, 1)?.contiguous()?;
-        let softmax = TreeSoftmax { segments: self.segments.clone(), window: self.spec.window(layer), scale };
-        let weights = q.matmul(&k)?.apply_op1(softmax)?; // (kv_heads, group * rows, rows)
-        let out = weights.matmul(&v)?.reshape((kv_heads, group, rows, head_dim))?; // (kv_heads, group, rows, head_dim)
-        Ok(out.permute((2, 0, 1, 3))?.contiguous()?.reshape((rows, heads * head_dim))?)
-    }
-
-    fn gated(&mut self, gate_up: Tensor) -> Result<Tensor> {
-        Ok(gate_up.apply_op1(Gated { width: self.spec.intermediate, activation: self.spec.block.activation })?)
-    }
-
-    fn add(&mut self, x: Tensor, h: Tensor) -> Result<Tensor> {
-        Ok((x + h)?)
-    }
-}
-
-/// A frozen linear: forward `x W^T`, backward `dy W`; no gradient of `W` is ever formed.
-struct Frozen(Arc<Weight>);
-
-/// RMSNorm with a frozen weight.
-struct Norm {
-    weight: Arc<[f32]>,
-    epsilon: f32,
-}
-
-/// `activation(gate) * up`.
-struct Gated {
-    width: usize,
-    activation: Activation,
-}
-
-/// Rotary positions by row.
-struct Rotate {
-    angles: Arc<Angles>,
-    half: usize,
-}
-
-/// Softmax of `scale * scores` over the visible keys; the others get exactly 0.
-struct TreeSoftmax {
-    segments: Arc<Segments>,
-    window: usize,
-    scale: f32,
-}
-
-/// Log-probability of one id a row under softmax(scale * logits).
-struct Picked {
-    ids: Vec<u32>,
-    scale: f32,
-}
-
-/// The values an op reads: contiguous f32.
-fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
-        _ => candle_core::bail!("expected contiguous f32 values"),
-    }
-}
-
-/// A gradient of the shape of `like`, written by `write` from the values of `inputs`.
-fn gradient<const K: usize>(
-    like: &Tensor,
-    inputs: [&Tensor; K],
-    write: impl FnOnce([&[f32]; K], &mut [f32]),
-) -> candle_core::Result<Option<Tensor>> {
-    let inputs: Vec<Tensor> = inputs.into_iter().map(Tensor::contiguous).collect::<candle_core::Result<_>>()?;
-    let guards: Vec<_> = inputs.iter().map(Tensor::storage_and_layout).collect();
-    let mut slices: [&[f32]; K] = [&[]; K];
-    for (slice, (storage, layout)) in slices.iter_mut().zip(&guards) {
-        let Storage::Cpu(storage) = &**storage else { candle_core::bail!("expected a tensor on the cpu") };
-        *slice = values(storage, layout)?;
-    }
-    let mut out = vec![0.0; like.elem_count()];
-    write(slices, &mut out);
-    Ok(Some(Tensor::from_vec(out, like.shape(), like.device())?))
-}
-
-impl CustomOp1 for Frozen {
-    fn name(&self) -> &'static str {
-        "frozen-linear"
-    }
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (rows, _) = layout.shape().dims2()?;
-        let mut y = vec![0.0; rows * self.0.outputs()];
-        self.0.score().forward(values(storage, layout)?, &mut y);
-        Ok((CpuStorage::F32(y), (rows, self.0.outputs()).into()))
-    }
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        gradient(x, [dy], |[dy], dx| self.0.score().backward(dy, dx))
-    }
-}
-
-impl CustomOp1 for Norm {
-    fn name(&self) -> &'static str {
-        "frozen-rms-norm"
-    }
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let mut out = vec![0.0; layout.shape().elem_count()];
-        ops::norm(values(storage, layout)?, &mut out, &self.weight, self.epsilon);
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
-    }
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        gradient(x, [x, dy], |[x, dy], dx| ops::norm_backward(x, dy, dx, &self.weight, self.epsilon))
-    }
-}
-
-impl CustomOp1 for Gated {
-    fn name(&self) -> &'static str {
-        "gated"
-    }
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (rows, _) = layout.shape().dims2()?;
-        let mut out = vec![0.0; rows * self.width];
-        ops::gated(values(storage, layout)?, &mut out, self.width, self.activation);
-        Ok((CpuStorage::F32(out), (rows, self.width).into()))
-    }
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        gradient(x, [x, dy], |[x, dy], dx| ops::gated_backward(x, dy, dx, self.width, self.activation))
-    }
-}
-
-impl CustomOp1 for Rotate {
-    fn name(&self) -> &'static str {
-        "rotary"
-    }
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let mut out = vec![0.0; layout.shape().elem_count()];
-        ops::rotate(values(storage, layout)?, &mut out, &self.angles.cos, &self.angles.sin, self.half, 1.0);
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
-    }
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        // A rotation's transpose turns the other way.
-        gradient(x, [dy], |[dy], dx| ops::rotate(dy, dx, &self.angles.cos, &self.angles.sin, self.half, -1.0))
-    }
-}
-
-impl CustomOp1 for TreeSoftmax {
-    fn name(&self) -> &'static str {
-        "tree-softmax"
-    }
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let scores = values(storage, layout)?;
-        let rows = layout.shape().dims()[layout.shape().rank() - 1];
-        let mut out = vec![0.0; scores.len()];
-        ops::by_rows(&mut out, rows, |first, out| {
-            for (offset, out) in out.chunks_exact_mut(rows).enumerate() {
-                let row = first + offset;
-                let visible = self.segments.visible(row % rows, self.window);
-                let scores = &scores[row * rows..][..rows];
-                // Two ranges, one softmax: the larger maximum serves both.
-                let parts = visible.clone().map(|keys| ops::softmax_parts(&scores[keys], self.scale));
-                let top = parts[0].0.max(parts[1].0);
-                let share = |(part_top, sum): (f32, f64)| {
-                    if sum == 0.0 { 0.0 } else { sum * f64::from(ops::exp(self.scale * (part_top - top))) }
-                };
-                let factor = (1.0 / (share(parts[0]) + share(parts[1]))) as f32;
-                for keys in visible {
-                    ops::softmax_write(&scores[keys.clone()], &mut out[keys], self.scale, top, factor);
+impl<'a> Record<'a> {
+    fn new(
+        model: &'a Arc<Stack<Panels>>,
+        batch: Batch<'_>,
+        branches: Option<&'a PackedBranches>,
+        keep: Option<Keep>,
+        space: &mut Space,
+    ) -> Result<(Scored, Self)> {
+        let (mut trees, mut positions, mut predicting, mut first) = (vec![], vec![], vec![], 0);
+        let (mut ids, mut targets, mut firsts) = (vec![], vec![], vec![]);
+        for packed in batch.packed {
+            let segments = Segments::of(packed);
+            positions.extend((0..packed.tokens()).map(|row| segments.position(row)));
+            firsts.push(predicting.len());
+            predicting.extend(packed.predicting_rows().into_iter().map(|row| first + row as usize));
+            ids.extend(packed.ids());
+            targets.extend(packed.texts.iter().copied().flatten());
+            trees.push(Tree { segments, rows: first..first + packed.tokens() });
+            first += packed.tokens();
+        }
+        let (spec, rows) = (model.spec(), ids.len());
+        space.begin(rows);
+        let mut record =
+            Self { model, branches, trees, positions, tapes: vec![], keep, last: vec![], predicting, slopes: vec![] };
+        let mut x = space.take(rows * spec.hidden);
+        model.embed(&ids, |weight, row, out| weight.score().row(row, out), &mut x)?;
+        let walk = record.walk();
+        let mut tapes = vec![];
+        for index in 0..spec.layers {
+            let (after, mut tape) = walk.forward(index, x, space);
+            x = after;
+            match keep {
+                Some(Keep::Layers) => tapes.push(tape),
+                Some(Keep::Inputs) => {
+                    tape.keep_input(space);
+                    tapes.push(tape);
                 }
+                None => tape.recycle(space),
             }
-        });
-        Ok((CpuStorage::F32(out), layout.shape().clone()))
-    }
-    fn bwd(&self, x: &Tensor, weights: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let rows = x.dim(D::Minus1)?;
-        gradient(x, [weights, dy], |[weights, dy], dx| {
-            ops::by_rows(dx, rows, |first, dx| {
-                let range = first * rows..first * rows + dx.len();
-                let parts = weights[range.clone()].chunks_exact(rows).zip(dy[range].chunks_exact(rows));
-                for ((weights, dy), dx) in parts.zip(dx.chunks_exact_mut(rows)) {
-                    ops::softmax_backward(weights, dy, dx, self.scale);
-                }
-            });
-        })
-    }
-}
-
-impl CustomOp1 for Picked {
-    fn name(&self) -> &'static str {
-        "picked-log-softmax"
-    }
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (rows, vocab) = layout.shape().dims2()?;
-        let logits = values(storage, layout)?;
-        let mut out = vec![0.0; rows];
-        for ((out, logits), &id) in out.iter_mut().zip(logits.chunks_exact(vocab)).zip(&self.ids) {
-            *out = ops::log_prob(logits, id, self.scale);
         }
-        Ok((CpuStorage::F32(out), rows.into()))
+        let mut hidden = space.take(record.predicting.len() * spec.hidden);
+        for (out, &row) in hidden.chunks_exact_mut(spec.hidden).zip(&record.predicting) {
+            super::ops::norm_part(&x[row * spec.hidden..][..spec.hidden], out, model.norm(), spec.norm_epsilon);
+        }
+        let prefixes = firsts.iter().map(|&first| hidden[first * spec.hidden..][..spec.hidden].to_vec()).collect();
+        let mut logits = space.take(head::working_floats(spec.vocab, targets.len()));
+        let scale = 1.0 / batch.temperature;
+        let log_probs =
+            head::log_probs(model.head().score(), &mut hidden, &targets, scale, keep.is_some(), &mut logits);
+        space.give(logits);
+        (record.tapes, record.last, record.slopes) = (tapes, x, hidden);
+        if keep.is_none() {
+            space.give(std::mem::take(&mut record.last));
+            space.give(std::mem::take(&mut record.slopes));
+        }
+        Ok((Scored { log_probs, prefixes }, record))
     }
-    fn bwd(&self, logits: &Tensor, _y: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let (_, vocab) = logits.dims2()?;
-        gradient(logits, [logits, dy], |[logits, dy], dx| {
-            ops::by_rows(dx, vocab, |first, dx| {
-                for (offset, dx) in dx.chunks_exact_mut(vocab).enumerate() {
-                    let row = first + offset;
-                    let logits = &logits[row * vocab..][..vocab];
-                    let (top, sum) = ops::softmax_parts(logits, self.scale);
-                    let factor = (-f64::from(dy[row] * self.scale) / sum) as f32;
-                    ops::softmax_write(logits, dx, self.scale, top, factor);
-                    dx[self.ids[row] as usize] += dy[row] * self.scale;
-                }
-            });
-        })
+
+    fn walk(&self) -> Walk<'_> {
+        let angles = Tables::new(self.model.spec(), &self.positions);
+        let rows = self.positions.len();
+        Walk { model: self.model, branches: self.branches, trees: &self.trees, angles, rows }
+    }
+
+    fn backward(mut self, weights: &[f32], space: &mut Space) -> Gradients {
+        let spec = self.model.spec();
+        let (hidden, mut tapes) = (spec.hidden, std::mem::take(&mut self.tapes));
+        let mut gradients = Gradients::default();
+        // Of the normalised state: a row predicts the first id of each text behind its prefix.
+        let mut normed = space.take(self.last.len());
+        normed.fill(0.0);
+        for ((&row, slope), weight) in self.predicting.iter().zip(self.slopes.chunks_exact(hidden)).zip(weights) {
+            let to = &mut normed[row * hidden..][..hidden];
+            to.iter_mut().zip(slope).for_each(|(to, slope)| *to += weight * slope);
+        }
+        let mut d = space.take(self.last.len());
+        d.fill(0.0);
+        super::ops::norm_backward(&self.last, &normed, &mut d, self.model.norm(), spec.norm_epsilon);
+        space.give_all([normed, std::mem::take(&mut self.last), std::mem::take(&mut self.slopes)]);
+        let walk = self.walk();
+        while let Some(mut tape) = tapes.pop() {
+            let index = tapes.len();
+            if self.keep == Some(Keep::Inputs) {
+                let (after, whole) = walk.forward(index, tape.x, space);
+                space.give(after);
+                tape = whole;
+            }
+            walk.backward(index, &tape, &mut d, &mut gradients, space);
+            tape.recycle(space);
+        }
+        space.give(d);
+        gradients
     }
 }

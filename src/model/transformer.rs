@@ -9,10 +9,9 @@ mod panels;
 pub(crate) use panels::Panels;
 
 use super::decode::PackedAdapter;
-use super::dense::Dense;
+use super::dense::{self, Dense};
 use super::kernel::Precision;
 use super::lora::{Adapter, Site};
-use super::score::Branches;
 use super::{Result, Weights, spec::ModelSpec};
 use candle_core::Device;
 use std::fmt::Debug;
@@ -32,6 +31,9 @@ pub(crate) enum Linear {
 }
 
 impl Linear {
+    /// Every linear of a layer, in the order of the forward pass.
+    pub(crate) const ALL: [Self; 4] = [Self::Qkv, Self::Output, Self::GateUp, Self::Down];
+
     /// The sites it fuses, in the order of its columns.
     pub(crate) fn sites(self) -> &'static [Site] {
         match self {
@@ -66,18 +68,18 @@ pub(crate) trait Form: Debug {
 
 /// One layer's frozen weights; what a family does not have is absent.
 #[derive(Debug)]
-struct Layer<F: Form> {
-    attention_norm: F::Vector,
-    qkv: F::Matrix,
+pub(crate) struct Layer<F: Form> {
+    pub(crate) attention_norm: F::Vector,
+    pub(crate) qkv: F::Matrix,
     /// `(q + k + v widths)`.
-    qkv_bias: Option<F::Vector>,
-    qk_norms: Option<QkNorms<F>>,
-    output: F::Matrix,
-    attention_output_norm: Option<F::Vector>,
-    mlp_norm: F::Vector,
-    gate_up: F::Matrix,
-    down: F::Matrix,
-    mlp_output_norm: Option<F::Vector>,
+    pub(crate) qkv_bias: Option<F::Vector>,
+    pub(crate) qk_norms: Option<QkNorms<F>>,
+    pub(crate) output: F::Matrix,
+    pub(crate) attention_output_norm: Option<F::Vector>,
+    pub(crate) mlp_norm: F::Vector,
+    pub(crate) gate_up: F::Matrix,
+    pub(crate) down: F::Matrix,
+    pub(crate) mlp_output_norm: Option<F::Vector>,
 }
 
 /// Norms of one head of queries and of keys, `(head_dim)` each.
@@ -213,9 +215,9 @@ impl Transformer {
     pub fn pack(&self, adapter: &Adapter) -> Result<PackedAdapter> {
         match &self.0 {
             Placed::Panels(stack) => Ok(PackedAdapter::new(adapter, &stack.spec)),
-            Placed::Dense(stack) => {
-                Ok(PackedAdapter::of_branches(Branches::frozen(adapter, &stack.spec)?.to_device(&stack.form.device)?))
-            }
+            Placed::Dense(stack) => Ok(PackedAdapter::of_branches(
+                dense::Branches::frozen(adapter, &stack.spec)?.to_device(&stack.form.device)?,
+            )),
         }
     }
 }
@@ -247,6 +249,16 @@ impl<F: Form> Stack<F> {
         let layers = self.layers.iter().map(Layer::bytes).sum::<usize>();
         let head = if self.spec.tied { 0 } else { F::bytes(&self.head) };
         F::bytes(&self.embedding) + head + layers + F::len(&self.norm) * size_of::<f32>()
+    }
+
+    /// The weights of a layer.
+    pub(crate) fn layer(&self, index: usize) -> &Layer<F> {
+        &self.layers[index]
+    }
+
+    /// The norm before the head.
+    pub(crate) fn norm(&self) -> &F::Vector {
+        &self.norm
     }
 
     /// The output head, `(vocab, hidden)`.

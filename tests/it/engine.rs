@@ -8,7 +8,7 @@ use rco_node::episode::CriticVersion;
 use rco_node::model::Loaded;
 use rco_node::model::decode::{Decoder, PackedAdapter};
 use rco_node::model::lora::Adapter;
-use rco_node::model::score::{Branches, Packed, log_probs};
+use rco_node::model::score::{self, Branches, Packed};
 use std::sync::Arc;
 
 fn engine(model: &Loaded, blocks: usize, change: impl FnOnce(&mut EngineConfig)) -> Engine<Decoder> {
@@ -108,9 +108,10 @@ fn the_first_continuation_is_the_same_forked_or_not() {
 
 /// Log-probs of what `completions` sampled, by the score pass.
 fn scored(model: &Loaded, prompt: &[u32], ids: &[u32], adapter: Option<&Adapter>, temperature: f32) -> Vec<f32> {
-    let branches = adapter.map(|adapter| Branches::frozen(adapter, model.transformer.spec()).unwrap());
-    let packed = Packed { prefix: prompt, texts: vec![ids] };
-    log_probs(&model.transformer, &packed, branches.as_ref(), temperature).unwrap().to_vec1().unwrap()
+    let branches = adapter.map(|adapter| Branches::new(&model.transformer, adapter).unwrap());
+    let packed = [Packed { prefix: prompt, texts: vec![ids] }];
+    let batch = score::Batch { packed: &packed, temperature };
+    score::score(&model.transformer, batch, branches.as_ref()).unwrap().log_probs
 }
 
 #[test]

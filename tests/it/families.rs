@@ -3,10 +3,9 @@
 //! The program that made the numbers: `tests/golden/tiny_families.py`.
 
 use crate::common::{Numbers, farthest, golden, relative};
-use crate::passes::{decode, of_next, score};
-use candle_core::{Device, Tensor, Var};
-use rco_node::model::lora::{Adapter, Site};
-use rco_node::model::score::{Branches, Packed, log_probs};
+use crate::passes::{decode, log_probs, of_next, score};
+use rco_node::model::lora::Adapter;
+use rco_node::model::score::{self, Branches, Keep, Packed};
 use rco_node::model::{self, Loaded};
 use serde::Deserialize;
 use serde_json::Value;
@@ -59,9 +58,8 @@ fn texts_packed_behind_a_prefix_see_their_own_window() {
         let (model, numbers) = (folder(family), numbers(family));
         let ids = [numbers.u32("ids.0"), numbers.u32("ids.1")];
         let expected = [&numbers.f32("next.0")[PREFIX - 1..], &numbers.f32("next.1")[PREFIX - 1..]].concat();
-        let packed = Packed { prefix: &ids[0][..PREFIX], texts: vec![&ids[0][PREFIX..], &ids[1][PREFIX..]] };
-        let scored = log_probs(&model.transformer, &packed, None, 1.0).unwrap().to_vec1::<f32>().unwrap();
-        let off = farthest(&scored, &expected);
+        let packed = [Packed { prefix: &ids[0][..PREFIX], texts: vec![&ids[0][PREFIX..], &ids[1][PREFIX..]] }];
+        let off = farthest(&log_probs(&model, &packed, None), &expected);
         assert!(off < 1e-5, "{family}: {off}");
     }
 }
@@ -73,26 +71,25 @@ fn an_adapter_of_peft_gives_its_log_probs_and_gradients_in_every_family() {
         let adapter = adapter(family, &model);
         assert_next(&model, family, "lora", Some(&adapter));
 
-        let frozen = Branches::frozen(&adapter, model.transformer.spec()).unwrap();
-        let var = |tensor: &Tensor| Var::from_tensor(tensor).unwrap();
-        let factors: Vec<_> = frozen.factors.iter().map(|(&place, (a, b))| (place, [var(a), var(b)])).collect();
-        let tensors =
-            |(place, [a, b]): &((usize, Site), [Var; 2])| (*place, (a.as_tensor().clone(), b.as_tensor().clone()));
-        let branches = Branches { factors: factors.iter().map(tensors).collect(), scale: frozen.scale };
         let ids = [numbers.u32("ids.0"), numbers.u32("ids.1")];
-        let packed = Packed { prefix: &ids[0][..PREFIX], texts: vec![&ids[0][PREFIX..], &ids[1][PREFIX..]] };
-        let scored = log_probs(&model.transformer, &packed, Some(&branches), 1.0).unwrap();
-        let first = ids[0].len() - PREFIX;
-        let weights: Vec<f32> = (0..scored.dim(0).unwrap()).map(|i| if i < first { 1.0 } else { -0.5 }).collect();
-        let loss = (scored * Tensor::new(weights, &Device::Cpu).unwrap()).unwrap().sum_all().unwrap();
-        let gradients = loss.backward().unwrap();
-        for ((layer, site), pair) in &factors {
-            for (factor, var) in ["A", "B"].into_iter().zip(pair) {
-                let (module, site) = (site.module(), site.name());
-                let name = format!("grad.base_model.model.model.layers.{layer}.{module}.{site}.lora_{factor}.weight");
-                let gradient = gradients.get(var.as_tensor()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-                let off = relative(&gradient, &numbers.f32(&name));
-                assert!(off < 1e-4, "{family}, {name}: {off}");
+        let packed = [Packed { prefix: &ids[0][..PREFIX], texts: vec![&ids[0][PREFIX..], &ids[1][PREFIX..]] }];
+        let branches = Branches::new(&model.transformer, &adapter).unwrap();
+        for keep in [Keep::Layers, Keep::Inputs] {
+            let batch = score::Batch { packed: &packed, temperature: 1.0 };
+            let recorded = score::record(&model.transformer, batch, &branches, keep).unwrap();
+            let first = ids[0].len() - PREFIX;
+            let count = recorded.scored.log_probs.len();
+            let weights: Vec<f32> = (0..count).map(|i| if i < first { 1.0 } else { -0.5 }).collect();
+            let gradients = recorded.backward(&weights).unwrap();
+            assert!(gradients.factors.keys().eq(adapter.factors.keys()), "{family}: a gradient for every factor");
+            for ((layer, site), pair) in &gradients.factors {
+                for (factor, gradient) in [("A", &pair.a), ("B", &pair.b)] {
+                    let (module, site) = (site.module(), site.name());
+                    let name =
+                        format!("grad.base_model.model.model.layers.{layer}.{module}.{site}.lora_{factor}.weight");
+                    let off = relative(gradient, &numbers.f32(&name));
+                    assert!(off < 1e-4, "{family}, {name}: {off}");
+                }
             }
         }
     }

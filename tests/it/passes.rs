@@ -3,7 +3,7 @@
 use rco_node::model::Loaded;
 use rco_node::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter};
 use rco_node::model::lora::Adapter;
-use rco_node::model::score::{Branches, Packed, log_probs};
+use rco_node::model::score::{self, Branches, Packed};
 use std::sync::Arc;
 
 /// Rows of every tiny model's head.
@@ -35,9 +35,15 @@ pub fn decode(model: &Loaded, ids: &[u32], adapter: Option<&Adapter>, chunk: usi
 
 /// Log-probs of `ids[1..]` by the score pass.
 pub fn score(model: &Loaded, ids: &[u32], adapter: Option<&Adapter>) -> Vec<f32> {
-    let branches = adapter.map(|adapter| Branches::frozen(adapter, model.transformer.spec()).unwrap());
-    let packed = Packed { prefix: &ids[..1], texts: vec![&ids[1..]] };
-    log_probs(&model.transformer, &packed, branches.as_ref(), 1.0).unwrap().to_vec1().unwrap()
+    let packed = [Packed { prefix: &ids[..1], texts: vec![&ids[1..]] }];
+    log_probs(model, &packed, adapter)
+}
+
+/// Log-probs of the texts of `packed` by the score pass.
+pub fn log_probs(model: &Loaded, packed: &[Packed<'_>], adapter: Option<&Adapter>) -> Vec<f32> {
+    let branches = adapter.map(|adapter| Branches::new(&model.transformer, adapter).unwrap());
+    let batch = score::Batch { packed, temperature: 1.0 };
+    score::score(&model.transformer, batch, branches.as_ref()).unwrap().log_probs
 }
 
 /// The log-probs of the ids that follow, out of every position's.

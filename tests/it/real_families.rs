@@ -4,9 +4,10 @@
 //! The program that made the numbers: `tests/golden/real_families.py`.
 
 use crate::common::{Numbers, farthest, golden, quickstart};
+use crate::passes::log_probs;
 use rco_node::engine::{Engine, EngineConfig, Request, sampler::SamplingConfig};
 use rco_node::model::decode::Decoder;
-use rco_node::model::score::{Packed, log_probs};
+use rco_node::model::score::Packed;
 use rco_node::model::{self, Loaded};
 use serde::Deserialize;
 use std::path::Path;
@@ -58,8 +59,8 @@ fn assert_is_that_of_transformers(name: &str, file: &str) {
         let top = numbers.u32(&format!("top_ids.{i}"));
         let singles: Vec<&[u32]> = top.iter().map(std::slice::from_ref).collect();
         let scored = |texts| {
-            let packed = Packed { prefix: &ids, texts };
-            log_probs(&model.transformer, &packed, None, 1.0).unwrap().to_vec1::<f32>().unwrap()
+            let packed = [Packed { prefix: &ids, texts }];
+            log_probs(&model, &packed, None)
         };
         off = off.max(farthest(&scored(singles), &numbers.f32(&format!("top_logprobs.{i}"))));
         let expected = numbers.u32(&format!("greedy.{i}"));

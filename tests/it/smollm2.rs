@@ -1,11 +1,12 @@
 //! The real model against transformers in f32: tokenizer, log-probs, greedy text, both passes.
 
 use crate::common::{Numbers, farthest, golden, quickstart, smollm2, smollm2_in, smollm2_opened};
+use crate::passes::log_probs;
 use candle_core::Device;
 use rco_node::engine::{Engine, EngineConfig, Request, sampler::SamplingConfig};
 use rco_node::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward};
 use rco_node::model::kernel::Precision;
-use rco_node::model::score::{Packed, log_probs};
+use rco_node::model::score::Packed;
 
 const PROMPTS: usize = 20;
 
@@ -58,8 +59,8 @@ fn on_the_real_model_the_score_pass_agrees_with_decode_and_with_transformers() {
     let (model, numbers) = (smollm2(), Numbers::read("smollm2.safetensors"));
     for i in 0..4 {
         let (ids, text) = (numbers.u32(&format!("ids.{i}")), numbers.u32(&format!("greedy.{i}")));
-        let packed = Packed { prefix: &ids, texts: vec![&text] };
-        let scored = log_probs(&model.transformer, &packed, None, 1.0).unwrap().to_vec1::<f32>().unwrap();
+        let packed = [Packed { prefix: &ids, texts: vec![&text] }];
+        let scored = log_probs(&model, &packed, None);
         let off = farthest(&scored, &numbers.f32(&format!("scored_logprobs.{i}")));
         assert!(off < 1e-3, "prompt {i}: {off}");
     }

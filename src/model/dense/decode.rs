@@ -3,13 +3,13 @@
 //! With the feature `flash-attn` a GPU's prefills and decodes go through flash attention's kernel in one call. Else, and
 //! on any other device, attention gathers each sequence's blocks and is computed by its definition.
 
+use super::Branches;
 use super::{ByKind, Dense, Turn, ops};
 use crate::model::Result;
 use crate::model::attention::{BLOCK_TOKENS, Heads};
 use crate::model::decode::{Batch, Forward};
 use crate::model::paging::{Group, Paging, copies_at_once};
 use crate::model::rotary::Tables;
-use crate::model::score::Branches;
 use crate::model::spec::ModelSpec;
 use crate::model::transformer::{Linear, Pass, QkNorms, Stack};
 use candle_core::{DType, Device, Tensor};

@@ -2,48 +2,89 @@
 //!
 //! Each piece of a layer keeps its input alone and is computed again for the gradient; frozen weights get none.
 
-use super::{ByKind, Dense, Turn, ops};
+use super::{Branches, ByKind, Dense, Trainable, Turn, ops};
 use crate::model::Result;
 use crate::model::rotary::Tables;
-use crate::model::score::{Branches, Segments};
+use crate::model::score::{Batch, Gradients, Packed, Scored, Segments};
+
 use crate::model::spec::ModelSpec;
 use crate::model::transformer::{Linear, Pass, QkNorms, Stack};
 use candle_core::Tensor;
 
-/// What one packed pass computes.
-pub(crate) struct Scored<'a> {
-    /// Ids of the prefix and the texts, `(rows)`.
-    pub(crate) ids: &'a [u32],
-    /// Who sees whom.
-    pub(crate) segments: &'a Segments,
-    /// Rows whose logits are wanted.
-    pub(crate) predicting: &'a [u32],
-    /// The id that each of them predicts.
-    pub(crate) targets: &'a [u32],
-    /// Logits are multiplied by it.
-    pub(crate) scale: f32,
+/// Passes over a batch that can still be differentiated.
+pub(crate) struct Record<'a> {
+    /// Log-probabilities of each packed sequence's targets.
+    log_probs: Vec<Tensor>,
+    branches: &'a Trainable,
 }
 
-/// Log-probabilities of the targets, `(targets)`.
-pub(crate) fn log_probs(model: &Stack<Dense>, wanted: &Scored<'_>, branches: Option<&Branches>) -> Result<Tensor> {
+/// Log-probabilities of a batch, without a graph.
+pub(crate) fn score(model: &Stack<Dense>, batch: Batch<'_>, branches: Option<&Trainable>) -> Result<Scored> {
+    Ok(all(model, batch, branches.map(|branches| branches.branches(false)).as_ref())?.0)
+}
+
+/// Log-probabilities of a batch and their graph.
+pub(crate) fn record<'a>(
+    model: &Stack<Dense>,
+    batch: Batch<'_>,
+    branches: &'a Trainable,
+) -> Result<(Scored, Record<'a>)> {
+    let (scored, log_probs) = all(model, batch, Some(&branches.branches(true)))?;
+    Ok((scored, Record { log_probs, branches }))
+}
+
+impl Record<'_> {
+    /// The gradient of `sum_i weights_i log_probs_i` with respect to the factors.
+    pub(crate) fn backward(self, weights: &[f32]) -> Result<Gradients> {
+        let mut rest = weights;
+        let mut gradients = Gradients::default();
+        for log_probs in self.log_probs {
+            let (ours, others) = rest.split_at(log_probs.elem_count());
+            rest = others;
+            let weighted = (&log_probs * Tensor::new(ours, log_probs.device())?)?.sum_all()?;
+            let found = self.branches.gradients(&weighted.backward()?)?;
+            found.factors.into_iter().for_each(|((layer, site), pair)| gradients.add(layer, site, pair));
+        }
+        Ok(gradients)
+    }
+}
+
+/// Each packed sequence by itself: what was found, and its log-probabilities as tensors.
+fn all(model: &Stack<Dense>, batch: Batch<'_>, branches: Option<&Branches>) -> Result<(Scored, Vec<Tensor>)> {
+    let (mut scored, mut tensors) = (Scored::default(), vec![]);
+    for packed in batch.packed {
+        let (log_probs, prefix) = one(model, packed, 1.0 / batch.temperature, branches)?;
+        scored.log_probs.extend(log_probs.to_vec1::<f32>()?);
+        scored.prefixes.push(prefix.to_vec1()?);
+        tensors.push(log_probs);
+    }
+    Ok((scored, tensors))
+}
+
+/// Log-probabilities of the texts' ids, `(targets)`, and the normalised state of the prefix's last token, `(hidden)`.
+fn one(model: &Stack<Dense>, packed: &Packed<'_>, scale: f32, branches: Option<&Branches>) -> Result<(Tensor, Tensor)> {
     let (spec, device) = (model.spec(), &model.form().device);
-    let rows = wanted.ids.len();
-    let positions: Vec<usize> = (0..rows).map(|row| wanted.segments.position(row)).collect();
+    let segments = Segments::of(packed);
+    let rows = packed.tokens();
+    let positions: Vec<usize> = (0..rows).map(|row| segments.position(row)).collect();
     let tables = Tables::new(spec, &positions);
     let mut pass = ScorePass {
         spec,
         angles: ByKind::new(spec, |layer| ops::angles(tables.of(spec, layer), rows, device))?,
         masks: ByKind::new(spec, |layer| {
-            let mask = wanted.segments.mask(spec.window(layer));
+            let mask = segments.mask(spec.window(layer));
             Ok(Tensor::from_vec(mask, (1, rows, rows), device)?)
         })?,
-        branches: branches.map(|branches| branches.to_device(device)).transpose()?,
+        branches,
     };
-    let hidden = model.walk(model.embed(wanted.ids)?, &mut pass)?; // (rows, hidden)
-    let hidden = hidden.index_select(&Tensor::new(wanted.predicting, device)?, 0)?; // (targets, hidden)
+    let ids: Vec<u32> = packed.ids().collect();
+    let hidden = model.walk(model.embed(&ids)?, &mut pass)?; // (rows, hidden)
+    let prefix = hidden.get(packed.prefix.len() - 1)?.detach(); // (hidden)
+    let hidden = hidden.index_select(&Tensor::new(packed.predicting_rows(), device)?, 0)?; // (targets, hidden)
     let logits = ops::frozen_product(&hidden, model.head())?; // (targets, vocab)
-    let (targets, scale) = (Tensor::new(wanted.targets, device)?, wanted.scale);
-    Ok(ops::recomputed(&logits, move |logits| ops::picked_log_softmax(logits, &targets, scale))?)
+    let targets: Vec<u32> = packed.texts.iter().copied().flatten().copied().collect();
+    let targets = Tensor::new(targets, device)?;
+    Ok((ops::recomputed(&logits, move |logits| ops::picked_log_softmax(logits, &targets, scale))?, prefix))
 }
 
 struct ScorePass<'a> {
@@ -51,7 +92,7 @@ struct ScorePass<'a> {
     angles: ByKind<(Tensor, Tensor)>,
     /// Added to the scores, `(1, rows, rows)`.
     masks: ByKind<Tensor>,
-    branches: Option<Branches>,
+    branches: Option<&'a Branches>,
 }
 
 impl Pass for ScorePass<'_> {
@@ -60,7 +101,7 @@ impl Pass for ScorePass<'_> {
 
     fn linear(&mut self, layer: usize, linear: Linear, weight: &Tensor, x: Tensor) -> Result<Tensor> {
         let base = ops::frozen_product(&x, weight)?; // (rows, outputs)
-        let added = self.branches.as_ref().map(|branches| branches.added(layer, linear, self.spec, &x)).transpose()?;
+        let added = self.branches.map(|branches| branches.added(layer, linear, self.spec, &x)).transpose()?;
         Ok(if let Some(added) = added.flatten() { (base + added)? } else { base })
     }
 

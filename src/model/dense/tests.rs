@@ -1,10 +1,9 @@
 //! Promises of the passes that a GPU runs, held on the CPU against the CPU's own: the same code, another device.
 use super::*;
 use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter};
-use crate::model::lora::{Adapter, Site};
-use crate::model::score::{Branches, Packed, log_probs};
+use crate::model::lora::Adapter;
+use crate::model::score::{self, Branches, Gradients, Keep, Packed, record};
 use crate::model::transformer::{Placed, Transformer};
-use candle_core::Var;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -126,29 +125,15 @@ fn in_bf16_the_log_probs_stay_near() {
     }
 }
 
-/// Log-probs, gradients by site, and how many gradients there are in all.
-type Scores = (Vec<f32>, Vec<(Site, Vec<f32>)>, usize);
-
 /// Log-probs of three texts behind one prefix, and the gradients of a weighted sum of them.
-fn scored(model: &Transformer, adapter: &Adapter) -> Scores {
+fn scored(model: &Transformer, adapter: &Adapter) -> (Vec<f32>, Gradients) {
     let (prefix, texts) = (ids(23, 5), [ids(7, 6), ids(31, 7), ids(1, 8)]);
-    let packed = Packed { prefix: &prefix, texts: texts.iter().map(Vec::as_slice).collect() };
-    let frozen = Branches::frozen(adapter, model.spec()).unwrap();
-    let variables: Vec<_> = frozen
-        .factors
-        .iter()
-        .map(|(place, (a, b))| (*place, Var::from_tensor(a).unwrap(), Var::from_tensor(b).unwrap()))
-        .collect();
-    let factors =
-        variables.iter().map(|(place, a, b)| (*place, (a.as_tensor().clone(), b.as_tensor().clone()))).collect();
-    let branches = Branches { factors, ..frozen };
-    let found = log_probs(model, &packed, Some(&branches), 0.7).unwrap();
-    let weights: Vec<f32> = (0..found.elem_count()).map(|i| (i as f32 * 0.37).sin()).collect();
-    let weights = Tensor::new(weights, found.device()).unwrap();
-    let gradients = (&found * weights).unwrap().sum_all().unwrap().backward().unwrap();
-    let of = |var: &Var| gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    let by_site = variables.iter().flat_map(|((_, site), a, b)| [(*site, of(a)), (*site, of(b))]).collect();
-    (found.to_vec1().unwrap(), by_site, gradients.get_ids().count())
+    let packed = [Packed { prefix: &prefix, texts: texts.iter().map(Vec::as_slice).collect() }];
+    let branches = Branches::new(model, adapter).unwrap();
+    let recorded = record(model, score::Batch { packed: &packed, temperature: 0.7 }, &branches, Keep::Layers).unwrap();
+    let found = recorded.scored.log_probs.clone();
+    let weights: Vec<f32> = (0..found.len()).map(|i| (i as f32 * 0.37).sin()).collect();
+    (found, recorded.backward(&weights).unwrap())
 }
 
 #[test]
@@ -156,26 +141,20 @@ fn scoring_gives_the_log_probs_and_gradients_of_the_cpus_own_operations() {
     for (name, lora) in MODELS {
         let (panels, dense) = (panels(name), dense(name, DType::F32));
         let adapter = adapter(lora, &panels);
-        let ((log_probs, gradients, _), (expected, of_panels, _)) =
-            (scored(&dense, &adapter), scored(&panels, &adapter));
+        let ((log_probs, gradients), (expected, of_panels)) = (scored(&dense, &adapter), scored(&panels, &adapter));
         let off = farthest(&log_probs, &expected);
         assert!(off < 1e-5, "{name}: log-probs off by {off}");
-        for ((site, got), (_, expected)) in gradients.iter().zip(&of_panels) {
-            let largest = expected.iter().fold(0.0f32, |top, x| top.max(x.abs()));
-            let off = farthest(got, expected) / largest;
-            assert!(largest > 0.0 && off < 1e-5, "{name}, {site}: {off} of {largest}");
+        assert!(
+            gradients.factors.keys().eq(adapter.factors.keys()) && of_panels.factors.keys().eq(adapter.factors.keys())
+        );
+        for (((_, site), got), expected) in gradients.factors.iter().zip(of_panels.factors.values()) {
+            for (got, expected) in [(&got.a, &expected.a), (&got.b, &expected.b)] {
+                let largest = expected.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+                let off = farthest(got, expected) / largest;
+                assert!(largest > 0.0 && off < 1e-5, "{name}, {site}: {off} of {largest}");
+            }
         }
     }
-}
-
-#[test]
-fn what_is_frozen_gets_no_gradient() {
-    let dense = dense("tiny_llama", DType::F32);
-    let adapter = adapter("tiny_lora", &dense);
-    let (_, gradients, kept) = scored(&dense, &adapter);
-    // Beside the variables only what the first layer reads of the embeddings, which lead to no variable.
-    let sites_of_first = adapter.factors.keys().filter(|(layer, _)| *layer == 0).count();
-    assert!(kept <= gradients.len() + sites_of_first + 2, "{kept} gradients for {} variables", gradients.len());
 }
 
 #[test]
@@ -183,9 +162,10 @@ fn both_passes_agree_in_bf16_as_well() {
     let model = dense("tiny_llama", DType::BF16);
     let adapter = adapter("tiny_lora", &model);
     let (prompt, text) = (ids(23, 5), ids(31, 7));
-    let branches = Branches::frozen(&adapter, model.spec()).unwrap();
-    let packed = Packed { prefix: &prompt, texts: vec![&text] };
-    let scored = log_probs(&model, &packed, Some(&branches), 1.0).unwrap().to_vec1::<f32>().unwrap();
+    let branches = Branches::new(&model, &adapter).unwrap();
+    let packed = [Packed { prefix: &prompt, texts: vec![&text] }];
+    let batch = score::Batch { packed: &packed, temperature: 1.0 };
+    let scored = score::score(&model, batch, Some(&branches)).unwrap().log_probs;
     let mut decoder = Decoder::new(model.clone(), 2).unwrap();
     let critic = Arc::new(model.pack(&adapter).unwrap());
     let (mut next, mut cached) = (prompt.as_slice(), 0);

@@ -2,7 +2,12 @@
 
 use super::isa::Isa;
 use super::pages::filled;
-use super::{Columns, Line, NO_SUMS, PANEL, Sums, each_panel, tiles};
+use super::strided::Strided;
+use super::{Columns, Line, NO_SUMS, PANEL, Put, Sums, each_panel, tiles};
+use std::ops::Range;
+
+/// Outputs that the transposed product turns at a time: a multiple of a panel.
+const TURNED_MAX: usize = 2048;
 
 /// 16 weights that share an input, one cache line.
 pub(super) type Lane = Line<[f32; PANEL]>;
@@ -73,12 +78,24 @@ impl PackedMatrix {
     /// # Panics
     /// Where the lengths do not fit.
     pub fn forward(&self, x: &[f32], y: &mut [f32]) {
+        self.forward_by(Put::Write, x, y);
+    }
+
+    /// `y += x W^T`, otherwise as [`PackedMatrix::forward`].
+    ///
+    /// # Panics
+    /// Where the lengths do not fit.
+    pub fn forward_add(&self, x: &[f32], y: &mut [f32]) {
+        self.forward_by(Put::Add, x, y);
+    }
+
+    fn forward_by(&self, put: Put, x: &[f32], y: &mut [f32]) {
         let rows = x.len() / self.inputs;
         assert!(x.len() == rows * self.inputs && y.len() == rows * self.outputs, "x and y of {self:?}");
-        let (y, isa) = (Columns::new(y, self.outputs), Isa::detect());
-        each_panel(self.outputs, x.len() * self.outputs, |panel| {
+        let (y, isa, x) = (Columns::new(y, self.outputs), Isa::detect(), Strided::rows(x, self.inputs));
+        each_panel(self.outputs, rows * self.inputs * self.outputs, |panel| {
             let lanes = &self.lanes[panel * self.inputs..][..self.inputs];
-            product(isa, x, self.inputs, lanes, &y, panel * PANEL);
+            product(isa, x, rows, lanes, &mut |row, sums| y.put(put, row, panel * PANEL, sums));
         });
     }
 
@@ -87,28 +104,46 @@ impl PackedMatrix {
     /// # Panics
     /// Where the lengths do not fit.
     pub fn backward(&self, dy: &[f32], dx: &mut [f32]) {
+        self.backward_by(Put::Write, dy, dx);
+    }
+
+    /// `dx += dy W`, otherwise as [`PackedMatrix::backward`].
+    ///
+    /// # Panics
+    /// Where the lengths do not fit.
+    pub fn backward_add(&self, dy: &[f32], dx: &mut [f32]) {
+        self.backward_by(Put::Add, dy, dx);
+    }
+
+    fn backward_by(&self, put: Put, dy: &[f32], dx: &mut [f32]) {
         let rows = dy.len() / self.outputs;
         assert!(dy.len() == rows * self.outputs && dx.len() == rows * self.inputs, "dy and dx of {self:?}");
         let (dx, isa) = (Columns::new(dx, self.inputs), Isa::detect());
-        each_panel(self.inputs, dy.len() * self.inputs, |block| {
-            let lanes = self.transposed_panel(block * PANEL);
-            product(isa, dy, self.outputs, &lanes, &dx, block * PANEL);
-        });
+        // So many outputs at a time that a turned panel and the rows' part of `dy` stay in the cache.
+        for outputs in (0..self.outputs).step_by(TURNED_MAX).map(|at| at..(at + TURNED_MAX).min(self.outputs)) {
+            let put = if outputs.start == 0 { put } else { Put::Add };
+            let dy = Strided { values: &dy[outputs.start..], row: self.outputs, step: 1 };
+            each_panel(self.inputs, rows * outputs.len() * self.inputs, |block| {
+                let lanes = self.transposed_panel(block * PANEL, outputs.clone());
+                product(isa, dy, rows, &lanes, &mut |row, sums| dx.put(put, row, block * PANEL, sums));
+            });
+        }
     }
 
-    /// Inputs `first .. first + 16` as a panel of `W^T`: one lane an output.
-    fn transposed_panel(&self, first: usize) -> Vec<Lane> {
+    /// Inputs `first .. first + 16` of `outputs`, the first of them a multiple of 16, as a panel of `W^T`: one lane an
+    /// output.
+    fn transposed_panel(&self, first: usize, outputs: Range<usize>) -> Vec<Lane> {
         let width = PANEL.min(self.inputs - first);
-        let mut lanes = vec![Line([0.0; PANEL]); self.outputs.next_multiple_of(PANEL)];
+        let mut lanes = vec![Line([0.0; PANEL]); outputs.len().next_multiple_of(PANEL)];
         for (panel, out) in lanes.chunks_exact_mut(PANEL).enumerate() {
-            let tile = &self.lanes[panel * self.inputs + first..][..width];
+            let tile = &self.lanes[(outputs.start / PANEL + panel) * self.inputs + first..][..width];
             for (column, lane) in tile.iter().enumerate() {
                 for (out, value) in out.iter_mut().zip(lane.0) {
                     out.0[column] = value;
                 }
             }
         }
-        lanes.truncate(self.outputs);
+        lanes.truncate(outputs.len());
         lanes
     }
 
@@ -118,28 +153,33 @@ impl PackedMatrix {
     }
 }
 
-/// The rows of `a`, each `depth` long, times one panel of `depth` lanes, into 16 columns of `out`.
-fn product(isa: Isa, a: &[f32], depth: usize, lanes: &[Lane], out: &Columns<'_>, column: usize) {
-    assert!(a.len().is_multiple_of(depth) && lanes.len() == depth, "a panel as deep as the rows");
+/// The first `rows` rows of `a` times one panel as deep, handed on row by row.
+pub(super) fn product(
+    isa: Isa,
+    a: Strided<'_>,
+    rows: usize,
+    lanes: &[Lane],
+    put: &mut impl FnMut(usize, &[f32; PANEL]),
+) {
     let mut sums = NO_SUMS;
-    for rows in tiles(a.len() / depth, isa.rows()) {
-        tile(isa, rows.len(), &a[rows.start * depth..rows.end * depth], lanes, &mut sums);
+    for rows in tiles(rows, isa.rows()) {
+        tile(isa, rows.len(), a.from_row(rows.start), lanes, &mut sums);
         for (row, sums) in rows.zip(&sums) {
-            out.write(row, column, sums);
+            put(row, sums);
         }
     }
 }
 
 /// `height` rows, each as deep as there are lanes, times one panel: `sums[r][c] = sum_k a[r][k] * lanes[k][c]`.
-pub(super) fn tile(isa: Isa, height: usize, a: &[f32], lanes: &[Lane], sums: &mut Sums) {
-    assert!((1..=isa.rows()).contains(&height) && a.len() == height * lanes.len(), "a tile of {height} rows");
+pub(super) fn tile(isa: Isa, height: usize, a: Strided<'_>, lanes: &[Lane], sums: &mut Sums) {
+    assert!((1..=isa.rows()).contains(&height) && a.holds(height, lanes.len()), "a tile of {height} rows");
     #[cfg(target_arch = "x86_64")]
     {
         use super::x86::{tile_avx2, tile_avx512};
         macro_rules! by_height {
             ($tile:ident: $($h:literal)+) => {
                 match height {
-                    // SAFETY: the processor has the instructions, and `a` is `height` rows as deep as the panel.
+                    // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panel.
                     $($h => unsafe { $tile::<$h>(a, lanes, sums) },)+
                     _ => unreachable!("the height was just checked"),
                 }
@@ -158,11 +198,11 @@ pub(super) fn tile(isa: Isa, height: usize, a: &[f32], lanes: &[Lane], sums: &mu
 }
 
 /// The same product without intrinsics.
-fn portable_tile(height: usize, a: &[f32], lanes: &[Lane], sums: &mut Sums) {
+fn portable_tile(height: usize, a: Strided<'_>, lanes: &[Lane], sums: &mut Sums) {
     sums[..height].fill([0.0; PANEL]);
     for (k, lane) in lanes.iter().enumerate() {
         for (row, sums) in sums.iter_mut().enumerate().take(height) {
-            let factor = a[row * lanes.len() + k];
+            let factor = a.values[row * a.row + k * a.step];
             for (sum, weight) in sums.iter_mut().zip(lane.0) {
                 *sum += factor * weight;
             }

@@ -140,7 +140,7 @@ fn every_instruction_set_gives_the_same_tile() {
     for height in 1..=ROWS_MAX {
         let tile = |isa: Isa| {
             let mut sums = NO_SUMS;
-            tile(isa, height, &x[..height * inputs], packed.panel(0), &mut sums);
+            tile(isa, height, Strided::rows(&x[..height * inputs], inputs), packed.panel(0), &mut sums);
             sums
         };
         let able: Vec<Isa> = Isa::all().into_iter().filter(|isa| height <= isa.rows()).collect();

@@ -3,6 +3,7 @@
 use super::Sums;
 use super::bf16::Pair;
 use super::full::Lane;
+use super::strided::Strided;
 use std::arch::x86_64::*;
 
 /// Cache lines between the one in use and the one asked for from memory.
@@ -49,18 +50,17 @@ fn store_avx512<const H: usize>(rows: &[__m512; H], sums: &mut Sums) {
 /// # Safety
 /// The processor must have AVX2 and FMA, and `a` must hold `H` rows of `lanes.len()` floats.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn tile_avx2<const H: usize>(a: &[f32], lanes: &[Lane], sums: &mut Sums) {
-    let depth = lanes.len();
+pub(super) unsafe fn tile_avx2<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut Sums) {
     let mut low = [_mm256_setzero_ps(); H];
     let mut high = [_mm256_setzero_ps(); H];
     for (k, lane) in lanes.iter().enumerate() {
         prefetch(lane);
-        // SAFETY: a lane is 16 floats aligned to 64 bytes; `k < depth`, and `a` holds `H * depth` floats.
+        // SAFETY: a lane is 16 floats aligned to 64 bytes; `k` is less than their number, and `a` holds `H` rows as deep.
         unsafe {
             let first = _mm256_load_ps(lane.0.as_ptr());
             let second = _mm256_load_ps(lane.0.as_ptr().add(8));
             for row in 0..H {
-                let factor = _mm256_set1_ps(*a.get_unchecked(row * depth + k));
+                let factor = _mm256_set1_ps(*a.values.get_unchecked(row * a.row + k * a.step));
                 low[row] = _mm256_fmadd_ps(factor, first, low[row]);
                 high[row] = _mm256_fmadd_ps(factor, second, high[row]);
             }
@@ -74,16 +74,15 @@ pub(super) unsafe fn tile_avx2<const H: usize>(a: &[f32], lanes: &[Lane], sums: 
 /// # Safety
 /// The processor must have AVX-512F, and `a` must hold `H` rows of `lanes.len()` floats.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn tile_avx512<const H: usize>(a: &[f32], lanes: &[Lane], sums: &mut Sums) {
-    let depth = lanes.len();
+pub(super) unsafe fn tile_avx512<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut Sums) {
     let mut rows = [_mm512_setzero_ps(); H];
     for (k, lane) in lanes.iter().enumerate() {
         prefetch(lane);
-        // SAFETY: a lane is 16 floats aligned to 64 bytes; `k < depth`, and `a` holds `H * depth` floats.
+        // SAFETY: a lane is 16 floats aligned to 64 bytes; `k` is less than their number, and `a` holds `H` rows as deep.
         unsafe {
             let weights = _mm512_load_ps(lane.0.as_ptr());
             for (row, sum) in rows.iter_mut().enumerate() {
-                let factor = _mm512_set1_ps(*a.get_unchecked(row * depth + k));
+                let factor = _mm512_set1_ps(*a.values.get_unchecked(row * a.row + k * a.step));
                 *sum = _mm512_fmadd_ps(factor, weights, *sum);
             }
         }

@@ -1,63 +1,124 @@
-//! The low-rank branches of an adapter as tensors of a graph, wherever a pass computes.
+//! The low-rank branches of an adapter, laid out beside the linears that they change.
+//!
+//! Sites that share their input share a branch: one `A` for all of them, and one `B` in which each site's columns see
+//! its own rank alone.
 
-use crate::model::Result;
-use crate::model::lora::{Adapter, Factors, Site};
+use super::Gradients;
+use crate::model::kernel::{Operand, PackedMatrix, outer};
+use crate::model::lora::{Factors, Site};
 use crate::model::spec::ModelSpec;
 use crate::model::transformer::Linear;
-use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
-/// An adapter's factors as tensors of a graph: `A (rank, inputs)` and `B (outputs, rank)` by place.
-#[derive(Clone, Debug)]
-pub struct Branches {
-    /// The factors.
-    pub factors: BTreeMap<(usize, Site), (Tensor, Tensor)>,
-    /// `alpha / rank`.
-    pub scale: f64,
+/// The branches of an adapter by layer and linear.
+#[derive(Debug)]
+pub(crate) struct PackedBranches {
+    branches: BTreeMap<(usize, usize), Branch>,
 }
 
-impl Branches {
-    /// The factors of a finished adapter, without gradients.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub fn frozen(adapter: &Adapter, spec: &ModelSpec) -> Result<Self> {
-        let rank = adapter.config.rank;
-        let tensors = |(&(layer, site), pair): (&(usize, Site), &Factors)| -> Result<_> {
-            let (inputs, outputs) = site.sizes(spec);
-            let a = Tensor::from_slice(&pair.a, (rank, inputs), &Device::Cpu)?;
-            Ok(((layer, site), (a, Tensor::from_slice(&pair.b, (outputs, rank), &Device::Cpu)?)))
-        };
-        let factors = adapter.factors.iter().map(tensors).collect::<Result<_>>()?;
-        Ok(Self { factors, scale: f64::from(adapter.config.scale()) })
-    }
+/// What the sites of one linear add to it: `y += (x A^T) B^T`.
+#[derive(Debug)]
+pub(super) struct Branch {
+    /// `(sites * rank, inputs)`.
+    a: PackedMatrix,
+    /// `(outputs, sites * rank)`, scaled.
+    b: PackedMatrix,
+    /// The sites that have factors, with their first column of the linear's result and their number of columns.
+    sites: Vec<(Site, usize, usize)>,
+    rank: usize,
+    scale: f32,
+}
 
-    /// The same factors on `device`, their gradients still reaching these.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub fn to_device(&self, device: &Device) -> Result<Self> {
-        let moved = |(place, (a, b)): (&(usize, Site), &(Tensor, Tensor))| -> Result<_> {
-            Ok((*place, (a.to_device(device)?, b.to_device(device)?)))
-        };
-        Ok(Self { factors: self.factors.iter().map(moved).collect::<Result<_>>()?, scale: self.scale })
-    }
-
-    /// What the factors on `linear` add to its result for `x`, `(rows, inputs)` to `(rows, outputs)`; none where there
-    /// are none.
-    pub(crate) fn added(&self, layer: usize, linear: Linear, spec: &ModelSpec, x: &Tensor) -> Result<Option<Tensor>> {
-        let sites = linear.sites();
-        if !sites.iter().any(|&site| self.factors.contains_key(&(layer, site))) {
-            return Ok(None);
-        }
-        let branch = |&site: &Site| -> Result<Tensor> {
-            match self.factors.get(&(layer, site)) {
-                Some((a, b)) => Ok(x.matmul(&a.t()?)?.matmul(&b.t()?)?), // (rows, outputs of the site)
-                None => Ok(Tensor::zeros((x.dim(0)?, site.sizes(spec).1), x.dtype(), x.device())?),
+impl PackedBranches {
+    /// The branches of `factors` over a model of `spec`, scaled by `scale`.
+    pub(super) fn new(spec: &ModelSpec, rank: usize, scale: f32, factors: &BTreeMap<(usize, Site), Factors>) -> Self {
+        let mut branches = BTreeMap::new();
+        for layer in 0..spec.layers {
+            for linear in Linear::ALL {
+                if let Some(branch) = Branch::new(spec, layer, linear, (rank, scale), factors) {
+                    branches.insert((layer, linear as usize), branch);
+                }
             }
-        };
-        let added = sites.iter().map(branch).collect::<Result<Vec<_>>>()?;
-        let added = if let [only] = added.as_slice() { only.clone() } else { Tensor::cat(&added, 1)? };
-        Ok(Some((added * self.scale)?))
+        }
+        Self { branches }
+    }
+
+    /// The branch on `linear` of `layer`, if there is one.
+    pub(super) fn of(&self, layer: usize, linear: Linear) -> Option<&Branch> {
+        self.branches.get(&(layer, linear as usize))
+    }
+}
+
+impl Branch {
+    fn new(
+        spec: &ModelSpec,
+        layer: usize,
+        linear: Linear,
+        (rank, scale): (usize, f32),
+        factors: &BTreeMap<(usize, Site), Factors>,
+    ) -> Option<Self> {
+        let (mut sites, mut parts, mut columns, mut inputs) = (vec![], vec![], 0, 0);
+        for &site in linear.sites() {
+            let (from, outputs) = site.sizes(spec);
+            inputs = from;
+            if let Some(pair) = factors.get(&(layer, site)) {
+                sites.push((site, columns, outputs));
+                parts.push(pair);
+            }
+            columns += outputs;
+        }
+        if sites.is_empty() {
+            return None;
+        }
+        let width = sites.len() * rank;
+        let mut b = vec![0.0; columns * width];
+        for (index, ((_, first, outputs), pair)) in sites.iter().zip(&parts).enumerate() {
+            let rows = b[first * width..][..outputs * width].chunks_exact_mut(width);
+            for (row, values) in rows.zip(pair.b.chunks_exact(rank)) {
+                for (to, value) in row[index * rank..][..rank].iter_mut().zip(values) {
+                    *to = scale * value;
+                }
+            }
+        }
+        let a: Vec<&[f32]> = parts.iter().map(|pair| pair.a.as_slice()).collect();
+        Some(Self { a: PackedMatrix::new(&a, inputs), b: PackedMatrix::new(&[&b], width), sites, rank, scale })
+    }
+
+    /// Floats of one row between the factors.
+    pub(super) fn width(&self) -> usize {
+        self.a.outputs()
+    }
+
+    /// `u = x A^T` and `y += u B^T`.
+    pub(super) fn forward(&self, x: &[f32], u: &mut [f32], y: &mut [f32]) {
+        self.a.forward(x, u);
+        self.b.forward_add(u, y);
+    }
+
+    /// From the result's gradient `dy`: that of the factors to `gradients`, and that of `x` added to `dx`. `du` is room
+    /// for as much as `u`.
+    pub(super) fn backward(
+        &self,
+        layer: usize,
+        [x, u, dy]: [&[f32]; 3],
+        du: &mut [f32],
+        dx: &mut [f32],
+        gradients: &mut Gradients,
+    ) {
+        let (inputs, outputs, width, rank) = (self.a.inputs(), self.b.outputs(), self.width(), self.rank);
+        let rows = x.len() / inputs;
+        self.b.backward(dy, du);
+        self.a.backward_add(du, dx);
+        let mut operand = Operand::default();
+        operand.pack(du, width, rows, width);
+        let turned = outer(x, inputs, 0..inputs, &operand); // (inputs, sites * rank)
+        for (index, &(site, first, columns)) in self.sites.iter().enumerate() {
+            operand.pack(&u[index * rank..], width, rows, rank);
+            let mut b = outer(dy, outputs, first..first + columns, &operand); // (columns, rank)
+            b.iter_mut().for_each(|gradient| *gradient *= self.scale);
+            let column = |r: usize| turned.iter().skip(index * rank + r).step_by(width).copied();
+            let a = (0..rank).flat_map(column).collect(); // (rank, inputs)
+            gradients.add(layer, site, Factors { a, b });
+        }
     }
 }

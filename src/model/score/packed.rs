@@ -20,6 +20,11 @@ impl Packed<'_> {
         self.prefix.len() + self.texts.iter().map(|text| text.len()).sum::<usize>()
     }
 
+    /// Ids of the prefix and the texts.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.prefix.iter().chain(self.texts.iter().copied().flatten()).copied()
+    }
+
     /// Where each text begins.
     fn starts(&self) -> impl Iterator<Item = usize> {
         self.texts.iter().scan(self.prefix.len(), |next, text| {
@@ -30,7 +35,7 @@ impl Packed<'_> {
     }
 
     /// Rows whose logits predict the texts' ids, text after text.
-    pub(super) fn predicting_rows(&self) -> Vec<u32> {
+    pub(crate) fn predicting_rows(&self) -> Vec<u32> {
         let last_of_prefix = self.prefix.len() - 1;
         let of_text = |(start, text): (usize, &&[u32])| {
             std::iter::once(last_of_prefix)
@@ -51,10 +56,22 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
-    pub(super) fn of(packed: &Packed<'_>) -> Self {
+    pub(crate) fn of(packed: &Packed<'_>) -> Self {
         let texts = packed.starts().zip(&packed.texts).flat_map(|(start, text)| std::iter::repeat_n(start, text.len()));
         let starts = std::iter::repeat_n(0, packed.prefix.len()).chain(texts).collect();
         Self { prefix: packed.prefix.len(), starts }
+    }
+
+    /// The rows of the prefix, then those of each text.
+    pub(super) fn spans(&self) -> Vec<Range<usize>> {
+        let mut spans = vec![0..self.prefix];
+        for (row, &start) in self.starts.iter().enumerate().skip(self.prefix) {
+            match spans.last_mut() {
+                Some(last) if row > start => last.end = row + 1,
+                _ => spans.push(row..row + 1),
+            }
+        }
+        spans
     }
 
     /// A text's first id stands right behind the prefix, whatever was packed before it.

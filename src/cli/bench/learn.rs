@@ -1,0 +1,240 @@
+//! `rco-node bench learn`: learner steps on groups of a given shape, without any rollout.
+//!
+//! Prefixes and critiques are pieces of real prompts; utilities differ within a group. The first step of a run
+//! computes the references, as the first use of a group does; the others find them, as the later uses do.
+
+use super::figures::median;
+use super::machine::{Cost, Machine, peak_memory_bytes};
+use super::{Bed, Common, at_least_one, prompts};
+use crate::cli::check::MemoryPlan;
+use crate::cli::{Exit, Failure, OrExit, say};
+use crate::engine::{Counters, Work};
+use crate::episode::{CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique, Written};
+use crate::learner::Learner;
+use clap::Args;
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What `bench learn` takes.
+#[derive(Debug, Args)]
+pub(super) struct LearnArguments {
+    #[command(flatten)]
+    pub(super) common: Common,
+    /// Groups of a step [default: the config's].
+    #[arg(long, value_parser = at_least_one)]
+    groups: Option<usize>,
+    /// N: critiques of a group [default: the config's].
+    #[arg(long, value_parser = at_least_one)]
+    n: Option<usize>,
+    /// Tokens of a group's common prefix.
+    #[arg(long, default_value_t = 256, value_parser = at_least_one)]
+    prefix: usize,
+    /// Tokens of a critique.
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    max_tokens: usize,
+    /// Steps of a run.
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
+    steps: usize,
+    /// Tokens of one uninterrupted piece of learning [default: the config's].
+    #[arg(long, value_parser = at_least_one)]
+    micro_batch: Option<usize>,
+    /// Keep each layer's input alone and compute the rest again.
+    #[arg(long)]
+    checkpoint_layers: bool,
+}
+
+/// The whole result.
+#[derive(Serialize)]
+struct Learned {
+    bench: &'static str,
+    model: String,
+    groups: usize,
+    n: usize,
+    prefix: usize,
+    max_tokens: usize,
+    micro_batch_tokens: usize,
+    checkpoint_layers: bool,
+    rank: usize,
+    /// Critique tokens a second, of the median step that finds its references.
+    tokens_per_second: f64,
+    /// Prefix and critique tokens a second, of the same step.
+    rows_per_second: f64,
+    /// Critique tokens a second, of the median step that computes its references.
+    tokens_per_second_with_references: f64,
+    step_seconds: f64,
+    /// Every step that finds its references, in critique tokens a second.
+    runs: Vec<f64>,
+    gflops_per_second: f64,
+    peak_share: f64,
+    /// The longest uninterrupted piece.
+    piece_seconds_max: f64,
+    trainable_parameters: usize,
+    #[serde(flatten)]
+    machine: Machine,
+    peak_memory_bytes: Option<u64>,
+    planned_memory_bytes: u64,
+}
+
+/// Runs the bench.
+pub(super) fn run(mut bed: Bed, arguments: &LearnArguments) -> Result<Exit, Failure> {
+    let LearnArguments { common, prefix, max_tokens, .. } = arguments;
+    let config = &mut bed.config;
+    config.learner.checkpoint_layers |= arguments.checkpoint_layers;
+    config.learner.micro_batch_tokens = arguments.micro_batch.unwrap_or(config.learner.micro_batch_tokens);
+    let groups = arguments.groups.unwrap_or(config.learner.groups_per_step);
+    let n = arguments.n.unwrap_or(config.rollout.critiques);
+    let groups = made(&bed, arguments, groups, n).or_exit(Exit::Usage)?;
+    let (critique_tokens, rows) = (groups.len() * n * max_tokens, groups.len() * (prefix + n * max_tokens));
+    let (mut first, mut later, mut piece_max, mut trainable) = (vec![], vec![], 0.0, 0);
+    for run in 1..=common.runs {
+        tracing::info!(run, runs = common.runs, groups = groups.len(), "begins");
+        let temperature = bed.config.critic.sampling.temperature;
+        let model = bed.model.transformer.clone();
+        let mut learner = Learner::new(model, bed.config.learner.clone(), temperature, common.seed)?;
+        trainable = learner.adapter().factors.values().map(|pair| pair.a.len() + pair.b.len()).sum();
+        for step in 0..=arguments.steps {
+            let (seconds, piece) = one(&mut learner, &groups)?;
+            piece_max = f64::max(piece_max, piece);
+            if step == 0 { &mut first } else { &mut later }.push(critique_tokens as f64 / seconds);
+        }
+    }
+    let (config, transformer) = (&bed.config, &bed.model.transformer);
+    let (rate, with_references) = (later[median(&later)], first[median(&first)]);
+    let step_seconds = critique_tokens as f64 / rate;
+    let gflops = flops(&bed, &groups) / step_seconds / 1e9;
+    let plan = MemoryPlan::of_learning(
+        transformer.spec(),
+        transformer.bytes(),
+        &config.learner,
+        critique_tokens.min(config.learner.micro_batch_tokens),
+        &transformer.device(),
+    );
+    let learned = Learned {
+        bench: "learn",
+        model: config.model.source.clone(),
+        groups: groups.len(),
+        n,
+        prefix: *prefix,
+        max_tokens: *max_tokens,
+        micro_batch_tokens: config.learner.micro_batch_tokens,
+        checkpoint_layers: config.learner.checkpoint_layers,
+        rank: config.learner.lora.rank,
+        tokens_per_second: rate,
+        rows_per_second: rows as f64 / step_seconds,
+        tokens_per_second_with_references: with_references,
+        step_seconds,
+        runs: later,
+        gflops_per_second: gflops,
+        peak_share: gflops / bed.machine.peak_gflops_per_second,
+        piece_seconds_max: piece_max,
+        trainable_parameters: trainable,
+        machine: bed.machine,
+        peak_memory_bytes: peak_memory_bytes(),
+        planned_memory_bytes: plan.total() as u64,
+    };
+    learned.say(common.json);
+    Ok(Exit::Done)
+}
+
+/// Groups of the asked shape.
+fn made(bed: &Bed, arguments: &LearnArguments, groups: usize, n: usize) -> anyhow::Result<Vec<Arc<CritiqueGroup>>> {
+    let LearnArguments { common, prefix, max_tokens, .. } = arguments;
+    let prefixes = prompts::ids(&bed.config, common, &bed.model, groups, Some(*prefix))?;
+    let texts = prompts::ids(&bed.config, common, &bed.model, groups * n, Some(*max_tokens))?;
+    let critique = |(index, ids): (usize, &Vec<u32>)| ScoredCritique {
+        written: Written {
+            text: String::new(),
+            ids: ids.clone(),
+            log_probs: vec![0.0; ids.len()],
+            version: CriticVersion::BASE,
+            finish: Finish::Length,
+        },
+        utility: index as f32 / n as f32,
+        verdicts: vec![],
+    };
+    let group = |(index, (prefix, texts)): (usize, (Vec<u32>, &[Vec<u32>]))| {
+        Arc::new(CritiqueGroup {
+            episode: EpisodeId(index as u64),
+            prompt_id: index.to_string(),
+            task: "bench".to_owned(),
+            prefix_ids: prefix,
+            critiques: texts.iter().enumerate().map(critique).collect(),
+        })
+    };
+    Ok(prefixes.into_iter().zip(texts.chunks(n)).enumerate().map(group).collect())
+}
+
+/// One step: its seconds, and those of its longest piece.
+fn one(learner: &mut Learner, groups: &[Arc<CritiqueGroup>]) -> Result<(f64, f64), Failure> {
+    let begun = Instant::now();
+    let mut longest = 0.0f64;
+    let mut report = learner.begin(learner.step() + 1, groups.to_vec());
+    while report.is_none() {
+        let begun = Instant::now();
+        report = learner.advance()?;
+        longest = longest.max(begun.elapsed().as_secs_f64());
+    }
+    Ok((begun.elapsed().as_secs_f64(), longest))
+}
+
+/// Operations of one step that finds its references, a multiply-add being two: forward, and as much again for the
+/// gradient of what flows back; twice that for the adapter's factors.
+fn flops(bed: &Bed, groups: &[Arc<CritiqueGroup>]) -> f64 {
+    let mut counters = Counters::default();
+    for group in groups {
+        let (prefix, mut work) = (group.prefix_ids.len() as u64, Work::default());
+        work.tokens = prefix;
+        work.attended_pairs = prefix * (prefix + 1) / 2;
+        for critique in &group.critiques {
+            let tokens = critique.written.ids.len() as u64;
+            work.tokens += tokens;
+            work.logit_rows += tokens;
+            work.attended_pairs += tokens * prefix + tokens * (tokens + 1) / 2;
+        }
+        counters.work.tokens += work.tokens;
+        counters.work.logit_rows += work.logit_rows;
+        counters.work.attended_pairs += work.attended_pairs;
+    }
+    let base = Cost::new(&bed.model.transformer, None).flops(&counters);
+    counters.work.adapted_tokens = counters.work.tokens;
+    let adapted = Cost::new(&bed.model.transformer, Some(&bed.config.learner.lora)).flops(&counters) - base;
+    2.0 * base + 3.0 * adapted
+}
+
+impl Learned {
+    fn say(&self, json: bool) {
+        if json {
+            return say(&serde_json::to_string(self).expect("strings and finite numbers serialize"));
+        }
+        let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20));
+        let rows = [
+            ("learn", format!("{:.1} critique tokens/s", self.tokens_per_second)),
+            ("asked", format!("{} groups of {} x {} behind {}", self.groups, self.n, self.max_tokens, self.prefix)),
+            ("with references", format!("{:.1} critique tokens/s", self.tokens_per_second_with_references)),
+            ("rows", format!("{:.1} tokens/s", self.rows_per_second)),
+            ("every step", self.runs.iter().map(|rate| format!("{rate:.1}")).collect::<Vec<_>>().join(", ")),
+            ("step", format!("{:.2} s, longest piece {:.2} s", self.step_seconds, self.piece_seconds_max)),
+            (
+                "arithmetic",
+                format!(
+                    "{:.1} GFLOP/s, {:.1} % of the f32 peak of {:.1} on {} threads",
+                    self.gflops_per_second,
+                    100.0 * self.peak_share,
+                    self.machine.peak_gflops_per_second,
+                    self.machine.threads
+                ),
+            ),
+            ("trainable", format!("{} parameters, rank {}", self.trainable_parameters, self.rank)),
+            (
+                "peak memory",
+                format!(
+                    "{}, planned {}",
+                    self.peak_memory_bytes.map_or_else(|| "unknown".to_owned(), mib),
+                    mib(self.planned_memory_bytes)
+                ),
+            ),
+        ];
+        rows.iter().for_each(|(name, value)| say(&format!("{name:<20} {value}")));
+    }
+}

@@ -1,0 +1,264 @@
+//! Attention of packed sequences, forward and backward: each query meets the keys of its prefix and of its own text,
+//! and no others are computed.
+//!
+//! Heads of sequences are shared out over the threads. Queries go in blocks of one prefix or one text; the backward
+//! pass computes their scores again from the saved log-sum-exp, as FlashAttention does (arXiv 2205.14135), so that no
+//! matrix of `(rows, rows)` ever exists.
+
+use super::packed::Segments;
+use crate::model::attention::Heads;
+use crate::model::kernel::{Operand, Strided};
+use crate::model::ops;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Queries that meet the keys at once.
+const QUERIES: usize = 42;
+/// Keys that are computed together: what a panel holds.
+const KEYS: usize = 16;
+
+/// Attention of one layer over `qkv`, `(rows, q + k + v widths)`, already turned by position.
+#[derive(Clone, Copy)]
+pub(super) struct TreeAttention<'a> {
+    pub(super) heads: Heads,
+    /// The packed sequences, one behind the other.
+    pub(super) trees: &'a [Tree],
+    /// Tokens that a token sees.
+    pub(super) window: usize,
+    pub(super) qkv: &'a [f32],
+}
+
+/// Where one packed sequence lies among the rows of a batch.
+#[derive(Debug)]
+pub(super) struct Tree {
+    pub(super) segments: Segments,
+    /// Its rows.
+    pub(super) rows: Range<usize>,
+}
+
+/// One head of one sequence: what a thread computes.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    all: TreeAttention<'a>,
+    tree: &'a Tree,
+    head: usize,
+}
+
+/// Queries of one prefix or one text, and the keys that at least one of them sees.
+struct Block {
+    rows: Range<usize>,
+    /// Keys of the prefix and of the text, each from a whole panel on.
+    runs: [Range<usize>; 2],
+}
+
+impl Block {
+    /// Scores of one row: both runs, whole panels each.
+    fn width(&self) -> usize {
+        self.offset(1) + self.runs[1].len().next_multiple_of(KEYS)
+    }
+
+    /// Where a row's scores of run `run` begin.
+    fn offset(&self, run: usize) -> usize {
+        if run == 0 { 0 } else { self.runs[0].len().next_multiple_of(KEYS) }
+    }
+
+    /// Where the scores of the keys lie that the sequence's row `row` sees.
+    fn seen(&self, part: Part<'_>, row: usize) -> [Range<usize>; 2] {
+        let visible = part.tree.segments.visible(row, part.all.window);
+        [0, 1].map(|run| {
+            let keys = &visible[run];
+            let first = self.offset(run) + keys.start.saturating_sub(self.runs[run].start);
+            first..first + keys.len()
+        })
+    }
+}
+
+impl TreeAttention<'_> {
+    fn parts(&self) -> Vec<Part<'_>> {
+        let of_tree = |tree| (0..self.heads.heads).map(move |head| Part { all: *self, tree, head });
+        self.trees.iter().flat_map(of_tree).collect()
+    }
+
+    /// Floats of a row of `qkv`.
+    fn width(&self) -> usize {
+        self.heads.q_width() + 2 * self.heads.kv_width()
+    }
+
+    /// Writes what each query finds to `out`, `(rows, q width)`, and the log-sum-exp of its scores to `lse`, `(rows, heads)`.
+    pub(super) fn forward(&self, out: &mut [f32], lse: &mut [f32]) {
+        let (heads, dim) = (self.heads.heads, self.heads.head_dim);
+        let parts = self.parts();
+        let found: Vec<_> = parts.par_iter().with_max_len(1).map(|part| part.forward()).collect();
+        for (part, (values, sums)) in parts.iter().zip(&found) {
+            for ((row, values), sum) in part.tree.rows.clone().zip(values.chunks_exact(dim)).zip(sums) {
+                out[(row * heads + part.head) * dim..][..dim].copy_from_slice(values);
+                lse[row * heads + part.head] = *sum;
+            }
+        }
+    }
+
+    /// Writes the gradient of `qkv` to `d_qkv` from that of `out`, what `forward` found, and `lse`.
+    pub(super) fn backward(&self, out: &[f32], lse: &[f32], d_out: &[f32], d_qkv: &mut [f32]) {
+        let Heads { heads, kv_heads, head_dim: dim, .. } = self.heads;
+        let parts = self.parts();
+        let found: Vec<_> = parts.par_iter().with_max_len(1).map(|part| part.backward(out, lse, d_out)).collect();
+        d_qkv.fill(0.0);
+        for (part, gradients) in parts.iter().zip(&found) {
+            // The heads of a group share their keys and values.
+            let kv_head = part.head / (heads / kv_heads);
+            let columns = [part.head, heads + kv_head, heads + kv_heads + kv_head];
+            for (column, gradient) in columns.into_iter().zip(gradients) {
+                for (row, gradient) in part.tree.rows.clone().zip(gradient.chunks_exact(dim)) {
+                    let to = &mut d_qkv[row * self.width() + column * dim..][..dim];
+                    to.iter_mut().zip(gradient).for_each(|(to, gradient)| *to += gradient);
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Part<'a> {
+    /// Head `head` of the rows from `row` of the sequence on, in a matrix whose rows are `width` wide.
+    fn at<'b>(&self, values: &'b [f32], width: usize, row: usize, head: usize) -> &'b [f32] {
+        &values[(self.tree.rows.start + row) * width + head * self.all.heads.head_dim..]
+    }
+
+    fn queries(&self, row: usize) -> &'a [f32] {
+        self.at(self.all.qkv, self.all.width(), row, self.head)
+    }
+
+    fn keys(&self) -> &'a [f32] {
+        let Heads { heads, kv_heads, .. } = self.all.heads;
+        self.at(self.all.qkv, self.all.width(), 0, heads + self.head / (heads / kv_heads))
+    }
+
+    fn values(&self) -> &'a [f32] {
+        let Heads { heads, kv_heads, .. } = self.all.heads;
+        self.at(self.all.qkv, self.all.width(), 0, heads + kv_heads + self.head / (heads / kv_heads))
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = Block> {
+        let (segments, window, rows) = (&self.tree.segments, self.all.window, self.tree.rows.len());
+        let blocks = segments.spans().into_iter().flat_map(|span| {
+            let end = span.end;
+            span.step_by(QUERIES).map(move |first| first..(first + QUERIES).min(end))
+        });
+        blocks.map(move |block| {
+            // The first query sees the oldest key, the last one the newest.
+            let (oldest, newest) = (segments.visible(block.start, window), segments.visible(block.end - 1, window));
+            let runs = [0, 1].map(|run| {
+                let end = newest[run].end.next_multiple_of(KEYS).min(rows);
+                (oldest[run].start / KEYS * KEYS).min(end)..end
+            });
+            Block { rows: block, runs }
+        })
+    }
+
+    /// `a` times the keys that a block sees, as rows of scores; `a` is `(block's rows, head_dim)`.
+    fn scores(block: &Block, a: Strided<'_>, dim: usize, keys: &Operand, scores: &mut Vec<f32>) {
+        let width = block.width();
+        scores.clear();
+        scores.resize(block.rows.len() * width, 0.0);
+        for (run, range) in block.runs.iter().enumerate().filter(|(_, range)| !range.is_empty()) {
+            let offset = block.offset(run);
+            keys.multiply(a, block.rows.len(), 0..dim, range.clone(), |row, column, sums| {
+                scores[row * width + offset + column - range.start..][..KEYS].copy_from_slice(sums);
+            });
+        }
+    }
+
+    /// Applies `change` to the scores that each row sees, run by run, and puts 0 everywhere else.
+    fn where_seen(&self, block: &Block, scores: &mut [f32], mut change: impl FnMut(usize, Range<usize>, &mut [f32])) {
+        let width = block.width();
+        for (index, scores) in scores.chunks_exact_mut(width).enumerate() {
+            let [prefix, own] = block.seen(*self, block.rows.start + index);
+            scores[..prefix.start].fill(0.0);
+            scores[prefix.end..own.start].fill(0.0);
+            scores[own.end..].fill(0.0);
+            for seen in [prefix, own] {
+                change(index, index * width + seen.start..index * width + seen.end, &mut scores[seen]);
+            }
+        }
+    }
+
+    /// `out += weights * b` over the keys that a block sees; `b` has the sequence's keys as depth.
+    fn gather(block: &Block, weights: &[f32], b: &Operand, out: &mut [f32], dim: usize) {
+        for (run, keys) in block.runs.iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
+            let weights = Strided::rows(&weights[block.offset(run)..], block.width());
+            b.multiply_add(weights, block.rows.len(), keys.clone(), &mut out[block.rows.start * dim..], dim);
+        }
+    }
+
+    /// `out += weights^T * b`: to each key that a block sees, from the block's rows, which `b` has as depth.
+    fn scatter(block: &Block, weights: &[f32], b: &Operand, out: &mut [f32], dim: usize) {
+        for (run, keys) in block.runs.iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
+            let weights = Strided::columns(&weights[block.offset(run)..], block.width());
+            b.multiply_add(weights, keys.len(), 0..block.rows.len(), &mut out[keys.start * dim..], dim);
+        }
+    }
+
+    /// What each row finds, `(rows, head_dim)`, and its log-sum-exp.
+    fn forward(&self) -> (Vec<f32>, Vec<f32>) {
+        let (rows, width, Heads { head_dim: dim, scale, .. }) =
+            (self.tree.rows.len(), self.all.width(), self.all.heads);
+        let (mut keys, mut values) = (Operand::default(), Operand::default());
+        keys.pack_turned(self.keys(), width, dim, rows);
+        values.pack(self.values(), width, rows, dim);
+        let (mut out, mut lse, mut scores) = (vec![0.0; rows * dim], vec![0.0; rows], vec![]);
+        for block in self.blocks() {
+            Self::scores(&block, Strided::rows(self.queries(block.rows.start), width), dim, &keys, &mut scores);
+            for (index, scores) in scores.chunks_exact(block.width()).enumerate() {
+                // Two ranges, one softmax: the larger maximum serves both.
+                let seen = block.seen(*self, block.rows.start + index);
+                let parts = seen.map(|seen| ops::softmax_parts(&scores[seen], scale));
+                let top = parts[0].0.max(parts[1].0);
+                let share = |(part_top, sum): (f32, f64)| match sum == 0.0 {
+                    true => 0.0,
+                    false => sum * f64::from(scale * (part_top - top)).exp(),
+                };
+                let sum = share(parts[0]) + share(parts[1]);
+                lse[block.rows.start + index] = (f64::from(scale * top) + sum.ln()) as f32;
+            }
+            let lse = &lse[block.rows.clone()];
+            self.where_seen(&block, &mut scores, |row, _, seen| ops::exp_shifted(seen, scale, lse[row], 1.0));
+            Self::gather(&block, &scores, &values, &mut out, dim);
+        }
+        (out, lse)
+    }
+
+    /// Gradients of the queries, of the keys and of the values, `(rows, head_dim)` each.
+    fn backward(&self, out: &[f32], lse: &[f32], d_out: &[f32]) -> [Vec<f32>; 3] {
+        let (rows, width, Heads { heads, head_dim: dim, scale, .. }) =
+            (self.tree.rows.len(), self.all.width(), self.all.heads);
+        let out_width = self.all.heads.q_width();
+        let [mut keys, mut keys_turned, mut values_turned] = [(); 3].map(|()| Operand::default());
+        keys.pack(self.keys(), width, rows, dim);
+        keys_turned.pack_turned(self.keys(), width, dim, rows);
+        values_turned.pack_turned(self.values(), width, dim, rows);
+        let [mut d_queries, mut d_keys, mut d_values] = [(); 3].map(|()| vec![0.0; rows * dim]);
+        let (mut scores, mut d_scores) = (vec![], vec![]);
+        let (mut queries, mut d_found) = (Operand::default(), Operand::default());
+        for block in self.blocks() {
+            let (first, count) = (block.rows.start, block.rows.len());
+            let of_block = |matrix, width| self.at(matrix, width, first, self.head);
+            let inner = |row: usize| {
+                let at = |matrix| &self.at(matrix, out_width, first + row, self.head)[..dim];
+                ops::dot(at(out), at(d_out))
+            };
+            Self::scores(&block, Strided::rows(self.queries(first), width), dim, &keys_turned, &mut scores);
+            let lse = |row: usize| lse[(self.tree.rows.start + first + row) * heads + self.head];
+            self.where_seen(&block, &mut scores, |row, _, seen| ops::exp_shifted(seen, scale, lse(row), 1.0));
+            let d_block = Strided::rows(of_block(d_out, out_width), out_width);
+            Self::scores(&block, d_block, dim, &values_turned, &mut d_scores);
+            self.where_seen(&block, &mut d_scores, |row, at, seen| {
+                ops::softmax_backward(&scores[at], seen, inner(row), scale);
+            });
+            queries.pack(self.queries(first), width, count, dim);
+            d_found.pack(of_block(d_out, out_width), out_width, count, dim);
+            Self::gather(&block, &d_scores, &keys, &mut d_queries, dim);
+            Self::scatter(&block, &d_scores, &queries, &mut d_keys, dim);
+            Self::scatter(&block, &scores, &d_found, &mut d_values, dim);
+        }
+        [d_queries, d_keys, d_values]
+    }
+}

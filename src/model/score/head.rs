@@ -1,0 +1,52 @@
+//! The output head at the rows that predict a text: log-probabilities, and what they depend on.
+//!
+//! The vocabulary meets a few rows at a time. A row's log-probability is one number, so its gradient with respect to
+//! the hidden state is one vector, whatever it is multiplied by later: it is taken while the logits are there, and the
+//! backward pass never sees them.
+
+use crate::model::kernel::PackedMatrix;
+use crate::model::ops;
+
+/// Rows that meet the vocabulary at once.
+const ROWS: usize = 128;
+
+/// Floats that the head keeps while it works on one piece of rows.
+pub(super) fn working_floats(vocab: usize, targets: usize) -> usize {
+    vocab * targets.min(ROWS)
+}
+
+/// Log-probabilities of `targets` under softmax(scale * hidden W^T): `hidden` is `(targets, width)`. With
+/// `gradients`, `hidden` becomes the gradient of each row's log-probability with respect to that row.
+pub(super) fn log_probs(
+    head: &PackedMatrix,
+    hidden: &mut [f32],
+    targets: &[u32],
+    scale: f32,
+    gradients: bool,
+    logits: &mut Vec<f32>,
+) -> Vec<f32> {
+    let (vocab, width) = (head.outputs(), head.inputs());
+    let mut found = vec![0.0; targets.len()];
+    for ((hidden, targets), found) in
+        hidden.chunks_mut(ROWS * width).zip(targets.chunks(ROWS)).zip(found.chunks_mut(ROWS))
+    {
+        logits.resize(targets.len() * vocab, 0.0);
+        head.forward(hidden, logits);
+        ops::each_row(logits, vocab, found, |row, logits| log_prob(logits, targets[row], scale, gradients));
+        if gradients {
+            head.backward(logits, hidden);
+        }
+    }
+    found
+}
+
+/// The log-probability of `id`; with `gradient`, `logits` becomes its gradient with respect to them.
+fn log_prob(logits: &mut [f32], id: u32, scale: f32, gradient: bool) -> f32 {
+    let (top, sum) = ops::softmax_parts(logits, scale);
+    let log_prob = f64::from(scale) * f64::from(logits[id as usize] - top) - sum.ln();
+    if gradient {
+        ops::exp_shifted(logits, scale, (f64::from(scale * top) + sum.ln()) as f32, -scale);
+        logits[id as usize] += scale;
+    }
+    log_prob as f32
+}

@@ -1,0 +1,310 @@
+//! One layer of the score pass, forward and backward, side by side.
+//!
+//! The forward pass leaves what the backward pass needs: the inputs of what is not linear, and the adapter's inner
+//! rows. What is cheap to make again (norms, the gate's product) is made again. Gradients of frozen weights are never
+//! formed.
+
+use super::Gradients;
+use super::attention::{Tree, TreeAttention};
+use super::branches::{Branch, PackedBranches};
+use super::space::Space;
+use crate::model::attention::Heads;
+use crate::model::kernel::Weight;
+use crate::model::ops;
+use crate::model::rotary::Tables;
+use crate::model::spec::ModelSpec;
+use crate::model::transformer::{Linear, Panels, QkNorms, Stack};
+
+/// What all layers of a pass share.
+pub(super) struct Walk<'a> {
+    pub(super) model: &'a Stack<Panels>,
+    pub(super) branches: Option<&'a PackedBranches>,
+    pub(super) trees: &'a [Tree],
+    pub(super) angles: Tables,
+    /// Tokens of the batch.
+    pub(super) rows: usize,
+}
+
+/// What a layer's backward pass reads. Rows are the tokens of the batch; empty where a family has no such thing.
+#[derive(Debug, Default)]
+pub(super) struct Tape {
+    /// The residual stream before the layer, `(rows, hidden)`.
+    pub(super) x: Vec<f32>,
+    /// Queries and keys before their norms, `(rows, q + k + v widths)`.
+    qkv: Vec<f32>,
+    /// Queries, keys and values as attention reads them, `(rows, q + k + v widths)`.
+    turned: Vec<f32>,
+    /// What attention found, `(rows, q width)`, and the log-sum-exp of the scores, `(rows, heads)`.
+    attended: Vec<f32>,
+    lse: Vec<f32>,
+    /// What attention's output was before its norm, `(rows, hidden)`.
+    output: Vec<f32>,
+    /// The residual stream between the blocks, `(rows, hidden)`.
+    middle: Vec<f32>,
+    /// `(rows, 2 intermediate)`.
+    gate_up: Vec<f32>,
+    /// What the feed-forward block gave before its norm, `(rows, hidden)`.
+    down: Vec<f32>,
+    /// Inner rows of the adapter, by linear.
+    inner: [Vec<f32>; 4],
+}
+
+impl Tape {
+    /// Gives back all but the layer's input.
+    pub(super) fn keep_input(&mut self, space: &mut Space) {
+        let x = std::mem::take(&mut self.x);
+        std::mem::take(self).recycle(space);
+        self.x = x;
+    }
+
+    /// Gives its memory back.
+    pub(super) fn recycle(self, space: &mut Space) {
+        let Self { x, qkv, turned, attended, lse, output, middle, gate_up, down, inner } = self;
+        for values in [x, qkv, turned, attended, lse, output, middle, gate_up, down].into_iter().chain(inner) {
+            space.give(values);
+        }
+    }
+}
+
+/// Floats that one token keeps on a tape of one layer.
+pub(super) fn tape_floats(spec: &ModelSpec, rank: usize) -> usize {
+    let heads = Heads::of(spec);
+    let qkv = heads.q_width() + 2 * heads.kv_width();
+    let norms = usize::from(spec.block.qk_norm) * qkv + usize::from(spec.block.sandwich_norms) * 2 * spec.hidden;
+    2 * spec.hidden + qkv + heads.q_width() + heads.heads + 2 * spec.intermediate + norms + 7 * rank
+}
+
+/// Floats a token that a layer's backward pass works with beside the tape.
+pub(super) fn working_floats(spec: &ModelSpec, rank: usize) -> usize {
+    let heads = Heads::of(spec);
+    let qkv = heads.q_width() + 2 * heads.kv_width();
+    // Gradients of queries, keys and values by head, and gathered; the rest of attention's.
+    let attention = 3 * heads.q_width() + qkv + heads.q_width();
+    let feed_forward = 4 * spec.intermediate;
+    attention.max(feed_forward) + 4 * spec.hidden + 3 * rank
+}
+
+impl Walk<'_> {
+    fn spec(&self) -> &ModelSpec {
+        self.model.spec()
+    }
+
+    fn branch(&self, layer: usize, linear: Linear) -> Option<&Branch> {
+        self.branches.and_then(|branches| branches.of(layer, linear))
+    }
+
+    /// `x W^T` and what the adapter adds, whose inner rows come second.
+    fn linear(&self, at: (usize, Linear), weight: &Weight, x: &[f32], space: &mut Space) -> (Vec<f32>, Vec<f32>) {
+        let mut y = space.take(self.rows * weight.outputs());
+        weight.score().forward(x, &mut y);
+        let mut inner = vec![];
+        if let Some(branch) = self.branch(at.0, at.1) {
+            inner = space.take(self.rows * branch.width());
+            branch.forward(x, &mut inner, &mut y);
+        }
+        (y, inner)
+    }
+
+    /// The gradient of a linear's input `x` from that of its result.
+    fn linear_backward(
+        &self,
+        (layer, linear): (usize, Linear),
+        weight: &Weight,
+        [x, inner, dy]: [&[f32]; 3],
+        gradients: &mut Gradients,
+        space: &mut Space,
+    ) -> Vec<f32> {
+        let mut dx = space.take(self.rows * weight.inputs());
+        weight.score().backward(dy, &mut dx);
+        if let Some(branch) = self.branch(layer, linear) {
+            let mut d_inner = space.take(inner.len());
+            branch.backward(layer, [x, inner, dy], &mut d_inner, &mut dx, gradients);
+            space.give(d_inner);
+        }
+        dx
+    }
+
+    fn norm(&self, x: &[f32], weight: &[f32], space: &mut Space) -> Vec<f32> {
+        let mut out = space.take(x.len());
+        ops::norm(x, &mut out, weight, self.spec().norm_epsilon);
+        out
+    }
+
+    /// The gradient of `x` from that of its norm, added to `dx`.
+    fn norm_backward(&self, x: &[f32], dy: &[f32], weight: &[f32], dx: &mut [f32]) {
+        ops::norm_backward(x, dy, dx, weight, self.spec().norm_epsilon);
+    }
+
+    /// What a block gave, after its norm where the family has one, and before it where that differs.
+    fn sandwiched(&self, h: Vec<f32>, norm: Option<&Vec<f32>>, space: &mut Space) -> (Vec<f32>, Vec<f32>) {
+        match norm {
+            Some(weight) => (self.norm(&h, weight, space), h),
+            None => (h, vec![]),
+        }
+    }
+
+    /// The gradient of what a block gave before its norm, from that of the residual stream.
+    fn sandwiched_backward(&self, h: &[f32], d: &[f32], norm: Option<&Vec<f32>>, space: &mut Space) -> Vec<f32> {
+        let mut dh = space.take(d.len());
+        match norm {
+            Some(weight) => {
+                dh.fill(0.0);
+                self.norm_backward(h, d, weight, &mut dh);
+            }
+            None => dh.copy_from_slice(d),
+        }
+        dh
+    }
+
+    fn attention<'b>(&'b self, layer: usize, turned: &'b [f32]) -> TreeAttention<'b> {
+        let spec = self.spec();
+        TreeAttention { heads: Heads::of(spec), trees: self.trees, window: spec.window(layer), qkv: turned }
+    }
+
+    /// The residual stream after layer `index`, `(rows, hidden)`, from the one before it.
+    pub(super) fn forward(&self, index: usize, x: Vec<f32>, space: &mut Space) -> (Vec<f32>, Tape) {
+        let (layer, spec) = (self.model.layer(index), self.spec());
+        let mut tape = Tape::default();
+
+        let h = self.norm(&x, &layer.attention_norm, space);
+        let (mut qkv, inner) = self.linear((index, Linear::Qkv), &layer.qkv, &h, space);
+        space.give(h);
+        tape.inner[Linear::Qkv as usize] = inner;
+        if let Some(bias) = &layer.qkv_bias {
+            ops::by_rows(&mut qkv, bias.len(), |_, rows| {
+                rows.chunks_exact_mut(bias.len()).for_each(|row| ops::add_part(bias, row));
+            });
+        }
+        if layer.qk_norms.is_some() {
+            tape.qkv = space.take(qkv.len());
+            tape.qkv.copy_from_slice(&qkv);
+        }
+        self.turn(index, layer.qk_norms.as_ref(), &mut qkv);
+        tape.attended = space.take(self.rows * Heads::of(spec).q_width());
+        tape.lse = space.take(self.rows * spec.heads);
+        self.attention(index, &qkv).forward(&mut tape.attended, &mut tape.lse);
+        tape.turned = qkv;
+        let (h, inner) = self.linear((index, Linear::Output), &layer.output, &tape.attended, space);
+        tape.inner[Linear::Output as usize] = inner;
+        let (mut middle, output) = self.sandwiched(h, layer.attention_output_norm.as_ref(), space);
+        tape.output = output;
+        ops::add(&x, &mut middle);
+        tape.x = x;
+
+        let h = self.norm(&middle, &layer.mlp_norm, space);
+        let (gate_up, inner) = self.linear((index, Linear::GateUp), &layer.gate_up, &h, space);
+        space.give(h);
+        tape.inner[Linear::GateUp as usize] = inner;
+        let gated = self.gated(&gate_up, space);
+        tape.gate_up = gate_up;
+        let (h, inner) = self.linear((index, Linear::Down), &layer.down, &gated, space);
+        space.give(gated);
+        tape.inner[Linear::Down as usize] = inner;
+        let (mut x, down) = self.sandwiched(h, layer.mlp_output_norm.as_ref(), space);
+        tape.down = down;
+        ops::add(&middle, &mut x);
+        tape.middle = middle;
+        (x, tape)
+    }
+
+    /// Turns `d`, the gradient of the residual stream after layer `index`, into that before it, and adds the
+    /// adapter's to `gradients`.
+    pub(super) fn backward(
+        &self,
+        index: usize,
+        tape: &Tape,
+        d: &mut [f32],
+        gradients: &mut Gradients,
+        space: &mut Space,
+    ) {
+        let layer = self.model.layer(index);
+        let inner = |linear: Linear| tape.inner[linear as usize].as_slice();
+
+        let dh = self.sandwiched_backward(&tape.down, d, layer.mlp_output_norm.as_ref(), space);
+        let h = self.gated(&tape.gate_up, space);
+        let at = (index, Linear::Down);
+        let d_gated = self.linear_backward(at, &layer.down, [&h, inner(Linear::Down), &dh], gradients, space);
+        space.give_all([h, dh]);
+        let mut d_gate_up = space.take(tape.gate_up.len());
+        let spec = self.spec();
+        ops::gated_backward(&tape.gate_up, &d_gated, &mut d_gate_up, spec.intermediate, spec.block.activation);
+        let h = self.norm(&tape.middle, &layer.mlp_norm, space);
+        let at = (index, Linear::GateUp);
+        let reads = [h.as_slice(), inner(Linear::GateUp), &d_gate_up];
+        let dh = self.linear_backward(at, &layer.gate_up, reads, gradients, space);
+        self.norm_backward(&tape.middle, &dh, &layer.mlp_norm, d);
+        space.give_all([h, dh, d_gated, d_gate_up]);
+
+        let dh = self.sandwiched_backward(&tape.output, d, layer.attention_output_norm.as_ref(), space);
+        let reads = [tape.attended.as_slice(), inner(Linear::Output), &dh];
+        let at = (index, Linear::Output);
+        let d_attended = self.linear_backward(at, &layer.output, reads, gradients, space);
+        let mut d_qkv = space.take(tape.turned.len());
+        let attention = self.attention(index, &tape.turned);
+        attention.backward(&tape.attended, &tape.lse, &d_attended, &mut d_qkv);
+        self.turn_backward(index, layer.qk_norms.as_ref(), &tape.qkv, &mut d_qkv);
+        space.give_all([dh, d_attended]);
+        let h = self.norm(&tape.x, &layer.attention_norm, space);
+        let reads = [h.as_slice(), inner(Linear::Qkv), &d_qkv];
+        let dh = self.linear_backward((index, Linear::Qkv), &layer.qkv, reads, gradients, space);
+        self.norm_backward(&tape.x, &dh, &layer.attention_norm, d);
+        space.give_all([h, dh, d_qkv]);
+    }
+
+    fn gated(&self, gate_up: &[f32], space: &mut Space) -> Vec<f32> {
+        let (width, activation) = (self.spec().intermediate, self.spec().block.activation);
+        let mut out = space.take(self.rows * width);
+        ops::gated(gate_up, &mut out, width, activation);
+        out
+    }
+
+    /// Normalises the heads of queries and keys where the family does, and turns them by position.
+    fn turn(&self, index: usize, norms: Option<&QkNorms<Panels>>, qkv: &mut [f32]) {
+        let (spec, angles) = (self.spec(), self.angles.of(self.spec(), index));
+        let dim = spec.head_dim;
+        self.by_head(qkv, |row, head, values| {
+            if let Some(norms) = norms {
+                let normed = values.to_vec();
+                let weight = if head < spec.heads { &norms.q } else { &norms.k };
+                ops::norm_part(&normed, values, weight, spec.norm_epsilon);
+            }
+            let (cos, sin) = angles.row(row);
+            ops::rotate_head(values, cos, sin, dim / 2, 1.0);
+        });
+    }
+
+    /// The gradient of what [`Walk::turn`] read, `qkv`, from that of what it made.
+    fn turn_backward(&self, index: usize, norms: Option<&QkNorms<Panels>>, qkv: &[f32], d: &mut [f32]) {
+        let (spec, angles) = (self.spec(), self.angles.of(self.spec(), index));
+        let (dim, width) = (spec.head_dim, d.len() / self.rows);
+        self.by_head(d, |row, head, values| {
+            let (cos, sin) = angles.row(row);
+            // A rotation's transpose turns the other way.
+            ops::rotate_head(values, cos, sin, dim / 2, -1.0);
+            if let Some(norms) = norms {
+                let dy = values.to_vec();
+                let weight = if head < spec.heads { &norms.q } else { &norms.k };
+                values.fill(0.0);
+                ops::norm_backward_part(
+                    &qkv[row * width + head * dim..][..dim],
+                    &dy,
+                    values,
+                    weight,
+                    spec.norm_epsilon,
+                );
+            }
+        });
+    }
+
+    /// Calls `change(row, head, values)` for each head of queries and keys.
+    fn by_head(&self, qkv: &mut [f32], change: impl Fn(usize, usize, &mut [f32]) + Sync) {
+        let spec = self.spec();
+        let width = qkv.len() / self.rows;
+        ops::by_rows(qkv, width, |first, rows| {
+            for (row, values) in rows.chunks_exact_mut(width).enumerate() {
+                let heads = values.chunks_exact_mut(spec.head_dim).take(spec.heads + spec.kv_heads);
+                heads.enumerate().for_each(|(head, values)| change(first + row, head, values));
+            }
+        });
+    }
+}
