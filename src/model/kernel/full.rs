@@ -4,10 +4,16 @@ use super::isa::Isa;
 use super::pages::filled;
 use super::strided::Strided;
 use super::{Columns, Line, NO_SUMS, PANEL, Put, Sums, each_panel, tiles};
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// Outputs that the transposed product turns at a time: a multiple of a panel.
 const TURNED_MAX: usize = 2048;
+
+thread_local! {
+    /// A thread's panel of `W^T`: used again, since memory fresh from the system costs as much as the product.
+    static TURNED: RefCell<Vec<Lane>> = const { RefCell::new(vec![]) };
+}
 
 /// 16 weights that share an input, one cache line.
 pub(super) type Lane = Line<[f32; PANEL]>;
@@ -124,17 +130,22 @@ impl PackedMatrix {
             let put = if outputs.start == 0 { put } else { Put::Add };
             let dy = Strided { values: &dy[outputs.start..], row: self.outputs, step: 1 };
             each_panel(self.inputs, rows * outputs.len() * self.inputs, |block| {
-                let lanes = self.transposed_panel(block * PANEL, outputs.clone());
-                product(isa, dy, rows, &lanes, &mut |row, sums| dx.put(put, row, block * PANEL, sums));
+                TURNED.with_borrow_mut(|lanes| {
+                    self.transposed_panel(block * PANEL, outputs.clone(), lanes);
+                    product(isa, dy, rows, lanes, &mut |row, sums| dx.put(put, row, block * PANEL, sums));
+                });
             });
         }
     }
 
     /// Inputs `first .. first + 16` of `outputs`, the first of them a multiple of 16, as a panel of `W^T`: one lane an
     /// output.
-    fn transposed_panel(&self, first: usize, outputs: Range<usize>) -> Vec<Lane> {
+    fn transposed_panel(&self, first: usize, outputs: Range<usize>, lanes: &mut Vec<Lane>) {
         let width = PANEL.min(self.inputs - first);
-        let mut lanes = vec![Line([0.0; PANEL]); outputs.len().next_multiple_of(PANEL)];
+        if width < PANEL {
+            lanes.clear(); // columns past the last stay zero
+        }
+        lanes.resize(outputs.len().next_multiple_of(PANEL), Line([0.0; PANEL]));
         for (panel, out) in lanes.chunks_exact_mut(PANEL).enumerate() {
             let tile = &self.lanes[(outputs.start / PANEL + panel) * self.inputs + first..][..width];
             for (column, lane) in tile.iter().enumerate() {
@@ -144,7 +155,6 @@ impl PackedMatrix {
             }
         }
         lanes.truncate(outputs.len());
-        lanes
     }
 
     #[cfg(test)]

@@ -81,7 +81,9 @@ impl Operand {
     }
 
     fn shape(&mut self, depth: usize, columns: usize) {
-        self.lanes.clear();
+        if !columns.is_multiple_of(PANEL) {
+            self.lanes.clear(); // columns past the last are zero
+        }
         self.lanes.resize(columns.div_ceil(PANEL) * depth, Line([0.0; PANEL]));
         (self.depth, self.columns) = (depth, columns);
     }

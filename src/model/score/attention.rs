@@ -10,6 +10,7 @@ use crate::model::attention::Heads;
 use crate::model::kernel::{Operand, Strided};
 use crate::model::ops;
 use rayon::prelude::*;
+use std::cell::RefCell;
 use std::ops::Range;
 
 /// Queries that meet the keys at once.
@@ -34,6 +35,22 @@ pub(super) struct Tree {
     pub(super) segments: Segments,
     /// Its rows.
     pub(super) rows: Range<usize>,
+}
+
+/// What a thread works with: used again, since memory fresh from the system costs as much as what is done with it.
+#[derive(Default)]
+struct Scratch {
+    keys: Operand,
+    keys_turned: Operand,
+    values: Operand,
+    queries: Operand,
+    d_found: Operand,
+    scores: Vec<f32>,
+    d_scores: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// One head of one sequence: what a thread computes.
@@ -84,12 +101,36 @@ impl TreeAttention<'_> {
         self.heads.q_width() + 2 * self.heads.kv_width()
     }
 
-    /// Writes what each query finds to `out`, `(rows, q width)`, and the log-sum-exp of its scores to `lse`, `(rows, heads)`.
-    pub(super) fn forward(&self, out: &mut [f32], lse: &mut [f32]) {
+    /// Splits `room` into `per_row` floats for each row of each part.
+    fn shares<'r>(parts: &[Part<'_>], per_row: usize, room: &'r mut [f32]) -> Vec<&'r mut [f32]> {
+        let mut rest = room;
+        let take = |part: &Part<'_>| {
+            let (ours, others) = std::mem::take(&mut rest).split_at_mut(part.tree.rows.len() * per_row);
+            rest = others;
+            ours
+        };
+        parts.iter().map(take).collect()
+    }
+
+    /// Floats that [`TreeAttention::forward`] needs room for a row.
+    pub(super) fn forward_room(heads: Heads) -> usize {
+        heads.q_width() + heads.heads
+    }
+
+    /// Floats that [`TreeAttention::backward`] needs room for a row.
+    pub(super) fn backward_room(heads: Heads) -> usize {
+        3 * heads.q_width()
+    }
+
+    /// Writes what each query finds to `out`, `(rows, q width)`, and the log-sum-exp of its scores to `lse`,
+    /// `(rows, heads)`.
+    pub(super) fn forward(&self, out: &mut [f32], lse: &mut [f32], room: &mut [f32]) {
         let (heads, dim) = (self.heads.heads, self.heads.head_dim);
         let parts = self.parts();
-        let found: Vec<_> = parts.par_iter().with_max_len(1).map(|part| part.forward()).collect();
-        for (part, (values, sums)) in parts.iter().zip(&found) {
+        let mut shares = Self::shares(&parts, dim + 1, room);
+        parts.par_iter().zip(&mut shares).with_max_len(1).for_each(|(part, share)| part.forward(share));
+        for (part, share) in parts.iter().zip(&shares) {
+            let (values, sums) = share.split_at(part.tree.rows.len() * dim);
             for ((row, values), sum) in part.tree.rows.clone().zip(values.chunks_exact(dim)).zip(sums) {
                 out[(row * heads + part.head) * dim..][..dim].copy_from_slice(values);
                 lse[row * heads + part.head] = *sum;
@@ -98,16 +139,17 @@ impl TreeAttention<'_> {
     }
 
     /// Writes the gradient of `qkv` to `d_qkv` from that of `out`, what `forward` found, and `lse`.
-    pub(super) fn backward(&self, out: &[f32], lse: &[f32], d_out: &[f32], d_qkv: &mut [f32]) {
+    pub(super) fn backward(&self, found: Found<'_>, d_out: &[f32], d_qkv: &mut [f32], room: &mut [f32]) {
         let Heads { heads, kv_heads, head_dim: dim, .. } = self.heads;
         let parts = self.parts();
-        let found: Vec<_> = parts.par_iter().with_max_len(1).map(|part| part.backward(out, lse, d_out)).collect();
+        let mut shares = Self::shares(&parts, 3 * dim, room);
+        parts.par_iter().zip(&mut shares).with_max_len(1).for_each(|(part, share)| part.backward(found, d_out, share));
         d_qkv.fill(0.0);
-        for (part, gradients) in parts.iter().zip(&found) {
+        for (part, share) in parts.iter().zip(&shares) {
             // The heads of a group share their keys and values.
             let kv_head = part.head / (heads / kv_heads);
             let columns = [part.head, heads + kv_head, heads + kv_heads + kv_head];
-            for (column, gradient) in columns.into_iter().zip(gradients) {
+            for (column, gradient) in columns.into_iter().zip(share.chunks_exact(part.tree.rows.len() * dim)) {
                 for (row, gradient) in part.tree.rows.clone().zip(gradient.chunks_exact(dim)) {
                     let to = &mut d_qkv[row * self.width() + column * dim..][..dim];
                     to.iter_mut().zip(gradient).for_each(|(to, gradient)| *to += gradient);
@@ -115,6 +157,13 @@ impl TreeAttention<'_> {
             }
         }
     }
+}
+
+/// What the forward pass found, by row and head: `(rows, q width)` and `(rows, heads)`.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'a> {
+    pub(super) out: &'a [f32],
+    pub(super) lse: &'a [f32],
 }
 
 impl<'a> Part<'a> {
@@ -157,7 +206,6 @@ impl<'a> Part<'a> {
     /// `a` times the keys that a block sees, as rows of scores; `a` is `(block's rows, head_dim)`.
     fn scores(block: &Block, a: Strided<'_>, dim: usize, keys: &Operand, scores: &mut Vec<f32>) {
         let width = block.width();
-        scores.clear();
         scores.resize(block.rows.len() * width, 0.0);
         for (run, range) in block.runs.iter().enumerate().filter(|(_, range)| !range.is_empty()) {
             let offset = block.offset(run);
@@ -197,16 +245,21 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// What each row finds, `(rows, head_dim)`, and its log-sum-exp.
-    fn forward(&self) -> (Vec<f32>, Vec<f32>) {
+    /// Writes what each row finds, `(rows, head_dim)`, and behind that each row's log-sum-exp.
+    fn forward(&self, share: &mut [f32]) {
+        SCRATCH.with_borrow_mut(|scratch| self.forward_with(scratch, share));
+    }
+
+    fn forward_with(&self, scratch: &mut Scratch, share: &mut [f32]) {
         let (rows, width, Heads { head_dim: dim, scale, .. }) =
             (self.tree.rows.len(), self.all.width(), self.all.heads);
-        let (mut keys, mut values) = (Operand::default(), Operand::default());
+        let Scratch { keys_turned: keys, values, scores, .. } = scratch;
         keys.pack_turned(self.keys(), width, dim, rows);
         values.pack(self.values(), width, rows, dim);
-        let (mut out, mut lse, mut scores) = (vec![0.0; rows * dim], vec![0.0; rows], vec![]);
+        let (out, lse) = share.split_at_mut(rows * dim);
+        out.fill(0.0);
         for block in self.blocks() {
-            Self::scores(&block, Strided::rows(self.queries(block.rows.start), width), dim, &keys, &mut scores);
+            Self::scores(&block, Strided::rows(self.queries(block.rows.start), width), dim, keys, scores);
             for (index, scores) in scores.chunks_exact(block.width()).enumerate() {
                 // Two ranges, one softmax: the larger maximum serves both.
                 let seen = block.seen(*self, block.rows.start + index);
@@ -220,45 +273,47 @@ impl<'a> Part<'a> {
                 lse[block.rows.start + index] = (f64::from(scale * top) + sum.ln()) as f32;
             }
             let lse = &lse[block.rows.clone()];
-            self.where_seen(&block, &mut scores, |row, _, seen| ops::exp_shifted(seen, scale, lse[row], 1.0));
-            Self::gather(&block, &scores, &values, &mut out, dim);
+            self.where_seen(&block, scores, |row, _, seen| ops::exp_shifted(seen, scale, lse[row], 1.0));
+            Self::gather(&block, scores, values, out, dim);
         }
-        (out, lse)
     }
 
-    /// Gradients of the queries, of the keys and of the values, `(rows, head_dim)` each.
-    fn backward(&self, out: &[f32], lse: &[f32], d_out: &[f32]) -> [Vec<f32>; 3] {
+    /// Writes the gradients of the queries, of the keys and of the values, `(rows, head_dim)` each.
+    fn backward(&self, found: Found<'_>, d_out: &[f32], share: &mut [f32]) {
+        SCRATCH.with_borrow_mut(|scratch| self.backward_with(scratch, found, d_out, share));
+    }
+
+    fn backward_with(&self, scratch: &mut Scratch, found: Found<'_>, d_out: &[f32], share: &mut [f32]) {
         let (rows, width, Heads { heads, head_dim: dim, scale, .. }) =
             (self.tree.rows.len(), self.all.width(), self.all.heads);
         let out_width = self.all.heads.q_width();
-        let [mut keys, mut keys_turned, mut values_turned] = [(); 3].map(|()| Operand::default());
+        let Scratch { keys, keys_turned, values: values_turned, queries, d_found, scores, d_scores } = scratch;
         keys.pack(self.keys(), width, rows, dim);
         keys_turned.pack_turned(self.keys(), width, dim, rows);
         values_turned.pack_turned(self.values(), width, dim, rows);
-        let [mut d_queries, mut d_keys, mut d_values] = [(); 3].map(|()| vec![0.0; rows * dim]);
-        let (mut scores, mut d_scores) = (vec![], vec![]);
-        let (mut queries, mut d_found) = (Operand::default(), Operand::default());
+        share.fill(0.0);
+        let (d_queries, rest) = share.split_at_mut(rows * dim);
+        let (d_keys, d_values) = rest.split_at_mut(rows * dim);
         for block in self.blocks() {
             let (first, count) = (block.rows.start, block.rows.len());
             let of_block = |matrix, width| self.at(matrix, width, first, self.head);
             let inner = |row: usize| {
                 let at = |matrix| &self.at(matrix, out_width, first + row, self.head)[..dim];
-                ops::dot(at(out), at(d_out))
+                ops::dot(at(found.out), at(d_out))
             };
-            Self::scores(&block, Strided::rows(self.queries(first), width), dim, &keys_turned, &mut scores);
-            let lse = |row: usize| lse[(self.tree.rows.start + first + row) * heads + self.head];
-            self.where_seen(&block, &mut scores, |row, _, seen| ops::exp_shifted(seen, scale, lse(row), 1.0));
+            Self::scores(&block, Strided::rows(self.queries(first), width), dim, keys_turned, scores);
+            let lse = |row: usize| found.lse[(self.tree.rows.start + first + row) * heads + self.head];
+            self.where_seen(&block, scores, |row, _, seen| ops::exp_shifted(seen, scale, lse(row), 1.0));
             let d_block = Strided::rows(of_block(d_out, out_width), out_width);
-            Self::scores(&block, d_block, dim, &values_turned, &mut d_scores);
-            self.where_seen(&block, &mut d_scores, |row, at, seen| {
+            Self::scores(&block, d_block, dim, values_turned, d_scores);
+            self.where_seen(&block, d_scores, |row, at, seen| {
                 ops::softmax_backward(&scores[at], seen, inner(row), scale);
             });
             queries.pack(self.queries(first), width, count, dim);
             d_found.pack(of_block(d_out, out_width), out_width, count, dim);
-            Self::gather(&block, &d_scores, &keys, &mut d_queries, dim);
-            Self::scatter(&block, &d_scores, &queries, &mut d_keys, dim);
-            Self::scatter(&block, &scores, &d_found, &mut d_values, dim);
+            Self::gather(&block, d_scores, keys, d_queries, dim);
+            Self::scatter(&block, d_scores, queries, d_keys, dim);
+            Self::scatter(&block, scores, d_found, d_values, dim);
         }
-        [d_queries, d_keys, d_values]
     }
 }

@@ -5,7 +5,7 @@
 //! formed.
 
 use super::Gradients;
-use super::attention::{Tree, TreeAttention};
+use super::attention::{Found, Tree, TreeAttention};
 use super::branches::{Branch, PackedBranches};
 use super::space::Space;
 use crate::model::attention::Heads;
@@ -182,7 +182,9 @@ impl Walk<'_> {
         self.turn(index, layer.qk_norms.as_ref(), &mut qkv);
         tape.attended = space.take(self.rows * Heads::of(spec).q_width());
         tape.lse = space.take(self.rows * spec.heads);
-        self.attention(index, &qkv).forward(&mut tape.attended, &mut tape.lse);
+        let mut room = space.take(self.rows * TreeAttention::forward_room(Heads::of(spec)));
+        self.attention(index, &qkv).forward(&mut tape.attended, &mut tape.lse, &mut room);
+        space.give(room);
         tape.turned = qkv;
         let (h, inner) = self.linear((index, Linear::Output), &layer.output, &tape.attended, space);
         tape.inner[Linear::Output as usize] = inner;
@@ -240,10 +242,11 @@ impl Walk<'_> {
         let at = (index, Linear::Output);
         let d_attended = self.linear_backward(at, &layer.output, reads, gradients, space);
         let mut d_qkv = space.take(tape.turned.len());
-        let attention = self.attention(index, &tape.turned);
-        attention.backward(&tape.attended, &tape.lse, &d_attended, &mut d_qkv);
+        let mut room = space.take(self.rows * TreeAttention::backward_room(Heads::of(spec)));
+        let found = Found { out: &tape.attended, lse: &tape.lse };
+        self.attention(index, &tape.turned).backward(found, &d_attended, &mut d_qkv, &mut room);
         self.turn_backward(index, layer.qk_norms.as_ref(), &tape.qkv, &mut d_qkv);
-        space.give_all([dh, d_attended]);
+        space.give_all([dh, d_attended, room]);
         let h = self.norm(&tape.x, &layer.attention_norm, space);
         let reads = [h.as_slice(), inner(Linear::Qkv), &d_qkv];
         let dh = self.linear_backward((index, Linear::Qkv), &layer.qkv, reads, gradients, space);
