@@ -4,11 +4,13 @@
 //! tokens in between. Log-ratios are taken on the very ids that were sampled, at the sampling
 //! temperature. Nothing of a step shows before its end: an abandoned step leaves no trace.
 
+pub mod dpco;
 pub mod objective;
 mod optimizer;
 mod pieces;
 mod start;
 mod state;
+pub mod value;
 
 pub use state::{HostTensor, Report, State};
 
