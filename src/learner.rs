@@ -8,6 +8,7 @@ pub mod dpco;
 pub mod objective;
 mod optimizer;
 mod pieces;
+pub mod reference;
 mod start;
 mod state;
 pub mod value;
