@@ -13,7 +13,6 @@ use super::supervisor::SupervisorConfig;
 use super::{Failure, Stop, gauges};
 use crate::device::{self, Device, LearnerSetup};
 use crate::engine::{EngineConfig, sampler::SamplingConfig};
-use crate::episode::Objective;
 use crate::learner::{self, LearnerConfig};
 use crate::model::Loaded;
 use crate::prompts::PromptStream;
@@ -74,12 +73,12 @@ pub struct Plan {
 impl Plan {
     /// An empty shelf.
     pub fn shelf(&self) -> Shelf {
-        Shelf::new(Replay::new(self.replay.clone(), Objective::Rco, self.fresh_max(), self.seed))
+        Shelf::new(Replay::new(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed))
     }
 
     /// A saved shelf, taken up under this run's limits.
     pub fn resumed(&self, mut shelf: Shelf) -> Shelf {
-        shelf.replay = shelf.replay.resumed(self.replay.clone(), Objective::Rco, self.fresh_max(), self.seed);
+        shelf.replay = shelf.replay.resumed(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed);
         shelf
     }
 

@@ -37,7 +37,6 @@ pub enum Baseline {
     /// `V(x, y0)` of a small network with a loss of its own (DRO, eq. 5 and algorithm 1): right for critiques of any
     /// critic once it is learned, and lets groups share what they know; a wrong value biases the critic off-policy.
     /// The choice for many prompts with few critiques each.
-    #[serde(skip)]
     Value,
 }
 
@@ -150,12 +149,6 @@ pub fn rco(options: &Options, group: &Observed<'_>) -> Terms {
         terms.gradient[index] = -weight * clipped / count as f64;
     }
     terms
-}
-
-/// [`rco`] with every option off.
-pub(super) fn dro(baseline: Baseline, beta: f64, utilities: &[f32], log_ratios: &[f32]) -> Terms {
-    let options = Options { baseline, beta, residual_clip: None, truncation: Truncation::None };
-    rco(&options, &Observed { utilities, log_ratios, behaviour: &vec![0.0; utilities.len()], value: None, kept: None })
 }
 
 #[cfg(test)]

@@ -86,6 +86,11 @@ impl Value {
         Self { inputs, width, weights, steps: 0 }
     }
 
+    /// Whether a saved state, asked by name, holds a network.
+    pub fn is_in(has: impl Fn(&str) -> bool) -> bool {
+        has(STEPS)
+    }
+
     /// The network that [`Value::tensors`] described; `take` gives up a tensor by its name.
     ///
     /// # Errors
@@ -98,10 +103,10 @@ impl Value {
         let mut value = Self::new(inputs, width, 0);
         for (name, data) in value.weights.iter_mut().flat_map(Weights::parts) {
             let saved = take(&name).filter(|saved| saved.data.len() == data.len());
-            *data = saved.ok_or(Error::MissingMoment { name })?.data;
+            *data = saved.ok_or(Error::MissingTensor { name })?.data;
         }
         let steps = take(STEPS).filter(|saved| saved.data.len() == 2);
-        let steps = steps.ok_or(Error::MissingMoment { name: STEPS.to_owned() })?.data;
+        let steps = steps.ok_or(Error::MissingTensor { name: STEPS.to_owned() })?.data;
         value.steps = (u64::from(steps[0].to_bits()) << 32) | u64::from(steps[1].to_bits());
         Ok(value)
     }

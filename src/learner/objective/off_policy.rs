@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How old and how far away the critiques of a batch are. Each log-ratio is a sum over a critique's tokens (nats).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Diagnostics {
     /// Mean of log pi/pi_ref.
     pub log_ratio_mean: f32,

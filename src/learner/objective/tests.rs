@@ -78,10 +78,14 @@ fn all_close(got: &[f64], expected: &[f64], limit: f64) -> bool {
 }
 
 fn baseline(name: &str) -> Baseline {
-    [Baseline::Vargrad, Baseline::Partition, Baseline::Mean, Baseline::Value]
-        .into_iter()
-        .find(|baseline| format!("{baseline:?}").to_lowercase() == name)
-        .unwrap()
+    serde_json::from_value(name.into()).unwrap()
+}
+
+/// The loss with every option off.
+fn dro(baseline: Baseline, beta: f64, utilities: &[f32], log_ratios: &[f32]) -> Terms {
+    let options = Options { baseline, beta, residual_clip: None, truncation: Truncation::None };
+    let behaviour = vec![0.0; utilities.len()];
+    rco(&options, &Observed { utilities, log_ratios, behaviour: &behaviour, value: None, kept: None })
 }
 
 #[test]
