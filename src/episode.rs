@@ -176,6 +176,26 @@ pub struct ScoredCritique {
     pub verdicts: Vec<Verdict>,
 }
 
+/// The judge's direct preference between two critiques of one group, by their places in it: what DPCO learns from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preference {
+    /// The critique that is preferred.
+    pub chosen: usize,
+    /// The other.
+    pub rejected: usize,
+}
+
+/// What the critic learns a group by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// RCO (arXiv 2506.22157): by its critiques' utilities.
+    #[default]
+    Rco,
+    /// DPCO, RCO's control: by the judge's preferences between its critiques.
+    Dpco,
+}
+
 /// The critiques of one (prompt, response) with their utilities: the unit of replay and of learning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CritiqueGroup {
@@ -189,12 +209,21 @@ pub struct CritiqueGroup {
     pub prefix_ids: Vec<u32>,
     /// At least two, in the order they were asked for.
     pub critiques: Vec<ScoredCritique>,
+    /// The judge's direct preferences between them; none where it was not asked.
+    #[serde(default)]
+    pub preferences: Vec<Preference>,
 }
 
 impl CritiqueGroup {
-    /// True where all utilities are equal: such a group carries no preference to learn from.
-    pub fn is_flat(&self) -> bool {
-        self.critiques.windows(2).all(|pair| pair[0].utility == pair[1].utility)
+    /// True where there is nothing to learn by `objective`: all utilities are equal, or there is no preference (or one
+    /// between critiques that are not there).
+    pub fn is_flat(&self, objective: Objective) -> bool {
+        let count = self.critiques.len();
+        let between_two = |p: &Preference| p.chosen < count && p.rejected < count && p.chosen != p.rejected;
+        match objective {
+            Objective::Rco => self.critiques.windows(2).all(|pair| pair[0].utility == pair[1].utility),
+            Objective::Dpco => self.preferences.is_empty() || !self.preferences.iter().all(between_two),
+        }
     }
 
     /// The oldest version that wrote one of its critiques.

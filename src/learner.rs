@@ -4,74 +4,33 @@
 //! tokens in between. Log-ratios are taken on the very ids that were sampled, at the sampling
 //! temperature. Nothing of a step shows before its end: an abandoned step leaves no trace.
 
+mod config;
+pub mod dpco;
+mod lesson;
 pub mod objective;
 mod optimizer;
 mod pieces;
+pub mod reference;
 mod start;
 mod state;
+pub mod value;
 
+pub use config::LearnerConfig;
 pub use state::{HostTensor, Report, State};
 
-use crate::episode::{CriticVersion, CritiqueGroup};
-use crate::model::lora::{Adapter, Factors, LoraConfig, Site};
-use crate::model::score::{Branches, Keep, Space};
+use crate::episode::{CriticVersion, CritiqueGroup, Objective};
+use crate::model::lora::{Adapter, Factors, Site};
+use crate::model::score::{Branches, Space};
 use crate::model::transformer::Transformer;
-use objective::Baseline;
+use lesson::Lesson;
+use objective::UtilityMoments;
 use optimizer::Parameter;
 use pieces::UnderWay;
-use serde::{Deserialize, Serialize};
+use reference::{Reference, References};
 use start::fresh_adapter;
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// How the critic learns.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LearnerConfig {
-    /// Baseline of the DRO loss.
-    pub baseline: Baseline,
-    /// Strength of the KL anchor to the base model.
-    pub beta: f32,
-    /// Peak learning rate, reached after the warm-up.
-    pub learning_rate: f64,
-    /// Steps over which the learning rate rises linearly.
-    pub warmup_steps: u64,
-    /// Decay of AdamW's first moment.
-    pub adam_beta1: f64,
-    /// Decay of AdamW's second moment.
-    pub adam_beta2: f64,
-    /// AdamW's epsilon.
-    pub adam_epsilon: f64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-    /// Largest norm of a step's gradient.
-    pub clip_norm: f64,
-    /// Groups of one step.
-    pub groups_per_step: usize,
-    /// Tokens of one uninterrupted piece of learning: groups share a piece up to as many.
-    pub micro_batch_tokens: usize,
-    /// Keep each layer's input alone and compute the rest again for the gradient: a fraction of the memory for a
-    /// third more time.
-    #[serde(default)]
-    pub checkpoint_layers: bool,
-    /// Steps between two publications.
-    pub publish_every_steps: u64,
-    /// Share of the device's time while there are tokens to write, in `(0, 1]`.
-    pub device_share: f64,
-    /// Learn each group before the next episode starts.
-    pub synchronous: bool,
-    /// Deadline of one step, in seconds.
-    pub step_deadline_seconds: u64,
-    /// The adapter.
-    pub lora: LoraConfig,
-}
-
-impl LearnerConfig {
-    /// What a pass keeps for its gradient.
-    pub fn keep(&self) -> Keep {
-        if self.checkpoint_layers { Keep::Inputs } else { Keep::Layers }
-    }
-}
+use value::{Adam, Value};
 
 /// Why there was no step.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +44,9 @@ pub enum Error {
         /// Its name.
         name: String,
     },
-    /// A saved state lacks one of the optimizer's moments, or holds it in another size.
-    #[error("optimizer moment {name} is missing from the saved state or has another size")]
-    MissingMoment {
+    /// A saved state lacks one of the learner's tensors, or holds it in another size.
+    #[error("tensor {name} is missing from the saved learner or has another size")]
+    MissingTensor {
         /// Its name.
         name: String,
     },
@@ -114,9 +73,6 @@ pub enum Error {
     Model(#[from] crate::model::Error),
 }
 
-/// Reference log-ratios' other half is the same for every use of a group: so many groups are remembered.
-const REFERENCES_MAX: usize = 1024;
-
 /// The learner: trainable factors over a frozen model.
 pub struct Learner {
     model: Arc<Transformer>,
@@ -134,8 +90,16 @@ pub struct Learner {
     report: Option<Report>,
     /// The version that serves exactly the current weights, and the step of that publication.
     published: Option<(CriticVersion, u64)>,
-    /// Per-token log-probabilities of the reference, by episode.
-    references: HashMap<u64, Vec<Vec<f32>>>,
+    /// The critic in service, as far as known.
+    newest: CriticVersion,
+    /// What critiques are held against since the last reset; none: the base model.
+    reference: Option<Reference>,
+    /// What the reference says of the groups in use.
+    references: References,
+    /// Moments of the utilities learned from.
+    utilities: UtilityMoments,
+    /// The value network, where the baseline is one.
+    value: Option<Value>,
     under_way: Option<UnderWay>,
 }
 
@@ -147,12 +111,12 @@ impl Learner {
     /// Where a trainable tensor gets no gradient: the self-test of the graph runs here.
     pub fn new(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, seed: u64) -> Result<Self, Error> {
         let adapter = fresh_adapter(&model, &config.lora, seed, false);
-        let learner = Self::with_adapter(model, config, temperature, &adapter);
+        let learner = Self::with_adapter(model, config, temperature, &adapter, seed);
         learner.self_test(seed)?;
         Ok(learner)
     }
 
-    /// A learner that goes on from `state`, bit for bit.
+    /// A learner that goes on from `state`, bit for bit. A value network that the state does not know begins anew.
     ///
     /// # Errors
     /// Where the state does not belong to this config.
@@ -169,16 +133,30 @@ impl Learner {
         if state.adapter.config.rank != config.lora.rank || sizes(&state.adapter) != sizes(&expected) {
             return Err(Error::OtherAdapter { rank: config.lora.rank, targets: config.lora.targets.clone() });
         }
-        let mut learner = Self::with_adapter(model, config, temperature, &state.adapter);
-        let mut moments: HashMap<String, HostTensor> = state.optimizer.into_iter().collect();
+        let mut learner = Self::with_adapter(model, config, temperature, &state.adapter, 0);
+        let mut tensors: HashMap<String, HostTensor> = state.optimizer.into_iter().collect();
         for parameter in &mut learner.parameters {
-            parameter.restore(&mut |name| moments.remove(name))?;
+            parameter.restore(&mut |name| tensors.remove(name))?;
         }
+        if learner.value.is_some() && Value::is_in(|name| tensors.contains_key(name)) {
+            let (inputs, width) = (learner.model.spec().hidden, learner.config.value.width);
+            learner.value = Some(Value::restore(inputs, width, &mut |name| tensors.remove(name))?);
+        }
+        learner.reference = Reference::restore(&state.adapter, &mut |name| tensors.remove(name))?;
+        learner.references = References::restore(&tensors)?;
+        learner.utilities = state.utilities;
         (learner.step, learner.batch, learner.report) = (state.step, state.batch, state.report);
         Ok(learner)
     }
 
-    fn with_adapter(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, adapter: &Adapter) -> Self {
+    fn with_adapter(
+        model: Arc<Transformer>,
+        config: LearnerConfig,
+        temperature: f32,
+        adapter: &Adapter,
+        seed: u64,
+    ) -> Self {
+        let value = config.has_value().then(|| Value::new(model.spec().hidden, config.value.width, seed));
         let mut parameters = vec![];
         for (&(layer, site), pair) in &adapter.factors {
             let (inputs, outputs) = site.sizes(model.spec());
@@ -201,7 +179,11 @@ impl Learner {
             batch: 0,
             report: None,
             published: None,
-            references: HashMap::new(),
+            newest: CriticVersion::BASE,
+            reference: None,
+            references: References::default(),
+            utilities: UtilityMoments::default(),
+            value,
             under_way: None,
         }
     }
@@ -222,9 +204,10 @@ impl Learner {
             return self.report.clone();
         }
         self.abandon();
-        let references = &self.references;
-        let knows = |group: &CritiqueGroup| references.contains_key(&group.episode.0);
-        self.under_way = Some(UnderWay::new(batch, groups, self.config.micro_batch_tokens, knows));
+        let lesson = Lesson::new(&self.config, self.step + 1, groups, self.utilities);
+        let (references, with_hidden) = (&self.references, self.value.is_some());
+        let knows = |group: &CritiqueGroup| references.knows(group.episode.0, group.critiques.len(), with_hidden);
+        self.under_way = Some(UnderWay::new(batch, lesson, &self.config, knows));
         None
     }
 
@@ -232,6 +215,7 @@ impl Learner {
     pub fn abandon(&mut self) {
         self.under_way = None;
         self.parameters.iter_mut().for_each(Parameter::forget);
+        self.value.iter_mut().for_each(Value::forget);
     }
 
     /// Does one piece of the step under way; the report comes with the last.
@@ -256,48 +240,68 @@ impl Learner {
     }
 
     fn finish(&mut self, under_way: UnderWay) -> Result<Report, Error> {
-        let step = self.step + 1;
+        let UnderWay { batch, lesson, differences, .. } = under_way;
+        let (step, tally) = (self.step + 1, lesson.tally);
         let norm = optimizer::gradient_norm(&self.parameters);
-        for (what, value) in [("loss", under_way.loss as f32), ("gradient norm", norm)] {
+        let losses = [("loss", tally.loss as f32), ("value loss", tally.value_loss as f32)];
+        for (what, value) in losses.into_iter().chain([("gradient norm", norm)]) {
             if !value.is_finite() {
                 self.abandon();
                 return Err(Error::NotFinite { step, what, value });
             }
         }
         optimizer::update(&mut self.parameters, &self.config, step, norm);
+        self.update_value(step);
         self.branches = None;
-        let ratios: Vec<f32> = under_way.ratios.concat();
-        let mean = |values: &mut dyn Iterator<Item = f32>, count: usize| values.sum::<f32>() / count.max(1) as f32;
-        let differences = &under_way.differences;
-        let report = Report {
-            step,
-            loss: under_way.loss as f32,
-            gradient_norm: norm,
-            log_ratio_mean: mean(&mut ratios.iter().copied(), ratios.len()),
-            log_ratio_second_moment: mean(&mut ratios.iter().map(|r| r * r), ratios.len()),
-            sampler_difference: (!differences.is_empty())
-                .then(|| mean(&mut differences.iter().copied(), differences.len())),
-            tokens: under_way.groups.iter().flat_map(|g| &g.critiques).map(|c| c.written.ids.len()).sum(),
-            learning_rate: optimizer::learning_rate(&self.config, step),
-        };
-        (self.step, self.batch, self.report) = (step, under_way.batch, Some(report.clone()));
-        self.forget_old_references();
+        if self.config.resets().falls_after(step) {
+            self.reference = Some(Reference::new(self.adapter()));
+        }
+        let report = self.report(step, norm, &lesson, &differences);
+        (self.step, self.batch, self.report) = (step, batch, Some(report.clone()));
+        self.utilities = lesson.moments;
+        self.references.forget_old();
         Ok(report)
     }
 
-    fn forget_old_references(&mut self) {
-        if self.references.len() > REFERENCES_MAX {
-            let mut episodes: Vec<u64> = self.references.keys().copied().collect();
-            episodes.sort_unstable();
-            for episode in &episodes[..episodes.len() - REFERENCES_MAX / 2] {
-                self.references.remove(episode);
-            }
+    fn update_value(&mut self, step: u64) {
+        let config = &self.config;
+        let rate = config.value.learning_rate * optimizer::warmth(config, step);
+        let (beta1, beta2, epsilon) = (config.adam_beta1, config.adam_beta2, config.adam_epsilon);
+        self.value.iter_mut().for_each(|value| value.update(Adam { rate, beta1, beta2, epsilon }));
+    }
+
+    fn report(&self, step: u64, gradient_norm: f32, lesson: &Lesson, differences: &[f32]) -> Report {
+        let (tally, config) = (lesson.tally, &self.config);
+        let rco = config.objective == Objective::Rco;
+        let difference = differences.iter().sum::<f32>() / differences.len().max(1) as f32;
+        Report {
+            step,
+            loss: tally.loss as f32,
+            gradient_norm,
+            off_policy: lesson.diagnostics(self.newest),
+            beta: lesson.beta as f32,
+            baseline: rco.then_some(tally.baseline as f32),
+            utility_deviation: config.utility_zscore.then(|| lesson.moments.deviation() as f32),
+            value_loss: config.has_value().then_some(tally.value_loss as f32),
+            preference_accuracy: (!rco).then_some(tally.accuracy as f32),
+            preference_margin: (!rco).then_some(tally.margin as f32),
+            truncated: tally.truncated,
+            masked: lesson.masked(),
+            reference_resets: config.resets().index(self.step),
+            sampler_difference: (!differences.is_empty()).then_some(difference),
+            tokens: lesson.tokens(),
+            learning_rate: optimizer::learning_rate(config, step),
         }
+    }
+
+    /// Notes that `version` is in service, whatever the current weights are.
+    pub fn serves(&mut self, version: CriticVersion) {
+        self.newest = version;
     }
 
     /// Notes that `version` serves the current weights.
     pub fn published(&mut self, version: CriticVersion) {
-        self.published = Some((version, self.step));
+        (self.published, self.newest) = (Some((version, self.step)), version);
     }
 
     /// An immutable copy of the current weights.
@@ -310,12 +314,19 @@ impl Learner {
 
     /// All that [`Learner::resume`] needs. A step under way is not in it.
     pub fn state(&self) -> State {
+        let mut optimizer: Vec<_> = self.parameters.iter().flat_map(Parameter::moments).collect();
+        optimizer.extend(self.value.iter().flat_map(Value::tensors));
+        if self.config.resets().every_steps > 0 || self.reference.is_some() {
+            optimizer.extend(self.reference.iter().flat_map(Reference::tensors));
+            optimizer.extend(self.references.tensors());
+        }
         State {
             step: self.step,
             batch: self.batch,
             report: self.report.clone(),
             adapter: self.adapter(),
-            optimizer: self.parameters.iter().flat_map(Parameter::moments).collect(),
+            optimizer,
+            utilities: self.utilities,
         }
     }
 }

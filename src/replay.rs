@@ -9,7 +9,7 @@
 //! Invariants: an accepted group is held, set aside, or was retired for a counted reason; no group is learned
 //! more than `uses_max` times, rewound uses left out; one lease is out at most; a lease's name is never reused.
 
-use crate::episode::{CriticVersion, CritiqueGroup, EpisodeId};
+use crate::episode::{CriticVersion, CritiqueGroup, EpisodeId, Objective};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use seen::Seen;
@@ -48,7 +48,8 @@ impl ReplayConfig {
 pub enum Pushed {
     /// It was accepted and waits to be learned; if it is too old already, it was retired at once.
     Kept,
-    /// All utilities are equal: nothing to learn. It is kept out, and its episode remembered.
+    /// All utilities are equal, or no critique is preferred: nothing to learn by the run's objective. It is kept out, and
+    /// its episode remembered.
     Flat,
     /// Its episode was pushed before; nothing changed.
     Duplicate,
@@ -105,6 +106,8 @@ struct Out {
 #[serde(deny_unknown_fields)]
 pub struct Replay {
     config: ReplayConfig,
+    #[serde(default)]
+    objective: Objective,
     fresh_max: usize,
     seed: u64,
     /// The critic in service.
@@ -126,10 +129,12 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// An empty buffer. `fresh_max` is how many unlearned groups may wait at once (pacing).
-    pub fn new(config: ReplayConfig, fresh_max: usize, seed: u64) -> Self {
+    /// An empty buffer of groups to learn by `objective`. `fresh_max` is how many unlearned groups may wait at once
+    /// (pacing).
+    pub fn new(config: ReplayConfig, objective: Objective, fresh_max: usize, seed: u64) -> Self {
         Self {
             config,
+            objective,
             fresh_max,
             seed,
             newest: CriticVersion::BASE,
@@ -144,10 +149,12 @@ impl Replay {
         }
     }
 
-    /// A snapshot, taken up by a new run: under that run's limits, and with the lease that was out released,
-    /// for whoever had it is gone.
-    pub fn resumed(mut self, config: ReplayConfig, fresh_max: usize, seed: u64) -> Self {
-        (self.config, self.fresh_max, self.seed) = (config, fresh_max, seed);
+    /// A snapshot, taken up by a new run: under that run's limits and objective, and with the lease that was out released,
+    /// for whoever had it is gone. Groups without anything to learn by a changed objective are let go.
+    pub fn resumed(mut self, config: ReplayConfig, objective: Objective, fresh_max: usize, seed: u64) -> Self {
+        (self.config, self.objective, self.fresh_max, self.seed) = (config, objective, fresh_max, seed);
+        self.held.retain(|entry| !entry.group.is_flat(objective));
+        self.aside.retain(|aside| !aside.entry.group.is_flat(objective));
         self.release_outstanding();
         self.settle();
         self
@@ -164,7 +171,7 @@ impl Replay {
         if !self.seen.insert(group.episode) {
             return Pushed::Duplicate;
         }
-        if group.is_flat() {
+        if group.is_flat(self.objective) {
             return Pushed::Flat;
         }
         self.arrivals += 1;

@@ -41,6 +41,8 @@ struct Saved {
     shelf: Shelf,
     batch: u64,
     report: Option<learner::Report>,
+    #[serde(default)]
+    utilities: learner::objective::UtilityMoments,
 }
 
 impl Archive {
@@ -72,7 +74,12 @@ impl Archive {
                 .into_iter()
                 .map(|(name, tensor)| NamedTensor { name, shape: tensor.shape, data: tensor.data })
                 .collect(),
-            state: serde_json::to_value(Saved { shelf, batch: learner.batch, report: learner.report })?,
+            state: serde_json::to_value(Saved {
+                shelf,
+                batch: learner.batch,
+                report: learner.report,
+                utilities: learner.utilities,
+            })?,
             config: self.config_text.clone(),
         };
         // The lock guards no data, only the order of writes.
@@ -94,6 +101,7 @@ impl Archive {
             batch: saved.batch,
             report: saved.report,
             adapter: snapshot.adapter,
+            utilities: saved.utilities,
             optimizer: snapshot
                 .optimizer
                 .into_iter()

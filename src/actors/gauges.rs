@@ -63,14 +63,31 @@ fn count_step(report: &crate::learner::Report, seconds: f64) {
     metrics::LEARNER_STEP.set(report.step as f64);
     metrics::LOSS.set(f64::from(report.loss));
     metrics::GRADIENT_NORM.set(f64::from(report.gradient_norm));
-    metrics::LOG_RATIO_MEAN.set(f64::from(report.log_ratio_mean));
-    metrics::LOG_RATIO_SECOND_MOMENT.set(f64::from(report.log_ratio_second_moment));
+    let off_policy = report.off_policy;
+    metrics::LOG_RATIO_MEAN.set(off_policy.log_ratio_mean.into());
+    metrics::LOG_RATIO_SECOND_MOMENT.set(off_policy.log_ratio_second_moment.into());
+    metrics::BEHAVIOUR_MEAN.set(off_policy.behaviour_mean.into());
+    metrics::BEHAVIOUR_SECOND_MOMENT.set(off_policy.behaviour_second_moment.into());
+    metrics::EFFECTIVE_SAMPLES.set(off_policy.effective_sample_ratio.into());
+    metrics::BATCH_AGE_MEAN.set(off_policy.age_mean_versions.into());
+    metrics::BATCH_AGE_MAX.set(off_policy.age_max_versions as f64);
+    metrics::CRITIQUES_TRUNCATED.add(report.truncated as u64);
+    metrics::CRITIQUES_MASKED.add(report.masked as u64);
+    metrics::BETA.set(report.beta.into());
+    metrics::REFERENCE_RESETS.set(report.reference_resets as f64);
+    for (gauge, value) in [
+        (&metrics::BASELINE, report.baseline),
+        (&metrics::UTILITY_DEVIATION, report.utility_deviation),
+        (&metrics::VALUE_LOSS, report.value_loss),
+        (&metrics::PREFERENCE_ACCURACY, report.preference_accuracy),
+        (&metrics::PREFERENCE_MARGIN, report.preference_margin),
+        (&metrics::SAMPLER_DIFFERENCE, report.sampler_difference),
+    ] {
+        value.into_iter().for_each(|value| gauge.set(value.into()));
+    }
     metrics::LEARNING_RATE.set(report.learning_rate);
     metrics::LEARNED_TOKENS.add(report.tokens as u64);
     metrics::LEARNER_STEP_SECONDS.record(seconds);
-    if let Some(difference) = report.sampler_difference {
-        metrics::SAMPLER_DIFFERENCE.set(f64::from(difference));
-    }
 }
 
 fn count_retired(retired: Retired) {

@@ -73,12 +73,12 @@ pub struct Plan {
 impl Plan {
     /// An empty shelf.
     pub fn shelf(&self) -> Shelf {
-        Shelf::new(Replay::new(self.replay.clone(), self.fresh_max(), self.seed))
+        Shelf::new(Replay::new(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed))
     }
 
     /// A saved shelf, taken up under this run's limits.
     pub fn resumed(&self, mut shelf: Shelf) -> Shelf {
-        shelf.replay = shelf.replay.resumed(self.replay.clone(), self.fresh_max(), self.seed);
+        shelf.replay = shelf.replay.resumed(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed);
         shelf
     }
 

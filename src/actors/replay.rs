@@ -239,7 +239,7 @@ mod tests {
     /// A replay actor that lets two unlearned groups wait.
     async fn actor(pacing: Pacing) -> (ActorRef<ReplayMsg>, Stop) {
         let config = ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 };
-        let shelf = Arc::new(Mutex::new(Shelf::new(Replay::new(config, 2, 7))));
+        let shelf = Arc::new(Mutex::new(Shelf::new(Replay::new(config, crate::episode::Objective::Rco, 2, 7))));
         let stop = Stop::default();
         let setup = ReplaySetup { shelf, pacing, stop: stop.clone(), news: News::new(None) };
         (ReplayActor::spawn(None, ReplayActor, setup).await.unwrap().0, stop)

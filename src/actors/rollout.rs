@@ -198,6 +198,7 @@ impl Cast {
             task: prompt.task.clone(),
             prefix_ids: critiques.composed.ids,
             critiques: scored.into_iter().map(|(_, critique)| critique).collect(),
+            preferences: vec![],
         })
     }
 

@@ -200,11 +200,11 @@ impl Shelf {
 #[allow(clippy::unwrap_used)]
 pub(super) mod tests {
     use super::*;
-    use crate::episode::{Finish, ScoredCritique, Written};
+    use crate::episode::{Finish, Objective, ScoredCritique, Written};
     use crate::replay::ReplayConfig;
 
     fn shelf() -> Shelf {
-        Shelf::new(Replay::new(ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 }, 4, 7))
+        Shelf::new(Replay::new(ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 }, Objective::Rco, 4, 7))
     }
 
     /// An episode's end: two critiques of these utilities.
@@ -222,6 +222,7 @@ pub(super) mod tests {
             task: "t".into(),
             prefix_ids: vec![1],
             critiques,
+            preferences: vec![],
         })
     }
 

@@ -3,7 +3,7 @@
 use super::Config;
 use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
-use crate::learner::LearnerConfig;
+use crate::learner::{LearnerConfig, objective::Schedule};
 use crate::replay::ReplayConfig;
 use crate::roles::judge::JudgeKind;
 use std::fmt::Debug;
@@ -83,6 +83,13 @@ pub(super) fn learner(config: &LearnerConfig) -> Vec<String> {
     let below_one = |value: f64| (0.0..1.0).contains(&value);
     let share = above_zero(config.device_share) && config.device_share <= 1.0;
     complaints.expect(above_zero(config.beta.into()), "beta", "a number above 0", config.beta);
+    let last = above_zero(config.beta_final.into());
+    complaints.expect(last, "beta_final", "a number above 0", config.beta_final);
+    let steps = config.beta_schedule == Schedule::Constant || config.beta_steps > 0;
+    complaints.expect(steps, "beta_steps", "at least 1 where beta_schedule is not constant", config.beta_steps);
+    for (key, value) in [("residual_clip", config.residual_clip), ("second_moment_max", config.second_moment_max)] {
+        complaints.expect(at_least_zero(value), key, "a number of at least 0 (0: off)", value);
+    }
     let rate = at_least_zero(config.learning_rate);
     complaints.expect(rate, "learning_rate", "a number of at least 0", config.learning_rate);
     complaints.expect(below_one(config.adam_beta1), "adam_beta1", "at least 0 and below 1", config.adam_beta1);
@@ -93,7 +100,12 @@ pub(super) fn learner(config: &LearnerConfig) -> Vec<String> {
     complaints.expect(above_zero(config.clip_norm), "clip_norm", "a number above 0", config.clip_norm);
     complaints.expect(share, "device_share", "above 0 and at most 1", config.device_share);
 
-    complaints.section.push_str(".lora");
+    complaints.section.push_str(".value");
+    complaints.at_least_one(&[("width", config.value.width as u64)]);
+    let rate = config.value.learning_rate;
+    complaints.expect(at_least_zero(rate), "learning_rate", "a number of at least 0", rate);
+
+    complaints.section = "learner.lora".to_owned();
     let lora = &config.lora;
     complaints.at_least_one(&[("rank", lora.rank as u64)]);
     complaints.expect(above_zero(lora.alpha.into()), "alpha", "a number above 0", lora.alpha);

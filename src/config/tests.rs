@@ -101,7 +101,7 @@ fn a_wrong_type_is_told_with_both_types() {
         ("critic.sampling=hot", "critic.sampling: expected a section, got the string \"hot\""),
         ("judge.sampling.stop=[\"a\", 2]", "judge.sampling.stop[1]: expected a string, got the integer 2"),
         ("judge.sampling.stop=a", "judge.sampling.stop: expected a list, got the string \"a\""),
-        ("learner.baseline=value", "learner.baseline: expected one of `vargrad`, `partition`, `mean`, got \"value\""),
+        ("learner.baseline=worth", "learner.baseline: expected one of `vargrad`, `partition`, `mean`, `value`, got \"worth\""),
         ("model.device=gpu", "model.device: expected `auto`, `cpu` or `cuda:` and a number, got \"gpu\""),
         ("judge.kind=jury", "judge.kind: expected `verifier` or `model`, got \"jury\""),
         ("engine", "--set engine: expected section.key=value"),
@@ -136,7 +136,7 @@ fn every_mistake_is_told_at_once() {
         kv_cash_mib = 2
         sequences_max = 0
         [learner]
-        baseline = 'value'
+        baseline = 'worth'
         beta = -1.0
         [critic.sampling]
         top_k = 5
@@ -182,6 +182,12 @@ fn a_value_that_a_room_cannot_live_with_is_told() {
         ("replay.uses_max=0", "replay.uses_max"),
         ("replay.groups_max=1", "replay.groups_max"),
         ("learner.beta=0", "learner.beta"),
+        ("learner.beta_final=0", "learner.beta_final"),
+        ("learner.beta_schedule=\"linear\"", "learner.beta_steps"),
+        ("learner.residual_clip=-1.0", "learner.residual_clip"),
+        ("learner.second_moment_max=inf", "learner.second_moment_max"),
+        ("learner.value.width=0", "learner.value.width"),
+        ("learner.value.learning_rate=-1.0", "learner.value.learning_rate"),
         ("learner.learning_rate=inf", "learner.learning_rate"),
         ("learner.adam_beta2=1", "learner.adam_beta2"),
         ("learner.adam_epsilon=0", "learner.adam_epsilon"),

@@ -35,7 +35,8 @@ impl Thread {
             Some(state) => Learner::resume(model.clone(), config, temperature, state),
             None => Learner::new(model.clone(), config, temperature, seed),
         });
-        let learner = learner.transpose()?;
+        let mut learner = learner.transpose()?;
+        learner.iter_mut().for_each(|learner| learner.serves(version));
         Ok(Self { model, engine, learner, writing: HashMap::new(), learning: None, share, observer })
     }
 

@@ -1,4 +1,4 @@
-//! The DRO loss of one critique group, and its gradient with respect to the log-ratios. Pure numbers.
+//! RCO's loss on one critique group, and its gradient with respect to the log-ratios. Pure numbers.
 //!
 //! With `r_i = log pi(c_i) - log pi_ref(c_i)`, summed over the critique's tokens at the sampling
 //! temperature, and the baseline `b` held constant:
@@ -8,93 +8,148 @@
 //! which is DRO's policy loss (arXiv 2405.19107, eq. 5) with the value replaced by `b` and scaled by
 //! `1 / beta`, and RCO's eq. 7 (arXiv 2506.22157) times `beta` where `b` is `partition`.
 
+mod off_policy;
+mod scaling;
+mod schedule;
+
+pub use off_policy::{Diagnostics, effective_sample_ratio, second_moment_mask};
+pub use scaling::UtilityMoments;
+pub use schedule::{BetaSchedule, Schedule};
+
 use serde::{Deserialize, Serialize};
 
-/// The baseline `b` of the DRO loss.
+/// The baseline `b` of the loss. All but `mean` share the optimum `pi_ref exp(CU / beta) / Z`; they differ in
+/// what they need to find it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Baseline {
-    /// Group mean of `CU - beta r` under the current critic (DRO, appendix B): right for critiques of any
-    /// critic and any age.
+    /// Group mean of `CU - beta r` under the current critic (DRO, appendix B; TBA, arXiv 2503.18929): the loss is then
+    /// half the group's variance of `CU - beta r`, over beta. Right for critiques of any critic and any age, and
+    /// needs nothing but two critiques: the choice where rollout and learning overlap.
     Vargrad,
-    /// `beta log mean exp(CU / beta)` (RCO, eq. 7): right for critiques sampled from the reference.
+    /// `beta log mean exp(CU / beta)` (RCO, eq. 7): the group's own estimate of `beta log Z`. Right for critiques sampled
+    /// from the reference, and biased low in small groups: the choice for learning offline from the base model's
+    /// critiques as the paper does, with as many critiques a group as can be had.
     Partition,
-    /// Group mean of CU: biased off-policy unless beta is large.
+    /// Group mean of CU (as in Kimi k1.5, arXiv 2501.12599): cheap, and biased off-policy unless beta is large. A
+    /// control, and the right choice only where the anchor to the reference hardly matters.
     Mean,
+    /// `V(x, y0)` of a small network with a loss of its own (DRO, eq. 5 and algorithm 1): right for critiques of any
+    /// critic once it is learned, and lets groups share what they know; a wrong value biases the critic off-policy.
+    /// The choice for many prompts with few critiques each.
+    Value,
 }
 
-impl Baseline {
-    /// The value of `b` for one group.
-    fn value(self, beta: f64, utilities: &[f32], log_ratios: &[f32]) -> f64 {
-        let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / utilities.len() as f64;
-        let cu = || utilities.iter().map(|&u| f64::from(u));
-        match self {
-            Self::Vargrad => mean(&mut cu().zip(log_ratios).map(|(u, &r)| u - beta * f64::from(r))),
-            Self::Partition => {
-                let top = cu().fold(f64::NEG_INFINITY, f64::max);
-                top + beta * mean(&mut cu().map(|u| ((u - top) / beta).exp())).ln()
-            }
-            Self::Mean => mean(&mut cu()),
-        }
-    }
+/// What tempers critiques that the current critic would hardly write any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Truncation {
+    /// Nothing.
+    #[default]
+    None,
+    /// TOPR (arXiv 2503.14286): a critique that is pushed down (negative residual) weighs `pi / mu` clipped to `[0, 1]`,
+    /// without gradient; one that is pushed up weighs 1. Where the residuals of all vanish nothing changes, so the
+    /// optimum stays. For replay so old that pushing down what is already gone makes the norm explode.
+    Topr,
+}
+
+/// How a group's loss is taken. What is `None` is off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Options {
+    /// The baseline.
+    pub baseline: Baseline,
+    /// Strength of the anchor to the reference, in units of the utilities; above 0.
+    pub beta: f64,
+    /// Beyond this size a residual's loss grows linearly and its gradient no more (Huber's loss): for noisy judges.
+    /// In units of the utilities.
+    pub residual_clip: Option<f64>,
+    /// What tempers old critiques.
+    pub truncation: Truncation,
+}
+
+/// What is known of one group of `n` critiques; each slice holds one entry a critique.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed<'a> {
+    /// Critique utilities, z-scored where that is on.
+    pub utilities: &'a [f32],
+    /// `r_i = log pi(c_i) - log pi_ref(c_i)` (nats).
+    pub log_ratios: &'a [f32],
+    /// `log pi(c_i) - log mu(c_i)` (nats), where `mu` is what the critique was sampled from.
+    pub behaviour: &'a [f32],
+    /// `V(x, y0)` in units of the utilities; only `Baseline::Value` looks at it.
+    pub value: Option<f64>,
+    /// Which critiques count ([`second_moment_mask`]); none: all.
+    pub kept: Option<&'a [bool]>,
 }
 
 /// Loss of one group and its derivatives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Terms {
-    /// The group's loss.
+    /// The group's loss, in units of the utilities.
     pub loss: f64,
     /// The baseline used.
     pub baseline: f64,
     /// `d loss / d r_i`.
     pub gradient: Vec<f64>,
+    /// Critiques whose weight was cut below 1.
+    pub truncated: usize,
 }
 
-/// The DRO loss of one group of critiques.
+impl Observed<'_> {
+    fn keeps(&self, index: usize) -> bool {
+        self.kept.is_none_or(|kept| kept[index])
+    }
+
+    /// Mean over the kept critiques; 0 without any.
+    fn mean_kept(&self, of: impl Fn(usize) -> f64) -> f64 {
+        let kept = (0..self.utilities.len()).filter(|&index| self.keeps(index));
+        let (sum, count) = kept.fold((0.0, 0u32), |(sum, count), index| (sum + of(index), count + 1));
+        sum / f64::from(count.max(1))
+    }
+
+    /// The baseline. Means are taken over the critiques that count, so that a masked one leaves its group as if it
+    /// had never been; the estimate of Z is taken over all, because a mask chosen by `pi / mu` would bias it.
+    fn baseline(&self, options: &Options) -> f64 {
+        let Options { baseline, beta, .. } = *options;
+        let utility = |index: usize| f64::from(self.utilities[index]);
+        match baseline {
+            Baseline::Vargrad => self.mean_kept(|index| utility(index) - beta * f64::from(self.log_ratios[index])),
+            Baseline::Mean => self.mean_kept(utility),
+            Baseline::Value => self.value.expect("baseline value: the caller predicts V first"),
+            Baseline::Partition => {
+                let count = self.utilities.len();
+                let top = (0..count).map(utility).fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = (0..count).map(|index| ((utility(index) - top) / beta).exp()).sum();
+                top + beta * (sum / count as f64).ln()
+            }
+        }
+    }
+}
+
+/// RCO's loss of one group of critiques.
 ///
 /// # Panics
-/// Where there are not as many log-ratios as utilities, or none.
-pub fn dro(baseline: Baseline, beta: f64, utilities: &[f32], log_ratios: &[f32]) -> Terms {
-    assert!(!utilities.is_empty() && utilities.len() == log_ratios.len(), "one log-ratio a utility");
-    let count = utilities.len() as f64;
-    let b = baseline.value(beta, utilities, log_ratios);
-    let residuals: Vec<f64> =
-        utilities.iter().zip(log_ratios).map(|(&u, &r)| f64::from(u) - b - beta * f64::from(r)).collect();
-    Terms {
-        loss: residuals.iter().map(|residual| residual * residual).sum::<f64>() / (2.0 * beta * count),
-        baseline: b,
-        gradient: residuals.iter().map(|residual| -residual / count).collect(),
+/// Where the slices are empty or differ in length, or `Baseline::Value` has no value.
+pub fn rco(options: &Options, group: &Observed<'_>) -> Terms {
+    let count = group.utilities.len();
+    assert!(count > 0 && [group.log_ratios.len(), group.behaviour.len()] == [count; 2], "one log-ratio a utility");
+    let baseline = group.baseline(options);
+    let mut terms = Terms { loss: 0.0, baseline, gradient: vec![0.0; count], truncated: 0 };
+    let limit = options.residual_clip.unwrap_or(f64::INFINITY);
+    for index in (0..count).filter(|&index| group.keeps(index)) {
+        let residual = f64::from(group.utilities[index]) - baseline - options.beta * f64::from(group.log_ratios[index]);
+        let weight = match options.truncation {
+            Truncation::Topr if residual < 0.0 => f64::from(group.behaviour[index]).exp().min(1.0),
+            _ => 1.0,
+        };
+        terms.truncated += usize::from(weight < 1.0);
+        let clipped = residual.clamp(-limit, limit);
+        // Half the square up to the limit, then its tangent.
+        terms.loss += weight * clipped * (residual - 0.5 * clipped) / (options.beta * count as f64);
+        terms.gradient[index] = -weight * clipped / count as f64;
     }
+    terms
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const UTILITIES: [f32; 4] = [0.0, 0.25, 0.5, 1.0];
-
-    #[test]
-    fn at_the_optimum_of_a_group_partition_and_vargrad_lose_nothing() {
-        // r_i = (CU_i - beta log Z) / beta is the optimum p exp(CU / beta) / Z.
-        let beta = 0.3;
-        let z = UTILITIES.iter().map(|&u| (f64::from(u) / beta).exp()).sum::<f64>() / 4.0;
-        let ratios = UTILITIES.map(|u| (f64::from(u) / beta - z.ln()) as f32);
-        for baseline in [Baseline::Partition, Baseline::Vargrad] {
-            assert!(dro(baseline, beta, &UTILITIES, &ratios).loss < 1e-12, "{baseline:?}");
-        }
-        assert!(dro(Baseline::Mean, beta, &UTILITIES, &ratios).loss > 1e-3);
-    }
-
-    #[test]
-    fn partition_stands_very_small_betas() {
-        let terms = dro(Baseline::Partition, 1e-4, &UTILITIES, &[0.0; 4]);
-        assert!(terms.loss.is_finite() && (terms.baseline - 1.0).abs() < 1e-3, "{terms:?}");
-    }
-
-    #[test]
-    fn the_weights_of_vargrad_and_mean_sum_to_zero_at_the_start() {
-        for baseline in [Baseline::Vargrad, Baseline::Mean] {
-            assert!(dro(baseline, 0.1, &UTILITIES, &[0.0; 4]).gradient.iter().sum::<f64>().abs() < 1e-12);
-        }
-    }
-}
+mod tests;

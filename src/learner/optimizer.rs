@@ -47,7 +47,7 @@ impl Parameter {
         for (suffix, moment) in [("m", &mut self.first), ("v", &mut self.second)] {
             let name = format!("{}.{suffix}", self.name);
             let saved = take(&name).filter(|saved| saved.data.len() == moment.len());
-            *moment = saved.ok_or(Error::MissingMoment { name })?.data;
+            *moment = saved.ok_or(Error::MissingTensor { name })?.data;
         }
         Ok(())
     }
@@ -61,10 +61,14 @@ pub(super) fn gradient_norm(parameters: &[Parameter]) -> f32 {
     squares.iter().sum::<f64>().sqrt() as f32
 }
 
-/// The learning rate of `step` (the first is 1): linear up to the peak, then constant.
+/// Share of the peak learning rate at `step` (the first is 1): linear up to 1, then constant.
+pub(super) fn warmth(config: &LearnerConfig, step: u64) -> f64 {
+    if config.warmup_steps == 0 { 1.0 } else { (step as f64 / config.warmup_steps as f64).min(1.0) }
+}
+
+/// The learning rate of `step`.
 pub(super) fn learning_rate(config: &LearnerConfig, step: u64) -> f64 {
-    let warmth = if config.warmup_steps == 0 { 1.0 } else { (step as f64 / config.warmup_steps as f64).min(1.0) };
-    config.learning_rate * warmth
+    config.learning_rate * warmth(config, step)
 }
 
 /// One AdamW step on the gathered gradients, whose norm is `norm`; forgets them.

@@ -3,21 +3,18 @@
 //! The references come first, then, where a group is too large for one piece, its log-ratios without a gradient,
 //! because its baseline needs them all; then loss and gradient.
 
-use super::{Error, Learner, objective};
+use super::lesson::Lesson;
+use super::{Error, Learner, LearnerConfig};
 use crate::episode::{CriticVersion, CritiqueGroup, ScoredCritique};
-use crate::model::score::{self, Batch, Branches, Packed};
+use crate::model::score::{self, Batch, Branches, Packed, Scored};
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// A step between its pieces.
 pub(super) struct UnderWay {
     pub(super) batch: u64,
-    pub(super) groups: Vec<Arc<CritiqueGroup>>,
+    pub(super) lesson: Lesson,
     pub(super) pieces: VecDeque<Piece>,
-    /// Log-ratio of each critique of each group, as far as known.
-    pub(super) ratios: Vec<Vec<f32>>,
-    pub(super) loss: f64,
     pub(super) differences: Vec<f32>,
 }
 
@@ -39,20 +36,23 @@ struct Part {
 enum Work {
     /// Log-probabilities under the reference.
     Reference,
-    /// Log-ratios without a gradient: where a group is too large for one piece, its baseline needs all of them.
+    /// Log-ratios without a gradient: where a group is too large for one piece, its baseline needs all of them, and a
+    /// mask over the step needs those of all groups.
     Ratios,
     /// Log-ratios, loss and gradient.
     Gradient,
 }
 
 impl UnderWay {
-    /// The pieces of a step on `groups`; `knows` tells whose references are remembered.
+    /// The pieces of a step on the groups of `lesson`; `knows` tells whose references are remembered.
     pub(super) fn new(
         batch: u64,
-        groups: Vec<Arc<CritiqueGroup>>,
-        tokens_max: usize,
+        lesson: Lesson,
+        config: &LearnerConfig,
         knows: impl Fn(&CritiqueGroup) -> bool,
     ) -> Self {
+        let tokens_max = config.micro_batch_tokens;
+        let groups = &lesson.groups;
         let chunks: Vec<_> = groups.iter().map(|group| chunks(group, tokens_max)).collect();
         let mut pieces = VecDeque::new();
         for work in [Work::Reference, Work::Ratios, Work::Gradient] {
@@ -60,7 +60,7 @@ impl UnderWay {
             for (index, group) in groups.iter().enumerate() {
                 let wanted = match work {
                     Work::Reference => !knows(group),
-                    Work::Ratios => chunks[index].len() > 1,
+                    Work::Ratios => chunks[index].len() > 1 || config.second_moment_max > 0.0,
                     Work::Gradient => true,
                 };
                 for critiques in chunks[index].iter().filter(|_| wanted) {
@@ -77,8 +77,7 @@ impl UnderWay {
                 }
             }
         }
-        let ratios = vec![vec![]; groups.len()];
-        Self { batch, groups, pieces, ratios, loss: 0.0, differences: vec![] }
+        Self { batch, lesson, pieces, differences: vec![] }
     }
 }
 
@@ -100,12 +99,12 @@ impl Part {
 impl Learner {
     /// Does one piece.
     pub(super) fn run(&mut self, piece: &Piece, under_way: &mut UnderWay) -> Result<(), Error> {
-        let groups = under_way.groups.clone();
+        let groups = under_way.lesson.groups.clone();
         let packed: Vec<Packed<'_>> = piece.parts.iter().map(|part| part.packed(&groups[part.group])).collect();
         let batch = Batch { packed: &packed, temperature: self.temperature };
         let model = self.model.clone();
         let branches = match piece.work {
-            Work::Reference => None,
+            Work::Reference => self.reference.as_mut().map(|reference| reference.take_branches(&model)).transpose()?,
             Work::Ratios | Work::Gradient => {
                 Some(self.branches.take().map_or_else(|| Branches::new(&model, &self.adapter()), Ok)?)
             }
@@ -113,7 +112,7 @@ impl Learner {
         let mut space = std::mem::take(&mut self.space);
         if let (Work::Gradient, Some(branches)) = (piece.work, &branches) {
             let recorded = score::record_in(&model, batch, branches, self.config.keep(), &mut space)?;
-            self.note(piece, &packed, &recorded.scored.log_probs, under_way);
+            self.note(piece, &packed, &recorded.scored, under_way);
             let weights = self.weigh(piece, &packed, under_way);
             let gradients = recorded.backward_in(&weights, &mut space)?;
             for (place, pair) in self.places.iter().zip(self.parameters.chunks_exact_mut(2)) {
@@ -124,51 +123,52 @@ impl Learner {
             }
         } else {
             let scored = score::score_in(&model, batch, branches.as_ref(), &mut space)?;
-            self.note(piece, &packed, &scored.log_probs, under_way);
+            self.note(piece, &packed, &scored, under_way);
         }
         self.space = space;
-        self.branches = branches.or(self.branches.take());
+        match piece.work {
+            Work::Reference => self.reference.iter_mut().zip(branches).for_each(|(it, of)| it.branches = Some(of)),
+            Work::Ratios | Work::Gradient => self.branches = branches,
+        }
         Ok(())
     }
 
-    /// Keeps what `log_probs` tell: references, or log-ratios.
-    fn note(&mut self, piece: &Piece, packed: &[Packed<'_>], log_probs: &[f32], under_way: &mut UnderWay) {
-        let mut rest = log_probs;
-        for (part, packed) in piece.parts.iter().zip(packed) {
-            let group = under_way.groups[part.group].clone();
+    /// Keeps what a pass tells: references, or log-ratios.
+    fn note(&mut self, piece: &Piece, packed: &[Packed<'_>], scored: &Scored, under_way: &mut UnderWay) {
+        let mut rest = scored.log_probs.as_slice();
+        for ((part, packed), hidden) in piece.parts.iter().zip(packed).zip(&scored.prefixes) {
+            let group = under_way.lesson.groups[part.group].clone();
+            let critiques = &group.critiques[part.critiques.clone()];
             let (ours, others) = rest.split_at(packed.texts.iter().map(|text| text.len()).sum());
             rest = others;
             let by_text = split(ours, packed);
-            self.compare_with_sampler(&by_text, piece.work, &group.critiques[part.critiques.clone()], under_way);
+            self.compare_with_sampler(&by_text, piece.work, critiques, under_way);
             if piece.work == Work::Reference {
-                let known = self.references.entry(group.episode.0).or_default();
-                known.truncate(part.critiques.start);
-                known.extend(by_text);
+                let hidden = if self.value.is_some() { hidden.as_slice() } else { &[] };
+                self.references.remember(group.episode.0, part.critiques.start, by_text, hidden);
                 continue;
             }
-            let reference = &self.references[&group.episode.0][part.critiques.clone()];
-            let ratios = by_text.iter().zip(reference).map(|(policy, reference)| log_ratio(policy, reference));
-            if under_way.ratios[part.group].len() < group.critiques.len() {
-                under_way.ratios[part.group].extend(ratios);
-            }
+            let Some(known) = self.references.get(group.episode.0) else { unreachable!("references come first") };
+            let reference = &known.log_probs[part.critiques.clone()];
+            let sampled = critiques.iter().map(|critique| &critique.written.log_probs);
+            let ratios = by_text.iter().zip(reference).zip(sampled);
+            let ratios = ratios.map(|((ours, reference), mu)| [log_ratio(ours, reference), log_ratio(ours, mu)]);
+            under_way.lesson.note(part.group, ratios);
         }
     }
 
     /// Loss of the piece's groups, and what each log-probability weighs in its gradient: that of
     /// `sum_i (d loss / d r_i) log pi(c_i)` is the loss's own.
-    fn weigh(&self, piece: &Piece, packed: &[Packed<'_>], under_way: &mut UnderWay) -> Vec<f32> {
+    fn weigh(&mut self, piece: &Piece, packed: &[Packed<'_>], under_way: &mut UnderWay) -> Vec<f32> {
+        let Self { config, value, references, .. } = self;
         let mut weights = vec![];
         for (part, packed) in piece.parts.iter().zip(packed) {
-            let group = &under_way.groups[part.group];
-            let utilities: Vec<f32> = group.critiques.iter().map(|critique| critique.utility).collect();
-            let beta = f64::from(self.config.beta);
-            let terms = objective::dro(self.config.baseline, beta, &utilities, &under_way.ratios[part.group]);
-            let share = 1.0 / under_way.groups.len() as f64;
-            if part.critiques.start == 0 {
-                under_way.loss += terms.loss * share;
-            }
-            for (text, gradient) in packed.texts.iter().zip(&terms.gradient[part.critiques.clone()]) {
-                weights.extend(std::iter::repeat_n((gradient * share) as f32, text.len()));
+            let hidden = references.get(under_way.lesson.groups[part.group].episode.0);
+            let value = value.as_mut().zip(hidden.map(|known| known.hidden.as_slice()));
+            let first = part.critiques.start == 0;
+            let gradient = under_way.lesson.teach(config, part.group, first, value);
+            for (text, slope) in packed.texts.iter().zip(&gradient[part.critiques.clone()]) {
+                weights.extend(std::iter::repeat_n(*slope as f32, text.len()));
             }
         }
         weights
@@ -183,7 +183,7 @@ impl Learner {
         under_way: &mut UnderWay,
     ) {
         let current = match work {
-            Work::Reference => Some(CriticVersion::BASE),
+            Work::Reference => self.reference.is_none().then_some(CriticVersion::BASE),
             Work::Ratios => None,
             Work::Gradient => self.published.filter(|&(_, step)| step == self.step).map(|(version, _)| version),
         };
@@ -227,7 +227,7 @@ fn split(flat: &[f32], packed: &Packed<'_>) -> Vec<Vec<f32>> {
     packed.texts.iter().map(take).collect()
 }
 
-/// `log pi(c) - log pi_ref(c)`, summed over the critique's tokens.
-fn log_ratio(policy: &[f32], reference: &[f32]) -> f32 {
-    policy.iter().zip(reference).map(|(&p, &r)| f64::from(p) - f64::from(r)).sum::<f64>() as f32
+/// `log pi(c) - log q(c)`, summed over the critique's tokens.
+fn log_ratio(policy: &[f32], other: &[f32]) -> f32 {
+    policy.iter().zip(other).map(|(&p, &r)| f64::from(p) - f64::from(r)).sum::<f64>() as f32
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::episode::{Finish, ScoredCritique, Written};
+use crate::episode::{Finish, Preference, ScoredCritique, Written};
 use std::collections::BTreeSet;
 
 mod property;
@@ -29,6 +29,7 @@ fn group(episode: u64, version: u64) -> CritiqueGroup {
         task: "t".into(),
         prefix_ids: vec![3],
         critiques: vec![critique(0.0, version), critique(1.0, version + 1)],
+        preferences: vec![],
     }
 }
 
@@ -38,7 +39,7 @@ fn flat(episode: u64) -> CritiqueGroup {
 
 /// A buffer with groups 0, 1, ... of version 0.
 fn filled(config: ReplayConfig, groups: u64) -> Replay {
-    let mut replay = Replay::new(config, usize::MAX, 7);
+    let mut replay = Replay::new(config, Objective::Rco, usize::MAX, 7);
     assert!((0..groups).all(|episode| replay.push(group(episode, 0)) == Pushed::Kept));
     replay
 }
@@ -65,7 +66,7 @@ fn limits_of_zero_are_complained_about_all_at_once() {
 
 #[test]
 fn a_flat_group_is_kept_out_and_remembered() {
-    let mut replay = Replay::new(config(8, 8, 2), 8, 0);
+    let mut replay = Replay::new(config(8, 8, 2), Objective::Rco, 8, 0);
     assert_eq!(replay.push(flat(3)), Pushed::Flat);
     assert_eq!((replay.len(), replay.has_seen(EpisodeId(3))), (0, true));
     assert_eq!(replay.push(group(3, 0)), Pushed::Duplicate);
@@ -84,7 +85,7 @@ fn an_episode_is_taken_once_even_after_its_group_is_gone() {
 
 #[test]
 fn admission_counts_fresh_groups_and_those_under_way() {
-    let mut replay = Replay::new(config(8, 8, 2), 4, 0);
+    let mut replay = Replay::new(config(8, 8, 2), Objective::Rco, 4, 0);
     assert!(replay.admits(3) && !replay.admits(4));
     replay.push(group(0, 0));
     replay.push(group(1, 0));
@@ -167,7 +168,7 @@ fn a_stale_group_is_retired_and_counted() {
 
 #[test]
 fn a_group_that_arrives_too_old_is_retired_and_counted_with_the_next_report() {
-    let mut replay = Replay::new(config(8, 2, 2), 8, 0);
+    let mut replay = Replay::new(config(8, 2, 2), Objective::Rco, 8, 0);
     replay.advance(CriticVersion(9));
     assert_eq!(replay.push(group(0, 0)), Pushed::Kept);
     assert_eq!(replay.len(), 0);
@@ -263,7 +264,7 @@ fn a_commit_lets_go_what_was_retired_before_it_only() {
 
 #[test]
 fn without_a_commit_what_is_kept_aside_stays_bounded() {
-    let mut replay = Replay::new(config(4, 8, 1), 8, 0);
+    let mut replay = Replay::new(config(4, 8, 1), Objective::Rco, 8, 0);
     for episode in 0..50 {
         replay.push(group(episode, 0));
         learn(&mut replay, 1, episode + 1);
@@ -286,9 +287,24 @@ fn a_snapshot_restores_everything_to_the_bit() {
 fn a_resumed_buffer_takes_its_lease_back_and_keeps_the_new_limits() {
     let mut replay = filled(config(8, 8, 2), 4);
     let lease = replay.lease(2).unwrap();
-    let mut resumed = replay.clone().resumed(config(3, 8, 2), 8, 7);
+    let mut resumed = replay.clone().resumed(config(3, 8, 2), Objective::Rco, 8, 7);
     assert_eq!((resumed.len(), resumed.fresh()), (3, 3));
     assert_eq!(resumed.take_retired().displaced, 1);
     assert_eq!(resumed.learned(lease.batch, 1), Retired::default());
     assert_eq!(resumed.lease(1).unwrap().batch, 2);
+}
+
+#[test]
+fn a_buffer_of_preferences_keeps_out_what_has_none_or_names_critiques_that_are_not_there() {
+    let mut replay = Replay::new(config(8, 8, 2), Objective::Dpco, 8, 0);
+    assert_eq!(replay.push(group(0, 0)), Pushed::Flat, "its utilities differ, and nobody is preferred");
+    let with = |episode, chosen, rejected| CritiqueGroup {
+        preferences: vec![Preference { chosen, rejected }],
+        ..flat(episode)
+    };
+    assert_eq!(replay.push(with(1, 0, 1)), Pushed::Kept, "its utilities are equal, and one is preferred");
+    for (episode, chosen, rejected) in [(2, 0, 2), (3, 2, 0), (4, 1, 1)] {
+        assert_eq!(replay.push(with(episode, chosen, rejected)), Pushed::Flat);
+    }
+    assert_eq!(replay.resumed(config(8, 8, 2), Objective::Rco, 8, 0).len(), 0, "nothing to learn by another objective");
 }

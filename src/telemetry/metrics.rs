@@ -257,10 +257,24 @@ table! {
 
     Counter: LEARNER_STEPS = "rco_learner_steps_total", "Learner steps taken by this process.";
     Gauge: LEARNER_STEP = "rco_learner_step", "Learner steps taken by this run, resumed ones included.";
-    Gauge: LOSS = "rco_learner_loss", "DRO loss of the last step.";
+    Gauge: LOSS = "rco_learner_loss", "Loss of the last step: RCO's in units of the utilities, DPCO's in nats.";
     Gauge: GRADIENT_NORM = "rco_learner_gradient_norm", "Norm of the last step's gradient before clipping.";
     Gauge: LOG_RATIO_MEAN = "rco_learner_log_ratio_mean_nats", "Mean log-ratio of critic to reference over the last step's critiques.";
     Gauge: LOG_RATIO_SECOND_MOMENT = "rco_learner_log_ratio_second_moment_nats", "Mean square of that log-ratio (nats squared).";
+    Gauge: BEHAVIOUR_MEAN = "rco_learner_behaviour_log_ratio_mean_nats", "Mean log-ratio of the critic to whichever critic wrote the critique.";
+    Gauge: BEHAVIOUR_SECOND_MOMENT = "rco_learner_behaviour_log_ratio_second_moment_nats", "Mean square of that log-ratio (nats squared).";
+    Gauge: EFFECTIVE_SAMPLES = "rco_learner_effective_sample_ratio", "Effective sample size of the last step's critiques under their importance weights, as a share of their number.";
+    Gauge: BATCH_AGE_MEAN = "rco_learner_batch_age_mean_versions", "Mean of the versions published since the last step's critiques were written.";
+    Gauge: BATCH_AGE_MAX = "rco_learner_batch_age_max_versions", "The largest of them.";
+    Counter: CRITIQUES_TRUNCATED = "rco_learner_critiques_truncated_total", "Critiques whose weight TOPR cut below 1.";
+    Counter: CRITIQUES_MASKED = "rco_learner_critiques_masked_total", "Critiques that the second-moment mask left out.";
+    Gauge: BETA = "rco_learner_beta", "Strength of the anchor to the reference in the last step.";
+    Gauge: REFERENCE_RESETS = "rco_learner_reference_resets", "How often the critic has become the reference.";
+    Gauge: BASELINE = "rco_learner_baseline", "Mean baseline of the last step, in units of the utilities.";
+    Gauge: UTILITY_DEVIATION = "rco_learner_utility_deviation", "What utilities are divided by where they are z-scored.";
+    Gauge: VALUE_LOSS = "rco_learner_value_loss", "Loss of the value network in the last step.";
+    Gauge: PREFERENCE_ACCURACY = "rco_learner_preference_accuracy_ratio", "Share of DPCO's pairs that the critic orders as the judge does.";
+    Gauge: PREFERENCE_MARGIN = "rco_learner_preference_margin_nats", "Mean of beta times the difference of the log-ratios of DPCO's pairs.";
     Gauge: LEARNING_RATE = "rco_learner_learning_rate", "Learning rate of the last step.";
     Gauge: SAMPLER_DIFFERENCE = "rco_learner_sampler_difference_nats", "Mean absolute difference a token between the sampler's log-probability and the learner's.";
     Histogram: LEARNER_STEP_SECONDS = "rco_learner_step_seconds", "Time of one learner step, what it waited for the engine included.", TASK_SECONDS;

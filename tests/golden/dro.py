@@ -8,10 +8,13 @@ Reads tiny_llama/ (the reference: adapter off) and tiny_lora/ (the critic that i
     partition  b = beta * logmeanexp(CU / beta) of the group
     mean       b = mean(CU) of the group
 
+    dpco: loss = mean over groups, mean over a group's pairs of -logsigmoid(beta * (logratio_chosen - logratio_rejected))
+
 dro.json                     the groups' ids and CUs; per critique the tokens' log-probs under both and the log-ratio; per
                              baseline b of each group, the loss of each group and of all; loss, gradient norm before
                              clipping and learning rate of each AdamW step
 dro_<baseline>.safetensors   d loss / d (each lora_A, lora_B), by peft's names
+dro_dpco.safetensors          the same for dpco; pairs, loss, accuracy and margin are in dro.json
 dro_adamw.safetensors        the factors after five steps with vargrad
 
 AdamW: lr 1e-3 * min(1, step / 3) with step = 1, 2, ...; betas 0.9, 0.99; eps 1e-8; weight decay 0.01; the gradient is
@@ -23,6 +26,7 @@ import sys
 from contextlib import nullcontext
 
 import torch
+import torch.nn.functional as F
 from peft import PeftModel
 
 from common import IM_END, generator, load, save, save_json
@@ -31,6 +35,7 @@ BETA, TEMPERATURE = 0.2, 0.8
 STEPS, LEARNING_RATE, WARMUP_STEPS, CLIP_NORM = 5, 1e-3, 3, 1.0
 CUS = ([0.0, 0.25, 0.5, 1.0], [0.75, 0.5, 0.5, 0.0])
 BASELINES = ("vargrad", "partition", "mean")
+PAIRS = ([[3, 0], [3, 1], [2, 0]], [[0, 3]])
 
 
 def make_groups(model):
@@ -85,6 +90,17 @@ def loss_of(model, groups, name):
     return torch.stack(losses).mean(), [loss.item() for loss in losses], baselines
 
 
+def dpco(model, groups):
+    losses, accuracies, margins = [], [], []
+    for group, pairs in zip(groups, PAIRS):
+        ratios = log_ratios(model, group)[0]
+        margin = BETA * torch.stack([ratios[chosen] - ratios[rejected] for chosen, rejected in pairs])
+        losses.append(-F.logsigmoid(margin).mean())
+        accuracies.append((margin > 0).double().mean())
+        margins.append(margin.mean())
+    return [torch.stack(values).mean() for values in (losses, accuracies, margins)]
+
+
 def factors(model):
     """The trained tensors, by the names in peft's file."""
     return {name.replace(".default", ""): p for name, p in model.named_parameters() if p.requires_grad}
@@ -123,6 +139,11 @@ def main(out):
         assert all(gradient.abs().max() > 0 for gradient in gradients.values())
         save(os.path.join(out, f"dro_{name}.safetensors"), **gradients)
         golden["baselines"][name] = {"loss": loss.item(), "group_losses": losses, "group_baselines": baselines}
+    model.zero_grad()
+    loss, accuracy, margin = dpco(model, groups)
+    loss.backward()
+    save(os.path.join(out, "dro_dpco.safetensors"), **{key: p.grad for key, p in factors(model).items()})
+    golden["dpco"] = {"pairs": PAIRS, "loss": loss.item(), "accuracy": accuracy.item(), "margin": margin.item()}
     trained, golden["adamw"] = adamw(model, groups)
     save(os.path.join(out, "dro_adamw.safetensors"), **trained)
     save_json(os.path.join(out, "dro.json"), golden)

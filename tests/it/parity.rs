@@ -69,26 +69,36 @@ fn packed_texts_score_as_if_each_stood_alone() {
 
 /// `dro.json`: see `dro.py`.
 #[derive(Deserialize)]
-struct Dro {
-    beta: f32,
-    temperature: f32,
-    groups: Vec<DroGroup>,
-    baselines: std::collections::BTreeMap<String, DroLoss>,
+pub struct Dro {
+    pub beta: f32,
+    pub temperature: f32,
+    pub groups: Vec<DroGroup>,
+    pub dpco: DroPairs,
+    pub baselines: std::collections::BTreeMap<String, DroLoss>,
     adamw: Vec<DroStep>,
 }
 
 #[derive(Deserialize)]
-struct DroGroup {
+pub struct DroGroup {
     prefix: Vec<u32>,
     critiques: Vec<Vec<u32>>,
     cus: Vec<f32>,
-    reference_logprobs: Vec<Vec<f32>>,
-    log_ratios: Vec<f32>,
+    pub logprobs: Vec<Vec<f32>>,
+    pub reference_logprobs: Vec<Vec<f32>>,
+    pub log_ratios: Vec<f32>,
 }
 
 #[derive(Deserialize)]
-struct DroLoss {
-    loss: f64,
+pub struct DroPairs {
+    pub pairs: Vec<Vec<[usize; 2]>>,
+    pub loss: f64,
+    pub accuracy: f64,
+    pub margin: f64,
+}
+
+#[derive(Deserialize)]
+pub struct DroLoss {
+    pub loss: f64,
 }
 
 #[derive(Deserialize)]
@@ -98,11 +108,11 @@ struct DroStep {
     learning_rate: f64,
 }
 
-fn dro() -> Dro {
+pub fn dro() -> Dro {
     serde_json::from_slice(&std::fs::read(golden("dro.json")).unwrap()).unwrap()
 }
 
-fn groups(golden: &Dro) -> Vec<Arc<CritiqueGroup>> {
+pub fn groups(golden: &Dro) -> Vec<Arc<CritiqueGroup>> {
     let critique = |(ids, &utility): (&Vec<u32>, &f32)| ScoredCritique {
         written: Written {
             text: String::new(),
@@ -121,13 +131,14 @@ fn groups(golden: &Dro) -> Vec<Arc<CritiqueGroup>> {
             task: "golden".into(),
             prefix_ids: group.prefix.clone(),
             critiques: group.critiques.iter().zip(&group.cus).map(critique).collect(),
+            preferences: vec![],
         })
     };
     golden.groups.iter().enumerate().map(group).collect()
 }
 
 /// A learner that starts from PEFT's adapter, as `dro.py` does.
-fn learner(golden: &Dro, change: impl FnOnce(&mut LearnerConfig)) -> Learner {
+pub fn learner(golden: &Dro, change: impl FnOnce(&mut LearnerConfig)) -> Learner {
     let adapter = Adapter::load(&self::golden("tiny_lora"), tiny().transformer.spec()).unwrap();
     let mut config = quickstart::<LearnerConfig>("learner");
     config.lora = adapter.config.clone();
@@ -138,7 +149,7 @@ fn learner(golden: &Dro, change: impl FnOnce(&mut LearnerConfig)) -> Learner {
         .into_iter()
         .map(|(name, len)| (name, HostTensor { shape: vec![len], data: vec![0.0; len] }))
         .collect();
-    let state = State { step: 0, batch: 0, report: None, adapter, optimizer };
+    let state = State { step: 0, batch: 0, report: None, adapter, optimizer, utilities: Default::default() };
     Learner::resume(tiny().transformer.clone(), config, golden.temperature, state).unwrap()
 }
 
@@ -153,7 +164,7 @@ fn moment_shapes(adapter: &Adapter) -> Vec<(String, usize)> {
     adapter.factors.iter().flat_map(of).collect()
 }
 
-fn take_step(learner: &mut Learner, batch: u64, groups: &[Arc<CritiqueGroup>]) -> rco_node::learner::Report {
+pub fn take_step(learner: &mut Learner, batch: u64, groups: &[Arc<CritiqueGroup>]) -> rco_node::learner::Report {
     assert!(learner.begin(batch, groups.to_vec()).is_none());
     loop {
         if let Some(report) = learner.advance().unwrap() {
@@ -163,7 +174,7 @@ fn take_step(learner: &mut Learner, batch: u64, groups: &[Arc<CritiqueGroup>]) -
 }
 
 /// PEFT's name of one of our moments, such as `layers.0.q_proj.lora_A.m`.
-fn peft_name(name: &str) -> String {
+pub fn peft_name(name: &str) -> String {
     let parts: Vec<&str> = name.split('.').collect();
     let module = if ["gate_proj", "up_proj", "down_proj"].contains(&parts[2]) { "mlp" } else { "self_attn" };
     format!("base_model.model.model.layers.{}.{module}.{}.{}.weight", parts[1], parts[2], parts[3])
@@ -193,7 +204,7 @@ fn loss_and_gradients_are_those_of_pytorch_for_every_baseline_and_piece_size() {
             );
             let ratios: Vec<f32> = golden.groups.iter().flat_map(|group| group.log_ratios.clone()).collect();
             let mean = ratios.iter().sum::<f32>() / ratios.len() as f32;
-            assert!((report.log_ratio_mean - mean).abs() < 1e-4 * mean.abs().max(1.0));
+            assert!((report.off_policy.log_ratio_mean - mean).abs() < 1e-4 * mean.abs().max(1.0));
             // After one step the first moment is (1 - beta1) times the gradient.
             for (moment, tensor) in learner.state().optimizer {
                 let Some(parameter) = moment.strip_suffix(".m") else { continue };

@@ -160,6 +160,7 @@ fn made(bed: &Bed, arguments: &LearnArguments, groups: usize, n: usize) -> anyho
             task: "bench".to_owned(),
             prefix_ids: prefix,
             critiques: texts.iter().enumerate().map(critique).collect(),
+            preferences: vec![],
         })
     };
     Ok(prefixes.into_iter().zip(texts.chunks(n)).enumerate().map(group).collect())

@@ -131,7 +131,7 @@ proptest! {
     fn no_accepted_group_is_lost_or_learned_too_often(
         acts in proptest::collection::vec(act(), 0..120), groups_max in 3usize..8, uses_max in 1u32..4
     ) {
-        let mut replay = Replay::new(config(groups_max, 2, uses_max), 8, 3);
+        let mut replay = Replay::new(config(groups_max, 2, uses_max), Objective::Rco, 8, 3);
         let mut ledger = Ledger::default();
         let mut gone = BTreeSet::new();
         for act in acts {

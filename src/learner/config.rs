@@ -1,0 +1,100 @@
+//! How the critic learns: the keys of `[learner]` and what they mean to the loss.
+
+use super::objective::{Baseline, BetaSchedule, Options, Schedule, Truncation};
+use super::reference::Resets;
+use super::value::ValueConfig;
+use crate::episode::Objective;
+use crate::model::lora::LoraConfig;
+use crate::model::score::Keep;
+use serde::{Deserialize, Serialize};
+
+/// How the critic learns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LearnerConfig {
+    /// What it learns a group by. DPCO knows `beta`, its schedule and the reference; the keys between `baseline` and
+    /// `second_moment_max` are RCO's alone.
+    pub objective: Objective,
+    /// Baseline of the DRO loss.
+    pub baseline: Baseline,
+    /// Subtract the running mean of the utilities and divide by their deviation: `beta` then counts in deviations.
+    pub utility_zscore: bool,
+    /// Residuals beyond this size pull no harder, in units of the utilities; 0: off.
+    pub residual_clip: f64,
+    /// What tempers critiques that the current critic would hardly write any more.
+    pub truncation: Truncation,
+    /// Critiques are left out of a step until the mean square of log pi/mu is at most this; 0: off.
+    pub second_moment_max: f64,
+    /// Strength of the KL anchor to the reference.
+    pub beta: f32,
+    /// How beta changes over the steps.
+    pub beta_schedule: Schedule,
+    /// Beta at the schedule's end.
+    pub beta_final: f32,
+    /// Steps until then.
+    pub beta_steps: u64,
+    /// The critic becomes the reference after so many steps, again and again; 0: the base model stays it.
+    pub reference_reset_steps: u64,
+    /// Peak learning rate, reached after the warm-up.
+    pub learning_rate: f64,
+    /// Steps over which the learning rate rises linearly.
+    pub warmup_steps: u64,
+    /// Decay of AdamW's first moment.
+    pub adam_beta1: f64,
+    /// Decay of AdamW's second moment.
+    pub adam_beta2: f64,
+    /// AdamW's epsilon.
+    pub adam_epsilon: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Largest norm of a step's gradient.
+    pub clip_norm: f64,
+    /// Groups of one step.
+    pub groups_per_step: usize,
+    /// Tokens of one uninterrupted piece of learning: groups share a piece up to as many.
+    pub micro_batch_tokens: usize,
+    /// Keep each layer's input alone and compute the rest again for the gradient: a fraction of the memory for a
+    /// third more time.
+    pub checkpoint_layers: bool,
+    /// Steps between two publications.
+    pub publish_every_steps: u64,
+    /// Share of the device's time while there are tokens to write, in `(0, 1]`.
+    pub device_share: f64,
+    /// Learn each group before the next episode starts.
+    pub synchronous: bool,
+    /// Deadline of one step, in seconds.
+    pub step_deadline_seconds: u64,
+    /// The adapter.
+    pub lora: LoraConfig,
+    /// The value network of the baseline `value`.
+    pub value: ValueConfig,
+}
+
+impl LearnerConfig {
+    /// What a pass keeps for its gradient.
+    pub fn keep(&self) -> Keep {
+        if self.checkpoint_layers { Keep::Inputs } else { Keep::Layers }
+    }
+
+    /// Beta over the steps.
+    pub fn betas(&self) -> BetaSchedule {
+        let (first, last) = (self.beta.into(), self.beta_final.into());
+        BetaSchedule { schedule: self.beta_schedule, first, last, steps: self.beta_steps }
+    }
+
+    /// How a group's loss is taken at `beta`.
+    pub(super) fn options(&self, beta: f64) -> Options {
+        let residual_clip = (self.residual_clip > 0.0).then_some(self.residual_clip);
+        Options { baseline: self.baseline, beta, residual_clip, truncation: self.truncation }
+    }
+
+    /// Whether there is a value network.
+    pub(super) fn has_value(&self) -> bool {
+        self.objective == Objective::Rco && self.baseline == Baseline::Value
+    }
+
+    /// When the reference changes.
+    pub(super) fn resets(&self) -> Resets {
+        Resets { every_steps: self.reference_reset_steps }
+    }
+}

@@ -1,0 +1,146 @@
+//! What a step makes of log-ratios: the loss of each group and what it wants of each critique.
+//!
+//! Knows the objective and its options; knows no pass and no weight. Everything gathered here belongs to the step
+//! under way and is gone with it.
+
+use super::objective::{self, Diagnostics, Observed, UtilityMoments};
+use super::value::Value;
+use super::{LearnerConfig, dpco};
+use crate::episode::{CriticVersion, CritiqueGroup, Objective};
+use std::sync::Arc;
+
+/// A step's groups and what is known of them.
+#[derive(Debug)]
+pub(super) struct Lesson {
+    pub(super) groups: Vec<Arc<CritiqueGroup>>,
+    pub(super) beta: f64,
+    /// The utilities' moments, these groups included.
+    pub(super) moments: UtilityMoments,
+    /// Utilities of each group, z-scored where that is on.
+    utilities: Vec<Vec<f32>>,
+    /// log pi/pi_ref and log pi/mu of each critique of each group, as far as known.
+    ratios: Vec<[Vec<f32>; 2]>,
+    /// Which critiques count, once it was asked.
+    kept: Option<Vec<Vec<bool>>>,
+    pub(super) tally: Tally,
+}
+
+/// Sums over the groups of a step, each group's share being one over their number.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Tally {
+    pub(super) loss: f64,
+    pub(super) value_loss: f64,
+    pub(super) baseline: f64,
+    pub(super) accuracy: f64,
+    pub(super) margin: f64,
+    pub(super) truncated: usize,
+}
+
+impl Lesson {
+    /// The lesson of `step` on `groups`, `moments` being those of all groups before.
+    pub(super) fn new(
+        config: &LearnerConfig,
+        step: u64,
+        groups: Vec<Arc<CritiqueGroup>>,
+        mut moments: UtilityMoments,
+    ) -> Self {
+        let raw = |group: &Arc<CritiqueGroup>| group.critiques.iter().map(|c| c.utility).collect::<Vec<f32>>();
+        let mut utilities: Vec<Vec<f32>> = groups.iter().map(raw).collect();
+        if config.utility_zscore {
+            moments.see(utilities.iter().flatten().copied());
+            utilities.iter_mut().flatten().for_each(|utility| *utility = moments.score(*utility));
+        }
+        let ratios = vec![Default::default(); groups.len()];
+        let beta = config.betas().at(step);
+        Self { groups, beta, moments, utilities, ratios, kept: None, tally: Tally::default() }
+    }
+
+    /// Notes log pi/pi_ref and log pi/mu of some more critiques of a group, unless all of it is known.
+    pub(super) fn note(&mut self, group: usize, critiques: impl Iterator<Item = [f32; 2]>) {
+        if self.ratios[group][0].len() < self.groups[group].critiques.len() {
+            for both in critiques {
+                self.ratios[group].iter_mut().zip(both).for_each(|(known, ratio)| known.push(ratio));
+            }
+        }
+    }
+
+    /// `d loss / d r_i` of a group whose log-ratios are all known, as its share of the step. `hidden` is what the value
+    /// network reads. `first` says that the group was not asked for before: then it is counted and the network learns.
+    pub(super) fn teach(
+        &mut self,
+        config: &LearnerConfig,
+        index: usize,
+        first: bool,
+        value: Option<(&mut Value, &[f32])>,
+    ) -> Vec<f64> {
+        let share = 1.0 / self.groups.len() as f64;
+        let scaled = |gradient: Vec<f64>| gradient.into_iter().map(|slope| slope * share).collect();
+        if config.objective == Objective::Dpco {
+            return scaled(self.prefer(index, if first { share } else { 0.0 }));
+        }
+        let kept = self.kept(config.second_moment_max);
+        let [log_ratios, behaviour] = &self.ratios[index];
+        let utilities = &self.utilities[index];
+        let group = Observed {
+            utilities,
+            log_ratios,
+            behaviour,
+            value: value.as_ref().map(|(network, hidden)| network.predict(hidden)),
+            kept: kept.as_ref().map(|kept| kept[index].as_slice()),
+        };
+        let terms = objective::rco(&config.options(self.beta), &group);
+        if first {
+            if let Some((network, hidden)) = value {
+                self.tally.value_loss += network.gather(hidden, utilities, self.beta, log_ratios, share);
+            }
+            self.tally.loss += terms.loss * share;
+            self.tally.baseline += terms.baseline * share;
+            self.tally.truncated += terms.truncated;
+        }
+        self.kept = kept;
+        scaled(terms.gradient)
+    }
+
+    fn prefer(&mut self, index: usize, share: f64) -> Vec<f64> {
+        let group = &self.groups[index];
+        let pairs = if group.is_flat(Objective::Dpco) { &[] } else { group.preferences.as_slice() };
+        let terms = dpco::dpo(self.beta, &self.ratios[index][0], pairs);
+        self.tally.loss += share * terms.loss;
+        self.tally.accuracy += share * terms.accuracy;
+        self.tally.margin += share * terms.margin;
+        terms.gradient
+    }
+
+    /// Which critiques of each group count; none: all. Taken over the whole step, so all log-ratios must be known.
+    fn kept(&mut self, second_moment_max: f64) -> Option<Vec<Vec<bool>>> {
+        if second_moment_max <= 0.0 {
+            return None;
+        }
+        Some(self.kept.take().unwrap_or_else(|| {
+            let mut mask = objective::second_moment_mask(&self.all(1), second_moment_max).into_iter();
+            self.ratios.iter().map(|[ratios, _]| mask.by_ref().take(ratios.len()).collect()).collect()
+        }))
+    }
+
+    /// Critiques that were left out.
+    pub(super) fn masked(&self) -> usize {
+        self.kept.iter().flatten().flatten().filter(|kept| !**kept).count()
+    }
+
+    fn all(&self, which: usize) -> Vec<f32> {
+        self.ratios.iter().flat_map(|both| &both[which]).copied().collect()
+    }
+
+    /// Ages and distances of the step's critiques, `newest` being the critic in service.
+    pub(super) fn diagnostics(&self, newest: CriticVersion) -> Diagnostics {
+        let versions: Vec<_> = self.groups.iter().flat_map(|g| &g.critiques).map(|c| c.written.version).collect();
+        let newest = versions.iter().copied().fold(newest, CriticVersion::max);
+        let ages: Vec<u64> = versions.into_iter().map(|version| version.age(newest)).collect();
+        Diagnostics::of(&self.all(0), &self.all(1), &ages)
+    }
+
+    /// Critique tokens.
+    pub(super) fn tokens(&self) -> usize {
+        self.groups.iter().flat_map(|group| &group.critiques).map(|critique| critique.written.ids.len()).sum()
+    }
+}
