@@ -20,7 +20,7 @@ use crate::prompts::PromptsConfig;
 use crate::replay::ReplayConfig;
 use crate::roles::critic::CriticConfig;
 use crate::roles::generator::GeneratorConfig;
-use crate::roles::judge::JudgeConfig;
+use crate::roles::judge::{JudgeConfig, JudgeKind};
 use crate::roles::refiner::RefinerConfig;
 use crate::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize};
@@ -181,7 +181,7 @@ impl Config {
             rooms::sampling("critic", &self.critic.sampling),
             self.refiner.role.complaints(),
             rooms::sampling("refiner", &self.refiner.sampling),
-            self.judge.role.complaints(),
+            self.judge.role.complaints(self.judge.sampling.temperature),
             rooms::sampling("judge", &self.judge.sampling),
             rooms::replay(&self.replay),
             rooms::learner(&self.learner),
@@ -191,6 +191,17 @@ impl Config {
             rooms::between(self),
         ]
         .concat()
+    }
+
+    /// The model that judges, where it is one of its own.
+    pub fn judge_model(&self) -> Option<&str> {
+        let JudgeConfig { kind, model, .. } = &self.judge.role;
+        (*kind == JudgeKind::Model && !model.is_empty()).then_some(model)
+    }
+
+    /// Limits of that model's engine: the node's, but for the memory of its cache.
+    pub fn judge_engine(&self) -> EngineConfig {
+        EngineConfig { kv_cache_mib: self.judge.role.kv_cache_mib, ..self.engine.clone() }
     }
 
     /// The config as TOML; resolving it gives the same config again.

@@ -134,6 +134,10 @@ pub enum Invalid {
     Deadline,
     /// The checker itself failed.
     Checker,
+    /// What the judge would have to read does not fit its context.
+    TooLong,
+    /// The judge was asked in both orders and answered in this one alone, which carries its bias.
+    Unpaired,
 }
 
 impl Verdict {

@@ -6,7 +6,7 @@
 //! that ended with [`Exit::Done`] left a whole checkpoint.
 
 use crate::actors::archive::Archive;
-use crate::actors::judge::{Compare, JudgeSource};
+use crate::actors::judge::{Compare, JudgeSource, model::ModelJudge};
 use crate::actors::news::{Activity, Event, News, Progress};
 use crate::actors::plan::{Plan, Writer};
 use crate::actors::supervisor::{Station, Supervisor, SupervisorMsg, SupervisorSetup};
@@ -14,7 +14,8 @@ pub use crate::actors::{Exit, Stop};
 use crate::actors::{Failure, ask};
 use crate::checkpoint;
 use crate::config::Config;
-use crate::model::{self, source::Source};
+use crate::engine::EngineConfig;
+use crate::model::{self, Loaded, source::Source, template::ChatTemplate, tokenizer::Tokenizer};
 use crate::prompts::{self, PromptStream};
 use crate::roles::judge::JudgeKind;
 use crate::roles::{self, critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
@@ -177,6 +178,17 @@ pub fn check(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether the judge that `config` describes can be played by a model with this template and tokenizer.
+///
+/// # Errors
+/// Where its answers are to be weighed and do not begin with tokens of their own.
+pub fn check_judge(config: &Config, template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<(), Error> {
+    if config.judge.role.kind == JudgeKind::Model {
+        ModelJudge::new(Judge::new(&config.judge.role)?, template, tokenizer)?;
+    }
+    Ok(())
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
@@ -205,11 +217,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
     let critic = Writer { role: Arc::new(Critic::new(&config.critic.role)?), sampling: critic };
     let refiner =
         Writer { role: Arc::new(Refiner::new(&config.refiner.role)?), sampling: config.refiner.sampling.clone() };
-    let judge = match (&options.judge, config.judge.role.kind) {
-        (Some(compare), _) => JudgeSource::Custom(compare.clone()),
-        (None, JudgeKind::Verifier) => JudgeSource::Verifier,
-        (None, JudgeKind::Model) => JudgeSource::Model(Arc::new(Judge::new(&config.judge.role)?)),
-    };
+    let judge = Judge::new(&config.judge.role)?;
     let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
 
     let device = config.model.device.open()?;
@@ -218,6 +226,15 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
     let model = model::load_on(&path, &device, config.engine.weights, true)?;
     // Every role speaks in turns: a base model is refused here, not by its first episode.
     model.template.present()?;
+    let judge_model = judge_model(&config, &device)?;
+    let judge = match (&options.judge, config.judge.role.kind) {
+        (Some(compare), _) => JudgeSource::Custom(compare.clone()),
+        (None, JudgeKind::Verifier) => JudgeSource::Verifier,
+        (None, JudgeKind::Model) => {
+            let Loaded { template, tokenizer, .. } = judge_model.as_ref().map_or(&model, |(model, _)| model);
+            JudgeSource::Model(Arc::new(ModelJudge::new(judge, template, tokenizer)?))
+        }
+    };
     let spec = model.transformer.spec().clone();
     let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
     let plan = Plan {
@@ -230,6 +247,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         refiner,
         judge,
         judging: config.judge.sampling,
+        judge_model,
         rollout: config.rollout,
         replay: config.replay,
         learner: config.learner,
@@ -245,6 +263,16 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         false => plan.shelf(),
     };
     Ok((plan, shelf, lock))
+}
+
+/// The judge's own model, where it has one, and the limits of its engine: those of the node's, but for the cache.
+fn judge_model(config: &Config, device: &candle_core::Device) -> Result<Option<(Loaded, EngineConfig)>, Error> {
+    let Some(source) = config.judge_model() else { return Ok(None) };
+    let path = Source::parse(source)?.fetch()?;
+    let engine = config.judge_engine();
+    let model = model::load_on(&path, device, engine.weights, false)?;
+    model.template.present()?;
+    Ok(Some((model, engine)))
 }
 
 /// In the synchronous mode one group is learned at a time, once, before the next episode begins.

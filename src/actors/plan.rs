@@ -11,7 +11,7 @@ use super::scribe::Scribe;
 use super::shelf::Shelf;
 use super::supervisor::SupervisorConfig;
 use super::{Failure, Stop, gauges};
-use crate::device::{self, Device, LearnerSetup};
+use crate::device::{self, Device, JudgeSetup, LearnerSetup};
 use crate::engine::{EngineConfig, sampler::SamplingConfig};
 use crate::learner::{self, LearnerConfig};
 use crate::model::Loaded;
@@ -50,6 +50,8 @@ pub struct Plan {
     pub judge: JudgeSource,
     /// How the judge samples, where it writes.
     pub judging: SamplingConfig,
+    /// The judge's own model and the limits of its engine, where it has one.
+    pub judge_model: Option<(Loaded, EngineConfig)>,
     /// Size and number of episodes.
     pub rollout: RolloutConfig,
     /// Limits of the buffer.
@@ -108,10 +110,16 @@ impl Plan {
             seed: self.seed,
             state,
         };
+        let judge = self.judge_model.as_ref().map(|(model, engine)| JudgeSetup {
+            model: model.transformer.clone(),
+            tokenizer: model.tokenizer.clone(),
+            engine: engine.clone(),
+        });
         let setup = device::Setup {
             model: self.model.transformer.clone(),
             tokenizer: self.model.tokenizer.clone(),
             engine: self.engine.clone(),
+            judge,
             learner: Some(learner),
             version: shelf.version,
             served: shelf.served.clone(),
@@ -128,13 +136,17 @@ impl Plan {
             Role::Refiner => &self.refiner.sampling,
             Role::Judge => &self.judging,
         };
+        let (model, device) = match (role, &self.judge_model) {
+            (Role::Judge, Some((model, _))) => (model, device.of_judge()),
+            _ => (&self.model, device.clone()),
+        };
         Scribe {
             role,
             sampling: sampling.clone(),
             deadline: self.deadline(),
-            device: device.clone(),
-            template: self.model.template.clone(),
-            tokenizer: self.model.tokenizer.clone(),
+            device,
+            template: model.template.clone(),
+            tokenizer: model.tokenizer.clone(),
             news: self.news.clone(),
         }
     }

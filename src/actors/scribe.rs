@@ -124,17 +124,37 @@ impl Scribe {
             seed,
             critic: self.role == Role::Critic,
         };
-        let Ok(completions) = tokio::time::timeout(self.deadline, self.device.write(request)).await else {
-            self.news.tell(Event::Late(self.role));
-            return Err(Trouble::Deadline);
-        };
-        let written: Vec<_> = completions?.into_iter().map(written).collect();
+        let completions = self.in_time(self.device.write(request)).await?;
+        let written: Vec<_> = completions.into_iter().map(written).collect();
         self.news.tell(Event::Wrote {
             role: self.role,
             tokens: written.iter().map(|text| text.ids.len()).collect(),
             seconds: begun.elapsed().as_secs_f64(),
         });
         Ok(written)
+    }
+
+    /// Log-probabilities (nats) of `candidates`, each as the next token of `prompt`. Dropping the future takes the
+    /// question back.
+    ///
+    /// # Errors
+    /// As [`Scribe::write`].
+    pub(crate) async fn weigh(&self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<Vec<f32>, Trouble> {
+        let begun = Instant::now();
+        let weighed = self.in_time(self.device.weigh(prompt, candidates)).await?;
+        let seconds = begun.elapsed().as_secs_f64();
+        self.news.tell(Event::Wrote { role: self.role, tokens: Vec::new(), seconds });
+        Ok(weighed)
+    }
+
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, device::Error>>) -> Result<T, Trouble> {
+        match tokio::time::timeout(self.deadline, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => {
+                self.news.tell(Event::Late(self.role));
+                Err(Trouble::Deadline)
+            }
+        }
     }
 }
 

@@ -136,9 +136,13 @@ fn context(config: &Config, complaints: &mut Complaints) {
             .map(|sampling| sampling.max_tokens);
     let refining = ("generator, critic and refiner", generator.saturating_add(critic).saturating_add(refiner));
     let judging = ("generator, refiner and judge", generator.saturating_add(refiner).saturating_add(judge));
+    let critiques = generator.saturating_add(critic.saturating_mul(2)).saturating_add(judge);
+    let comparing = ("generator, critic twice and judge", critiques);
     let with_model = config.judge.role.kind == JudgeKind::Model;
+    let with_critiques = with_model && config.judge.role.critique_preferences;
     let context = config.engine.context_tokens_max;
-    for (who, tokens) in [Some(refining), with_model.then_some(judging)].into_iter().flatten() {
+    let conversations = [Some(refining), with_model.then_some(judging), with_critiques.then_some(comparing)];
+    for (who, tokens) in conversations.into_iter().flatten() {
         let expected = format!("more than the max_tokens of {who} together ({tokens})");
         complaints.expect(context > tokens, "context_tokens_max", &expected, context);
     }

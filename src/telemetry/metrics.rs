@@ -238,6 +238,8 @@ table! {
     Counter<Role>: ROLE_DEADLINES = "rco_roles_deadlines_total", "Questions that a role did not answer in time.";
     Histogram<Role>: ROLE_TOKENS = "rco_roles_answer_tokens", "Tokens of each text that a role wrote.", TOKENS;
     Counter<VerdictKind>: VERDICTS = "rco_judge_verdicts_total", "Verdicts on refinements, the invalid ones by reason.";
+    Counter<JudgeAnswer>: JUDGE_ANSWERS = "rco_judge_answers_total", "What a judge that is a model said of one order; (first - second) / (first + second) is its position bias.";
+    Counter<OrderAgreement>: JUDGE_ORDERS = "rco_judge_pairs_total", "Pairs that a judge was asked about in both orders, by how the orders agreed.";
 
     Gauge: SEQUENCES_RUNNING = "rco_engine_sequences_running", "Sequences that decode or prefill.";
     Gauge: SEQUENCES_WAITING = "rco_engine_sequences_waiting", "Sequences that wait for room.";
@@ -388,6 +390,8 @@ mod tests {
         distinct::<CritiqueDrop>();
         distinct::<Role>();
         distinct::<VerdictKind>();
+        distinct::<JudgeAnswer>();
+        distinct::<OrderAgreement>();
         distinct::<PushResult>();
         distinct::<RetireReason>();
         distinct::<ActorName>();

@@ -6,6 +6,7 @@ mod cli;
 mod common;
 mod engine;
 mod families;
+mod judges;
 mod learns;
 mod loop_common;
 mod parity;

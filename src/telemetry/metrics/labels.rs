@@ -77,6 +77,32 @@ labels! {
         InvalidDeadline = "invalid_deadline",
         /// The checker itself failed.
         InvalidChecker = "invalid_checker",
+        /// What the judge would have to read does not fit its context.
+        InvalidTooLong = "invalid_too_long",
+        /// The other order got no answer, and one alone carries the judge's bias.
+        InvalidUnpaired = "invalid_unpaired",
+    }
+    /// What a model said of a pair in one order.
+    JudgeAnswer "answer" {
+        /// The text shown first is better.
+        First = "first",
+        /// The text shown second is better.
+        Second = "second",
+        /// Neither is.
+        Tie = "tie",
+        /// Nothing that could be read, or nothing in time.
+        Invalid = "invalid",
+    }
+    /// How the two orders of a pair agree.
+    OrderAgreement "orders" {
+        /// Both prefer the same text, or both say tie.
+        Same = "same",
+        /// Each prefers another text: the position decided.
+        Opposite = "opposite",
+        /// One says tie, the other does not.
+        OneTie = "one_tie",
+        /// One or both have no answer.
+        Invalid = "invalid",
     }
     /// What became of a group that was offered to replay.
     PushResult "result" {
