@@ -180,6 +180,15 @@ pub struct ScoredCritique {
     pub verdicts: Vec<Verdict>,
 }
 
+/// The judge's direct preference between two critiques of one group, by their places in it: what DPCO learns from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preference {
+    /// The critique that is preferred.
+    pub chosen: usize,
+    /// The other.
+    pub rejected: usize,
+}
+
 /// The critiques of one (prompt, response) with their utilities: the unit of replay and of learning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CritiqueGroup {
@@ -193,6 +202,9 @@ pub struct CritiqueGroup {
     pub prefix_ids: Vec<u32>,
     /// At least two, in the order they were asked for.
     pub critiques: Vec<ScoredCritique>,
+    /// The judge's direct preferences between them; none where it was not asked.
+    #[serde(default)]
+    pub preferences: Vec<Preference>,
 }
 
 impl CritiqueGroup {

@@ -247,6 +247,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         refiner,
         judge,
         judging: config.judge.sampling,
+        critique_preferences: config.judge.role.critique_preferences,
         judge_model,
         rollout: config.rollout,
         replay: config.replay,

@@ -7,7 +7,7 @@ use super::Reply;
 use super::news::Event;
 use super::role::{Opening, reap};
 use super::scribe::{Scribe, Trouble};
-use crate::episode::{Invalid, Prompt, Verdict, Written};
+use crate::episode::{Invalid, Preference, Prompt, Verdict, Written};
 use crate::verify;
 use model::ModelJudge;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -55,6 +55,15 @@ pub struct Case {
     pub refinements: Vec<Written>,
 }
 
+/// All critiques of one response.
+#[derive(Clone, Debug)]
+pub struct Contest {
+    /// Prompt and response.
+    pub opening: Arc<Opening>,
+    /// The critiques.
+    pub critiques: Vec<Arc<Written>>,
+}
+
 /// What the judge can be told.
 pub enum JudgeMsg {
     /// Compare each refinement with the response. A judge that is asked in both orders gives two
@@ -66,6 +75,16 @@ pub enum JudgeMsg {
         seed: u64,
         /// Where to.
         reply: Reply<Result<Vec<Verdict>, Trouble>>,
+    },
+    /// Compare the critiques with each other: those pairs of which both orders prefer the same one, by the
+    /// critiques' places. A judge that is no model prefers none.
+    Prefer {
+        /// Which.
+        contest: Contest,
+        /// The seed of what it writes.
+        seed: u64,
+        /// Where to.
+        reply: Reply<Result<Vec<Preference>, Trouble>>,
     },
 }
 
@@ -99,15 +118,38 @@ impl Actor for JudgeActor {
         state: &mut JudgeState,
     ) -> Result<(), ActorProcessingErr> {
         reap(&mut state.under_way)?;
-        let JudgeMsg::Compare { case, seed, mut reply } = message;
         let (source, scribe) = (state.source.clone(), state.scribe.clone());
-        state.under_way.spawn(async move {
-            tokio::select! {
-                verdicts = verdicts(&source, &scribe, case, seed) => drop(reply.send(verdicts)),
-                () = reply.closed() => {}
+        match message {
+            JudgeMsg::Compare { case, seed, reply } => {
+                let verdicts = async move { verdicts(&source, &scribe, case, seed).await };
+                state.under_way.spawn(answer(verdicts, reply));
             }
-        });
+            JudgeMsg::Prefer { contest, seed, reply } => {
+                let preferences = async move { preferences(&source, &scribe, contest, seed).await };
+                state.under_way.spawn(answer(preferences, reply));
+            }
+        }
         Ok(())
+    }
+}
+
+/// Answers, unless the asker leaves before.
+async fn answer<T>(answer: impl Future<Output = T>, mut reply: Reply<T>) {
+    tokio::select! {
+        answer = answer => drop(reply.send(answer)),
+        () = reply.closed() => {}
+    }
+}
+
+async fn preferences(
+    source: &JudgeSource,
+    scribe: &Scribe,
+    contest: Contest,
+    seed: u64,
+) -> Result<Vec<Preference>, Trouble> {
+    match source {
+        JudgeSource::Model(judge) => judge.prefer(scribe, &contest, seed).await,
+        JudgeSource::Verifier | JudgeSource::Custom(_) => Ok(Vec::new()),
     }
 }
 

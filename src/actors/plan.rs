@@ -50,6 +50,8 @@ pub struct Plan {
     pub judge: JudgeSource,
     /// How the judge samples, where it writes.
     pub judging: SamplingConfig,
+    /// Whether the judge compares critiques with each other too.
+    pub critique_preferences: bool,
     /// The judge's own model and the limits of its engine, where it has one.
     pub judge_model: Option<(Loaded, EngineConfig)>,
     /// Size and number of episodes.

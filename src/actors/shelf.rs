@@ -222,6 +222,7 @@ pub(super) mod tests {
             task: "t".into(),
             prefix_ids: vec![1],
             critiques,
+            preferences: vec![],
         })
     }
 

@@ -29,6 +29,7 @@ fn group(episode: u64, version: u64) -> CritiqueGroup {
         task: "t".into(),
         prefix_ids: vec![3],
         critiques: vec![critique(0.0, version), critique(1.0, version + 1)],
+        preferences: vec![],
     }
 }
 

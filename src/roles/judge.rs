@@ -106,6 +106,17 @@ impl JudgeConfig {
     }
 }
 
+/// Up to so many critiques are all compared with each other; more would cost more questions than their refinements.
+const ALL_PAIRS_MAX: usize = 8;
+
+/// Which of `n` critiques are compared: every pair of up to eight, each with the next in a ring of more.
+pub fn critique_pairs(n: usize) -> Vec<(usize, usize)> {
+    match n {
+        0..=ALL_PAIRS_MAX => (0..n).flat_map(|one| (one + 1..n).map(move |other| (one, other))).collect(),
+        _ => (0..n).map(|one| (one, (one + 1) % n)).collect(),
+    }
+}
+
 /// The judge's role.
 #[derive(Debug)]
 pub struct Judge {

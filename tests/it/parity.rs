@@ -120,6 +120,7 @@ fn groups(golden: &Dro) -> Vec<Arc<CritiqueGroup>> {
             task: "golden".into(),
             prefix_ids: group.prefix.clone(),
             critiques: group.critiques.iter().zip(&group.cus).map(critique).collect(),
+            preferences: vec![],
         })
     };
     golden.groups.iter().enumerate().map(group).collect()

@@ -4,13 +4,13 @@
 //! Knows no verifier and no episode. Invariants: no order is left out, none is asked twice; an order that got no
 //! answer says why, and what would end every episode alike is trouble instead.
 
-use super::Case;
+use super::{Case, Contest};
 use crate::actors::news::Event;
 use crate::actors::rollout::mix;
 use crate::actors::scribe::{Composed, Scribe, Trouble};
-use crate::episode::{Invalid, Prompt, Turn, Verdict};
+use crate::episode::{Invalid, Preference, Prompt, Turn, Verdict};
 use crate::model::{self, template::ChatTemplate, tokenizer::Tokenizer};
-use crate::roles::judge::{ANSWERS, Judge, ReadBy};
+use crate::roles::judge::{ANSWERS, Judge, ReadBy, critique_pairs};
 use crate::roles::reading::Read;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -53,6 +53,29 @@ impl ModelJudge {
             .map(|refinement| [orders(response, &refinement.text), orders(&refinement.text, response)]);
         let heard = self.ask_all(scribe, pairs.collect(), seed).await?;
         Ok(heard.into_iter().flat_map(|[forward, backward]| Judge::verdicts(forward, backward)).collect())
+    }
+
+    /// Which critiques are better than which, where both orders say so.
+    pub(super) async fn prefer(
+        self: &Arc<Self>,
+        scribe: &Scribe,
+        contest: &Contest,
+        seed: u64,
+    ) -> Result<Vec<Preference>, Trouble> {
+        let Contest { opening, critiques } = contest;
+        let orders = |first: usize, second: usize| {
+            let [first, second] = [&critiques[first].text, &critiques[second].text];
+            self.role.critiques_conversation(&opening.prompt, &opening.response.text, first, second)
+        };
+        let pairs = critique_pairs(critiques.len());
+        let asked = pairs.iter().map(|&(one, other)| [orders(one, other), orders(other, one)]).collect();
+        let heard = self.ask_all(scribe, asked, seed).await?;
+        let preferred = |(&(one, other), [forward, backward]): (&(usize, usize), [Heard; 2])| {
+            let is_first = Judge::preferred(forward, backward)?;
+            let (chosen, rejected) = if is_first { (one, other) } else { (other, one) };
+            Some(Preference { chosen, rejected })
+        };
+        Ok(pairs.iter().zip(heard).filter_map(preferred).collect())
     }
 
     /// Both orders of every pair, all at once.

@@ -241,6 +241,7 @@ impl Tree {
             task: self.prompt.task.clone(),
             prefix_ids: std::mem::take(&mut self.prefix_ids),
             critiques: std::mem::take(&mut self.critiques).into_iter().zip(verdicts).map(scored).collect(),
+            preferences: vec![],
         })
     }
 }

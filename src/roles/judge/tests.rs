@@ -129,6 +129,16 @@ fn a_critique_is_preferred_only_by_both_orders() {
     }
 }
 
+#[test]
+fn few_critiques_meet_each_other_and_many_meet_their_neighbours() {
+    assert_eq!(critique_pairs(0), []);
+    assert_eq!(critique_pairs(1), []);
+    assert_eq!(critique_pairs(3), [(0, 1), (0, 2), (1, 2)]);
+    assert_eq!(critique_pairs(8).len(), 28);
+    let ring = critique_pairs(9);
+    assert_eq!((ring.len(), ring[0], ring[8]), (9, (0, 1), (8, 0)));
+}
+
 /// A judge of any bias: what it says hangs on the order shown and on nothing else, or on the texts in any way.
 #[derive(Clone, Debug)]
 struct Rigged {
