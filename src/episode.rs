@@ -136,6 +136,8 @@ pub enum Invalid {
     Checker,
     /// What the judge would have to read does not fit its context.
     TooLong,
+    /// The judge is a remote server and gave no answer, or none that is whole.
+    Remote,
     /// The judge was asked in both orders and answered in this one alone, which carries its bias.
     Unpaired,
 }

@@ -8,7 +8,7 @@
 use crate::actors::archive::Archive;
 use crate::actors::judge::{Compare, JudgeSource, model::ModelJudge};
 use crate::actors::news::{Activity, Event, News, Progress};
-use crate::actors::plan::{Plan, Writer};
+use crate::actors::plan::{Plan, Remotes, Writer};
 use crate::actors::supervisor::{Station, Supervisor, SupervisorMsg, SupervisorSetup};
 pub use crate::actors::{Exit, Stop};
 use crate::actors::{Failure, ask};
@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::engine::EngineConfig;
 use crate::model::{self, Loaded, source::Source, template::ChatTemplate, tokenizer::Tokenizer};
 use crate::prompts::{self, PromptStream};
+use crate::remote::{self, Client, RemoteConfig};
 use crate::roles::judge::JudgeKind;
 use crate::roles::{self, critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
 use ractor::{Actor, ActorRef};
@@ -64,6 +65,9 @@ pub enum Error {
     /// A role cannot be made from its config.
     #[error(transparent)]
     Role(#[from] roles::Error),
+    /// A remote server cannot be asked.
+    #[error(transparent)]
+    Remote(#[from] remote::Error),
     /// The prompts cannot be read.
     #[error(transparent)]
     Prompts(#[from] prompts::Error),
@@ -175,6 +179,7 @@ pub fn check(config: &Config) -> Result<(), Error> {
     Critic::new(&config.critic.role)?;
     Refiner::new(&config.refiner.role)?;
     Judge::new(&config.judge.role)?;
+    remotes(config)?;
     Ok(())
 }
 
@@ -218,6 +223,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
     let refiner =
         Writer { role: Arc::new(Refiner::new(&config.refiner.role)?), sampling: config.refiner.sampling.clone() };
     let judge = Judge::new(&config.judge.role)?;
+    let remotes = remotes(&config)?;
     let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
 
     let device = config.model.device.open()?;
@@ -234,6 +240,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
             let Loaded { template, tokenizer, .. } = judge_model.as_ref().map_or(&model, |(model, _)| model);
             JudgeSource::Model(Arc::new(ModelJudge::new(judge, template, tokenizer)?))
         }
+        (None, JudgeKind::Remote) => JudgeSource::Model(Arc::new(ModelJudge::remote(judge))),
     };
     let spec = model.transformer.spec().clone();
     let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
@@ -248,6 +255,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         judge,
         judging: config.judge.sampling,
         critique_preferences: config.judge.role.critique_preferences,
+        remotes,
         judge_model,
         rollout: config.rollout,
         replay: config.replay,
@@ -264,6 +272,12 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         false => plan.shelf(),
     };
     Ok((plan, shelf, lock))
+}
+
+/// Clients of the servers that `config` uses, with their keys.
+fn remotes(config: &Config) -> Result<Remotes, Error> {
+    let client = |config: Option<&RemoteConfig>| config.map(Client::new).transpose().map(|client| client.map(Arc::new));
+    Ok(Remotes { generator: client(config.remote_generator())?, judge: client(config.remote_judge())? })
 }
 
 /// The judge's own model, where it has one, and the limits of its engine: those of the node's, but for the cache.

@@ -99,6 +99,7 @@ fn kind(verdict: Verdict) -> VerdictKind {
         Verdict::Invalid(Invalid::Deadline) => VerdictKind::InvalidDeadline,
         Verdict::Invalid(Invalid::Checker) => VerdictKind::InvalidChecker,
         Verdict::Invalid(Invalid::TooLong) => VerdictKind::InvalidTooLong,
+        Verdict::Invalid(Invalid::Remote) => VerdictKind::InvalidRemote,
         Verdict::Invalid(Invalid::Unpaired) => VerdictKind::InvalidUnpaired,
     }
 }
@@ -128,6 +129,7 @@ fn critique_drop(reason: DropReason) -> CritiqueDrop {
     match reason {
         DropReason::Deadline => CritiqueDrop::Deadline,
         DropReason::TooLong => CritiqueDrop::TooLong,
+        DropReason::Remote => CritiqueDrop::Remote,
         DropReason::NoVerdict | DropReason::FewCritiques => CritiqueDrop::NoVerdict,
     }
 }
@@ -139,6 +141,7 @@ fn episode_end(pushed: Option<Pushed>, dropped: Option<DropReason>) -> EpisodeEn
         (Some(Pushed::Duplicate), _) => EpisodeEnd::Duplicate,
         (None, Some(DropReason::Deadline)) => EpisodeEnd::Deadline,
         (None, Some(DropReason::TooLong)) => EpisodeEnd::TooLong,
+        (None, Some(DropReason::Remote)) => EpisodeEnd::Remote,
         (None, _) => EpisodeEnd::Unscored,
     }
 }

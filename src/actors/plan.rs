@@ -16,6 +16,7 @@ use crate::engine::{EngineConfig, sampler::SamplingConfig};
 use crate::learner::{self, LearnerConfig};
 use crate::model::Loaded;
 use crate::prompts::PromptStream;
+use crate::remote::Client;
 use crate::replay::{Replay, ReplayConfig};
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
 use crate::telemetry::metrics::Role;
@@ -28,6 +29,15 @@ pub struct Writer<R> {
     pub role: Arc<R>,
     /// How it samples.
     pub sampling: SamplingConfig,
+}
+
+/// Clients of the servers that stand in for local models.
+#[derive(Default)]
+pub struct Remotes {
+    /// Answers and refines.
+    pub generator: Option<Arc<Client>>,
+    /// Judges.
+    pub judge: Option<Arc<Client>>,
 }
 
 /// Whatever stays the same over all restarts.
@@ -52,6 +62,8 @@ pub struct Plan {
     pub judging: SamplingConfig,
     /// Whether the judge compares critiques with each other too.
     pub critique_preferences: bool,
+    /// Servers that stand in for local models.
+    pub remotes: Remotes,
     /// The judge's own model and the limits of its engine, where it has one.
     pub judge_model: Option<(Loaded, EngineConfig)>,
     /// Size and number of episodes.
@@ -142,8 +154,14 @@ impl Plan {
             (Role::Judge, Some((model, _))) => (model, device.of_judge()),
             _ => (&self.model, device.clone()),
         };
+        let remote = match role {
+            Role::Generator | Role::Refiner => &self.remotes.generator,
+            Role::Judge => &self.remotes.judge,
+            Role::Critic => &None,
+        };
         Scribe {
             role,
+            remote: remote.clone(),
             sampling: sampling.clone(),
             deadline: self.deadline(),
             device,

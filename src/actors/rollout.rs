@@ -270,6 +270,7 @@ impl Cast {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Trouble::Deadline)) | Err(Unanswered::Deadline) => Err(Setback::Dropped(DropReason::Deadline)),
             Ok(Err(Trouble::TooLong)) => Err(Setback::Dropped(DropReason::TooLong)),
+            Ok(Err(Trouble::Remote(_))) => Err(Setback::Dropped(DropReason::Remote)),
             Ok(Err(Trouble::Broken(why))) => Err(Failure::Role { role: P::ROLE.value(), why }.into()),
             Ok(Err(Trouble::Gone)) | Err(Unanswered::Gone) => {
                 Err(stranded(P::ROLE.value(), self.deadline()).await.into())
@@ -295,7 +296,7 @@ impl Cast {
     ) -> Result<T, Setback> {
         match ask(&self.judge, self.deadline() + PATIENCE, message).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Trouble::Deadline | Trouble::TooLong)) | Err(Unanswered::Deadline) => Ok(late),
+            Ok(Err(Trouble::Deadline | Trouble::TooLong | Trouble::Remote(_))) | Err(Unanswered::Deadline) => Ok(late),
             Ok(Err(Trouble::Broken(why))) => Err(Failure::Role { role: Role::Judge.value(), why }.into()),
             Ok(Err(Trouble::Gone)) | Err(Unanswered::Gone) => {
                 Err(stranded(Role::Judge.value(), self.deadline()).await.into())

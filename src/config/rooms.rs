@@ -134,7 +134,11 @@ fn context(config: &Config, complaints: &mut Complaints) {
     let [generator, critic, refiner, judge] =
         [&config.generator.sampling, &config.critic.sampling, &config.refiner.sampling, &config.judge.sampling]
             .map(|sampling| sampling.max_tokens);
-    let refining = ("generator, critic and refiner", generator.saturating_add(critic).saturating_add(refiner));
+    let criticising = generator.saturating_add(critic);
+    let refining = match config.remote_generator() {
+        None => ("generator, critic and refiner", criticising.saturating_add(refiner)),
+        Some(_) => ("generator and critic", criticising),
+    };
     let judging = ("generator, refiner and judge", generator.saturating_add(refiner).saturating_add(judge));
     let critiques = generator.saturating_add(critic.saturating_mul(2)).saturating_add(judge);
     let comparing = ("generator, critic twice and judge", critiques);

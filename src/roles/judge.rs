@@ -37,6 +37,8 @@ pub enum JudgeKind {
     Verifier,
     /// A model, in both orders.
     Model,
+    /// A model on a server elsewhere, in both orders.
+    Remote,
 }
 
 /// How a model's verdict is found.
@@ -99,7 +101,7 @@ impl JudgeConfig {
             complaints.push(format!("judge.kv_cache_mib: expected at least 1, got {}", self.kv_cache_mib));
         }
         if self.critique_preferences && !self.asks() {
-            let why = "a verifier cannot compare critiques: set judge.kind to \"model\"";
+            let why = "a verifier cannot compare critiques: set judge.kind to \"model\" or \"remote\"";
             complaints.push(format!("judge.critique_preferences: expected false ({why}), got true"));
         }
         complaints
@@ -199,6 +201,15 @@ impl Judge {
             () if b > a && b > tie => Read::B,
             () => Read::Tie,
         })
+    }
+
+    /// The answer that a text of one token begins, where it begins one; white space before it does not count.
+    pub fn begun(token: &str) -> Option<Read> {
+        let token = token.trim();
+        ANSWERS
+            .iter()
+            .find(|(_, words)| !token.is_empty() && words.iter().any(|word| word.starts_with(token)))
+            .map(|(read, _)| *read)
     }
 
     /// The verdicts of the forward order (the response was A) and of the backward order (it was B). Where one is

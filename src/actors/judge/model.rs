@@ -38,6 +38,11 @@ impl ModelJudge {
         Ok(Self { role, tokens })
     }
 
+    /// The role as a remote server plays it: its tokens are seen as texts, and there is nothing to look up.
+    pub fn remote(role: Judge) -> Self {
+        Self { role, tokens: Vec::new() }
+    }
+
     /// Two verdicts on each refinement, those of its two orders, in the order of the refinements.
     pub(super) async fn compare(
         self: &Arc<Self>,
@@ -111,6 +116,7 @@ impl ModelJudge {
             Ok(read) => Ok(read.ok_or(Invalid::Unreadable)),
             Err(Trouble::Deadline) => Ok(Err(Invalid::Deadline)),
             Err(Trouble::TooLong) => Ok(Err(Invalid::TooLong)),
+            Err(Trouble::Remote(_)) => Ok(Err(Invalid::Remote)),
             Err(trouble) => Err(trouble),
         }
     }
@@ -118,10 +124,14 @@ impl ModelJudge {
     async fn hear(&self, scribe: &Scribe, composed: Composed, seed: u64) -> Result<Option<Read>, Trouble> {
         match self.role.read_by {
             ReadBy::Text => {
-                let votes = scribe.write(composed.ids, self.role.votes, seed).await?;
+                let votes = scribe.write(&composed, self.role.votes, seed).await?;
                 Ok(Judge::plurality(votes.iter().map(|vote| Judge::read(&vote.text))))
             }
             ReadBy::Logprob => {
+                if let Some(tokens) = scribe.first_tokens(&composed, seed).await? {
+                    let answers = tokens.iter().filter_map(|(token, log_prob)| Some((Judge::begun(token)?, *log_prob)));
+                    return Ok(Judge::likeliest(answers));
+                }
                 let ids = self.tokens.iter().map(|(_, id)| *id).collect();
                 let log_probs = scribe.weigh(composed.ids, ids).await?;
                 let answers = self.tokens.iter().map(|(read, _)| *read);

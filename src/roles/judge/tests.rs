@@ -119,6 +119,24 @@ fn the_likeliest_answer_is_taken_over_all_ways_to_say_it() {
 }
 
 #[test]
+fn a_token_begins_an_answer_or_none() {
+    for (token, expected) in [
+        ("A", Some(Read::A)),
+        (" B", Some(Read::B)),
+        ("t", Some(Read::Tie)),
+        ("\nTie", Some(Read::Tie)),
+        ("tie", Some(Read::Tie)),
+        ("", None),
+        (" ", None),
+        ("a", None),
+        ("Answer", None),
+        ("tied", None),
+    ] {
+        assert_eq!(Judge::begun(token), expected, "{token:?}");
+    }
+}
+
+#[test]
 fn a_critique_is_preferred_only_by_both_orders() {
     assert_eq!(Judge::preferred(Ok(Read::A), Ok(Read::B)), Some(true));
     assert_eq!(Judge::preferred(Ok(Read::B), Ok(Read::A)), Some(false));
