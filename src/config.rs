@@ -17,10 +17,11 @@ use crate::engine::sampler::SamplingConfig;
 use crate::learner::LearnerConfig;
 use crate::model::device::DeviceChoice;
 use crate::prompts::PromptsConfig;
+use crate::remote::{RemoteConfig, RemotesConfig};
 use crate::replay::ReplayConfig;
 use crate::roles::critic::CriticConfig;
-use crate::roles::generator::GeneratorConfig;
-use crate::roles::judge::JudgeConfig;
+use crate::roles::generator::{GeneratorConfig, GeneratorKind};
+use crate::roles::judge::{JudgeConfig, JudgeKind};
 use crate::roles::refiner::RefinerConfig;
 use crate::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,8 @@ pub struct Config {
     pub refiner: RoleSection<RefinerConfig>,
     /// Compares a refinement with its response.
     pub judge: RoleSection<JudgeConfig>,
+    /// Servers that stand in for local models.
+    pub remote: RemotesConfig,
     /// Limits of the buffer of critique groups.
     pub replay: ReplayConfig,
     /// How the critic learns.
@@ -181,8 +184,10 @@ impl Config {
             rooms::sampling("critic", &self.critic.sampling),
             self.refiner.role.complaints(),
             rooms::sampling("refiner", &self.refiner.sampling),
-            self.judge.role.complaints(),
+            self.judge.role.complaints(self.judge.sampling.temperature),
             rooms::sampling("judge", &self.judge.sampling),
+            self.remote.judge.complaints("remote.judge", self.remote_judge().is_some()),
+            self.remote.generator.complaints("remote.generator", self.remote_generator().is_some()),
             rooms::replay(&self.replay),
             rooms::learner(&self.learner),
             self.checkpoint.complaints(),
@@ -191,6 +196,28 @@ impl Config {
             rooms::between(self),
         ]
         .concat()
+    }
+
+    /// The model that judges, where it is another than the base model.
+    pub fn judge_model(&self) -> Option<&str> {
+        let JudgeConfig { kind, model, .. } = &self.judge.role;
+        let is_other = !model.is_empty() && *model != self.model.source;
+        (*kind == JudgeKind::Model && is_other).then_some(model)
+    }
+
+    /// The server that judges, where one does.
+    pub fn remote_judge(&self) -> Option<&RemoteConfig> {
+        (self.judge.role.kind == JudgeKind::Remote).then_some(&self.remote.judge)
+    }
+
+    /// The server that answers and refines, where one does.
+    pub fn remote_generator(&self) -> Option<&RemoteConfig> {
+        (self.generator.role.kind == GeneratorKind::Remote).then_some(&self.remote.generator)
+    }
+
+    /// Limits of that model's engine: the node's, but for the memory of its cache.
+    pub fn judge_engine(&self) -> EngineConfig {
+        EngineConfig { kv_cache_mib: self.judge.role.kv_cache_mib, ..self.engine.clone() }
     }
 
     /// The config as TOML; resolving it gives the same config again.

@@ -6,6 +6,7 @@
 
 mod share;
 mod thread;
+mod writer;
 
 use crate::engine::{self, Completion, EngineConfig, StepReport};
 use crate::episode::{CriticVersion, CritiqueGroup};
@@ -86,6 +87,8 @@ pub struct Setup {
     pub tokenizer: Tokenizer,
     /// Limits of the engine.
     pub engine: EngineConfig,
+    /// The judge's own model, where it has one.
+    pub judge: Option<JudgeSetup>,
     /// The learner, where there is one.
     pub learner: Option<LearnerSetup>,
     /// The critic in service at the start.
@@ -94,6 +97,25 @@ pub struct Setup {
     pub served: Option<Arc<Adapter>>,
     /// Is told what the thread does.
     pub observer: Observer,
+}
+
+/// What a judge with a model of its own starts from: a second engine on the same thread.
+pub struct JudgeSetup {
+    /// Its weights.
+    pub model: Arc<Transformer>,
+    /// Its ids to text.
+    pub tokenizer: Tokenizer,
+    /// Limits of its engine.
+    pub engine: EngineConfig,
+}
+
+/// Whose engine a handle writes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seat {
+    /// The node's own.
+    Own,
+    /// The judge's, or the node's own where the judge has none.
+    Judge,
 }
 
 /// What a learner starts from.
@@ -114,6 +136,7 @@ pub struct Device {
     commands: crossbeam_channel::Sender<Envelope>,
     permits: Arc<Semaphore>,
     ended: watch::Receiver<Ended>,
+    seat: Seat,
 }
 
 /// How the thread stands.
@@ -128,7 +151,8 @@ enum Ended {
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 enum Command {
-    Write(engine::Request, Reply<Vec<Completion>>),
+    Write(Seat, engine::Request, Reply<Vec<Completion>>),
+    Weigh(Seat, Vec<u32>, Vec<u32>, Reply<Vec<Completion>>),
     Learn(u64, Vec<Arc<CritiqueGroup>>, Reply<learner::Report>),
     Snapshot(Reply<learner::State>),
     Install(CriticVersion, Option<Arc<Adapter>>, Reply<()>),
@@ -167,7 +191,12 @@ impl Device {
         };
         std::thread::Builder::new().name("rco-device".into()).stack_size(STACK_BYTES).spawn(body)?;
         is_ready.await.map_err(|_| Error::Gone)??;
-        Ok(Self { commands, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), ended })
+        Ok(Self { commands, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), ended, seat: Seat::Own })
+    }
+
+    /// A handle that writes and weighs with the judge's own model, or with the node's where the judge has none.
+    pub fn of_judge(&self) -> Self {
+        Self { seat: Seat::Judge, ..self.clone() }
     }
 
     /// Writes the continuations of `request`. Dropping the future cancels the request.
@@ -175,7 +204,17 @@ impl Device {
     /// # Errors
     /// Where the request can never fit, the model fails, or the thread is gone.
     pub async fn write(&self, request: engine::Request) -> Result<Vec<Completion>, Error> {
-        self.ask(|reply| Command::Write(request, reply)).await
+        self.ask(|reply| Command::Write(self.seat, request, reply)).await
+    }
+
+    /// Log-probabilities (nats) of `candidates`, each as the next token of `prompt`, by the base without adapter.
+    /// Dropping the future takes the question back.
+    ///
+    /// # Errors
+    /// As [`Device::write`], and where a candidate is no token of the model.
+    pub async fn weigh(&self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<Vec<f32>, Error> {
+        let weighed = self.ask(|reply| Command::Weigh(self.seat, prompt, candidates, reply)).await?;
+        Ok(weighed.into_iter().next().map_or(Vec::new(), |completion| completion.log_probs))
     }
 
     /// One learner step on `groups`. `batch` names it: a batch already applied is not applied again,

@@ -18,6 +18,7 @@ mod report;
 pub mod sampler;
 mod scheduler;
 mod sequence;
+mod weigh;
 
 use crate::episode::{CriticVersion, Finish};
 use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter};
@@ -117,6 +118,8 @@ pub type Detokenize = Box<dyn Fn(&[u32]) -> crate::model::Result<String> + Send>
 struct Sampled {
     name: Name,
     draws: Vec<(usize, Draw)>,
+    /// Log-probabilities of the tokens that it weighs; empty where it writes.
+    weighed: Vec<f32>,
 }
 
 /// The engine.
@@ -323,21 +326,26 @@ impl<F: Forward> Engine<F> {
             }
         }
         let draws = sampler::draw_all(&self.logits, self.model.vocab(), &tasks, &mut self.scratch);
-        let mut rows = names.iter().zip(draws);
+        let mut drawn = names.iter().zip(draws);
+        let mut rows = self.logits.chunks_exact(self.model.vocab());
         let mut sampled = Vec::new();
         for sequence in self.scheduler.planned() {
             let count = if sequence.samples() { sequence.count() } else { 0 };
-            let draws = rows.by_ref().take(count).map(|(&Name { request, index }, draw)| {
+            let draws = drawn.by_ref().take(count).map(|(&Name { request, index }, draw)| {
                 draw.map(|draw| (index, draw)).ok_or(Error::Logits { request: request.0, index })
             });
-            sampled.push(Sampled { name: sequence.name, draws: draws.collect::<Result<_, _>>()? });
+            let draws = draws.collect::<Result<Vec<_>, _>>()?;
+            let row = draws.first().and_then(|&(_, draw)| Some((draw, rows.next()?)));
+            let candidates = self.jobs[&sequence.name.request].candidates();
+            let weighed = row.map_or(Vec::new(), |(draw, row)| weigh::log_probs(row, draw, candidates));
+            sampled.push(Sampled { name: sequence.name, draws, weighed });
         }
         Ok(sampled)
     }
 
     /// Writes down what a step computed and sampled.
     fn write(&mut self, step: Vec<Sampled>, report: &mut StepReport) -> Result<(), Error> {
-        for Sampled { name, draws } in step {
+        for Sampled { name, draws, weighed } in step {
             self.scheduler.advance(name);
             if draws.is_empty() {
                 continue;
@@ -346,6 +354,7 @@ impl<F: Forward> Engine<F> {
             let mut branches: Vec<Branch> = Vec::new();
             let mut failed = None;
             let job = self.jobs.get_mut(&name.request).expect("a request has a job until it is done");
+            job.weighed(weighed);
             for (index, draw) in draws {
                 // After a failure what is not written yet stays where it is, to be sampled again.
                 let done = if failed.is_none() { job.push(index, draw, &self.decode) } else { Ok(false) };

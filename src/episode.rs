@@ -134,6 +134,12 @@ pub enum Invalid {
     Deadline,
     /// The checker itself failed.
     Checker,
+    /// What the judge would have to read does not fit its context.
+    TooLong,
+    /// The judge is a remote server and gave no answer, or none that is whole.
+    Remote,
+    /// The judge was asked in both orders and answered in this one alone, which carries its bias.
+    Unpaired,
 }
 
 impl Verdict {

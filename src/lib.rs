@@ -17,7 +17,7 @@
 //! # The floors
 //!
 //! *Ground floor*, nouns and pure functions: [`episode`] (the goods), [`prompts`], [`roles`], [`verify`],
-//! [`replay`], [`checkpoint`]. *Middle*, machines that compute on one thread and know no actor: [`model`] (one
+//! [`replay`], [`checkpoint`]; and [`remote`], a client of other people's servers. *Middle*, machines that compute on one thread and know no actor: [`model`] (one
 //! transformer, two passes over the same weights: `decode` writes, `score` learns), [`engine`]
 //! (continuous batching), [`learner`] (the DRO step), [`device`] (the thread that owns them both and shares its
 //! time). *Top*, thin shells: [`actors`] (an episode, the learner's course, supervision), [`telemetry`],
@@ -42,6 +42,8 @@ pub mod prompts;
 pub mod replay;
 pub mod roles;
 pub mod verify;
+
+pub mod remote;
 
 pub mod model;
 

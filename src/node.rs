@@ -6,16 +6,18 @@
 //! that ended with [`Exit::Done`] left a whole checkpoint.
 
 use crate::actors::archive::Archive;
-use crate::actors::judge::{Compare, JudgeSource};
+use crate::actors::judge::{Compare, JudgeSource, model::ModelJudge};
 use crate::actors::news::{Activity, Event, News, Progress};
-use crate::actors::plan::{Plan, Writer};
+use crate::actors::plan::{Plan, Remotes, Writer};
 use crate::actors::supervisor::{Station, Supervisor, SupervisorMsg, SupervisorSetup};
 pub use crate::actors::{Exit, Stop};
 use crate::actors::{Failure, ask};
 use crate::checkpoint;
 use crate::config::Config;
-use crate::model::{self, source::Source};
+use crate::engine::EngineConfig;
+use crate::model::{self, Loaded, source::Source, template::ChatTemplate, tokenizer::Tokenizer};
 use crate::prompts::{self, PromptStream};
+use crate::remote::{self, Client, RemoteConfig};
 use crate::roles::judge::JudgeKind;
 use crate::roles::{self, critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
 use ractor::{Actor, ActorRef};
@@ -63,6 +65,9 @@ pub enum Error {
     /// A role cannot be made from its config.
     #[error(transparent)]
     Role(#[from] roles::Error),
+    /// A remote server cannot be asked.
+    #[error(transparent)]
+    Remote(#[from] remote::Error),
     /// The prompts cannot be read.
     #[error(transparent)]
     Prompts(#[from] prompts::Error),
@@ -174,6 +179,18 @@ pub fn check(config: &Config) -> Result<(), Error> {
     Critic::new(&config.critic.role)?;
     Refiner::new(&config.refiner.role)?;
     Judge::new(&config.judge.role)?;
+    remotes(config)?;
+    Ok(())
+}
+
+/// Whether the judge that `config` describes can be played by a model with this template and tokenizer.
+///
+/// # Errors
+/// Where its answers are to be weighed and do not begin with tokens of their own.
+pub fn check_judge(config: &Config, template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<(), Error> {
+    if config.judge.role.kind == JudgeKind::Model {
+        ModelJudge::new(Judge::new(&config.judge.role)?, template, tokenizer)?;
+    }
     Ok(())
 }
 
@@ -205,11 +222,8 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
     let critic = Writer { role: Arc::new(Critic::new(&config.critic.role)?), sampling: critic };
     let refiner =
         Writer { role: Arc::new(Refiner::new(&config.refiner.role)?), sampling: config.refiner.sampling.clone() };
-    let judge = match (&options.judge, config.judge.role.kind) {
-        (Some(compare), _) => JudgeSource::Custom(compare.clone()),
-        (None, JudgeKind::Verifier) => JudgeSource::Verifier,
-        (None, JudgeKind::Model) => JudgeSource::Model(Arc::new(Judge::new(&config.judge.role)?)),
-    };
+    let judge = Judge::new(&config.judge.role)?;
+    let remotes = remotes(&config)?;
     let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
 
     let device = config.model.device.open()?;
@@ -218,6 +232,16 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
     let model = model::load_on(&path, &device, config.engine.weights, true)?;
     // Every role speaks in turns: a base model is refused here, not by its first episode.
     model.template.present()?;
+    let judge_model = judge_model(&config, &device)?;
+    let judge = match (&options.judge, config.judge.role.kind) {
+        (Some(compare), _) => JudgeSource::Custom(compare.clone()),
+        (None, JudgeKind::Verifier) => JudgeSource::Verifier,
+        (None, JudgeKind::Model) => {
+            let Loaded { template, tokenizer, .. } = judge_model.as_ref().map_or(&model, |(model, _)| model);
+            JudgeSource::Model(Arc::new(ModelJudge::new(judge, template, tokenizer)?))
+        }
+        (None, JudgeKind::Remote) => JudgeSource::Model(Arc::new(ModelJudge::remote(judge))),
+    };
     let spec = model.transformer.spec().clone();
     let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
     let plan = Plan {
@@ -230,6 +254,9 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         refiner,
         judge,
         judging: config.judge.sampling,
+        critique_preferences: config.judge.role.critique_preferences,
+        remotes,
+        judge_model,
         rollout: config.rollout,
         replay: config.replay,
         learner: config.learner,
@@ -245,6 +272,22 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         false => plan.shelf(),
     };
     Ok((plan, shelf, lock))
+}
+
+/// Clients of the servers that `config` uses, with their keys.
+fn remotes(config: &Config) -> Result<Remotes, Error> {
+    let client = |config: Option<&RemoteConfig>| config.map(Client::new).transpose().map(|client| client.map(Arc::new));
+    Ok(Remotes { generator: client(config.remote_generator())?, judge: client(config.remote_judge())? })
+}
+
+/// The judge's own model, where it has one, and the limits of its engine: those of the node's, but for the cache.
+fn judge_model(config: &Config, device: &candle_core::Device) -> Result<Option<(Loaded, EngineConfig)>, Error> {
+    let Some(source) = config.judge_model() else { return Ok(None) };
+    let path = Source::parse(source)?.fetch()?;
+    let engine = config.judge_engine();
+    let model = model::load_on(&path, device, engine.weights, false)?;
+    model.template.present()?;
+    Ok(Some((model, engine)))
 }
 
 /// In the synchronous mode one group is learned at a time, once, before the next episode begins.

@@ -51,36 +51,53 @@ pub enum Error {
 /// Texts that a template is tried on: nothing, little, much, and what templates and markup are made of.
 const TRIALS: [&str; 4] = ["", "7", "{{ a }} <b> & \"c\" %}", "line\n\nline\n"];
 
-/// A template of the config: its variables are texts, all of them are needed, and no other exists. One line
-/// break at its end is dropped.
+/// A template of the config: its variables are texts, it may show no others, and there are those that it must show.
+/// One line break at its end is dropped.
 #[derive(Debug)]
 pub(crate) struct Template {
     environment: Environment<'static>,
     key: &'static str,
-    variables: &'static [&'static str],
+    needed: &'static [&'static str],
+    optional: &'static [&'static str],
 }
 
 impl Template {
-    /// The template `source` of the config's `key`, or everything that is wrong with it.
+    /// The template `source` of the config's `key`, which shows all of `variables`; or everything that is wrong
+    /// with it.
     pub(crate) fn parse(
         key: &'static str,
         source: &str,
         variables: &'static [&'static str],
+    ) -> Result<Self, Vec<Error>> {
+        Self::parse_with(key, source, variables, &[])
+    }
+
+    /// The same, where the template may show `optional` too.
+    pub(crate) fn parse_with(
+        key: &'static str,
+        source: &str,
+        needed: &'static [&'static str],
+        optional: &'static [&'static str],
     ) -> Result<Self, Vec<Error>> {
         let broken = |error: &minijinja::Error| vec![Error::Broken { key, fault: error.to_string() }];
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.add_template_owned(key, source.to_owned()).map_err(|error| broken(&error))?;
-        let template = Self { environment, key, variables };
+        let template = Self { environment, key, needed, optional };
         let faults = template.faults();
         if !faults.is_empty() {
             return Err(faults);
         }
         for trial in TRIALS {
-            template.try_render(&vec![trial; variables.len()]).map_err(|error| broken(&error))?;
+            template.try_render(&vec![trial; needed.len() + optional.len()]).map_err(|error| broken(&error))?;
         }
         Ok(template)
+    }
+
+    /// All that it may show, the needed ones first.
+    fn variables(&self) -> impl Iterator<Item = &'static str> + Clone {
+        self.needed.iter().chain(self.optional).copied()
     }
 
     /// Variables it lacks and variables that do not exist.
@@ -88,12 +105,14 @@ impl Template {
         let key = self.key;
         let Ok(template) = self.environment.get_template(key) else { return Vec::new() };
         let named = template.undeclared_variables(false);
-        let lacks = self.variables.iter().filter(|variable| !named.contains(**variable));
-        let known = self.variables.join(", ");
+        let lacks = self.needed.iter().filter(|variable| !named.contains(**variable));
+        let known = self.variables().collect::<Vec<_>>().join(", ");
         // The template engine's own functions, such as `range`, are named like variables.
         let is_global = |name: &str| self.environment.globals().any(|(global, _)| global == name);
-        let mut unknown: Vec<_> =
-            named.iter().filter(|name| !self.variables.contains(&name.as_str()) && !is_global(name)).collect();
+        let mut unknown: Vec<_> = named
+            .iter()
+            .filter(|name| !self.variables().any(|known| known == name.as_str()) && !is_global(name))
+            .collect();
         unknown.sort();
         lacks
             .map(|variable| Error::Lacks { key, variable })
@@ -103,17 +122,17 @@ impl Template {
 
     fn try_render(&self, values: &[&str]) -> Result<String, minijinja::Error> {
         let values = values.iter().map(|value| Value::from(*value));
-        let context: BTreeMap<&str, Value> = self.variables.iter().copied().zip(values).collect();
+        let context: BTreeMap<&str, Value> = self.variables().zip(values).collect();
         self.environment.get_template(self.key)?.render(context)
     }
 
-    /// The text with `values` in place of its variables, in the order they were declared.
+    /// The text with `values` in place of its variables, in the order they were declared, the optional ones last.
     ///
     /// # Panics
     /// If the template fails on these values though it did not on the trials: a template that computes with
     /// its variables can be made to; one that shows them cannot.
     pub(crate) fn render(&self, values: &[&str]) -> String {
-        debug_assert_eq!(values.len(), self.variables.len());
+        debug_assert_eq!(values.len(), self.variables().count());
         self.try_render(values)
             .unwrap_or_else(|error| panic!("{}: the template failed on {values:?}: {error}", self.key))
     }
@@ -126,7 +145,17 @@ fn first(mut errors: Vec<Error>) -> Error {
 
 /// A config's complaints about one template.
 fn complaints(key: &'static str, source: &str, variables: &'static [&'static str]) -> Vec<String> {
-    let faults = Template::parse(key, source, variables).err().unwrap_or_default();
+    complaints_with(key, source, variables, &[])
+}
+
+/// The same, where the template may show `optional` too.
+fn complaints_with(
+    key: &'static str,
+    source: &str,
+    needed: &'static [&'static str],
+    optional: &'static [&'static str],
+) -> Vec<String> {
+    let faults = Template::parse_with(key, source, needed, optional).err().unwrap_or_default();
     faults.iter().map(Error::to_string).collect()
 }
 
@@ -206,9 +235,21 @@ mod tests {
             roles.generator.complaints(),
             roles.critic.complaints(),
             roles.refiner.complaints(),
-            roles.judge.complaints(),
+            roles.judge.complaints(0.0),
         ];
         assert_eq!(complaints.concat(), [""; 0]);
+    }
+
+    #[test]
+    fn a_template_may_leave_out_what_is_optional() {
+        let parse = |source| Template::parse_with("judge.prompt", source, BOTH, &["criteria"]);
+        for (source, expected) in
+            [("{{ prompt }}{{ response }}", "xy"), ("{{ criteria }}{{ prompt }}{{ response }}", "zxy")]
+        {
+            assert_eq!(parse(source).unwrap().render(&["x", "y", "z"]), expected);
+        }
+        let lacks = parse("{{ criteria }}{{ prompt }}").unwrap_err();
+        assert_eq!(lacks, [Error::Lacks { key: "judge.prompt", variable: "response" }]);
     }
 
     #[test]

@@ -8,7 +8,10 @@ use super::supervisor::Station;
 use crate::device;
 use crate::episode::{Invalid, Verdict};
 use crate::replay::{Pushed, Retired};
-use crate::telemetry::metrics::{self, ActorName, CritiqueDrop, EpisodeEnd, PushResult, RetireReason, VerdictKind};
+use crate::roles::reading::Read;
+use crate::telemetry::metrics::{
+    self, ActorName, CritiqueDrop, EpisodeEnd, JudgeAnswer, OrderAgreement, PushResult, RetireReason, VerdictKind,
+};
 use std::cell::Cell;
 
 /// Counts `event`.
@@ -26,6 +29,10 @@ pub(crate) fn count(event: &Event) {
         }
         Event::Late(role) => metrics::ROLE_DEADLINES.add(*role, 1),
         Event::Judged(verdict) => metrics::VERDICTS.add(kind(*verdict), 1),
+        Event::Compared(orders) => {
+            orders.iter().for_each(|heard| metrics::JUDGE_ANSWERS.add(answer(*heard), 1));
+            metrics::JUDGE_ORDERS.add(agreement(*orders), 1);
+        }
         Event::CritiqueDropped(reason) => metrics::CRITIQUES_DROPPED.add(critique_drop(*reason), 1),
         Event::CritiqueScored(utility) => metrics::UTILITY_HISTOGRAM.record(f64::from(*utility)),
         Event::Ended { pushed, dropped, counters, .. } => {
@@ -108,6 +115,30 @@ fn kind(verdict: Verdict) -> VerdictKind {
         Verdict::Invalid(Invalid::Unreadable) => VerdictKind::InvalidUnreadable,
         Verdict::Invalid(Invalid::Deadline) => VerdictKind::InvalidDeadline,
         Verdict::Invalid(Invalid::Checker) => VerdictKind::InvalidChecker,
+        Verdict::Invalid(Invalid::TooLong) => VerdictKind::InvalidTooLong,
+        Verdict::Invalid(Invalid::Remote) => VerdictKind::InvalidRemote,
+        Verdict::Invalid(Invalid::Unpaired) => VerdictKind::InvalidUnpaired,
+    }
+}
+
+fn answer(heard: Result<Read, Invalid>) -> JudgeAnswer {
+    match heard {
+        Ok(Read::A) => JudgeAnswer::First,
+        Ok(Read::B) => JudgeAnswer::Second,
+        Ok(Read::Tie) => JudgeAnswer::Tie,
+        Err(_) => JudgeAnswer::Invalid,
+    }
+}
+
+/// The second order shows the first order's texts the other way round.
+fn agreement(orders: [Result<Read, Invalid>; 2]) -> OrderAgreement {
+    match orders {
+        [Ok(Read::Tie), Ok(Read::Tie)] | [Ok(Read::A), Ok(Read::B)] | [Ok(Read::B), Ok(Read::A)] => {
+            OrderAgreement::Same
+        }
+        [Ok(Read::Tie), Ok(_)] | [Ok(_), Ok(Read::Tie)] => OrderAgreement::OneTie,
+        [Ok(_), Ok(_)] => OrderAgreement::Opposite,
+        _ => OrderAgreement::Invalid,
     }
 }
 
@@ -115,6 +146,7 @@ fn critique_drop(reason: DropReason) -> CritiqueDrop {
     match reason {
         DropReason::Deadline => CritiqueDrop::Deadline,
         DropReason::TooLong => CritiqueDrop::TooLong,
+        DropReason::Remote => CritiqueDrop::Remote,
         DropReason::NoVerdict | DropReason::FewCritiques => CritiqueDrop::NoVerdict,
     }
 }
@@ -126,6 +158,7 @@ fn episode_end(pushed: Option<Pushed>, dropped: Option<DropReason>) -> EpisodeEn
         (Some(Pushed::Duplicate), _) => EpisodeEnd::Duplicate,
         (None, Some(DropReason::Deadline)) => EpisodeEnd::Deadline,
         (None, Some(DropReason::TooLong)) => EpisodeEnd::TooLong,
+        (None, Some(DropReason::Remote)) => EpisodeEnd::Remote,
         (None, _) => EpisodeEnd::Unscored,
     }
 }

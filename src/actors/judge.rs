@@ -1,19 +1,21 @@
 //! The judge: compares refinements with the response they refine.
 //!
-//! Three sources of verdicts: the task's own checker, the model asked in both orders, or a function
+//! Three sources of verdicts: the task's own checker, a model asked in both orders ([`model`]), or a function
 //! that the node was handed. No verdict is invented: a judge that fails answers `Invalid` with its reason.
 
+use super::Reply;
 use super::news::Event;
 use super::role::{Opening, reap};
 use super::scribe::{Scribe, Trouble};
-use super::{Reply, rollout};
-use crate::episode::{Invalid, Prompt, Verdict, Written};
-use crate::roles::{judge::Judge, reading::Read};
+use crate::episode::{Invalid, Preference, Prompt, Verdict, Written};
 use crate::verify;
+use model::ModelJudge;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tokio::task::JoinSet;
+
+pub mod model;
 
 /// One refinement and what it came from.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +38,8 @@ pub type Compare = dyn Fn(Pair<'_>) -> Verdict + Send + Sync;
 pub enum JudgeSource {
     /// The checker of the prompt's task, by the prompt's own answer.
     Verifier,
-    /// The model, asked in both orders.
-    Model(Arc<Judge>),
+    /// A model, asked in both orders.
+    Model(Arc<ModelJudge>),
     /// A function.
     Custom(Arc<Compare>),
 }
@@ -53,6 +55,15 @@ pub struct Case {
     pub refinements: Vec<Written>,
 }
 
+/// All critiques of one response.
+#[derive(Clone, Debug)]
+pub struct Contest {
+    /// Prompt and response.
+    pub opening: Arc<Opening>,
+    /// The critiques.
+    pub critiques: Vec<Arc<Written>>,
+}
+
 /// What the judge can be told.
 pub enum JudgeMsg {
     /// Compare each refinement with the response. A judge that is asked in both orders gives two
@@ -64,6 +75,16 @@ pub enum JudgeMsg {
         seed: u64,
         /// Where to.
         reply: Reply<Result<Vec<Verdict>, Trouble>>,
+    },
+    /// Compare the critiques with each other: those pairs of which both orders prefer the same one, by the
+    /// critiques' places. A judge that is no model prefers none.
+    Prefer {
+        /// Which.
+        contest: Contest,
+        /// The seed of what it writes.
+        seed: u64,
+        /// Where to.
+        reply: Reply<Result<Vec<Preference>, Trouble>>,
     },
 }
 
@@ -97,15 +118,38 @@ impl Actor for JudgeActor {
         state: &mut JudgeState,
     ) -> Result<(), ActorProcessingErr> {
         reap(&mut state.under_way)?;
-        let JudgeMsg::Compare { case, seed, mut reply } = message;
         let (source, scribe) = (state.source.clone(), state.scribe.clone());
-        state.under_way.spawn(async move {
-            tokio::select! {
-                verdicts = verdicts(&source, &scribe, case, seed) => drop(reply.send(verdicts)),
-                () = reply.closed() => {}
+        match message {
+            JudgeMsg::Compare { case, seed, reply } => {
+                let verdicts = async move { verdicts(&source, &scribe, case, seed).await };
+                state.under_way.spawn(answer(verdicts, reply));
             }
-        });
+            JudgeMsg::Prefer { contest, seed, reply } => {
+                let preferences = async move { preferences(&source, &scribe, contest, seed).await };
+                state.under_way.spawn(answer(preferences, reply));
+            }
+        }
         Ok(())
+    }
+}
+
+/// Answers, unless the asker leaves before.
+async fn answer<T>(answer: impl Future<Output = T>, mut reply: Reply<T>) {
+    tokio::select! {
+        answer = answer => drop(reply.send(answer)),
+        () = reply.closed() => {}
+    }
+}
+
+async fn preferences(
+    source: &JudgeSource,
+    scribe: &Scribe,
+    contest: Contest,
+    seed: u64,
+) -> Result<Vec<Preference>, Trouble> {
+    match source {
+        JudgeSource::Model(judge) => judge.prefer(scribe, &contest, seed).await,
+        JudgeSource::Verifier | JudgeSource::Custom(_) => Ok(Vec::new()),
     }
 }
 
@@ -126,7 +170,7 @@ async fn verdicts(source: &JudgeSource, scribe: &Scribe, case: Case, seed: u64) 
                 guarded(|| compare(Pair { prompt, response, critique: &case.critique, refinement }))
             })
             .collect(),
-        JudgeSource::Model(judge) => by_model(judge, scribe, &case, seed).await?,
+        JudgeSource::Model(judge) => judge.compare(scribe, &case, seed).await?,
     };
     for verdict in &verdicts {
         scribe.news.tell(Event::Judged(*verdict));
@@ -137,39 +181,4 @@ async fn verdicts(source: &JudgeSource, scribe: &Scribe, case: Case, seed: u64) 
 /// A checker that panics has no verdict: that is the checker's failure, not the refinement's.
 fn guarded(compare: impl FnOnce() -> Verdict) -> Verdict {
     catch_unwind(AssertUnwindSafe(compare)).unwrap_or(Verdict::Invalid(Invalid::Checker))
-}
-
-/// Asks the model for every refinement in both orders, all at once, and keeps their order.
-async fn by_model(judge: &Judge, scribe: &Scribe, case: &Case, seed: u64) -> Result<Vec<Verdict>, Trouble> {
-    let mut questions = JoinSet::new();
-    let mut reads: Vec<_> = case.refinements.iter().map(|_| [Ok(None), Ok(None)]).collect();
-    for (index, refinement) in case.refinements.iter().enumerate() {
-        let sides = [&case.opening.response.text, &refinement.text];
-        for (order, (first, second)) in [(sides[0], sides[1]), (sides[1], sides[0])].into_iter().enumerate() {
-            let composed = scribe.compose(judge.conversation(&case.opening.prompt, first, second))?;
-            let scribe = scribe.clone();
-            let seed = rollout::mix(seed, 2 * index as u64 + order as u64);
-            questions.spawn(async move { (index, order, read(&scribe, composed.ids, seed).await) });
-        }
-    }
-    while let Some(answered) = questions.join_next().await {
-        let (index, order, read) = answered.map_err(|error| Trouble::Broken(error.to_string()))?;
-        reads[index][order] = read;
-    }
-    let mut verdicts = Vec::with_capacity(2 * reads.len());
-    for [forward, backward] in reads {
-        match (forward, backward) {
-            (Ok(forward), Ok(backward)) => verdicts.extend(Judge::verdicts(forward, backward)),
-            (Err(Trouble::Deadline | Trouble::TooLong), _) | (_, Err(Trouble::Deadline | Trouble::TooLong)) => {
-                verdicts.extend([Verdict::Invalid(Invalid::Deadline); 2]);
-            }
-            (Err(trouble), _) | (_, Err(trouble)) => return Err(trouble),
-        }
-    }
-    Ok(verdicts)
-}
-
-async fn read(scribe: &Scribe, ids: Vec<u32>, seed: u64) -> Result<Option<Read>, Trouble> {
-    let written = scribe.write(ids, 1, seed).await?;
-    Ok(written.first().and_then(|written| Judge::read(&written.text)))
 }

@@ -4,9 +4,10 @@
 
 use super::shelf::{Counters, DropReason};
 use super::supervisor::Station;
-use crate::episode::{CriticVersion, EpisodeId, Verdict};
+use crate::episode::{CriticVersion, EpisodeId, Invalid, Verdict};
 use crate::learner::Report;
 use crate::replay::{Pushed, Retired};
+use crate::roles::reading::Read;
 use crate::telemetry::metrics::{self, Role};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -82,6 +83,8 @@ pub enum Event {
     Late(Role),
     /// A refinement was judged.
     Judged(Verdict),
+    /// A model was asked about a pair in both orders; what it said of each.
+    Compared([Result<Read, Invalid>; 2]),
     /// A critique was left out of its group.
     CritiqueDropped(DropReason),
     /// A critique was scored, in `[0, 1]`.

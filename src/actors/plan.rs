@@ -11,11 +11,12 @@ use super::scribe::Scribe;
 use super::shelf::Shelf;
 use super::supervisor::SupervisorConfig;
 use super::{Failure, Stop, gauges};
-use crate::device::{self, Device, LearnerSetup};
+use crate::device::{self, Device, JudgeSetup, LearnerSetup};
 use crate::engine::{EngineConfig, sampler::SamplingConfig};
 use crate::learner::{self, LearnerConfig};
 use crate::model::Loaded;
 use crate::prompts::PromptStream;
+use crate::remote::Client;
 use crate::replay::{Replay, ReplayConfig};
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
 use crate::telemetry::metrics::Role;
@@ -28,6 +29,15 @@ pub struct Writer<R> {
     pub role: Arc<R>,
     /// How it samples.
     pub sampling: SamplingConfig,
+}
+
+/// Clients of the servers that stand in for local models.
+#[derive(Default)]
+pub struct Remotes {
+    /// Answers and refines.
+    pub generator: Option<Arc<Client>>,
+    /// Judges.
+    pub judge: Option<Arc<Client>>,
 }
 
 /// Whatever stays the same over all restarts.
@@ -50,6 +60,12 @@ pub struct Plan {
     pub judge: JudgeSource,
     /// How the judge samples, where it writes.
     pub judging: SamplingConfig,
+    /// Whether the judge compares critiques with each other too.
+    pub critique_preferences: bool,
+    /// Servers that stand in for local models.
+    pub remotes: Remotes,
+    /// The judge's own model and the limits of its engine, where it has one.
+    pub judge_model: Option<(Loaded, EngineConfig)>,
     /// Size and number of episodes.
     pub rollout: RolloutConfig,
     /// Limits of the buffer.
@@ -108,10 +124,16 @@ impl Plan {
             seed: self.seed,
             state,
         };
+        let judge = self.judge_model.as_ref().map(|(model, engine)| JudgeSetup {
+            model: model.transformer.clone(),
+            tokenizer: model.tokenizer.clone(),
+            engine: engine.clone(),
+        });
         let setup = device::Setup {
             model: self.model.transformer.clone(),
             tokenizer: self.model.tokenizer.clone(),
             engine: self.engine.clone(),
+            judge,
             learner: Some(learner),
             version: shelf.version,
             served: shelf.served.clone(),
@@ -128,13 +150,23 @@ impl Plan {
             Role::Refiner => &self.refiner.sampling,
             Role::Judge => &self.judging,
         };
+        let (model, device) = match (role, &self.judge_model) {
+            (Role::Judge, Some((model, _))) => (model, device.of_judge()),
+            _ => (&self.model, device.clone()),
+        };
+        let remote = match role {
+            Role::Generator | Role::Refiner => &self.remotes.generator,
+            Role::Judge => &self.remotes.judge,
+            Role::Critic => &None,
+        };
         Scribe {
             role,
+            remote: remote.clone(),
             sampling: sampling.clone(),
             deadline: self.deadline(),
-            device: device.clone(),
-            template: self.model.template.clone(),
-            tokenizer: self.model.tokenizer.clone(),
+            device,
+            template: model.template.clone(),
+            tokenizer: model.tokenizer.clone(),
             news: self.news.clone(),
         }
     }

@@ -141,7 +141,7 @@ impl<P: Part> Actor for RoleActor<P> {
 
 async fn answer<P: Part>(part: &P, scribe: &Scribe, brief: &P::Brief, n: usize, seed: u64) -> Result<Answer, Trouble> {
     let composed = part.compose(scribe, brief)?;
-    let written = scribe.write(composed.ids.clone(), n, seed).await?;
+    let written = scribe.write(&composed, n, seed).await?;
     Ok(Answer { composed, written })
 }
 

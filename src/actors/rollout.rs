@@ -7,7 +7,7 @@
 //! again; all seeds come from (node seed, episode, role, index), so it is then the same one; trouble
 //! with one critique or one episode is counted and ends no more than that.
 
-use super::judge::{Case, JudgeMsg};
+use super::judge::{Case, Contest, JudgeMsg};
 use super::news::{Event, News};
 use super::replay::ReplayMsg;
 use super::role::{Answer, Opening, Part, RoleMsg};
@@ -15,7 +15,9 @@ use super::scribe::Trouble;
 use super::shelf::{DropReason, Lane, Outcome};
 use super::work::{Ended, Work, panic_text};
 use super::{Failure, Reply, Stop, Unanswered, ask, stranded};
-use crate::episode::{CritiqueGroup, EpisodeId, Invalid, Prompt, ScoredCritique, Verdict, Written, utility};
+use crate::episode::{
+    CritiqueGroup, EpisodeId, Invalid, Preference, Prompt, ScoredCritique, Verdict, Written, utility,
+};
 use crate::prompts::PromptStream;
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
 use crate::telemetry::metrics::{self, Label, Role};
@@ -72,6 +74,8 @@ pub struct Cast {
     pub replay: ActorRef<ReplayMsg>,
     /// N, M and limits.
     pub config: RolloutConfig,
+    /// Whether the judge compares critiques with each other too.
+    pub critique_preferences: bool,
     /// The node's seed.
     pub seed: u64,
     /// How many lives the rollout actor has had.
@@ -172,11 +176,19 @@ impl Cast {
         // c_1 .. c_N ~ critic(. | x, y0)
         let critiques = self.write(&self.critic, opening.clone(), self.config.critiques, seed(Role::Critic, 0)).await?;
 
+        let texts: Vec<_> = critiques.written.into_iter().map(Arc::new).collect();
+        // DPCO, RCO's control: which critiques the judge prefers by themselves. Indices behind the critiques' own.
+        let mut preferring = JoinSet::new();
+        if self.critique_preferences {
+            let contest = Contest { opening: opening.clone(), critiques: texts.clone() };
+            preferring.spawn(self.clone().prefer(contest, seed(Role::Judge, texts.len() as u64)));
+        }
+
         // CU_i = mean over j of PS(y_ij, y0), y_i1 .. y_iM ~ generator(. | x, y0, c_i)
         let mut scoring = JoinSet::new();
-        for (index, critique) in critiques.written.into_iter().enumerate() {
+        for (index, critique) in texts.into_iter().enumerate() {
             let seeds = [seed(Role::Refiner, index as u64), seed(Role::Judge, index as u64)];
-            let scored = self.clone().score(opening.clone(), Arc::new(critique), seeds);
+            let scored = self.clone().score(opening.clone(), critique, seeds);
             scoring.spawn(async move { (index, scored.await) });
         }
         let mut scored = Vec::with_capacity(self.config.critiques);
@@ -192,13 +204,18 @@ impl Cast {
             return Err(Setback::Dropped(DropReason::FewCritiques));
         }
         scored.sort_by_key(|(index, _)| *index);
+        let kept: Vec<usize> = scored.iter().map(|(index, _)| *index).collect();
+        let preferences = match preferring.join_next().await {
+            Some(preferred) => preferred.map_err(|error| Failure::Panicked(panic_text(error)))??,
+            None => Vec::new(),
+        };
         Ok(CritiqueGroup {
             episode,
             prompt_id: prompt.id.clone(),
             task: prompt.task.clone(),
             prefix_ids: critiques.composed.ids,
             critiques: scored.into_iter().map(|(_, critique)| critique).collect(),
-            preferences: vec![],
+            preferences: preferences.into_iter().filter_map(|preference| among(&kept, preference)).collect(),
         })
     }
 
@@ -253,6 +270,7 @@ impl Cast {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Trouble::Deadline)) | Err(Unanswered::Deadline) => Err(Setback::Dropped(DropReason::Deadline)),
             Ok(Err(Trouble::TooLong)) => Err(Setback::Dropped(DropReason::TooLong)),
+            Ok(Err(Trouble::Remote(_))) => Err(Setback::Dropped(DropReason::Remote)),
             Ok(Err(Trouble::Broken(why))) => Err(Failure::Role { role: P::ROLE.value(), why }.into()),
             Ok(Err(Trouble::Gone)) | Err(Unanswered::Gone) => {
                 Err(stranded(P::ROLE.value(), self.deadline()).await.into())
@@ -261,12 +279,24 @@ impl Cast {
     }
 
     async fn judge(&self, case: Case, seed: u64) -> Result<Vec<Verdict>, Setback> {
-        let refinements = case.refinements.len();
-        match ask(&self.judge, self.deadline() + PATIENCE, |reply| JudgeMsg::Compare { case, seed, reply }).await {
-            Ok(Ok(verdicts)) => Ok(verdicts),
-            Ok(Err(Trouble::Deadline | Trouble::TooLong)) | Err(Unanswered::Deadline) => {
-                Ok(vec![Verdict::Invalid(Invalid::Deadline); refinements])
-            }
+        let late = vec![Verdict::Invalid(Invalid::Deadline); case.refinements.len()];
+        self.ask_judge(late, |reply| JudgeMsg::Compare { case, seed, reply }).await
+    }
+
+    /// What the judge prefers among critiques; nothing where it does not say so in time.
+    async fn prefer(self: Arc<Self>, contest: Contest, seed: u64) -> Result<Vec<Preference>, Setback> {
+        self.ask_judge(Vec::new(), |reply| JudgeMsg::Prefer { contest, seed, reply }).await
+    }
+
+    /// What the judge answers; `late` where it does not in time.
+    async fn ask_judge<T>(
+        &self,
+        late: T,
+        message: impl FnOnce(Reply<Result<T, Trouble>>) -> JudgeMsg,
+    ) -> Result<T, Setback> {
+        match ask(&self.judge, self.deadline() + PATIENCE, message).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Trouble::Deadline | Trouble::TooLong | Trouble::Remote(_))) | Err(Unanswered::Deadline) => Ok(late),
             Ok(Err(Trouble::Broken(why))) => Err(Failure::Role { role: Role::Judge.value(), why }.into()),
             Ok(Err(Trouble::Gone)) | Err(Unanswered::Gone) => {
                 Err(stranded(Role::Judge.value(), self.deadline()).await.into())
@@ -288,6 +318,12 @@ fn opening(prompt: Arc<Prompt>, answer: Answer) -> Result<Opening, Failure> {
     Ok(Opening { prompt, composed, response: written.pop().ok_or_else(why)? })
 }
 
+/// The preference between critiques that were asked for, as one between those that were `kept`.
+fn among(kept: &[usize], Preference { chosen, rejected }: Preference) -> Option<Preference> {
+    let place = |asked: usize| kept.binary_search(&asked).ok();
+    Some(Preference { chosen: place(chosen)?, rejected: place(rejected)? })
+}
+
 /// The seed of one request: a pure function of where in the run it stands.
 fn seed(node: u64, episode: EpisodeId, role: Role, index: u64) -> u64 {
     mix(mix(mix(node, episode.0), role as u64), index)
@@ -305,6 +341,15 @@ pub(crate) fn mix(seed: u64, word: u64) -> u64 {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn preferences_follow_the_critiques_that_were_kept() {
+        let preference = |chosen, rejected| Preference { chosen, rejected };
+        assert_eq!(among(&[0, 2, 3], preference(3, 0)), Some(preference(2, 0)));
+        assert_eq!(among(&[0, 2, 3], preference(2, 3)), Some(preference(1, 2)));
+        assert_eq!(among(&[0, 2, 3], preference(1, 3)), None);
+        assert_eq!(among(&[0, 2, 3], preference(3, 1)), None);
+    }
 
     #[test]
     fn every_request_of_a_run_has_a_seed_of_its_own_and_always_the_same() {

@@ -7,12 +7,16 @@
 //! could split it into other tokens, and then neither cache nor log-probabilities would fit.
 
 use super::news::{Event, News};
+use super::rollout::mix;
 use crate::device::{self, Device};
 use crate::engine::{self, Completion, Request, sampler::SamplingConfig};
-use crate::episode::{Turn, Written};
+use crate::episode::{CriticVersion, Turn, Written};
 use crate::model::{self, template::ChatTemplate, tokenizer::Tokenizer};
+use crate::remote::{Answer, Chat, Client};
 use crate::telemetry::metrics::Role;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 
 /// Why nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +30,9 @@ pub enum Trouble {
     /// The device or an actor on the way is gone.
     #[error("gone")]
     Gone,
+    /// A remote server gave no answer.
+    #[error("remote server: {0}")]
+    Remote(String),
     /// Something that will not go away by itself.
     #[error("{0}")]
     Broken(String),
@@ -52,13 +59,18 @@ impl From<device::Error> for Trouble {
 pub struct Composed {
     /// As turns.
     pub turns: Vec<Turn>,
-    /// As the template renders them, up to where the assistant speaks next.
+    /// As the template renders them, up to where the assistant speaks next; empty where that is done elsewhere.
     pub text: String,
-    /// As ids.
+    /// As ids; empty where the text is.
     pub ids: Vec<u32>,
 }
 
 impl Composed {
+    /// A conversation for a server that has a template and a tokenizer of its own.
+    fn elsewhere(turns: Vec<Turn>) -> Self {
+        Self { turns, text: String::new(), ids: Vec::new() }
+    }
+
     /// A conversation from its beginning.
     pub(crate) fn begin(template: &ChatTemplate, tokenizer: &Tokenizer, turns: Vec<Turn>) -> model::Result<Self> {
         let text = template.render(&turns, true)?;
@@ -89,8 +101,10 @@ pub struct Scribe {
     pub sampling: SamplingConfig,
     /// How long one answer may take.
     pub deadline: Duration,
-    /// Where texts are written.
+    /// Where texts are written, unless a server elsewhere writes them.
     pub device: Device,
+    /// The server that does.
+    pub remote: Option<Arc<Client>>,
     /// Conversation to text.
     pub template: ChatTemplate,
     /// Text to ids.
@@ -102,39 +116,136 @@ pub struct Scribe {
 impl Scribe {
     /// A conversation from its beginning.
     pub(crate) fn compose(&self, turns: Vec<Turn>) -> model::Result<Composed> {
+        if self.remote.is_some() {
+            return Ok(Composed::elsewhere(turns));
+        }
         Composed::begin(&self.template, &self.tokenizer, turns)
     }
 
     /// A conversation that goes on after `written`, the assistant's answer to `earlier`.
     pub(crate) fn go_on(&self, earlier: &Composed, written: &Written, turns: Vec<Turn>) -> model::Result<Composed> {
+        if self.remote.is_some() {
+            return Ok(Composed::elsewhere(turns));
+        }
         Composed::go_on(&self.template, &self.tokenizer, earlier, written, turns)
     }
 
-    /// `n` continuations of `prompt`. Dropping the future takes them back.
+    /// `n` continuations of `prompt`; fewer, and at least one, where a remote server gave only those. Dropping the
+    /// future takes them back.
     ///
     /// # Errors
-    /// Where the prompt does not fit, the deadline passed or the device is gone.
-    pub(crate) async fn write(&self, prompt: Vec<u32>, n: usize, seed: u64) -> Result<Vec<Written>, Trouble> {
+    /// Where the prompt does not fit, the deadline passed, the device is gone or a remote server gave nothing.
+    pub(crate) async fn write(&self, prompt: &Composed, n: usize, seed: u64) -> Result<Vec<Written>, Trouble> {
         let begun = Instant::now();
-        let request = Request {
-            prompt,
-            n,
-            sampling: self.sampling.clone(),
-            stop_ids: self.tokenizer.stop_ids().to_vec(),
-            seed,
-            critic: self.role == Role::Critic,
+        let written = match &self.remote {
+            Some(client) => self.in_time(self.write_elsewhere(client, &prompt.turns, n, seed)).await?,
+            None => self.write_here(&prompt.ids, n, seed).await?,
         };
-        let Ok(completions) = tokio::time::timeout(self.deadline, self.device.write(request)).await else {
-            self.news.tell(Event::Late(self.role));
-            return Err(Trouble::Deadline);
-        };
-        let written: Vec<_> = completions?.into_iter().map(written).collect();
         self.news.tell(Event::Wrote {
             role: self.role,
             tokens: written.iter().map(|text| text.ids.len()).collect(),
             seconds: begun.elapsed().as_secs_f64(),
         });
         Ok(written)
+    }
+
+    async fn write_here(&self, prompt: &[u32], n: usize, seed: u64) -> Result<Vec<Written>, Trouble> {
+        let request = Request {
+            prompt: prompt.to_vec(),
+            n,
+            sampling: self.sampling.clone(),
+            stop_ids: self.tokenizer.stop_ids().to_vec(),
+            seed,
+            critic: self.role == Role::Critic,
+        };
+        let completions = self.in_time(self.device.write(request)).await?;
+        Ok(completions.into_iter().map(written).collect())
+    }
+
+    /// `n` questions to a server, all at once; what it answered.
+    async fn write_elsewhere(
+        &self,
+        client: &Arc<Client>,
+        turns: &[Turn],
+        n: usize,
+        seed: u64,
+    ) -> Result<Vec<Written>, Trouble> {
+        let mut asking = JoinSet::new();
+        for index in 0..n {
+            let (client, chat) = (client.clone(), self.chat(turns, mix(seed, index as u64)));
+            asking.spawn(async move { (index, client.chat(&chat).await) });
+        }
+        let (mut answers, mut failure) = (Vec::with_capacity(n), None);
+        while let Some(asked) = asking.join_next().await {
+            match asked.map_err(|error| Trouble::Broken(error.to_string()))? {
+                (index, Ok(answer)) => answers.push((index, answer)),
+                (_, Err(error)) => failure = Some(error),
+            }
+        }
+        if let (true, Some(error)) = (answers.is_empty(), failure) {
+            return Err(Trouble::Remote(error.to_string()));
+        }
+        answers.sort_by_key(|(index, _)| *index);
+        answers.into_iter().map(|(_, answer)| Ok(self.written_elsewhere(answer)?)).collect()
+    }
+
+    /// A text that came as text: its ids are this tokenizer's, and nobody knows their log-probabilities here.
+    fn written_elsewhere(&self, answer: Answer) -> model::Result<Written> {
+        let Answer { text, finish, .. } = answer;
+        let ids = self.tokenizer.encode(&text)?;
+        Ok(Written { text, ids, log_probs: Vec::new(), version: CriticVersion::BASE, finish })
+    }
+
+    fn chat(&self, turns: &[Turn], seed: u64) -> Chat {
+        let SamplingConfig { max_tokens, temperature, top_k, top_p, min_p, stop } = self.sampling.clone();
+        Chat { turns: turns.to_vec(), max_tokens, temperature, top_k, top_p, min_p, stop, seed, weighs: false }
+    }
+
+    /// The likeliest first tokens of a server's answer, as texts with their log-probabilities (nats); none where no
+    /// server answers for this role.
+    ///
+    /// # Errors
+    /// As [`Scribe::write`].
+    pub(crate) async fn first_tokens(
+        &self,
+        prompt: &Composed,
+        seed: u64,
+    ) -> Result<Option<Vec<(String, f64)>>, Trouble> {
+        let Some(client) = &self.remote else { return Ok(None) };
+        let begun = Instant::now();
+        // Under the model's own distribution, as here.
+        let chat = Chat { turns: prompt.turns.clone(), temperature: 1.0, seed, weighs: true, ..Chat::default() };
+        let asked = async { client.chat(&chat).await.map_err(|error| Trouble::Remote(error.to_string())) };
+        let answer = self.in_time(asked).await?;
+        let seconds = begun.elapsed().as_secs_f64();
+        self.news.tell(Event::Wrote { role: self.role, tokens: Vec::new(), seconds });
+        Ok(Some(answer.first_tokens))
+    }
+
+    /// Log-probabilities (nats) of `candidates`, each as the next token of `prompt`. Dropping the future takes the
+    /// question back.
+    ///
+    /// # Errors
+    /// As [`Scribe::write`].
+    pub(crate) async fn weigh(&self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<Vec<f32>, Trouble> {
+        let begun = Instant::now();
+        let weighed = self.in_time(self.device.weigh(prompt, candidates)).await?;
+        let seconds = begun.elapsed().as_secs_f64();
+        self.news.tell(Event::Wrote { role: self.role, tokens: Vec::new(), seconds });
+        Ok(weighed)
+    }
+
+    async fn in_time<T, E>(&self, answer: impl Future<Output = Result<T, E>>) -> Result<T, Trouble>
+    where
+        Trouble: From<E>,
+    {
+        match tokio::time::timeout(self.deadline, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => {
+                self.news.tell(Event::Late(self.role));
+                Err(Trouble::Deadline)
+            }
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub enum DropReason {
     Deadline,
     /// A prompt did not fit into the context.
     TooLong,
+    /// A remote server gave no answer.
+    Remote,
     /// No refinement of the critique came to a valid verdict.
     NoVerdict,
     /// Fewer than two critiques were left.

@@ -198,6 +198,7 @@ impl Tree {
             judge: present(&self.judge).clone(),
             replay: present(&self.replay).clone(),
             config: self.plan.rollout.clone(),
+            critique_preferences: self.plan.critique_preferences,
             seed: self.plan.seed,
             generation: self.generation,
             stop: self.plan.stop.clone(),

@@ -8,7 +8,7 @@ use crate::model::decode::Decoder;
 use crate::model::dense::decode::DenseDecoder;
 use crate::model::score::activation_floats;
 use crate::model::source::Source;
-use crate::model::{self, device, spec::ModelSpec};
+use crate::model::{self, Opened, device, spec::ModelSpec};
 use crate::node;
 use crate::telemetry;
 use candle_core::Device;
@@ -87,6 +87,23 @@ impl MemoryPlan {
         Self { parts }
     }
 
+    /// With a judge's own model beside it, whose weights take so many bytes.
+    pub fn with_judge(mut self, spec: &ModelSpec, weights: usize, engine: &EngineConfig, device: &Device) -> Self {
+        for (name, bytes) in Self::of_writing(spec, weights, engine, device).parts {
+            match name {
+                "weights" => self.parts.push(("judge's", bytes)),
+                "kv cache" => self.parts.push(("judge's kv", bytes)),
+                // The engines take turns, so that the greater of the two is what is ever held.
+                _ => self
+                    .parts
+                    .iter_mut()
+                    .filter(|(known, _)| *known == name)
+                    .for_each(|(_, own)| *own = bytes.max(*own)),
+            }
+        }
+        self
+    }
+
     /// All parts together.
     pub fn total(&self) -> usize {
         self.parts.iter().map(|(_, bytes)| bytes).sum()
@@ -109,8 +126,16 @@ pub fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, Failure>
     let opened = model::open(&path).or_exit(Exit::Model)?;
     opened.template.present().or_exit(Exit::Model)?;
     let weights = opened.bytes(&device, config.engine.weights, true);
-    let spec = opened.spec;
-    let plan = MemoryPlan::new(&spec, weights, config, &device);
+    let spec = opened.spec.clone();
+    let mut plan = MemoryPlan::new(&spec, weights, config, &device);
+    let judge = judge(config).or_exit(Exit::Model)?;
+    if let Some(judge) = &judge {
+        let engine = config.judge_engine();
+        plan = plan.with_judge(&judge.spec, judge.bytes(&device, engine.weights, false), &engine, &device);
+        can_hold(&judge.spec, &engine, &device, "judge.kv_cache_mib").or_exit(Exit::Usage)?;
+    }
+    let asked = judge.as_ref().map_or((&opened.template, &opened.tokenizer), |own| (&own.template, &own.tokenizer));
+    node::check_judge(config, asked.0, asked.1).or_exit(Exit::Usage)?;
     say(&format!("# device: {}", device::name(&device)));
     say("# Memory plan of the device, in MiB");
     for (name, bytes) in &plan.parts {
@@ -123,12 +148,16 @@ pub fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// Refuses what cannot work on this device.
-///
-/// # Errors
-/// Names what does not fit, its size, and what there is.
-pub fn fits(plan: &MemoryPlan, spec: &ModelSpec, config: &Config, device: &Device) -> anyhow::Result<()> {
-    let engine = &config.engine;
+/// The judge's own model, where it has one.
+fn judge(config: &Config) -> Result<Option<Opened>, model::Error> {
+    let Some(source) = config.judge_model() else { return Ok(None) };
+    let judge = model::open(&Source::parse(source)?.fetch()?)?;
+    judge.template.present()?;
+    Ok(Some(judge))
+}
+
+/// Refuses a context that the model or the cache cannot hold; `cache` names the cache's key.
+fn can_hold(spec: &ModelSpec, engine: &EngineConfig, device: &Device, cache: &str) -> anyhow::Result<()> {
     anyhow::ensure!(
         engine.context_tokens_max <= spec.context_tokens,
         "engine.context_tokens_max: expected at most the model's {}, got {}",
@@ -139,11 +168,20 @@ pub fn fits(plan: &MemoryPlan, spec: &ModelSpec, config: &Config, device: &Devic
     let one = engine.context_tokens_max.div_ceil(model::decode::BLOCK_TOKENS) * block;
     anyhow::ensure!(
         one <= engine.kv_cache_mib << 20,
-        "engine.kv_cache_mib: expected at least {} for one context of {} tokens, got {}",
+        "{cache}: expected at least {} for one context of {} tokens, got {}",
         one.div_ceil(1 << 20),
         engine.context_tokens_max,
         engine.kv_cache_mib
     );
+    Ok(())
+}
+
+/// Refuses what cannot work on this device.
+///
+/// # Errors
+/// Names what does not fit, its size, and what there is.
+pub fn fits(plan: &MemoryPlan, spec: &ModelSpec, config: &Config, device: &Device) -> anyhow::Result<()> {
+    can_hold(spec, &config.engine, device, "engine.kv_cache_mib")?;
     if let Some(available) = device::available_bytes(device) {
         anyhow::ensure!(
             plan.total() <= available,

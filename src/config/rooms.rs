@@ -146,11 +146,19 @@ fn context(config: &Config, complaints: &mut Complaints) {
     let [generator, critic, refiner, judge] =
         [&config.generator.sampling, &config.critic.sampling, &config.refiner.sampling, &config.judge.sampling]
             .map(|sampling| sampling.max_tokens);
-    let refining = ("generator, critic and refiner", generator.saturating_add(critic).saturating_add(refiner));
+    let criticising = generator.saturating_add(critic);
+    let refining = match config.remote_generator() {
+        None => ("generator, critic and refiner", criticising.saturating_add(refiner)),
+        Some(_) => ("generator and critic", criticising),
+    };
     let judging = ("generator, refiner and judge", generator.saturating_add(refiner).saturating_add(judge));
+    let critiques = generator.saturating_add(critic.saturating_mul(2)).saturating_add(judge);
+    let comparing = ("generator, critic twice and judge", critiques);
     let with_model = config.judge.role.kind == JudgeKind::Model;
+    let with_critiques = with_model && config.judge.role.critique_preferences;
     let context = config.engine.context_tokens_max;
-    for (who, tokens) in [Some(refining), with_model.then_some(judging)].into_iter().flatten() {
+    let conversations = [Some(refining), with_model.then_some(judging), with_critiques.then_some(comparing)];
+    for (who, tokens) in conversations.into_iter().flatten() {
         let expected = format!("more than the max_tokens of {who} together ({tokens})");
         complaints.expect(context > tokens, "context_tokens_max", &expected, context);
     }

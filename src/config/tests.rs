@@ -103,7 +103,7 @@ fn a_wrong_type_is_told_with_both_types() {
         ("judge.sampling.stop=a", "judge.sampling.stop: expected a list, got the string \"a\""),
         ("learner.baseline=worth", "learner.baseline: expected one of `vargrad`, `partition`, `mean`, `value`, got \"worth\""),
         ("model.device=gpu", "model.device: expected `auto`, `cpu` or `cuda:` and a number, got \"gpu\""),
-        ("judge.kind=jury", "judge.kind: expected `verifier` or `model`, got \"jury\""),
+        ("judge.kind=jury", "judge.kind: expected one of `verifier`, `model`, `remote`, got \"jury\""),
         ("engine", "--set engine: expected section.key=value"),
     ] {
         assert_eq!(complaints(set(&[given])), [complaint]);

@@ -1,14 +1,12 @@
 //! The thread's own loop: take commands, then one engine step or one piece of learning.
 
 use super::share::Share;
-use super::{Command, Envelope, Error, Event, LearnerSetup, Observer, Reply, Setup};
-use crate::engine::{self, Completion, Engine, RequestId};
+use super::writer::{Writer, Writers};
+use super::{Command, Envelope, Error, Event, JudgeSetup, LearnerSetup, Observer, Reply, Seat, Setup};
 use crate::episode::{CriticVersion, CritiqueGroup};
 use crate::learner::{self, Learner};
-use crate::model::decode::Decoder;
 use crate::model::lora::Adapter;
 use crate::model::transformer::Transformer;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -16,9 +14,8 @@ use tokio::sync::oneshot;
 /// What the thread owns.
 pub(super) struct Thread {
     model: Arc<Transformer>,
-    engine: Engine<Decoder>,
+    writers: Writers,
     learner: Option<Learner>,
-    writing: HashMap<RequestId, Reply<Vec<Completion>>>,
     learning: Option<Reply<learner::Report>>,
     share: Share,
     observer: Observer,
@@ -26,10 +23,12 @@ pub(super) struct Thread {
 
 impl Thread {
     pub(super) fn new(setup: Setup) -> Result<Self, Error> {
-        let Setup { model, tokenizer, engine, learner, version, served, observer } = setup;
-        let mut engine = Engine::new(Decoder::sized(model.clone(), engine.kv_cache_mib)?, tokenizer, engine);
+        let Setup { model, tokenizer, engine, judge, learner, version, served, observer } = setup;
+        let mut own = Writer::new(model.clone(), tokenizer, engine)?;
         let packed = served.map(|adapter| model.pack(&adapter)).transpose()?.map(Arc::new);
-        engine.install(version, packed);
+        own.engine.install(version, packed);
+        let judge = judge.map(|JudgeSetup { model, tokenizer, engine }| Writer::new(model, tokenizer, engine));
+        let writers = Writers::new(own, judge.transpose()?);
         let share = Share::new(learner.as_ref().map_or(1.0, |learner| learner.config.device_share));
         let learner = learner.map(|LearnerSetup { config, temperature, seed, state }| match state {
             Some(state) => Learner::resume(model.clone(), config, temperature, state),
@@ -37,13 +36,13 @@ impl Thread {
         });
         let mut learner = learner.transpose()?;
         learner.iter_mut().for_each(|learner| learner.serves(version));
-        Ok(Self { model, engine, learner, writing: HashMap::new(), learning: None, share, observer })
+        Ok(Self { model, writers, learner, learning: None, share, observer })
     }
 
     /// Takes commands, writes, learns; until told to stop.
     pub(super) fn run(&mut self, inbox: &crossbeam_channel::Receiver<Envelope>) {
         loop {
-            let idle = self.engine.is_idle() && !self.is_learning();
+            let idle = self.writers.is_idle() && !self.is_learning();
             let first = if idle { inbox.recv().ok() } else { inbox.try_recv().ok() };
             if idle && first.is_none() {
                 return; // every handle is gone
@@ -55,9 +54,9 @@ impl Thread {
                 }
             }
             self.forget_callers_who_left();
-            if self.is_learning() && (self.engine.is_idle() || self.share.learner_is_owed()) {
+            if self.is_learning() && (self.writers.is_idle() || self.share.learner_is_owed()) {
                 self.learn();
-            } else if !self.engine.is_idle() {
+            } else if !self.writers.is_idle() {
                 self.write();
             }
         }
@@ -70,10 +69,10 @@ impl Thread {
     fn obey(&mut self, command: Command) -> std::ops::ControlFlow<()> {
         // An answer that nobody waits for any more is dropped: the caller left.
         match command {
-            Command::Write(request, reply) => match self.engine.submit(request) {
-                Ok(id) => drop(self.writing.insert(id, reply)),
-                Err(error) => drop(reply.send(Err(error.into()))),
-            },
+            Command::Write(seat, request, reply) => self.writers.seat(seat).write(request, reply),
+            Command::Weigh(seat, prompt, candidates, reply) => {
+                self.writers.seat(seat).weigh(prompt, candidates, reply);
+            }
             Command::Learn(batch, groups, reply) => self.begin(batch, groups, reply),
             Command::Snapshot(reply) => {
                 let state = self.learner.as_ref().map(Learner::state).ok_or(Error::NoLearner);
@@ -95,7 +94,7 @@ impl Thread {
 
     fn install(&mut self, version: CriticVersion, adapter: Option<&Adapter>) -> Result<(), Error> {
         let packed = adapter.map(|adapter| self.model.pack(adapter)).transpose()?.map(Arc::new);
-        self.engine.install(version, packed);
+        self.writers.seat(Seat::Own).engine.install(version, packed);
         if let Some(learner) = &mut self.learner {
             learner.published(version);
         }
@@ -118,14 +117,7 @@ impl Thread {
     }
 
     fn forget_callers_who_left(&mut self) {
-        let engine = &mut self.engine;
-        self.writing.retain(|&id, reply| {
-            let waits = !reply.is_closed();
-            if !waits {
-                engine.cancel(id);
-            }
-            waits
-        });
+        self.writers.forget_callers_who_left();
         if self.learning.as_ref().is_some_and(oneshot::Sender::is_closed) {
             self.learning = None;
             self.learner.iter_mut().for_each(Learner::abandon);
@@ -147,27 +139,10 @@ impl Thread {
 
     fn write(&mut self) {
         let started = Instant::now();
-        let report = match self.engine.step() {
-            Ok(report) => report,
-            // The step was undone; only the request whose logits are no distribution is at fault.
-            Err(error @ engine::Error::Logits { request, .. }) => {
-                let id = RequestId(request);
-                self.engine.cancel(id);
-                if let Some(reply) = self.writing.remove(&id) {
-                    drop(reply.send(Err(error.into())));
-                }
-                return;
-            }
-            Err(error) => panic!("engine step: {error}"),
-        };
+        let Some(report) = self.writers.step() else { return };
         let duration = started.elapsed();
         self.share.wrote(duration);
-        for (id, completions) in self.engine.take_finished() {
-            if let Some(reply) = self.writing.remove(&id) {
-                drop(reply.send(Ok(completions)));
-            }
-        }
-        let (running, waiting, kv_usage) = (self.engine.running(), self.engine.waiting(), self.engine.kv_usage());
+        let (running, waiting, kv_usage) = self.writers.load();
         (self.observer)(Event::Engine { report, duration, running, waiting, kv_usage });
     }
 }

@@ -6,7 +6,7 @@ use super::blocks::BlockKey;
 use super::draft::Draft;
 use super::sampler::Draw;
 use super::{Completion, Detokenize, Request};
-use crate::episode::CriticVersion;
+use crate::episode::{CriticVersion, Finish};
 use crate::model::Result;
 use crate::model::decode::PackedAdapter;
 use std::sync::Arc;
@@ -42,6 +42,10 @@ pub(crate) struct Job {
     drafts: Vec<Draft>,
     /// Continuations that go on.
     open: usize,
+    /// Tokens to be weighed instead of a text written; empty for a text.
+    candidates: Vec<u32>,
+    /// Their log-probabilities, once they are computed.
+    log_probs: Vec<f32>,
 }
 
 impl Job {
@@ -49,7 +53,23 @@ impl Job {
     pub(crate) fn new(request: Request, weights: Weights, room: usize) -> Self {
         let tokens_max = request.sampling.max_tokens.min(room);
         let open = if tokens_max == 0 { 0 } else { request.n };
-        Self { drafts: vec![Draft::default(); request.n], request, weights, tokens_max, open }
+        let drafts = vec![Draft::default(); request.n];
+        Self { drafts, request, weights, tokens_max, open, candidates: Vec::new(), log_probs: Vec::new() }
+    }
+
+    /// Weighs `candidates` instead of writing.
+    pub(crate) fn weigh(&mut self, candidates: Vec<u32>) {
+        self.candidates = candidates;
+    }
+
+    /// Tokens to be weighed; none where a text is written.
+    pub(crate) fn candidates(&self) -> &[u32] {
+        &self.candidates
+    }
+
+    /// The candidates' log-probabilities.
+    pub(crate) fn weighed(&mut self, log_probs: Vec<f32>) {
+        self.log_probs = log_probs;
     }
 
     /// Continuations that go on.
@@ -66,6 +86,11 @@ impl Job {
 
     /// What is handed out, once all have ended.
     pub(crate) fn completions(&self, decode: &Detokenize) -> Result<Vec<Completion>> {
+        if !self.candidates.is_empty() {
+            let (ids, log_probs, text) = (self.candidates.clone(), self.log_probs.clone(), String::new());
+            let version = self.weights.version;
+            return Ok(vec![Completion { ids, log_probs, text, version, finish: Finish::Length }]);
+        }
         self.drafts.iter().map(|draft| draft.complete(&self.request, self.weights.version, decode)).collect()
     }
 }

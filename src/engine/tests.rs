@@ -637,3 +637,50 @@ proptest! {
         }
     }
 }
+
+/// The log-probabilities of all tokens behind `ids`, by the book.
+fn next_log_probs(ids: &[u32], weights: u64) -> Vec<f64> {
+    let mut cells: Vec<u64> = Vec::new();
+    ids.iter().for_each(|&id| cells.push(cell(cells.last().copied().unwrap_or(EMPTY), id, weights)));
+    let row = logits(cells.into_iter(), weights);
+    let total: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+    row.iter().map(|&logit| f64::from(logit) - total.ln()).collect()
+}
+
+#[test]
+fn candidates_are_weighed_by_the_base_whoever_runs_beside_them() {
+    for (blocks, tokens, sequences) in [(64, 256, 64), (64, 7, 64), (12, 64, 2)] {
+        let mut engine = engine(blocks, tokens, sequences);
+        install(&mut engine, 1, 99);
+        let wanted = request(prompt(40, 1), 3, 20, 5);
+        let writing = engine.submit(Request { critic: true, ..wanted.clone() }).unwrap();
+        let asked: Vec<(RequestId, Vec<u32>, Vec<u32>)> = (0..4)
+            .map(|n| {
+                let (ids, candidates) = (prompt(30 + 9 * n as usize, 1), vec![7, n as u32, 22]);
+                (engine.weigh(ids.clone(), candidates.clone()).unwrap(), ids, candidates)
+            })
+            .collect();
+        engine.step().unwrap();
+        engine.model.failures = 1;
+        assert!(engine.step().is_err(), "a step that fails is taken again");
+        let done: BTreeMap<_, _> = run(&mut engine).into_iter().collect();
+        assert_eq!(written(&done[&writing]), expected(&wanted, 99, 300));
+        for (id, ids, candidates) in asked {
+            let [weighed] = &done[&id][..] else { panic!("expected one completion, got {:?}", done[&id]) };
+            assert_eq!((&weighed.ids, weighed.text.as_str(), weighed.version), (&candidates, "", CriticVersion::BASE));
+            let real = next_log_probs(&ids, 0);
+            for (id, got) in candidates.iter().zip(&weighed.log_probs) {
+                assert!((real[*id as usize] - f64::from(*got)).abs() < 1e-5, "{real:?}, got {weighed:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_candidate_that_is_no_token_is_refused() {
+    let mut engine = engine(64, 64, 4);
+    for (candidates, prompt_len) in [(vec![3, VOCAB as u32], 5), (vec![], 5), (vec![3], 0), (vec![3], 300)] {
+        assert!(engine.weigh(prompt(prompt_len, 1), candidates).is_err());
+        assert!(engine.is_idle() && engine.jobs.is_empty());
+    }
+}

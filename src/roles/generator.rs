@@ -7,9 +7,21 @@ use serde::{Deserialize, Serialize};
 const KEY: &str = "generator.prompt";
 const VARIABLES: &[&str] = &["prompt"];
 
+/// Where responses and refinements are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GeneratorKind {
+    /// By the base model.
+    Local,
+    /// By a server elsewhere.
+    Remote,
+}
+
 /// What the generator is shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GeneratorConfig {
+    /// Where it writes; the refiner writes there too.
+    pub kind: GeneratorKind,
     /// Instructions above the conversation, as they are; empty for none.
     pub system: String,
     /// Template of the user's turn, over `prompt`.

@@ -1,17 +1,33 @@
-//! The judge: says which of a response and its refinement is better.
+//! The judge: says which of a response and its refinement is better, or which of two critiques.
 //!
 //! A judge that is a model prefers a position as well as a text, so each pair is asked about in both orders.
 //! The two answers stay two verdicts, one per order: a critique's utility is the mean over all valid ones,
-//! which is the plain average of the orders. A judge that only looks at positions thus scores 0.5 exactly,
-//! one order's tie beside the other's win scores 0.75, and an order that cannot be read leaves the other.
+//! which is the plain average of the orders. A judge that only looks at positions thus scores 0.5 exactly, and
+//! one order's tie beside the other's win scores 0.75.
+//!
+//! Invariant: a verdict counts only beside the other order's. One order alone would carry the whole bias, so
+//! where one has no answer the other is set aside too.
 
 use super::reading::{Read, read};
-use super::{Error, Template, complaints, first, opening};
+use super::{Error, Template, complaints_with, first, opening};
 use crate::episode::{Invalid, Prompt, Turn, Verdict};
+pub use criteria::Criteria;
 use serde::{Deserialize, Serialize};
+
+mod criteria;
 
 const KEY: &str = "judge.prompt";
 const VARIABLES: &[&str] = &["prompt", "first", "second"];
+const CRITIQUES_KEY: &str = "judge.critiques_prompt";
+const CRITIQUES_VARIABLES: &[&str] = &["prompt", "response", "first", "second"];
+/// What a template may show besides.
+const OPTIONAL: &[&str] = &["criteria"];
+
+/// Words that the answers begin with, as the default templates ask for them.
+pub const ANSWERS: [(Read, &[&str]); 3] = [(Read::A, &["A"]), (Read::B, &["B"]), (Read::Tie, &["tie", "Tie", "TIE"])];
+/// Least probability of all answers together. A judge that gives them less was about to say something else, and
+/// which of them is the likeliest says little.
+const MASS_MIN: f64 = 0.01;
 
 /// Who judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,23 +37,85 @@ pub enum JudgeKind {
     Verifier,
     /// A model, in both orders.
     Model,
+    /// A model on a server elsewhere, in both orders.
+    Remote,
 }
 
-/// What the judge is shown.
+/// How a model's verdict is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadBy {
+    /// It writes, and its words are read.
+    Text,
+    /// Nothing is written: the likeliest of A, B and tie as the next token.
+    Logprob,
+}
+
+/// What the judge is shown, and how its answer is found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JudgeConfig {
     /// Who judges; the rest matters to a model only.
     pub kind: JudgeKind,
+    /// A model of its own, named as `model.source` is; empty for the base model.
+    pub model: String,
+    /// Memory of that model's KV cache, in MiB.
+    pub kv_cache_mib: usize,
+    /// How its verdict is found.
+    pub read: ReadBy,
+    /// Texts sampled for each order; the most frequent verdict is the order's.
+    pub votes: usize,
+    /// Whether critiques are compared with each other too, for DPCO.
+    pub critique_preferences: bool,
     /// Instructions above the conversation, as they are; empty for none.
     pub system: String,
-    /// Template of the user's turn, over `prompt`, `first` (answer A) and `second` (answer B).
+    /// Template of the user's turn, over `prompt`, `first` (answer A) and `second` (answer B); it may show
+    /// `criteria`.
     pub prompt: String,
+    /// Template of the user's turn that compares critiques, over `prompt`, `response`, `first` (critique A) and
+    /// `second` (critique B); it may show `criteria`.
+    pub critiques_prompt: String,
+    /// What makes an answer good, by task.
+    pub criteria: Criteria,
 }
 
 impl JudgeConfig {
-    /// What is wrong with these values, all at once.
-    pub fn complaints(&self) -> Vec<String> {
-        complaints(KEY, &self.prompt, VARIABLES)
+    /// Whether anything is asked of a model.
+    pub fn asks(&self) -> bool {
+        self.kind != JudgeKind::Verifier
+    }
+
+    /// What is wrong with these values, all at once. `temperature` is the one it samples with.
+    pub fn complaints(&self, temperature: f32) -> Vec<String> {
+        let mut complaints = complaints_with(KEY, &self.prompt, VARIABLES, OPTIONAL);
+        complaints.extend(complaints_with(CRITIQUES_KEY, &self.critiques_prompt, CRITIQUES_VARIABLES, OPTIONAL));
+        if self.votes < 1 {
+            complaints.push(format!("judge.votes: expected at least 1, got {}", self.votes));
+        }
+        let votes = "judge.votes: expected 1";
+        if self.votes > 1 && self.read == ReadBy::Logprob {
+            complaints.push(format!("{votes} where log-probabilities are read, got {}", self.votes));
+        } else if self.votes > 1 && temperature == 0.0 {
+            complaints.push(format!("{votes} where judge.sampling.temperature is 0, got {}", self.votes));
+        }
+        if self.kv_cache_mib < 1 {
+            complaints.push(format!("judge.kv_cache_mib: expected at least 1, got {}", self.kv_cache_mib));
+        }
+        if self.critique_preferences && !self.asks() {
+            let why = "a verifier cannot compare critiques: set judge.kind to \"model\" or \"remote\"";
+            complaints.push(format!("judge.critique_preferences: expected false ({why}), got true"));
+        }
+        complaints
+    }
+}
+
+/// Up to so many critiques are all compared with each other; more would cost more questions than their refinements.
+const ALL_PAIRS_MAX: usize = 8;
+
+/// Which of `n` critiques are compared: every pair of up to eight, each with the next in a ring of more.
+pub fn critique_pairs(n: usize) -> Vec<(usize, usize)> {
+    match n {
+        0..=ALL_PAIRS_MAX => (0..n).flat_map(|one| (one + 1..n).map(move |other| (one, other))).collect(),
+        _ => (0..n).map(|one| (one, (one + 1) % n)).collect(),
     }
 }
 
@@ -46,20 +124,40 @@ impl JudgeConfig {
 pub struct Judge {
     system: String,
     template: Template,
+    critiques: Template,
+    criteria: Criteria,
+    /// How its verdict is found.
+    pub read_by: ReadBy,
+    /// Texts sampled for each order.
+    pub votes: usize,
 }
 
 impl Judge {
     /// The role that `config` describes.
     pub fn new(config: &JudgeConfig) -> Result<Self, Error> {
-        let template = Template::parse(KEY, &config.prompt, VARIABLES).map_err(first)?;
-        Ok(Self { system: config.system.clone(), template })
+        let parse = |key, source, variables| Template::parse_with(key, source, variables, OPTIONAL).map_err(first);
+        Ok(Self {
+            system: config.system.clone(),
+            template: parse(KEY, &config.prompt, VARIABLES)?,
+            critiques: parse(CRITIQUES_KEY, &config.critiques_prompt, CRITIQUES_VARIABLES)?,
+            criteria: config.criteria.clone(),
+            read_by: config.read,
+            votes: config.votes,
+        })
     }
 
     /// The conversation that asks about one order: `first` is called A and `second` B.
     ///
     /// The forward order puts the response first, the backward order the refinement.
     pub fn conversation(&self, prompt: &Prompt, first: &str, second: &str) -> Vec<Turn> {
-        opening(&self.system, self.template.render(&[&prompt.text, first, second]))
+        let values = [&prompt.text, first, second, self.criteria.of(&prompt.task)];
+        opening(&self.system, self.template.render(&values))
+    }
+
+    /// The conversation that asks which critique of `response` is better: `first` is called A and `second` B.
+    pub fn critiques_conversation(&self, prompt: &Prompt, response: &str, first: &str, second: &str) -> Vec<Turn> {
+        let values = [&prompt.text, response, first, second, &self.criteria.critique];
+        opening(&self.system, self.critiques.render(&values))
     }
 
     /// What the judge's text says; none where it says nothing, or two things.
@@ -67,92 +165,80 @@ impl Judge {
         read(text)
     }
 
-    /// The verdicts of the forward order (the response was A) and of the backward order (it was B).
-    pub fn verdicts(forward: Option<Read>, backward: Option<Read>) -> [Verdict; 2] {
+    /// What most of the votes say, those that say nothing left out; a draw of the foremost is a tie.
+    pub fn plurality(votes: impl IntoIterator<Item = Option<Read>>) -> Option<Read> {
+        let (mut a, mut b, mut tie) = (0u32, 0u32, 0u32);
+        for vote in votes.into_iter().flatten() {
+            *match vote {
+                Read::A => &mut a,
+                Read::B => &mut b,
+                Read::Tie => &mut tie,
+            } += 1;
+        }
+        let most = a.max(b).max(tie);
+        match (a == most, b == most) {
+            _ if most == 0 => None,
+            (true, false) if tie < most => Some(Read::A),
+            (false, true) if tie < most => Some(Read::B),
+            _ => Some(Read::Tie),
+        }
+    }
+
+    /// The likeliest answer by the log-probabilities (nats) of the tokens that begin one, summed over the ways to
+    /// say it; A and B exactly alike are a tie. None where all answers together are next to impossible.
+    pub fn likeliest(tokens: impl IntoIterator<Item = (Read, f64)>) -> Option<Read> {
+        let (mut a, mut b, mut tie) = (0.0, 0.0, 0.0);
+        for (answer, log_prob) in tokens {
+            *match answer {
+                Read::A => &mut a,
+                Read::B => &mut b,
+                Read::Tie => &mut tie,
+            } += log_prob.exp();
+        }
+        let is_said = a + b + tie >= MASS_MIN;
+        is_said.then_some(match () {
+            () if a > b && a > tie => Read::A,
+            () if b > a && b > tie => Read::B,
+            () => Read::Tie,
+        })
+    }
+
+    /// The answer that a text of one token begins, where it begins one; white space before it does not count.
+    pub fn begun(token: &str) -> Option<Read> {
+        let token = token.trim();
+        ANSWERS
+            .iter()
+            .find(|(_, words)| !token.is_empty() && words.iter().any(|word| word.starts_with(token)))
+            .map(|(read, _)| *read)
+    }
+
+    /// The verdicts of the forward order (the response was A) and of the backward order (it was B). Where one is
+    /// invalid, the other is so too.
+    pub fn verdicts(forward: Result<Read, Invalid>, backward: Result<Read, Invalid>) -> [Verdict; 2] {
         let refinement_first = |answer| match answer {
-            Some(Read::A) => Verdict::Win,
-            Some(Read::Tie) => Verdict::Tie,
-            Some(Read::B) => Verdict::Loss,
-            None => Verdict::Invalid(Invalid::Unreadable),
+            Read::A => Verdict::Win,
+            Read::Tie => Verdict::Tie,
+            Read::B => Verdict::Loss,
         };
-        [refinement_first(forward).swapped(), refinement_first(backward)]
+        match (forward, backward) {
+            (Ok(forward), Ok(backward)) => [refinement_first(forward).swapped(), refinement_first(backward)],
+            (forward, backward) => {
+                [forward, backward].map(|order| Verdict::Invalid(order.err().unwrap_or(Invalid::Unpaired)))
+            }
+        }
+    }
+
+    /// Which of two critiques is preferred: that which both orders prefer. `forward` asked with the first as A,
+    /// `backward` with the second as A. True for the first.
+    pub fn preferred(forward: Result<Read, Invalid>, backward: Result<Read, Invalid>) -> Option<bool> {
+        match (forward, backward) {
+            (Ok(Read::A), Ok(Read::B)) => Some(true),
+            (Ok(Read::B), Ok(Read::A)) => Some(false),
+            _ => None,
+        }
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::episode::utility;
-    use proptest::prelude::*;
-
-    fn answer() -> impl Strategy<Value = Option<Read>> {
-        prop_oneof![Just(Some(Read::A)), Just(Some(Read::B)), Just(Some(Read::Tie)), Just(None)]
-    }
-
-    fn other_side(answer: Option<Read>) -> Option<Read> {
-        answer.map(|answer| match answer {
-            Read::A => Read::B,
-            Read::B => Read::A,
-            Read::Tie => Read::Tie,
-        })
-    }
-
-    #[test]
-    fn the_judge_sees_both_texts_in_the_order_asked() {
-        let config = JudgeConfig {
-            kind: JudgeKind::Model,
-            system: String::new(),
-            prompt: "{{ prompt }}: A {{ first }}, B {{ second }}".into(),
-        };
-        assert!(config.complaints().is_empty());
-        let prompt = Prompt { id: "p".into(), task: "t".into(), text: "3 + 4?".into(), answer: None };
-        let turns = Judge::new(&config).unwrap().conversation(&prompt, "8", "7");
-        assert_eq!(turns[0].content, "3 + 4?: A 8, B 7");
-    }
-
-    #[test]
-    fn the_refinement_wins_as_b_forward_and_as_a_backward() {
-        assert_eq!(Judge::verdicts(Some(Read::B), Some(Read::A)), [Verdict::Win; 2]);
-        assert_eq!(Judge::verdicts(Some(Read::A), Some(Read::B)), [Verdict::Loss; 2]);
-        assert_eq!(Judge::verdicts(Some(Read::Tie), None), [Verdict::Tie, Verdict::Invalid(Invalid::Unreadable)]);
-        assert_eq!(utility(&Judge::verdicts(Some(Read::Tie), Some(Read::A))), Some(0.75));
-    }
-
-    #[test]
-    fn a_judge_that_only_looks_at_positions_scores_one_half() {
-        for position in [Read::A, Read::B, Read::Tie] {
-            assert_eq!(utility(&Judge::verdicts(Some(position), Some(position))), Some(0.5));
-        }
-    }
-
-    proptest! {
-        /// A judge is what it says of (response, refinement) and of (refinement, response), whatever its bias.
-        #[test]
-        fn swapping_positions_leaves_the_utility_unchanged(forward in answer(), backward in answer()) {
-            let straight = utility(&Judge::verdicts(forward, backward));
-            // The same judge behind a screen that exchanges the positions and the names of the texts.
-            let screened = utility(&Judge::verdicts(other_side(backward), other_side(forward)));
-            prop_assert_eq!(straight, screened);
-            // With response and refinement exchanged the utility is mirrored.
-            let exchanged = utility(&Judge::verdicts(backward, forward));
-            prop_assert_eq!(straight.map(|utility| 1.0 - utility), exchanged);
-        }
-
-        /// Quality decides by more than the bias; the bias pulls towards a position.
-        #[test]
-        fn a_bias_of_any_size_never_turns_the_preference(better in -3i32..4, bias in -5i32..6) {
-            let says = |first: i32, second: i32| Some(match (first + bias).cmp(&second) {
-                std::cmp::Ordering::Greater => Read::A,
-                std::cmp::Ordering::Equal => Read::Tie,
-                std::cmp::Ordering::Less => Read::B,
-            });
-            let score = utility(&Judge::verdicts(says(0, better), says(better, 0))).unwrap();
-            match better.cmp(&0) {
-                std::cmp::Ordering::Greater => prop_assert!(score >= 0.5),
-                std::cmp::Ordering::Equal => prop_assert_eq!(score, 0.5),
-                std::cmp::Ordering::Less => prop_assert!(score <= 0.5),
-            }
-        }
-    }
-}
+mod tests;

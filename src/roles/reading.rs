@@ -21,6 +21,17 @@ pub enum Read {
     Tie,
 }
 
+impl Read {
+    /// The same preference with the texts exchanged.
+    pub fn swapped(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+            Self::Tie => Self::Tie,
+        }
+    }
+}
+
 /// The verdict of `text`, where it says exactly one.
 pub(super) fn read(text: &str) -> Option<Read> {
     let words = words(text);

@@ -50,11 +50,12 @@ impl Refiner {
 mod tests {
     use super::*;
     use crate::episode::Prompt;
-    use crate::roles::generator::{Generator, GeneratorConfig};
+    use crate::roles::generator::{Generator, GeneratorConfig, GeneratorKind};
 
     #[test]
     fn the_refiner_goes_on_with_the_generators_conversation() {
-        let config = GeneratorConfig { system: "be brief".into(), prompt: "{{ prompt }}".into() };
+        let config =
+            GeneratorConfig { kind: GeneratorKind::Local, system: "be brief".into(), prompt: "{{ prompt }}".into() };
         let prompt = Prompt { id: "p".into(), task: "t".into(), text: "3 + 4?".into(), answer: None };
         let asked = Generator::new(&config).unwrap().conversation(&prompt);
         let refiner = Refiner::new(&RefinerConfig { prompt: "{{ critique }}\nAgain.".into() }).unwrap();

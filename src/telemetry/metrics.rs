@@ -238,6 +238,15 @@ table! {
     Counter<Role>: ROLE_DEADLINES = "rco_roles_deadlines_total", "Questions that a role did not answer in time.";
     Histogram<Role>: ROLE_TOKENS = "rco_roles_answer_tokens", "Tokens of each text that a role wrote.", TOKENS;
     Counter<VerdictKind>: VERDICTS = "rco_judge_verdicts_total", "Verdicts on refinements, the invalid ones by reason.";
+    Counter<JudgeAnswer>: JUDGE_ANSWERS = "rco_judge_answers_total", "What a judge that is a model said of one order; (first - second) / (first + second) is its position bias.";
+    Counter<OrderAgreement>: JUDGE_ORDERS = "rco_judge_pairs_total", "Pairs that a judge was asked about in both orders, by how the orders agreed.";
+
+    Counter<RemoteOutcome>: REMOTE_TRIES = "rco_remote_tries_total", "Tries to get an answer from a remote server, by what became of them.";
+    Counter: REMOTE_RETRIES = "rco_remote_retries_total", "Tries that followed a failed one.";
+    Counter: REMOTE_RETRIES_DENIED = "rco_remote_retries_denied_total", "Failed tries that no other followed because the budget of retries was used up.";
+    Counter<RemoteTokens>: REMOTE_TOKENS = "rco_remote_tokens_total", "Tokens that remote servers say they have read and written.";
+    Histogram: REMOTE_SECONDS = "rco_remote_try_seconds", "Time of one try, from sending to the end of the answer.", TASK_SECONDS;
+    Gauge: REMOTE_IN_FLIGHT = "rco_remote_tries_in_flight", "Tries that are with a server.";
 
     Gauge: SEQUENCES_RUNNING = "rco_engine_sequences_running", "Sequences that decode or prefill.";
     Gauge: SEQUENCES_WAITING = "rco_engine_sequences_waiting", "Sequences that wait for room.";
@@ -319,8 +328,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// The rooms that a name may carry: the modules of the crate that export metrics.
-    const ROOMS: [&str; 9] =
-        ["rollout", "roles", "judge", "engine", "device", "learner", "replay", "checkpoint", "node"];
+    const ROOMS: [&str; 10] =
+        ["rollout", "roles", "judge", "remote", "engine", "device", "learner", "replay", "checkpoint", "node"];
 
     #[test]
     fn every_name_follows_the_pattern_and_stands_once() {
@@ -402,6 +411,10 @@ mod tests {
         distinct::<CritiqueDrop>();
         distinct::<Role>();
         distinct::<VerdictKind>();
+        distinct::<RemoteOutcome>();
+        distinct::<RemoteTokens>();
+        distinct::<JudgeAnswer>();
+        distinct::<OrderAgreement>();
         distinct::<PushResult>();
         distinct::<RetireReason>();
         distinct::<ActorName>();

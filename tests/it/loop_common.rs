@@ -129,14 +129,18 @@ pub struct Running {
 
 /// Starts a node with the rigged judge `compare`.
 pub async fn start(config: Config, resume: bool, steps: Option<u64>, compare: Arc<Compare>) -> Running {
+    judged(config, resume, steps, Some(compare)).await
+}
+
+/// Starts a node with the rigged judge `judge`, or with the config's.
+pub async fn judged(config: Config, resume: bool, steps: Option<u64>, judge: Option<Arc<Compare>>) -> Running {
     let log = Arc::new(Log::default());
     let heard = log.clone();
     let news = News::new(Some(Arc::new(move |event: &Event| {
         heard.events.lock().unwrap().push(event.clone());
         heard.count.send_modify(|count| *count += 1);
     })));
-    let options =
-        Options { resume, learner_steps: steps, judge: Some(compare), news: Some(news), ..Options::default() };
+    let options = Options { resume, learner_steps: steps, judge, news: Some(news), ..Options::default() };
     Running { node: Node::start(config, options).await.unwrap(), log }
 }
 

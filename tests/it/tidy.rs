@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("verify", &["episode"], &["tokio", "ractor", "candle"]),
     ("roles", &["episode"], &["tokio", "ractor", "candle"]),
     ("checkpoint", &["episode", "model"], &["tokio", "ractor"]),
+    ("remote", &["episode", "telemetry"], &["ractor", "candle"]),
     ("engine", &["episode", "model"], &["tokio", "ractor"]),
     ("learner", &["episode", "model"], &["tokio", "ractor"]),
     ("device", &["engine", "learner", "model", "episode"], &["ractor"]),
@@ -30,12 +31,13 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
             "engine",
             "learner",
             "device",
+            "remote",
         ],
         &["candle"],
     ),
     (
         "config",
-        &["telemetry", "model", "prompts", "replay", "roles", "checkpoint", "engine", "learner", "actors"],
+        &["telemetry", "model", "prompts", "replay", "roles", "checkpoint", "remote", "engine", "learner", "actors"],
         &["tokio", "ractor", "candle"],
     ),
 ];

@@ -8,10 +8,10 @@ use crate::actors::scribe::Composed;
 use crate::engine::distinct::Distinct;
 use crate::engine::sampler::SamplingConfig;
 use crate::engine::{Completion, Engine, Request, RequestId};
-use crate::episode::{CritiqueGroup, EpisodeId, Prompt, ScoredCritique, Verdict, Written, utility};
+use crate::episode::{CritiqueGroup, EpisodeId, Invalid, Prompt, ScoredCritique, Verdict, Written, utility};
 use crate::model::decode::Decoder;
 use crate::model::template::ChatTemplate;
-use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
+use crate::roles::{critic::Critic, generator::Generator, judge::Judge, reading::Read, refiner::Refiner};
 use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -186,10 +186,12 @@ impl<'a> Trees<'a> {
     }
 
     fn compare(&mut self, place: usize, critique: usize, index: usize, texts: &[Written]) {
-        let read = texts.first().and_then(|text| Judge::read(&text.text));
-        // The even ones show the response first.
-        let forward = index.is_multiple_of(2);
-        let verdict = if forward { Judge::verdicts(read, None)[0] } else { Judge::verdicts(None, read)[1] };
+        let read = texts.first().and_then(|text| Judge::read(&text.text)).ok_or(Invalid::Unreadable);
+        // The even ones show the response first. What the other order says is not in yet: each is taken for itself.
+        let mirrored = read.map(Read::swapped);
+        let [forward, backward] =
+            if index.is_multiple_of(2) { Judge::verdicts(read, mirrored) } else { Judge::verdicts(mirrored, read) };
+        let verdict = if index.is_multiple_of(2) { forward } else { backward };
         self.trees[place].verdicts[critique][index] = Some(verdict);
     }
 

@@ -40,6 +40,8 @@ labels! {
         Deadline = "deadline",
         /// Its text does not fit the context.
         TooLong = "too_long",
+        /// A remote server gave no answer.
+        Remote = "remote",
         /// Replay had its group already.
         Duplicate = "duplicate",
     }
@@ -51,6 +53,8 @@ labels! {
         Deadline = "deadline",
         /// Its refinements' prompt does not fit the context.
         TooLong = "too_long",
+        /// A remote server refined nothing.
+        Remote = "remote",
     }
     /// Who is asked.
     Role "role" {
@@ -77,6 +81,58 @@ labels! {
         InvalidDeadline = "invalid_deadline",
         /// The checker itself failed.
         InvalidChecker = "invalid_checker",
+        /// What the judge would have to read does not fit its context.
+        InvalidTooLong = "invalid_too_long",
+        /// The remote judge's server gave no answer.
+        InvalidRemote = "invalid_remote",
+        /// The other order got no answer, and one alone carries the judge's bias.
+        InvalidUnpaired = "invalid_unpaired",
+    }
+    /// What became of one try to get an answer from a remote server.
+    RemoteOutcome "outcome" {
+        /// An answer that could be read.
+        Answered = "answered",
+        /// None in time.
+        Timeout = "timeout",
+        /// No connection, or one that broke.
+        Unreachable = "unreachable",
+        /// The server has too much to do (429).
+        Busy = "busy",
+        /// The server failed (5xx).
+        Broken = "broken",
+        /// The server does not take the question (another status).
+        Refused = "refused",
+        /// An answer that could not be read.
+        Rubbish = "rubbish",
+    }
+    /// Which tokens a remote server counted.
+    RemoteTokens "kind" {
+        /// Those that it read.
+        Prompt = "prompt",
+        /// Those that it wrote.
+        Completion = "completion",
+    }
+    /// What a model said of a pair in one order.
+    JudgeAnswer "answer" {
+        /// The text shown first is better.
+        First = "first",
+        /// The text shown second is better.
+        Second = "second",
+        /// Neither is.
+        Tie = "tie",
+        /// Nothing that could be read, or nothing in time.
+        Invalid = "invalid",
+    }
+    /// How the two orders of a pair agree.
+    OrderAgreement "orders" {
+        /// Both prefer the same text, or both say tie.
+        Same = "same",
+        /// Each prefers another text: the position decided.
+        Opposite = "opposite",
+        /// One says tie, the other does not.
+        OneTie = "one_tie",
+        /// One or both have no answer.
+        Invalid = "invalid",
     }
     /// What became of a group that was offered to replay.
     PushResult "result" {

@@ -1,0 +1,384 @@
+//! A client of other people's servers: any that speak OpenAI's `/v1/chat/completions`, such as vLLM's or llama.cpp's.
+//!
+//! Knows no role and no actor. At most `concurrency_max` questions are with a server at once; what may pass is tried
+//! again, later each time and within a budget; every try is counted by what became of it. The key comes from the
+//! environment, is sent to the configured address alone, and is never printed.
+//!
+//! Invariant: an answer is whole and readable, or it is an error; dropping the future takes the question back.
+
+mod patience;
+mod wire;
+
+use crate::episode::{Finish, Turn};
+use crate::telemetry::metrics::{self, RemoteOutcome, RemoteTokens};
+use patience::Budget;
+use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
+use reqwest::{StatusCode, Url};
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::Semaphore;
+
+/// A reply that is longer than this is rubbish.
+const REPLY_BYTES_MAX: usize = 4 << 20;
+
+/// The servers that stand in for local models.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemotesConfig {
+    /// Judges, with `judge.kind = "remote"`.
+    pub judge: RemoteConfig,
+    /// Answers and refines, with `generator.kind = "remote"`.
+    pub generator: RemoteConfig,
+}
+
+/// One server, and how patient one is with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteConfig {
+    /// What stands before `/chat/completions`, such as `http://127.0.0.1:8000/v1`.
+    pub base_url: String,
+    /// The model's name there.
+    pub model: String,
+    /// The environment variable that holds the key; empty where none is needed.
+    pub api_key_env: String,
+    /// Questions that may be with the server at once.
+    pub concurrency_max: usize,
+    /// How long one try may take.
+    pub timeout_seconds: u64,
+    /// Tries of one question after the first.
+    pub retries_max: u32,
+    /// Retries for each question, on average over all of them; a handful is always allowed.
+    pub retry_share: f64,
+    /// Pause before the first retry; it doubles from one to the next.
+    pub backoff_milliseconds: u64,
+    /// Longest pause, but for what the server asks for.
+    pub backoff_max_milliseconds: u64,
+}
+
+impl RemoteConfig {
+    /// What is wrong with it, all at once; `section` is where it stands. Where it is not `used`, the address and the
+    /// model may be left empty.
+    pub fn complaints(&self, section: &str, used: bool) -> Vec<String> {
+        let mut complaints = Vec::new();
+        let mut expect = |right: bool, key: &str, expected: &str, got: &dyn std::fmt::Debug| {
+            if !right {
+                complaints.push(format!("{section}.{key}: expected {expected}, got {got:?}"));
+            }
+        };
+        let address = "an address such as \"http://127.0.0.1:8000/v1\", without user, query or fragment";
+        let unused = !used && self.base_url.is_empty();
+        // What stands before an @ may be a secret: it is not repeated.
+        let shown = if self.base_url.contains('@') { "one with a user" } else { &self.base_url };
+        expect(unused || self.url().is_some(), "base_url", address, &shown);
+        expect(!used || !self.model.trim().is_empty(), "model", "the model's name on that server", &self.model);
+        let is_name = self.api_key_env.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
+        // Whoever puts the key itself here must not find it in a log.
+        let expected = "the name of an environment variable, not a key";
+        expect(is_name && self.api_key_env.len() <= 64, "api_key_env", expected, &"something else");
+        expect(self.concurrency_max >= 1, "concurrency_max", "at least 1", &self.concurrency_max);
+        expect(self.timeout_seconds >= 1, "timeout_seconds", "at least 1", &self.timeout_seconds);
+        let share = (0.0..=10.0).contains(&self.retry_share);
+        expect(share, "retry_share", "a number from 0 to 10", &self.retry_share);
+        expect(self.backoff_milliseconds >= 1, "backoff_milliseconds", "at least 1", &self.backoff_milliseconds);
+        let expected = format!("at least backoff_milliseconds ({})", self.backoff_milliseconds);
+        let longest = self.backoff_max_milliseconds;
+        expect(longest >= self.backoff_milliseconds, "backoff_max_milliseconds", &expected, &longest);
+        complaints
+    }
+
+    /// Where questions go.
+    fn url(&self) -> Option<Url> {
+        let url = Url::parse(&format!("{}/chat/completions", self.base_url.trim_end_matches('/'))).ok()?;
+        let plain = url.username().is_empty() && url.password().is_none() && !self.base_url.contains(['?', '#']);
+        (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
+    }
+}
+
+/// A question: a conversation to be continued once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chat {
+    /// The conversation.
+    pub turns: Vec<Turn>,
+    /// Longest answer, in tokens.
+    pub max_tokens: usize,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 0 is off.
+    pub top_k: usize,
+    /// 1 is off.
+    pub top_p: f32,
+    /// 0 is off.
+    pub min_p: f32,
+    /// Strings that end the answer.
+    pub stop: Vec<String>,
+    /// Seed of what is drawn, for servers that keep to it; of the pauses between tries too.
+    pub seed: u64,
+    /// Asks for the likeliest first tokens.
+    pub weighs: bool,
+}
+
+impl Default for Chat {
+    /// A greedy question without a conversation.
+    fn default() -> Self {
+        let (turns, stop) = (Vec::new(), Vec::new());
+        Self { turns, max_tokens: 1, temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, stop, seed: 0, weighs: false }
+    }
+}
+
+/// Tokens that the server says it has read and written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Read.
+    pub prompt_tokens: u64,
+    /// Written.
+    pub completion_tokens: u64,
+}
+
+/// What a server answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The text.
+    pub text: String,
+    /// Why it ended.
+    pub finish: Finish,
+    /// What it cost; zero where the server does not say.
+    pub usage: Usage,
+    /// The likeliest first tokens and their log-probabilities (nats), where they were asked for.
+    pub first_tokens: Vec<(String, f64)>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The config names no server.
+    #[error("remote: expected an address, got {0:?}")]
+    Address(String),
+    /// The key is not where the config says.
+    #[error("remote: expected a key in the environment variable {0}, got none that can be sent")]
+    Key(String),
+    /// Not in time.
+    #[error("no answer within {seconds} s")]
+    Timeout {
+        /// How long one try may take.
+        seconds: u64,
+    },
+    /// No connection, or one that broke before the answer was whole.
+    #[error("connection: {0}")]
+    Unreachable(String),
+    /// The server has too much to do (429).
+    #[error("the server is busy (429)")]
+    Busy,
+    /// The server failed (5xx).
+    #[error("the server failed ({0})")]
+    Broken(u16),
+    /// The server does not take the question (another status).
+    #[error("the server refused ({status}): {why}")]
+    Refused {
+        /// The status.
+        status: u16,
+        /// The beginning of what it said.
+        why: String,
+    },
+    /// The answer cannot be read.
+    #[error("the answer cannot be read: {0}")]
+    Rubbish(String),
+}
+
+impl Error {
+    /// Whether another try may get an answer.
+    fn may_pass(&self) -> bool {
+        !matches!(self, Self::Refused { .. } | Self::Address(_) | Self::Key(_))
+    }
+
+    fn outcome(&self) -> RemoteOutcome {
+        match self {
+            Self::Timeout { .. } => RemoteOutcome::Timeout,
+            Self::Unreachable(_) => RemoteOutcome::Unreachable,
+            Self::Busy => RemoteOutcome::Busy,
+            Self::Broken(_) => RemoteOutcome::Broken,
+            Self::Refused { .. } | Self::Address(_) | Self::Key(_) => RemoteOutcome::Refused,
+            Self::Rubbish(_) => RemoteOutcome::Rubbish,
+        }
+    }
+}
+
+/// Asks one server.
+pub struct Client {
+    http: reqwest::Client,
+    url: Url,
+    key: Option<HeaderValue>,
+    config: RemoteConfig,
+    permits: Semaphore,
+    budget: Mutex<Budget>,
+    /// The server asked everybody to wait until then.
+    not_before: Mutex<Instant>,
+    /// The first failure in a row is a warning; those after it are seen in the metrics.
+    failing: AtomicBool,
+}
+
+impl Client {
+    /// A client of the server that `config` describes, with the key from the environment.
+    ///
+    /// # Errors
+    /// Where the address is none, or the key is not there.
+    pub fn new(config: &RemoteConfig) -> Result<Self, Error> {
+        let url = config.url().ok_or_else(|| Error::Address(config.base_url.clone()))?;
+        let key = match config.api_key_env.as_str() {
+            "" => None,
+            name => Some(key(name).ok_or_else(|| Error::Key(name.to_owned()))?),
+        };
+        let mut http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(config.timeout_seconds))
+            // Another address would get the key.
+            .redirect(reqwest::redirect::Policy::none());
+        if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+            http = http.no_proxy();
+        }
+        Ok(Self {
+            http: http.build().map_err(|error| Error::Unreachable(error.without_url().to_string()))?,
+            url,
+            key,
+            permits: Semaphore::new(config.concurrency_max),
+            budget: Mutex::new(Budget::new(config.retry_share)),
+            not_before: Mutex::new(Instant::now()),
+            failing: AtomicBool::new(false),
+            config: config.clone(),
+        })
+    }
+
+    /// Asks `chat`; tries again where that may help.
+    ///
+    /// # Errors
+    /// What became of the last try.
+    pub async fn chat(&self, chat: &Chat) -> Result<Answer, Error> {
+        lock(&self.budget).earn();
+        let mut tried = 0;
+        loop {
+            let error = match self.try_once(chat).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if !error.may_pass() || tried >= self.config.retries_max {
+                return Err(error);
+            }
+            if !lock(&self.budget).spend() {
+                metrics::REMOTE_RETRIES_DENIED.add(1);
+                return Err(error);
+            }
+            metrics::REMOTE_RETRIES.add(1);
+            let [first, longest] = [self.config.backoff_milliseconds, self.config.backoff_max_milliseconds];
+            let unit = jitter(chat.seed, tried);
+            let [first, longest] = [first, longest].map(Duration::from_millis);
+            tokio::time::sleep(patience::pause(first, longest, tried, unit)).await;
+            tried += 1;
+        }
+    }
+
+    /// One try, when there is a place for it and the server wants to be asked.
+    async fn try_once(&self, chat: &Chat) -> Result<Answer, Error> {
+        // The semaphore is never closed.
+        let _permit = self.permits.acquire().await.map_err(|error| Error::Unreachable(error.to_string()))?;
+        loop {
+            let not_before = *lock(&self.not_before);
+            if not_before <= Instant::now() {
+                break;
+            }
+            tokio::time::sleep_until(not_before.into()).await;
+        }
+        let (_in_flight, begun) = (metrics::REMOTE_IN_FLIGHT.guard(), Instant::now());
+        let outcome = self.send(chat).await;
+        metrics::REMOTE_SECONDS.record(begun.elapsed().as_secs_f64());
+        metrics::REMOTE_TRIES.add(outcome.as_ref().map_or_else(Error::outcome, |_| RemoteOutcome::Answered), 1);
+        match &outcome {
+            Ok(Answer { usage, .. }) => {
+                metrics::REMOTE_TOKENS.add(RemoteTokens::Prompt, usage.prompt_tokens);
+                metrics::REMOTE_TOKENS.add(RemoteTokens::Completion, usage.completion_tokens);
+                self.failing.store(false, Ordering::Relaxed);
+            }
+            Err(error) if !self.failing.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(model = self.config.model, %error, "a remote server does not answer");
+            }
+            Err(error) => tracing::debug!(model = self.config.model, %error, "a remote server does not answer"),
+        }
+        outcome
+    }
+
+    async fn send(&self, chat: &Chat) -> Result<Answer, Error> {
+        let mut request = self.http.post(self.url.clone()).json(&wire::Body::new(&self.config.model, chat));
+        if let Some(key) = &self.key {
+            request = request.header(AUTHORIZATION, key.clone());
+        }
+        let mut response = request.send().await.map_err(|error| self.lost(error))?;
+        let status = response.status();
+        if let Some(pause) = response.headers().get(RETRY_AFTER).filter(|_| !status.is_success()) {
+            let pause = pause.to_str().ok().and_then(|header| patience::retry_after(header, SystemTime::now()));
+            let until = pause.and_then(|pause| Instant::now().checked_add(pause));
+            let mut not_before = lock(&self.not_before);
+            *not_before = until.map_or(*not_before, |until| until.max(*not_before));
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.lost(error))? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > REPLY_BYTES_MAX {
+                return Err(Error::Rubbish(format!("expected at most {REPLY_BYTES_MAX} bytes, got more")));
+            }
+        }
+        match status {
+            StatusCode::OK => wire::read(&bytes, chat).map_err(Error::Rubbish),
+            StatusCode::TOO_MANY_REQUESTS => Err(Error::Busy),
+            StatusCode::REQUEST_TIMEOUT => Err(Error::Timeout { seconds: self.config.timeout_seconds }),
+            status if status.is_server_error() => Err(Error::Broken(status.as_u16())),
+            status => {
+                let why = self.without_key(&String::from_utf8_lossy(&bytes)).chars().take(200).collect();
+                Err(Error::Refused { status: status.as_u16(), why })
+            }
+        }
+    }
+
+    /// What a server said; some repeat the key that they do not know.
+    fn without_key(&self, said: &str) -> String {
+        let key = self.key.as_ref().and_then(|key| key.to_str().ok()?.strip_prefix("Bearer "));
+        key.map_or_else(|| said.to_owned(), |key| said.replace(key, "[the key]"))
+    }
+
+    /// The connection failed, at whatever point.
+    fn lost(&self, error: reqwest::Error) -> Error {
+        match error.is_timeout() {
+            true => Error::Timeout { seconds: self.config.timeout_seconds },
+            false => Error::Unreachable(causes(&error.without_url())),
+        }
+    }
+}
+
+/// An error with all that caused it.
+fn causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// The key in the environment variable `name`, as it is sent; marked so that nothing prints it.
+fn key(name: &str) -> Option<HeaderValue> {
+    let key = std::env::var(name).ok().filter(|key| !key.trim().is_empty())?;
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim())).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// In `[0, 1)`: other questions and other tries have other ones (splitmix64's finaliser).
+fn jitter(seed: u64, tried: u32) -> f64 {
+    let bits = seed.wrapping_add(u64::from(tried).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Plain numbers: whoever panicked while holding them left them whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

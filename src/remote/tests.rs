@@ -1,0 +1,58 @@
+//! Promises of the client's config; what it does with a server is tested in `tests/it/remote.rs`.
+use super::*;
+
+fn config(base_url: &str) -> RemoteConfig {
+    #[derive(Deserialize)]
+    struct Whole {
+        remote: RemotesConfig,
+    }
+    let whole: Whole = toml::from_str(include_str!("../../configs/quickstart.toml")).unwrap();
+    RemoteConfig { base_url: base_url.into(), model: "m".into(), ..whole.remote.judge }
+}
+
+#[test]
+fn an_address_is_plain_http_or_https_and_holds_no_secret() {
+    for good in ["http://127.0.0.1:8000/v1", "https://api.example.com/v1/", "http://[::1]:80"] {
+        assert_eq!(config(good).complaints("remote.judge", true), [""; 0], "{good}");
+        let url = config(good).url().unwrap();
+        assert!(url.path().ends_with("/chat/completions") && !url.path().contains("//"), "{url}");
+    }
+    for bad in ["", "localhost:8000", "ftp://a/v1", "http://", "http://a/v1?key=x", "http://a/v1#x", "http://u:pw@a/v1"]
+    {
+        let complaints = config(bad).complaints("remote.judge", true);
+        assert!(
+            complaints.len() == 1 && complaints[0].starts_with("remote.judge.base_url: expected"),
+            "{complaints:?}"
+        );
+        assert!(!complaints[0].contains("pw"), "{complaints:?}");
+        assert!(Client::new(&config(bad)).is_err());
+    }
+    assert_eq!(config("").complaints("remote.judge", false), [""; 0], "who is not used needs no address");
+}
+
+#[test]
+fn a_key_in_the_place_of_its_variables_name_is_refused_and_not_repeated() {
+    for pasted in ["sk-abcdef", "a b", &"k".repeat(65)] {
+        let config = RemoteConfig { api_key_env: pasted.into(), ..config("http://a/v1") };
+        let complaints = config.complaints("remote.judge", true);
+        assert!(complaints.len() == 1 && complaints[0].contains("not a key"), "{complaints:?}");
+        assert!(!complaints[0].contains(pasted), "{complaints:?}");
+    }
+    let config = RemoteConfig { api_key_env: "RCO_NO_SUCH_KEY".into(), ..config("http://a/v1") };
+    assert_eq!(Client::new(&config).err(), Some(Error::Key("RCO_NO_SUCH_KEY".into())));
+}
+
+#[test]
+fn limits_that_nothing_can_live_with_are_told() {
+    let complaint = |change: fn(&mut RemoteConfig)| {
+        let mut config = config("http://a/v1");
+        change(&mut config);
+        config.complaints("remote.judge", true).concat()
+    };
+    assert!(complaint(|config| config.model = " ".into()).starts_with("remote.judge.model: expected"));
+    assert!(complaint(|config| config.concurrency_max = 0).starts_with("remote.judge.concurrency_max: expected"));
+    assert!(complaint(|config| config.timeout_seconds = 0).starts_with("remote.judge.timeout_seconds: expected"));
+    assert!(complaint(|config| config.retry_share = f64::NAN).starts_with("remote.judge.retry_share: expected"));
+    let shrinking = complaint(|config| config.backoff_max_milliseconds = 1);
+    assert!(shrinking.starts_with("remote.judge.backoff_max_milliseconds: expected at least"), "{shrinking}");
+}

@@ -1,0 +1,99 @@
+//! Judges that are models: asked in both orders through the real actors and engines, read from words or weighed.
+
+use crate::common::{Numbers, farthest, golden, quickstart, tiny};
+use crate::loop_common::{config, judged};
+use rco_node::actors::news::Event;
+use rco_node::engine::Engine;
+use rco_node::episode::{Invalid, Verdict};
+use rco_node::model::decode::Decoder;
+use rco_node::roles::judge::Judge;
+use rco_node::roles::reading::Read;
+
+#[test]
+fn candidates_weigh_what_transformers_gives_them() {
+    let numbers = Numbers::read("tiny_logits.safetensors");
+    let decoder = Decoder::new(tiny().transformer.clone(), 64).unwrap();
+    let mut engine = Engine::new(decoder, tiny().tokenizer.clone(), quickstart("engine"));
+    let vocab = tiny().transformer.spec().vocab;
+    let all: Vec<u32> = (0..vocab as u32).collect();
+    let asked = (0..8).map(|i| engine.weigh(numbers.u32(&format!("ids.{i}")), all.clone()).unwrap());
+    let asked: Vec<_> = asked.collect();
+    let mut done = std::collections::BTreeMap::new();
+    while !engine.is_idle() {
+        engine.step().unwrap();
+        done.extend(engine.take_finished());
+    }
+    for (i, id) in asked.iter().enumerate() {
+        let expected = numbers.f32(&format!("logprobs.{i}"));
+        let off = farthest(&done[id][0].log_probs, &expected[expected.len() - vocab..]);
+        assert!(off < 1e-5, "sequence {i}: {off}");
+    }
+}
+
+/// What happened to each pair, and the verdicts, in the order told.
+fn heard(events: &[Event]) -> (Vec<[Result<Read, Invalid>; 2]>, Vec<Verdict>) {
+    let pairs = events.iter().filter_map(|event| match event {
+        Event::Compared(orders) => Some(*orders),
+        _ => None,
+    });
+    let verdicts = events.iter().filter_map(|event| match event {
+        Event::Judged(verdict) => Some(*verdict),
+        _ => None,
+    });
+    (pairs.collect(), verdicts.collect())
+}
+
+/// A node whose judge has a model of its own, until `pairs` pairs were compared.
+async fn compared(read: &str, pairs: usize) -> Vec<Event> {
+    let folder = tempfile::tempdir().unwrap();
+    let own = golden("tiny_qwen2");
+    let more = format!(
+        "judge.kind='model'\njudge.read='{read}'\njudge.model='{}'\njudge.kv_cache_mib=4\nrollout.refinements=2\n\
+         judge.prompt='{{{{ prompt }}}} {{{{ first }}}} {{{{ second }}}}'",
+        own.display()
+    );
+    let running = judged(config(folder.path(), &more), false, None, None).await;
+    let enough = |events: &[Event]| heard(events).0.len() >= pairs;
+    running.log.until("pairs that were compared", enough).await;
+    running.node.stop();
+    running.done().await.1.events.lock().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_judge_with_a_model_of_its_own_answers_in_both_orders_by_log_probs() {
+    let (pairs, verdicts) = heard(&compared("logprob", 60).await);
+    let mut valid = 0;
+    for orders in &pairs {
+        let unread = |order: &Result<Read, Invalid>| matches!(order, Err(Invalid::Unreadable) | Ok(_));
+        assert!(orders.iter().all(unread), "{orders:?}");
+        valid += usize::from(orders.iter().all(Result::is_ok));
+    }
+    // Of a random model with 300 tokens, A, B and the two ways to begin a tie have a little more than a hundredth.
+    assert!(valid > 0, "{pairs:?}");
+    // Each pair has two verdicts, and they are what its two orders say.
+    let expect = |wanted: fn(&Verdict) -> bool| {
+        pairs.iter().flat_map(|[forward, backward]| Judge::verdicts(*forward, *backward)).filter(wanted).count()
+    };
+    for wanted in [
+        |verdict: &Verdict| *verdict == Verdict::Win,
+        |verdict: &Verdict| *verdict == Verdict::Loss,
+        |verdict: &Verdict| *verdict == Verdict::Tie,
+        |verdict: &Verdict| *verdict == Verdict::Invalid(Invalid::Unpaired),
+        |verdict: &Verdict| *verdict == Verdict::Invalid(Invalid::Unreadable),
+    ] {
+        // What was cut off by the stop was compared and not yet judged.
+        let (told, most) = (verdicts.iter().filter(|verdict| wanted(verdict)).count(), expect(wanted));
+        assert!(told <= most && told + 24 >= most, "{told} of {most}: {verdicts:?}");
+    }
+    assert!(!verdicts.is_empty() && verdicts.len().is_multiple_of(4), "two orders of two refinements a critique");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_judge_babbles_is_invalid_and_never_a_loss() {
+    let (pairs, verdicts) = heard(&compared("text", 40).await);
+    let silent = pairs.iter().flatten().filter(|order| **order == Err(Invalid::Unreadable)).count();
+    assert!(silent > pairs.len(), "a random model seldom says a verdict: {pairs:?}");
+    let lost = verdicts.iter().filter(|verdict| **verdict == Verdict::Loss).count();
+    let preferred = pairs.iter().filter(|[forward, backward]| forward.is_ok() && backward.is_ok()).count();
+    assert!(lost <= 2 * preferred, "{lost} losses of {preferred} pairs with an answer in both orders");
+}

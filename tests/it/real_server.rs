@@ -1,0 +1,143 @@
+//! A real server of the OpenAI kind, llama.cpp's: `tests/servers/llama_cpp.py` starts one on the quickstart's SmolLM2 and
+//! says how to run these by hand. What it answers is held against the engine's own texts and log-probabilities.
+
+use crate::common::{quickstart, smollm2};
+use crate::loop_common::{config, judged};
+use rco_node::actors::news::Event;
+use rco_node::engine::sampler::SamplingConfig;
+use rco_node::engine::{Completion, Engine, Request};
+use rco_node::episode::{Invalid, Speaker, Turn, Verdict};
+use rco_node::model::decode::Decoder;
+use rco_node::remote::{Chat, Client, RemoteConfig};
+
+const PROMPTS: [&str; 8] = [
+    "What is the capital of France?",
+    "Calculate 35 + 64. Answer with just the number.",
+    "Name three colours of the rainbow.",
+    "Write one sentence about the sea.",
+    "Which answer is better? Answer A: 99. Answer B: 98. Task: 35 + 64. Reply with one word: A, B or tie.",
+    "What do bees make?",
+    "Translate 'good morning' into French.",
+    "Who wrote Hamlet?",
+];
+
+/// The server that the environment names.
+fn server() -> RemoteConfig {
+    let base_url = std::env::var("RCO_SERVER").expect("RCO_SERVER: expected the base URL of a running server");
+    let key = std::env::var("RCO_SERVER_KEY").is_ok();
+    let remotes: rco_node::remote::RemotesConfig = quickstart("remote");
+    let api_key_env = if key { "RCO_SERVER_KEY" } else { "" }.to_owned();
+    RemoteConfig { base_url, model: "smollm2".into(), api_key_env, ..remotes.judge }
+}
+
+fn chat(prompt: &str, max_tokens: usize, weighs: bool) -> Chat {
+    Chat { turns: vec![Turn::new(Speaker::User, prompt)], max_tokens, weighs, ..Chat::default() }
+}
+
+/// What the engine makes of the same conversation: its greedy text, or the log-probabilities of `candidates`.
+fn here(prompt: &str, max_tokens: usize, candidates: Option<Vec<u32>>) -> Completion {
+    let model = smollm2();
+    let decoder = Decoder::new(model.transformer.clone(), 64).unwrap();
+    let mut engine = Engine::new(decoder, model.tokenizer.clone(), quickstart("engine"));
+    let text = model.template.render(&[Turn::new(Speaker::User, prompt)], true).unwrap();
+    let ids = model.tokenizer.encode(&text).unwrap();
+    match candidates {
+        Some(candidates) => engine.weigh(ids, candidates).unwrap(),
+        None => {
+            let (sampling, stop_ids) = (SamplingConfig::greedy(max_tokens), model.tokenizer.stop_ids().to_vec());
+            engine.submit(Request { prompt: ids, n: 1, sampling, stop_ids, seed: 0, critic: false }).unwrap()
+        }
+    };
+    while !engine.is_idle() {
+        engine.step().unwrap();
+    }
+    engine.take_finished().remove(0).1.remove(0)
+}
+
+#[tokio::test]
+#[ignore = "needs a server: see tests/servers/llama_cpp.py"]
+async fn a_real_server_writes_what_the_engine_writes() {
+    let client = Client::new(&server()).unwrap();
+    let mut same = 0;
+    for prompt in PROMPTS {
+        let answer = client.chat(&chat(prompt, 12, false)).await.unwrap();
+        let own = here(prompt, 12, None);
+        same += usize::from(answer.text.trim() == own.text.trim());
+        eprintln!(
+            "{:?}\n  there {:?} ({:?}, {:?})\n  here  {:?}",
+            prompt, answer.text, answer.finish, answer.usage, own.text
+        );
+        assert!(answer.usage.prompt_tokens > 0 && answer.usage.completion_tokens > 0);
+    }
+    eprintln!("{same} of {} texts are the same", PROMPTS.len());
+    // Its kernels round activations; where two tokens are nearly as likely, it may take the other one.
+    assert!(same >= 5, "{same}");
+}
+
+#[tokio::test]
+#[ignore = "needs a server: see tests/servers/llama_cpp.py"]
+async fn a_real_servers_first_tokens_weigh_what_the_engine_gives_them() {
+    let client = Client::new(&server()).unwrap();
+    let (mut compared, mut farthest) = (0, 0.0f64);
+    for prompt in PROMPTS {
+        let answer = client.chat(&chat(prompt, 1, true)).await.unwrap();
+        assert!(answer.first_tokens.len() >= 10, "{:?}", answer.first_tokens);
+        let likely: Vec<_> = answer.first_tokens.iter().filter(|(_, log_prob)| *log_prob > 0.05f64.ln()).collect();
+        for (token, log_prob) in likely {
+            let ids = smollm2().tokenizer.encode(token).unwrap();
+            let [id] = ids[..] else { continue };
+            let own = f64::from(here(prompt, 1, Some(vec![id])).log_probs[0]);
+            eprintln!("{token:?}: there {log_prob:.4}, here {own:.4}");
+            compared += 1;
+            farthest = farthest.max((own - log_prob).abs());
+        }
+    }
+    eprintln!("{compared} tokens, at most {farthest:.4} nats apart");
+    assert!(compared >= PROMPTS.len() && farthest < 0.5, "{compared} tokens, {farthest} nats");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a server: see tests/servers/llama_cpp.py"]
+async fn a_node_lives_on_a_real_server_as_judge_and_generator() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), server());
+    let section = |name: &str| {
+        format!(
+            "remote.{name}.base_url='{}'\nremote.{name}.model='smollm2'\nremote.{name}.api_key_env='{}'\n\
+             remote.{name}.concurrency_max=4\n",
+            server.base_url, server.api_key_env
+        )
+    };
+    for read in ["text", "logprob"] {
+        let more = format!(
+            "judge.kind='remote'\njudge.read='{read}'\ngenerator.kind='remote'\nrollout.ask_deadline_seconds=120\n{}{}\
+             judge.critique_preferences=true\nrollout.critiques=2\nrollout.rollouts_max=2\n\
+             refiner.prompt='{{{{ critique }}}} Give the improved answer.'",
+            section("judge"),
+            section("generator"),
+        );
+        let running = judged(config(&folder.path().join(read), &more), false, None, None).await;
+        let ended = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Ended { .. })).count();
+        running.log.until("episodes", |events| ended(events) >= 8).await;
+        running.node.stop();
+        let (progress, log) = running.done().await;
+        assert_eq!(progress.restarts, 0);
+        let events = log.events.lock().unwrap();
+        let verdicts = events.iter().filter_map(|event| match event {
+            Event::Judged(verdict) => Some(*verdict),
+            _ => None,
+        });
+        let verdicts: Vec<_> = verdicts.collect();
+        let count = |wanted: Verdict| verdicts.iter().filter(|verdict| **verdict == wanted).count();
+        eprintln!(
+            "judge.read = {read}: {} verdicts, {} won, {} tied, {} lost, {} unreadable, {} unpaired, {} remote",
+            verdicts.len(),
+            count(Verdict::Win),
+            count(Verdict::Tie),
+            count(Verdict::Loss),
+            count(Verdict::Invalid(Invalid::Unreadable)),
+            count(Verdict::Invalid(Invalid::Unpaired)),
+            count(Verdict::Invalid(Invalid::Remote)),
+        );
+        assert!(!verdicts.is_empty() && count(Verdict::Invalid(Invalid::Remote)) == 0, "{verdicts:?}");
+    }
+}

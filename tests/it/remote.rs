@@ -1,0 +1,304 @@
+//! Remote servers that fail in every way: what the client makes of it, and that it costs no episode a wrong score.
+
+use crate::loop_common::{config, held, judged, saved};
+use crate::rigged::{Act, Asked, Rigged};
+use rco_node::actors::news::Event;
+use rco_node::actors::shelf::DropReason;
+use rco_node::episode::{Invalid, Speaker, Turn, Verdict};
+use rco_node::remote::{Chat, Client, Error, RemoteConfig};
+use rco_node::roles::reading::Read;
+use rco_node::telemetry::Telemetry;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn patient(server: &Rigged) -> RemoteConfig {
+    RemoteConfig {
+        base_url: server.base_url.clone(),
+        model: "rigged".into(),
+        api_key_env: String::new(),
+        concurrency_max: 4,
+        timeout_seconds: 1,
+        retries_max: 4,
+        retry_share: 1.0,
+        backoff_milliseconds: 1,
+        backoff_max_milliseconds: 4,
+    }
+}
+
+fn question(seed: u64) -> Chat {
+    Chat { turns: vec![Turn::new(Speaker::User, "which?")], max_tokens: 4, seed, ..Chat::default() }
+}
+
+async fn outcome(script: &'static [Act], change: impl FnOnce(&mut RemoteConfig)) -> (Result<String, Error>, usize) {
+    let server = Rigged::start(move |n, _| script[n.min(script.len() - 1)].clone()).await;
+    let mut config = patient(&server);
+    change(&mut config);
+    let answer = Client::new(&config).unwrap().chat(&question(1)).await;
+    (answer.map(|answer| answer.text), server.asked().len())
+}
+
+#[tokio::test]
+async fn what_may_pass_is_tried_again_and_what_will_not_pass_is_not() {
+    const FAILURES: [Act; 4] = [Act::Status(503, None), Act::Status(429, None), Act::Babble("<html>"), Act::Die];
+    let server = Rigged::start(|n, _| FAILURES.get(n).cloned().unwrap_or(Act::Say("B".into()))).await;
+    let answer = Client::new(&patient(&server)).unwrap().chat(&question(1)).await.unwrap();
+    assert_eq!((answer.text.as_str(), answer.usage.prompt_tokens, server.asked().len()), ("B", 11, 5));
+
+    let (refused, tries) = outcome(&[Act::Status(400, None)], |_| ()).await;
+    assert!(matches!(&refused, Err(Error::Refused { status: 400, .. })) && tries == 1, "{refused:?} after {tries}");
+    for (script, expected) in [
+        (&[Act::Status(500, None)][..], Error::Broken(500)),
+        (&[Act::Status(429, None)], Error::Busy),
+        (&[Act::Status(302, None)], Error::Refused { status: 302, why: "{\"error\": \"no, \"}".into() }),
+    ] {
+        let tries_expected = if matches!(expected, Error::Refused { .. }) { 1 } else { 3 };
+        let got = outcome(script, |config| config.retries_max = 2).await;
+        assert_eq!(got, (Err(expected), tries_expected));
+    }
+    let (died, _) = outcome(&[Act::Die], |config| config.retries_max = 0).await;
+    assert!(matches!(&died, Err(Error::Unreachable(_))), "{died:?}");
+    for body in ["", "{}", "{\"choices\": []}", "{\"choices\": [{\"message\": {\"content\": \"A\"}}]}"] {
+        let server = Rigged::start(move |_, _| Act::Babble(body)).await;
+        let config = RemoteConfig { retries_max: 1, ..patient(&server) };
+        let babbled = Client::new(&config).unwrap().chat(&question(1)).await;
+        assert!(matches!(&babbled, Err(Error::Rubbish(_))), "{body}: {babbled:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_or_is_not_there_is_given_up_in_time() {
+    let begun = Instant::now();
+    let (hung, tries) = outcome(&[Act::Hang], |config| config.retries_max = 1).await;
+    assert_eq!((hung, tries), (Err(Error::Timeout { seconds: 1 }), 2));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // A port that was bound and is free again.
+    let config = patient(&Rigged::start(|_, _| Act::Hang).await);
+    let lost = Client::new(&RemoteConfig { retries_max: 0, ..config }).unwrap().chat(&question(1)).await;
+    assert!(matches!(&lost, Err(Error::Unreachable(_) | Error::Timeout { .. })), "{lost:?}");
+}
+
+#[tokio::test]
+async fn who_is_told_when_to_come_back_comes_then_and_so_does_everybody_else() {
+    let busy = |n, _: &Asked| if n == 0 { Act::Status(429, Some("1")) } else { Act::Say("A".into()) };
+    let server = Rigged::start(busy).await;
+    let client = Client::new(&patient(&server)).unwrap();
+    let (begun, question) = (Instant::now(), question(1));
+    let other = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        client.chat(&Chat { seed: 2, ..question.clone() }).await.unwrap();
+        begun.elapsed()
+    };
+    let (first, other) = tokio::join!(client.chat(&question), other);
+    assert_eq!(first.unwrap().text, "A");
+    assert!(begun.elapsed() >= Duration::from_secs(1) && other >= Duration::from_secs(1), "{other:?}");
+}
+
+#[tokio::test]
+async fn no_more_questions_are_with_a_server_than_allowed() {
+    let server = Rigged::start(|_, _| Act::Say("A".into())).await;
+    let client = Arc::new(Client::new(&RemoteConfig { concurrency_max: 3, ..patient(&server) }).unwrap());
+    let mut asking = tokio::task::JoinSet::new();
+    for seed in 0..24 {
+        let client = client.clone();
+        asking.spawn(async move { client.chat(&question(seed)).await.unwrap() });
+    }
+    assert_eq!(asking.join_all().await.len(), 24);
+    assert_eq!((server.asked().len(), server.in_flight_max()), (24, 3));
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_gets_no_storm_of_retries() {
+    let server = Rigged::start(|_, _| Act::Status(503, None)).await;
+    let client = Client::new(&RemoteConfig { retry_share: 0.1, retries_max: 9, ..patient(&server) }).unwrap();
+    for seed in 0..40 {
+        assert_eq!(client.chat(&question(seed)).await, Err(Error::Broken(503)));
+    }
+    // One for each question, ten that are always allowed, and a tenth.
+    let tries = server.asked().len();
+    assert!((50..=54).contains(&tries), "{tries}");
+}
+
+#[tokio::test]
+async fn the_key_is_sent_from_the_environment_and_shown_nowhere() {
+    let server = Rigged::start(|_, _| Act::Status(401, None)).await;
+    let quiet = patient(&server);
+    // Cargo sets this one for tests.
+    let config = RemoteConfig { api_key_env: "CARGO_PKG_NAME".into(), ..quiet.clone() };
+    let refused = Client::new(&config).unwrap().chat(&question(1)).await.unwrap_err().to_string();
+    assert_eq!(server.asked()[0].authorization.as_deref(), Some("Bearer rco-node"));
+    assert!(refused.contains("401") && refused.contains("[the key]") && !refused.contains("rco-node"), "{refused}");
+    Client::new(&quiet).unwrap().chat(&question(1)).await.unwrap_err();
+    assert_eq!(server.asked()[1].authorization, None);
+    assert_eq!(server.asked()[1].body["model"], "rigged");
+}
+
+#[tokio::test]
+async fn dropping_a_question_frees_its_place() {
+    let server = Rigged::start(|n, _| if n == 0 { Act::Hang } else { Act::Say("A".into()) }).await;
+    let client = Client::new(&RemoteConfig { concurrency_max: 1, timeout_seconds: 60, ..patient(&server) }).unwrap();
+    let patience = Duration::from_millis(200);
+    assert!(tokio::time::timeout(patience, client.chat(&question(1))).await.is_err());
+    let next = tokio::time::timeout(Duration::from_secs(10), client.chat(&question(2))).await;
+    assert_eq!(next.unwrap().unwrap().text, "A");
+}
+
+/// A node whose judge is `server`.
+fn remote_judge(run: &Path, server: &Rigged, more: &str) -> rco_node::config::Config {
+    let base = format!(
+        "judge.kind='remote'\nremote.judge.base_url='{}'\nremote.judge.model='rigged'\nremote.judge.retries_max=1\n\
+         remote.judge.timeout_seconds=1\nremote.judge.backoff_milliseconds=1\nremote.judge.backoff_max_milliseconds=2\n\
+         rollout.refinements=2\njudge.prompt='{{{{ prompt }}}}⟦1⟧{{{{ first }}}}⟦2⟧{{{{ second }}}}'\n\
+         judge.critiques_prompt='{{{{ prompt }}}}{{{{ response }}}}⟦1⟧{{{{ first }}}}⟦2⟧{{{{ second }}}}'\n",
+        server.base_url
+    );
+    config(run, &(base + more))
+}
+
+/// Every way to fail, by the question's number; now and then an answer.
+fn fails(number: usize) -> Option<Act> {
+    match number % 11 {
+        0 => Some(Act::Status(500, None)),
+        3 => Some(Act::Babble("not json")),
+        4 => Some(Act::Die),
+        6 => Some(Act::Status(429, None)),
+        8 => Some(Act::Status(400, None)),
+        9 => Some(Act::Say("I cannot say.".into())),
+        10 if number < 30 => Some(Act::Hang),
+        _ => None,
+    }
+}
+
+fn counted(series: &str) -> u64 {
+    let text = Telemetry::install().unwrap().render();
+    let value = |line: &str| line.strip_prefix(series)?.trim().parse::<u64>().ok();
+    text.lines().find_map(value).unwrap_or_else(|| panic!("no {series} in {text}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_biased_judge_that_dies_at_random_costs_no_episode_a_wrong_score() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["answered", "timeout", "unreachable", "busy", "broken", "refused", "rubbish"];
+    let counts = || names.map(|name| counted(&format!("rco_remote_tries_total{{outcome=\"{name}\"}}")));
+    let invalid = || counted("rco_judge_verdicts_total{verdict=\"invalid_remote\"}");
+    let (before, invalid_before) = (counts(), invalid());
+    // It always prefers what is shown first: any score but one half is the bias of an order that stands alone.
+    let server = Rigged::start(|n, _| fails(n).unwrap_or(Act::Say("A".into()))).await;
+    let running = judged(remote_judge(folder.path(), &server, ""), false, None, None).await;
+    let ways = |event: &Event, way: Invalid| matches!(event, Event::Judged(Verdict::Invalid(got)) if *got == way);
+    let enough = |events: &[Event]| {
+        let scored = events.iter().filter(|event| matches!(event, Event::CritiqueScored(_))).count();
+        let failed = events.iter().filter(|event| ways(event, Invalid::Remote)).count();
+        scored >= 40 && failed >= 10 && events.iter().any(|event| ways(event, Invalid::Unreadable))
+    };
+    running.log.until("scores and failures", enough).await;
+    running.node.stop();
+    let (progress, log) = running.done().await;
+    assert_eq!(progress.restarts, 0, "a server's failure is nobody's fault here");
+    let events = log.events.lock().unwrap();
+    for event in events.iter() {
+        match event {
+            Event::CritiqueScored(utility) => assert_eq!(*utility, 0.5),
+            Event::Compared([forward, backward]) => {
+                for heard in [forward, backward] {
+                    assert!(!matches!(heard, Ok(Read::B | Read::Tie)), "nobody said that: {heard:?}");
+                }
+            }
+            _ => {}
+        }
+    }
+    for way in [Invalid::Remote, Invalid::Unreadable, Invalid::Unpaired] {
+        assert!(events.iter().any(|event| ways(event, way)), "{way:?} was met");
+    }
+    assert!(invalid() > invalid_before);
+    for (name, (before, after)) in names.iter().zip(before.iter().zip(counts())) {
+        assert!(after > *before, "{name} was counted: {before} and {after}");
+    }
+}
+
+/// The text that a judge of this taste prefers: the one of the greater length.
+fn longer(asked: &Asked) -> Option<&'static str> {
+    let (first, second) = asked.last().rsplit_once("⟦2⟧")?;
+    let first = first.rsplit_once("⟦1⟧")?.1;
+    Some(match first.chars().count().cmp(&second.chars().count()) {
+        std::cmp::Ordering::Greater => "A",
+        std::cmp::Ordering::Equal => "tie",
+        std::cmp::Ordering::Less => "B",
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn critiques_that_both_orders_prefer_become_preferences_of_their_group() {
+    let folder = tempfile::tempdir().unwrap();
+    // By the critiques' length, and of refinements by luck, so that groups are not flat.
+    let server = Rigged::start(|n, asked| match fails(n) {
+        Some(act) => act,
+        None if asked.body["top_logprobs"] == 20 => match longer(asked) {
+            Some("A") => Act::Weigh(vec![("A", 0.7), ("B", 0.1), ("t", 0.1)]),
+            Some("B") => Act::Weigh(vec![("Sure", 0.4), (" B", 0.3), ("A", 0.2)]),
+            _ => Act::Weigh(vec![("tie", 0.3), ("T", 0.3), ("A", 0.2), ("B", 0.2)]),
+        },
+        None => Act::Status(400, None),
+    })
+    .await;
+    let more = "judge.critique_preferences=true\njudge.read='logprob'\nlearner.groups_per_step=64";
+    let running = judged(remote_judge(folder.path(), &server, more), false, None, None).await;
+    let kept =
+        |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Ended { pushed: Some(_), .. })).count();
+    running.log.until("groups", |events| kept(events) >= 12).await;
+    running.node.stop();
+    running.done().await;
+    let snapshot = saved(folder.path());
+    let groups = snapshot.state["shelf"]["replay"]["held"].as_array().unwrap();
+    assert!(!groups.is_empty() && groups.len() == held(&snapshot).len());
+    let mut preferred = 0;
+    for entry in groups {
+        let group: rco_node::episode::CritiqueGroup = serde_json::from_value(entry["group"].clone()).unwrap();
+        let length = |place: usize| group.critiques[place].written.text.chars().count();
+        for preference in &group.preferences {
+            assert!(length(preference.chosen) > length(preference.rejected), "{preference:?} of {group:?}");
+        }
+        preferred += group.preferences.len();
+    }
+    assert!(preferred > 0, "{groups:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_remote_generator_answers_and_refines_and_its_failures_end_no_more_than_their_episode() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Rigged::start(|n, asked| match (n % 9, asked.body["messages"].as_array().unwrap().len()) {
+        (4, _) => Act::Status(400, None),
+        (_, 1) => Act::Say("forty-two".into()),
+        // Prompt, response, critique.
+        (_, 3) => Act::Say(format!("better than {}", asked.body["messages"][1]["content"])),
+        (_, turns) => panic!("expected one turn or three, got {turns}"),
+    })
+    .await;
+    let more = format!(
+        "generator.kind='remote'\nremote.generator.base_url='{}'\nremote.generator.model='big'\n\
+         remote.generator.backoff_milliseconds=1\nremote.generator.backoff_max_milliseconds=1",
+        server.base_url
+    );
+    let judge = |pair: rco_node::actors::judge::Pair<'_>| {
+        assert_eq!(pair.response.text, "forty-two");
+        assert_eq!(pair.refinement.text, "better than \"forty-two\"");
+        assert_eq!(pair.response.ids, b"forty-two".map(u32::from));
+        crate::loop_common::likes_even(pair)
+    };
+    let running = judged(config(folder.path(), &more), false, Some(2), Some(Arc::new(judge))).await;
+    let (progress, log) = running.done().await;
+    assert_eq!((progress.restarts, progress.step), (0, 2));
+    let events = log.events.lock().unwrap();
+    let lost = |event: &&Event| {
+        matches!(
+            event,
+            Event::CritiqueDropped(DropReason::Remote) | Event::Ended { dropped: Some(DropReason::Remote), .. }
+        )
+    };
+    assert!(events.iter().filter(lost).count() > 0);
+    assert!(
+        !events.iter().any(|event| matches!(event, Event::Judged(Verdict::Invalid(_)))),
+        "the judge saw only whole texts"
+    );
+    assert!(server.asked().iter().all(|asked| asked.body["model"] == "big"));
+}
