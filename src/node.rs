@@ -18,6 +18,7 @@ use crate::model::{self, source::Source};
 use crate::prompts::{self, PromptStream};
 use crate::roles::judge::JudgeKind;
 use crate::roles::{self, critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
+use crate::verify::{Checker, sandbox};
 use ractor::{Actor, ActorRef};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -66,6 +67,9 @@ pub enum Error {
     /// The prompts cannot be read.
     #[error(transparent)]
     Prompts(#[from] prompts::Error),
+    /// Prompts want code to be run, and it cannot be run here.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
     /// The config cannot be written down.
     #[error("config: {0}")]
     Config(String),
@@ -207,7 +211,10 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         Writer { role: Arc::new(Refiner::new(&config.refiner.role)?), sampling: config.refiner.sampling.clone() };
     let judge = match (&options.judge, config.judge.role.kind) {
         (Some(compare), _) => JudgeSource::Custom(compare.clone()),
-        (None, JudgeKind::Verifier) => JudgeSource::Verifier,
+        (None, JudgeKind::Verifier) => {
+            let allowed = config.judge.role.allow_unsandboxed;
+            JudgeSource::Verifier(Arc::new(Checker::open(prompts.prompts(), allowed)?))
+        }
         (None, JudgeKind::Model) => JudgeSource::Model(Arc::new(Judge::new(&config.judge.role)?)),
     };
     let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;

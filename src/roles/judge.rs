@@ -30,6 +30,8 @@ pub struct JudgeConfig {
     pub kind: JudgeKind,
     /// Instructions above the conversation, as they are; empty for none.
     pub system: String,
+    /// Whether code may be run where the machine does not isolate it.
+    pub allow_unsandboxed: bool,
     /// Template of the user's turn, over `prompt`, `first` (answer A) and `second` (answer B).
     pub prompt: String,
 }
@@ -103,10 +105,11 @@ mod tests {
         let config = JudgeConfig {
             kind: JudgeKind::Model,
             system: String::new(),
+            allow_unsandboxed: false,
             prompt: "{{ prompt }}: A {{ first }}, B {{ second }}".into(),
         };
         assert!(config.complaints().is_empty());
-        let prompt = Prompt { id: "p".into(), task: "t".into(), text: "3 + 4?".into(), answer: None };
+        let prompt = Prompt { id: "p".into(), task: "t".into(), text: "3 + 4?".into(), answer: None, verifier: None };
         let turns = Judge::new(&config).unwrap().conversation(&prompt, "8", "7");
         assert_eq!(turns[0].content, "3 + 4?: A 8, B 7");
     }
