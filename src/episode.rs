@@ -8,6 +8,9 @@
 //! invalid and never a loss; a utility over no valid verdict does not exist.
 
 use serde::{Deserialize, Serialize};
+use verifier::Verifier;
+
+pub mod verifier;
 
 /// One line of a prompt file: what the generator is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +26,9 @@ pub struct Prompt {
     /// The right answer, where the task has one that can be checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
+    /// How answers are checked, where it is not as a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verifier: Option<Verifier>,
 }
 
 /// One turn of a conversation, in the words chat templates use.

@@ -20,6 +20,7 @@ use crate::prompts::{self, PromptStream};
 use crate::remote::{self, Client, RemoteConfig};
 use crate::roles::judge::JudgeKind;
 use crate::roles::{self, critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
+use crate::verify::{Checker, sandbox};
 use ractor::{Actor, ActorRef};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -71,6 +72,9 @@ pub enum Error {
     /// The prompts cannot be read.
     #[error(transparent)]
     Prompts(#[from] prompts::Error),
+    /// Prompts want code to be run, and it cannot be run here.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
     /// The config cannot be written down.
     #[error("config: {0}")]
     Config(String),
@@ -223,6 +227,9 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
     let refiner =
         Writer { role: Arc::new(Refiner::new(&config.refiner.role)?), sampling: config.refiner.sampling.clone() };
     let judge = Judge::new(&config.judge.role)?;
+    let checks = options.judge.is_none() && config.judge.role.kind == JudgeKind::Verifier;
+    let open = || Checker::open(prompts.prompts(), config.judge.role.allow_unsandboxed);
+    let checker = checks.then(open).transpose()?.map(Arc::new);
     let remotes = remotes(&config)?;
     let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
 
@@ -235,7 +242,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
     let judge_model = judge_model(&config, &device)?;
     let judge = match (&options.judge, config.judge.role.kind) {
         (Some(compare), _) => JudgeSource::Custom(compare.clone()),
-        (None, JudgeKind::Verifier) => JudgeSource::Verifier,
+        (None, JudgeKind::Verifier) => JudgeSource::Verifier(checker.expect("opened where the verifier judges")),
         (None, JudgeKind::Model) => {
             let Loaded { template, tokenizer, .. } = judge_model.as_ref().map_or(&model, |(model, _)| model);
             JudgeSource::Model(Arc::new(ModelJudge::new(judge, template, tokenizer)?))

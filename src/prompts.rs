@@ -14,9 +14,20 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 
 /// Files that come with the node, by the name behind `bundled:`.
-const BUNDLED: [(&str, &str); 2] = [
+const BUNDLED: [(&str, &str); 13] = [
     ("arithmetic-train", include_str!("../data/arithmetic-train.jsonl")),
     ("arithmetic-heldout", include_str!("../data/arithmetic-heldout.jsonl")),
+    ("ifeval-train", include_str!("../data/ifeval-train.jsonl")),
+    ("ifeval-heldout", include_str!("../data/ifeval-heldout.jsonl")),
+    ("reasoning-train", include_str!("../data/reasoning-train.jsonl")),
+    ("reasoning-heldout", include_str!("../data/reasoning-heldout.jsonl")),
+    ("qa-train", include_str!("../data/qa-train.jsonl")),
+    ("qa-heldout", include_str!("../data/qa-heldout.jsonl")),
+    ("summarization-train", include_str!("../data/summarization-train.jsonl")),
+    ("summarization-heldout", include_str!("../data/summarization-heldout.jsonl")),
+    ("dialog-train", include_str!("../data/dialog-train.jsonl")),
+    ("dialog-heldout", include_str!("../data/dialog-heldout.jsonl")),
+    ("humaneval", include_str!("../data/humaneval.jsonl")),
 ];
 
 /// Rounds of the shuffle in [`shuffled`]: 6 log2(n) suffice, so this serves 2^16 prompts with a margin
@@ -27,7 +38,7 @@ const SHUFFLE_ROUNDS: usize = 96;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptsConfig {
-    /// A JSONL file, or `bundled:arithmetic-train`, `bundled:arithmetic-heldout`.
+    /// A JSONL file, or `bundled:` and the name of one that comes with the node.
     pub file: String,
     /// Shuffle each pass over the file, by the node's seed.
     pub shuffle: bool,
@@ -111,7 +122,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Prompt>, Error> {
         let prompt = serde_json::from_str(line).map_err(|error| Error::Line {
             file: file.to_owned(),
             line: number,
-            fault: format!("expected {{\"id\", \"task\", \"prompt\", \"answer\"?}}, got {error}"),
+            fault: format!("expected {{\"id\", \"task\", \"prompt\", \"answer\"?, \"verifier\"?}}, got {error}"),
         })?;
         lines.push((number, prompt));
     }
@@ -245,7 +256,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn prompts(count: usize) -> Vec<Prompt> {
-        let prompt = |n| Prompt { id: format!("p{n}"), task: "t".into(), text: format!("say {n}"), answer: None };
+        let prompt = |n| Prompt {
+            id: format!("p{n}"),
+            task: "t".into(),
+            text: format!("say {n}"),
+            answer: None,
+            verifier: None,
+        };
         (0..count).map(prompt).collect()
     }
 

@@ -1,40 +1,187 @@
-//! Checkers of verifiable tasks: whether a text gives the answer that its prompt carries.
+//! Checkers of verifiable tasks: how right a text is, by what its prompt carries.
 //!
-//! Here there is one family, a number ([`number`]): the last number of the text is what it answers. This
-//! file compares texts with an answer and never with each other; it knows no model and no judge's words.
+//! A prompt names its checker ([`Verifier`]) or, with an answer and no checker, is checked as a number. One file a family:
+//! numbers and expressions (`math`, over [`number`]), words (`text`), multiple choice (`choice`), IFEval's instructions
+//! (`ifeval`), Python functions ([`code`], in a [`sandbox`]). This file knows no model and compares texts with an answer and never with each other.
 //!
-//! Invariants: a text without a number is a wrong answer; a prompt without a usable answer gives no
-//! judgement at all, which is never a loss.
+//! Invariants: a text that answers nothing is a wrong answer; a checker that cannot judge says why and gives no score, which
+//! is never a loss; each reads a bounded text in a time linear in it.
 
+use crate::episode::verifier::{Instruction, Verifier};
 use crate::episode::{Invalid, Prompt, Verdict};
-use number::Number;
+use code::{Fault, Task};
+use math::Answer;
+use sandbox::{Limits, Sandbox};
 
+mod choice;
+pub mod code;
+mod ifeval;
+mod math;
 pub mod number;
+pub mod sandbox;
+mod text;
 
-/// Whether `prompt` carries an answer that can be checked: a text with exactly one number in it.
-pub fn can_check(prompt: &Prompt) -> bool {
-    expected(prompt).is_some()
+/// Bytes of a text beyond which it is not checked.
+pub const TEXT_BYTES_MAX: usize = 1 << 18;
+
+/// Why a text could not be checked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unchecked {
+    /// The prompt carries nothing to check by, or something that cannot serve.
+    #[error("{0}")]
+    Prompt(String),
+    /// The text is longer than any answer.
+    #[error("expected a text of at most {TEXT_BYTES_MAX} bytes, got {0}")]
+    TooLong(usize),
+    /// The sandbox failed, or there is none.
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::Error),
 }
 
-/// Whether `text` answers `prompt` rightly; none where the prompt carries no answer that can be checked.
-pub fn check(prompt: &Prompt, text: &str) -> Option<bool> {
-    let expected = expected(prompt)?;
-    Some(Number::last_in(text).is_some_and(|given| given == expected))
+/// What a checker found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// How right the text is, in `[0, 1]`: 0 or 1, but for instructions, of which it is the share followed.
+    pub score: f32,
+    /// Why a program is not right.
+    pub fault: Option<Fault>,
 }
 
-/// Preference of `refinement` over `response` by the prompt's own answer: a win where only the refinement
-/// is right, a loss where only the response is, else a tie.
-pub fn compare(prompt: &Prompt, response: &str, refinement: &str) -> Verdict {
-    match (check(prompt, response), check(prompt, refinement)) {
-        (Some(before), Some(after)) if before == after => Verdict::Tie,
-        (Some(_), Some(true)) => Verdict::Win,
-        (Some(_), Some(false)) => Verdict::Loss,
-        _ => Verdict::Invalid(Invalid::Checker),
+/// Checks texts of every kind: with a sandbox where there is code to run.
+#[derive(Debug)]
+pub struct Checker {
+    sandbox: Option<Sandbox>,
+}
+
+impl Checker {
+    /// A checker of `prompts`: one with a sandbox where some of them want code.
+    ///
+    /// # Errors
+    /// Where code is wanted and cannot be run, or not in isolation and `allow_unsandboxed` is false.
+    pub fn open<'a>(
+        prompts: impl IntoIterator<Item = &'a Prompt>,
+        allow_unsandboxed: bool,
+    ) -> Result<Self, sandbox::Error> {
+        let wanted = prompts.into_iter().any(|prompt| matches!(prompt.verifier, Some(Verifier::Code { .. })));
+        let open = || Sandbox::open(Limits::default(), allow_unsandboxed);
+        Ok(Self { sandbox: wanted.then(open).transpose()? })
+    }
+
+    /// The sandbox, where there is one.
+    pub fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandbox.as_ref()
+    }
+
+    /// How right `text` is as an answer to `prompt`. Code takes as long as its limits allow; all else is quick.
+    ///
+    /// # Errors
+    /// Where the prompt carries nothing to check by, or the checker fails: there is no score then.
+    pub fn check(&self, prompt: &Prompt, text: &str) -> Result<Checked, Unchecked> {
+        let Some(Verifier::Code { entry_point, test, preamble }) = &prompt.verifier else {
+            return Ok(Checked { score: score(prompt, text)?, fault: None });
+        };
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(Unchecked::TooLong(text.len()));
+        }
+        let none = || sandbox::Error::NoIsolation("a checker that was opened for no code".to_owned());
+        let sandbox = self.sandbox.as_ref().ok_or_else(none)?;
+        let fault = code::fault(sandbox, Task { entry_point, test, preamble }, text, true)?;
+        Ok(Checked { score: f32::from(u8::from(fault.is_none())), fault })
+    }
+
+    /// Preference of each of `refinements` over `response` by what `prompt` carries.
+    pub fn compare(&self, prompt: &Prompt, response: &str, refinements: &[&str]) -> Vec<Verdict> {
+        let score = |text: &str| {
+            let checked = self.check(prompt, text).map(|checked| checked.score);
+            checked.inspect_err(|error| tracing::warn!(prompt = prompt.id, %error, "a text could not be checked"))
+        };
+        let before = score(response);
+        refinements.iter().map(|text| prefer(before.clone(), score(text))).collect()
     }
 }
 
-fn expected(prompt: &Prompt) -> Option<Number> {
-    Number::only_in(prompt.answer.as_deref()?)
+/// What is wrong with the answer or verifier of `prompt`; none where it can be checked.
+pub fn complaint(prompt: &Prompt) -> Option<String> {
+    let answer = prompt.answer.as_deref();
+    let needs_text = || match answer {
+        Some(answer) if !answer.trim().is_empty() => None,
+        _ => Some("expected a text in \"answer\", got none".to_owned()),
+    };
+    match &prompt.verifier {
+        None | Some(Verifier::Number {}) => match answer {
+            Some(answer) if Answer::expected(answer).is_some() => None,
+            Some(answer) => Some(format!("expected one number or an expression in \"answer\", got {answer:?}")),
+            None => Some("expected an \"answer\" or a \"verifier\" to check by, got neither".to_owned()),
+        },
+        Some(Verifier::Exact { .. } | Verifier::Text { .. }) => needs_text(),
+        Some(Verifier::Choice { options }) => match (options.len(), answer) {
+            (2..=26, Some(answer)) if choice::named(answer, options).is_some() => None,
+            (2..=26, _) => Some(format!(
+                "expected in \"answer\" a letter from A to {} or an option, got {answer:?}",
+                choice::letter(options.len() - 1)
+            )),
+            (count, _) => Some(format!("expected 2 to 26 \"options\", got {count}")),
+        },
+        Some(Verifier::Ifeval { instructions }) if instructions.is_empty() => {
+            Some("expected at least one of \"instructions\", got none".to_owned())
+        }
+        Some(Verifier::Ifeval { instructions }) => instructions.iter().find_map(ifeval::complaint),
+        Some(Verifier::Code { .. }) => {
+            Some("expected a verifier other than \"code\", which needs a sandbox".to_owned())
+        }
+    }
+}
+
+/// Whether `prompt` can be checked.
+pub fn can_check(prompt: &Prompt) -> bool {
+    complaint(prompt).is_none()
+}
+
+/// The score of a text that nothing has to be run for.
+fn score(prompt: &Prompt, text: &str) -> Result<f32, Unchecked> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(Unchecked::TooLong(text.len()));
+    }
+    let unfit = || Unchecked::Prompt(complaint(prompt).unwrap_or_default());
+    let answer = || prompt.answer.as_deref().filter(|answer| !answer.trim().is_empty()).ok_or_else(unfit);
+    let right = match &prompt.verifier {
+        None | Some(Verifier::Number {}) => {
+            let expected = Answer::expected(answer()?).ok_or_else(unfit)?;
+            Answer::of(text).is_some_and(|given| given.agrees(&expected))
+        }
+        Some(Verifier::Exact { accept }) => text::is_exactly(text, accepted(answer()?, accept)),
+        Some(Verifier::Text { accept }) => text::says(text, accepted(answer()?, accept)),
+        Some(Verifier::Choice { options }) => {
+            let expected = choice::named(answer()?, options).ok_or_else(unfit)?;
+            choice::chosen(text, options) == Some(expected)
+        }
+        Some(Verifier::Ifeval { instructions }) => return share(instructions, text).ok_or_else(unfit),
+        Some(Verifier::Code { .. }) => return Err(unfit()),
+    };
+    Ok(f32::from(u8::from(right)))
+}
+
+fn accepted<'a>(answer: &'a str, accept: &'a [String]) -> impl Iterator<Item = &'a str> {
+    std::iter::once(answer).chain(accept.iter().map(String::as_str))
+}
+
+/// Share of the instructions that `text` follows.
+fn share(instructions: &[Instruction], text: &str) -> Option<f32> {
+    let followed: Option<Vec<bool>> =
+        instructions.iter().map(|instruction| ifeval::follows(instruction, text)).collect();
+    let followed = followed.filter(|followed| !followed.is_empty())?;
+    Some(followed.iter().filter(|followed| **followed).count() as f32 / followed.len() as f32)
+}
+
+/// Preference of `refinement` over `response`, each with its score: a win where the refinement's is higher, a loss where it is
+/// lower, else a tie; invalid where either has none.
+pub fn prefer(response: Result<f32, Unchecked>, refinement: Result<f32, Unchecked>) -> Verdict {
+    match (response, refinement) {
+        (Ok(before), Ok(after)) if after > before => Verdict::Win,
+        (Ok(before), Ok(after)) if after < before => Verdict::Loss,
+        (Ok(_), Ok(_)) => Verdict::Tie,
+        _ => Verdict::Invalid(Invalid::Checker),
+    }
 }
 
 #[cfg(test)]
@@ -43,8 +190,18 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
+    fn compare(prompt: &Prompt, response: &str, refinement: &str) -> Verdict {
+        Checker::open([prompt], false).unwrap().compare(prompt, response, &[refinement])[0]
+    }
+
     fn prompt(answer: Option<&str>) -> Prompt {
-        Prompt { id: "p".into(), task: "t".into(), text: "What is 3 + 4?".into(), answer: answer.map(Into::into) }
+        Prompt {
+            id: "p".into(),
+            task: "t".into(),
+            text: "What is 3 + 4?".into(),
+            answer: answer.map(Into::into),
+            verifier: None,
+        }
     }
 
     #[test]
@@ -60,8 +217,8 @@ mod tests {
     #[test]
     fn a_text_without_a_number_is_a_wrong_answer() {
         let seven = prompt(Some("7"));
-        assert_eq!(check(&seven, "I do not know."), Some(false));
-        assert_eq!(check(&seven, ""), Some(false));
+        assert_eq!(score(&seven, "I do not know."), Ok(0.0));
+        assert_eq!(score(&seven, ""), Ok(0.0));
         assert_eq!(compare(&seven, "seven", "7"), Verdict::Win);
     }
 
@@ -70,10 +227,64 @@ mod tests {
         for answer in [None, Some(""), Some("seven"), Some("3 or 4")] {
             let prompt = prompt(answer);
             assert!(!can_check(&prompt), "{answer:?}");
-            assert_eq!(check(&prompt, "7"), None);
+            assert!(score(&prompt, "7").is_err());
             assert_eq!(compare(&prompt, "7", "8"), Verdict::Invalid(Invalid::Checker));
         }
         assert!(can_check(&prompt(Some("$1,234.50"))));
+    }
+
+    fn line(text: &str) -> Prompt {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn each_kind_of_verifier_is_named_by_the_prompts_line() {
+        for (more, right, wrong) in [
+            (r#""answer": "3/4", "verifier": {"kind": "number"}"#, r"\boxed{0.75}", "0.7"),
+            (r#""answer": "cba", "verifier": {"kind": "exact"}"#, " cba", "CBA"),
+            (r#""answer": "The Moon", "verifier": {"kind": "text", "accept": ["Luna"]}"#, "luna!", "Mars"),
+            (r#""answer": "B", "verifier": {"kind": "choice", "options": ["one", "two"]}"#, "(B)", "one"),
+        ] {
+            let prompt = line(&format!(r#"{{"id": "p", "task": "t", "prompt": "?", {more}}}"#));
+            assert_eq!(complaint(&prompt), None);
+            assert_eq!((score(&prompt, right), score(&prompt, wrong)), (Ok(1.0), Ok(0.0)), "{more}");
+            assert_eq!(compare(&prompt, wrong, right), Verdict::Win);
+        }
+    }
+
+    #[test]
+    fn instructions_score_the_share_that_is_followed() {
+        let prompt = line(
+            r#"{"id": "p", "task": "t", "prompt": "?", "verifier": {"kind": "ifeval", "instructions": [
+                {"id": "punctuation:no_comma"}, {"id": "detectable_format:title"},
+                {"id": "length_constraints:number_words", "num_words": 3, "relation": "at least"}]}}"#,
+        );
+        assert_eq!(score(&prompt, "<<one two>> three"), Ok(1.0));
+        assert_eq!(score(&prompt, "one, two three"), Ok(1.0 / 3.0));
+        assert_eq!(score(&prompt, ""), Ok(0.0));
+        assert_eq!(compare(&prompt, "one, two", "one two"), Verdict::Win);
+        assert_eq!(compare(&prompt, "one two three", "one, two three"), Verdict::Loss);
+    }
+
+    #[test]
+    fn what_cannot_be_checked_is_named_and_never_scored() {
+        for (more, part) in [
+            (r#""verifier": {"kind": "text"}"#, "answer"),
+            (r#""answer": "C", "verifier": {"kind": "choice", "options": ["one", "two"]}"#, "from A to B"),
+            (r#""answer": "A", "verifier": {"kind": "choice", "options": ["one"]}"#, "2 to 26"),
+            (r#""verifier": {"kind": "ifeval", "instructions": []}"#, "instructions"),
+        ] {
+            let prompt = line(&format!(r#"{{"id": "p", "task": "t", "prompt": "?", {more}}}"#));
+            assert!(complaint(&prompt).unwrap().contains(part), "{more}");
+            assert!(score(&prompt, "B").is_err(), "{more}");
+            assert_eq!(compare(&prompt, "A", "B"), Verdict::Invalid(Invalid::Checker));
+        }
+        let long = "7 ".repeat(TEXT_BYTES_MAX);
+        assert_eq!(score(&prompt(Some("7")), &long), Err(Unchecked::TooLong(long.len())));
+        for more in [r#""verifier": {"kind": "vibes"}"#, r#""verifier": {"kind": "number", "tolerance": 1}"#] {
+            let line = format!(r#"{{"id": "p", "task": "t", "prompt": "?", "answer": "1", {more}}}"#);
+            assert!(serde_json::from_str::<Prompt>(&line).is_err(), "{more}");
+        }
     }
 
     #[test]
@@ -94,8 +305,8 @@ mod tests {
         }
         for prompt in train.iter().chain(&heldout) {
             let answer = prompt.answer.as_deref().unwrap();
-            assert_eq!(check(prompt, &format!("The answer is {answer}.")), Some(true), "{prompt:?}");
-            assert_eq!(check(prompt, &format!("{answer}1")), Some(false), "{prompt:?}");
+            assert_eq!(score(prompt, &format!("The answer is {answer}.")), Ok(1.0), "{prompt:?}");
+            assert_eq!(score(prompt, &format!("{answer}1")), Ok(0.0), "{prompt:?}");
         }
     }
 

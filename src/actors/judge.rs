@@ -8,7 +8,7 @@ use super::news::Event;
 use super::role::{Opening, reap};
 use super::scribe::{Scribe, Trouble};
 use crate::episode::{Invalid, Preference, Prompt, Verdict, Written};
-use crate::verify;
+use crate::verify::Checker;
 use model::ModelJudge;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,8 +36,8 @@ pub type Compare = dyn Fn(Pair<'_>) -> Verdict + Send + Sync;
 /// Where verdicts come from.
 #[derive(Clone)]
 pub enum JudgeSource {
-    /// The checker of the prompt's task, by the prompt's own answer.
-    Verifier,
+    /// The checker of the prompt's task, by what the prompt carries.
+    Verifier(Arc<Checker>),
     /// A model, asked in both orders.
     Model(Arc<ModelJudge>),
     /// A function.
@@ -149,19 +149,13 @@ async fn preferences(
 ) -> Result<Vec<Preference>, Trouble> {
     match source {
         JudgeSource::Model(judge) => judge.prefer(scribe, &contest, seed).await,
-        JudgeSource::Verifier | JudgeSource::Custom(_) => Ok(Vec::new()),
+        JudgeSource::Verifier(_) | JudgeSource::Custom(_) => Ok(Vec::new()),
     }
 }
 
 async fn verdicts(source: &JudgeSource, scribe: &Scribe, case: Case, seed: u64) -> Result<Vec<Verdict>, Trouble> {
     let verdicts: Vec<_> = match source {
-        JudgeSource::Verifier => case
-            .refinements
-            .iter()
-            .map(|refinement| {
-                guarded(|| verify::compare(&case.opening.prompt, &case.opening.response.text, &refinement.text))
-            })
-            .collect(),
+        JudgeSource::Verifier(checker) => by_checker(checker.clone(), case).await?,
         JudgeSource::Custom(compare) => case
             .refinements
             .iter()
@@ -181,4 +175,15 @@ async fn verdicts(source: &JudgeSource, scribe: &Scribe, case: Case, seed: u64) 
 /// A checker that panics has no verdict: that is the checker's failure, not the refinement's.
 fn guarded(compare: impl FnOnce() -> Verdict) -> Verdict {
     catch_unwind(AssertUnwindSafe(compare)).unwrap_or(Verdict::Invalid(Invalid::Checker))
+}
+
+/// Checks on a thread of its own: code takes seconds, and others wait on this one.
+async fn by_checker(checker: Arc<Checker>, case: Case) -> Result<Vec<Verdict>, Trouble> {
+    let check = move || {
+        let texts: Vec<&str> = case.refinements.iter().map(|refinement| refinement.text.as_str()).collect();
+        let compare = || checker.compare(&case.opening.prompt, &case.opening.response.text, &texts);
+        let failed = || vec![Verdict::Invalid(Invalid::Checker); texts.len()];
+        catch_unwind(AssertUnwindSafe(compare)).unwrap_or_else(|_| failed())
+    };
+    tokio::task::spawn_blocking(check).await.map_err(|error| Trouble::Broken(error.to_string()))
 }

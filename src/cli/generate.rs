@@ -221,7 +221,8 @@ fn texts(config: &Config, arguments: &GenerateArguments, inputs: &[Input]) -> an
                 .clone()
                 .with_context(|| format!("prompt {}: role {:?} needs the key {key:?}", index + 1, arguments.role))
         };
-        let prompt = Prompt { id: String::new(), task: String::new(), text: input.prompt.clone(), answer: None };
+        let prompt =
+            Prompt { id: String::new(), task: String::new(), text: input.prompt.clone(), answer: None, verifier: None };
         Ok(Text::Conversation(match arguments.role {
             Role::Generator => generator.conversation(&prompt),
             Role::Critic => critic.conversation(&prompt, &need("response", &input.response)?),

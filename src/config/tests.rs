@@ -101,7 +101,10 @@ fn a_wrong_type_is_told_with_both_types() {
         ("critic.sampling=hot", "critic.sampling: expected a section, got the string \"hot\""),
         ("judge.sampling.stop=[\"a\", 2]", "judge.sampling.stop[1]: expected a string, got the integer 2"),
         ("judge.sampling.stop=a", "judge.sampling.stop: expected a list, got the string \"a\""),
-        ("learner.baseline=worth", "learner.baseline: expected one of `vargrad`, `partition`, `mean`, `value`, got \"worth\""),
+        (
+            "learner.baseline=worth",
+            "learner.baseline: expected one of `vargrad`, `partition`, `mean`, `value`, got \"worth\"",
+        ),
         ("model.device=gpu", "model.device: expected `auto`, `cpu` or `cuda:` and a number, got \"gpu\""),
         ("judge.kind=jury", "judge.kind: expected one of `verifier`, `model`, `remote`, got \"jury\""),
         ("engine", "--set engine: expected section.key=value"),

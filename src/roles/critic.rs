@@ -52,7 +52,13 @@ mod tests {
     #[test]
     fn the_critic_sees_the_prompt_and_the_response() {
         let config = CriticConfig { system: "be strict".into(), prompt: "Q: {{ prompt }} A: {{ response }}".into() };
-        let prompt = Prompt { id: "p".into(), task: "t".into(), text: "3 + 4?".into(), answer: Some("7".into()) };
+        let prompt = Prompt {
+            id: "p".into(),
+            task: "t".into(),
+            text: "3 + 4?".into(),
+            answer: Some("7".into()),
+            verifier: None,
+        };
         let turns = Critic::new(&config).unwrap().conversation(&prompt, "8");
         let expected = [Turn::new(Speaker::System, "be strict"), Turn::new(Speaker::User, "Q: 3 + 4? A: 8")];
         assert_eq!(turns, expected);

@@ -68,6 +68,8 @@ pub struct JudgeConfig {
     pub critique_preferences: bool,
     /// Instructions above the conversation, as they are; empty for none.
     pub system: String,
+    /// Whether code may be run where the machine does not isolate it.
+    pub allow_unsandboxed: bool,
     /// Template of the user's turn, over `prompt`, `first` (answer A) and `second` (answer B); it may show
     /// `criteria`.
     pub prompt: String,

@@ -32,13 +32,54 @@ const FRACTION_DIGITS_MAX: usize = 9;
 impl Number {
     /// The last number in `text`.
     pub fn last_in(text: &str) -> Option<Self> {
-        all_in(text).into_iter().next_back()
+        Self::last_with_rest(text).map(|(number, _)| number)
+    }
+
+    /// The last number in `text` and what stands behind it.
+    pub(super) fn last_with_rest(text: &str) -> Option<(Self, &str)> {
+        let (number, end) = all_in(text).into_iter().next_back()?;
+        // A number ends behind an ASCII digit, so there is a character's border there.
+        Some((number, text.get(end..).unwrap_or_default()))
     }
 
     /// The number in `text`, where there is exactly one.
     pub fn only_in(text: &str) -> Option<Self> {
         let mut found = all_in(text);
-        if found.len() == 1 { found.pop() } else { None }
+        if found.len() == 1 { found.pop().map(|(number, _)| number) } else { None }
+    }
+
+    /// `over` / `under` where that is a number as texts have them; none where it is too long for one.
+    pub(super) fn ratio(over: i128, under: i128) -> Option<Self> {
+        let (negative, over, under) = ((over < 0) != (under < 0), over.unsigned_abs(), under.unsigned_abs());
+        let divisor = std::iter::successors(Some((over, under)), |&(a, b)| (b > 0).then(|| (b, a % b))).last()?.0;
+        let (over, under) = (over.checked_div(divisor)?, under.checked_div(divisor)?);
+        if under == 1 {
+            return Some(Self::decimal(negative, &over.to_string(), "", 0));
+        }
+        let small = 10u128.pow(FRACTION_DIGITS_MAX as u32);
+        if over < small && under < small {
+            return Some(Self::fraction(negative, over as u64, NonZeroU64::new(under as u64)?));
+        }
+        // What is left of a decimal: its denominator divides a power of ten.
+        (1..=27).map(|places| (places, 10u128.pow(places))).find(|(_, ten)| ten.is_multiple_of(under)).and_then(
+            |(places, ten)| {
+                Some(Self::decimal(negative, &over.checked_mul(ten / under)?.to_string(), "", -i64::from(places)))
+            },
+        )
+    }
+
+    /// A hundredth of it; none where that is no number as texts have them.
+    pub(super) fn hundredth(&self) -> Option<Self> {
+        Some(Self(match &self.0 {
+            Value::Decimal { digits, .. } if digits.is_empty() => self.0.clone(),
+            Value::Decimal { negative, digits, exponent } => {
+                Value::Decimal { negative: *negative, digits: digits.clone(), exponent: exponent - 2 }
+            }
+            Value::Fraction { negative, over, under } => {
+                let over = i128::from(*over);
+                return Self::ratio(if *negative { -over } else { over }, i128::from(*under) * 100);
+            }
+        }))
     }
 
     fn decimal(negative: bool, whole: &str, part: &str, power: i64) -> Self {
@@ -78,12 +119,13 @@ fn greatest_common_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-fn all_in(text: &str) -> Vec<Number> {
+/// All numbers, and where each ends, in bytes.
+fn all_in(text: &str) -> Vec<(Number, usize)> {
     let mut scan = Scan { text: text.as_bytes(), at: 0 };
     let mut found = Vec::new();
     while scan.at < text.len() {
         let from = scan.at;
-        found.extend(scan.number());
+        found.extend(scan.number().map(|number| (number, scan.at)));
         if scan.at == from {
             scan.at += 1;
         }

@@ -144,7 +144,8 @@ impl ModelJudge {
 /// The tokens that the judge's answers begin with, where the assistant's turn does: all ways to say each that begin
 /// with a token of their own there.
 fn first_tokens(role: &Judge, template: &ChatTemplate, tokenizer: &Tokenizer) -> model::Result<Vec<(Read, u32)>> {
-    let prompt = Prompt { id: String::new(), task: String::new(), text: "1 + 1?".to_owned(), answer: None };
+    let prompt =
+        Prompt { id: String::new(), task: String::new(), text: "1 + 1?".to_owned(), answer: None, verifier: None };
     let text = template.render(&role.conversation(&prompt, "2", "3"), true)?;
     let before = tokenizer.encode(&text)?;
     let mut tokens: Vec<(Read, u32)> = Vec::new();

@@ -32,7 +32,13 @@ pub(super) fn load(config: &Config, common: &Common) -> anyhow::Result<Vec<Promp
         Err(_) => lines(&name, &text)?,
     };
     anyhow::ensure!(!texts.is_empty(), "{name}: expected at least one prompt, got none");
-    let prompt = |(number, text)| Prompt { id: format!("{number}"), task: "bench".to_owned(), text, answer: None };
+    let prompt = |(number, text)| Prompt {
+        id: format!("{number}"),
+        task: "bench".to_owned(),
+        text,
+        answer: None,
+        verifier: None,
+    };
     Ok((1..).zip(texts).map(prompt).collect())
 }
 

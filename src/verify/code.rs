@@ -1,0 +1,141 @@
+//! Code: a Python function against tests, in a sandbox.
+//!
+//! The text's program is its fenced block that defines the function, else its first block, else all of it; one that does
+//! not define the function continues the prompt's preamble. HumanEval's tasks (Chen et al., arXiv 2107.03374) have this form.
+//! What fails says why. A program that deceives the harness from within could pass: what it cannot do is harm.
+
+use super::sandbox::{self, End, Sandbox};
+use regex::Regex;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::sync::LazyLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const HARNESS: &str = include_str!("sandbox/harness.py");
+
+/// Ended by a signal: 128 and its number.
+const KILLED: i32 = 128 + 9;
+const OVER_CPU: i32 = 128 + 24;
+
+/// Why a program is not right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is no Python.
+    Syntax(String),
+    /// A test failed, or there is no such function.
+    Wrong(String),
+    /// It raised something else than a failed test, or ended the process.
+    Exception(String),
+    /// It ran out of time.
+    Timeout,
+    /// It ran out of memory.
+    Memory,
+    /// It did what no answer may: write outside its folder, start processes, use the network.
+    Forbidden(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax(why) => write!(f, "syntax error: {why}"),
+            Self::Wrong(why) if why.is_empty() => write!(f, "wrong"),
+            Self::Wrong(why) => write!(f, "wrong: {why}"),
+            Self::Exception(why) => write!(f, "exception: {why}"),
+            Self::Timeout => write!(f, "timeout"),
+            Self::Memory => write!(f, "memory"),
+            Self::Forbidden(what) => write!(f, "forbidden: {what}"),
+        }
+    }
+}
+
+/// A function's tests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Task<'a> {
+    pub entry_point: &'a str,
+    pub test: &'a str,
+    pub preamble: &'a str,
+}
+
+/// A line that the harness writes.
+#[derive(Deserialize)]
+struct Line {
+    nonce: String,
+    #[serde(default)]
+    said: Option<String>,
+    #[serde(default)]
+    detail: String,
+}
+
+/// What is wrong with the program in `text`; none where it passes.
+///
+/// # Errors
+/// Where the sandbox failed before the program began.
+pub(super) fn fault(
+    sandbox: &Sandbox,
+    task: Task<'_>,
+    text: &str,
+    guard: bool,
+) -> Result<Option<Fault>, sandbox::Error> {
+    let program = program(task, text);
+    let nonce = nonce(&program);
+    let input = serde_json::json!({
+        "nonce": nonce, "program": program, "test": task.test, "entry_point": task.entry_point, "guard": guard,
+    });
+    let ran = sandbox.run(HARNESS, input.to_string().as_bytes())?;
+    let lines: Vec<Line> = String::from_utf8_lossy(&ran.output)
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &Line| line.nonce == nonce)
+        .collect();
+    let Some(verdict) = lines.into_iter().next_back() else {
+        return Err(sandbox::Error::Broken(format!("{:?} before the program began", ran.end)));
+    };
+    let spent = ran.took.as_secs() >= sandbox.limits().cpu_seconds;
+    Ok(match (verdict.said.as_deref(), ran.end) {
+        (Some("right"), _) => None,
+        (Some("syntax"), _) => Some(Fault::Syntax(verdict.detail)),
+        (Some("wrong"), _) => Some(Fault::Wrong(verdict.detail)),
+        (Some("memory"), _) => Some(Fault::Memory),
+        (Some("forbidden"), _) => Some(Fault::Forbidden(verdict.detail)),
+        (Some(_), _) => Some(Fault::Exception(verdict.detail)),
+        (None, End::Deadline | End::Code(OVER_CPU)) => Some(Fault::Timeout),
+        (None, End::Code(KILLED)) => Some(if spent { Fault::Timeout } else { Fault::Memory }),
+        (None, End::Code(code)) => Some(Fault::Exception(format!("it ended with code {code} before its tests did"))),
+    })
+}
+
+/// What a program would have to guess to write the harness's lines.
+fn nonce(program: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let digest = Sha256::digest(format!("{now:?}{:?}{program}", std::thread::current().id()));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The whole program that `text` means.
+fn program(task: Task<'_>, text: &str) -> String {
+    static FENCE: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"(?s)```[ \t]*(?:[Pp]ython3?|py)?[ \t]*\n(.*?)(?:\n[ \t]*```|\z)")
+            .expect("a constant: a test compiles it")
+    });
+    let head = format!("def {}", task.entry_point);
+    let defines =
+        |code: &str| code.match_indices(&head).any(|(at, _)| code[at + head.len()..].trim_start().starts_with('('));
+    let blocks: Vec<&str> = FENCE.captures_iter(text).filter_map(|block| Some(block.get(1)?.as_str())).collect();
+    let code = blocks.iter().find(|block| defines(block)).or(blocks.first()).copied().unwrap_or(text);
+    if defines(code) {
+        // Imports and helpers of the preamble stay.
+        let before = task.preamble.find(&head).map_or("", |at| &task.preamble[..at]);
+        return format!("{before}{code}\n");
+    }
+    let first = code.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    if first.starts_with([' ', '\t']) {
+        return format!("{}{code}\n", task.preamble);
+    }
+    let indented: Vec<String> = code.lines().map(|line| format!("    {line}")).collect();
+    format!("{}{}\n", task.preamble, indented.join("\n"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::print_stderr)]
+mod tests;

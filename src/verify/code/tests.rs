@@ -1,0 +1,176 @@
+//! What passes, what fails and why, and that nothing harms or outlives its run.
+
+use super::*;
+use crate::episode::verifier::Verifier;
+use crate::verify::sandbox::Limits;
+use std::time::{Duration, Instant};
+
+/// The sandbox, isolated; where this machine has no isolation, one without, and that is said aloud.
+fn sandbox() -> Sandbox {
+    Sandbox::open(Limits::default(), true).unwrap()
+}
+
+/// Nothing that could do harm is run where the machine does not isolate.
+fn isolated() -> Option<Sandbox> {
+    let sandbox = sandbox();
+    if !sandbox.is_isolated() {
+        eprintln!("NOT TESTED: this machine has no isolation, so no hostile program was run on it");
+    }
+    Some(sandbox).filter(Sandbox::is_isolated)
+}
+
+const TEST: &str = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-3) == 9, 'of -3'\n";
+const TASK: Task<'static> = Task {
+    entry_point: "square",
+    test: TEST,
+    preamble: "import math\n\ndef square(x):\n    \"\"\"The square.\"\"\"\n",
+};
+
+fn said(sandbox: &Sandbox, text: &str) -> String {
+    fault(sandbox, TASK, text, true).unwrap().map_or("right".to_owned(), |fault| fault.to_string())
+}
+
+#[test]
+fn a_function_is_found_however_it_is_given() {
+    let sandbox = sandbox();
+    for text in [
+        "    return x * x\n",
+        "return x * x",
+        "Sure!\n```python\ndef square(x):\n    return int(math.pow(x, 2))\n```\nThat is it.",
+        "```\n    return x ** 2\n```",
+        "def helper(x):\n    return x\n\ndef square(x):\n    return helper(x) * x",
+        "First\n```python\nprint(1)\n```\nthen\n```python\ndef square (x): return x * x\n```",
+        "```python\ndef square(x):\n    return x * x",
+    ] {
+        assert_eq!(said(&sandbox, text), "right", "{text}");
+    }
+}
+
+#[test]
+fn what_fails_says_why() {
+    let sandbox = sandbox();
+    assert_eq!(said(&sandbox, "    return abs(x) * x\n"), "wrong: of -3");
+    assert_eq!(said(&sandbox, "    return x +\n").split(':').next(), Some("syntax error"));
+    assert_eq!(said(&sandbox, "I cannot do that.").split(':').next(), Some("syntax error"));
+    assert_eq!(said(&sandbox, "    return y\n"), "exception: NameError: name 'y' is not defined");
+    assert_eq!(
+        said(&sandbox, "    import os\n    os._exit(0)\n"),
+        "exception: it ended with code 0 before its tests did"
+    );
+    assert_eq!(said(&sandbox, "    raise SystemExit\n"), "exception: SystemExit: ");
+    assert_eq!(said(&sandbox, "    print('{\"said\": \"right\"}')\n    return 4\n"), "wrong: of -3");
+    assert_eq!(said(&sandbox, "    return square(x)\n").split(':').nth(1), Some(" RecursionError"));
+}
+
+#[test]
+fn a_memory_hog_is_stopped() {
+    assert_eq!(said(&sandbox(), "    return len([0] * 10 ** 10)\n"), "memory");
+    assert_eq!(said(&sandbox(), "    x = []\n    while True:\n        x.append(bytearray(1 << 20))\n"), "memory");
+}
+
+#[test]
+fn an_endless_loop_and_an_endless_sleep_are_stopped() {
+    let limits = Limits { wall: Duration::from_secs(4), cpu_seconds: 1, ..Limits::default() };
+    let sandbox = Sandbox::open(limits, true).unwrap();
+    let began = Instant::now();
+    assert_eq!(said(&sandbox, "    while True: pass\n"), "timeout");
+    assert_eq!(said(&sandbox, "    import time\n    time.sleep(1000)\n"), "timeout");
+    assert!(began.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn what_no_answer_may_do_is_forbidden_by_name() {
+    let Some(sandbox) = isolated() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("precious");
+    std::fs::write(&file, "kept").unwrap();
+    let path = file.to_str().unwrap();
+    for (body, what) in [
+        (format!("import os; os.remove({path:?})"), "forbidden: os.remove"),
+        (format!("import shutil; shutil.rmtree({:?}, ignore_errors=True)", "/usr"), "forbidden: os.rmdir"),
+        (format!("open({path:?}, 'w')"), "forbidden: writing a file"),
+        ("import os\n    while True: os.fork()".to_owned(), "forbidden: os.fork"),
+        ("import subprocess; subprocess.run(['ls'])".to_owned(), "forbidden: subprocess.Popen"),
+        ("import os; os.system('ls')".to_owned(), "forbidden: os.system"),
+        ("import socket; socket.create_connection(('127.0.0.1', 80))".to_owned(), "forbidden: socket.getaddrinfo"),
+        (
+            "try:\n        __import__('os').fork()\n    except BaseException: return x * x".to_owned(),
+            "forbidden: os.fork",
+        ),
+    ] {
+        let said = said(&sandbox, &format!("    {body}\n    return x * x\n"));
+        assert!(said == what || body.contains("rmtree") && said.starts_with("forbidden: "), "{body}: {said}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+    assert_eq!(said(&sandbox, "    open('own', 'w').write('4'); y = open('own').read(); return x * x\n"), "right");
+}
+
+#[test]
+fn what_gets_past_the_names_still_harms_nothing() {
+    let Some(_) = isolated() else { return };
+    let limits = Limits { wall: Duration::from_secs(6), cpu_seconds: 2, ..Limits::default() };
+    let sandbox = Sandbox::open(limits, false).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("precious");
+    std::fs::write(&file, "kept").unwrap();
+    let unguarded = |body: &str| {
+        let text = format!("    import os, socket, time\n    {body}\n    return x * x\n");
+        fault(&sandbox, TASK, &text, false).unwrap().map_or("right".to_owned(), |fault| fault.to_string())
+    };
+    let path = file.to_str().unwrap();
+    assert!(unguarded(&format!("os.remove({path:?})")).contains("FileNotFoundError"));
+    assert!(unguarded("open('/usr/here', 'w')").contains("Read-only file system"));
+    assert!(unguarded("os.listdir('/etc')").contains("FileNotFoundError"));
+    assert!(unguarded("socket.create_connection(('127.0.0.1', 1), 2)").contains("unreachable"));
+    assert!(unguarded("open('big', 'wb').write(bytes(1 << 25))").contains("File too large"));
+    assert!(unguarded("os.kill(1, 9); os.kill(os.getppid(), 9)").contains("Operation not permitted"));
+    // Every child sleeps far beyond the deadline, in a session of its own.
+    let bomb = "while True:\n        if os.fork() == 0:\n            os.setsid(); time.sleep(100000.25)";
+    assert!(unguarded(bomb).contains("Resource temporarily unavailable"));
+    let bomb = "while True:\n        try:\n            if os.fork() == 0: os.setsid()\n        except OSError: pass";
+    assert_eq!(unguarded(bomb), "timeout");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+}
+
+/// The lines of HumanEval that come with the node.
+fn human_eval() -> Vec<(crate::episode::Prompt, String)> {
+    let prompts = ["bundled:humaneval"].map(|bundle| crate::prompts::load(bundle).unwrap()).concat();
+    prompts.into_iter().map(|prompt| (prompt.clone(), prompt.answer.unwrap())).collect()
+}
+
+/// Runs `text_of` each of `tasks`, as many at once as there are processors; those for which `holds` is false.
+fn unlike(
+    tasks: &[(crate::episode::Prompt, String)],
+    text_of: impl Fn(&str) -> String + Sync,
+    holds: fn(&Option<Fault>) -> bool,
+) -> Vec<String> {
+    let sandbox = sandbox();
+    let threads = std::thread::available_parallelism().unwrap().get() + 1;
+    let judge = |(prompt, solution): &(crate::episode::Prompt, String)| {
+        let Some(Verifier::Code { entry_point, test, preamble }) = &prompt.verifier else { panic!("{}", prompt.id) };
+        let found = fault(&sandbox, Task { entry_point, test, preamble }, &text_of(solution), true).unwrap();
+        (!holds(&found)).then(|| format!("{}: {found:?}", prompt.id))
+    };
+    let share = |offset| tasks.iter().skip(offset).step_by(threads).filter_map(&judge).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        let share = &share;
+        let workers: Vec<_> = (0..threads).map(|offset| scope.spawn(move || share(offset))).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn human_evals_own_solutions_pass_164_of_164() {
+    let tasks = human_eval();
+    assert_eq!(tasks.len(), 164);
+    assert_eq!(unlike(&tasks, str::to_owned, Option::is_none), Vec::<String>::new());
+}
+
+#[test]
+fn mutated_solutions_fail() {
+    let tasks: Vec<_> = human_eval().into_iter().step_by(8).collect();
+    let nothing = |_: &str| "    return None\n".to_owned();
+    let wrapped = |solution: &str| format!("    pass\n{solution}").replace("return ", "return not ");
+    assert_eq!(unlike(&tasks, nothing, Option::is_some), Vec::<String>::new());
+    assert_eq!(unlike(&tasks, wrapped, Option::is_some), Vec::<String>::new());
+}

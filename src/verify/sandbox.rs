@@ -1,0 +1,272 @@
+//! Runs programs that nobody has read: apart from the files, the network and the processes of this machine, within limits.
+//!
+//! A run is a Python child in namespaces of its own (util-linux's `unshare`, `mount`, `setpriv`, `prlimit`; with or without
+//! root), without capabilities, with an empty folder to write in that is gone afterwards. The namespaces' first process
+//! is killed at the deadline and takes with it whatever was started. Opening a sandbox tries it; where the machine
+//! cannot isolate there is none, unless the user allows it: then limits and the deadline hold, and no more. This file
+//! knows nothing of what it runs.
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use rustix::process::{Pid, Signal, geteuid, kill_process_group};
+use std::io::{Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+const ISOLATE: &str = include_str!("sandbox/isolate.sh");
+
+/// Another user than any that owns something.
+const NOBODY: &str = "--reuid=65534 --regid=65534 --clear-groups";
+
+/// Where programs are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Bytes of a program's output that are read.
+const OUTPUT_BYTES_MAX: u64 = 1 << 16;
+
+/// What a run may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// By the clock, all told.
+    pub wall: Duration,
+    /// Of processor time, a process.
+    pub cpu_seconds: u64,
+    /// Address space of a process, in bytes.
+    pub memory_bytes: u64,
+    /// A file's size, and all files' together, in bytes.
+    pub file_bytes: u64,
+    /// Processes and threads at once.
+    pub processes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            wall: Duration::from_secs(20),
+            cpu_seconds: 5,
+            memory_bytes: 1 << 30,
+            file_bytes: 16 << 20,
+            processes: 32,
+        }
+    }
+}
+
+/// Why there is no sandbox, or no run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// There is no Python.
+    #[error("expected a python3 on the path, got {0}")]
+    NoPython(String),
+    /// The machine does not isolate.
+    #[error(
+        "code is checked only in isolation (unshare, mount, setpriv and prlimit with user namespaces or root), and a try \
+         gave {0:?}; judge.allow_unsandboxed = true does without"
+    )]
+    NoIsolation(String),
+    /// The run itself failed, not what was run.
+    #[error("the sandbox failed: {0}")]
+    Broken(String),
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with this code; 128 and more is a signal.
+    Code(i32),
+    /// At the deadline.
+    Deadline,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// What it wrote, the first 64 KiB.
+    pub output: Vec<u8>,
+    /// How it ended.
+    pub end: End,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A place to run programs in.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    python: String,
+    prefix: String,
+    isolated: bool,
+    limits: Limits,
+    /// A run takes one and gives it back: as many at once as there are processors.
+    slots: (Sender<()>, Receiver<()>),
+}
+
+impl Sandbox {
+    /// A sandbox that has been tried; without isolation only where that is allowed.
+    ///
+    /// # Errors
+    /// Where there is no Python, or no isolation and none is not allowed.
+    pub fn open(limits: Limits, allow_unsandboxed: bool) -> Result<Self, Error> {
+        let (python, prefix) = find_python()?;
+        let slots = bounded(std::thread::available_parallelism().map_or(1, Into::into));
+        while slots.0.try_send(()).is_ok() {}
+        let sandbox = Self { python, prefix, isolated: true, limits, slots };
+        match sandbox.is_apart() {
+            Ok(()) => Ok(sandbox),
+            Err(why) if !allow_unsandboxed => Err(Error::NoIsolation(why)),
+            Err(_) => Ok(Self { isolated: false, ..sandbox }),
+        }
+    }
+
+    /// Whether what runs is kept from the machine's files, network and processes.
+    pub fn is_isolated(&self) -> bool {
+        self.isolated
+    }
+
+    /// What a run may take.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Tries whether a program sees only what it should.
+    fn is_apart(&self) -> Result<(), String> {
+        let script = "import os; print(sorted(os.listdir('/')), os.getppid() in (0, 1, 2) or os.getpid() < 100)";
+        let ran = self.run(script, b"").map_err(|error| error.to_string())?;
+        let said = String::from_utf8_lossy(&ran.output).trim().to_owned();
+        let apart =
+            said.contains("'work'") && said.ends_with("True") && !said.contains("'proc'") && !said.contains("'etc'");
+        if apart && ran.end == End::Code(0) { Ok(()) } else { Err(format!("{:?}, {said:?}", ran.end)) }
+    }
+
+    /// Runs the Python `script` on `input`, to its end or the deadline.
+    ///
+    /// # Errors
+    /// Where no process could be started or watched; whatever the script does is no error.
+    pub fn run(&self, script: &str, input: &[u8]) -> Result<Ran, Error> {
+        let broken = |error: std::io::Error| Error::Broken(error.to_string());
+        // Removed when it goes out of scope, with whatever was written there.
+        let folder = tempfile::tempdir().map_err(broken)?;
+        let _slot = Slot::take(&self.slots).ok_or_else(|| Error::Broken("its slots are gone".to_owned()))?;
+        let began = Instant::now();
+        let mut child = Running(self.command(folder.path(), script).spawn().map_err(broken)?);
+        let (output, end) = child.watch(input.to_vec(), self.limits.wall).map_err(broken)?;
+        Ok(Ran { output, end, took: began.elapsed() })
+    }
+
+    fn command(&self, folder: &std::path::Path, script: &str) -> Command {
+        let Limits { cpu_seconds, memory_bytes, file_bytes, processes, .. } = &self.limits;
+        let limited = [
+            "prlimit".to_owned(),
+            format!("--cpu={cpu_seconds}:{}", cpu_seconds + 1),
+            format!("--as={memory_bytes}"),
+            format!("--fsize={file_bytes}"),
+            format!("--nproc={processes}"),
+            "--nofile=64".to_owned(),
+            "--core=0".to_owned(),
+            "--".to_owned(),
+        ];
+        let mut command;
+        if self.isolated {
+            let root = geteuid().is_root();
+            command = Command::new("unshare");
+            command.args(if root { &[][..] } else { &["--user", "--map-root-user"] });
+            command.args([
+                "--mount",
+                "--pid",
+                "--net",
+                "--ipc",
+                "--uts",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-c",
+                ISOLATE,
+            ]);
+            command.arg("isolate").arg(folder).arg(file_bytes.to_string());
+            command.arg(if root { NOBODY } else { "" }).arg(&self.prefix).args(limited);
+        } else {
+            command = Command::new(&limited[0]);
+            command.args(limited.iter().skip(1).filter(|limit| !limit.starts_with("--nproc")));
+        }
+        command.arg(&self.python).args(["-I", "-S", "-B", "-X", "utf8", "-c", script]);
+        command.env_clear().env("PATH", PATH).current_dir(folder).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+}
+
+/// The interpreter and the folder that it lives in, by asking it: what is on the path may be a script that finds one.
+fn find_python() -> Result<(String, String), Error> {
+    let ask = "import sys; print(sys.executable); print(sys.base_prefix)";
+    let asked = Command::new("python3").args(["-I", "-S", "-c", ask]).stdin(Stdio::null()).output();
+    let output = asked.map_err(|error| Error::NoPython(error.to_string()))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    match said.lines().collect::<Vec<_>>()[..] {
+        [python, prefix] if output.status.success() => Ok((python.to_owned(), prefix.to_owned())),
+        _ => Err(Error::NoPython(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
+}
+
+/// A place among the runs at once, given back on leaving.
+struct Slot<'a>(&'a Sender<()>);
+
+impl<'a> Slot<'a> {
+    fn take(slots: &'a (Sender<()>, Receiver<()>)) -> Option<Self> {
+        slots.1.recv().ok().map(|()| Self(&slots.0))
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        // There is room: this one came from there.
+        let _ = self.0.send(());
+    }
+}
+
+/// A process group that does not outlive this.
+struct Running(Child);
+
+impl Running {
+    /// Gives `input`, reads what is written until all of it has ended, and ends it at the deadline.
+    fn watch(&mut self, input: Vec<u8>, wall: Duration) -> std::io::Result<(Vec<u8>, End)> {
+        let (stdin, stdout) = (self.0.stdin.take(), self.0.stdout.take());
+        std::thread::spawn(move || {
+            // A program that does not read its input is judged by what it says.
+            stdin.map(|mut stdin| stdin.write_all(&input))
+        });
+        let (done, finished) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut output = vec![];
+            let read = stdout.map(|stdout| stdout.take(OUTPUT_BYTES_MAX).read_to_end(&mut output));
+            let _ = done.send(read.transpose().map(|_| output));
+        });
+        let timely = finished.recv_timeout(wall);
+        self.kill();
+        let status = self.0.wait()?;
+        match timely {
+            Ok(output) => {
+                let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
+                Ok((output?, End::Code(code)))
+            }
+            // What was written before the deadline; without isolation something may have got away and hold the pipe open.
+            Err(_) => Ok((finished.recv_timeout(Duration::from_secs(1)).unwrap_or(Ok(vec![]))?, End::Deadline)),
+        }
+    }
+
+    fn kill(&self) {
+        // A group that has ended is what is wanted; the leader is not reaped yet, so the number is nobody else's.
+        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            self.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::print_stderr)]
+mod tests;

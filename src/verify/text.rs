@@ -1,0 +1,62 @@
+//! Answers in words: the same to the letter, or the same but for case, articles, punctuation and blanks.
+//!
+//! The second is SQuAD's normalisation (Rajpurkar et al., arXiv 1606.05250). A text of many words may name its answer
+//! ("the answer is ..."); then that is compared too.
+
+use regex::Regex;
+use std::sync::LazyLock;
+
+/// Whether `text` is one of `accepted` to the letter, blanks at both ends aside.
+pub(super) fn is_exactly<'a>(text: &str, mut accepted: impl Iterator<Item = &'a str>) -> bool {
+    accepted.any(|answer| answer.trim() == text.trim())
+}
+
+/// Whether `text`, or what it names as its answer, is one of `accepted`, both normalised.
+pub(super) fn says<'a>(text: &str, mut accepted: impl Iterator<Item = &'a str>) -> bool {
+    let given = [Some(normalised(text)), named(text).map(normalised)];
+    accepted.any(|answer| given.iter().flatten().any(|given| *given == normalised(answer)))
+}
+
+/// What stands behind the last "answer is" or "answer:", to the end of its line.
+fn named(text: &str) -> Option<&str> {
+    static NAMED: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"(?i)\banswer(?:\s+is\b|\s*:)[\s*]*:?\s*([^\n]+)").expect("a constant: a test compiles it")
+    });
+    NAMED.captures_iter(text).last().and_then(|found| found.get(1)).map(|place| place.as_str())
+}
+
+/// Small letters, without punctuation and articles, one blank between words.
+pub(super) fn normalised(text: &str) -> String {
+    let kept: String =
+        text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation() && !"‘’“”«»…".contains(*c)).collect();
+    kept.split_whitespace().filter(|word| !["a", "an", "the"].contains(word)).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_articles_punctuation_and_blanks_do_not_matter() {
+        for text in [
+            "Paris",
+            " the  paris.",
+            "\u{201c}PARIS\u{201d}",
+            "I think so. The answer is: **Paris**.",
+            "Answer: Paris\nWhy: it is.",
+        ] {
+            assert!(says(text, ["Paris"].into_iter()), "{text:?}");
+        }
+        for text in ["", "London", "Paris or London", "the answer", "answer is Rome, not Paris"] {
+            assert!(!says(text, ["Paris"].into_iter()), "{text:?}");
+        }
+        assert!(says("NYC", ["New York", "nyc"].into_iter()));
+    }
+
+    #[test]
+    fn to_the_letter_is_to_the_letter() {
+        assert!(is_exactly(" olleh\n", ["olleh"].into_iter()));
+        assert!(!is_exactly("Olleh", ["olleh"].into_iter()));
+        assert!(!is_exactly("olleh.", ["olleh"].into_iter()));
+    }
+}
