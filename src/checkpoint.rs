@@ -14,6 +14,7 @@ use crate::model::spec::ModelSpec;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+pub(crate) use files::CONFIG;
 pub use shelf::{Held, Listed, clean, hold, list, prune};
 
 /// How many are kept.

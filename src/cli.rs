@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod check;
+pub mod export;
 pub mod fetch;
 pub mod generate;
 pub mod score;
@@ -76,6 +77,8 @@ enum Command {
     Score(score::ScoreArguments),
     /// Measures how fast this machine writes, beside what it could do.
     Bench(bench::BenchArguments),
+    /// Writes the critic as a PEFT adapter, a merged Hugging Face folder or a llama.cpp LoRA file.
+    Export(export::ExportArguments),
     /// Fetches the model into the cache and prints its path.
     Fetch,
 }
@@ -113,6 +116,7 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Generate(generate) => generate::run(&config, &generate),
         Command::Score(score) => score::run(&config, &score),
         Command::Bench(bench) => bench::run(config, &bench),
+        Command::Export(export) => export::run(&config, &export),
         Command::Fetch => fetch::run(&config),
     }
 }

@@ -19,7 +19,7 @@
 //! *Ground floor*, nouns and pure functions: [`episode`] (the goods), [`prompts`], [`roles`], [`verify`],
 //! [`replay`], [`checkpoint`]. *Middle*, machines that compute on one thread and know no actor: [`model`] (one
 //! transformer, two passes over the same weights: `decode` writes, `score` learns), [`engine`]
-//! (continuous batching), [`learner`] (the DRO step), [`device`] (the thread that owns them both and shares its
+//! (continuous batching), [`learner`] (the DRO step), [`export`] (what other programs read), [`device`] (the thread that owns them both and shares its
 //! time). *Top*, thin shells: [`actors`] (an episode, the learner's course, supervision), [`telemetry`],
 //! [`config`], [`node`], [`cli`].
 //!
@@ -51,6 +51,8 @@ pub mod learner;
 pub mod device;
 
 pub mod checkpoint;
+
+pub mod export;
 
 pub mod telemetry;
 

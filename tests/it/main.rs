@@ -5,6 +5,7 @@ mod bench;
 mod cli;
 mod common;
 mod engine;
+mod export;
 mod families;
 mod learns;
 mod loop_common;

@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("verify", &["episode"], &["tokio", "ractor", "candle"]),
     ("roles", &["episode"], &["tokio", "ractor", "candle"]),
     ("checkpoint", &["episode", "model"], &["tokio", "ractor"]),
+    ("export", &["model"], &["tokio", "ractor"]),
     ("engine", &["episode", "model"], &["tokio", "ractor"]),
     ("learner", &["episode", "model"], &["tokio", "ractor"]),
     ("device", &["engine", "learner", "model", "episode"], &["ractor"]),
