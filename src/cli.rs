@@ -5,6 +5,7 @@ pub mod check;
 pub mod export;
 pub mod fetch;
 pub mod generate;
+pub mod groups;
 pub mod score;
 pub mod start;
 
@@ -79,6 +80,8 @@ enum Command {
     Bench(bench::BenchArguments),
     /// Writes the critic as a PEFT adapter, a merged Hugging Face folder or a llama.cpp LoRA file.
     Export(export::ExportArguments),
+    /// Writes the groups that a run scored to a file.
+    Groups(groups::GroupsArguments),
     /// Fetches the model into the cache and prints its path.
     Fetch,
 }
@@ -117,6 +120,7 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Score(score) => score::run(&config, &score),
         Command::Bench(bench) => bench::run(config, &bench),
         Command::Export(export) => export::run(&config, &export),
+        Command::Groups(groups) => groups::run(&config, &groups),
         Command::Fetch => fetch::run(&config),
     }
 }

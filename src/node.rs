@@ -14,6 +14,7 @@ pub use crate::actors::{Exit, Stop};
 use crate::actors::{Failure, ask};
 use crate::checkpoint;
 use crate::config::Config;
+use crate::groups::{self, Origin, Recorder};
 use crate::model::{self, source::Source};
 use crate::prompts::{self, PromptStream};
 use crate::roles::judge::JudgeKind;
@@ -75,6 +76,9 @@ pub enum Error {
     /// A checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    /// The run's groups cannot be kept.
+    #[error(transparent)]
+    Groups(#[from] groups::Error),
     /// The tree did not rise.
     #[error("{why}")]
     Tree {
@@ -219,6 +223,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
     // Every role speaks in turns: a base model is refused here, not by its first episode.
     model.template.present()?;
     let spec = model.transformer.spec().clone();
+    let recorder = recorder(&config, &run, &path)?;
     let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
     let plan = Plan {
         model,
@@ -237,6 +242,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         supervisor: config.supervisor,
         drain: Duration::from_secs(config.node.drain_seconds),
         archive: Arc::new(archive),
+        recorder,
         stop: options.stop.clone(),
         news,
     };
@@ -245,6 +251,17 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         false => plan.shelf(),
     };
     Ok((plan, shelf, lock))
+}
+
+/// Where the run keeps its groups, if it does. The digest of a model that lies on disk takes a pass over it.
+fn recorder(config: &Config, run: &Path, model: &Path) -> Result<Option<Arc<Recorder>>, Error> {
+    let bytes_max = config.checkpoint.groups_mib.saturating_mul(1 << 20);
+    if bytes_max == 0 {
+        return Ok(None);
+    }
+    let origin =
+        Origin { name: config.model.source.clone(), sha256: Source::parse(&config.model.source)?.digest(model)? };
+    Ok(Some(Arc::new(Recorder::open(run, origin, bytes_max)?)))
 }
 
 /// In the synchronous mode one group is learned at a time, once, before the next episode begins.
@@ -258,7 +275,7 @@ fn one_by_one(mut config: Config) -> Config {
 }
 
 /// The run directory, made where it is missing and held against other nodes.
-fn lock(run: &Path) -> Result<File, Error> {
+pub(crate) fn lock(run: &Path) -> Result<File, Error> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Io { path, source }

@@ -5,7 +5,7 @@ use crate::checkpoint::{self, Listed};
 use crate::config::Config;
 use crate::export::{self, Base, Kind, Shape};
 use crate::model::lora::Adapter;
-use crate::model::source::{self, Source};
+use crate::model::source::Source;
 use crate::model::{self, Opened};
 use crate::telemetry;
 use anyhow::Context;
@@ -154,9 +154,6 @@ fn base(arguments: &ExportArguments, source: &Source, path: &Path) -> Result<Bas
         (None, Source::Hub { model }) => model.clone(),
         (None, other) => other.to_string(),
     };
-    let sha256 = match source {
-        Source::Pip { sha256, .. } => sha256.clone(),
-        _ => source::digest(path).or_exit(Exit::Model)?,
-    };
+    let sha256 = source.digest(path).or_exit(Exit::Model)?;
     Ok(Base { name, sha256 })
 }

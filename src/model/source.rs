@@ -67,6 +67,18 @@ impl Source {
         }
     }
 
+    /// The sha256 by which the model is known that [`Source::fetch`] brought to `path`; see [`digest`].
+    ///
+    /// # Errors
+    /// Where something of it cannot be read.
+    pub fn digest(&self, path: &Path) -> Result<String> {
+        match self {
+            // Verified by fetching.
+            Self::Pip { sha256, .. } => Ok(sha256.clone()),
+            Self::Path(_) | Self::Hub { .. } => digest(path),
+        }
+    }
+
     /// As [`Source::fetch`], with wheels cached in `cache`.
     ///
     /// # Errors
