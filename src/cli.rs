@@ -6,6 +6,7 @@ pub mod export;
 pub mod fetch;
 pub mod generate;
 pub mod groups;
+pub mod learn;
 pub mod score;
 pub mod start;
 
@@ -80,6 +81,8 @@ enum Command {
     Bench(bench::BenchArguments),
     /// Writes the critic as a PEFT adapter, a merged Hugging Face folder or a llama.cpp LoRA file.
     Export(export::ExportArguments),
+    /// Learns from recorded groups, without any rollout.
+    Learn(learn::LearnArguments),
     /// Writes the groups that a run scored to a file.
     Groups(groups::GroupsArguments),
     /// Fetches the model into the cache and prints its path.
@@ -120,6 +123,7 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Score(score) => score::run(&config, &score),
         Command::Bench(bench) => bench::run(config, &bench),
         Command::Export(export) => export::run(&config, &export),
+        Command::Learn(learn) => learn::run(config, &learn),
         Command::Groups(groups) => groups::run(&config, &groups),
         Command::Fetch => fetch::run(&config),
     }

@@ -10,6 +10,7 @@ mod families;
 mod learns;
 mod loop_common;
 mod objectives;
+mod offline;
 mod parity;
 mod passes;
 mod real_families;
