@@ -14,14 +14,17 @@ use crate::model::spec::ModelSpec;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+pub(crate) use files::CONFIG;
 pub use shelf::{Held, Listed, clean, hold, list, prune};
 
-/// How many are kept.
+/// How much is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointConfig {
     /// Checkpoints kept on disk beside the newest.
     pub keep: usize,
+    /// Scored groups kept on disk beside them, in MiB; twice as many at most, while a file fills up. 0 keeps none.
+    pub groups_mib: u64,
 }
 
 impl CheckpointConfig {

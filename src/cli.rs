@@ -2,8 +2,11 @@
 
 pub mod bench;
 pub mod check;
+pub mod export;
 pub mod fetch;
 pub mod generate;
+pub mod groups;
+pub mod learn;
 pub mod score;
 pub mod start;
 
@@ -76,6 +79,12 @@ enum Command {
     Score(score::ScoreArguments),
     /// Measures how fast this machine writes, beside what it could do.
     Bench(bench::BenchArguments),
+    /// Writes the critic as a PEFT adapter, a merged Hugging Face folder or a llama.cpp LoRA file.
+    Export(export::ExportArguments),
+    /// Learns from recorded groups, without any rollout.
+    Learn(learn::LearnArguments),
+    /// Writes the groups that a run scored to a file.
+    Groups(groups::GroupsArguments),
     /// Fetches the model into the cache and prints its path.
     Fetch,
 }
@@ -113,6 +122,9 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Generate(generate) => generate::run(&config, &generate),
         Command::Score(score) => score::run(&config, &score),
         Command::Bench(bench) => bench::run(config, &bench),
+        Command::Export(export) => export::run(&config, &export),
+        Command::Learn(learn) => learn::run(config, &learn),
+        Command::Groups(groups) => groups::run(&config, &groups),
         Command::Fetch => fetch::run(&config),
     }
 }

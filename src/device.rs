@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 /// Commands that may wait at once.
 const COMMANDS_MAX: usize = 256;
 /// Candle walks a graph recursively when it differentiates: deep models want a deep stack.
-const STACK_BYTES: usize = 256 << 20;
+pub(crate) const STACK_BYTES: usize = 256 << 20;
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]

@@ -15,6 +15,7 @@ use crate::actors::{Failure, ask};
 use crate::checkpoint;
 use crate::config::Config;
 use crate::engine::EngineConfig;
+use crate::groups::{self, Origin, Recorder};
 use crate::model::{self, Loaded, source::Source, template::ChatTemplate, tokenizer::Tokenizer};
 use crate::prompts::{self, PromptStream};
 use crate::remote::{self, Client, RemoteConfig};
@@ -84,6 +85,9 @@ pub enum Error {
     /// A checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    /// The run's groups cannot be kept.
+    #[error(transparent)]
+    Groups(#[from] groups::Error),
     /// The tree did not rise.
     #[error("{why}")]
     Tree {
@@ -250,6 +254,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         (None, JudgeKind::Remote) => JudgeSource::Model(Arc::new(ModelJudge::remote(judge))),
     };
     let spec = model.transformer.spec().clone();
+    let recorder = recorder(&config, &run, &path)?;
     let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
     let plan = Plan {
         model,
@@ -271,6 +276,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         supervisor: config.supervisor,
         drain: Duration::from_secs(config.node.drain_seconds),
         archive: Arc::new(archive),
+        recorder,
         stop: options.stop.clone(),
         news,
     };
@@ -297,6 +303,17 @@ fn judge_model(config: &Config, device: &candle_core::Device) -> Result<Option<(
     Ok(Some((model, engine)))
 }
 
+/// Where the run keeps its groups, if it does. The digest of a model that lies on disk takes a pass over it.
+fn recorder(config: &Config, run: &Path, model: &Path) -> Result<Option<Arc<Recorder>>, Error> {
+    let bytes_max = config.checkpoint.groups_mib.saturating_mul(1 << 20);
+    if bytes_max == 0 {
+        return Ok(None);
+    }
+    let origin =
+        Origin { name: config.model.source.clone(), sha256: Source::parse(&config.model.source)?.digest(model)? };
+    Ok(Some(Arc::new(Recorder::open(run, origin, bytes_max)?)))
+}
+
 /// In the synchronous mode one group is learned at a time, once, before the next episode begins.
 fn one_by_one(mut config: Config) -> Config {
     if config.learner.synchronous {
@@ -308,7 +325,7 @@ fn one_by_one(mut config: Config) -> Config {
 }
 
 /// The run directory, made where it is missing and held against other nodes.
-fn lock(run: &Path) -> Result<File, Error> {
+pub(crate) fn lock(run: &Path) -> Result<File, Error> {
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Io { path, source }

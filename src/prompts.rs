@@ -186,7 +186,7 @@ impl PromptStream {
 
 /// Where `place` of `length` goes in the order of `pass`: the swap-or-not shuffle (Hoang, Morris and Rogaway,
 /// CRYPTO 2012), which computes one place of a permutation without building the whole.
-fn shuffled(place: u64, length: u64, seed: u64, pass: u64) -> u64 {
+pub(crate) fn shuffled(place: u64, length: u64, seed: u64, pass: u64) -> u64 {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&pass.to_le_bytes());

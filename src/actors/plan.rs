@@ -13,6 +13,7 @@ use super::supervisor::SupervisorConfig;
 use super::{Failure, Stop, gauges};
 use crate::device::{self, Device, JudgeSetup, LearnerSetup};
 use crate::engine::{EngineConfig, sampler::SamplingConfig};
+use crate::groups::Recorder;
 use crate::learner::{self, LearnerConfig};
 use crate::model::Loaded;
 use crate::prompts::PromptStream;
@@ -80,6 +81,8 @@ pub struct Plan {
     pub drain: Duration,
     /// Checkpoints.
     pub archive: Arc<Archive>,
+    /// Where scored groups are kept, where they are.
+    pub recorder: Option<Arc<Recorder>>,
     /// The wish to stop.
     pub stop: Stop,
     /// Who is told.

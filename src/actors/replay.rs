@@ -10,6 +10,7 @@ use super::news::{Activity, Event, News};
 use super::shelf::{DropReason, Lane, Outcome, Shelf};
 use super::{Reply, Stop};
 use crate::episode::{CriticVersion, EpisodeId};
+use crate::groups::Recorder;
 use crate::model::lora::Adapter;
 use crate::replay::{Lease, Pushed, Retired};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -87,6 +88,8 @@ pub struct ReplaySetup {
     pub stop: Stop,
     /// Who is told.
     pub news: News,
+    /// Where scored groups are kept; none where they are not.
+    pub recorder: Option<Arc<Recorder>>,
 }
 
 /// The shell.
@@ -130,7 +133,17 @@ impl Actor for ReplayActor {
                     Outcome::Dropped(reason) => Some(*reason),
                     Outcome::Group(_) => None,
                 };
+                let line = match (&state.setup.recorder, &outcome) {
+                    (Some(recorder), Outcome::Group(group)) => Some((recorder, recorder.line(group))),
+                    _ => None,
+                };
                 let pushed = shelf.end(episode, outcome);
+                if let (Some((recorder, line)), Some(Pushed::Kept | Pushed::Flat)) = (line, pushed)
+                    && let Err(error) = recorder.append(&line)
+                {
+                    // The run itself needs only what its checkpoints hold.
+                    tracing::warn!(%episode, %error, "a scored group was not kept on disk");
+                }
                 state.setup.news.tell(ended(&shelf, episode, pushed, dropped));
                 state.setup.news.tell(holds(&shelf));
                 let _ = reply.send(pushed);
@@ -241,7 +254,7 @@ mod tests {
         let config = ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 };
         let shelf = Arc::new(Mutex::new(Shelf::new(Replay::new(config, crate::episode::Objective::Rco, 2, 7))));
         let stop = Stop::default();
-        let setup = ReplaySetup { shelf, pacing, stop: stop.clone(), news: News::new(None) };
+        let setup = ReplaySetup { shelf, pacing, stop: stop.clone(), news: News::new(None), recorder: None };
         (ReplayActor::spawn(None, ReplayActor, setup).await.unwrap().0, stop)
     }
 

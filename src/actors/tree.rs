@@ -155,6 +155,7 @@ impl Tree {
                     pacing: self.plan.pacing(),
                     stop: self.plan.stop.clone(),
                     news: self.plan.news.clone(),
+                    recorder: self.plan.recorder.clone(),
                 };
                 self.replay = Some(self.spawn(station, ReplayActor, setup).await?);
             }

@@ -18,7 +18,8 @@ const ADAPTER: &str = "adapter";
 const SERVED: &str = "served";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
-const CONFIG: &str = "config.toml";
+/// The resolved config.
+pub(crate) const CONFIG: &str = "config.toml";
 /// Changes when a newer node could not read an older folder.
 const FORMAT: u32 = 1;
 

@@ -90,7 +90,7 @@ async fn run_node(config: Config, options: Options, stop: &Stop) -> Result<Exit,
 
 /// First signal: drain. Second: out.
 #[expect(clippy::disallowed_methods, reason = "whoever asks twice wants out at once")]
-fn watch_signals(stop: Stop) -> std::io::Result<()> {
+pub(super) fn watch_signals(stop: Stop) -> std::io::Result<()> {
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(async move {
         let mut signals = [interrupt, terminate];

@@ -4,18 +4,20 @@
 //! of q and k permuted for interleaved rotation: they are put back, so that every room and every exported adapter
 //! sees the order of Hugging Face. Gemma's norms have their 1 already. Does not know what the tensors are for.
 
+mod described;
 mod header;
 mod names;
 mod spec;
 
+pub(crate) use described::{Described, describe};
 pub(crate) use header::Header;
+pub(crate) use names::gguf_name;
 
 use super::spec::{Block, Family};
 use super::{Error, Opened, Result, Weights, template::ChatTemplate, tokenizer::Tokenizer};
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
-use names::gguf_name;
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
@@ -156,6 +158,22 @@ fn unpermute(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
     result
 }
 
+/// The inverse of [`unpermute`]: rows as a file of architecture `llama` holds them.
+pub(crate) fn permute(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
+    let width = values.len() / rows;
+    let half = rows / heads / 2;
+    let mut result = Vec::with_capacity(values.len());
+    for head in 0..heads {
+        for j in 0..half {
+            for i in 0..2 {
+                let row = (head * 2 + i) * half + j;
+                result.extend_from_slice(&values[row * width..(row + 1) * width]);
+            }
+        }
+    }
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,6 +301,7 @@ mod tests {
         assert_eq!(unpermute(&file, 8, 2), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
         let pairs: Vec<f32> = file.iter().flat_map(|x| [*x, *x + 0.5]).collect();
         assert_eq!(unpermute(&pairs, 8, 2)[2..6], [1.0, 1.5, 2.0, 2.5]);
+        assert_eq!(permute(&unpermute(&pairs, 8, 2), 8, 2), pairs);
     }
 
     #[test]

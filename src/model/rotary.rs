@@ -47,6 +47,12 @@ impl Rotary {
         self
     }
 
+    /// Whether every pair turns alike, up to the rounding of the formulas that describe it.
+    pub(crate) fn is_nearly(&self, other: &Self) -> bool {
+        let pairs = self.frequencies.iter().zip(&other.frequencies);
+        self.frequencies.len() == other.frequencies.len() && pairs.into_iter().all(|(a, b)| (a / b - 1.0).abs() < 1e-5)
+    }
+
     /// Llama 3.1's scaling.
     pub fn llama3(mut self, scaling: Llama3Scaling) -> Self {
         let Llama3Scaling { factor, low_frequency_factor: low, high_frequency_factor: high, .. } = scaling;

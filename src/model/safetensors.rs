@@ -7,6 +7,7 @@ mod config;
 
 use super::{Error, Opened, Result, Weights, spec::Family, template::ChatTemplate, tokenizer::Tokenizer};
 use config::Config;
+pub(crate) use config::names;
 use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

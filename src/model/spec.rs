@@ -196,6 +196,27 @@ impl ModelSpec {
         tensors
     }
 
+    /// Whether both are one model, up to the rounding of the formulas that describe rotary positions and scales.
+    pub(crate) fn is_nearly(&self, other: &Self) -> bool {
+        let sliding = match (&self.sliding, &other.sliding) {
+            (None, None) => true,
+            (Some(one), Some(two)) => one.rotary.is_nearly(&two.rotary),
+            _ => false,
+        };
+        let alike = Self {
+            rotary: self.rotary.clone(),
+            score_scale: self.score_scale,
+            sliding: other
+                .sliding
+                .clone()
+                .zip(self.sliding.as_ref())
+                .map(|(other, own)| Sliding { rotary: own.rotary.clone(), ..other }),
+            ..other.clone()
+        };
+        let scaled = (self.score_scale / other.score_scale - 1.0).abs() < 1e-5;
+        sliding && scaled && self.rotary.is_nearly(&other.rotary) && *self == alike
+    }
+
     /// Whether `layer` sees the newest tokens only.
     pub fn slides(&self, layer: usize) -> bool {
         self.sliding.as_ref().is_some_and(|sliding| sliding.layers[layer])

@@ -139,6 +139,11 @@ impl Tokenizer {
         &self.stop_ids
     }
 
+    /// The token that a document begins with, where the model was trained with one.
+    pub fn begins_with(&self) -> Option<u32> {
+        self.bos
+    }
+
     /// Number of ids, added ones included: one more than the greatest.
     #[allow(clippy::len_without_is_empty, reason = "no tokenizer is empty, and nobody asks")]
     pub fn len(&self) -> usize {

@@ -3,7 +3,7 @@
 use crate::model::spec::Block;
 
 /// The name in a GGUF file of what Hugging Face calls `name` in a model of such blocks.
-pub(super) fn gguf_name(name: &str, block: &Block) -> Option<String> {
+pub(crate) fn gguf_name(name: &str, block: &Block) -> Option<String> {
     match name {
         "model.embed_tokens.weight" => return Some("token_embd.weight".to_owned()),
         "model.norm.weight" => return Some("output_norm.weight".to_owned()),

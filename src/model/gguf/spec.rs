@@ -63,18 +63,8 @@ impl Header<'_> {
     }
 
     fn rotary(&self, name: &str, head_dim: usize, factors: Option<&[f32]>) -> Result<Rotary> {
-        let base = self.real(&format!("{name}.rope.freq_base"))?.unwrap_or(10_000.0);
-        let mut rotary = Rotary::new(base, head_dim);
-        let kind = self.text(&format!("{name}.rope.scaling.type"))?;
-        if kind.is_some_and(|kind| kind != "none" && kind != "linear") {
-            return Err(self.unsupported("rope scaling", kind.unwrap_or_default(), "none, linear"));
-        }
-        let factor = match self.real(&format!("{name}.rope.scaling.factor"))? {
-            Some(factor) => Some(factor),
-            None => self.real(&format!("{name}.rope.scale_linear"))?,
-        };
-        // A factor of 0 is one that is not set, and a factor without a type is linear.
-        if let Some(factor) = factor.filter(|&factor| factor != 0.0 && kind != Some("none")) {
+        let mut rotary = Rotary::new(self.rotary_base(name)?, head_dim);
+        if let Some(factor) = self.rotary_factor(name)? {
             rotary = rotary.slowed(factor);
         }
         match factors {
@@ -87,6 +77,30 @@ impl Header<'_> {
                 got: vec![factors.len()],
             }),
         }
+    }
+
+    /// The rotary base of architecture `name`.
+    pub(super) fn rotary_base(&self, name: &str) -> Result<f32> {
+        Ok(self.real(&format!("{name}.rope.freq_base"))?.unwrap_or(10_000.0))
+    }
+
+    /// The rotary base of gemma's sliding layers.
+    pub(super) fn sliding_rotary_base(&self, name: &str) -> Result<f32> {
+        Ok(self.real(&format!("{name}.rope.freq_base_swa"))?.unwrap_or(10_000.0))
+    }
+
+    /// What every pair of architecture `name` is slowed by, where it is.
+    pub(super) fn rotary_factor(&self, name: &str) -> Result<Option<f32>> {
+        let kind = self.text(&format!("{name}.rope.scaling.type"))?;
+        if kind.is_some_and(|kind| kind != "none" && kind != "linear") {
+            return Err(self.unsupported("rope scaling", kind.unwrap_or_default(), "none, linear"));
+        }
+        let factor = match self.real(&format!("{name}.rope.scaling.factor"))? {
+            Some(factor) => Some(factor),
+            None => self.real(&format!("{name}.rope.scale_linear"))?,
+        };
+        // A factor of 0 is one that is not set, and a factor without a type is linear.
+        Ok(factor.filter(|&factor| factor != 0.0 && kind != Some("none")))
     }
 
     fn sliding(&self, family: Family, layers: usize, head_dim: usize) -> Result<Option<Sliding>> {
@@ -106,7 +120,7 @@ impl Header<'_> {
                 (0..layers).map(|layer| period > 0 && !(layer + 1).is_multiple_of(period)).collect()
             }
         };
-        let base = self.real(&key("rope.freq_base_swa"))?.unwrap_or(10_000.0);
+        let base = self.sliding_rotary_base(family.name())?;
         Ok(Some(Sliding {
             window_tokens: self.needed(&key("attention.sliding_window"), window)?,
             rotary: Rotary::new(base, head_dim),

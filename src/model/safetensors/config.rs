@@ -48,7 +48,7 @@ pub(super) struct Config {
 }
 
 /// What transformers calls a family: the class, and the `model_type` of its config.
-fn names(family: Family) -> (&'static str, &'static str) {
+pub(crate) fn names(family: Family) -> (&'static str, &'static str) {
     match family {
         Family::Llama => ("LlamaForCausalLM", "llama"),
         Family::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),

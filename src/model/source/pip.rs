@@ -162,7 +162,7 @@ fn lock(folder: &Path) -> Result<File> {
 }
 
 /// Copies to the end; the sha256 in hexadecimal digits and the number of bytes.
-fn copy_and_digest(from: &mut impl Read, to: &mut impl io::Write) -> io::Result<(String, u64)> {
+pub(super) fn copy_and_digest(from: &mut impl Read, to: &mut impl io::Write) -> io::Result<(String, u64)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let mut bytes = 0;

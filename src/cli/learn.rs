@@ -1,0 +1,301 @@
+//! `rco-node learn`: the next adapter out of recorded groups, without any rollout.
+//!
+//! The same groups, config and seed give the same adapter, bit for bit, in one go or in several. Checkpoints are those of a
+//! run. A step is taken whole or not at all: Ctrl-C ends after the one under way.
+
+mod data;
+
+use super::{Exit, Failure, OrExit, complain, load_model, say};
+use crate::actors::Stop;
+use crate::actors::archive::Archive;
+use crate::actors::shelf::Shelf;
+use crate::checkpoint;
+use crate::config::Config;
+use crate::episode::{CriticVersion, CritiqueGroup};
+use crate::groups::{self, Recorded};
+use crate::learner::{self, Learner, Report, State};
+use crate::model::Loaded;
+use crate::model::kernel::Precision;
+use crate::model::source::Source;
+use crate::node;
+use crate::replay::Replay;
+use crate::{device, telemetry};
+use anyhow::Context;
+use clap::Args;
+use data::{Data, Identity};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What `learn` takes.
+#[derive(Debug, Args)]
+pub struct LearnArguments {
+    /// A run directory, or a file of groups.
+    #[arg(long, value_name = "RUN|FILE")]
+    from: PathBuf,
+    /// Learner steps, those before a resume included.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+    /// The run directory to write checkpoints to: every learner.publish_every_steps, and at the end.
+    #[arg(long, value_name = "RUN")]
+    out: PathBuf,
+    /// Go on from the newest whole checkpoint of --out.
+    #[arg(long)]
+    resume: bool,
+    /// Share of the groups that is never learned from; the loss on them is told with each checkpoint.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    hold_out: f64,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a resumed course must find again, within --out.
+const IDENTITY: &str = "learn.json";
+/// Between two words on standard error.
+const WORD: Duration = Duration::from_secs(10);
+/// So many steps in a row that cannot be taken are no accident.
+const STREAK_MAX: u32 = 3;
+/// Batches of a course are named from here on, so that a run that goes on from it gives none of its own such a name.
+const BATCHES: u64 = 1 << 62;
+
+/// A step's line.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    epochs: f64,
+    seconds: f64,
+}
+
+/// A line on what is held out.
+#[derive(Serialize)]
+struct HeldOutLine {
+    step: u64,
+    held_out_loss: f32,
+    held_out_groups: usize,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Where groups, config and model do not belong together, --out is not free, or a checkpoint cannot be read or written.
+pub fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit, Failure> {
+    telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
+    let found = groups::read(&arguments.from).or_exit(Exit::Usage)?;
+    super::groups::tell_skipped(&found);
+    same_model(&config, &arguments.from, &found.groups)?;
+    let (size, seed) = (config.learner.groups_per_step, config.node.seed);
+    let data = Data::new(found.groups, config.learner.objective, size, arguments.hold_out, seed)
+        .with_context(|| arguments.from.display().to_string())
+        .or_exit(Exit::Usage)?;
+    complain(&format!(
+        "{} groups to learn from, {} held out, {} flat ones skipped",
+        data.len(),
+        data.held_out.len(),
+        data.flat
+    ));
+    config.node.run_directory = arguments.out.display().to_string();
+    let _lock = node::lock(&arguments.out).map_err(of_node)?;
+    let root = arguments.out.join("checkpoints");
+    occupy(&arguments.out, &root, arguments.resume, &data.identity)?;
+    let model = load_model(&config, Precision::F32, true)?;
+    let spec = model.transformer.spec().clone();
+    let text = toml::to_string(&config)?;
+    let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
+    let stop = Stop::default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async { super::start::watch_signals(stop.clone()) })?;
+    let course = Course { config, arguments, data, model, archive, stop };
+    let exit = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("rco-learn".into()).stack_size(device::STACK_BYTES);
+        let thread = thread.spawn_scoped(scope, || course.run())?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    runtime.shutdown_background();
+    exit
+}
+
+fn of_node(error: node::Error) -> Failure {
+    Failure { exit: error.exit(), error: error.into() }
+}
+
+/// Refuses groups of another model than the config's.
+fn same_model(config: &Config, from: &Path, groups: &[Recorded]) -> Result<(), Failure> {
+    let source = Source::parse(&config.model.source).or_exit(Exit::Usage)?;
+    let path = source.fetch().or_exit(Exit::Model)?;
+    let sha256 = source.digest(&path).or_exit(Exit::Model)?;
+    match groups.iter().find(|recorded| recorded.model.sha256 != sha256) {
+        None => Ok(()),
+        Some(recorded) => Err(anyhow::anyhow!(
+            "{}: expected groups of model.source {source} (sha256 {sha256}), got some of {}",
+            from.display(),
+            recorded.model
+        ))
+        .or_exit(Exit::Usage),
+    }
+}
+
+/// Takes a free directory, or finds in it the course that is gone on with.
+fn occupy(out: &Path, root: &Path, resume: bool, identity: &Identity) -> Result<(), Failure> {
+    checkpoint::clean(root).or_exit(Exit::Checkpoint)?;
+    let occupied = !checkpoint::list(root).or_exit(Exit::Checkpoint)?.is_empty();
+    match (resume, occupied) {
+        (false, true) => return Err(of_node(node::Error::Occupied(out.to_owned()))),
+        (true, false) => return Err(of_node(node::Error::NothingToResume(out.to_owned()))),
+        _ => {}
+    }
+    let path = out.join(IDENTITY);
+    let name = path.display().to_string();
+    if !resume {
+        let text = serde_json::to_vec_pretty(identity)?;
+        return std::fs::write(&path, text).context(name).or_exit(Exit::Usage);
+    }
+    let text = std::fs::read(&path).with_context(|| name.clone()).or_exit(Exit::Usage)?;
+    let before: Identity = serde_json::from_slice(&text).with_context(|| name.clone()).or_exit(Exit::Usage)?;
+    match identity.difference(&before) {
+        None => Ok(()),
+        Some(difference) => Err(anyhow::anyhow!("{name}: {difference}")).or_exit(Exit::Usage),
+    }
+}
+
+/// All that a course needs.
+struct Course<'a> {
+    config: Config,
+    arguments: &'a LearnArguments,
+    data: Data,
+    model: Loaded,
+    archive: Archive,
+    stop: Stop,
+}
+
+impl Course<'_> {
+    fn run(&self) -> Result<Exit, Failure> {
+        let (mut learner, mut version) = self.begin()?;
+        let (mut batch, mut saved) = (self.batches(&learner)?, learner.step());
+        if learner.step() == 0 {
+            self.tell_held_out(&learner)?;
+        }
+        let (mut streak, mut told) = (0, Instant::now());
+        while learner.step() < self.arguments.steps && !self.stop.is_requested() {
+            let begun = Instant::now();
+            match learn(&mut learner, BATCHES + batch + 1, self.data.batch(batch)) {
+                Ok(report) => {
+                    streak = 0;
+                    self.tell(&report, batch + 1, begun.elapsed());
+                }
+                Err(error @ learner::Error::NotFinite { .. }) if streak + 1 < STREAK_MAX => {
+                    streak += 1;
+                    complain(&format!("skipped a batch: {error}"));
+                }
+                Err(error) => {
+                    self.save(&learner, &mut version, &mut saved)?;
+                    return Err(error.into());
+                }
+            }
+            batch += 1;
+            if told.elapsed() >= WORD {
+                told = Instant::now();
+                complain(&format!("step {} of {}", learner.step(), self.arguments.steps));
+            }
+            if learner.step() >= saved + self.config.learner.publish_every_steps {
+                self.save(&learner, &mut version, &mut saved)?;
+            }
+        }
+        self.save(&learner, &mut version, &mut saved)?;
+        Ok(Exit::Done)
+    }
+
+    /// The learner at its beginning, or as the newest checkpoint has it; and the version of its weights.
+    fn begin(&self) -> Result<(Learner, CriticVersion), Failure> {
+        let Config { learner: config, critic, node, .. } = &self.config;
+        let (model, temperature) = (self.model.transformer.clone(), critic.sampling.temperature);
+        if !self.arguments.resume {
+            return Ok((Learner::new(model, config.clone(), temperature, node.seed)?, CriticVersion::BASE));
+        }
+        let recalled = self.archive.recall().or_exit(Exit::Checkpoint)?;
+        let recalled = recalled.ok_or_else(|| of_node(node::Error::NothingToResume(self.arguments.out.clone())))?;
+        let learner =
+            Learner::resume(model, config.clone(), temperature, recalled.learner).or_exit(Exit::Checkpoint)?;
+        complain(&format!("going on from step {}", learner.step()));
+        Ok((learner, recalled.shelf.version))
+    }
+
+    /// Batches that are behind the learner.
+    fn batches(&self, learner: &Learner) -> Result<u64, Failure> {
+        let last = learner.state().batch;
+        let behind = if learner.step() == 0 { Some(0) } else { last.checked_sub(BATCHES) };
+        behind
+            .with_context(|| {
+                format!("{}: expected a checkpoint of `learn`, got one of a node", self.archive.root.display())
+            })
+            .or_exit(Exit::Usage)
+    }
+
+    /// Writes a checkpoint of what is not saved yet, and tells the loss on what is held out.
+    fn save(&self, learner: &Learner, version: &mut CriticVersion, saved: &mut u64) -> Result<(), Failure> {
+        let state = learner.state();
+        let step = state.step;
+        if step == *saved {
+            return Ok(());
+        }
+        *version = CriticVersion(version.0 + 1);
+        let Config { replay, learner: config, node, .. } = &self.config;
+        let mut shelf = Shelf::new(Replay::new(replay.clone(), config.objective, config.groups_per_step, node.seed));
+        shelf.step = step;
+        shelf.published(*version, Arc::new(state.adapter.clone()), step);
+        self.archive.save(state, shelf).or_exit(Exit::Checkpoint)?;
+        *saved = step;
+        complain(&format!("saved step {step} in {}", self.archive.root.display()));
+        self.tell_held_out(learner)
+    }
+
+    fn tell(&self, report: &Report, batches: u64, took: Duration) {
+        let (epochs, seconds) = (self.data.epochs(batches), took.as_secs_f64());
+        if self.arguments.json {
+            let line = Line { report, epochs, seconds };
+            return say(&serde_json::to_string(&line).expect("a report is plain numbers"));
+        }
+        say(&format!(
+            "step {}, epoch {epochs:.2}: loss {:.6}, gradient norm {:.4}, mean log-ratio {:+.4}, {} tokens in {seconds:.2} s",
+            report.step, report.loss, report.gradient_norm, report.off_policy.log_ratio_mean, report.tokens
+        ));
+    }
+
+    /// The loss on what is held out, where something is.
+    fn tell_held_out(&self, learner: &Learner) -> Result<(), Failure> {
+        let groups = self.data.held_out.clone();
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let (step, held_out_groups) = (learner.step(), groups.len());
+        let held_out_loss = self.loss(learner.state(), groups)?;
+        let line = HeldOutLine { step, held_out_loss, held_out_groups };
+        match self.arguments.json {
+            true => say(&serde_json::to_string(&line).expect("plain numbers")),
+            false => say(&format!("step {step}: loss {held_out_loss:.6} on {held_out_groups} groups held out")),
+        }
+        Ok(())
+    }
+
+    /// The loss on `groups` under `state`: that of a step which a twin takes, and which is forgotten with it.
+    fn loss(&self, state: State, groups: Vec<Arc<CritiqueGroup>>) -> Result<f32, learner::Error> {
+        let temperature = self.config.critic.sampling.temperature;
+        let model = self.model.transformer.clone();
+        let mut twin = Learner::resume(model, self.config.learner.clone(), temperature, state)?;
+        Ok(learn(&mut twin, u64::MAX, groups)?.loss)
+    }
+}
+
+/// One step on `groups`, as the batch of that name.
+fn learn(learner: &mut Learner, batch: u64, groups: Vec<Arc<CritiqueGroup>>) -> Result<Report, learner::Error> {
+    if let Some(report) = learner.begin(batch, groups) {
+        return Ok(report);
+    }
+    loop {
+        if let Some(report) = learner.advance()? {
+            return Ok(report);
+        }
+    }
+}
