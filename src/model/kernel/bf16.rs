@@ -103,7 +103,7 @@ impl Bf16Matrix {
         each_panel(self.outputs, x.len() * self.outputs, |panel| {
             let pairs = &self.pairs[panel * depth..][..depth];
             let mut sums = NO_SUMS;
-            for rows in tiles(rows, isa.rows()) {
+            for rows in tiles(rows, isa.bf16_rows()) {
                 tile(isa, rows.len(), &x[rows.start * inputs..rows.end * inputs], inputs, pairs, &mut sums);
                 for (row, sums) in rows.zip(&sums) {
                     y.write(row, panel * PANEL, sums);
@@ -115,7 +115,7 @@ impl Bf16Matrix {
 
 /// `height` rows of `depth` inputs times one panel.
 fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Pair], sums: &mut Sums) {
-    assert!((1..=isa.rows()).contains(&height) && a.len() == height * depth, "a tile of {height} rows");
+    assert!((1..=isa.bf16_rows()).contains(&height) && a.len() == height * depth, "a tile of {height} rows");
     assert!(pairs.len() == depth.div_ceil(2), "a panel as deep as the rows");
     #[cfg(target_arch = "x86_64")]
     {
@@ -135,7 +135,7 @@ fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Pair], sums: 
             return;
         }
         if isa == Isa::Avx2 {
-            by_height!(tile_bf16_avx2: 1 2 3 4 5 6);
+            by_height!(tile_bf16_avx2: 1 2 3 4 5);
             return;
         }
     }

@@ -67,6 +67,12 @@ impl Isa {
         if self.is_wide() { super::ROWS_MAX } else { 6 }
     }
 
+    /// Rows of its largest tile of bf16: on AVX2 widening takes four registers, and a sixth row's sums would have to
+    /// pass through memory at every input.
+    pub(super) fn bf16_rows(self) -> usize {
+        if self.is_wide() { super::ROWS_MAX } else { 5 }
+    }
+
     /// Rows of its largest tile of the 8-bit product: with twelve, and two registers a row, AVX-512 runs out of them.
     pub(super) fn int8_rows(self) -> usize {
         #[cfg(target_arch = "x86_64")]

@@ -90,7 +90,7 @@ pub(super) unsafe fn tile_avx512<const H: usize>(a: Strided<'_>, lanes: &[Lane],
     store_avx512(&rows, sums);
 }
 
-/// `H` rows (1 to 6) of `depth` inputs times one panel of bf16.
+/// `H` rows (1 to 5) of `depth` inputs times one panel of bf16.
 ///
 /// # Safety
 /// The processor must have AVX2 and FMA, `a` must hold `H` rows of `depth` floats, and `pairs` one pair for
