@@ -131,8 +131,14 @@ pub fn complaint(prompt: &Prompt) -> Option<String> {
             Some("expected at least one of \"instructions\", got none".to_owned())
         }
         Some(Verifier::Ifeval { instructions }) => instructions.iter().find_map(ifeval::complaint),
-        Some(Verifier::Code { .. }) => {
-            Some("expected a verifier other than \"code\", which needs a sandbox".to_owned())
+        Some(Verifier::Code { entry_point, test, .. }) => {
+            let is_name = entry_point.chars().all(|c| c.is_alphanumeric() || c == '_')
+                && entry_point.starts_with(|c: char| !c.is_numeric());
+            match (is_name, test.contains("def check(")) {
+                (false, _) => Some(format!("expected a function's name in \"entry_point\", got {entry_point:?}")),
+                (_, false) => Some("expected \"test\" to define check(candidate)".to_owned()),
+                _ => None,
+            }
         }
     }
 }
@@ -278,11 +284,13 @@ mod tests {
             (r#""answer": "C", "verifier": {"kind": "choice", "options": ["one", "two"]}"#, "from A to B"),
             (r#""answer": "A", "verifier": {"kind": "choice", "options": ["one"]}"#, "2 to 26"),
             (r#""verifier": {"kind": "ifeval", "instructions": []}"#, "instructions"),
+            (r#""verifier": {"kind": "code", "entry_point": "f", "test": "assert f()"}"#, "check(candidate)"),
+            (r#""verifier": {"kind": "code", "entry_point": "f()", "test": "def check(f): f()"}"#, "entry_point"),
         ] {
             let prompt = line(&format!(r#"{{"id": "p", "task": "t", "prompt": "?", {more}}}"#));
             assert!(complaint(&prompt).unwrap().contains(part), "{more}");
             assert!(score(&prompt, "B").is_err(), "{more}");
-            assert_eq!(compare(&prompt, "A", "B"), Verdict::Invalid(Invalid::Checker));
+            assert_eq!(prefer(Ok(1.0), score(&prompt, "B")), Verdict::Invalid(Invalid::Checker));
         }
         let long = "7 ".repeat(TEXT_BYTES_MAX);
         assert_eq!(score(&prompt(Some("7")), &long), Err(Unchecked::TooLong(long.len())));
@@ -336,6 +344,7 @@ mod tests {
             let learned: std::collections::BTreeSet<_> = train.iter().map(|prompt| &prompt.text).collect();
             assert!(heldout.iter().all(|prompt| !learned.contains(&prompt.text)), "{set}");
         }
+        assert!(crate::prompts::load("bundled:humaneval").unwrap().iter().all(can_check));
         for set in ["reasoning-train", "reasoning-heldout", "qa-train", "qa-heldout"] {
             for prompt in crate::prompts::load(&format!("bundled:{set}")).unwrap() {
                 let answer = prompt.answer.as_deref().unwrap();

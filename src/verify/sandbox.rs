@@ -61,7 +61,7 @@ pub enum Error {
     /// The machine does not isolate.
     #[error(
         "code is checked only in isolation (unshare, mount, setpriv and prlimit with user namespaces or root), and a try \
-         gave {0:?}; judge.allow_unsandboxed = true does without"
+         gave {0}; judge.allow_unsandboxed = true does without"
     )]
     NoIsolation(String),
     /// The run itself failed, not what was run.
@@ -134,7 +134,11 @@ impl Sandbox {
         let said = String::from_utf8_lossy(&ran.output).trim().to_owned();
         let apart =
             said.contains("'work'") && said.ends_with("True") && !said.contains("'proc'") && !said.contains("'etc'");
-        if apart && ran.end == End::Code(0) { Ok(()) } else { Err(format!("{:?}, {said:?}", ran.end)) }
+        match ran.end {
+            End::Code(0) if apart => Ok(()),
+            End::Code(code) => Err(format!("exit code {code} and {said:?}")),
+            End::Deadline => Err("no end".to_owned()),
+        }
     }
 
     /// Runs the Python `script` on `input`, to its end or the deadline.
