@@ -177,12 +177,15 @@ impl Node {
     }
 }
 
-/// Whether every role and the prompts that `config` names can be used.
+/// Whether every role and the prompts that `config` names can be used, and their code, if any, be run.
 ///
 /// # Errors
 /// Where one cannot.
 pub fn check(config: &Config) -> Result<(), Error> {
-    PromptStream::open(&config.prompts, config.node.seed)?;
+    let prompts = PromptStream::open(&config.prompts, config.node.seed)?;
+    if config.judge.role.kind == JudgeKind::Verifier {
+        Checker::open(prompts.prompts(), config.judge.role.allow_unsandboxed)?;
+    }
     Generator::new(&config.generator.role)?;
     Critic::new(&config.critic.role)?;
     Refiner::new(&config.refiner.role)?;

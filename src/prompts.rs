@@ -13,6 +13,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 
+pub mod survey;
+
 /// Files that come with the node, by the name behind `bundled:`.
 const BUNDLED: [(&str, &str); 13] = [
     ("arithmetic-train", include_str!("../data/arithmetic-train.jsonl")),
@@ -29,6 +31,9 @@ const BUNDLED: [(&str, &str); 13] = [
     ("dialog-heldout", include_str!("../data/dialog-heldout.jsonl")),
     ("humaneval", include_str!("../data/humaneval.jsonl")),
 ];
+
+/// What a line of a file is, for those who wrote another.
+const EXPECTED: &str = r#"{"id", "task", "prompt", "answer"?, "verifier"?}"#;
 
 /// Rounds of the shuffle in [`shuffled`]: 6 log2(n) suffice, so this serves 2^16 prompts with a margin
 /// and mixes well far beyond.
@@ -103,6 +108,12 @@ fn unknown_bundle(name: &str) -> Error {
     Error::UnknownBundle { name: name.to_owned(), known }
 }
 
+/// The names of the files that come with the node to be held out.
+pub fn held_out() -> impl Iterator<Item = String> {
+    let is_held_out = |name: &&str| name.ends_with("-heldout") || *name == "humaneval";
+    BUNDLED.into_iter().map(|(name, _)| name).filter(is_held_out).map(|name| format!("bundled:{name}"))
+}
+
 /// The prompts of `file`: a path, or `bundled:` and the name of one that comes with the node.
 pub fn load(file: &str) -> Result<Vec<Prompt>, Error> {
     match file.strip_prefix("bundled:") {
@@ -122,7 +133,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Prompt>, Error> {
         let prompt = serde_json::from_str(line).map_err(|error| Error::Line {
             file: file.to_owned(),
             line: number,
-            fault: format!("expected {{\"id\", \"task\", \"prompt\", \"answer\"?, \"verifier\"?}}, got {error}"),
+            fault: format!("expected {EXPECTED}, got {error}"),
         })?;
         lines.push((number, prompt));
     }
@@ -136,19 +147,22 @@ fn whole(file: &str, lines: Vec<(usize, Prompt)>) -> Result<Vec<Prompt>, Error> 
     }
     let mut first_lines: HashMap<&str, usize> = HashMap::new();
     for (number, prompt) in &lines {
-        let fault = if let Some(first) = first_lines.insert(&prompt.id, *number) {
-            format!("expected an id of its own, got {:?}, the id of line {first}", prompt.id)
-        } else if let Some((key, _)) = [("id", &prompt.id), ("task", &prompt.task), ("prompt", &prompt.text)]
-            .into_iter()
-            .find(|(_, value)| value.trim().is_empty())
-        {
-            format!("expected a text in {key:?}, got an empty one")
-        } else {
-            continue;
-        };
+        let taken = first_lines.insert(&prompt.id, *number).map(|first| id_taken(&prompt.id, first));
+        let Some(fault) = taken.or_else(|| empty_field(prompt)) else { continue };
         return Err(Error::Line { file: file.to_owned(), line: *number, fault });
     }
     Ok(lines.into_iter().map(|(_, prompt)| prompt).collect())
+}
+
+fn id_taken(id: &str, first: usize) -> String {
+    format!("expected an id of its own, got {id:?}, the id of line {first}")
+}
+
+/// What is wrong with a prompt that says nothing where it must.
+fn empty_field(prompt: &Prompt) -> Option<String> {
+    let fields = [("id", &prompt.id), ("task", &prompt.task), ("prompt", &prompt.text)];
+    let (key, _) = fields.into_iter().find(|(_, value)| value.trim().is_empty())?;
+    Some(format!("expected a text in {key:?}, got an empty one"))
 }
 
 /// A prompt for every episode: a pure function of the prompts, the seed and the episode.

@@ -92,8 +92,13 @@ impl Checker {
     /// Preference of each of `refinements` over `response` by what `prompt` carries.
     pub fn compare(&self, prompt: &Prompt, response: &str, refinements: &[&str]) -> Vec<Verdict> {
         let score = |text: &str| {
-            let checked = self.check(prompt, text).map(|checked| checked.score);
-            checked.inspect_err(|error| tracing::warn!(prompt = prompt.id, %error, "a text could not be checked"))
+            let checked = self.check(prompt, text);
+            if let Ok(Checked { fault: Some(fault), .. }) = &checked {
+                tracing::debug!(prompt = prompt.id, %fault, "a program is not right");
+            }
+            checked
+                .map(|checked| checked.score)
+                .inspect_err(|error| tracing::warn!(prompt = prompt.id, %error, "a text could not be checked"))
         };
         let before = score(response);
         refinements.iter().map(|text| prefer(before.clone(), score(text))).collect()
@@ -126,8 +131,14 @@ pub fn complaint(prompt: &Prompt) -> Option<String> {
             Some("expected at least one of \"instructions\", got none".to_owned())
         }
         Some(Verifier::Ifeval { instructions }) => instructions.iter().find_map(ifeval::complaint),
-        Some(Verifier::Code { .. }) => {
-            Some("expected a verifier other than \"code\", which needs a sandbox".to_owned())
+        Some(Verifier::Code { entry_point, test, .. }) => {
+            let is_name = entry_point.chars().all(|c| c.is_alphanumeric() || c == '_')
+                && entry_point.starts_with(|c: char| !c.is_numeric());
+            match (is_name, test.contains("def check(")) {
+                (false, _) => Some(format!("expected a function's name in \"entry_point\", got {entry_point:?}")),
+                (_, false) => Some("expected \"test\" to define check(candidate)".to_owned()),
+                _ => None,
+            }
         }
     }
 }
@@ -273,11 +284,13 @@ mod tests {
             (r#""answer": "C", "verifier": {"kind": "choice", "options": ["one", "two"]}"#, "from A to B"),
             (r#""answer": "A", "verifier": {"kind": "choice", "options": ["one"]}"#, "2 to 26"),
             (r#""verifier": {"kind": "ifeval", "instructions": []}"#, "instructions"),
+            (r#""verifier": {"kind": "code", "entry_point": "f", "test": "assert f()"}"#, "check(candidate)"),
+            (r#""verifier": {"kind": "code", "entry_point": "f()", "test": "def check(f): f()"}"#, "entry_point"),
         ] {
             let prompt = line(&format!(r#"{{"id": "p", "task": "t", "prompt": "?", {more}}}"#));
             assert!(complaint(&prompt).unwrap().contains(part), "{more}");
             assert!(score(&prompt, "B").is_err(), "{more}");
-            assert_eq!(compare(&prompt, "A", "B"), Verdict::Invalid(Invalid::Checker));
+            assert_eq!(prefer(Ok(1.0), score(&prompt, "B")), Verdict::Invalid(Invalid::Checker));
         }
         let long = "7 ".repeat(TEXT_BYTES_MAX);
         assert_eq!(score(&prompt(Some("7")), &long), Err(Unchecked::TooLong(long.len())));
@@ -307,6 +320,39 @@ mod tests {
             let answer = prompt.answer.as_deref().unwrap();
             assert_eq!(score(prompt, &format!("The answer is {answer}.")), Ok(1.0), "{prompt:?}");
             assert_eq!(score(prompt, &format!("{answer}1")), Ok(0.0), "{prompt:?}");
+        }
+    }
+
+    #[test]
+    fn every_bundled_prompt_can_be_used_and_none_that_is_held_out_is_learned() {
+        for (set, counts) in [
+            ("arithmetic", [360, 100]),
+            ("ifeval", [400, 141]),
+            ("reasoning", [240, 90]),
+            ("qa", [300, 100]),
+            ("summarization", [216, 80]),
+            ("dialog", [64, 21]),
+        ] {
+            let [train, heldout] =
+                ["train", "heldout"].map(|split| crate::prompts::load(&format!("bundled:{set}-{split}")).unwrap());
+            assert_eq!([train.len(), heldout.len()], counts, "{set}");
+            for prompt in train.iter().chain(&heldout) {
+                let judged = ["summarization", "dialog"].contains(&set);
+                assert_eq!(prompt.verifier.is_none() && prompt.answer.is_none(), judged, "{prompt:?}");
+                assert!(judged || can_check(prompt), "{prompt:?}: {:?}", complaint(prompt));
+            }
+            let learned: std::collections::BTreeSet<_> = train.iter().map(|prompt| &prompt.text).collect();
+            assert!(heldout.iter().all(|prompt| !learned.contains(&prompt.text)), "{set}");
+        }
+        assert!(crate::prompts::load("bundled:humaneval").unwrap().iter().all(can_check));
+        for set in ["reasoning-train", "reasoning-heldout", "qa-train", "qa-heldout"] {
+            for prompt in crate::prompts::load(&format!("bundled:{set}")).unwrap() {
+                let answer = prompt.answer.as_deref().unwrap();
+                for text in [answer.to_owned(), format!("The answer is {answer}")] {
+                    assert_eq!(score(&prompt, &text), Ok(1.0), "{prompt:?}");
+                }
+                assert_eq!(score(&prompt, "I do not know."), Ok(0.0), "{prompt:?}");
+            }
         }
     }
 

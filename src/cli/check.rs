@@ -13,13 +13,25 @@ use crate::node;
 use crate::telemetry;
 use candle_core::Device;
 use clap::Args;
+use std::path::PathBuf;
+
+mod data;
 
 /// What `check` takes.
 #[derive(Debug, Args)]
 pub struct CheckArguments {
-    /// Only validates the config: the model is neither fetched nor opened, and no memory planned.
+    /// The model is neither fetched nor opened: no memory is planned, and no tokens are counted.
     #[arg(long)]
     offline: bool,
+    /// Looks at a prompt file instead: counts, lengths in tokens, repeated and held-out prompts, and every bad line.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// What must not be in that file [default: all held-out files that come with the node].
+    #[arg(long, value_name = "FILE", requires = "data")]
+    held_out: Option<String>,
+    /// The report as one JSON object.
+    #[arg(long, requires = "data")]
+    json: bool,
 }
 
 /// Where the memory goes, in bytes.
@@ -116,6 +128,9 @@ impl MemoryPlan {
 /// Where the config is wrong, the model cannot be opened, or the plan does not fit.
 pub fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, Failure> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
+    if let Some(file) = &arguments.data {
+        return data::run(config, file, arguments);
+    }
     say(&config.to_toml());
     node::check(config).or_exit(Exit::Usage)?;
     if arguments.offline {

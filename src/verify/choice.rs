@@ -51,7 +51,8 @@ pub(super) fn chosen(text: &str, options: &[String]) -> Option<usize> {
         // "The answer is A dog" names no letter.
         let is_letter = |found: &regex::Captures<'_>| {
             let behind = found[2].as_bytes();
-            !"AI".contains(&found[1]) || !(behind.len() == 2 && behind[0] == b' ' && behind[1].is_ascii_alphabetic())
+            let word = behind.len() == 2 && behind[0] == b' ' && behind[1].is_ascii_alphabetic();
+            !(word && "AI".contains(&found[1]))
         };
         NAMED.captures_iter(text).filter(is_letter).filter_map(|found| within(&found[1])).last()
     };

@@ -1,9 +1,9 @@
 //! Answers of mathematical tasks: the number that a text comes to, however it is set down.
 //!
-//! A text's answer is its last `\boxed{...}`, else what follows its last `####`, else its last number. LaTeX is read as
-//! far as numbers need it (`\frac`, `\%`, `{,}`, `\text`). A box may hold an expression of `+ - * / ^` and brackets, or
-//! an equation, whose right side counts; it is computed exactly, in fractions. `50%` is 50, and is right as well where
-//! 0.5 is asked for and the other way round. Units are passed over.
+//! A text's answer is its last `\boxed{...}`, else what follows its last `####`, else the formula `$...$` or the number
+//! that it ends with. LaTeX is read as far as numbers need it (`\frac`, `\%`, `{,}`, `\text`). A box or formula may hold an
+//! expression of `+ - * / ^` and brackets, or an equation, whose right side counts; it is computed exactly, in fractions.
+//! `50%` is 50, and is right as well where 0.5 is asked for and the other way round. Units are passed over.
 
 use super::number::Number;
 
@@ -24,7 +24,7 @@ impl Answer {
             boxed(text).or_else(|| text.rsplit_once("####").map(|(_, rest)| rest.lines().next().unwrap_or(rest)));
         match place {
             Some(place) => Self::alone(place).or_else(|| Self::last(&plain(place))),
-            None => Self::last(&plain(text)),
+            None => in_dollars(text).and_then(Self::alone).or_else(|| Self::last(&plain(text))),
         }
     }
 
@@ -69,6 +69,13 @@ fn is_percent(rest: &str) -> bool {
 fn boxed(text: &str) -> Option<&str> {
     let from = text.rfind("\\boxed{")? + "\\boxed{".len();
     braced(&text[from - 1..]).map(|(inside, _)| inside)
+}
+
+/// The last formula between dollar signs, if no digit follows it.
+fn in_dollars(text: &str) -> Option<&str> {
+    let end = text.rfind('$').filter(|end| !text[*end..].contains(|c: char| c.is_ascii_digit()))?;
+    let start = text[..end].rfind('$')? + 1;
+    Some(&text[start..end])
 }
 
 /// The inside of the braces that `text` begins with, and what follows.
@@ -325,6 +332,23 @@ mod tests {
         for none in ["", "seven", "3 or 4", "1, 2"] {
             assert_eq!(Answer::expected(none), None, "{none:?}");
         }
+    }
+
+    #[test]
+    fn answers_are_right_where_math_verify_says_so() {
+        #[derive(serde::Deserialize)]
+        struct Line {
+            answer: String,
+            text: String,
+            right: bool,
+        }
+        let golden = include_str!("../../tests/golden/math_answers.jsonl");
+        let lines: Vec<Line> = golden.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 600);
+        let differs = |line: &&Line| right(&line.text, &line.answer) != line.right;
+        let differing: Vec<_> =
+            lines.iter().filter(differs).map(|line| (&line.answer, &line.text, line.right)).collect();
+        assert!(differing.is_empty(), "{} differ: {differing:#?}", differing.len());
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub enum Error {
     /// The machine does not isolate.
     #[error(
         "code is checked only in isolation (unshare, mount, setpriv and prlimit with user namespaces or root), and a try \
-         gave {0:?}; judge.allow_unsandboxed = true does without"
+         gave {0}; judge.allow_unsandboxed = true does without"
     )]
     NoIsolation(String),
     /// The run itself failed, not what was run.
@@ -129,12 +129,16 @@ impl Sandbox {
 
     /// Tries whether a program sees only what it should.
     fn is_apart(&self) -> Result<(), String> {
-        let script = "import os; print(sorted(os.listdir('/')), os.getppid() in (0, 1, 2) or os.getpid() < 100)";
+        let script = "import os; print(sorted(os.listdir('/')), os.getpid() < 100)";
         let ran = self.run(script, b"").map_err(|error| error.to_string())?;
         let said = String::from_utf8_lossy(&ran.output).trim().to_owned();
         let apart =
             said.contains("'work'") && said.ends_with("True") && !said.contains("'proc'") && !said.contains("'etc'");
-        if apart && ran.end == End::Code(0) { Ok(()) } else { Err(format!("{:?}, {said:?}", ran.end)) }
+        match ran.end {
+            End::Code(0) if apart => Ok(()),
+            End::Code(code) => Err(format!("exit code {code} and {said:?}")),
+            End::Deadline => Err("no end".to_owned()),
+        }
     }
 
     /// Runs the Python `script` on `input`, to its end or the deadline.
@@ -169,18 +173,8 @@ impl Sandbox {
             let root = geteuid().is_root();
             command = Command::new("unshare");
             command.args(if root { &[][..] } else { &["--user", "--map-root-user"] });
-            command.args([
-                "--mount",
-                "--pid",
-                "--net",
-                "--ipc",
-                "--uts",
-                "--fork",
-                "--kill-child",
-                "sh",
-                "-c",
-                ISOLATE,
-            ]);
+            command.args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"]);
+            command.args(["sh", "-c", ISOLATE]);
             command.arg("isolate").arg(folder).arg(file_bytes.to_string());
             command.arg(if root { NOBODY } else { "" }).arg(&self.prefix).args(limited);
         } else {
@@ -196,7 +190,8 @@ impl Sandbox {
 
 /// The interpreter and the folder that it lives in, by asking it: what is on the path may be a script that finds one.
 fn find_python() -> Result<(String, String), Error> {
-    let ask = "import sys; print(sys.executable); print(sys.base_prefix)";
+    // An environment's interpreter is a link to the one that it was made from.
+    let ask = "import os, sys; print(os.path.realpath(sys.executable)); print(sys.base_prefix)";
     let asked = Command::new("python3").args(["-I", "-S", "-c", ask]).stdin(Stdio::null()).output();
     let output = asked.map_err(|error| Error::NoPython(error.to_string()))?;
     let said = String::from_utf8_lossy(&output.stdout);

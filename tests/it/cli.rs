@@ -156,3 +156,45 @@ fn a_prompts_file_is_written_whole_and_a_broken_line_is_named() {
         &["prompts.jsonl", "line 2", "promt"],
     );
 }
+
+#[test]
+fn check_reports_a_prompt_file_and_names_every_bad_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, kept] = ["mine.jsonl", "kept.jsonl"].map(|name| folder.path().join(name).to_str().unwrap().to_owned());
+    let line =
+        |id: &str, prompt: &str, more: &str| format!(r#"{{"id": "{id}", "task": "sums", "prompt": "{prompt}"{more}}}"#);
+    let good = [
+        line("a", "What is 1 + 1?", r#", "answer": "2""#),
+        line("b", "what is 1+1", r#", "answer": "2""#),
+        line("c", "What is 1 + 1?", r#", "answer": "2""#),
+        line(
+            "d",
+            "Name a city.",
+            r#", "verifier": {"kind": "ifeval", "instructions": [{"id": "punctuation:no_comma"}]}"#,
+        ),
+    ];
+    std::fs::write(&file, good.join("\n")).unwrap();
+    std::fs::write(&kept, line("k", "Name a city!", "")).unwrap();
+    let output = run(&["check", "--data", &file, "--held-out", &kept, "--json"], "");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["prompts"], 4);
+    assert_eq!(report["verifiers"], serde_json::json!({"ifeval": 1, "number": 3}));
+    // The tiny model's tokens are bytes.
+    let tokens = serde_json::json!({"min": 11, "median": 12, "p95": 14, "max": 14, "too_long": []});
+    assert_eq!(report["tokens"], tokens);
+    assert_eq!(report["repeated"], serde_json::json!({"exact": [3], "normalised": [2]}));
+    assert_eq!(report["held_out"], serde_json::json!({"exact": [], "normalised": [4]}));
+    assert_eq!(report["faults"], serde_json::json!([]));
+
+    let bad = [line("e", "no answer", ""), line("a", "again", r#", "answer": "1""#), "{".to_owned()];
+    std::fs::write(&file, [&good[..], &bad].concat().join("\n")).unwrap();
+    let output = run(&["check", "--offline", "--data", &file], "");
+    assert_refused(&output, 2, &["mine.jsonl, line 5", "and 2 more"]);
+    let printed = text(&output.stdout);
+    for part in ["4 prompts, 3 lines", "line 5: expected an \"answer\"", "line 6: expected an id", "line 7: expected {"]
+    {
+        assert!(printed.contains(part), "expected {part:?} in: {printed}");
+    }
+    assert_refused(&run(&["check", "--data", "nowhere.jsonl"], ""), 2, &["nowhere.jsonl"]);
+}

@@ -1,0 +1,222 @@
+//! `rco-node check --data`: what a prompt file holds, before a run is spent on it.
+//!
+//! Reports counts, lengths in tokens, repeated prompts, prompts that are also held out, and every line that cannot be
+//! used. It trains nothing and judges nothing.
+
+use super::{CheckArguments, say};
+use crate::cli::{Exit, Failure, OrExit};
+use crate::config::Config;
+use crate::episode::{Prompt, verifier::Verifier};
+use crate::model::{self, source::Source, tokenizer::Tokenizer};
+use crate::prompts::{self, survey::survey};
+use crate::roles::judge::JudgeKind;
+use crate::verify;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Report {
+    file: String,
+    /// Lines that can be used.
+    prompts: usize,
+    tasks: BTreeMap<String, usize>,
+    verifiers: BTreeMap<&'static str, usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<Lengths>,
+    /// Lines whose prompt an earlier line has.
+    repeated: Overlap,
+    /// Lines whose prompt is held out.
+    held_out: Overlap,
+    faults: Vec<Fault>,
+}
+
+/// Lengths of the prompts in tokens, by nearest rank.
+#[derive(Debug, Serialize)]
+struct Lengths {
+    min: usize,
+    median: usize,
+    p95: usize,
+    max: usize,
+    /// Lines with more than the context holds beside an answer.
+    too_long: Vec<usize>,
+}
+
+/// Lines that are the same as others: to the letter, and only without case, blanks and punctuation.
+#[derive(Debug, Default, Serialize)]
+struct Overlap {
+    exact: Vec<usize>,
+    normalised: Vec<usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct Fault {
+    line: usize,
+    fault: String,
+}
+
+/// Looks at `file`; ends with a usage error where a line cannot be used.
+pub(super) fn run(config: &Config, file: &Path, arguments: &CheckArguments) -> Result<Exit, Failure> {
+    let name = file.display().to_string();
+    let text =
+        std::fs::read_to_string(file).map_err(|error| anyhow::anyhow!("{name}: {error}")).or_exit(Exit::Usage)?;
+    let held_out = held_out(arguments.held_out.as_deref()).or_exit(Exit::Usage)?;
+    let tokenizer = if arguments.offline { None } else { Some(tokenizer(config)?) };
+    let report = report(config, name, &text, &held_out, tokenizer.as_ref())?;
+    match arguments.json {
+        true => say(&serde_json::to_string(&report)?),
+        false => report.print(),
+    }
+    if report.prompts == 0 {
+        return Err(anyhow::anyhow!("{}: expected at least one prompt, got none", report.file)).or_exit(Exit::Usage);
+    }
+    let count = report.faults.len();
+    match report.faults.first() {
+        None => Ok(Exit::Done),
+        Some(Fault { line, fault }) => {
+            let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
+            Err(anyhow::anyhow!("{}, line {line}: {fault}{more}", report.file)).or_exit(Exit::Usage)
+        }
+    }
+}
+
+fn tokenizer(config: &Config) -> Result<Tokenizer, Failure> {
+    let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
+    Ok(model::open(&path).or_exit(Exit::Model)?.tokenizer)
+}
+
+/// The prompts of `file`, or all that come with the node to be held out.
+fn held_out(file: Option<&str>) -> Result<Vec<Prompt>, prompts::Error> {
+    match file {
+        Some(file) => prompts::load(file),
+        None => Ok(prompts::held_out().map(|name| prompts::load(&name)).collect::<Result<Vec<_>, _>>()?.concat()),
+    }
+}
+
+fn report(
+    config: &Config,
+    file: String,
+    text: &str,
+    held_out: &[Prompt],
+    tokenizer: Option<&Tokenizer>,
+) -> Result<Report, Failure> {
+    let by_verifier = config.judge.role.kind == JudgeKind::Verifier;
+    let mut survey = survey(text);
+    survey.prompts.retain(|(line, prompt)| {
+        let checked = by_verifier || prompt.verifier.is_some();
+        let complaint = verify::complaint(prompt).filter(|_| checked);
+        let fit = complaint.is_none();
+        survey.faults.extend(complaint.map(|fault| (*line, fault)));
+        fit
+    });
+    survey.faults.sort();
+    let count = |names: &mut dyn Iterator<Item = String>| {
+        names.fold(BTreeMap::new(), |mut counts, name| {
+            *counts.entry(name).or_insert(0) += 1;
+            counts
+        })
+    };
+    let mut verifiers = BTreeMap::new();
+    survey.prompts.iter().for_each(|(_, prompt)| *verifiers.entry(verifier(prompt)).or_insert(0) += 1);
+    Ok(Report {
+        file,
+        prompts: survey.prompts.len(),
+        tasks: count(&mut survey.prompts.iter().map(|(_, prompt)| prompt.task.clone())),
+        verifiers,
+        tokens: tokenizer.map(|tokenizer| lengths(config, &survey.prompts, tokenizer)).transpose()?.flatten(),
+        repeated: overlap(&survey.prompts, &[], true),
+        held_out: overlap(&survey.prompts, held_out, false),
+        faults: survey.faults.into_iter().map(|(line, fault)| Fault { line, fault }).collect(),
+    })
+}
+
+/// What checks a prompt, in the word of its file.
+fn verifier(prompt: &Prompt) -> &'static str {
+    match (&prompt.verifier, &prompt.answer) {
+        (Some(Verifier::Number {}), _) | (None, Some(_)) => "number",
+        (Some(Verifier::Exact { .. }), _) => "exact",
+        (Some(Verifier::Text { .. }), _) => "text",
+        (Some(Verifier::Choice { .. }), _) => "choice",
+        (Some(Verifier::Ifeval { .. }), _) => "ifeval",
+        (Some(Verifier::Code { .. }), _) => "code",
+        (None, None) => "none",
+    }
+}
+
+fn lengths(config: &Config, prompts: &[(usize, Prompt)], tokenizer: &Tokenizer) -> model::Result<Option<Lengths>> {
+    let room = config.engine.context_tokens_max.saturating_sub(config.generator.sampling.max_tokens);
+    let mut lengths = Vec::with_capacity(prompts.len());
+    let mut too_long = vec![];
+    for (line, prompt) in prompts {
+        let length = tokenizer.encode(&prompt.text)?.len();
+        lengths.push(length);
+        too_long.extend((length > room).then_some(*line));
+    }
+    lengths.sort_unstable();
+    let rank = |percent: usize| lengths[(lengths.len() * percent).div_ceil(100).max(1) - 1];
+    Ok((!lengths.is_empty()).then(|| Lengths {
+        min: rank(0),
+        median: rank(50),
+        p95: rank(95),
+        max: rank(100),
+        too_long,
+    }))
+}
+
+/// Lines of `prompts` that are among `others`, or, with `earlier`, among the lines before them.
+fn overlap(prompts: &[(usize, Prompt)], others: &[Prompt], earlier: bool) -> Overlap {
+    let mut exact: HashSet<&str> = others.iter().map(|other| other.text.as_str()).collect();
+    let mut normalised: HashSet<String> = others.iter().map(|other| plain(&other.text)).collect();
+    let mut overlap = Overlap::default();
+    for (line, prompt) in prompts {
+        let plain = plain(&prompt.text);
+        if exact.contains(prompt.text.as_str()) {
+            overlap.exact.push(*line);
+        } else if normalised.contains(&plain) {
+            overlap.normalised.push(*line);
+        }
+        if earlier {
+            exact.insert(&prompt.text);
+            normalised.insert(plain);
+        }
+    }
+    overlap
+}
+
+/// Small letters, digits and the signs of sums: `1 + 1` is `1+1` and not `1 - 1`.
+fn plain(text: &str) -> String {
+    text.to_lowercase().chars().filter(|c| c.is_alphanumeric() || "+-*/=<>%^".contains(*c)).collect()
+}
+
+impl Report {
+    fn print(&self) {
+        let list = |counts: Vec<(&str, usize)>| {
+            counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+        };
+        say(&format!("{}: {} prompts, {} lines that cannot be used", self.file, self.prompts, self.faults.len()));
+        say(&format!("tasks: {}", list(self.tasks.iter().map(|(name, count)| (name.as_str(), *count)).collect())));
+        say(&format!("verifiers: {}", list(self.verifiers.iter().map(|(name, count)| (*name, *count)).collect())));
+        if let Some(Lengths { min, median, p95, max, too_long }) = &self.tokens {
+            say(&format!("tokens: min {min}, median {median}, p95 {p95}, max {max}{}", lines(", too long", too_long)));
+        }
+        for (what, Overlap { exact, normalised }) in [("repeated", &self.repeated), ("held out", &self.held_out)] {
+            let counts =
+                format!("{what}: {} exactly, {} but for case, blanks and punctuation", exact.len(), normalised.len());
+            say(&format!("{counts}{}", lines("", &[exact.as_slice(), normalised].concat())));
+        }
+        for Fault { line, fault } in &self.faults {
+            say(&format!("line {line}: {fault}"));
+        }
+    }
+}
+
+/// The first few of `lines`, named; nothing where there are none.
+fn lines(what: &str, lines: &[usize]) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    let shown: Vec<String> = lines.iter().take(10).map(ToString::to_string).collect();
+    let more = if lines.len() > shown.len() { ", ..." } else { "" };
+    format!("{what} (lines {}{more})", shown.join(", "))
+}
