@@ -68,6 +68,16 @@ pub enum Error {
         /// Its value.
         value: f32,
     },
+    /// The gradient is larger than allowed; nothing changed.
+    #[error("step {step}: expected a gradient norm of at most {most} (learner.gradient_norm_max), got {norm}; the step was not taken")]
+    Exploded {
+        /// The step that was not taken.
+        step: u64,
+        /// The gradient's norm.
+        norm: f32,
+        /// The largest allowed.
+        most: f64,
+    },
     /// The model failed.
     #[error(transparent)]
     Model(#[from] crate::model::Error),
@@ -101,6 +111,13 @@ pub struct Learner {
     /// The value network, where the baseline is one.
     value: Option<Value>,
     under_way: Option<UnderWay>,
+}
+
+impl Error {
+    /// Whether a batch was refused and the learner stands as it stood before it.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::NotFinite { .. } | Self::Exploded { .. })
+    }
 }
 
 impl Learner {
@@ -249,6 +266,11 @@ impl Learner {
                 self.abandon();
                 return Err(Error::NotFinite { step, what, value });
             }
+        }
+        let most = self.config.gradient_norm_max;
+        if most > 0.0 && f64::from(norm) > most {
+            self.abandon();
+            return Err(Error::Exploded { step, norm, most });
         }
         optimizer::update(&mut self.parameters, &self.config, step, norm);
         self.update_value(step);

@@ -23,7 +23,7 @@ fn spec() -> ModelSpec {
 }
 
 fn adapter(salt: f32) -> Adapter {
-    let config = LoraConfig { rank: 2, alpha: 4.0, targets: vec![Site::QProj, Site::DownProj] };
+    let config = LoraConfig { rank: 2, alpha: 4.0, rslora: false, targets: vec![Site::QProj, Site::DownProj] };
     let mut factors = std::collections::BTreeMap::new();
     for layer in 0..2 {
         for site in [Site::QProj, Site::DownProj] {

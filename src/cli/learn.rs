@@ -185,7 +185,7 @@ impl Course<'_> {
                     streak = 0;
                     self.tell(&report, batch + 1, begun.elapsed());
                 }
-                Err(error @ learner::Error::NotFinite { .. }) if streak + 1 < STREAK_MAX => {
+                Err(error) if error.is_refusal() && streak + 1 < STREAK_MAX => {
                     streak += 1;
                     complain(&format!("skipped a batch: {error}"));
                 }

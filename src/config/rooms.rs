@@ -98,6 +98,8 @@ pub(super) fn learner(config: &LearnerConfig) -> Vec<String> {
     let decay = at_least_zero(config.weight_decay);
     complaints.expect(decay, "weight_decay", "a number of at least 0", config.weight_decay);
     complaints.expect(above_zero(config.clip_norm), "clip_norm", "a number above 0", config.clip_norm);
+    let most = config.gradient_norm_max;
+    complaints.expect(most >= 0.0 && most.is_finite(), "gradient_norm_max", "0 or more", most);
     complaints.expect(share, "device_share", "above 0 and at most 1", config.device_share);
 
     complaints.section.push_str(".value");

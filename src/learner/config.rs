@@ -49,6 +49,8 @@ pub struct LearnerConfig {
     pub weight_decay: f64,
     /// Largest norm of a step's gradient.
     pub clip_norm: f64,
+    /// A step whose gradient has a larger norm is not taken, and the batch put aside; 0: off.
+    pub gradient_norm_max: f64,
     /// Groups of one step.
     pub groups_per_step: usize,
     /// Tokens of one uninterrupted piece of learning: groups share a piece up to as many.

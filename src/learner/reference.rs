@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_reference_survives_a_save_and_half_of_one_is_refused() {
         let factors = |x: f32| Factors { a: vec![x; 6], b: vec![-x; 4] };
-        let config = LoraConfig { rank: 2, alpha: 4.0, targets: vec![Site::QProj, Site::VProj] };
+        let config = LoraConfig { rank: 2, alpha: 4.0, rslora: false, targets: vec![Site::QProj, Site::VProj] };
         let of = |x| [((0, Site::QProj), factors(x)), ((0, Site::VProj), factors(2.0 * x))].into_iter().collect();
         let (adapter, earlier) =
             (Adapter { config: config.clone(), factors: of(1.0) }, Adapter { config, factors: of(3.0) });

@@ -79,14 +79,18 @@ pub struct LoraConfig {
     pub rank: usize,
     /// The branch is scaled by `alpha / rank`.
     pub alpha: f32,
+    /// Scaled by `alpha / sqrt(rank)` instead (rank-stabilised, arXiv 2312.03732): for large ranks.
+    #[serde(default)]
+    pub rslora: bool,
     /// The linears that carry one.
     pub targets: Vec<Site>,
 }
 
 impl LoraConfig {
-    /// `alpha / rank`.
+    /// What the branch is scaled by.
     pub fn scale(&self) -> f32 {
-        self.alpha / self.rank as f32
+        let rank = self.rank as f32;
+        self.alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 }
 
@@ -130,8 +134,8 @@ impl Adapter {
     /// bf16 are widened.
     ///
     /// # Errors
-    /// Where a file is unreadable, asks for what this node does not do (DoRA, rank-stabilised scale, whole
-    /// modules, patterns), names another tensor than a linear of `spec`, or lacks one that it promises.
+    /// Where a file is unreadable, asks for what this node does not do (DoRA, whole modules,
+    /// patterns), names another tensor than a linear of `spec`, or lacks one that it promises.
     pub fn load(dir: &Path, spec: &ModelSpec) -> Result<Self> {
         peft::load(dir, spec)
     }

@@ -1,4 +1,4 @@
-"""The DRO loss, its gradients and five steps of AdamW, in PyTorch: dro.py OUT_DIR
+"""The DRO loss, its gradients and twenty steps of AdamW, in PyTorch: dro.py OUT_DIR
 
 Reads tiny_llama/ (the reference: adapter off) and tiny_lora/ (the critic that is trained).
 
@@ -15,7 +15,7 @@ dro.json                     the groups' ids and CUs; per critique the tokens' l
                              clipping and learning rate of each AdamW step
 dro_<baseline>.safetensors   d loss / d (each lora_A, lora_B), by peft's names
 dro_dpco.safetensors          the same for dpco; pairs, loss, accuracy and margin are in dro.json
-dro_adamw.safetensors        the factors after five steps with vargrad
+dro_adamw.safetensors        the factors after twenty steps with vargrad, whose log-probs are in dro.json
 
 AdamW: lr 1e-3 * min(1, step / 3) with step = 1, 2, ...; betas 0.9, 0.99; eps 1e-8; weight decay 0.01; the gradient is
 scaled by min(1, 1 / (norm + 1e-6)) first (clip_grad_norm_).
@@ -32,7 +32,7 @@ from peft import PeftModel
 from common import IM_END, generator, load, save, save_json
 
 BETA, TEMPERATURE = 0.2, 0.8
-STEPS, LEARNING_RATE, WARMUP_STEPS, CLIP_NORM = 5, 1e-3, 3, 1.0
+STEPS, LEARNING_RATE, WARMUP_STEPS, CLIP_NORM = 20, 1e-3, 3, 1.0
 CUS = ([0.0, 0.25, 0.5, 1.0], [0.75, 0.5, 0.5, 0.0])
 BASELINES = ("vargrad", "partition", "mean")
 PAIRS = ([[3, 0], [3, 1], [2, 0]], [[0, 3]])
@@ -145,6 +145,8 @@ def main(out):
     save(os.path.join(out, "dro_dpco.safetensors"), **{key: p.grad for key, p in factors(model).items()})
     golden["dpco"] = {"pairs": PAIRS, "loss": loss.item(), "accuracy": accuracy.item(), "margin": margin.item()}
     trained, golden["adamw"] = adamw(model, groups)
+    for group in groups:
+        group["trained_logprobs"] = [row.tolist() for row in log_ratios(model, group)[1]]
     save(os.path.join(out, "dro_adamw.safetensors"), **trained)
     save_json(os.path.join(out, "dro.json"), golden)
 

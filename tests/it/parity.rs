@@ -86,6 +86,7 @@ pub struct DroGroup {
     pub logprobs: Vec<Vec<f32>>,
     pub reference_logprobs: Vec<Vec<f32>>,
     pub log_ratios: Vec<f32>,
+    trained_logprobs: Vec<Vec<f32>>,
 }
 
 #[derive(Deserialize)]
@@ -217,7 +218,7 @@ fn loss_and_gradients_are_those_of_pytorch_for_every_baseline_and_piece_size() {
 }
 
 #[test]
-fn five_steps_of_adamw_end_where_pytorch_ends() {
+fn twenty_steps_of_adamw_end_where_pytorch_and_peft_end() {
     let golden = dro();
     let groups = groups(&golden);
     let mut learner = learner(&golden, |config| {
@@ -243,9 +244,47 @@ fn five_steps_of_adamw_end_where_pytorch_ends() {
         for (factor, values) in [("lora_A", &factors.a), ("lora_B", &factors.b)] {
             let name = peft_name(&format!("layers.{layer}.{}.{factor}", site.name()));
             let off = relative(values, &numbers.f32(&name));
-            assert!(off < 1e-4, "{name}: {off}");
+            assert!(off < 1e-3, "{name}: {off}");
         }
     }
+    let branches = score::Branches::new(&tiny().transformer, &learner.adapter()).unwrap();
+    for group in &golden.groups {
+        let packed = [Packed { prefix: &group.prefix, texts: group.critiques.iter().map(Vec::as_slice).collect() }];
+        let batch = score::Batch { packed: &packed, temperature: golden.temperature };
+        let scored = score::score(&tiny().transformer, batch, Some(&branches)).unwrap().log_probs;
+        let off = farthest(&scored, &group.trained_logprobs.concat());
+        let moved = farthest(&scored, &group.logprobs.concat());
+        assert!(off < 1e-3 && moved > 0.05, "{off} from PyTorch's after a way of {moved}");
+    }
+}
+
+#[test]
+fn a_step_that_explodes_or_is_no_number_is_not_taken_and_the_next_one_is() {
+    let golden = dro();
+    let good = groups(&golden);
+    let refused = |learner: &mut Learner, batch, groups: &[Arc<CritiqueGroup>]| {
+        assert!(learner.begin(batch, groups.to_vec()).is_none());
+        loop {
+            match learner.advance() {
+                Ok(report) => assert!(report.is_none(), "the step was taken"),
+                Err(error) => return error,
+            }
+        }
+    };
+    let mut exploding = learner(&golden, |config| config.gradient_norm_max = 1e-6);
+    let before = exploding.state();
+    let error = refused(&mut exploding, 1, &good);
+    assert!(error.is_refusal() && error.to_string().contains("gradient_norm_max"), "{error}");
+    assert_eq!(exploding.state().adapter, before.adapter);
+
+    let mut bad = (*good[0]).clone();
+    bad.critiques[1].utility = f32::NAN;
+    let mut learner = learner(&golden, |_| {});
+    let before = learner.state();
+    let error = refused(&mut learner, 1, &[Arc::new(bad)]);
+    assert!(error.is_refusal() && error.to_string().contains("loss is NaN"), "{error}");
+    assert_eq!((learner.state().adapter, learner.state().optimizer.len()), (before.adapter, before.optimizer.len()));
+    assert_eq!(take_step(&mut learner, 2, &good).step, 1);
 }
 
 #[test]

@@ -19,7 +19,6 @@ pub(crate) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// Keys of PEFT that make an adapter compute something else; each must be absent, false, null or empty.
 const MUST_BE_OFF: &[&str] = &[
     "use_dora",
-    "use_rslora",
     "use_qalora",
     "use_bdlora",
     "lora_bias",
@@ -87,7 +86,7 @@ fn config_json(config: &LoraConfig, base_model: &str) -> Value {
         "target_modules": targets,
         "task_type": "CAUSAL_LM",
         "use_dora": false,
-        "use_rslora": false,
+        "use_rslora": config.rslora,
     })
 }
 
@@ -214,7 +213,12 @@ fn read_config(json: &Map<String, Value>, path: &Path) -> Result<LoraConfig> {
         .collect::<Result<Vec<_>>>()?;
     targets.sort_unstable();
     targets.dedup();
-    Ok(LoraConfig { rank, alpha, targets })
+    let rslora = match key("use_rslora") {
+        Value::Null => false,
+        Value::Bool(on) => *on,
+        other => return Err(refused("use_rslora", other, "true or false")),
+    };
+    Ok(LoraConfig { rank, alpha, rslora, targets })
 }
 
 /// The sites' names, as a list for people.

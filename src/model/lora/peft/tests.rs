@@ -25,7 +25,7 @@ fn golden() -> PathBuf {
 }
 
 fn adapter(alpha: f32, targets: &[Site]) -> Adapter {
-    let config = LoraConfig { rank: 3, alpha, targets: targets.to_vec() };
+    let config = LoraConfig { rank: 3, alpha, rslora: false, targets: targets.to_vec() };
     let spec = spec();
     let fill = |salt: usize, count: usize| (0..count).map(|i| ((i * 31 + salt) as f32 * 0.37).sin() / 3.0).collect();
     let factors = places(targets, &spec)
@@ -124,7 +124,7 @@ fn half_precision_factors_are_widened() {
 fn what_would_compute_something_else_is_refused_by_name() {
     for (key, value) in [
         ("use_dora", json!(true)),
-        ("use_rslora", json!(true)),
+        ("use_rslora", json!("yes")),
         ("modules_to_save", json!(["lm_head"])),
         ("rank_pattern", json!({"q_proj": 8})),
         ("layers_to_transform", json!([0])),
