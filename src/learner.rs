@@ -15,10 +15,11 @@ mod start;
 mod state;
 pub mod value;
 
+pub use crate::episode::Objective;
 pub use config::LearnerConfig;
 pub use state::{HostTensor, Report, State};
 
-use crate::episode::{CriticVersion, CritiqueGroup, Objective};
+use crate::episode::{CriticVersion, CritiqueGroup};
 use crate::model::lora::{Adapter, Factors, Site};
 use crate::model::score::{Branches, Space};
 use crate::model::transformer::Transformer;

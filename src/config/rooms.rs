@@ -3,7 +3,7 @@
 use super::Config;
 use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
-use crate::learner::{LearnerConfig, objective::Schedule};
+use crate::learner::{LearnerConfig, Objective, objective::Schedule};
 use crate::replay::ReplayConfig;
 use crate::roles::judge::JudgeKind;
 use std::fmt::Debug;
@@ -136,6 +136,11 @@ pub(super) fn between(config: &Config) -> Vec<String> {
     let sequences = config.engine.sequences_max;
     complaints.expect(sequences >= n.max(m), "sequences_max", &expected, sequences);
     context(config, &mut complaints);
+
+    complaints.section = "judge".to_owned();
+    let compares = config.judge.role.critique_preferences;
+    let why = "true, because learner.objective \"dpco\" learns by preferences between critiques";
+    complaints.expect(config.learner.objective == Objective::Rco || compares, "critique_preferences", why, compares);
 
     complaints.section = "replay".to_owned();
     let (held, step) = (config.replay.groups_max, config.learner.groups_per_step);

@@ -186,6 +186,7 @@ fn a_value_that_a_room_cannot_live_with_is_told() {
         ("replay.groups_max=1", "replay.groups_max"),
         ("learner.beta=0", "learner.beta"),
         ("learner.beta_final=0", "learner.beta_final"),
+        ("learner.objective=\"dpco\"", "judge.critique_preferences"),
         ("learner.beta_schedule=\"linear\"", "learner.beta_steps"),
         ("learner.residual_clip=-1.0", "learner.residual_clip"),
         ("learner.second_moment_max=inf", "learner.second_moment_max"),

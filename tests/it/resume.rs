@@ -2,14 +2,32 @@
 
 use crate::loop_common::{config, distinct, held, likes_even, open_episodes, saved, start};
 use rco_node::actors::news::Event;
+use rco_node::checkpoint::Snapshot;
 use rco_node::node::Exit;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_the_synchronous_mode_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
+    equals_an_uninterrupted_run("").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_it_does_with_a_value_network_z_scores_and_references_that_change() {
+    let saved = equals_an_uninterrupted_run(
+        "\nlearner.baseline=\"value\"\nlearner.utility_zscore=true\nlearner.reference_reset_steps=3\n\
+         learner.beta_schedule=\"cosine\"\nlearner.beta_steps=8\nlearner.beta_final=0.05\nlearner.truncation=\"topr\"",
+    )
+    .await;
+    for part in ["value.out.bias", "reference.layers.0.q_proj.lora_A", "reference_log_probs.", "reference_hidden."] {
+        assert!(saved.optimizer.iter().any(|tensor| tensor.name.starts_with(part)), "{part} was saved");
+    }
+}
+
+/// What is saved by a run that was stopped and gone on with, which is what a run saves that was not.
+async fn equals_an_uninterrupted_run(options: &str) -> Snapshot {
     // Three publications in eight steps, and the stop after five lies between two of them.
-    let more = "learner.synchronous=true\nlearner.publish_every_steps=3\nlearner.learning_rate=1e-2";
+    let more = &format!("learner.synchronous=true\nlearner.publish_every_steps=3\nlearner.learning_rate=1e-2{options}");
     let judge = Arc::new(likes_even);
     let whole = tempfile::tempdir().unwrap();
     start(config(whole.path(), more), false, Some(10), judge.clone()).await.done().await;
@@ -23,8 +41,13 @@ async fn in_the_synchronous_mode_a_resumed_run_equals_an_uninterrupted_one_bit_f
     assert!(whole.adapter == parts.adapter, "the learner's weights are the same");
     assert!(whole.served == parts.served, "the critic in service is the same");
     assert!(whole.optimizer == parts.optimizer, "the optimizer's moments are the same");
-    assert_eq!(whole.state["shelf"]["ledger"], parts.state["shelf"]["ledger"]);
-    assert_eq!(whole.state["shelf"]["counters"], parts.state["shelf"]["counters"]);
+    for part in ["report", "utilities"] {
+        assert_eq!(whole.state[part], parts.state[part]);
+    }
+    for part in ["ledger", "counters"] {
+        assert_eq!(whole.state["shelf"][part], parts.state["shelf"][part]);
+    }
+    whole
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
