@@ -90,7 +90,8 @@ impl RemoteConfig {
 
     /// Where questions go.
     fn url(&self) -> Option<Url> {
-        let url = Url::parse(&format!("{}/chat/completions", self.base_url.trim_end_matches('/'))).ok()?;
+        let mut url = Url::parse(&self.base_url).ok()?;
+        url.set_path(&format!("{}/chat/completions", url.path().trim_end_matches('/')));
         let plain = url.username().is_empty() && url.password().is_none() && !self.base_url.contains(['?', '#']);
         (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
     }

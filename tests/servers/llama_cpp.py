@@ -2,7 +2,7 @@
 """llama.cpp's own server on loopback, for the test that asks a real server of the OpenAI kind.
 
     pip install xllamacpp
-    python tests/servers/llama_cpp.py MODEL.gguf [--key KEY] [--port PORT]
+    python tests/servers/llama_cpp.py MODEL.gguf [--key KEY] [--port PORT] [--threads T]
 
 Prints the base URL and serves until it is interrupted; then
 
@@ -20,6 +20,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("model")
 parser.add_argument("--key", default="")
 parser.add_argument("--port", type=int, default=8097)
+parser.add_argument("--threads", type=int, default=1)
 arguments = parser.parse_args()
 
 params = xllamacpp.CommonParams()
@@ -29,7 +30,7 @@ params.port = arguments.port
 # Four places for questions, of 2,048 tokens each.
 params.n_parallel = 4
 params.n_ctx = 8192
-params.cpuparams.n_threads = 2
+params.cpuparams.n_threads = arguments.threads
 params.use_jinja = True
 if arguments.key:
     params.api_keys = [arguments.key]

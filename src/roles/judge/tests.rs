@@ -204,7 +204,7 @@ proptest! {
         let heard = |fails: bool| if fails { Err(Invalid::Deadline) } else { Ok(always) };
         let verdicts: Vec<_> =
             fails.iter().flat_map(|[forward, backward]| Judge::verdicts(heard(*forward), heard(*backward))).collect();
-        let whole = fails.iter().any(|fails| *fails == [false, false]);
+        let whole = fails.contains(&[false, false]);
         prop_assert_eq!(utility(&verdicts), whole.then_some(0.5));
     }
 
