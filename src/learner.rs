@@ -70,7 +70,9 @@ pub enum Error {
         value: f32,
     },
     /// The gradient is larger than allowed; nothing changed.
-    #[error("step {step}: expected a gradient norm of at most {most} (learner.gradient_norm_max), got {norm}; the step was not taken")]
+    #[error(
+        "step {step}: expected a gradient norm of at most {most} (learner.gradient_norm_max), got {norm}; the step was not taken"
+    )]
     Exploded {
         /// The step that was not taken.
         step: u64,

@@ -164,9 +164,7 @@ impl Course {
             }
             Err(device::Error::Learner(learner::Error::Abandoned)) if self.stop.is_requested() => Ok(None),
             Err(device::Error::Learner(learner::Error::Abandoned)) => Ok(Some(Step::Late)),
-            Err(device::Error::Learner(error)) if error.is_refusal() => {
-                Ok(Some(Step::Refused(error.to_string())))
-            }
+            Err(device::Error::Learner(error)) if error.is_refusal() => Ok(Some(Step::Refused(error.to_string()))),
             Err(device::Error::Gone) => Err(stranded("the device", self.deadline).await),
             Err(error) => Err(error.into()),
         }

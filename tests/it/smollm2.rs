@@ -60,7 +60,7 @@ fn on_the_real_model_the_score_pass_agrees_with_decode_and_with_transformers() {
     for i in 0..4 {
         let (ids, text) = (numbers.u32(&format!("ids.{i}")), numbers.u32(&format!("greedy.{i}")));
         let packed = [Packed { prefix: &ids, texts: vec![&text] }];
-        let scored = log_probs(&model, &packed, None);
+        let scored = log_probs(model, &packed, None);
         let off = farthest(&scored, &numbers.f32(&format!("scored_logprobs.{i}")));
         assert!(off < 1e-3, "prompt {i}: {off}");
     }

@@ -173,7 +173,7 @@ pub(super) fn product(
 ) {
     let mut sums = NO_SUMS;
     for rows in tiles(rows, isa.rows()) {
-        tile(isa, rows.len(), a.from_row(rows.start), lanes, &mut sums);
+        tile(isa, rows.len(), a.below(rows.start), lanes, &mut sums);
         for (row, sums) in rows.zip(&sums) {
             put(row, sums);
         }

@@ -30,8 +30,8 @@ impl<'a> Strided<'a> {
         Self { values, row: 1, step: width }
     }
 
-    /// The same from row `row` on.
-    pub(super) fn from_row(self, row: usize) -> Self {
+    /// Row `row` and those below it.
+    pub(super) fn below(self, row: usize) -> Self {
         Self { values: &self.values[row * self.row..], ..self }
     }
 

@@ -64,12 +64,11 @@ impl Segments {
 
     /// The rows of the prefix, then those of each text.
     pub(super) fn spans(&self) -> Vec<Range<usize>> {
-        let mut spans = vec![0..self.prefix];
-        for (row, &start) in self.starts.iter().enumerate().skip(self.prefix) {
-            match spans.last_mut() {
-                Some(last) if row > start => last.end = row + 1,
-                _ => spans.push(row..row + 1),
-            }
+        let mut spans = Vec::from([Range { start: 0, end: self.prefix }]);
+        let texts = self.starts.iter().enumerate().skip(self.prefix);
+        spans.extend(texts.filter(|&(row, &start)| row == start).map(|(row, _)| row..row + 1));
+        for span in 1..spans.len() {
+            spans[span].end = spans.get(span + 1).map_or(self.starts.len(), |next| next.start);
         }
         spans
     }
