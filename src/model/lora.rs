@@ -80,7 +80,6 @@ pub struct LoraConfig {
     /// The branch is scaled by `alpha / rank`.
     pub alpha: f32,
     /// Scaled by `alpha / sqrt(rank)` instead (rank-stabilised, arXiv 2312.03732): for large ranks.
-    #[serde(default)]
     pub rslora: bool,
     /// The linears that carry one.
     pub targets: Vec<Site>,

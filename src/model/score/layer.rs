@@ -78,10 +78,12 @@ pub(super) fn tape_floats(spec: &ModelSpec, rank: usize) -> usize {
 pub(super) fn working_floats(spec: &ModelSpec, rank: usize) -> usize {
     let heads = Heads::of(spec);
     let qkv = heads.q_width() + 2 * heads.kv_width();
-    // Gradients of queries, keys and values by head, and gathered; the rest of attention's.
-    let attention = 3 * heads.q_width() + qkv + heads.q_width();
+    // Forward: what heads found. Backward: gradients of queries, keys and values by head, and gathered; that of what
+    // was found.
+    let attention = TreeAttention::forward_room(heads) + TreeAttention::backward_room(heads) + qkv + heads.q_width();
     let feed_forward = 4 * spec.intermediate;
-    attention.max(feed_forward) + 4 * spec.hidden + 3 * rank
+    let streams = 4 + usize::from(spec.block.sandwich_norms);
+    attention.max(feed_forward) + streams * spec.hidden + 3 * rank
 }
 
 impl Walk<'_> {
