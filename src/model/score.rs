@@ -130,15 +130,14 @@ pub enum Keep {
 /// Floats that a recorded pass over `tokens` tokens takes at most, an adapter of `rank` on every linear and
 /// `targets` predicted ids included: what a memory plan reckons with.
 pub fn activation_floats(spec: &ModelSpec, rank: usize, tokens: usize, targets: usize, keep: Keep) -> usize {
-    let tokens = tokens.next_multiple_of(Space::STEP);
     let layer = layer::tape_floats(spec, rank);
     let kept = match keep {
         Keep::Layers => spec.layers * layer,
         Keep::Inputs => spec.layers * spec.hidden + layer,
     };
-    tokens * (kept + layer::working_floats(spec, rank))
-        + head::working_floats(spec.vocab, targets)
-        + targets * spec.hidden
+    let others = [head::working_floats(spec.vocab, targets), targets * spec.hidden];
+    Space::room(tokens, tokens * (kept + layer::working_floats(spec, rank)))
+        + others.into_iter().map(|floats| Space::room(tokens, floats)).sum::<usize>()
 }
 
 /// Log-probabilities of a batch under `branches`, or under the base model without.

@@ -13,7 +13,12 @@ pub(crate) struct Space {
 
 impl Space {
     /// Rows come in such steps, so that batches of nearly the same size share their memory.
-    pub(super) const STEP: usize = 64;
+    const STEP: usize = 64;
+
+    /// Floats that a vector of `len` has room for in a batch of `rows`.
+    pub(super) fn room(rows: usize, len: usize) -> usize {
+        len.div_ceil(rows.max(1)) * rows.next_multiple_of(Self::STEP)
+    }
 
     /// Makes ready for a batch of `rows`: vectors of another size go.
     pub(super) fn begin(&mut self, rows: usize) {
@@ -32,7 +37,7 @@ impl Space {
         let mut values = match best.filter(|&index| self.free[index].capacity() / 2 <= len) {
             Some(index) => self.free.swap_remove(index),
             None => {
-                let mut values = Vec::with_capacity(len.div_ceil(self.rows.max(1)) * self.room);
+                let mut values = Vec::with_capacity(Self::room(self.rows, len));
                 ask_for_huge_pages(values.spare_capacity_mut());
                 values
             }
