@@ -25,13 +25,13 @@ use crate::model::score::{Branches, Space};
 use crate::model::transformer::Transformer;
 use lesson::Lesson;
 use objective::UtilityMoments;
-use optimizer::Parameter;
+use optimizer::{Adam, Parameter};
 use pieces::UnderWay;
 use reference::{Reference, References};
 use start::fresh_adapter;
 use std::collections::HashMap;
 use std::sync::Arc;
-use value::{Adam, Value};
+use value::Value;
 
 /// Why there was no step.
 #[derive(Debug, thiserror::Error)]
@@ -289,10 +289,9 @@ impl Learner {
     }
 
     fn update_value(&mut self, step: u64) {
-        let config = &self.config;
-        let rate = config.value.learning_rate * optimizer::warmth(config, step);
-        let (beta1, beta2, epsilon) = (config.adam_beta1, config.adam_beta2, config.adam_epsilon);
-        self.value.iter_mut().for_each(|value| value.update(Adam { rate, beta1, beta2, epsilon }));
+        let rate = self.config.value.learning_rate * optimizer::warmth(&self.config, step);
+        let adam = Adam::of(&self.config, rate);
+        self.value.iter_mut().for_each(|value| value.update(adam));
     }
 
     fn report(&self, step: u64, gradient_norm: f32, lesson: &Lesson, differences: &[f32]) -> Report {

@@ -71,24 +71,49 @@ pub(super) fn learning_rate(config: &LearnerConfig, step: u64) -> f64 {
     config.learning_rate * warmth(config, step)
 }
 
-/// One AdamW step on the gathered gradients, whose norm is `norm`; forgets them.
-pub(super) fn update(parameters: &mut [Parameter], config: &LearnerConfig, step: u64, norm: f32) {
-    let clip = (config.clip_norm / (f64::from(norm) + 1e-6)).min(1.0) as f32;
-    let rate = learning_rate(config, step);
-    let (beta1, beta2) = (config.adam_beta1, config.adam_beta2);
-    let (correction1, correction2) = (1.0 - beta1.powf(step as f64), 1.0 - beta2.powf(step as f64));
-    let decay = (1.0 - rate * config.weight_decay) as f32;
-    let size = (rate / correction1) as f32;
-    let (beta1, beta2) = (beta1 as f32, beta2 as f32);
-    let root = correction2.sqrt() as f32;
-    parameters.par_iter_mut().for_each(|parameter| {
-        let Parameter { values, gradient, first, second, .. } = parameter;
+/// How a step of AdamW is taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam {
+    /// Learning rate of this step.
+    pub rate: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Keeps the division finite.
+    pub epsilon: f64,
+}
+
+impl Adam {
+    /// That of `config` at `rate`.
+    pub(super) fn of(config: &LearnerConfig, rate: f64) -> Self {
+        Self { rate, beta1: config.adam_beta1, beta2: config.adam_beta2, epsilon: config.adam_epsilon }
+    }
+
+    /// Step `step` (the first is 1) on one tensor's values, gradient and two moments; forgets the gradient, which is
+    /// scaled by `clip` before.
+    pub(super) fn step(self, step: u64, tensor: [&mut [f32]; 4], weight_decay: f64, clip: f32) {
+        let [values, gradient, first, second] = tensor;
+        let decay = (1.0 - self.rate * weight_decay) as f32;
+        let size = (self.rate / (1.0 - self.beta1.powf(step as f64))) as f32;
+        let root = (1.0 - self.beta2.powf(step as f64)).sqrt() as f32;
+        let (beta1, beta2, epsilon) = (self.beta1 as f32, self.beta2 as f32, self.epsilon as f32);
         for (((weight, gradient), first), second) in values.iter_mut().zip(gradient).zip(first).zip(second) {
             let g = *gradient * clip;
             *first = beta1 * *first + (1.0 - beta1) * g;
             *second = beta2 * *second + (1.0 - beta2) * g * g;
-            *weight = *weight * decay - size * *first / (second.sqrt() / root + config.adam_epsilon as f32);
+            *weight = *weight * decay - size * *first / (second.sqrt() / root + epsilon);
             *gradient = 0.0;
         }
+    }
+}
+
+/// One AdamW step on the gathered gradients, whose norm is `norm`; forgets them.
+pub(super) fn update(parameters: &mut [Parameter], config: &LearnerConfig, step: u64, norm: f32) {
+    let clip = (config.clip_norm / (f64::from(norm) + 1e-6)).min(1.0) as f32;
+    let adam = Adam::of(config, learning_rate(config, step));
+    parameters.par_iter_mut().for_each(|parameter| {
+        let Parameter { values, gradient, first, second, .. } = parameter;
+        adam.step(step, [values, gradient, first, second], config.weight_decay, clip);
     });
 }

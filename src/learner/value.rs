@@ -6,6 +6,7 @@
 //!
 //! Host numbers only; knows no model. Invariant: its tensors are all there is of it, so it goes on bit for bit.
 
+use super::optimizer::Adam;
 use super::{Error, HostTensor};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -19,19 +20,6 @@ pub struct ValueConfig {
     pub width: usize,
     /// Its learning rate, after the learner's warm-up.
     pub learning_rate: f64,
-}
-
-/// How a step of AdamW (arXiv 1711.05101) is taken; there is no weight decay.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Adam {
-    /// Learning rate of this step.
-    pub rate: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Keeps the division finite.
-    pub epsilon: f64,
 }
 
 /// One tensor with its gradient and moments.
@@ -164,19 +152,11 @@ impl Value {
         self.weights.iter_mut().for_each(|weights| weights.gradient.fill(0.0));
     }
 
-    /// One step on what was gathered, which is forgotten.
+    /// One step on what was gathered, which is forgotten; there is no weight decay.
     pub fn update(&mut self, adam: Adam) {
         self.steps += 1;
-        let (beta1, beta2) = (adam.beta1 as f32, adam.beta2 as f32);
-        let size = (adam.rate / (1.0 - adam.beta1.powf(self.steps as f64))) as f32;
-        let root = (1.0 - adam.beta2.powf(self.steps as f64)).sqrt() as f32;
         for Weights { data, gradient, first, second, .. } in &mut self.weights {
-            for (((weight, g), first), second) in data.iter_mut().zip(gradient.iter()).zip(first).zip(second) {
-                *first = beta1 * *first + (1.0 - beta1) * g;
-                *second = beta2 * *second + (1.0 - beta2) * g * g;
-                *weight -= size * *first / (second.sqrt() / root + adam.epsilon as f32);
-            }
-            gradient.fill(0.0);
+            adam.step(self.steps, [data, gradient, first, second], 0.0, 1.0);
         }
     }
 

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::episode::Preference;
-use crate::learner::value::{Adam, Value};
+use crate::learner::optimizer::Adam;
+use crate::learner::value::Value;
 use crate::learner::{HostTensor, dpco};
 use std::collections::BTreeMap;
 
