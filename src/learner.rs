@@ -176,7 +176,10 @@ impl Learner {
         adapter: &Adapter,
         seed: u64,
     ) -> Self {
-        let value = config.has_value().then(|| Value::new(model.spec().hidden, config.value.width, seed));
+        let (value, rows) = (
+            config.has_value().then(|| Value::new(model.spec().hidden, config.value.width, seed)),
+            config.micro_batch_tokens,
+        );
         let mut parameters = vec![];
         for (&(layer, site), pair) in &adapter.factors {
             let (inputs, outputs) = site.sizes(model.spec());
@@ -194,7 +197,7 @@ impl Learner {
             parameters,
             places: adapter.factors.keys().copied().collect(),
             branches: None,
-            space: Space::default(),
+            space: Space::new(rows),
             step: 0,
             batch: 0,
             report: None,

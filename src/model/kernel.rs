@@ -12,6 +12,7 @@ mod int8_rows;
 mod isa;
 mod rows;
 mod strided;
+pub(crate) mod sweep;
 mod weight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -41,13 +42,19 @@ const ROWS_MAX: usize = 14;
 const PARALLEL_MIN: usize = 1 << 17;
 
 /// Sums of one tile, `[row][column]`; as many rows as the tile has are written.
-type Sums = [[f32; PANEL]; ROWS_MAX];
+type Sums = [Lane; ROWS_MAX];
 
 /// Sums that no tile wrote yet.
-const NO_SUMS: Sums = [[0.0; PANEL]; ROWS_MAX];
+const NO_SUMS: Sums = [NO_SUM; ROWS_MAX];
+
+/// A sum of nothing.
+const NO_SUM: Lane = Line([0.0; PANEL]);
+
+/// 16 floats that share a row or an input, one cache line.
+type Lane = Line<[f32; PANEL]>;
 
 /// One cache line of packed weights.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
 struct Line<T>(T);
 
@@ -79,13 +86,6 @@ fn tiles(rows: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize
     (0..count).map(move |tile| rows * tile / count..rows * (tile + 1) / count)
 }
 
-/// How a tile reaches the result.
-#[derive(Clone, Copy, Debug)]
-enum Put {
-    Write,
-    Add,
-}
-
 /// A row-major result whose column ranges are written from several threads.
 struct Columns<'a> {
     start: *mut f32,
@@ -94,7 +94,7 @@ struct Columns<'a> {
     _result: std::marker::PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: `write` and `add` are the only access, and each panel of columns is written by one thread only.
+// SAFETY: `write` is the only access, and each panel of columns is written by one thread only.
 unsafe impl Sync for Columns<'_> {}
 
 impl<'a> Columns<'a> {
@@ -113,22 +113,6 @@ impl<'a> Columns<'a> {
             } else {
                 std::ptr::copy_nonoverlapping(values.as_ptr(), to, count);
             }
-        }
-    }
-
-    /// Adds `values` to row `row` from column `first` on; what lies past the last column is dropped.
-    fn add(&self, row: usize, first: usize, values: &[f32; PANEL]) {
-        let (to, count) = self.place(row, first);
-        // SAFETY: the range was checked and holds floats already; no other panel touches these columns.
-        let there = unsafe { std::slice::from_raw_parts_mut(to, count) };
-        there.iter_mut().zip(values).for_each(|(there, value)| *there += value);
-    }
-
-    /// [`Columns::write`] or [`Columns::add`].
-    fn put(&self, how: Put, row: usize, first: usize, values: &[f32; PANEL]) {
-        match how {
-            Put::Write => self.write(row, first, values),
-            Put::Add => self.add(row, first, values),
         }
     }
 

@@ -135,9 +135,8 @@ pub fn activation_floats(spec: &ModelSpec, rank: usize, tokens: usize, targets: 
         Keep::Layers => spec.layers * layer,
         Keep::Inputs => spec.layers * spec.hidden + layer,
     };
-    let others = [head::working_floats(spec.vocab, targets), targets * spec.hidden];
-    Space::room(tokens, tokens * (kept + layer::working_floats(spec, rank)))
-        + others.into_iter().map(|floats| Space::room(tokens, floats)).sum::<usize>()
+    // The head's rows have room for every token's.
+    tokens * (kept + layer::working_floats(spec, rank) + spec.hidden) + head::working_floats(spec.vocab, targets)
 }
 
 /// Log-probabilities of a batch under `branches`, or under the base model without.
@@ -276,7 +275,7 @@ impl<'a> Record<'a> {
         space.begin(rows);
         let mut record =
             Self { model, branches, trees, positions, tapes: vec![], keep, last: vec![], predicting, slopes: vec![] };
-        let mut x = space.take(rows * spec.hidden);
+        let mut x = space.take(rows, spec.hidden);
         model.embed(&ids, |weight, row, out| weight.score().row(row, out), &mut x)?;
         let walk = record.walk();
         let mut tapes = vec![];
@@ -292,16 +291,14 @@ impl<'a> Record<'a> {
                 None => tape.recycle(space),
             }
         }
-        let mut hidden = space.take(record.predicting.len() * spec.hidden);
+        let mut hidden = space.take(record.predicting.len(), spec.hidden);
         for (out, &row) in hidden.chunks_exact_mut(spec.hidden).zip(&record.predicting) {
             super::ops::norm_part(&x[row * spec.hidden..][..spec.hidden], out, model.norm(), spec.norm_epsilon);
         }
         let prefixes = firsts.iter().map(|&first| hidden[first * spec.hidden..][..spec.hidden].to_vec()).collect();
-        let mut logits = space.take(head::working_floats(spec.vocab, targets.len()));
         let scale = 1.0 / batch.temperature;
         let log_probs =
-            head::log_probs(model.head().score(), &mut hidden, &targets, scale, keep.is_some(), &mut logits);
-        space.give(logits);
+            head::log_probs(model.head().score(), &mut hidden, &targets, scale, keep.is_some(), &mut space.logits);
         (record.tapes, record.last, record.slopes) = (tapes, x, hidden);
         if keep.is_none() {
             space.give(std::mem::take(&mut record.last));
@@ -321,13 +318,13 @@ impl<'a> Record<'a> {
         let (hidden, mut tapes) = (spec.hidden, std::mem::take(&mut self.tapes));
         let mut gradients = Gradients::default();
         // Of the normalised state: a row predicts the first id of each text behind its prefix.
-        let mut normed = space.take(self.last.len());
+        let mut normed = space.take(self.last.len() / hidden, hidden);
         normed.fill(0.0);
         for ((&row, slope), weight) in self.predicting.iter().zip(self.slopes.chunks_exact(hidden)).zip(weights) {
             let to = &mut normed[row * hidden..][..hidden];
             to.iter_mut().zip(slope).for_each(|(to, slope)| *to += weight * slope);
         }
-        let mut d = space.take(self.last.len());
+        let mut d = space.take(self.last.len() / hidden, hidden);
         d.fill(0.0);
         super::ops::norm_backward(&self.last, &normed, &mut d, self.model.norm(), spec.norm_epsilon);
         space.give_all([normed, std::mem::take(&mut self.last), std::mem::take(&mut self.slopes)]);

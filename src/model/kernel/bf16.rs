@@ -106,7 +106,7 @@ impl Bf16Matrix {
             for rows in tiles(rows, isa.bf16_rows()) {
                 tile(isa, rows.len(), &x[rows.start * inputs..rows.end * inputs], inputs, pairs, &mut sums);
                 for (row, sums) in rows.zip(&sums) {
-                    y.write(row, panel * PANEL, sums);
+                    y.write(row, panel * PANEL, &sums.0);
                 }
             }
         });
@@ -140,9 +140,9 @@ fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Pair], sums: 
         }
     }
     for (row, sums) in sums.iter_mut().enumerate().take(height) {
-        sums.fill(0.0);
+        sums.0.fill(0.0);
         for (a, pair) in a[row * depth..][..depth].chunks(2).zip(pairs) {
-            for (sum, word) in sums.iter_mut().zip(pair.0) {
+            for (sum, word) in sums.0.iter_mut().zip(pair.0) {
                 for (a, bits) in a.iter().zip([word & 0xffff, word >> 16]) {
                     *sum += a * widen(bits);
                 }

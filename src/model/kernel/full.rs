@@ -3,20 +3,11 @@
 use super::isa::Isa;
 use super::pages::filled;
 use super::strided::Strided;
-use super::{Columns, Line, NO_SUMS, PANEL, Put, Sums, each_panel, tiles};
-use std::cell::RefCell;
+use super::{Columns, Lane, Line, NO_SUMS, PANEL, each_panel, prefetch, sweep, tiles};
 use std::ops::Range;
 
-/// Outputs that the transposed product turns at a time: a multiple of a panel.
-const TURNED_MAX: usize = 2048;
-
-thread_local! {
-    /// A thread's panel of `W^T`: used again, since memory fresh from the system costs as much as the product.
-    static TURNED: RefCell<Vec<Lane>> = const { RefCell::new(vec![]) };
-}
-
-/// 16 weights that share an input, one cache line.
-pub(super) type Lane = Line<[f32; PANEL]>;
+/// Rows from which threads share out the rows instead of the outputs.
+const SWEEP_MIN: usize = 96;
 
 /// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
 #[derive(Clone)]
@@ -84,24 +75,14 @@ impl PackedMatrix {
     /// # Panics
     /// Where the lengths do not fit.
     pub fn forward(&self, x: &[f32], y: &mut [f32]) {
-        self.forward_by(Put::Write, x, y);
-    }
-
-    /// `y += x W^T`, otherwise as [`PackedMatrix::forward`].
-    ///
-    /// # Panics
-    /// Where the lengths do not fit.
-    pub fn forward_add(&self, x: &[f32], y: &mut [f32]) {
-        self.forward_by(Put::Add, x, y);
-    }
-
-    fn forward_by(&self, put: Put, x: &[f32], y: &mut [f32]) {
         let rows = x.len() / self.inputs;
+        if rows >= SWEEP_MIN {
+            return sweep::forward(self, None, x, &mut [], y);
+        }
         assert!(x.len() == rows * self.inputs && y.len() == rows * self.outputs, "x and y of {self:?}");
         let (y, isa, x) = (Columns::new(y, self.outputs), Isa::detect(), Strided::rows(x, self.inputs));
         each_panel(self.outputs, rows * self.inputs * self.outputs, |panel| {
-            let lanes = &self.lanes[panel * self.inputs..][..self.inputs];
-            product(isa, x, rows, lanes, &mut |row, sums| y.put(put, row, panel * PANEL, sums));
+            product(isa, x, rows, self.panel(panel), &mut |row, sums| y.write(row, panel * PANEL, sums));
         });
     }
 
@@ -110,56 +91,66 @@ impl PackedMatrix {
     /// # Panics
     /// Where the lengths do not fit.
     pub fn backward(&self, dy: &[f32], dx: &mut [f32]) {
-        self.backward_by(Put::Write, dy, dx);
+        sweep::backward(self, None, dy, &mut [], dx);
     }
 
-    /// `dx += dy W`, otherwise as [`PackedMatrix::backward`].
-    ///
-    /// # Panics
-    /// Where the lengths do not fit.
-    pub fn backward_add(&self, dy: &[f32], dx: &mut [f32]) {
-        self.backward_by(Put::Add, dy, dx);
-    }
-
-    fn backward_by(&self, put: Put, dy: &[f32], dx: &mut [f32]) {
-        let rows = dy.len() / self.outputs;
-        assert!(dy.len() == rows * self.outputs && dx.len() == rows * self.inputs, "dy and dx of {self:?}");
-        let (dx, isa) = (Columns::new(dx, self.inputs), Isa::detect());
-        // So many outputs at a time that a turned panel and the rows' part of `dy` stay in the cache.
-        for outputs in (0..self.outputs).step_by(TURNED_MAX).map(|at| at..(at + TURNED_MAX).min(self.outputs)) {
-            let put = if outputs.start == 0 { put } else { Put::Add };
-            let dy = Strided { values: &dy[outputs.start..], row: self.outputs, step: 1 };
-            each_panel(self.inputs, rows * outputs.len() * self.inputs, |block| {
-                TURNED.with_borrow_mut(|lanes| {
-                    self.transposed_panel(block * PANEL, outputs.clone(), lanes);
-                    product(isa, dy, rows, lanes, &mut |row, sums| dx.put(put, row, block * PANEL, sums));
-                });
-            });
-        }
-    }
-
-    /// Inputs `first .. first + 16` of `outputs`, the first of them a multiple of 16, as a panel of `W^T`: one lane an
-    /// output.
-    fn transposed_panel(&self, first: usize, outputs: Range<usize>, lanes: &mut Vec<Lane>) {
-        let width = PANEL.min(self.inputs - first);
-        if width < PANEL {
-            lanes.clear(); // columns past the last stay zero
-        }
-        lanes.resize(outputs.len().next_multiple_of(PANEL), Line([0.0; PANEL]));
-        for (panel, out) in lanes.chunks_exact_mut(PANEL).enumerate() {
-            let tile = &self.lanes[(outputs.start / PANEL + panel) * self.inputs + first..][..width];
-            for (column, lane) in tile.iter().enumerate() {
-                for (out, value) in out.iter_mut().zip(lane.0) {
-                    out.0[column] = value;
-                }
-            }
-        }
-        lanes.truncate(outputs.len());
-    }
-
-    #[cfg(test)]
+    /// Panel `panel` of `W`: 16 outputs, one lane an input.
     pub(super) fn panel(&self, panel: usize) -> &[Lane] {
         &self.lanes[panel * self.inputs..][..self.inputs]
+    }
+
+    /// What a tile reads of inputs `inputs` over `outputs`, the first of which is a multiple of 16.
+    pub(super) fn turned(&self, inputs: Range<usize>, outputs: Range<usize>) -> Tile<'_> {
+        let first = outputs.start / PANEL * self.inputs + inputs.start;
+        let end = (outputs.end.div_ceil(PANEL) - 1) * self.inputs + inputs.end;
+        Tile::Turned { weights: &self.lanes[first..end], inputs: self.inputs }
+    }
+
+    /// Asks for what [`PackedMatrix::turned`] gives from memory.
+    pub(super) fn fetch_turned(&self, inputs: Range<usize>, outputs: Range<usize>) {
+        let inputs = inputs.start.min(self.inputs)..inputs.end.min(self.inputs);
+        for panel in outputs.start / PANEL..outputs.end.div_ceil(PANEL) {
+            prefetch(&self.panel(panel)[inputs.clone()]);
+        }
+    }
+}
+
+/// Transposes a square of 16 lanes.
+pub(super) fn transpose(isa: Isa, from: &[Lane; PANEL], to: &mut [Lane; PANEL]) {
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx2 {
+        // SAFETY: the processor has AVX2.
+        return unsafe { super::x86::transpose_avx2(from, to) };
+    }
+    let _ = isa;
+    for (column, lane) in from.iter().enumerate() {
+        for (to, value) in to.iter_mut().zip(lane.0) {
+            to.0[column] = value;
+        }
+    }
+}
+
+/// Rows as a tile reads them.
+#[derive(Clone, Copy)]
+pub(super) enum Tile<'a> {
+    /// As they lie.
+    Strided(Strided<'a>),
+    /// `(depth, rows)`.
+    Ordered(&'a [f32]),
+    /// Inputs of packed weights: element `k` of a row is the weight of output `k`. 16 outputs are `inputs` lanes long.
+    Turned { weights: &'a [Lane], inputs: usize },
+}
+
+impl Tile<'_> {
+    /// Whether there are `height` rows of `depth` elements.
+    fn holds(self, height: usize, depth: usize) -> bool {
+        match self {
+            Self::Strided(values) => values.holds(height, depth),
+            Self::Ordered(values) => values.len() == height * depth,
+            Self::Turned { weights, inputs } => {
+                depth == 0 || (depth.div_ceil(PANEL) - 1) * inputs + height <= weights.len()
+            }
+        }
     }
 }
 
@@ -171,49 +162,61 @@ pub(super) fn product(
     lanes: &[Lane],
     put: &mut impl FnMut(usize, &[f32; PANEL]),
 ) {
-    let mut sums = NO_SUMS;
     for rows in tiles(rows, isa.rows()) {
-        tile(isa, rows.len(), a.below(rows.start), lanes, &mut sums);
+        let mut sums = NO_SUMS;
+        tile(isa, rows.len(), Tile::Strided(a.below(rows.start)), lanes, &mut sums);
         for (row, sums) in rows.zip(&sums) {
-            put(row, sums);
+            put(row, &sums.0);
         }
     }
 }
 
-/// `height` rows, each as deep as there are lanes, times one panel: `sums[r][c] = sum_k a[r][k] * lanes[k][c]`.
-pub(super) fn tile(isa: Isa, height: usize, a: Strided<'_>, lanes: &[Lane], sums: &mut Sums) {
-    assert!((1..=isa.rows()).contains(&height) && a.holds(height, lanes.len()), "a tile of {height} rows");
+/// Adds `height` rows, each as deep as there are lanes, times one panel: `sums[r][c] += sum_k a[r][k] * lanes[k][c]`.
+pub(super) fn tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+    assert!(
+        (1..=isa.rows().min(sums.len())).contains(&height) && a.holds(height, lanes.len()),
+        "a tile of {height} rows"
+    );
     #[cfg(target_arch = "x86_64")]
     {
-        use super::x86::{tile_avx2, tile_avx512};
+        use super::x86::{ordered_avx2, ordered_avx512, strided_avx2, strided_avx512, turned_avx2, turned_avx512};
         macro_rules! by_height {
-            ($tile:ident: $($h:literal)+) => {
-                match height {
+            ($strided:ident, $ordered:ident, $turned:ident: $($h:literal)+) => {
+                match (a, height) {
                     // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panel.
-                    $($h => unsafe { $tile::<$h>(a, lanes, sums) },)+
+                    $((Tile::Strided(a), $h) => unsafe { $strided::<$h>(a, lanes, sums) },)+
+                    // SAFETY: as above.
+                    $((Tile::Ordered(a), $h) => unsafe { $ordered::<$h>(a, lanes, sums) },)+
+                    // SAFETY: as above.
+                    $((Tile::Turned { weights, inputs }, $h) => unsafe { $turned::<$h>(weights, inputs, lanes, sums) },)+
                     _ => unreachable!("the height was just checked"),
                 }
             };
         }
         if isa.is_wide() {
-            by_height!(tile_avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+            by_height!(strided_avx512, ordered_avx512, turned_avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
             return;
         }
         if isa == Isa::Avx2 {
-            by_height!(tile_avx2: 1 2 3 4 5 6);
+            by_height!(strided_avx2, ordered_avx2, turned_avx2: 1 2 3 4 5 6);
             return;
         }
     }
-    portable_tile(height, a, lanes, sums);
+    match a {
+        Tile::Strided(a) => portable_tile(height, lanes, sums, |row, k| a.values[row * a.row + k * a.step]),
+        Tile::Ordered(a) => portable_tile(height, lanes, sums, |row, k| a[k * height + row]),
+        Tile::Turned { weights, inputs } => {
+            portable_tile(height, lanes, sums, |row, k| weights[k / PANEL * inputs + row].0[k % PANEL]);
+        }
+    }
 }
 
-/// The same product without intrinsics.
-fn portable_tile(height: usize, a: Strided<'_>, lanes: &[Lane], sums: &mut Sums) {
-    sums[..height].fill([0.0; PANEL]);
+/// The same product without intrinsics, over elements `at(row, k)`.
+fn portable_tile(height: usize, lanes: &[Lane], sums: &mut [Lane], at: impl Fn(usize, usize) -> f32) {
     for (k, lane) in lanes.iter().enumerate() {
         for (row, sums) in sums.iter_mut().enumerate().take(height) {
-            let factor = a.values[row * a.row + k * a.step];
-            for (sum, weight) in sums.iter_mut().zip(lane.0) {
+            let factor = at(row, k);
+            for (sum, weight) in sums.0.iter_mut().zip(lane.0) {
                 *sum += factor * weight;
             }
         }

@@ -238,7 +238,7 @@ impl Int8Matrix {
             for rows in tiles(rows, isa.int8_rows()) {
                 tile(isa, rows.len(), &x[rows.start * depth..rows.end * depth], panel, &mut sums);
                 for (row, sums) in rows.zip(&sums) {
-                    y.write(row, index * PANEL, sums);
+                    y.write(row, index * PANEL, &sums.0);
                 }
             }
         });
@@ -310,6 +310,7 @@ fn portable_tile(height: usize, a: &[RowBlock], panel: Panel<'_>, sums: &mut Sum
     let depth = panel.scales.len();
     let lines = panel.codes.len() / depth;
     for (row, sums) in sums.iter_mut().enumerate().take(height) {
+        let sums = &mut sums.0;
         sums.fill(0.0);
         for (block, (a, scales)) in a[row * depth..][..depth].iter().zip(panel.scales).enumerate() {
             let codes = &panel.codes[block * lines..][..lines];

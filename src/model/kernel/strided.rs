@@ -2,9 +2,9 @@
 //!
 //! Serial: whoever calls has split the work between threads already.
 
-use super::full::{Lane, product};
+use super::full::product;
 use super::isa::Isa;
-use super::{Line, PANEL};
+use super::{Lane, Line, PANEL};
 use rayon::prelude::*;
 use std::ops::Range;
 

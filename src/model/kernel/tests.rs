@@ -1,4 +1,4 @@
-use super::full::tile;
+use super::full::{Tile, tile};
 use super::isa::Isa;
 use super::*;
 use proptest::prelude::*;
@@ -54,7 +54,7 @@ proptest! {
 
     #[test]
     fn both_products_equal_the_plain_ones(
-        rows in 1usize..40, outputs in 1usize..70, inputs in 1usize..70, seed in any::<u64>(),
+        rows in 1usize..140, outputs in 1usize..70, inputs in 1usize..70, seed in any::<u64>(),
     ) {
         let (w, x, dy) = (values(outputs * inputs, seed), values(rows * inputs, !seed), values(rows * outputs, seed ^ 7));
         let packed = PackedMatrix::new(&[&w], inputs);
@@ -132,27 +132,90 @@ proptest! {
     }
 }
 
+fn floats(sums: &Sums) -> Vec<f32> {
+    sums.iter().flat_map(|lane| lane.0).collect()
+}
+
 #[test]
 fn every_instruction_set_gives_the_same_tile() {
     let inputs = 77;
     let packed = PackedMatrix::new(&[&values(inputs * PANEL, 3)], inputs);
     let x = values(ROWS_MAX * inputs, 4);
     for height in 1..=ROWS_MAX {
-        let tile = |isa: Isa| {
+        let ordered: Vec<f32> = (0..height * inputs).map(|i| x[i % height * inputs + i / height]).collect();
+        let tile = |isa: Isa, a: Tile<'_>| {
             let mut sums = NO_SUMS;
-            tile(isa, height, Strided::rows(&x[..height * inputs], inputs), packed.panel(0), &mut sums);
+            tile(isa, height, a, packed.panel(0), &mut sums);
             sums
         };
+        let strided = Tile::Strided(Strided::rows(&x[..height * inputs], inputs));
         let able: Vec<Isa> = Isa::all().into_iter().filter(|isa| height <= isa.rows()).collect();
         for pair in able.windows(2) {
-            let (one, other) = (tile(pair[0]), tile(pair[1]));
-            assert_close(one.as_flattened(), other.as_flattened(), rounding(inputs));
+            let (one, other) = (tile(pair[0], strided), tile(pair[1], strided));
+            assert_close(&floats(&one), &floats(&other), rounding(inputs));
             if pair[0] != Isa::Portable {
                 // Fused in the same order: the same to the last bit, so that a run does not depend on its machine.
                 assert_eq!(one, other);
             }
         }
+        for isa in able {
+            assert_eq!(tile(isa, strided), tile(isa, Tile::Ordered(&ordered)), "{isa:?}, {height} rows");
+        }
     }
+}
+
+#[test]
+fn inputs_of_packed_weights_are_rows_of_a_tile() {
+    let (outputs, inputs) = (75, 40);
+    let w = values(outputs * inputs, 3);
+    let packed = PackedMatrix::new(&[&w], inputs);
+    let lanes: Vec<_> = values(outputs * PANEL, 4).chunks(PANEL).map(|lane| Line(lane.try_into().unwrap())).collect();
+    for (height, first, from) in [(1, 0, 0), (6, 33, 16), (14, 26, 64)] {
+        for isa in Isa::all().into_iter().filter(|isa| height <= isa.rows()) {
+            let (mut sums, lanes) = (NO_SUMS, &lanes[from..]);
+            tile(isa, height, packed.turned(first..first + height, from..outputs), lanes, &mut sums);
+            let turned: Vec<f32> = (0..height * lanes.len())
+                .map(|i| w[(from + i % lanes.len()) * inputs + first + i / lanes.len()])
+                .collect();
+            let expected = plain(&turned, height, lanes.len(), PANEL, |k, column| lanes[k].0[column]);
+            assert_close(&floats(&sums)[..height * PANEL], &expected, rounding(outputs));
+        }
+    }
+}
+
+#[test]
+fn a_branch_adds_to_its_linear_forward_and_backward() {
+    // Rows that fill no part evenly, a depth of two pieces, widths that end within a panel.
+    let (rows, outputs, inputs, width) = (203, 1103, 37, 21);
+    let blocks = [(0..510, 0..9), (510..1103, 9..21)];
+    let [w, a, mut b] =
+        [(outputs * inputs, 1), (width * inputs, 2), (outputs * width, 3)].map(|(len, seed)| values(len, seed));
+    for (outputs, inner) in &blocks {
+        for row in outputs.clone() {
+            (0..width).filter(|k| !inner.contains(k)).for_each(|k| b[row * width + k] = 0.0);
+        }
+    }
+    let packed = [(&w, inputs), (&a, inputs), (&b, width)].map(|(values, inputs)| PackedMatrix::new(&[values], inputs));
+    let branch = Some(sweep::Beside { a: &packed[1], b: &packed[2], blocks: &blocks });
+    let (x, dy) = (values(rows * inputs, 4), values(rows * outputs, 5));
+    let (mut u, mut y) = (vec![f32::NAN; rows * width], vec![f32::NAN; rows * outputs]);
+    sweep::forward(&packed[0], branch, &x, &mut u, &mut y);
+    assert_close(&u, &plain(&x, rows, inputs, width, |k, n| a[n * inputs + k]), rounding(inputs));
+    let (base, beside) = (
+        plain(&x, rows, inputs, outputs, |k, n| w[n * inputs + k]),
+        plain(&u, rows, width, outputs, |k, n| b[n * width + k]),
+    );
+    let expected: Vec<f32> = base.iter().zip(&beside).map(|(base, beside)| base + beside).collect();
+    assert_close(&y, &expected, 2.0 * rounding(inputs));
+    let (mut du, mut dx) = (vec![f32::NAN; rows * width], vec![f32::NAN; rows * inputs]);
+    sweep::backward(&packed[0], branch, &dy, &mut du, &mut dx);
+    assert_close(&du, &plain(&dy, rows, outputs, width, |n, k| b[n * width + k]), rounding(outputs));
+    let (base, beside) = (
+        plain(&dy, rows, outputs, inputs, |n, k| w[n * inputs + k]),
+        plain(&du, rows, width, inputs, |n, k| a[n * inputs + k]),
+    );
+    let expected: Vec<f32> = base.iter().zip(&beside).map(|(base, beside)| base + beside).collect();
+    assert_close(&dx, &expected, 2.0 * rounding(outputs) * width as f32);
 }
 
 #[test]

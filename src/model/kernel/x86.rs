@@ -1,9 +1,8 @@
 //! Tiles of floats for AVX2 and AVX-512: f32 weights, and bf16 weights widened in registers.
 
-use super::Sums;
 use super::bf16::Pair;
-use super::full::Lane;
 use super::strided::Strided;
+use super::{Lane, PANEL, Sums};
 use std::arch::x86_64::*;
 
 /// Cache lines between the one in use and the one asked for from memory.
@@ -26,68 +25,220 @@ pub(crate) fn prefetch_all<T>(values: &[T]) {
 
 /// Writes sums held as two registers a row.
 #[target_feature(enable = "avx2,fma")]
-fn store_avx2<const H: usize>(low: &[__m256; H], high: &[__m256; H], sums: &mut Sums) {
+fn store_avx2<const H: usize>(low: &[__m256; H], high: &[__m256; H], sums: &mut [Lane]) {
     for row in 0..H {
-        // SAFETY: each row of `sums` holds 16 floats.
+        // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
         unsafe {
-            _mm256_storeu_ps(sums[row].as_mut_ptr(), low[row]);
-            _mm256_storeu_ps(sums[row].as_mut_ptr().add(8), high[row]);
+            _mm256_store_ps(sums[row].0.as_mut_ptr(), low[row]);
+            _mm256_store_ps(sums[row].0.as_mut_ptr().add(8), high[row]);
         }
     }
 }
 
 /// Writes sums held as one register a row.
 #[target_feature(enable = "avx512f")]
-fn store_avx512<const H: usize>(rows: &[__m512; H], sums: &mut Sums) {
+fn store_avx512<const H: usize>(rows: &[__m512; H], sums: &mut [Lane]) {
     for (row, sum) in rows.iter().enumerate() {
-        // SAFETY: each row of `sums` holds 16 floats.
-        unsafe { _mm512_storeu_ps(sums[row].as_mut_ptr(), *sum) }
+        // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
+        unsafe { _mm512_store_ps(sums[row].0.as_mut_ptr(), *sum) }
     }
 }
 
-/// `H` rows (1 to 6) times one panel.
+/// Sums of a tile in registers.
+trait Registers<const H: usize> {
+    /// Reads them.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    unsafe fn load(sums: &[Lane]) -> Self;
+
+    /// Adds `H` rows times one panel; element `(row, k)` lies at `row * across + k * along` of `a`.
+    ///
+    /// # Safety
+    /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
+    unsafe fn add(&mut self, a: &[f32], across: usize, along: usize, lanes: &[Lane]);
+
+    /// Writes them.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    unsafe fn store(&self, sums: &mut [Lane]);
+}
+
+/// Two registers a row, for up to 6 rows.
+struct Narrow<const H: usize>([__m256; H], [__m256; H]);
+
+/// One register a row, for up to 14 rows.
+struct Wide<const H: usize>([__m512; H]);
+
+impl<const H: usize> Registers<H> for Narrow<H> {
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    unsafe fn load(sums: &[Lane]) -> Self {
+        let (mut low, mut high) = ([_mm256_setzero_ps(); H], [_mm256_setzero_ps(); H]);
+        for row in 0..H {
+            // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
+            unsafe {
+                low[row] = _mm256_load_ps(sums[row].0.as_ptr());
+                high[row] = _mm256_load_ps(sums[row].0.as_ptr().add(8));
+            }
+        }
+        Self(low, high)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    unsafe fn add(&mut self, a: &[f32], across: usize, along: usize, lanes: &[Lane]) {
+        for (k, lane) in lanes.iter().enumerate() {
+            prefetch(lane);
+            // SAFETY: a lane is 16 floats aligned to 64 bytes; `k` is less than their number, and `a` holds `H` rows as deep.
+            unsafe {
+                let first = _mm256_load_ps(lane.0.as_ptr());
+                let second = _mm256_load_ps(lane.0.as_ptr().add(8));
+                for row in 0..H {
+                    let factor = _mm256_set1_ps(*a.get_unchecked(row * across + k * along));
+                    self.0[row] = _mm256_fmadd_ps(factor, first, self.0[row]);
+                    self.1[row] = _mm256_fmadd_ps(factor, second, self.1[row]);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    unsafe fn store(&self, sums: &mut [Lane]) {
+        store_avx2(&self.0, &self.1, sums);
+    }
+}
+
+impl<const H: usize> Registers<H> for Wide<H> {
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn load(sums: &[Lane]) -> Self {
+        let mut rows = [_mm512_setzero_ps(); H];
+        for (row, sum) in rows.iter_mut().enumerate() {
+            // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
+            *sum = unsafe { _mm512_load_ps(sums[row].0.as_ptr()) };
+        }
+        Self(rows)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn add(&mut self, a: &[f32], across: usize, along: usize, lanes: &[Lane]) {
+        for (k, lane) in lanes.iter().enumerate() {
+            prefetch(lane);
+            // SAFETY: a lane is 16 floats aligned to 64 bytes; `k` is less than their number, and `a` holds `H` rows as deep.
+            unsafe {
+                let weights = _mm512_load_ps(lane.0.as_ptr());
+                for (row, sum) in self.0.iter_mut().enumerate() {
+                    let factor = _mm512_set1_ps(*a.get_unchecked(row * across + k * along));
+                    *sum = _mm512_fmadd_ps(factor, weights, *sum);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn store(&self, sums: &mut [Lane]) {
+        store_avx512(&self.0, sums);
+    }
+}
+
+/// A tile over rows as they lie, one over rows that were put in the tile's own order, whose places are constants, and
+/// one whose rows are the inputs of packed weights.
+macro_rules! tiles_of {
+    ($features:literal, $registers:ident, $strided:ident, $ordered:ident, $turned:ident) => {
+        /// Adds `H` rows times one panel to `sums`.
+        ///
+        /// # Safety
+        /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $strided<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+            // SAFETY: as the caller's.
+            unsafe {
+                let mut rows = $registers::<H>::load(sums);
+                rows.add(a.values, a.row, a.step, lanes);
+                rows.store(sums);
+            }
+        }
+
+        /// Adds `H` rows, `(lanes.len(), H)` in memory, times one panel to `sums`.
+        ///
+        /// # Safety
+        /// The processor must have the instructions, and `a` must hold `H` floats a lane.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $ordered<const H: usize>(a: &[f32], lanes: &[Lane], sums: &mut [Lane]) {
+            // SAFETY: as the caller's.
+            unsafe {
+                let mut rows = $registers::<H>::load(sums);
+                rows.add(a, 1, H, lanes);
+                rows.store(sums);
+            }
+        }
+
+        /// Adds to `sums` the transpose of `H` inputs of packed weights, over as many outputs as there are lanes, times
+        /// one panel. `weights` begins with the first input of the first outputs; 16 outputs are `inputs` lanes long.
+        ///
+        /// # Safety
+        /// The processor must have the instructions, and `weights` must hold `H` lanes from every `inputs`th on, one
+        /// time for each 16 of `lanes`.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $turned<const H: usize>(
+            weights: &[Lane],
+            inputs: usize,
+            lanes: &[Lane],
+            sums: &mut [Lane],
+        ) {
+            // SAFETY: as the caller's; an input's outputs lie side by side, and the next input's behind them.
+            unsafe {
+                let mut rows = $registers::<H>::load(sums);
+                for (panel, lanes) in lanes.chunks(PANEL).enumerate() {
+                    let weights = weights.as_ptr().add(panel * inputs).cast::<f32>();
+                    rows.add(std::slice::from_raw_parts(weights, PANEL * H), PANEL, 1, lanes);
+                }
+                rows.store(sums);
+            }
+        }
+    };
+}
+
+tiles_of!("avx2,fma", Narrow, strided_avx2, ordered_avx2, turned_avx2);
+tiles_of!("avx512f", Wide, strided_avx512, ordered_avx512, turned_avx512);
+
+/// Transposes a square of 16 lanes.
 ///
 /// # Safety
-/// The processor must have AVX2 and FMA, and `a` must hold `H` rows of `lanes.len()` floats.
+/// The processor must have AVX2.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn tile_avx2<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut Sums) {
-    let mut low = [_mm256_setzero_ps(); H];
-    let mut high = [_mm256_setzero_ps(); H];
-    for (k, lane) in lanes.iter().enumerate() {
-        prefetch(lane);
-        // SAFETY: a lane is 16 floats aligned to 64 bytes; `k` is less than their number, and `a` holds `H` rows as deep.
+pub(super) unsafe fn transpose_avx2(from: &[Lane; PANEL], to: &mut [Lane; PANEL]) {
+    for (above, left) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+        // SAFETY: a lane is 16 floats, so that 8 can be read or written from its first or its ninth on.
         unsafe {
-            let first = _mm256_load_ps(lane.0.as_ptr());
-            let second = _mm256_load_ps(lane.0.as_ptr().add(8));
-            for row in 0..H {
-                let factor = _mm256_set1_ps(*a.values.get_unchecked(row * a.row + k * a.step));
-                low[row] = _mm256_fmadd_ps(factor, first, low[row]);
-                high[row] = _mm256_fmadd_ps(factor, second, high[row]);
+            let row = |i: usize| _mm256_load_ps(from[above + i].0.as_ptr().add(left));
+            // Pairs of neighbouring rows interleaved, then pairs of pairs, then halves.
+            let pairs = |i: usize| [_mm256_unpacklo_ps(row(i), row(i + 1)), _mm256_unpackhi_ps(row(i), row(i + 1))];
+            let quads = |i: usize| {
+                let ([a, b], [c, d]) = (pairs(i), pairs(i + 2));
+                [
+                    _mm256_shuffle_ps::<0x44>(a, c),
+                    _mm256_shuffle_ps::<0xee>(a, c),
+                    _mm256_shuffle_ps::<0x44>(b, d),
+                    _mm256_shuffle_ps::<0xee>(b, d),
+                ]
+            };
+            let (upper, lower) = (quads(0), quads(4));
+            for i in 0..4 {
+                let halves = [
+                    _mm256_permute2f128_ps::<0x20>(upper[i], lower[i]),
+                    _mm256_permute2f128_ps::<0x31>(upper[i], lower[i]),
+                ];
+                _mm256_store_ps(to[left + i].0.as_mut_ptr().add(above), halves[0]);
+                _mm256_store_ps(to[left + 4 + i].0.as_mut_ptr().add(above), halves[1]);
             }
         }
     }
-    store_avx2(&low, &high, sums);
-}
-
-/// `H` rows (1 to 14) times one panel.
-///
-/// # Safety
-/// The processor must have AVX-512F, and `a` must hold `H` rows of `lanes.len()` floats.
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn tile_avx512<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut Sums) {
-    let mut rows = [_mm512_setzero_ps(); H];
-    for (k, lane) in lanes.iter().enumerate() {
-        prefetch(lane);
-        // SAFETY: a lane is 16 floats aligned to 64 bytes; `k` is less than their number, and `a` holds `H` rows as deep.
-        unsafe {
-            let weights = _mm512_load_ps(lane.0.as_ptr());
-            for (row, sum) in rows.iter_mut().enumerate() {
-                let factor = _mm512_set1_ps(*a.values.get_unchecked(row * a.row + k * a.step));
-                *sum = _mm512_fmadd_ps(factor, weights, *sum);
-            }
-        }
-    }
-    store_avx512(&rows, sums);
 }
 
 /// `H` rows (1 to 5) of `depth` inputs times one panel of bf16.

@@ -70,8 +70,8 @@ pub(super) unsafe fn tile_vnni<const H: usize, const NIBBLES: bool>(a: &[RowBloc
         }
     }
     for (row, sum) in rows.iter().enumerate() {
-        // SAFETY: each row of `sums` holds 16 floats.
-        unsafe { _mm512_storeu_ps(sums[row].as_mut_ptr(), _mm512_mul_ps(*sum, _mm512_set1_ps(panel.unit))) }
+        // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
+        unsafe { _mm512_store_ps(sums[row].0.as_mut_ptr(), _mm512_mul_ps(*sum, _mm512_set1_ps(panel.unit))) }
     }
 }
 
@@ -149,10 +149,10 @@ unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
         }
     }
     for (row, sum) in rows.iter().enumerate() {
-        // SAFETY: each row of `sums` holds 16 floats, eight of them from `8 half` on.
+        // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes, eight of them from `8 half` on.
         unsafe {
             let sum = _mm256_mul_ps(*sum, _mm256_set1_ps(panel.unit));
-            _mm256_storeu_ps(sums[row].as_mut_ptr().add(8 * half), sum);
+            _mm256_store_ps(sums[row].0.as_mut_ptr().add(8 * half), sum);
         }
     }
 }

@@ -4,11 +4,13 @@
 //! its own rank alone.
 
 use super::Gradients;
+use crate::model::kernel::sweep::Beside;
 use crate::model::kernel::{Operand, PackedMatrix, outer};
 use crate::model::lora::{Factors, Site};
 use crate::model::spec::ModelSpec;
 use crate::model::transformer::Linear;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// The branches of an adapter by layer and linear.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Branch {
     b: PackedMatrix,
     /// The sites that have factors, with their first column of the linear's result and their number of columns.
     sites: Vec<(Site, usize, usize)>,
+    /// Each site's columns, and its own rank of the inner rows.
+    blocks: Vec<(Range<usize>, Range<usize>)>,
     rank: usize,
     scale: f32,
 }
@@ -81,7 +85,11 @@ impl Branch {
             }
         }
         let a: Vec<&[f32]> = parts.iter().map(|pair| pair.a.as_slice()).collect();
-        Some(Self { a: PackedMatrix::new(&a, inputs), b: PackedMatrix::new(&[&b], width), sites, rank, scale })
+        let of_site = |(index, (_, first, outputs)): (usize, &(Site, usize, usize))| {
+            (*first..first + outputs, index * rank..(index + 1) * rank)
+        };
+        let blocks = sites.iter().enumerate().map(of_site).collect();
+        Some(Self { a: PackedMatrix::new(&a, inputs), b: PackedMatrix::new(&[&b], width), sites, blocks, rank, scale })
     }
 
     /// Floats of one row between the factors.
@@ -89,26 +97,16 @@ impl Branch {
         self.a.outputs()
     }
 
-    /// `u = x A^T` and `y += u B^T`.
-    pub(super) fn forward(&self, x: &[f32], u: &mut [f32], y: &mut [f32]) {
-        self.a.forward(x, u);
-        self.b.forward_add(u, y);
+    /// As a product takes it along.
+    pub(super) fn beside(&self) -> Beside<'_> {
+        Beside { a: &self.a, b: &self.b, blocks: &self.blocks }
     }
 
-    /// From the result's gradient `dy`: that of the factors to `gradients`, and that of `x` added to `dx`. `du` is room
-    /// for as much as `u`.
-    pub(super) fn backward(
-        &self,
-        layer: usize,
-        [x, u, dy]: [&[f32]; 3],
-        du: &mut [f32],
-        dx: &mut [f32],
-        gradients: &mut Gradients,
-    ) {
+    /// Adds the gradient of the factors to `gradients`: from the input `x`, the inner rows `u`, and the gradients of the
+    /// result, `dy`, and of the inner rows, `du`.
+    pub(super) fn gradient(&self, layer: usize, [x, u, dy, du]: [&[f32]; 4], gradients: &mut Gradients) {
         let (inputs, outputs, width, rank) = (self.a.inputs(), self.b.outputs(), self.width(), self.rank);
         let rows = x.len() / inputs;
-        self.b.backward(dy, du);
-        self.a.backward_add(du, dx);
         let mut operand = Operand::default();
         operand.pack(du, width, rows, width);
         let turned = outer(x, inputs, 0..inputs, &operand); // (inputs, sites * rank)

@@ -9,7 +9,7 @@ use super::attention::{Found, Tree, TreeAttention};
 use super::branches::{Branch, PackedBranches};
 use super::space::Space;
 use crate::model::attention::Heads;
-use crate::model::kernel::Weight;
+use crate::model::kernel::{Weight, sweep};
 use crate::model::ops;
 use crate::model::rotary::Tables;
 use crate::model::spec::ModelSpec;
@@ -83,7 +83,7 @@ pub(super) fn working_floats(spec: &ModelSpec, rank: usize) -> usize {
     let attention = TreeAttention::forward_room(heads) + TreeAttention::backward_room(heads) + qkv + heads.q_width();
     let feed_forward = 4 * spec.intermediate;
     let streams = 4 + usize::from(spec.block.sandwich_norms);
-    attention.max(feed_forward) + streams * spec.hidden + 3 * rank
+    attention + feed_forward + streams * spec.hidden + 3 * rank
 }
 
 impl Walk<'_> {
@@ -97,13 +97,10 @@ impl Walk<'_> {
 
     /// `x W^T` and what the adapter adds, whose inner rows come second.
     fn linear(&self, at: (usize, Linear), weight: &Weight, x: &[f32], space: &mut Space) -> (Vec<f32>, Vec<f32>) {
-        let mut y = space.take(self.rows * weight.outputs());
-        weight.score().forward(x, &mut y);
-        let mut inner = vec![];
-        if let Some(branch) = self.branch(at.0, at.1) {
-            inner = space.take(self.rows * branch.width());
-            branch.forward(x, &mut inner, &mut y);
-        }
+        let branch = self.branch(at.0, at.1);
+        let mut y = space.take(self.rows, weight.outputs());
+        let mut inner = branch.map(|branch| space.take(self.rows, branch.width())).unwrap_or_default();
+        sweep::forward(weight.score(), branch.map(Branch::beside), x, &mut inner, &mut y);
         (y, inner)
     }
 
@@ -116,18 +113,19 @@ impl Walk<'_> {
         gradients: &mut Gradients,
         space: &mut Space,
     ) -> Vec<f32> {
-        let mut dx = space.take(self.rows * weight.inputs());
-        weight.score().backward(dy, &mut dx);
-        if let Some(branch) = self.branch(layer, linear) {
-            let mut d_inner = space.take(inner.len());
-            branch.backward(layer, [x, inner, dy], &mut d_inner, &mut dx, gradients);
-            space.give(d_inner);
+        let branch = self.branch(layer, linear);
+        let (mut dx, mut d_inner) =
+            (space.take(self.rows, weight.inputs()), space.take(self.rows, inner.len() / self.rows));
+        sweep::backward(weight.score(), branch.map(Branch::beside), dy, &mut d_inner, &mut dx);
+        if let Some(branch) = branch {
+            branch.gradient(layer, [x, inner, dy, &d_inner], gradients);
         }
+        space.give(d_inner);
         dx
     }
 
     fn norm(&self, x: &[f32], weight: &[f32], space: &mut Space) -> Vec<f32> {
-        let mut out = space.take(x.len());
+        let mut out = space.take(self.rows, weight.len());
         ops::norm(x, &mut out, weight, self.spec().norm_epsilon);
         out
     }
@@ -145,16 +143,12 @@ impl Walk<'_> {
         }
     }
 
-    /// The gradient of what a block gave before its norm, from that of the residual stream.
+    /// The gradient of what a block gave before its norm, where the family has one, from that of the residual stream.
     fn sandwiched_backward(&self, h: &[f32], d: &[f32], norm: Option<&Vec<f32>>, space: &mut Space) -> Vec<f32> {
-        let mut dh = space.take(d.len());
-        match norm {
-            Some(weight) => {
-                dh.fill(0.0);
-                self.norm_backward(h, d, weight, &mut dh);
-            }
-            None => dh.copy_from_slice(d),
-        }
+        let Some(weight) = norm else { return vec![] };
+        let mut dh = space.take(self.rows, weight.len());
+        dh.fill(0.0);
+        self.norm_backward(h, d, weight, &mut dh);
         dh
     }
 
@@ -178,13 +172,13 @@ impl Walk<'_> {
             });
         }
         if layer.qk_norms.is_some() {
-            tape.qkv = space.take(qkv.len());
+            tape.qkv = space.take(self.rows, qkv.len() / self.rows);
             tape.qkv.copy_from_slice(&qkv);
         }
         self.turn(index, layer.qk_norms.as_ref(), &mut qkv);
-        tape.attended = space.take(self.rows * Heads::of(spec).q_width());
-        tape.lse = space.take(self.rows * spec.heads);
-        let mut room = space.take(self.rows * TreeAttention::forward_room(Heads::of(spec)));
+        tape.attended = space.take(self.rows, Heads::of(spec).q_width());
+        tape.lse = space.take(self.rows, spec.heads);
+        let mut room = space.take(self.rows, TreeAttention::forward_room(Heads::of(spec)));
         self.attention(index, &qkv).forward(&mut tape.attended, &mut tape.lse, &mut room);
         space.give(room);
         tape.turned = qkv;
@@ -227,9 +221,10 @@ impl Walk<'_> {
         let dh = self.sandwiched_backward(&tape.down, d, layer.mlp_output_norm.as_ref(), space);
         let h = self.gated(&tape.gate_up, space);
         let at = (index, Linear::Down);
-        let d_gated = self.linear_backward(at, &layer.down, [&h, inner(Linear::Down), &dh], gradients, space);
+        let reads = [h.as_slice(), inner(Linear::Down), if dh.is_empty() { d } else { &dh }];
+        let d_gated = self.linear_backward(at, &layer.down, reads, gradients, space);
         space.give_all([h, dh]);
-        let mut d_gate_up = space.take(tape.gate_up.len());
+        let mut d_gate_up = space.take(self.rows, tape.gate_up.len() / self.rows);
         let spec = self.spec();
         ops::gated_backward(&tape.gate_up, &d_gated, &mut d_gate_up, spec.intermediate, spec.block.activation);
         let h = self.norm(&tape.middle, &layer.mlp_norm, space);
@@ -240,11 +235,11 @@ impl Walk<'_> {
         space.give_all([h, dh, d_gated, d_gate_up]);
 
         let dh = self.sandwiched_backward(&tape.output, d, layer.attention_output_norm.as_ref(), space);
-        let reads = [tape.attended.as_slice(), inner(Linear::Output), &dh];
+        let reads = [tape.attended.as_slice(), inner(Linear::Output), if dh.is_empty() { d } else { &dh }];
         let at = (index, Linear::Output);
         let d_attended = self.linear_backward(at, &layer.output, reads, gradients, space);
-        let mut d_qkv = space.take(tape.turned.len());
-        let mut room = space.take(self.rows * TreeAttention::backward_room(Heads::of(spec)));
+        let mut d_qkv = space.take(self.rows, tape.turned.len() / self.rows);
+        let mut room = space.take(self.rows, TreeAttention::backward_room(Heads::of(spec)));
         let found = Found { out: &tape.attended, lse: &tape.lse };
         self.attention(index, &tape.turned).backward(found, &d_attended, &mut d_qkv, &mut room);
         self.turn_backward(index, layer.qk_norms.as_ref(), &tape.qkv, &mut d_qkv);
@@ -258,7 +253,7 @@ impl Walk<'_> {
 
     fn gated(&self, gate_up: &[f32], space: &mut Space) -> Vec<f32> {
         let (width, activation) = (self.spec().intermediate, self.spec().block.activation);
-        let mut out = space.take(self.rows * width);
+        let mut out = space.take(self.rows, width);
         ops::gated(gate_up, &mut out, width, activation);
         out
     }

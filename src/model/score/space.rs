@@ -1,4 +1,7 @@
 //! Memory of the score pass, used again from layer to layer and from piece to piece.
+//!
+//! Pieces differ in their rows, and memory that followed them would leave the system's allocator full of holes: every
+//! vector has room for the most rows from the first piece on, and only what is used of it is ever touched.
 
 use crate::model::kernel::ask_for_huge_pages;
 
@@ -6,38 +9,38 @@ use crate::model::kernel::ask_for_huge_pages;
 #[derive(Debug, Default)]
 pub(crate) struct Space {
     free: Vec<Vec<f32>>,
-    /// Rows of the batch, and those that a vector has room for.
-    rows: usize,
+    /// Rows that a vector has room for.
     room: usize,
+    /// What the head works in, which does not go by the rows of the batch.
+    pub(super) logits: Vec<f32>,
 }
 
 impl Space {
-    /// Rows come in such steps, so that batches of nearly the same size share their memory.
+    /// Rows come in such steps where a batch is larger than expected.
     const STEP: usize = 64;
 
-    /// Floats that a vector of `len` has room for in a batch of `rows`.
-    pub(super) fn room(rows: usize, len: usize) -> usize {
-        len.div_ceil(rows.max(1)) * rows.next_multiple_of(Self::STEP)
+    /// Memory for batches of at most `rows` rows, and for larger ones when they come.
+    pub(crate) fn new(rows: usize) -> Self {
+        Self { room: rows, ..Self::default() }
     }
 
-    /// Makes ready for a batch of `rows`: vectors of another size go.
+    /// Makes ready for a batch of `rows`: vectors that are too small go.
     pub(super) fn begin(&mut self, rows: usize) {
-        let room = rows.next_multiple_of(Self::STEP);
-        if room != self.room {
+        if rows > self.room {
             self.free.clear();
+            self.room = rows.next_multiple_of(Self::STEP);
         }
-        (self.rows, self.room) = (rows, room);
     }
 
-    /// `len` values, whatever they are.
-    pub(super) fn take(&mut self, len: usize) -> Vec<f32> {
-        let fits = self.free.iter().enumerate().filter(|(_, values)| values.capacity() >= len);
-        let best = fits.min_by_key(|(_, values)| values.capacity()).map(|(index, _)| index);
-        // A vector much too large serves another better.
-        let mut values = match best.filter(|&index| self.free[index].capacity() / 2 <= len) {
+    /// `rows` rows of `width` values, whatever they are; not more rows than the batch has.
+    pub(super) fn take(&mut self, rows: usize, width: usize) -> Vec<f32> {
+        let (len, capacity) = (rows * width, self.room * width);
+        // Of the same width, or nearly: one that served narrower rows would have to be written before it is used.
+        let serves = |values: &Vec<f32>| (capacity..=capacity + capacity / 8).contains(&values.capacity());
+        let mut values = match self.free.iter().position(serves) {
             Some(index) => self.free.swap_remove(index),
             None => {
-                let mut values = Vec::with_capacity(Self::room(self.rows, len));
+                let mut values = Vec::with_capacity(capacity);
                 ask_for_huge_pages(values.spare_capacity_mut());
                 values
             }
@@ -61,6 +64,6 @@ impl Space {
     /// Floats that it holds.
     #[cfg(test)]
     pub(super) fn floats(&self) -> usize {
-        self.free.iter().map(Vec::capacity).sum()
+        self.free.iter().map(Vec::capacity).sum::<usize>() + self.logits.capacity()
     }
 }

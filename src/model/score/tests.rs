@@ -117,7 +117,7 @@ fn a_pass_takes_no_more_memory_than_planned() {
         for keep in [Keep::Layers, Keep::Inputs] {
             let (model, adapter) = tiny(name);
             let branches = Branches::new(&model, &adapter).unwrap();
-            let mut space = Space::default();
+            let mut space = Space::new(tokens);
             let batch = Batch { packed: &all, temperature: 1.0 };
             let recorded = record_in(&model, batch, &branches, keep, &mut space).unwrap();
             let targets = recorded.scored.log_probs.len();

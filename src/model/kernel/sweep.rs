@@ -1,0 +1,308 @@
+//! Linears over many rows: each thread takes some of the rows through the whole product, and through the low-rank
+//! branch beside it.
+//!
+//! Rows are first put in the order in which tiles read them: as they lie, a tile reads one stream a row, and where a
+//! row is a power of two of bytes long these meet in the same few lines of the cache and drive each other out.
+
+use super::full::{PackedMatrix, Tile, tile, transpose};
+use super::isa::Isa;
+use super::strided::Strided;
+use super::{Lane, NO_SUM, NO_SUMS, PANEL, tiles};
+use rayon::prelude::*;
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Floats of ordered rows that stay in a core's cache beside the weights that pass by.
+const CACHED: usize = 1 << 17;
+/// Outputs of `W` that are turned at a time.
+const TURNED: usize = 1024;
+
+/// The branch beside a linear, `y += (x A^T) B^T`.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside<'a> {
+    /// `(width, inputs)`.
+    pub(crate) a: &'a PackedMatrix,
+    /// `(outputs, width)`.
+    pub(crate) b: &'a PackedMatrix,
+    /// Where `B` is not zero: outputs, and the inner rows that they see.
+    pub(crate) blocks: &'a [(Range<usize>, Range<usize>)],
+}
+
+/// What a thread works with: used again, since memory fresh from the system costs as much as what is done with it.
+#[derive(Default)]
+struct Scratch {
+    rows: Vec<f32>,
+    inner: Vec<f32>,
+    /// Gradients of results as the right side of a product, and those of inputs and of inner rows as they add up.
+    right: Right,
+    sums: Right,
+    inner_sums: Right,
+}
+
+/// Rows as the right side of a product: panels of 16 rows, each `(depth, 16)`; rows past the last are zero.
+#[derive(Default)]
+struct Right {
+    lanes: Vec<Lane>,
+    depth: usize,
+    panels: usize,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+/// `y = x W^T + u B^T` with `u = x A^T` where there is a branch: `x` is `(rows, inputs)`, `y` `(rows, outputs)` and
+/// `u` `(rows, width)`, empty without a branch.
+///
+/// # Panics
+/// Where the lengths do not fit.
+pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u: &mut [f32], y: &mut [f32]) {
+    let rows = check(w, branch, [x.len(), u.len(), y.len()]);
+    let (isa, results) = (Isa::detect(), [(u, branch.width()), (y, w.outputs())]);
+    each_part([rows, isa.rows(), w.inputs()], (x, w.inputs()), results, |x, [u, y], scratch| {
+        let rows = y.len() / w.outputs();
+        order(isa, Strided::rows(x, w.inputs()), rows, w.inputs(), &mut scratch.rows);
+        let x = Ordered { values: &scratch.rows, depth: w.inputs(), part: 0..w.inputs() };
+        let Some(Beside { a, b, blocks }) = branch else {
+            return each_panel(w, |panel, lanes| sweep(isa, rows, &[(x.clone(), lanes)], panel, y));
+        };
+        each_panel(a, |panel, lanes| sweep(isa, rows, &[(x.clone(), lanes)], panel, u));
+        order(isa, Strided::rows(u, a.outputs()), rows, a.outputs(), &mut scratch.inner);
+        each_panel(w, |panel, lanes| {
+            let part = seen(blocks, panel);
+            let u = Ordered { values: &scratch.inner, depth: a.outputs(), part: part.clone() };
+            sweep(isa, rows, &[(x.clone(), lanes), (u, &b.panel(panel)[part])], panel, y);
+        });
+    });
+}
+
+/// `dx = dy W + du A` with `du = dy B` where there is a branch: in the shapes of [`forward`].
+///
+/// Computed as `dx^T = W^T dy^T`, since `W^T` can be read from the panels of `W` as the left side of a product.
+///
+/// # Panics
+/// Where the lengths do not fit.
+pub(crate) fn backward(w: &PackedMatrix, branch: Option<Beside<'_>>, dy: &[f32], du: &mut [f32], dx: &mut [f32]) {
+    let rows = check(w, branch, [dx.len(), du.len(), dy.len()]);
+    let (isa, results) = (Isa::detect(), [(du, branch.width()), (dx, w.inputs())]);
+    each_part([rows, PANEL, w.outputs().min(TURNED)], (dy, w.outputs()), results, |dy, [du, dx], scratch| {
+        let rows = dx.len() / w.inputs();
+        let Scratch { right, sums, inner_sums, .. } = scratch;
+        sums.clear(w.inputs(), rows);
+        inner_sums.clear(branch.width(), rows);
+        for first in (0..w.outputs()).step_by(TURNED) {
+            let outputs = first..(first + TURNED).min(w.outputs());
+            right.fill(isa, &dy[first..], w.outputs(), outputs.len(), rows);
+            sums.add_turned(isa, w, 0..w.inputs(), outputs.clone(), (right, first));
+            if let Some(Beside { b, blocks, .. }) = branch {
+                for (of, inner) in blocks {
+                    // Whole panels of outputs: those of another block are zero here.
+                    let part = of.start / PANEL * PANEL..of.end;
+                    let part = part.start.max(outputs.start)..part.end.min(outputs.end);
+                    inner_sums.add_turned(isa, b, inner.clone(), part, (right, first));
+                }
+            }
+        }
+        if let Some(Beside { a, .. }) = branch {
+            sums.add_turned(isa, a, 0..a.inputs(), 0..a.outputs(), (inner_sums, 0));
+            inner_sums.read(isa, du);
+        }
+        sums.read(isa, dx);
+    });
+}
+
+impl Right {
+    /// Becomes `rows` rows of `depth` elements, whatever they are.
+    fn shape(&mut self, depth: usize, rows: usize) {
+        (self.depth, self.panels) = (depth, rows.div_ceil(PANEL));
+        let lanes = self.panels * depth;
+        if self.lanes.len() < lanes {
+            self.lanes.resize(lanes, NO_SUM);
+        }
+    }
+
+    /// Becomes `rows` rows of `depth` zeros.
+    fn clear(&mut self, depth: usize, rows: usize) {
+        self.shape(depth, rows);
+        self.lanes[..self.panels * depth].fill(NO_SUM);
+    }
+
+    /// Becomes the first `depth` elements of rows that are `width` apart.
+    fn fill(&mut self, isa: Isa, values: &[f32], width: usize, depth: usize, rows: usize) {
+        self.shape(depth, rows);
+        for panel in 0..self.panels {
+            let lanes = &mut self.lanes[panel * depth..][..depth];
+            let count = PANEL.min(rows - panel * PANEL);
+            for first in (0..depth).step_by(PANEL) {
+                let many = PANEL.min(depth - first);
+                let (mut square, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
+                for (row, lane) in square.iter_mut().enumerate().take(count) {
+                    copy(&values[(panel * PANEL + row) * width + first..][..many], &mut lane.0[..many]);
+                }
+                transpose(isa, &square, &mut turned);
+                lanes[first..first + many].copy_from_slice(&turned[..many]);
+            }
+        }
+    }
+
+    /// Writes the rows to `out`, row-major.
+    fn read(&self, isa: Isa, out: &mut [f32]) {
+        let depth = self.depth;
+        for (lanes, out) in self.lanes.chunks_exact(depth.max(1)).zip(out.chunks_mut(PANEL * depth.max(1))) {
+            for first in (0..depth).step_by(PANEL) {
+                let many = PANEL.min(depth - first);
+                let (mut square, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
+                square[..many].copy_from_slice(&lanes[first..first + many]);
+                transpose(isa, &square, &mut turned);
+                for (row, lane) in out.chunks_exact_mut(depth).zip(&turned) {
+                    copy(&lane.0[..many], &mut row[first..first + many]);
+                }
+            }
+        }
+    }
+
+    /// Adds `dy W` to `inputs`, over `outputs` of `W`. The first lane of `dy` is that of output `first`, both multiples of
+    /// 16.
+    fn add_turned(
+        &mut self,
+        isa: Isa,
+        w: &PackedMatrix,
+        inputs: Range<usize>,
+        outputs: Range<usize>,
+        (dy, first): (&Self, usize),
+    ) {
+        if outputs.is_empty() {
+            return;
+        }
+        let part = outputs.start - first..outputs.end - first;
+        for tile_inputs in tiles(inputs.len(), isa.rows()) {
+            let inputs = inputs.start + tile_inputs.start..inputs.start + tile_inputs.end;
+            w.fetch_turned(inputs.end..inputs.end + isa.rows(), outputs.clone());
+            let weights = w.turned(inputs.clone(), outputs.clone());
+            let panels = self.lanes.chunks_exact_mut(self.depth).zip(dy.lanes.chunks_exact(dy.depth));
+            for (sums, dy) in panels.take(self.panels) {
+                tile(isa, inputs.len(), weights, &dy[part.clone()], &mut sums[inputs.clone()]);
+            }
+        }
+    }
+}
+
+/// Inner rows that the outputs of panel `panel` see.
+fn seen(blocks: &[(Range<usize>, Range<usize>)], panel: usize) -> Range<usize> {
+    let outputs = panel * PANEL..(panel + 1) * PANEL;
+    let mut seen =
+        blocks.iter().filter(|(of, _)| of.start < outputs.end && outputs.start < of.end).map(|(_, inner)| inner);
+    let first = seen.next().cloned().unwrap_or_default();
+    seen.fold(first, |all, inner| all.start.min(inner.start)..all.end.max(inner.end))
+}
+
+/// Copies `from`; a whole panel is one store, the general copy a call.
+fn copy(from: &[f32], to: &mut [f32]) {
+    match (<&[f32; PANEL]>::try_from(from), <&mut [f32; PANEL]>::try_from(&mut *to)) {
+        (Ok(from), Ok(to)) => *to = *from,
+        _ => to.copy_from_slice(from),
+    }
+}
+
+trait Width {
+    fn width(&self) -> usize;
+}
+
+impl Width for Option<Beside<'_>> {
+    fn width(&self) -> usize {
+        self.map_or(0, |branch| branch.a.outputs())
+    }
+}
+
+/// The number of rows, once inputs, inner rows and outputs are known to be as long as that says.
+fn check(w: &PackedMatrix, branch: Option<Beside<'_>>, [inputs, inner, outputs]: [usize; 3]) -> usize {
+    let rows = inputs / w.inputs();
+    let fits = inputs == rows * w.inputs() && outputs == rows * w.outputs() && inner == rows * branch.width();
+    assert!(fits, "rows of {w:?}: {inputs}, {inner} and {outputs} floats");
+    if let Some(Beside { a, b, .. }) = branch {
+        let fits = a.inputs() == w.inputs() && b.outputs() == w.outputs() && b.inputs() == a.outputs();
+        assert!(fits, "{a:?} and {b:?} beside {w:?}");
+    }
+    rows
+}
+
+/// Runs `work` on parts of `rows` rows, whole steps of `step` rows, of which `depth` floats a row stay in the cache; on
+/// several threads. A matrix comes with the width of its rows.
+fn each_part(
+    [rows, step, depth]: [usize; 3],
+    (x, x_width): (&[f32], usize),
+    [(mut inner, inner_width), (mut out, out_width)]: [(&mut [f32], usize); 2],
+    work: impl Fn(&[f32], [&mut [f32]; 2], &mut Scratch) + Sync,
+) {
+    let (steps, threads) = (rows.div_ceil(step), rayon::current_num_threads());
+    let most = (CACHED / depth / step).max(4);
+    let parts = (threads * steps.div_ceil(most * threads)).min(steps);
+    let bounds = |part: usize| (steps * part / parts * step).min(rows);
+    let mut split = Vec::with_capacity(parts);
+    for part in 0..parts {
+        let range = bounds(part)..bounds(part + 1);
+        let (inner_part, inner_rest) = std::mem::take(&mut inner).split_at_mut(range.len() * inner_width);
+        let (out_part, out_rest) = std::mem::take(&mut out).split_at_mut(range.len() * out_width);
+        (inner, out) = (inner_rest, out_rest);
+        split.push((&x[range.start * x_width..range.end * x_width], inner_part, out_part));
+    }
+    split.into_par_iter().with_max_len(1).for_each(|(x, inner, out)| {
+        let mut scratch = SCRATCH.take();
+        work(x, [inner, out], &mut scratch);
+        SCRATCH.set(scratch);
+    });
+}
+
+fn each_panel(w: &PackedMatrix, mut work: impl FnMut(usize, &[Lane])) {
+    (0..w.outputs().div_ceil(PANEL)).for_each(|panel| work(panel, w.panel(panel)));
+}
+
+/// Columns of panel `panel` of `out`: ordered rows times the lanes that go with them, all terms in one chain.
+fn sweep(isa: Isa, rows: usize, terms: &[(Ordered<'_>, &[Lane])], panel: usize, out: &mut [f32]) {
+    let (width, first) = (out.len() / rows, panel * PANEL);
+    let count = PANEL.min(width - first);
+    for rows in tiles(rows, isa.rows()) {
+        let mut sums = NO_SUMS;
+        for (left, lanes) in terms {
+            tile(isa, rows.len(), left.tile(&rows), lanes, &mut sums);
+        }
+        for (row, sums) in rows.zip(&sums) {
+            copy(&sums.0[..count], &mut out[row * width + first..][..count]);
+        }
+    }
+}
+
+/// Rows as [`order`] leaves them, of whose elements `part` count.
+#[derive(Clone)]
+struct Ordered<'a> {
+    values: &'a [f32],
+    depth: usize,
+    part: Range<usize>,
+}
+
+impl<'a> Ordered<'a> {
+    fn tile(&self, rows: &Range<usize>) -> Tile<'a> {
+        let tile = &self.values[rows.start * self.depth..rows.end * self.depth];
+        Tile::Ordered(&tile[self.part.start * rows.len()..self.part.end * rows.len()])
+    }
+}
+
+/// Puts `rows` rows of `depth` elements in tiles, `(depth, rows of the tile)` each, one behind the other.
+fn order(isa: Isa, a: Strided<'_>, rows: usize, depth: usize, out: &mut Vec<f32>) {
+    /// Elements of a row that are written at a time, so that what is written stays in the cache.
+    const PIECE: usize = 64;
+    if out.len() < rows * depth {
+        out.resize(rows * depth, 0.0);
+    }
+    for rows in tiles(rows, isa.rows()) {
+        let (height, tile) = (rows.len(), &mut out[rows.start * depth..rows.end * depth]);
+        for first in (0..depth).step_by(PIECE) {
+            let end = (first + PIECE).min(depth);
+            for row in 0..height {
+                let values = a.values[(rows.start + row) * a.row + first * a.step..].iter().step_by(a.step);
+                let to = tile[first * height..end * height].iter_mut().skip(row).step_by(height);
+                to.zip(values).for_each(|(to, value)| *to = *value);
+            }
+        }
+    }
+}
