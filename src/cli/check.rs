@@ -42,6 +42,8 @@ pub struct MemoryPlan {
 }
 
 const F32: usize = size_of::<f32>();
+/// What a node takes before it has a model: code, tokenizer, templates, threads.
+const PROGRAM: usize = 64 << 20;
 
 impl MemoryPlan {
     /// The plan of an engine that writes on `device` and learns nothing; `weights` is what the model's take there, in bytes.
@@ -62,7 +64,11 @@ impl MemoryPlan {
     pub fn new(spec: &ModelSpec, weights: usize, config: &Config, device: &Device) -> Self {
         let targets = config.rollout.critiques * config.critic.sampling.max_tokens;
         let mut plan = Self::of_writing(spec, weights, &config.engine, device);
-        for (name, bytes) in Self::of_learning(spec, 0, &config.learner, targets, device).parts {
+        let learning = Self::of_learning(spec, 0, &config.learner, targets, device).parts;
+        // A checkpoint is copied, and then copied once more as a file: the adapter and two moments.
+        let adapter = learning.iter().find(|(name, _)| *name == "adapter").map_or(0, |(_, bytes)| bytes / 4);
+        plan.parts.extend([("checkpoint", 2 * 3 * adapter), ("program", PROGRAM)]);
+        for (name, bytes) in learning {
             match plan.parts.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, size)) => *size += bytes,
                 None => plan.parts.insert(plan.parts.len() - 1, (name, bytes)),
