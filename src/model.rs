@@ -21,6 +21,7 @@ pub mod spec;
 pub mod template;
 pub mod tokenizer;
 pub mod transformer;
+pub mod whole;
 
 use candle_core::Device;
 use kernel::{Precision, Weight};
@@ -131,6 +132,14 @@ pub enum Error {
     /// An adapter is laid out for other weights than it meets.
     #[error("adapter: expected one laid out for the device of the weights")]
     OtherForm,
+    /// All weights are to be trained, or replaced, where that is not done.
+    #[error(
+        "a critic of its own weights (learner.mode full) is trained and served on the CPU alone, got a model on {device}"
+    )]
+    CpuOnly {
+        /// Where the model is.
+        device: String,
+    },
     /// The tokenizer failed.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

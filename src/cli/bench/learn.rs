@@ -92,7 +92,7 @@ pub(super) fn run(mut bed: Bed, arguments: &LearnArguments) -> Result<Exit, Fail
         let temperature = bed.config.critic.sampling.temperature;
         let model = bed.model.transformer.clone();
         let mut learner = Learner::new(model, bed.config.learner.clone(), temperature, common.seed)?;
-        trainable = learner.adapter().factors.values().map(|pair| pair.a.len() + pair.b.len()).sum();
+        trainable = learner.parameters();
         for step in 0..=arguments.steps {
             let (seconds, piece) = one(&mut learner, &groups)?;
             piece_max = f64::max(piece_max, piece);

@@ -22,7 +22,7 @@ pub(super) type Lane = Line<[f32; PANEL]>;
 #[derive(Clone)]
 pub struct PackedMatrix {
     /// `panels x inputs` lanes; outputs past the last are zero.
-    lanes: Vec<Lane>,
+    pub(super) lanes: Vec<Lane>,
     outputs: usize,
     inputs: usize,
 }
