@@ -129,8 +129,8 @@ pub enum Error {
         /// Why not.
         why: String,
     },
-    /// An adapter is laid out for other weights than it meets.
-    #[error("adapter: expected one laid out for the device of the weights")]
+    /// An adapter is laid out for other weights than it meets, or a pass is differentiated by what it was not recorded for.
+    #[error("adapter: expected one laid out for the device of the weights, and a pass that was recorded for it")]
     OtherForm,
     /// All weights are to be trained, or replaced, where that is not done.
     #[error(

@@ -208,7 +208,7 @@ impl Recorded<'_> {
     /// The gradient of `sum_i weights_i log_probs_i` with respect to the adapter's factors.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// Where the device fails, or the pass was recorded for all weights.
     ///
     /// # Panics
     /// Where there are not as many weights as log-probabilities.
@@ -220,6 +220,7 @@ impl Recorded<'_> {
     pub(crate) fn backward_in(self, weights: &[f32], space: &mut Space) -> Result<Gradients> {
         assert_eq!(weights.len(), self.scored.log_probs.len(), "one weight a log-probability");
         match self.graph {
+            Graph::Panels(record) if record.spoken.is_some() => Err(Error::OtherForm),
             Graph::Panels(record) => {
                 let mut gradients = Gradients::default();
                 rayon::scope(|_| record.backward(weights, &mut Sought::Factors(&mut gradients), space));

@@ -3,7 +3,7 @@
 //! The program that made the numbers: `tests/golden/whole.py`.
 
 use crate::common::{Numbers, farthest, golden, quickstart, relative, tiny};
-use crate::loop_common::{config, likes_even, saved, start};
+use crate::loop_common::{config, likes_even, saved, sets, start};
 use crate::parity::{DroStep, dro, groups, take_step};
 use crate::passes::score;
 use candle_core::Device;
@@ -345,4 +345,28 @@ async fn a_node_trains_all_weights_serves_them_and_lets_them_out() {
         let found: Vec<f32> = serde_json::from_value(output["log_probs"].clone()).unwrap();
         assert!(farthest(&found, &expected) < 1e-5, "{pass}: {}", farthest(&found, &expected));
     }
+}
+
+#[test]
+fn check_plans_the_memory_of_all_weights_and_of_those_in_service() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompts = golden("../../data/arithmetic-heldout.jsonl");
+    let planned = |more: &str| -> BTreeMap<String, f64> {
+        let sets = sets(folder.path(), &prompts, more);
+        let arguments: Vec<&str> = sets.iter().flat_map(|set| ["--set", set.as_str()]).collect();
+        let (code, says) = program(folder.path(), &[&["check"], &arguments[..]].concat());
+        assert_eq!(code, Some(0), "{says}");
+        let lines = says.lines().filter_map(|line| line.strip_prefix("# ")?.trim().rsplit_once(' '));
+        lines.filter_map(|(name, mib)| Some((name.trim().to_owned(), mib.parse().ok()?))).collect()
+    };
+    let mib = tiny().transformer.spec().parameters() as f64 * 4.0 / f64::from(1 << 20);
+    let (f32, bf16) =
+        (planned("learner.mode=full\nengine.weights=f32"), planned("learner.mode=full\nengine.weights=bf16"));
+    let near = |got: f64, weights: f64| assert!((got - weights * mib).abs() <= 0.051, "{got} for {weights} x {mib}");
+    near(f32["critic"], 1.0);
+    // Gradient and two moments, and the moments that are being written.
+    near(f32["optimizer"], 5.0);
+    near(f32["in service"], 2.0);
+    near(bf16["in service"], 3.0);
+    assert!(!f32.contains_key("adapter") && !planned("").contains_key("critic"));
 }

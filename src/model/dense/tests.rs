@@ -193,6 +193,8 @@ fn an_adapter_for_other_weights_is_refused() {
     }
     assert!(matches!(PackedAdapter::new(&adapter, panels.spec()).branches(), Err(crate::model::Error::OtherForm)));
     assert!(matches!(&dense.0, Placed::Dense(_)));
+    let refused = crate::model::whole::Whole::copy_of(&dense).unwrap_err().to_string();
+    assert!(refused.contains("learner.mode full") && refused.contains("CPU"), "{refused}");
     let whole = crate::model::whole::Whole::copy_of(&panels).unwrap();
     assert!(matches!(dense.pack(&whole.into()), Err(crate::model::Error::CpuOnly { .. })));
 }
