@@ -9,8 +9,8 @@ mod files;
 mod shelf;
 
 use crate::episode::CriticVersion;
-use crate::model::lora::Adapter;
 use crate::model::spec::ModelSpec;
+use crate::model::whole::CriticWeights;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -53,9 +53,9 @@ pub struct Snapshot {
     /// The critic in service.
     pub version: CriticVersion,
     /// The learner's weights.
-    pub adapter: Adapter,
-    /// The adapter in service; none while that is the base.
-    pub served: Option<Adapter>,
+    pub critic: CriticWeights,
+    /// The critic in service; none while that is the base.
+    pub served: Option<CriticWeights>,
     /// The optimizer's moments; their order is not kept, they come back sorted by name.
     pub optimizer: Vec<NamedTensor>,
     /// Replay, ledger, counters and whatever else is plain data.

@@ -11,9 +11,10 @@ mod writer;
 use crate::engine::{self, Completion, EngineConfig, StepReport};
 use crate::episode::{CriticVersion, CritiqueGroup};
 use crate::learner::{self, LearnerConfig};
-use crate::model::lora::Adapter;
+use crate::model::decode::PackedAdapter;
 use crate::model::tokenizer::Tokenizer;
 use crate::model::transformer::Transformer;
+use crate::model::whole::CriticWeights;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -93,8 +94,8 @@ pub struct Setup {
     pub learner: Option<LearnerSetup>,
     /// The critic in service at the start.
     pub version: CriticVersion,
-    /// Its adapter; none for the base.
-    pub served: Option<Arc<Adapter>>,
+    /// Its weights; none for the base's.
+    pub served: Option<CriticWeights>,
     /// Is told what the thread does.
     pub observer: Observer,
 }
@@ -133,6 +134,7 @@ pub struct LearnerSetup {
 /// A handle to the device thread; clones share it.
 #[derive(Clone)]
 pub struct Device {
+    model: Arc<Transformer>,
     commands: crossbeam_channel::Sender<Envelope>,
     permits: Arc<Semaphore>,
     ended: watch::Receiver<Ended>,
@@ -155,10 +157,18 @@ enum Command {
     Weigh(Seat, Vec<u32>, Vec<u32>, Reply<Vec<Completion>>),
     Learn(u64, Vec<Arc<CritiqueGroup>>, Reply<learner::Report>),
     Snapshot(Reply<learner::State>),
-    Install(CriticVersion, Option<Arc<Adapter>>, Reply<()>),
+    Install(CriticVersion, Option<Coming>, Reply<()>),
     Abandon(Reply<()>),
     Fault(String),
     Stop,
+}
+
+/// A critic on its way into service.
+enum Coming {
+    /// To be laid out by the thread, since it owns the device.
+    Plain(CriticWeights),
+    /// Laid out already.
+    Packed(Arc<PackedAdapter>),
 }
 
 struct Envelope {
@@ -173,6 +183,7 @@ impl Device {
     /// # Errors
     /// Where the learner's self-test fails or its state does not fit.
     pub async fn start(setup: Setup) -> Result<Self, Error> {
+        let model = setup.model.clone();
         let (commands, inbox) = crossbeam_channel::unbounded();
         let (status, ended) = watch::channel(Ended::Running);
         let (ready, is_ready) = oneshot::channel();
@@ -191,7 +202,7 @@ impl Device {
         };
         std::thread::Builder::new().name("rco-device".into()).stack_size(STACK_BYTES).spawn(body)?;
         is_ready.await.map_err(|_| Error::Gone)??;
-        Ok(Self { commands, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), ended, seat: Seat::Own })
+        Ok(Self { model, commands, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), ended, seat: Seat::Own })
     }
 
     /// A handle that writes and weighs with the judge's own model, or with the node's where the judge has none.
@@ -237,9 +248,20 @@ impl Device {
     /// Puts a critic into service between two steps; `None` is the base.
     ///
     /// # Errors
-    /// Where the thread is gone.
-    pub async fn install(&self, version: CriticVersion, adapter: Option<Arc<Adapter>>) -> Result<(), Error> {
-        self.ask(|reply| Command::Install(version, adapter, reply)).await
+    /// Where the model does not take it, or the thread is gone.
+    pub async fn install(&self, version: CriticVersion, critic: Option<CriticWeights>) -> Result<(), Error> {
+        let coming = match critic {
+            // A whole weight set takes seconds: it is packed while the thread goes on writing.
+            Some(critic @ CriticWeights::Whole(_)) => Some(Coming::Packed(self.pack(critic).await?)),
+            plain => plain.map(Coming::Plain),
+        };
+        self.ask(|reply| Command::Install(version, coming, reply)).await
+    }
+
+    async fn pack(&self, critic: CriticWeights) -> Result<Arc<PackedAdapter>, Error> {
+        let model = self.model.clone();
+        let packed = tokio::task::spawn_blocking(move || model.pack(&critic));
+        Ok(Arc::new(packed.await.map_err(|_| Error::Gone)??))
     }
 
     /// Gives up the learner step under way, if any: its `learn` answers [`learner::Error::Abandoned`].

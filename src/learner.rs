@@ -1,4 +1,4 @@
-//! Turns critique groups into the next adapter: DRO on the `score` pass.
+//! Turns critique groups into the next critic: DRO on the `score` pass.
 //!
 //! A step goes through its groups in pieces of bounded size, so that whoever owns the device can write
 //! tokens in between. Log-ratios are taken on the very ids that were sampled, at the sampling
@@ -13,24 +13,27 @@ mod pieces;
 pub mod reference;
 mod start;
 mod state;
+mod trained;
 pub mod value;
+mod whole;
 
 pub use crate::episode::Objective;
-pub use config::LearnerConfig;
+pub use config::{LearnerConfig, Mode};
 pub use state::{HostTensor, Report, State};
 
 use crate::episode::{CriticVersion, CritiqueGroup};
-use crate::model::lora::{Adapter, Factors, Site};
-use crate::model::score::{Branches, Space};
+use crate::model::lora::Site;
+use crate::model::score::Space;
 use crate::model::transformer::Transformer;
+use crate::model::whole::CriticWeights;
 use lesson::Lesson;
 use objective::UtilityMoments;
-use optimizer::{Adam, Parameter};
+use optimizer::Adam;
 use pieces::UnderWay;
 use reference::{Reference, References};
-use start::fresh_adapter;
 use std::collections::HashMap;
 use std::sync::Arc;
+use trained::Trained;
 use value::Value;
 
 /// Why there was no step.
@@ -59,6 +62,15 @@ pub enum Error {
         /// The targets asked for.
         targets: Vec<Site>,
     },
+    /// A saved critic was trained in another mode.
+    #[error("saved critic: expected one of learner.mode {mode}; change the config back or start anew")]
+    OtherMode {
+        /// The mode asked for.
+        mode: Mode,
+    },
+    /// Saved weights are those of another model.
+    #[error("saved critic: expected weights of the base's names and shapes; name the model that it began as")]
+    OtherModel,
     /// Loss or gradient is not finite; nothing changed.
     #[error("step {step}: {what} is {value}; the step was not taken")]
     NotFinite {
@@ -86,16 +98,12 @@ pub enum Error {
     Model(#[from] crate::model::Error),
 }
 
-/// The learner: trainable factors over a frozen model.
+/// The learner: what is trained, and the frozen model that it began as.
 pub struct Learner {
     model: Arc<Transformer>,
     config: LearnerConfig,
     temperature: f32,
-    /// `A` and `B` of each place, one after the other.
-    parameters: Vec<Parameter>,
-    places: Vec<(usize, Site)>,
-    /// The current factors as the score pass reads them; none since they changed.
-    branches: Option<Branches>,
+    trained: Trained,
     /// The score pass's memory.
     space: Space,
     step: u64,
@@ -124,14 +132,15 @@ impl Error {
 }
 
 impl Learner {
-    /// A learner of a fresh adapter: `A` uniform in `+-1 / sqrt(inputs)`, `B` zero (arXiv 2106.09685), so that it
-    /// starts as the reference. `temperature` is the critic's sampling temperature.
+    /// A learner that starts as the reference: with a fresh adapter, `A` uniform in `+-1 / sqrt(inputs)`, `B` zero (arXiv
+    /// 2106.09685), or with a copy of all weights. `temperature` is the critic's sampling temperature.
     ///
     /// # Errors
-    /// Where a trainable tensor gets no gradient: the self-test of the graph runs here.
+    /// Where a trainable tensor gets no gradient: the self-test of the graph runs here. Where all weights are to be trained
+    /// and do not lie on the CPU.
     pub fn new(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, seed: u64) -> Result<Self, Error> {
-        let adapter = fresh_adapter(&model, &config.lora, seed, false);
-        let learner = Self::with_adapter(model, config, temperature, &adapter, seed);
+        let trained = Trained::fresh(&model, &config, seed)?;
+        let mut learner = Self::with(model, config, temperature, trained, seed);
         learner.self_test(seed)?;
         Ok(learner)
     }
@@ -146,58 +155,34 @@ impl Learner {
         temperature: f32,
         state: State,
     ) -> Result<Self, Error> {
-        let expected = fresh_adapter(&model, &config.lora, 0, false);
-        let sizes = |adapter: &Adapter| -> Vec<_> {
-            adapter.factors.iter().map(|(place, f)| (*place, f.a.len(), f.b.len())).collect()
-        };
-        if state.adapter.config.rank != config.lora.rank || sizes(&state.adapter) != sizes(&expected) {
-            return Err(Error::OtherAdapter { rank: config.lora.rank, targets: config.lora.targets.clone() });
-        }
-        let mut learner = Self::with_adapter(model, config, temperature, &state.adapter, 0);
         let mut tensors: HashMap<String, HostTensor> = state.optimizer.into_iter().collect();
-        for parameter in &mut learner.parameters {
-            parameter.restore(&mut |name| tensors.remove(name))?;
-        }
+        let reference = match &state.critic {
+            CriticWeights::Adapter(adapter) => Reference::restore(adapter, &mut |name| tensors.remove(name))?,
+            CriticWeights::Whole(_) => None,
+        };
+        let trained = Trained::resumed(&model, &config, state.critic)?;
+        let mut learner = Self::with(model, config, temperature, trained, 0);
+        learner.trained.restore(&mut |name| tensors.remove(name))?;
         if learner.value.is_some() && Value::is_in(|name| tensors.contains_key(name)) {
             let (inputs, width) = (learner.model.spec().hidden, learner.config.value.width);
             learner.value = Some(Value::restore(inputs, width, &mut |name| tensors.remove(name))?);
         }
-        learner.reference = Reference::restore(&state.adapter, &mut |name| tensors.remove(name))?;
+        learner.reference = reference;
         learner.references = References::restore(&tensors)?;
         learner.utilities = state.utilities;
         (learner.step, learner.batch, learner.report) = (state.step, state.batch, state.report);
         Ok(learner)
     }
 
-    fn with_adapter(
-        model: Arc<Transformer>,
-        config: LearnerConfig,
-        temperature: f32,
-        adapter: &Adapter,
-        seed: u64,
-    ) -> Self {
-        let (value, rows) = (
-            config.has_value().then(|| Value::new(model.spec().hidden, config.value.width, seed)),
-            config.micro_batch_tokens,
-        );
-        let mut parameters = vec![];
-        for (&(layer, site), pair) in &adapter.factors {
-            let (inputs, outputs) = site.sizes(model.spec());
-            let rank = adapter.config.rank;
-            let mut add = |name: &str, shape: [usize; 2], values: &[f32]| {
-                parameters.push(Parameter::new(format!("layers.{layer}.{site}.{name}"), shape, values.to_vec()));
-            };
-            add("lora_A", [rank, inputs], &pair.a);
-            add("lora_B", [outputs, rank], &pair.b);
-        }
+    fn with(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, trained: Trained, seed: u64) -> Self {
+        let value = config.has_value().then(|| Value::new(model.spec().hidden, config.value.width, seed));
+        let space = Space::new(config.micro_batch_tokens);
         Self {
             model,
             config,
             temperature,
-            parameters,
-            places: adapter.factors.keys().copied().collect(),
-            branches: None,
-            space: Space::new(rows),
+            trained,
+            space,
             step: 0,
             batch: 0,
             report: None,
@@ -237,7 +222,7 @@ impl Learner {
     /// Forgets the step under way; nothing has changed.
     pub fn abandon(&mut self) {
         self.under_way = None;
-        self.parameters.iter_mut().for_each(Parameter::forget);
+        self.trained.forget();
         self.value.iter_mut().for_each(Value::forget);
     }
 
@@ -265,7 +250,7 @@ impl Learner {
     fn finish(&mut self, under_way: UnderWay) -> Result<Report, Error> {
         let UnderWay { batch, lesson, differences, .. } = under_way;
         let (step, tally) = (self.step + 1, lesson.tally);
-        let norm = optimizer::gradient_norm(&self.parameters);
+        let norm = self.trained.gradient_norm();
         let losses = [("loss", tally.loss as f32), ("value loss", tally.value_loss as f32)];
         for (what, value) in losses.into_iter().chain([("gradient norm", norm)]) {
             if !value.is_finite() {
@@ -278,11 +263,12 @@ impl Learner {
             self.abandon();
             return Err(Error::Exploded { step, norm, most });
         }
-        optimizer::update(&mut self.parameters, &self.config, step, norm);
+        self.trained.update(&self.config, step, norm);
         self.update_value(step);
-        self.branches = None;
-        if self.config.resets().falls_after(step) {
-            self.reference = Some(Reference::new(self.adapter()));
+        if let Trained::Lora(lora) = &self.trained
+            && self.config.resets().falls_after(step)
+        {
+            self.reference = Some(Reference::new(lora.adapter()));
         }
         let report = self.report(step, norm, &lesson, &differences);
         (self.step, self.batch, self.report) = (step, batch, Some(report.clone()));
@@ -332,16 +318,23 @@ impl Learner {
     }
 
     /// An immutable copy of the current weights.
-    pub fn adapter(&self) -> Adapter {
-        let pairs = self.places.iter().zip(self.parameters.chunks_exact(2));
-        let factors =
-            pairs.map(|(&place, pair)| (place, Factors { a: pair[0].values.clone(), b: pair[1].values.clone() }));
-        Adapter { config: self.config.lora.clone(), factors: factors.collect() }
+    pub fn critic(&self) -> CriticWeights {
+        self.trained.critic()
+    }
+
+    /// How many numbers are trained.
+    pub fn parameters(&self) -> usize {
+        self.trained.parameters()
+    }
+
+    /// Name of the last batch applied, 0 before the first.
+    pub fn batch(&self) -> u64 {
+        self.batch
     }
 
     /// All that [`Learner::resume`] needs. A step under way is not in it.
     pub fn state(&self) -> State {
-        let mut optimizer: Vec<_> = self.parameters.iter().flat_map(Parameter::moments).collect();
+        let mut optimizer = self.trained.moments();
         optimizer.extend(self.value.iter().flat_map(Value::tensors));
         if self.config.resets().every_steps > 0 || self.reference.is_some() {
             optimizer.extend(self.reference.iter().flat_map(Reference::tensors));
@@ -351,7 +344,7 @@ impl Learner {
             step: self.step,
             batch: self.batch,
             report: self.report.clone(),
-            adapter: self.adapter(),
+            critic: self.critic(),
             optimizer,
             utilities: self.utilities,
         }

@@ -9,7 +9,7 @@
 //!                    --ask--> refiner   -> M refinements of each
 //!                    --ask--> judge     -> verdicts -> utility (CU)
 //!                    --ask--> replay    <- CritiqueGroup        (waits while the learner is too far behind)
-//! learner --ask--> replay -> groups -> DRO step -> every K steps: adapter + CriticVersion
+//! learner --ask--> replay -> groups -> DRO step -> every K steps: weights + CriticVersion
 //!         -> checkpoint on disk (manifest last) -> the engine installs it beside the old one
 //!         -> new critiques use the new version; sequences under way finish on the one they began with
 //! ```

@@ -21,6 +21,7 @@ pub mod spec;
 pub mod template;
 pub mod tokenizer;
 pub mod transformer;
+pub mod whole;
 
 use candle_core::Device;
 use kernel::{Precision, Weight};
@@ -128,9 +129,17 @@ pub enum Error {
         /// Why not.
         why: String,
     },
-    /// An adapter is laid out for other weights than it meets.
-    #[error("adapter: expected one laid out for the device of the weights")]
+    /// An adapter is laid out for other weights than it meets, or a pass is differentiated by what it was not recorded for.
+    #[error("adapter: expected one laid out for the device of the weights, and a pass that was recorded for it")]
     OtherForm,
+    /// All weights are to be trained, or replaced, where that is not done.
+    #[error(
+        "a critic of its own weights (learner.mode full) is trained and served on the CPU alone, got a model on {device}"
+    )]
+    CpuOnly {
+        /// Where the model is.
+        device: String,
+    },
     /// The tokenizer failed.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

@@ -16,6 +16,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::engine::EngineConfig;
 use crate::groups::{self, Origin, Recorder};
+use crate::learner::Mode;
 use crate::model::{self, Loaded, source::Source, template::ChatTemplate, tokenizer::Tokenizer};
 use crate::prompts::{self, PromptStream};
 use crate::remote::{self, Client, RemoteConfig};
@@ -102,7 +103,7 @@ impl Error {
     /// How the process ends for it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Model(model::Error::Device { .. }) => Exit::Usage,
+            Self::Model(model::Error::Device { .. } | model::Error::CpuOnly { .. }) => Exit::Usage,
             Self::Model(_) => Exit::Model,
             Self::Checkpoint(_) => Exit::Checkpoint,
             Self::Tree { exit, .. } => *exit,
@@ -205,6 +206,17 @@ pub fn check_judge(config: &Config, template: &ChatTemplate, tokenizer: &Tokeniz
     Ok(())
 }
 
+/// Whether the critic that `config` describes can be trained and served on `device`.
+///
+/// # Errors
+/// Where all weights are to be trained and it is not the CPU.
+pub fn check_device(config: &Config, device: &candle_core::Device) -> Result<(), Error> {
+    if config.learner.mode == Mode::Full && !device.is_cpu() {
+        return Err(model::Error::CpuOnly { device: model::device::name(device) }.into());
+    }
+    Ok(())
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
@@ -241,6 +253,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
     let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
 
     let device = config.model.device.open()?;
+    check_device(&config, &device)?;
     let path = Source::parse(&config.model.source)?.fetch()?;
     news.tell(Event::Turned(Activity::Loading));
     let model = model::load_on(&path, &device, config.engine.weights, true)?;

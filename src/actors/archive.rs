@@ -9,13 +9,13 @@ use crate::checkpoint::{self, CheckpointConfig, NamedTensor, Snapshot};
 use crate::learner;
 use crate::model::spec::ModelSpec;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// Where and how a run's checkpoints are kept.
 pub struct Archive {
     /// The folder of all checkpoints of the run.
     pub root: PathBuf,
-    /// What adapters are checked against.
+    /// What critics are checked against.
     pub spec: ModelSpec,
     /// The base model's name, for the adapter's own config.
     pub base_model: String,
@@ -57,17 +57,17 @@ impl Archive {
         Self { root, spec, base_model, config, config_text, writing: Mutex::new(()) }
     }
 
-    /// Writes a whole checkpoint of the learner and the shelf, the adapter in service included.
+    /// Writes a whole checkpoint of the learner and the shelf, the critic in service included.
     ///
     /// # Errors
     /// Where it cannot be written; what was there before is still there.
     pub fn save(&self, learner: learner::State, mut shelf: Shelf) -> Result<(), Failure> {
         let (step, version) = (learner.step, shelf.version);
-        let served = shelf.served.take().map(Arc::unwrap_or_clone);
+        let served = shelf.served.take();
         let snapshot = Snapshot {
             step,
             version,
-            adapter: learner.adapter,
+            critic: learner.critic,
             served,
             optimizer: learner
                 .optimizer
@@ -100,7 +100,7 @@ impl Archive {
             step: snapshot.step,
             batch: saved.batch,
             report: saved.report,
-            adapter: snapshot.adapter,
+            critic: snapshot.critic,
             utilities: saved.utilities,
             optimizer: snapshot
                 .optimizer
@@ -108,7 +108,7 @@ impl Archive {
                 .map(|tensor| (tensor.name, learner::HostTensor { shape: tensor.shape, data: tensor.data }))
                 .collect(),
         };
-        saved.shelf.served = snapshot.served.map(Arc::new);
+        saved.shelf.served = snapshot.served;
         Ok(Some(Recalled { learner, shelf: saved.shelf }))
     }
 }

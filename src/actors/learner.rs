@@ -181,18 +181,18 @@ impl Course {
             Err(device::Error::Gone) => return Err(stranded("the device", self.deadline).await),
             state => state?,
         };
-        let (step, adapter) = (state.step, Arc::new(state.adapter.clone()));
+        let (step, critic) = (state.step, state.critic.clone());
         // As the shelf will be once the critic is in service.
         let mut shelf = self.replay(|reply| ReplayMsg::Snapshot { reply }).await?;
-        shelf.published(version, adapter.clone(), step);
+        shelf.published(version, critic.clone(), step);
         let archive = self.archive.clone();
         tokio::task::spawn_blocking(move || archive.save(state, shelf))
             .await
             .map_err(|error| Failure::Panicked(super::work::panic_text(error)))?
             .inspect_err(|_| self.news.tell(Event::NotSaved))?;
         self.news.tell(Event::Saved { step, seconds: begun.elapsed().as_secs_f64() });
-        self.device.install(version, Some(adapter.clone())).await?;
-        self.replay(|reply| ReplayMsg::Publish { version, adapter, step, reply }).await?;
+        self.device.install(version, Some(critic.clone())).await?;
+        self.replay(|reply| ReplayMsg::Publish { version, critic, step, reply }).await?;
         self.news.tell(Event::Published { version, step });
         Ok(())
     }

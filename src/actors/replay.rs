@@ -11,7 +11,7 @@ use super::shelf::{DropReason, Lane, Outcome, Shelf};
 use super::{Reply, Stop};
 use crate::episode::{CriticVersion, EpisodeId};
 use crate::groups::Recorder;
-use crate::model::lora::Adapter;
+use crate::model::whole::CriticWeights;
 use crate::replay::{Lease, Pushed, Retired};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::BTreeMap;
@@ -65,7 +65,7 @@ pub enum ReplayMsg {
         /// Its version.
         version: CriticVersion,
         /// Its weights.
-        adapter: Arc<Adapter>,
+        critic: CriticWeights,
         /// Learner steps in it.
         step: u64,
         /// Done.
@@ -157,8 +157,8 @@ impl Actor for ReplayActor {
                 tell_retired(&state.setup.news, &shelf, retired);
                 let _ = reply.send(());
             }
-            ReplayMsg::Publish { version, adapter, step, reply } => {
-                let retired = shelf.published(version, adapter, step);
+            ReplayMsg::Publish { version, critic, step, reply } => {
+                let retired = shelf.published(version, critic, step);
                 shelf.replay.committed(step);
                 tell_retired(&state.setup.news, &shelf, retired);
                 let _ = reply.send(());

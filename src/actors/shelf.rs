@@ -7,12 +7,11 @@
 //! taken once; a lane that asks twice gets the same episode twice.
 
 use crate::episode::{CriticVersion, CritiqueGroup, EpisodeId};
-use crate::model::lora::Adapter;
+use crate::model::whole::CriticWeights;
 use crate::prompts::Ledger;
 use crate::replay::{Pushed, Replay, Retired};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Why an episode made no group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -86,9 +85,9 @@ pub struct Shelf {
     pub published_step: u64,
     /// The critic in service.
     pub version: CriticVersion,
-    /// The adapter in service; none while that is the base. Saved as tensors, beside the shelf.
+    /// The weights in service; none while they are the base's. Saved as tensors, beside the shelf.
     #[serde(skip)]
-    pub served: Option<Arc<Adapter>>,
+    pub served: Option<CriticWeights>,
     /// Who runs what; empty in a fresh process.
     #[serde(skip)]
     lanes: BTreeMap<Lane, EpisodeId>,
@@ -174,9 +173,9 @@ impl Shelf {
         self.count_retired(retired)
     }
 
-    /// `adapter` went into service as `version` after `step` steps.
-    pub fn published(&mut self, version: CriticVersion, adapter: Arc<Adapter>, step: u64) -> Retired {
-        (self.version, self.served) = (version, Some(adapter));
+    /// `critic` went into service as `version` after `step` steps.
+    pub fn published(&mut self, version: CriticVersion, critic: CriticWeights, step: u64) -> Retired {
+        (self.version, self.served) = (version, Some(critic));
         self.published_step = step;
         let retired = self.replay.advance(version);
         self.count_retired(retired)

@@ -2,14 +2,18 @@
 
 use super::{Error, Result};
 use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
+
+/// Writes a file's bytes, piece by piece.
+pub(super) type Content<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
 
 /// A disk: nothing written is safe before it is synced, and no name before its folder is.
 pub(super) trait Disk {
     /// Makes the folder `path`; its parent is there.
     fn create_folder(&mut self, path: &Path) -> Result<()>;
     /// Writes a new file, not yet synced.
-    fn write(&mut self, path: &Path, bytes: &[u8]) -> Result<()>;
+    fn write(&mut self, path: &Path, content: &Content<'_>) -> Result<()>;
     /// Brings a file's bytes, or a folder's names, to the disk.
     fn sync(&mut self, path: &Path) -> Result<()>;
     /// Renames a folder; the new name is free.
@@ -26,8 +30,13 @@ impl Disk for Real {
         fs::create_dir(path).map_err(Error::io(path))
     }
 
-    fn write(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
-        fs::write(path, bytes).map_err(Error::io(path))
+    fn write(&mut self, path: &Path, content: &Content<'_>) -> Result<()> {
+        let written = File::create(path).and_then(|file| {
+            let mut file = BufWriter::new(file);
+            content(&mut file)?;
+            file.flush()
+        });
+        written.map_err(Error::io(path))
     }
 
     fn sync(&mut self, path: &Path) -> Result<()> {

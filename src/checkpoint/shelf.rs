@@ -137,27 +137,22 @@ pub(super) fn write(
 }
 
 /// Fills the new folder `aside`: every file, then the manifest, all of it synced. Returns its lock.
-fn fill(
-    disk: &mut impl Disk,
-    aside: &Path,
-    rendered: &std::collections::BTreeMap<String, Vec<u8>>,
-    manifest: &[u8],
-) -> Result<Option<File>> {
+fn fill(disk: &mut impl Disk, aside: &Path, rendered: &files::Rendered<'_>, manifest: &[u8]) -> Result<Option<File>> {
     disk.create_folder(aside)?;
     let lock = lock(aside)?;
     let folders: BTreeSet<&str> = rendered.keys().filter_map(|name| Some(name.split_once('/')?.0)).collect();
     for folder in &folders {
         disk.create_folder(&aside.join(folder))?;
     }
-    for (name, bytes) in rendered {
-        disk.write(&aside.join(name), bytes)?;
+    for (name, file) in rendered {
+        disk.write(&aside.join(name), &|out| file.write(out))?;
         disk.sync(&aside.join(name))?;
     }
     for folder in &folders {
         disk.sync(&aside.join(folder))?;
     }
     let path = aside.join(files::MANIFEST);
-    disk.write(&path, manifest)?;
+    disk.write(&path, &|out| out.write_all(manifest))?;
     disk.sync(&path)?;
     disk.sync(aside)?;
     Ok(lock)

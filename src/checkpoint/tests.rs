@@ -1,7 +1,8 @@
 //! Promises of the checkpoint room: what `newest` returns is whole, whatever happened before.
-use super::disk::{Disk, Real};
+use super::disk::{Content, Disk, Real};
 use super::*;
-use crate::model::lora::{Factors, LoraConfig, Site};
+use crate::model::lora::{Adapter, Factors, LoraConfig, Site};
+use crate::model::whole::Whole;
 use std::collections::BTreeSet;
 use std::fs;
 use tempfile::TempDir;
@@ -44,8 +45,8 @@ fn snapshot(step: u64) -> Snapshot {
     Snapshot {
         step,
         version: CriticVersion(step / 5),
-        adapter: adapter(step as f32),
-        served: (step >= 5).then(|| adapter(step as f32 - 1.0)),
+        critic: adapter(step as f32).into(),
+        served: (step >= 5).then(|| adapter(step as f32 - 1.0).into()),
         optimizer: vec![moment("layers.0.q_proj.lora_A.m", 1.0), moment("layers.0.q_proj.lora_A.v", 7.0)],
         state: serde_json::json!({"cursor": step * 3, "utility": 0.1f32, "seed": u64::MAX, "open": [1, 2]}),
         config: "[node]\nseed = 0\n".to_owned(),
@@ -109,11 +110,14 @@ impl Disk for Failing {
         self.act(path)?;
         Real.create_folder(path)
     }
-    fn write(&mut self, path: &Path, bytes: &[u8]) -> Result<()> {
+    fn write(&mut self, path: &Path, content: &Content<'_>) -> Result<()> {
+        let mut bytes = vec![];
+        content(&mut bytes).unwrap();
         self.unsynced.insert(path.to_owned());
         let outcome = self.act(path);
         if outcome.is_ok() || self.renamed.is_none() && path.parent().unwrap().is_dir() {
-            Real.write(path, if outcome.is_ok() { bytes } else { &bytes[..bytes.len() / 2] })?;
+            let half = if outcome.is_ok() { bytes.len() } else { bytes.len() / 2 };
+            Real.write(path, &|out| out.write_all(&bytes[..half]))?;
         }
         outcome
     }
@@ -263,6 +267,68 @@ fn pruning_keeps_the_newest_and_so_many_beside_it_and_of_a_step_only_the_last() 
     assert_eq!(names(root.path()), ["step-00000005"]);
 }
 
+/// All weights of a model of [`spec`], none of them like another.
+fn whole(salt: f32) -> Whole {
+    struct Waves(f32);
+    impl crate::model::Weights for Waves {
+        fn get(&mut self, name: &str, shape: &[usize]) -> crate::model::Result<Vec<f32>> {
+            let pace = self.0 + name.len() as f32;
+            Ok((0..shape.iter().product()).map(|i: usize| (i as f32 * 0.3 + pace).sin()).collect())
+        }
+        fn has(&self, _: &str) -> bool {
+            true
+        }
+        fn is_coarse(&self, _: &str) -> bool {
+            false
+        }
+    }
+    Whole::from_weights(&spec(), &mut Waves(salt)).unwrap()
+}
+
+#[test]
+fn a_checkpoint_of_all_weights_comes_back_to_the_bit_and_holds_none_of_them_twice() {
+    let root = TempDir::new().unwrap();
+    let learned: CriticWeights = whole(0.1).into();
+    // In service: the base, what was learned (the same memory, or only the same values), something older.
+    for (step, served) in
+        [None, Some(learned.clone()), Some(whole(0.1).into()), Some(whole(0.2).into())].into_iter().enumerate()
+    {
+        let snapshot = Snapshot { critic: learned.clone(), served, ..snapshot(step as u64) };
+        let path = write(root.path(), &snapshot, &spec(), "a/model", 10).unwrap();
+        assert!(newest(root.path(), &spec()).unwrap().unwrap() == snapshot, "step {step}");
+        let weights = files_of(&path).into_iter().filter(|file| file.ends_with("weights.safetensors"));
+        assert_eq!(weights.count(), 1 + usize::from(step == 3), "step {step}");
+        assert_eq!(write(root.path(), &snapshot, &spec(), "a/model", 10).unwrap(), path, "nothing new is written");
+    }
+    let path = list(root.path()).unwrap()[0].path.clone();
+    let weights = path.join("weights/weights.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    assert!(load(&path, &spec()).unwrap_err().to_string().contains("weights.safetensors: expected sha256"));
+    let other = ModelSpec { intermediate: 10, ..spec() };
+    assert!(matches!(newest(root.path(), &other), Err(Error::Unfit { .. })));
+}
+
+#[test]
+fn a_power_loss_while_weights_are_written_leaves_the_checkpoint_before() {
+    for acts in 0..40 {
+        let root = TempDir::new().unwrap();
+        save(root.path(), 1);
+        let mut disk = Failing::after(acts);
+        let snapshot = Snapshot { critic: whole(0.3).into(), served: Some(whole(0.4).into()), ..snapshot(2) };
+        let written = shelf::write(&mut disk, root.path(), &snapshot, &spec(), "a/model");
+        disk.lose();
+        let newest = newest(root.path(), &spec()).unwrap().unwrap();
+        assert!(newest == if newest.step == 2 { snapshot } else { self::snapshot(1) }, "{acts} acts");
+        assert!(written.is_err() || newest.step == 2, "{acts} acts: what was acknowledged is there");
+        if written.is_ok() {
+            return;
+        }
+    }
+    unreachable!("the disk lasts for one checkpoint");
+}
+
 #[test]
 fn the_last_good_checkpoint_is_never_pruned() {
     let root = TempDir::new().unwrap();
@@ -313,7 +379,7 @@ fn cleaning_spares_what_a_living_writer_makes_and_what_is_not_ours() {
 fn a_failed_write_leaves_nothing_and_names_what_failed() {
     let root = TempDir::new().unwrap();
     let mut wrong = snapshot(3);
-    wrong.adapter.factors.clear();
+    wrong.critic = Adapter { factors: Default::default(), ..adapter(3.0) }.into();
     let error = write(root.path(), &wrong, &spec(), "a/model", 3).unwrap_err();
     assert!(matches!(error, Error::Snapshot { step: 3, .. }), "{error}");
     let mut twins = snapshot(3);

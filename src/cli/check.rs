@@ -3,9 +3,10 @@
 use super::{Exit, Failure, OrExit, say};
 use crate::config::Config;
 use crate::engine::EngineConfig;
-use crate::learner::LearnerConfig;
+use crate::learner::{LearnerConfig, Mode};
 use crate::model::decode::Decoder;
 use crate::model::dense::decode::DenseDecoder;
+use crate::model::kernel::{Precision, Weight};
 use crate::model::score::activation_floats;
 use crate::model::source::Source;
 use crate::model::{self, Opened, device, spec::ModelSpec};
@@ -64,7 +65,13 @@ impl MemoryPlan {
     pub fn new(spec: &ModelSpec, weights: usize, config: &Config, device: &Device) -> Self {
         let targets = config.rollout.critiques * config.critic.sampling.max_tokens;
         let mut plan = Self::of_writing(spec, weights, &config.engine, device);
-        let learning = Self::of_learning(spec, 0, &config.learner, targets, device).parts;
+        let mut learning = Self::of_learning(spec, 0, &config.learner, targets, device).parts;
+        if config.learner.mode == Mode::Full {
+            // Around a publication: the critic that goes and the one that comes, as they are kept and as they are served, and
+            // the moments on their way to the disk.
+            learning.push(("in service", 2 * (spec.parameters() * F32 + served(spec, config.engine.weights))));
+            learning.push(("optimizer", 2 * spec.parameters() * F32));
+        }
         // A checkpoint is copied, and then copied once more as a file: the adapter and two moments.
         let adapter = learning.iter().find(|(name, _)| *name == "adapter").map_or(0, |(_, bytes)| bytes / 4);
         plan.parts.extend([("checkpoint", 2 * 3 * adapter), ("program", PROGRAM)]);
@@ -85,14 +92,22 @@ impl MemoryPlan {
         targets: usize,
         device: &Device,
     ) -> Self {
+        let targets = targets.min(learner.micro_batch_tokens);
+        let rank = if learner.mode == Mode::Full { 0 } else { learner.lora.rank };
+        let learning = activation_floats(spec, rank, learner.micro_batch_tokens, targets, learner.keep());
+        if learner.mode == Mode::Full {
+            // The critic's weights, which the score pass reads as they lie; their gradient and two moments.
+            let whole = spec.parameters() * F32;
+            let parts =
+                [("weights", weights), ("critic", whole), ("optimizer", 3 * whole), ("activations", learning * F32)];
+            return Self { parts: parts.into() };
+        }
         let lora = &learner.lora;
         let of_site = |site: &model::lora::Site| {
             let (inputs, outputs) = site.sizes(spec);
             lora.rank * (inputs + outputs)
         };
         let adapter = spec.layers * lora.targets.iter().map(of_site).sum::<usize>();
-        let targets = targets.min(learner.micro_batch_tokens);
-        let learning = activation_floats(spec, lora.rank, learner.micro_batch_tokens, targets, learner.keep());
         // Gradient, a piece's gradient and two moments; beside a GPU the moments stay in the host's memory.
         let optimizer = if device.is_cpu() { 4 } else { 1 } * adapter * F32;
         let parts = vec![
@@ -143,6 +158,7 @@ pub fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, Failure>
         return Ok(Exit::Done);
     }
     let device = config.model.device.open().or_exit(Exit::Usage)?;
+    node::check_device(config, &device).or_exit(Exit::Usage)?;
     let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
     let opened = model::open(&path).or_exit(Exit::Model)?;
     opened.template.present().or_exit(Exit::Model)?;
@@ -213,6 +229,17 @@ pub fn fits(plan: &MemoryPlan, spec: &ModelSpec, config: &Config, device: &Devic
         );
     }
     Ok(())
+}
+
+/// Bytes of a critic's own weights as the engine serves them beside those that are kept.
+fn served(spec: &ModelSpec, precision: Precision) -> usize {
+    let of_tensor = |(_, shape): &(String, Vec<usize>)| match shape[..] {
+        // In f32 the kept ones are served.
+        _ if precision == Precision::F32 => 0,
+        [outputs, inputs] => Weight::planned_bytes(outputs, inputs, precision, false, false),
+        _ => F32 * shape.iter().product::<usize>(),
+    };
+    spec.tensors().iter().map(of_tensor).sum()
 }
 
 fn mib(bytes: usize) -> f64 {

@@ -4,8 +4,8 @@ use super::{Exit, Failure, OrExit, say};
 use crate::checkpoint::{self, Listed};
 use crate::config::Config;
 use crate::export::{self, Base, Kind, Shape};
-use crate::model::lora::Adapter;
 use crate::model::source::Source;
+use crate::model::whole::CriticWeights;
 use crate::model::{self, Opened};
 use crate::telemetry;
 use anyhow::Context;
@@ -20,10 +20,11 @@ pub struct ExportArguments {
     to: Format,
     /// The folder or file to write; nothing may be there yet.
     out: PathBuf,
-    /// A PEFT adapter folder; with neither this nor --run, `merged` writes the base alone.
+    /// A PEFT adapter folder, or a checkpoint's folder of all weights; with neither this nor --run, `merged` writes the base
+    /// alone.
     #[arg(long, value_name = "DIR", conflicts_with = "run")]
     adapter: Option<PathBuf>,
-    /// A run directory: its newest whole checkpoint's adapter, on the model it was trained on.
+    /// A run directory: its newest whole checkpoint's critic, on the model it was trained on.
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
     /// The run's checkpoint of this learner step.
@@ -54,6 +55,13 @@ enum Format {
     GgufLora,
 }
 
+impl Format {
+    /// As it is typed.
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
 /// Types of merged weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DType {
@@ -69,7 +77,7 @@ enum DType {
 pub fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, Failure> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     if arguments.to != Format::Merged && arguments.adapter.is_none() && arguments.run.is_none() {
-        let to = arguments.to.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let to = arguments.to.name();
         return Err(anyhow::anyhow!("--to {to}: expected --adapter or --run, got neither")).or_exit(Exit::Usage);
     }
     let listed = arguments.run.as_deref().map(|run| checkpoint_of(run, arguments.step)).transpose()?;
@@ -78,13 +86,17 @@ pub fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, Failure
     let source = Source::parse(&named).or_exit(Exit::Usage)?;
     let path = source.fetch().or_exit(Exit::Model)?;
     let opened = model::open(&path).or_exit(Exit::Model)?;
-    let adapter = match (&listed, &arguments.adapter) {
-        (Some(listed), _) => Some(checkpoint::load(&listed.path, &opened.spec).or_exit(Exit::Checkpoint)?.adapter),
-        (None, Some(folder)) => Some(Adapter::load(folder, &opened.spec).or_exit(Exit::Usage)?),
+    let critic = match (&listed, &arguments.adapter) {
+        (Some(listed), _) => Some(checkpoint::load(&listed.path, &opened.spec).or_exit(Exit::Checkpoint)?.critic),
+        (None, Some(folder)) => Some(CriticWeights::load(folder, &opened.spec).or_exit(Exit::Usage)?),
         (None, None) => None,
     };
     let base = base(arguments, &source, &path)?;
-    write(arguments, &path, &opened, adapter.as_ref(), &base).map_err(failure)?;
+    if arguments.to != Format::Merged && critic.as_ref().is_some_and(|critic| critic.whole().is_some()) {
+        let why = "expected an adapter, got a critic of its own weights (learner.mode full): it goes with --to merged";
+        return Err(anyhow::anyhow!("--to {}: {why}", arguments.to.name())).or_exit(Exit::Usage);
+    }
+    write(arguments, &path, &opened, critic.as_ref(), &base).map_err(failure)?;
     say(&arguments.out.display().to_string());
     Ok(Exit::Done)
 }
@@ -93,7 +105,7 @@ fn write(
     arguments: &ExportArguments,
     path: &Path,
     opened: &Opened,
-    adapter: Option<&Adapter>,
+    critic: Option<&CriticWeights>,
     base: &Base,
 ) -> export::Result<()> {
     let kind = match arguments.dtype {
@@ -101,12 +113,12 @@ fn write(
         DType::Bf16 => Kind::Bf16,
         DType::F16 => Kind::F16,
     };
-    match (arguments.to, adapter) {
+    match (arguments.to, critic.and_then(CriticWeights::adapter)) {
         (Format::Peft, Some(adapter)) => export::peft(&arguments.out, adapter, &opened.spec, base),
         (Format::GgufLora, Some(adapter)) => export::lora_gguf(&arguments.out, adapter, &opened.spec, base),
         _ => {
             let shape = Shape { kind, shard_bytes: (arguments.shard_mib as usize) << 20 };
-            export::merged(&arguments.out, path, adapter, base, shape)
+            export::merged(&arguments.out, path, critic, base, shape)
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::engine::{Completion, Engine, Request, RequestId};
 use crate::episode::{CriticVersion, Prompt, Turn};
 use crate::model::decode::Decoder;
-use crate::model::{Loaded, lora::Adapter};
+use crate::model::{Loaded, whole::CriticWeights};
 use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
 use crate::{engine::sampler::SamplingConfig, telemetry};
 use anyhow::Context;
@@ -28,7 +28,7 @@ pub struct GenerateArguments {
     /// Whose template and sampling to use.
     #[arg(long, value_enum, default_value_t = Role::Generator)]
     role: Role,
-    /// A PEFT adapter folder to write with.
+    /// A PEFT adapter folder to write with, or a checkpoint's folder of all weights.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// Longest text, in tokens [default: the role's].
@@ -112,8 +112,8 @@ pub fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit, Failu
     let prompts = texts.iter().map(|text| text.ids(&model)).collect::<Result<Vec<_>, _>>()?;
     let mut engine = engine(config, &model)?;
     if let Some(folder) = &arguments.adapter {
-        let adapter = Adapter::load(folder, model.transformer.spec()).or_exit(Exit::Usage)?;
-        engine.install(CriticVersion(1), Some(Arc::new(model.transformer.pack(&adapter)?)));
+        let critic = CriticWeights::load(folder, model.transformer.spec()).or_exit(Exit::Usage)?;
+        engine.install(CriticVersion(1), Some(Arc::new(model.transformer.pack(&critic)?)));
     }
     let mut places: HashMap<RequestId, usize> = HashMap::new();
     for (index, prompt) in prompts.iter().enumerate() {

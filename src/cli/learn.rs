@@ -1,6 +1,6 @@
-//! `rco-node learn`: the next adapter out of recorded groups, without any rollout.
+//! `rco-node learn`: the next critic out of recorded groups, without any rollout.
 //!
-//! The same groups, config and seed give the same adapter, bit for bit, in one go or in several. Checkpoints are those of a
+//! The same groups, config and seed give the same critic, bit for bit, in one go or in several. Checkpoints are those of a
 //! run. A step is taken whole or not at all: Ctrl-C ends after the one under way.
 
 mod data;
@@ -224,7 +224,7 @@ impl Course<'_> {
 
     /// Batches that are behind the learner.
     fn batches(&self, learner: &Learner) -> Result<u64, Failure> {
-        let last = learner.state().batch;
+        let last = learner.batch();
         let behind = if learner.step() == 0 { Some(0) } else { last.checked_sub(BATCHES) };
         behind
             .with_context(|| {
@@ -235,16 +235,16 @@ impl Course<'_> {
 
     /// Writes a checkpoint of what is not saved yet, and tells the loss on what is held out.
     fn save(&self, learner: &Learner, version: &mut CriticVersion, saved: &mut u64) -> Result<(), Failure> {
-        let state = learner.state();
-        let step = state.step;
+        let step = learner.step();
         if step == *saved {
             return Ok(());
         }
+        let state = learner.state();
         *version = CriticVersion(version.0 + 1);
         let Config { replay, learner: config, node, .. } = &self.config;
         let mut shelf = Shelf::new(Replay::new(replay.clone(), config.objective, config.groups_per_step, node.seed));
         shelf.step = step;
-        shelf.published(*version, Arc::new(state.adapter.clone()), step);
+        shelf.published(*version, state.critic.clone(), step);
         self.archive.save(state, shelf).or_exit(Exit::Checkpoint)?;
         *saved = step;
         complain(&format!("saved step {step} in {}", self.archive.root.display()));

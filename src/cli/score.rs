@@ -4,9 +4,9 @@ use super::{Exit, Failure, OrExit, load_model, say};
 use crate::config::Config;
 use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward};
 use crate::model::kernel::Precision;
-use crate::model::lora::Adapter;
 use crate::model::score::{self, Batch as ScoreBatch, Branches, Packed};
 use crate::model::transformer::Transformer;
+use crate::model::whole::{CriticWeights, Whole};
 use crate::{model, telemetry};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -24,7 +24,7 @@ pub struct ScoreArguments {
     /// The engine's pass or the learner's.
     #[arg(long, value_enum, default_value_t = Pass::Score)]
     pass: Pass,
-    /// A PEFT adapter folder to score with.
+    /// A PEFT adapter folder to score with, or a checkpoint's folder of all weights.
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// Log-probabilities are taken under softmax(logits / temperature).
@@ -73,12 +73,12 @@ pub fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, Failure>
         Pass::Score => (Precision::F32, true),
     };
     let model = load_model(config, precision, score)?.transformer;
-    let adapter = arguments.adapter.as_deref().map(|folder| Adapter::load(folder, model.spec())).transpose();
-    let adapter = adapter.or_exit(Exit::Usage)?;
+    let critic = arguments.adapter.as_deref().map(|folder| CriticWeights::load(folder, model.spec())).transpose();
+    let critic = critic.or_exit(Exit::Usage)?;
     for (line, input) in inputs.iter().enumerate() {
         let scored = match arguments.pass {
-            Pass::Decode => by_decoding(&model, input, adapter.as_ref(), arguments.temperature),
-            Pass::Score => by_scoring(&model, input, adapter.as_ref(), arguments.temperature),
+            Pass::Decode => by_decoding(&model, input, critic.as_ref(), arguments.temperature),
+            Pass::Score => by_scoring(&model, input, critic.as_ref(), arguments.temperature),
         };
         let log_probs = scored.with_context(|| format!("line {}", line + 1)).or_exit(Exit::Usage)?;
         let sum = log_probs.iter().map(|&p| f64::from(p)).sum();
@@ -110,10 +110,11 @@ fn inputs(arguments: &ScoreArguments) -> anyhow::Result<Vec<Input>> {
 fn by_scoring(
     model: &Transformer,
     input: &Input,
-    adapter: Option<&Adapter>,
+    critic: Option<&CriticWeights>,
     temperature: f32,
 ) -> model::Result<Vec<f32>> {
-    let branches = adapter.map(|adapter| Branches::new(model, adapter)).transpose()?;
+    let model = critic.and_then(CriticWeights::whole).map_or(model, Whole::transformer);
+    let branches = critic.and_then(CriticWeights::adapter).map(|adapter| Branches::new(model, adapter)).transpose()?;
     let packed = [Packed { prefix: &input.prompt_ids, texts: vec![&input.completion_ids] }];
     Ok(score::score(model, ScoreBatch { packed: &packed, temperature }, branches.as_ref())?.log_probs)
 }
@@ -122,20 +123,20 @@ fn by_scoring(
 fn by_decoding(
     model: &Arc<Transformer>,
     input: &Input,
-    adapter: Option<&Adapter>,
+    critic: Option<&CriticWeights>,
     temperature: f32,
 ) -> model::Result<Vec<f32>> {
     let tokens = input.prompt_ids.len() + input.completion_ids.len();
     let blocks: Vec<u32> = (0..tokens.div_ceil(BLOCK_TOKENS) as u32).collect();
     let mut decoder = Decoder::new(model.clone(), blocks.len())?;
-    let adapter = adapter.map(|adapter| model.pack(adapter)).transpose()?.map(Arc::new);
+    let critic = critic.map(|critic| model.pack(critic)).transpose()?.map(Arc::new);
     let (mut batch, mut logits) = (Batch::default(), vec![]);
     let mut cached = 0;
     let mut next: &[u32] = &input.prompt_ids;
     let mut found = vec![];
     for id in &input.completion_ids {
         batch.clear();
-        batch.push(next, cached, &blocks, adapter.as_ref(), true);
+        batch.push(next, cached, &blocks, critic.as_ref(), true);
         decoder.step(&batch, &mut logits)?;
         cached += next.len();
         if *id as usize >= logits.len() {

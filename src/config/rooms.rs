@@ -3,7 +3,7 @@
 use super::Config;
 use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
-use crate::learner::{LearnerConfig, Objective, objective::Schedule};
+use crate::learner::{LearnerConfig, Mode, Objective, objective::Schedule};
 use crate::replay::ReplayConfig;
 use crate::roles::judge::JudgeKind;
 use std::fmt::Debug;
@@ -81,6 +81,9 @@ pub(super) fn learner(config: &LearnerConfig) -> Vec<String> {
     let above_zero = |value: f64| value > 0.0 && value.is_finite();
     let at_least_zero = |value: f64| value >= 0.0 && value.is_finite();
     let below_one = |value: f64| (0.0..1.0).contains(&value);
+    let resets = config.reference_reset_steps;
+    let keeps = config.mode == Mode::Lora || resets == 0;
+    complaints.expect(keeps, "reference_reset_steps", "0 where learner.mode is \"full\"", resets);
     let share = above_zero(config.device_share) && config.device_share <= 1.0;
     complaints.expect(above_zero(config.beta.into()), "beta", "a number above 0", config.beta);
     let last = above_zero(config.beta_final.into());

@@ -216,6 +216,9 @@ fn a_value_that_a_room_cannot_live_with_is_told() {
         assert!(list[0].contains("got"), "{list:?}");
     }
     assert!(set(&["engine.context_tokens_max=113"]).is_ok());
+    let list = complaints(set(&["learner.mode=full", "learner.reference_reset_steps=3"]));
+    assert_eq!(list, ["learner.reference_reset_steps: expected 0 where learner.mode is \"full\", got 3"]);
+    assert!(set(&["learner.mode=full"]).is_ok());
 }
 
 #[test]

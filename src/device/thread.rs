@@ -2,10 +2,9 @@
 
 use super::share::Share;
 use super::writer::{Writer, Writers};
-use super::{Command, Envelope, Error, Event, JudgeSetup, LearnerSetup, Observer, Reply, Seat, Setup};
+use super::{Coming, Command, Envelope, Error, Event, JudgeSetup, LearnerSetup, Observer, Reply, Seat, Setup};
 use crate::episode::{CriticVersion, CritiqueGroup};
 use crate::learner::{self, Learner};
-use crate::model::lora::Adapter;
 use crate::model::transformer::Transformer;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +24,7 @@ impl Thread {
     pub(super) fn new(setup: Setup) -> Result<Self, Error> {
         let Setup { model, tokenizer, engine, judge, learner, version, served, observer } = setup;
         let mut own = Writer::new(model.clone(), tokenizer, engine)?;
-        let packed = served.map(|adapter| model.pack(&adapter)).transpose()?.map(Arc::new);
+        let packed = served.map(|critic| model.pack(&critic)).transpose()?.map(Arc::new);
         own.engine.install(version, packed);
         let judge = judge.map(|JudgeSetup { model, tokenizer, engine }| Writer::new(model, tokenizer, engine));
         let writers = Writers::new(own, judge.transpose()?);
@@ -78,9 +77,7 @@ impl Thread {
                 let state = self.learner.as_ref().map(Learner::state).ok_or(Error::NoLearner);
                 drop(reply.send(state));
             }
-            Command::Install(version, adapter, reply) => {
-                drop(reply.send(self.install(version, adapter.as_deref())));
-            }
+            Command::Install(version, coming, reply) => drop(reply.send(self.install(version, coming))),
             Command::Abandon(reply) => {
                 self.learner.iter_mut().for_each(Learner::abandon);
                 self.answer_learner(Err(learner::Error::Abandoned));
@@ -92,8 +89,12 @@ impl Thread {
         std::ops::ControlFlow::Continue(())
     }
 
-    fn install(&mut self, version: CriticVersion, adapter: Option<&Adapter>) -> Result<(), Error> {
-        let packed = adapter.map(|adapter| self.model.pack(adapter)).transpose()?.map(Arc::new);
+    fn install(&mut self, version: CriticVersion, coming: Option<Coming>) -> Result<(), Error> {
+        let packed = match coming {
+            None => None,
+            Some(Coming::Packed(packed)) => Some(packed),
+            Some(Coming::Plain(critic)) => Some(Arc::new(self.model.pack(&critic)?)),
+        };
         self.writers.seat(Seat::Own).engine.install(version, packed);
         if let Some(learner) = &mut self.learner {
             learner.published(version);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub struct Work {
     /// Tokens whose keys and values were computed.
     pub tokens: u64,
-    /// Those of them that an adapter's branches were computed for.
+    /// Those of them that an adapter's branches were computed for, beside the base's weights.
     pub adapted_tokens: u64,
     /// Pairs of a computed token and a token it attends to, itself included.
     pub attended_pairs: u64,
@@ -27,7 +27,7 @@ impl Work {
             let (len, cached) = (span.len as u64, span.cached as u64);
             work += Self {
                 tokens: len,
-                adapted_tokens: if span.adapter.is_some() { len } else { 0 },
+                adapted_tokens: if batch.is_adapted(span) { len } else { 0 },
                 attended_pairs: len * cached + len * (len + 1) / 2,
                 context_tokens: cached + len,
                 logit_rows: u64::from(span.sample),

@@ -1,4 +1,5 @@
-//! A whole model as a Hugging Face folder: base weights, with an adapter's branches added where there is one.
+//! A whole model as a Hugging Face folder: base weights, with an adapter's branches added where there is one, or all weights
+//! of a critic of its own in their place.
 //!
 //! `W + scale B A` (arXiv 2106.09685) in f32, then rounded to the type asked for. One tensor is in memory at a time. Before
 //! the folder gets its name it is opened as any other, and must be a model of the same sizes and constants.
@@ -9,6 +10,7 @@ use super::tensors::{self, Entry, Stored};
 use super::{Base, Error, Result};
 use crate::model::lora::{Adapter, Factors, Site};
 use crate::model::spec::{Family, ModelSpec};
+use crate::model::whole::{CriticWeights, Whole};
 use crate::model::{self, Opened, Weights};
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -61,14 +63,15 @@ pub struct Shape {
     pub shard_bytes: usize,
 }
 
-/// Writes the model at `path`, with `adapter` merged into it where there is one, as the Hugging Face folder `out`.
+/// Writes the model at `path`, or `critic` of it where there is one, as the Hugging Face folder `out`.
 ///
 /// A folder's own config, tokenizer and template are copied; a GGUF file's are made from its metadata.
 ///
 /// # Errors
-/// Where `out` is taken, the model cannot be read or said in a config, the adapter does not fit, a value does not fit the
+/// Where `out` is taken, the model cannot be read or said in a config, the critic does not fit, a value does not fit the
 /// type asked for, or the disk fails.
-pub fn merged(out: &Path, path: &Path, adapter: Option<&Adapter>, base: &Base, shape: Shape) -> Result<()> {
+pub fn merged(out: &Path, path: &Path, critic: Option<&CriticWeights>, base: &Base, shape: Shape) -> Result<()> {
+    let adapter = critic.and_then(CriticWeights::adapter);
     let mut opened = model::open(path)?;
     let branches = adapter.map(|adapter| branches(adapter, &opened.spec)).transpose()?.unwrap_or_default();
     let aside = Aside::folder(out)?;
@@ -81,7 +84,8 @@ pub fn merged(out: &Path, path: &Path, adapter: Option<&Adapter>, base: &Base, s
     let scale = adapter.map_or(0.0, |adapter| adapter.config.scale());
     let rank = adapter.map_or(0, |adapter| adapter.config.rank);
     let Opened { spec, weights, .. } = &mut opened;
-    let merge = Merge { norms_less_one: spec.family == Family::Gemma3, branches, scale, rank };
+    let whole = critic.and_then(CriticWeights::whole);
+    let merge = Merge { norms_less_one: spec.family == Family::Gemma3, whole, branches, scale, rank };
     write_weights(folder, spec, base, shape, |entry| merge.tensor(weights.as_mut(), entry, shape.kind))?;
 
     let again = model::open(folder)?.spec;
@@ -146,6 +150,8 @@ fn write_weights(
 struct Merge<'a> {
     /// A norm is stored as what is added to 1.
     norms_less_one: bool,
+    /// What stands in for the base.
+    whole: Option<&'a Whole>,
     branches: HashMap<String, &'a Factors>,
     scale: f32,
     rank: usize,
@@ -154,7 +160,8 @@ struct Merge<'a> {
 impl Merge<'_> {
     /// The tensor's bytes in the folder.
     fn tensor(&self, weights: &mut dyn Weights, entry: &Entry, kind: Kind) -> Result<Vec<u8>> {
-        let mut values = weights.get(&entry.name, &entry.shape)?;
+        let own = self.whole.and_then(|whole| whole.tensor(&entry.name));
+        let mut values = own.map_or_else(|| weights.get(&entry.name, &entry.shape), Ok)?;
         if self.norms_less_one && entry.name.ends_with("norm.weight") {
             values.iter_mut().for_each(|value| *value -= 1.0);
         }

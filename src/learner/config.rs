@@ -8,10 +8,31 @@ use crate::model::lora::LoraConfig;
 use crate::model::score::Keep;
 use serde::{Deserialize, Serialize};
 
+/// What is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Low-rank factors beside the base's weights (arXiv 2106.09685).
+    Lora,
+    /// Every weight of a critic of its own, which begins as the base. On the CPU.
+    Full,
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Lora => "lora",
+            Self::Full => "full",
+        })
+    }
+}
+
 /// How the critic learns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LearnerConfig {
+    /// What is trained: `lora` has the keys of the adapter, `full` none of its own.
+    pub mode: Mode,
     /// What it learns a group by. DPCO knows `beta`, its schedule and the reference; the keys between `baseline` and
     /// `second_moment_max` are RCO's alone.
     pub objective: Objective,
@@ -33,7 +54,8 @@ pub struct LearnerConfig {
     pub beta_final: f32,
     /// Steps until then.
     pub beta_steps: u64,
-    /// The critic becomes the reference after so many steps, again and again; 0: the base model stays it.
+    /// The critic becomes the reference after so many steps, again and again; 0: the base model stays it,
+    /// as it must where the mode is `full`.
     pub reference_reset_steps: u64,
     /// Peak learning rate, reached after the warm-up.
     pub learning_rate: f64,
@@ -45,7 +67,7 @@ pub struct LearnerConfig {
     pub adam_beta2: f64,
     /// AdamW's epsilon.
     pub adam_epsilon: f64,
-    /// Decoupled weight decay.
+    /// Decoupled weight decay; of matrices alone where the mode is `full`.
     pub weight_decay: f64,
     /// Largest norm of a step's gradient.
     pub clip_norm: f64,
@@ -66,7 +88,7 @@ pub struct LearnerConfig {
     pub synchronous: bool,
     /// Deadline of one step, in seconds.
     pub step_deadline_seconds: u64,
-    /// The adapter.
+    /// The adapter, where the mode is `lora`.
     pub lora: LoraConfig,
     /// The value network of the baseline `value`.
     pub value: ValueConfig,

@@ -108,10 +108,14 @@ impl Adam {
     }
 }
 
+/// What a gradient of norm `norm` is scaled by.
+pub(super) fn clip(config: &LearnerConfig, norm: f32) -> f32 {
+    (config.clip_norm / (f64::from(norm) + 1e-6)).min(1.0) as f32
+}
+
 /// One AdamW step on the gathered gradients, whose norm is `norm`; forgets them.
 pub(super) fn update(parameters: &mut [Parameter], config: &LearnerConfig, step: u64, norm: f32) {
-    let clip = (config.clip_norm / (f64::from(norm) + 1e-6)).min(1.0) as f32;
-    let adam = Adam::of(config, learning_rate(config, step));
+    let (clip, adam) = (clip(config, norm), Adam::of(config, learning_rate(config, step)));
     parameters.par_iter_mut().for_each(|parameter| {
         let Parameter { values, gradient, first, second, .. } = parameter;
         adam.step(step, [values, gradient, first, second], config.weight_decay, clip);

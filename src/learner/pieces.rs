@@ -4,9 +4,11 @@
 //! because its baseline needs them all; then loss and gradient.
 
 use super::lesson::Lesson;
+use super::reference::References;
+use super::value::Value;
 use super::{Error, Learner, LearnerConfig};
 use crate::episode::{CriticVersion, CritiqueGroup, ScoredCritique};
-use crate::model::score::{self, Batch, Branches, Packed, Scored};
+use crate::model::score::{self, Batch, Packed, Scored};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -101,48 +103,56 @@ impl Learner {
     pub(super) fn run(&mut self, piece: &Piece, under_way: &mut UnderWay) -> Result<(), Error> {
         let groups = under_way.lesson.groups.clone();
         let packed: Vec<Packed<'_>> = piece.parts.iter().map(|part| part.packed(&groups[part.group])).collect();
+        let Self { model, config, trained, reference, references, value, space, .. } = self;
         let batch = Batch { packed: &packed, temperature: self.temperature };
-        let model = self.model.clone();
-        let branches = match piece.work {
-            Work::Reference => self.reference.as_mut().map(|reference| reference.take_branches(&model)).transpose()?,
-            Work::Ratios | Work::Gradient => {
-                Some(self.branches.take().map_or_else(|| Branches::new(&model, &self.adapter()), Ok)?)
+        let current = match piece.work {
+            Work::Reference => reference.is_none().then_some(CriticVersion::BASE),
+            Work::Ratios => None,
+            Work::Gradient => self.published.filter(|&(_, step)| step == self.step).map(|(version, _)| version),
+        };
+        let mut desk = Desk { piece, packed: &packed, current, config, references, value, under_way };
+        let scored = match piece.work {
+            Work::Reference => {
+                let branches = reference.as_mut().map(|reference| reference.branches(model)).transpose()?;
+                score::score_in(model, batch, branches, space)?
+            }
+            Work::Ratios => trained.score(model, batch, space)?,
+            Work::Gradient => {
+                return trained.learn(model, batch, config.keep(), space, |scored| {
+                    desk.note(scored);
+                    desk.weigh()
+                });
             }
         };
-        let mut space = std::mem::take(&mut self.space);
-        if let (Work::Gradient, Some(branches)) = (piece.work, &branches) {
-            let recorded = score::record_in(&model, batch, branches, self.config.keep(), &mut space)?;
-            self.note(piece, &packed, &recorded.scored, under_way);
-            let weights = self.weigh(piece, &packed, under_way);
-            let gradients = recorded.backward_in(&weights, &mut space)?;
-            for (place, pair) in self.places.iter().zip(self.parameters.chunks_exact_mut(2)) {
-                let [a, b] = pair else { unreachable!("chunks of two") };
-                let found = gradients.factors.get(place).ok_or_else(|| Error::NoGradient { name: a.name.clone() })?;
-                a.gather(&found.a);
-                b.gather(&found.b);
-            }
-        } else {
-            let scored = score::score_in(&model, batch, branches.as_ref(), &mut space)?;
-            self.note(piece, &packed, &scored, under_way);
-        }
-        self.space = space;
-        match piece.work {
-            Work::Reference => self.reference.iter_mut().zip(branches).for_each(|(it, of)| it.branches = Some(of)),
-            Work::Ratios | Work::Gradient => self.branches = branches,
-        }
+        desk.note(&scored);
         Ok(())
     }
+}
 
+/// Where a piece's log-probabilities become references, ratios and weights.
+struct Desk<'a> {
+    piece: &'a Piece,
+    packed: &'a [Packed<'a>],
+    /// The version that serves exactly the weights that the piece is scored with, where one does.
+    current: Option<CriticVersion>,
+    config: &'a LearnerConfig,
+    references: &'a mut References,
+    value: &'a mut Option<Value>,
+    under_way: &'a mut UnderWay,
+}
+
+impl Desk<'_> {
     /// Keeps what a pass tells: references, or log-ratios.
-    fn note(&mut self, piece: &Piece, packed: &[Packed<'_>], scored: &Scored, under_way: &mut UnderWay) {
+    fn note(&mut self, scored: &Scored) {
+        let (piece, under_way) = (self.piece, &mut *self.under_way);
         let mut rest = scored.log_probs.as_slice();
-        for ((part, packed), hidden) in piece.parts.iter().zip(packed).zip(&scored.prefixes) {
+        for ((part, packed), hidden) in piece.parts.iter().zip(self.packed).zip(&scored.prefixes) {
             let group = under_way.lesson.groups[part.group].clone();
             let critiques = &group.critiques[part.critiques.clone()];
             let (ours, others) = rest.split_at(packed.texts.iter().map(|text| text.len()).sum());
             rest = others;
             let by_text = split(ours, packed);
-            self.compare_with_sampler(&by_text, piece.work, critiques, under_way);
+            under_way.compare_with_sampler(&by_text, self.current, critiques);
             if piece.work == Work::Reference {
                 let hidden = if self.value.is_some() { hidden.as_slice() } else { &[] };
                 self.references.remember(group.episode.0, part.critiques.start, by_text, hidden);
@@ -159,10 +169,10 @@ impl Learner {
 
     /// Loss of the piece's groups, and what each log-probability weighs in its gradient: that of
     /// `sum_i (d loss / d r_i) log pi(c_i)` is the loss's own.
-    fn weigh(&mut self, piece: &Piece, packed: &[Packed<'_>], under_way: &mut UnderWay) -> Vec<f32> {
-        let Self { config, value, references, .. } = self;
+    fn weigh(&mut self) -> Vec<f32> {
+        let Self { piece, packed, config, value, references, under_way, .. } = self;
         let mut weights = vec![];
-        for (part, packed) in piece.parts.iter().zip(packed) {
+        for (part, packed) in piece.parts.iter().zip(*packed) {
             let hidden = references.get(under_way.lesson.groups[part.group].episode.0);
             let value = value.as_mut().zip(hidden.map(|known| known.hidden.as_slice()));
             let first = part.critiques.start == 0;
@@ -173,24 +183,20 @@ impl Learner {
         }
         weights
     }
+}
 
+impl UnderWay {
     /// Notes how far the sampler's log-probs lie from this pass, for texts written by the very same weights.
     fn compare_with_sampler(
-        &self,
+        &mut self,
         by_text: &[Vec<f32>],
-        work: Work,
+        current: Option<CriticVersion>,
         critiques: &[ScoredCritique],
-        under_way: &mut UnderWay,
     ) {
-        let current = match work {
-            Work::Reference => self.reference.is_none().then_some(CriticVersion::BASE),
-            Work::Ratios => None,
-            Work::Gradient => self.published.filter(|&(_, step)| step == self.step).map(|(version, _)| version),
-        };
         for (ours, critique) in by_text.iter().zip(critiques) {
             if Some(critique.written.version) == current {
                 let pairs = ours.iter().zip(&critique.written.log_probs);
-                under_way.differences.extend(pairs.map(|(ours, sampler)| (ours - sampler).abs()));
+                self.differences.extend(pairs.map(|(ours, sampler)| (ours - sampler).abs()));
             }
         }
     }

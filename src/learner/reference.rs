@@ -37,7 +37,7 @@ impl Resets {
 pub(super) struct Reference {
     adapter: Adapter,
     /// As the score pass reads it, once it was needed.
-    pub(super) branches: Option<Branches>,
+    branches: Option<Branches>,
 }
 
 impl Reference {
@@ -45,9 +45,13 @@ impl Reference {
         Self { adapter, branches: None }
     }
 
-    /// Takes the adapter as the score pass over `model` reads it, to be put back into `branches`.
-    pub(super) fn take_branches(&mut self, model: &Transformer) -> Result<Branches, Error> {
-        Ok(self.branches.take().map_or_else(|| Branches::new(model, &self.adapter), Ok)?)
+    /// The adapter as the score pass over `model` reads it.
+    pub(super) fn branches(&mut self, model: &Transformer) -> Result<&Branches, Error> {
+        let branches = match self.branches.take() {
+            Some(branches) => branches,
+            None => Branches::new(model, &self.adapter)?,
+        };
+        Ok(self.branches.insert(branches))
     }
 
     /// Its factors, by name.

@@ -1,5 +1,6 @@
-//! Where an adapter begins, and the test that all of it can learn.
+//! Where an adapter begins, and the test that all that is trained can learn.
 
+use super::trained::{Lora, Trained};
 use super::{Error, Learner};
 use crate::model::lora::{Adapter, Factors, LoraConfig};
 use crate::model::score::{self, Batch, Branches, Packed};
@@ -9,17 +10,28 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 
 impl Learner {
-    /// Fails loudly where any trainable tensor is cut off from the loss. `B` is zero at the start, which hides
-    /// `A`: so the test runs on factors of its own.
-    pub(super) fn self_test(&self, seed: u64) -> Result<(), Error> {
-        let adapter = fresh_adapter(&self.model, &self.config.lora, seed, true);
-        let branches = Branches::new(&self.model, &adapter)?;
+    /// Fails loudly where any trainable tensor is cut off from the loss.
+    pub(super) fn self_test(&mut self, seed: u64) -> Result<(), Error> {
         let vocab = self.model.spec().vocab as u32;
         let ids: Vec<u32> = (0..12u32).map(|i| (i * 7919 + 13) % vocab).collect();
         let packed = [Packed { prefix: &ids[..6], texts: vec![&ids[6..9], &ids[9..]] }];
-        let batch = Batch { packed: &packed, temperature: self.temperature };
-        let recorded = score::record(&self.model, batch, &branches, self.config.keep())?;
-        let gradients = recorded.backward(&[1.0; 6])?;
+        let keep = self.config.keep();
+        match &mut self.trained {
+            Trained::Whole(full) => full.self_test(&packed, self.temperature, keep),
+            Trained::Lora(lora) => {
+                // `B` is zero at the start, which hides `A`: so the test runs on factors of its own.
+                let adapter = fresh_adapter(&self.model, &self.config.lora, seed, true);
+                let branches = Branches::new(&self.model, &adapter)?;
+                let batch = Batch { packed: &packed, temperature: self.temperature };
+                let recorded = score::record(&self.model, batch, &branches, keep)?;
+                lora.has_gradients(&recorded.backward(&[1.0; 6])?)
+            }
+        }
+    }
+}
+
+impl Lora {
+    fn has_gradients(&self, gradients: &score::Gradients) -> Result<(), Error> {
         for (index, parameter) in self.parameters.iter().enumerate() {
             let found = gradients.factors.get(&self.places[index / 2]);
             let gradient = found.map(|pair| if index % 2 == 0 { &pair.a } else { &pair.b });

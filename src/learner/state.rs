@@ -1,7 +1,7 @@
 //! What a learner reports and what it keeps: plain values on the host.
 
 use super::objective::{Diagnostics, UtilityMoments};
-use crate::model::lora::Adapter;
+use crate::model::whole::CriticWeights;
 use serde::{Deserialize, Serialize};
 
 /// What one step did.
@@ -71,8 +71,8 @@ pub struct State {
     /// Report of the last step.
     pub report: Option<Report>,
     /// The weights.
-    pub adapter: Adapter,
-    /// AdamW's moments by name, such as `layers.0.q_proj.lora_A.m`; where there are any, the value network
+    pub critic: CriticWeights,
+    /// AdamW's moments by name, such as `layers.0.q_proj.lora_A.m` or `model.norm.weight.v`; where there are any, the value network
     /// (`value.`...), the reference's factors (`reference.layers.`...) and what it said of the groups in use.
     pub optimizer: Vec<(String, HostTensor)>,
     /// Moments of the utilities learned from.

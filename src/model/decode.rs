@@ -3,6 +3,7 @@
 //! Knows flattened tokens and block tables; knows neither requests nor sampling.
 
 mod placed;
+mod sets;
 
 pub use super::attention::BLOCK_TOKENS;
 pub use placed::Decoder;
@@ -15,6 +16,7 @@ use super::rotary::Tables;
 use super::spec::ModelSpec;
 use super::transformer::{Linear, Panels, Pass, QkNorms, Stack};
 use super::{Error, Result, ops};
+use sets::Set;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -81,6 +83,11 @@ impl Batch {
         self.tables.extend_from_slice(table);
     }
 
+    /// Whether an adapter's branches are added to the base's weights for a span.
+    pub fn is_adapted(&self, span: &Span) -> bool {
+        span.adapter.is_some_and(|index| self.adapters[index].weights().is_none())
+    }
+
     /// The block table of one of its spans.
     pub fn table(&self, span: &Span) -> &[u32] {
         &self.tables[span.table.clone()]
@@ -106,7 +113,8 @@ pub trait Forward {
     fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()>;
 }
 
-/// An adapter laid out as the weights are that it changes; [`Transformer::pack`](super::transformer::Transformer::pack) makes one for either form.
+/// A critic laid out for the decode pass: an adapter as the weights are that it changes, or weights of its own;
+/// [`Transformer::pack`](super::transformer::Transformer::pack) makes one for either form.
 #[derive(Debug)]
 pub struct PackedAdapter(Laid);
 
@@ -114,6 +122,7 @@ pub struct PackedAdapter(Laid);
 enum Laid {
     Panels(PackedFactors),
     Dense(Branches),
+    Whole(Arc<Stack<Panels>>),
 }
 
 impl PackedAdapter {
@@ -127,6 +136,19 @@ impl PackedAdapter {
         Self(Laid::Dense(branches))
     }
 
+    /// Takes a weight set of the decoder's precision.
+    pub(crate) fn of_weights(weights: Arc<Stack<Panels>>) -> Self {
+        Self(Laid::Whole(weights))
+    }
+
+    /// The weights that stand in for the base's, where it has some.
+    pub(crate) fn weights(&self) -> Option<&Arc<Stack<Panels>>> {
+        match &self.0 {
+            Laid::Whole(weights) => Some(weights),
+            Laid::Panels(_) | Laid::Dense(_) => None,
+        }
+    }
+
     /// An adapter that changes nothing, for tests that need one's identity alone.
     #[cfg(test)]
     pub(crate) fn without_factors() -> Self {
@@ -137,14 +159,14 @@ impl PackedAdapter {
     pub(crate) fn branches(&self) -> Result<&Branches> {
         match &self.0 {
             Laid::Dense(branches) => Ok(branches),
-            Laid::Panels(_) => Err(Error::OtherForm),
+            Laid::Panels(_) | Laid::Whole(_) => Err(Error::OtherForm),
         }
     }
 
     fn packed(&self) -> Result<&PackedFactors> {
         match &self.0 {
             Laid::Panels(factors) => Ok(factors),
-            Laid::Dense(_) => Err(Error::OtherForm),
+            Laid::Dense(_) | Laid::Whole(_) => Err(Error::OtherForm),
         }
     }
 }
@@ -195,16 +217,37 @@ struct PanelsDecoder {
     cache: KvCache,
     /// Rows that are not in use; kept for their memory.
     spare: Vec<Rows>,
+    /// Logits of one weight set, where a step has several.
+    of_set: Vec<f32>,
 }
 
 impl PanelsDecoder {
     fn new(model: Arc<Stack<Panels>>, blocks: usize) -> Self {
         let cache = KvCache::new(model.spec(), blocks, model.form().precision.is_narrow());
-        Self { model, cache, spare: Vec::new() }
+        Self { model, cache, spare: Vec::new(), of_set: Vec::new() }
     }
 
     fn compute(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
-        let model = self.model.clone();
+        let sets = Set::split(batch);
+        if sets.is_empty() {
+            return self.compute_over(&self.model.clone(), batch, logits);
+        }
+        let vocab = self.vocab();
+        let mut of_set = std::mem::take(&mut self.of_set);
+        logits.resize(vocab * sets.iter().map(|set| set.rows.len()).sum::<usize>(), 0.0);
+        for Set { weights, batch, rows } in &sets {
+            let model = weights.as_ref().unwrap_or(&self.model).clone();
+            self.compute_over(&model, batch, &mut of_set)?;
+            for (&row, found) in rows.iter().zip(of_set.chunks_exact(vocab)) {
+                logits[row * vocab..][..vocab].copy_from_slice(found);
+            }
+        }
+        self.of_set = of_set;
+        Ok(())
+    }
+
+    /// One pass over one weight set.
+    fn compute_over(&mut self, model: &Arc<Stack<Panels>>, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
         let spec = model.spec();
         let reach: Vec<Reach<'_>> = batch
             .spans
@@ -216,8 +259,7 @@ impl PanelsDecoder {
             .collect();
         let positions: Vec<usize> = reach.iter().map(|row| row.position).collect();
         let (angles, adapted) = (Tables::new(spec, &positions), adapted_rows(batch)?);
-        let precision = model.form().precision;
-        let Self { cache, spare, .. } = self;
+        let (precision, Self { cache, spare, .. }) = (model.form().precision, self);
         let mut pass = DecodePass { spec, precision, cache, spare, reach: &reach, angles, adapted };
         let mut x = pass.take();
         x.resize(reach.len() * spec.hidden);

@@ -13,6 +13,7 @@ mod isa;
 mod rows;
 mod strided;
 pub(crate) mod sweep;
+mod trained;
 mod weight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -27,6 +28,7 @@ pub(crate) use isa::{has_avx2_fma, has_avx512};
 pub(crate) use pages::ask_for_huge_pages;
 pub(crate) use rows::Rows;
 pub(crate) use strided::{Operand, Strided, outer};
+pub(crate) use trained::{add_row, gradient_add, pack_rows, packed_len, unpack_rows};
 pub use weight::{Precision, Weight};
 
 mod pages;

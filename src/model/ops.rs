@@ -134,6 +134,23 @@ vectorised!(
     norm_backward_part, norm_backward_rows, (x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32)
 );
 
+/// Adds the gradient of [`norm`] with respect to its weight, which is as long as `sum`: over rows, `dy x` by the row's
+/// scale.
+#[inline(always)]
+fn norm_weight_rows(x: &[f32], dy: &[f32], sum: &mut [f32], epsilon: f32) {
+    let width = sum.len();
+    for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact(width)) {
+        let scale = inverse_root_mean_square(x, epsilon);
+        for ((sum, &x), &dy) in sum.iter_mut().zip(x).zip(dy) {
+            *sum += dy * x * scale;
+        }
+    }
+}
+vectorised!(
+    /// Gradient of [`norm_part`] with respect to the weight, added to `sum`.
+    norm_weight_backward, norm_weight_rows, (x: &[f32], dy: &[f32], sum: &mut [f32], epsilon: f32)
+);
+
 #[inline(always)]
 fn inverse_root_mean_square(x: &[f32], epsilon: f32) -> f32 {
     let mut lanes = [0.0f32; 8];
@@ -366,6 +383,13 @@ mod tests {
         check(&x, &dy, &dx, |x| {
             let mut out = vec![0.0; 36];
             norm(x, &mut out, &weight, 1e-5);
+            out
+        });
+        let mut d_weight = vec![0.0; 9];
+        norm_weight_backward(&x, &dy, &mut d_weight, 1e-5);
+        check(&weight, &dy, &d_weight, |weight| {
+            let mut out = vec![0.0; 36];
+            norm(&x, &mut out, weight, 1e-5);
             out
         });
     }

@@ -56,6 +56,17 @@ pub fn open(path: &Path) -> Result<Opened> {
     Ok(Opened { spec, tokenizer, template, weights: Box::new(weights) })
 }
 
+/// The tensors of one file, as they lie there.
+///
+/// # Errors
+/// Where it is unreadable or malformed.
+pub(crate) fn file(path: &Path) -> Result<Box<dyn Weights>> {
+    let folder = path.parent().unwrap_or(path).to_owned();
+    let mut weights = FolderWeights { folder, shards: Vec::new(), places: HashMap::new(), norms_less_one: false };
+    weights.add(path.to_owned(), |_| true)?;
+    Ok(Box::new(weights))
+}
+
 fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read(path).map_err(Error::io(path))?;
     serde_json::from_slice(&text).map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })

@@ -1,4 +1,4 @@
-//! The `score` pass: log-probabilities of given ids, and their gradient with respect to an adapter.
+//! The `score` pass: log-probabilities of given ids, and their gradient with respect to an adapter or to all weights.
 //!
 //! Each prefix is computed once, and each text behind it attends to the prefix and to itself, from the position after
 //! the prefix on. On the CPU the backward pass is written out, layer by layer, over the panels of frozen weights that
@@ -12,22 +12,27 @@ mod packed;
 mod space;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use packed::Packed;
 pub(crate) use packed::Segments;
 pub(crate) use space::Space;
+pub(crate) use whole::record_whole_in;
+pub use whole::{WholeGradients, record_whole};
 
 use super::dense;
 use super::lora::{Adapter, Factors, Site};
 use super::rotary::Tables;
 use super::spec::ModelSpec;
 use super::transformer::{Panels, Placed, Stack, Transformer};
+use super::whole::Slot;
 use super::{Error, Result};
 use attention::Tree;
 use branches::PackedBranches;
 use layer::{Tape, Walk};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use whole::{Sought, Spoken};
 
 /// Gradients of an adapter's factors.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -202,7 +207,7 @@ impl Recorded<'_> {
     /// The gradient of `sum_i weights_i log_probs_i` with respect to the adapter's factors.
     ///
     /// # Errors
-    /// Where the device fails.
+    /// Where the device fails, or the pass was recorded for all weights.
     ///
     /// # Panics
     /// Where there are not as many weights as log-probabilities.
@@ -214,7 +219,12 @@ impl Recorded<'_> {
     pub(crate) fn backward_in(self, weights: &[f32], space: &mut Space) -> Result<Gradients> {
         assert_eq!(weights.len(), self.scored.log_probs.len(), "one weight a log-probability");
         match self.graph {
-            Graph::Panels(record) => Ok(rayon::scope(|_| record.backward(weights, space))),
+            Graph::Panels(record) if record.spoken.is_some() => Err(Error::OtherForm),
+            Graph::Panels(record) => {
+                let mut gradients = Gradients::default();
+                rayon::scope(|_| record.backward(weights, &mut Sought::Factors(&mut gradients), space));
+                Ok(gradients)
+            }
             Graph::Dense(record) => record.backward(weights),
         }
     }
@@ -246,9 +256,12 @@ struct Record<'a> {
     keep: Option<Keep>,
     /// The residual stream after the last layer, `(rows, hidden)`.
     last: Vec<f32>,
-    /// Rows that predict, and the gradient of what they predict with respect to their normalised state, `(targets, hidden)`.
+    /// Rows that predict, and the gradient of what they predict with respect to their normalised state, `(targets, hidden)`;
+    /// where the head is trained, that state itself.
     predicting: Vec<usize>,
     slopes: Vec<f32>,
+    /// What was read and predicted, where all weights are trained.
+    spoken: Option<Spoken>,
 }
 
 impl<'a> Record<'a> {
@@ -273,8 +286,11 @@ impl<'a> Record<'a> {
         }
         let (spec, rows) = (model.spec(), ids.len());
         space.begin(rows);
-        let mut record =
-            Self { model, branches, trees, positions, tapes: vec![], keep, last: vec![], predicting, slopes: vec![] };
+        let scale = 1.0 / batch.temperature;
+        let is_whole = keep.is_some() && branches.is_none();
+        let spoken = is_whole.then(|| Spoken::new(&ids, &targets, scale));
+        let (tapes, last, slopes) = (vec![], vec![], vec![]);
+        let mut record = Self { model, branches, trees, positions, tapes, keep, last, predicting, slopes, spoken };
         let mut x = space.take(rows, spec.hidden);
         model.embed(&ids, |weight, row, out| weight.score().row(row, out), &mut x)?;
         let walk = record.walk();
@@ -296,9 +312,8 @@ impl<'a> Record<'a> {
             super::ops::norm_part(&x[row * spec.hidden..][..spec.hidden], out, model.norm(), spec.norm_epsilon);
         }
         let prefixes = firsts.iter().map(|&first| hidden[first * spec.hidden..][..spec.hidden].to_vec()).collect();
-        let scale = 1.0 / batch.temperature;
-        let log_probs =
-            head::log_probs(model.head().score(), &mut hidden, &targets, scale, keep.is_some(), &mut space.logits);
+        let slopes = keep.is_some() && !is_whole;
+        let log_probs = head::log_probs(model.head().score(), &mut hidden, &targets, scale, slopes, &mut space.logits);
         (record.tapes, record.last, record.slopes) = (tapes, x, hidden);
         if keep.is_none() {
             space.give(std::mem::take(&mut record.last));
@@ -313,19 +328,24 @@ impl<'a> Record<'a> {
         Walk { model: self.model, branches: self.branches, trees: &self.trees, angles, rows }
     }
 
-    fn backward(mut self, weights: &[f32], space: &mut Space) -> Gradients {
+    fn backward(mut self, weights: &[f32], sought: &mut Sought<'_>, space: &mut Space) {
         let spec = self.model.spec();
         let (hidden, mut tapes) = (spec.hidden, std::mem::take(&mut self.tapes));
-        let mut gradients = Gradients::default();
+        let is_weighted = matches!(sought, Sought::All(_));
+        if let Sought::All(all) = sought {
+            self.head_backward(weights, all, space);
+        }
         // Of the normalised state: a row predicts the first id of each text behind its prefix.
         let mut normed = space.take(self.last.len() / hidden, hidden);
         normed.fill(0.0);
         for ((&row, slope), weight) in self.predicting.iter().zip(self.slopes.chunks_exact(hidden)).zip(weights) {
+            let weight = if is_weighted { 1.0 } else { *weight };
             let to = &mut normed[row * hidden..][..hidden];
             to.iter_mut().zip(slope).for_each(|(to, slope)| *to += weight * slope);
         }
         let mut d = space.take(self.last.len() / hidden, hidden);
         d.fill(0.0);
+        sought.norm(Slot::Norm, &self.last, &normed);
         super::ops::norm_backward(&self.last, &normed, &mut d, self.model.norm(), spec.norm_epsilon);
         space.give_all([normed, std::mem::take(&mut self.last), std::mem::take(&mut self.slopes)]);
         let walk = self.walk();
@@ -336,10 +356,12 @@ impl<'a> Record<'a> {
                 space.give(after);
                 tape = whole;
             }
-            walk.backward(index, &tape, &mut d, &mut gradients, space);
+            walk.backward(index, &tape, &mut d, sought, space);
             tape.recycle(space);
         }
+        if let Sought::All(all) = sought {
+            self.embedding_backward(&d, all);
+        }
         space.give(d);
-        gradients
     }
 }

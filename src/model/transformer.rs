@@ -5,20 +5,22 @@
 //! panels for the CPU's kernels, plain tensors elsewhere.
 
 mod panels;
+mod whole;
 
 pub(crate) use panels::Panels;
 
 use super::decode::PackedAdapter;
 use super::dense::{self, Dense};
 use super::kernel::Precision;
-use super::lora::{Adapter, Site};
-use super::{Result, Weights, spec::ModelSpec};
+use super::lora::Site;
+use super::whole::CriticWeights;
+use super::{Error, Result, Weights, device, spec::ModelSpec};
 use candle_core::Device;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 /// The linears of a layer, fused where they share their input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Linear {
     /// Queries, keys and values.
     Qkv,
@@ -208,16 +210,20 @@ impl Transformer {
         }
     }
 
-    /// Lays `adapter` out for the engine's pass over these weights.
+    /// Lays `critic` out for the engine's pass over these weights, or over its own in their place and precision.
     ///
     /// # Errors
-    /// Where the device fails.
-    pub fn pack(&self, adapter: &Adapter) -> Result<PackedAdapter> {
-        match &self.0 {
-            Placed::Panels(stack) => Ok(PackedAdapter::new(adapter, &stack.spec)),
-            Placed::Dense(stack) => Ok(PackedAdapter::of_branches(
+    /// Where the device fails, or is not the CPU and `critic` has weights of its own.
+    pub fn pack(&self, critic: &CriticWeights) -> Result<PackedAdapter> {
+        match (&self.0, critic) {
+            (Placed::Panels(stack), CriticWeights::Adapter(adapter)) => Ok(PackedAdapter::new(adapter, &stack.spec)),
+            (Placed::Panels(stack), CriticWeights::Whole(whole)) => {
+                Ok(PackedAdapter::of_weights(whole.for_decode(stack.form.precision)))
+            }
+            (Placed::Dense(stack), CriticWeights::Adapter(adapter)) => Ok(PackedAdapter::of_branches(
                 dense::Branches::frozen(adapter, &stack.spec)?.to_device(&stack.form.device)?,
             )),
+            (Placed::Dense(_), CriticWeights::Whole(_)) => Err(Error::CpuOnly { device: device::name(&self.device()) }),
         }
     }
 }
@@ -280,7 +286,7 @@ impl<F: Form> Stack<F> {
     /// The embeddings, `(vocab, hidden)`, once every one of `ids` is known to be in them.
     pub(crate) fn embedding_of(&self, ids: &[u32]) -> Result<&F::Matrix> {
         match ids.iter().find(|&&id| id as usize >= self.spec.vocab) {
-            Some(&id) => Err(super::Error::TokenId { id, vocab: self.spec.vocab }),
+            Some(&id) => Err(Error::TokenId { id, vocab: self.spec.vocab }),
             None => Ok(&self.embedding),
         }
     }

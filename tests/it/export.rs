@@ -10,6 +10,7 @@ use rco_node::checkpoint::{self, Snapshot};
 use rco_node::episode::CriticVersion;
 use rco_node::export::{Base, Error, Kind, Shape, lora_gguf, merged, peft};
 use rco_node::model::lora::{Adapter, Factors, Site};
+use rco_node::model::whole::CriticWeights;
 use rco_node::model::{self, Loaded};
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
@@ -49,7 +50,8 @@ fn a_merged_folder_gives_the_log_probs_of_base_and_adapter_for_every_family_and_
             let adapter = adapter(family, &model);
             for adapter in [None, Some(&adapter)] {
                 let out = place.path().join(format!("{source}-{}", adapter.is_some()));
-                merged(&out, &path, adapter, &base(), WHOLE).unwrap();
+                let critic = adapter.map(|adapter| CriticWeights::from(adapter.clone()));
+                merged(&out, &path, critic.as_ref(), &base(), WHOLE).unwrap();
                 let again = model::load(&out).unwrap();
                 let off = farthest(&score(&again, &ids(), None), &score(&model, &ids(), adapter));
                 assert!(off < 1e-5, "{source}, adapter {}: {off}", adapter.is_some());
@@ -90,9 +92,10 @@ fn shards_are_no_longer_than_asked_and_halves_are_near() {
     let model = model::load(&path).unwrap();
     let adapter = adapter("qwen2", &model);
     let exact = score(&model, &ids(), Some(&adapter));
+    let critic = CriticWeights::from(adapter);
     for (kind, near) in [(Kind::F32, 1e-5), (Kind::Bf16, 0.1), (Kind::F16, 0.02)] {
         let out = place.path().join(kind.to_string());
-        merged(&out, &path, Some(&adapter), &base(), Shape { kind, shard_bytes: 16 << 10 }).unwrap();
+        merged(&out, &path, Some(&critic), &base(), Shape { kind, shard_bytes: 16 << 10 }).unwrap();
         let shards: Vec<_> = names(&out).into_iter().filter(|name| name.ends_with(".safetensors")).collect();
         assert!(shards.len() > 1, "{shards:?}");
         for shard in &shards {
@@ -114,8 +117,8 @@ fn a_number_that_a_half_cannot_hold_is_named() {
     let model = model::load(&golden("tiny_qwen2")).unwrap();
     let mut adapter = adapter("qwen2", &model);
     adapter.factors.get_mut(&(1, Site::UpProj)).unwrap().b.iter_mut().for_each(|b| *b *= 1e6);
-    let shape = Shape { kind: Kind::F16, ..WHOLE };
-    let error = merged(&place.path().join("out"), &golden("tiny_qwen2"), Some(&adapter), &base(), shape).unwrap_err();
+    let (shape, critic) = (Shape { kind: Kind::F16, ..WHOLE }, CriticWeights::from(adapter));
+    let error = merged(&place.path().join("out"), &golden("tiny_qwen2"), Some(&critic), &base(), shape).unwrap_err();
     assert!(matches!(&error, Error::Overflow { name, .. } if name == "model.layers.1.mlp.up_proj.weight"), "{error}");
     assert!(names(place.path()).is_empty(), "half an output was left");
 }
@@ -190,7 +193,7 @@ fn a_lora_file_added_to_its_base_file_is_the_merged_model() {
         let (adapter, spec) = (adapter(family, &model), model.transformer.spec().clone());
         let (lora, folder) = (place.path().join(format!("{family}.gguf")), place.path().join(family));
         lora_gguf(&lora, &adapter, &spec, &base()).unwrap();
-        merged(&folder, &path, Some(&adapter), &base(), WHOLE).unwrap();
+        merged(&folder, &path, Some(&adapter.clone().into()), &base(), WHOLE).unwrap();
 
         // A base file of the merged weights: every tensor of the other replaced, and read by our own loader.
         let mut file = std::fs::File::open(&path).unwrap();
@@ -255,7 +258,7 @@ fn run_directory(place: &Path, adapter: &Adapter, model: &Loaded) -> PathBuf {
         let snapshot = Snapshot {
             step,
             version: CriticVersion(step),
-            adapter,
+            critic: adapter.into(),
             served: None,
             optimizer: vec![],
             state: serde_json::Value::Null,

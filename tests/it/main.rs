@@ -24,3 +24,4 @@ mod survives;
 mod theorem;
 mod tidy;
 mod tokenizer;
+mod whole;

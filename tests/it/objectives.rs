@@ -91,10 +91,10 @@ fn critiques_of_the_current_critic_are_at_no_distance_and_others_are_as_far_as_p
 fn a_mask_that_leaves_nobody_moves_nothing() {
     let golden = dro();
     let mut learner = learner(&golden, |config| config.second_moment_max = 1e-9);
-    let before = learner.adapter();
+    let before = learner.critic();
     let report = take_step(&mut learner, 1, &groups(&golden));
     assert_eq!((report.masked, report.gradient_norm, report.loss), (8, 0.0, 0.0));
-    assert_eq!(learner.adapter(), before);
+    assert_eq!(learner.critic(), before);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn with_every_option_at_once_a_resumed_learner_goes_on_bit_for_bit() {
     assert!(middle.masked > 0 && middle.masked < 8 && middle.truncated > 0, "the options did something: {middle:?}");
     let state = straight.state();
     let mut config = crate::common::quickstart::<LearnerConfig>("learner");
-    (config.lora, config.beta) = (state.adapter.config.clone(), golden.beta);
+    (config.lora, config.beta) = (state.critic.adapter().unwrap().config.clone(), golden.beta);
     everything(&mut config);
     let mut resumed = Learner::resume(tiny().transformer.clone(), config, golden.temperature, state).unwrap();
     for batch in 4..8 {

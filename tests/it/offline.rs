@@ -141,14 +141,14 @@ async fn a_run_goes_on_from_an_adapter_that_was_learned_without_it() {
         let before = saved(place);
         let expected: u64 = steps.parse().unwrap();
         assert_eq!(before.step, expected);
-        assert!(before.served.as_ref() == Some(&before.adapter), "what was learned is in service");
+        assert!(before.served.as_ref() == Some(&before.critic), "what was learned is in service");
     }
     let learned = saved(place);
     let running = start(config(place, ""), true, Some(5), Arc::new(likes_even)).await;
     let (_, log) = running.done().await;
     assert_eq!(log.count(|event| matches!(event, Event::Learned { .. })), 2);
     let after = saved(place);
-    assert!(after.step == 5 && after.version > learned.version && after.adapter != learned.adapter);
+    assert!(after.step == 5 && after.version > learned.version && after.critic != learned.critic);
 }
 
 /// Waits for the child's next line.

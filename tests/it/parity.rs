@@ -80,8 +80,8 @@ pub struct Dro {
 
 #[derive(Deserialize)]
 pub struct DroGroup {
-    prefix: Vec<u32>,
-    critiques: Vec<Vec<u32>>,
+    pub prefix: Vec<u32>,
+    pub critiques: Vec<Vec<u32>>,
     cus: Vec<f32>,
     pub logprobs: Vec<Vec<f32>>,
     pub reference_logprobs: Vec<Vec<f32>>,
@@ -103,10 +103,10 @@ pub struct DroLoss {
 }
 
 #[derive(Deserialize)]
-struct DroStep {
-    loss: f64,
-    gradient_norm: f64,
-    learning_rate: f64,
+pub struct DroStep {
+    pub loss: f64,
+    pub gradient_norm: f64,
+    pub learning_rate: f64,
 }
 
 pub fn dro() -> Dro {
@@ -150,7 +150,8 @@ pub fn learner(golden: &Dro, change: impl FnOnce(&mut LearnerConfig)) -> Learner
         .into_iter()
         .map(|(name, len)| (name, HostTensor { shape: vec![len], data: vec![0.0; len] }))
         .collect();
-    let state = State { step: 0, batch: 0, report: None, adapter, optimizer, utilities: Default::default() };
+    let critic = adapter.into();
+    let state = State { step: 0, batch: 0, report: None, critic, optimizer, utilities: Default::default() };
     Learner::resume(tiny().transformer.clone(), config, golden.temperature, state).unwrap()
 }
 
@@ -240,14 +241,14 @@ fn twenty_steps_of_adamw_end_where_pytorch_and_peft_end() {
         assert!(close(report.learning_rate, expected.learning_rate), "step {index}");
     }
     let numbers = Numbers::read("dro_adamw.safetensors");
-    for ((layer, site), factors) in &learner.adapter().factors {
+    for ((layer, site), factors) in &learner.critic().adapter().unwrap().factors {
         for (factor, values) in [("lora_A", &factors.a), ("lora_B", &factors.b)] {
             let name = peft_name(&format!("layers.{layer}.{}.{factor}", site.name()));
             let off = relative(values, &numbers.f32(&name));
             assert!(off < 1e-3, "{name}: {off}");
         }
     }
-    let branches = score::Branches::new(&tiny().transformer, &learner.adapter()).unwrap();
+    let branches = score::Branches::new(&tiny().transformer, learner.critic().adapter().unwrap()).unwrap();
     for group in &golden.groups {
         let packed = [Packed { prefix: &group.prefix, texts: group.critiques.iter().map(Vec::as_slice).collect() }];
         let batch = score::Batch { packed: &packed, temperature: golden.temperature };
@@ -275,7 +276,7 @@ fn a_step_that_explodes_or_is_no_number_is_not_taken_and_the_next_one_is() {
     let before = exploding.state();
     let error = refused(&mut exploding, 1, &good);
     assert!(error.is_refusal() && error.to_string().contains("gradient_norm_max"), "{error}");
-    assert_eq!(exploding.state().adapter, before.adapter);
+    assert_eq!(exploding.state().critic, before.critic);
 
     let mut bad = (*good[0]).clone();
     bad.critiques[1].utility = f32::NAN;
@@ -283,7 +284,7 @@ fn a_step_that_explodes_or_is_no_number_is_not_taken_and_the_next_one_is() {
     let before = learner.state();
     let error = refused(&mut learner, 1, &[Arc::new(bad)]);
     assert!(error.is_refusal() && error.to_string().contains("loss is NaN"), "{error}");
-    assert_eq!((learner.state().adapter, learner.state().optimizer.len()), (before.adapter, before.optimizer.len()));
+    assert_eq!((learner.state().critic, learner.state().optimizer.len()), (before.critic, before.optimizer.len()));
     assert_eq!(take_step(&mut learner, 2, &good).step, 1);
 }
 
@@ -299,7 +300,7 @@ fn a_batch_already_applied_is_not_applied_again_and_an_abandoned_one_leaves_no_t
     assert_eq!(learner.state(), before);
     let report = take_step(&mut learner, 5, &groups);
     let after = learner.state();
-    assert_ne!(after.adapter, before.adapter);
+    assert_ne!(after.critic, before.critic);
     assert_eq!(learner.begin(5, groups), Some(report));
     assert_eq!(learner.state(), after);
 }
@@ -311,7 +312,7 @@ fn a_learner_resumed_between_steps_goes_on_bit_for_bit() {
     let mut straight = learner(&golden, |_| {});
     take_step(&mut straight, 1, &groups);
     let state = straight.state();
-    let config = LearnerConfig { lora: state.adapter.config.clone(), ..learner_config(&golden) };
+    let config = LearnerConfig { lora: state.critic.adapter().unwrap().config.clone(), ..learner_config(&golden) };
     let mut resumed = Learner::resume(tiny().transformer.clone(), config, golden.temperature, state).unwrap();
     for batch in 2..5 {
         assert_eq!(take_step(&mut straight, batch, &groups), take_step(&mut resumed, batch, &groups));
@@ -326,7 +327,10 @@ fn learner_config(golden: &Dro) -> LearnerConfig {
 #[test]
 fn a_fresh_adapter_changes_nothing_and_is_the_same_for_the_same_seed() {
     let config = quickstart::<LearnerConfig>("learner");
-    let fresh = |seed| Learner::new(tiny().transformer.clone(), config.clone(), 1.0, seed).unwrap().adapter();
+    let fresh = |seed| {
+        let learner = Learner::new(tiny().transformer.clone(), config.clone(), 1.0, seed).unwrap();
+        learner.critic().adapter().unwrap().clone()
+    };
     let adapter = fresh(3);
     assert_eq!(adapter, fresh(3));
     assert_ne!(adapter, fresh(4));

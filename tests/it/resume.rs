@@ -24,6 +24,15 @@ async fn so_it_does_with_a_value_network_z_scores_and_references_that_change() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_it_does_where_every_weight_is_trained() {
+    let saved = equals_an_uninterrupted_run("\nlearner.mode=\"full\"\nlearner.learning_rate=1e-3").await;
+    assert!(saved.critic.whole().is_some() && saved.served.is_some_and(|served| served != saved.critic));
+    for moment in ["model.embed_tokens.weight.m", "model.layers.1.post_attention_layernorm.weight.v"] {
+        assert!(saved.optimizer.iter().any(|tensor| tensor.name == moment), "{moment} was saved");
+    }
+}
+
 /// What is saved by a run that was stopped and gone on with, which is what a run saves that was not.
 async fn equals_an_uninterrupted_run(options: &str) -> Snapshot {
     // Three publications in eight steps, and the stop after five lies between two of them.
@@ -38,7 +47,7 @@ async fn equals_an_uninterrupted_run(options: &str) -> Snapshot {
     let (whole, parts) = (saved(whole.path()), saved(parts.path()));
     assert_eq!((whole.step, parts.step), (10, 10));
     assert_eq!(whole.version, parts.version);
-    assert!(whole.adapter == parts.adapter, "the learner's weights are the same");
+    assert!(whole.critic == parts.critic, "the learner's weights are the same");
     assert!(whole.served == parts.served, "the critic in service is the same");
     assert!(whole.optimizer == parts.optimizer, "the optimizer's moments are the same");
     for part in ["report", "utilities"] {

@@ -192,7 +192,7 @@ fn learn(with: With, data: Data, size: usize, steps: usize) -> f64 {
             learner = Learner::resume(task.model.clone(), config.clone(), 1.0, learner.state()).unwrap();
         }
         if data == Data::OnPolicy || data == Data::Stale && step % PUBLISH_STEPS == 0 {
-            writer = task.distribution(Some(&learner.adapter()));
+            writer = task.distribution(learner.critic().adapter());
         }
         let fresh = if data == Data::Stale { GROUPS / USES } else { GROUPS };
         for _ in 0..fresh {
@@ -209,7 +209,7 @@ fn learn(with: With, data: Data, size: usize, steps: usize) -> f64 {
         assert!(learner.begin(step as u64 + 1, batch).is_none());
         while learner.advance().unwrap().is_none() {}
     }
-    task.distance(Some(&learner.adapter()))
+    task.distance(learner.critic().adapter())
 }
 
 /// Steps within which every unbiased baseline is there.

@@ -150,7 +150,7 @@ fn one(bed: &Bed, arguments: &EpisodeArguments) -> Result<(Headline, Run), Failu
     let mut engine = bed.engine(&config.engine)?;
     let mut version = CriticVersion(1);
     let publish =
-        |learner: &Learner| -> Result<_, Failure> { Ok(Arc::new(model.transformer.pack(&learner.adapter())?)) };
+        |learner: &Learner| -> Result<_, Failure> { Ok(Arc::new(model.transformer.pack(&learner.critic())?)) };
     engine.install(version, Some(publish(&learner)?));
 
     let begun = Instant::now();

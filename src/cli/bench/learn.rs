@@ -10,7 +10,7 @@ use crate::cli::check::MemoryPlan;
 use crate::cli::{Exit, Failure, OrExit, say};
 use crate::engine::{Counters, Work};
 use crate::episode::{CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique, Written};
-use crate::learner::Learner;
+use crate::learner::{Learner, Mode};
 use clap::Args;
 use serde::Serialize;
 use std::sync::Arc;
@@ -55,6 +55,8 @@ struct Learned {
     max_tokens: usize,
     micro_batch_tokens: usize,
     checkpoint_layers: bool,
+    mode: Mode,
+    /// Of the adapter; 0 where all weights are trained.
     rank: usize,
     /// Critique tokens a second, of the median step that finds its references.
     tokens_per_second: f64,
@@ -92,7 +94,7 @@ pub(super) fn run(mut bed: Bed, arguments: &LearnArguments) -> Result<Exit, Fail
         let temperature = bed.config.critic.sampling.temperature;
         let model = bed.model.transformer.clone();
         let mut learner = Learner::new(model, bed.config.learner.clone(), temperature, common.seed)?;
-        trainable = learner.adapter().factors.values().map(|pair| pair.a.len() + pair.b.len()).sum();
+        trainable = learner.parameters();
         for step in 0..=arguments.steps {
             let (seconds, piece) = one(&mut learner, &groups)?;
             piece_max = f64::max(piece_max, piece);
@@ -119,7 +121,8 @@ pub(super) fn run(mut bed: Bed, arguments: &LearnArguments) -> Result<Exit, Fail
         max_tokens: *max_tokens,
         micro_batch_tokens: config.learner.micro_batch_tokens,
         checkpoint_layers: config.learner.checkpoint_layers,
-        rank: config.learner.lora.rank,
+        mode: config.learner.mode,
+        rank: if config.learner.mode == Mode::Full { 0 } else { config.learner.lora.rank },
         tokens_per_second: rate,
         rows_per_second: rows as f64 / step_seconds,
         tokens_per_second_with_references: with_references,
@@ -180,7 +183,7 @@ fn one(learner: &mut Learner, groups: &[Arc<CritiqueGroup>]) -> Result<(f64, f64
 }
 
 /// Operations of one step that finds its references, a multiply-add being two: forward, and as much again for the
-/// gradient of what flows back; twice that for the adapter's factors.
+/// gradient of what flows back; twice that for what is trained, and where that is the head, its rows once more.
 fn flops(bed: &Bed, groups: &[Arc<CritiqueGroup>]) -> f64 {
     let mut counters = Counters::default();
     for group in groups {
@@ -197,7 +200,18 @@ fn flops(bed: &Bed, groups: &[Arc<CritiqueGroup>]) -> f64 {
         counters.work.logit_rows += work.logit_rows;
         counters.work.attended_pairs += work.attended_pairs;
     }
-    let base = Cost::new(&bed.model.transformer, None).flops(&counters);
+    let cost = Cost::new(&bed.model.transformer, None);
+    let base = cost.flops(&counters);
+    if bed.config.learner.mode == Mode::Full {
+        // Attention has no weights.
+        let pairs = Counters {
+            work: Work { attended_pairs: counters.work.attended_pairs, ..Work::default() },
+            ..Counters::default()
+        };
+        let rows =
+            Counters { work: Work { logit_rows: counters.work.logit_rows, ..Work::default() }, ..Counters::default() };
+        return 3.0 * base - cost.flops(&pairs) + cost.flops(&rows);
+    }
     counters.work.adapted_tokens = counters.work.tokens;
     let adapted = Cost::new(&bed.model.transformer, Some(&bed.config.learner.lora)).flops(&counters) - base;
     2.0 * base + 3.0 * adapted
@@ -226,7 +240,7 @@ impl Learned {
                     self.machine.threads
                 ),
             ),
-            ("trainable", format!("{} parameters, rank {}", self.trainable_parameters, self.rank)),
+            ("trainable", format!("{} parameters, mode {}, rank {}", self.trainable_parameters, self.mode, self.rank)),
             (
                 "peak memory",
                 format!(

@@ -52,7 +52,7 @@ type Part<'a> = (&'a [u32], usize, &'a [u32], bool, bool);
 /// whose last block is copied, and a step that the adapter has for itself.
 fn scene(model: &Arc<Transformer>, adapter: &Adapter) -> Vec<Vec<f32>> {
     let mut decoder = Decoder::new(model.clone(), 12).unwrap();
-    let critic = Arc::new(model.pack(adapter).unwrap());
+    let critic = Arc::new(model.pack(&adapter.clone().into()).unwrap());
     let mut steps = vec![];
     let mut step = |decoder: &mut Decoder, sequences: &[Part<'_>]| {
         let (mut batch, mut logits) = (Batch::default(), vec![]);
@@ -167,7 +167,7 @@ fn both_passes_agree_in_bf16_as_well() {
     let batch = score::Batch { packed: &packed, temperature: 1.0 };
     let scored = score::score(&model, batch, Some(&branches)).unwrap().log_probs;
     let mut decoder = Decoder::new(model.clone(), 2).unwrap();
-    let critic = Arc::new(model.pack(&adapter).unwrap());
+    let critic = Arc::new(model.pack(&adapter.into()).unwrap());
     let (mut next, mut cached) = (prompt.as_slice(), 0);
     for (id, scored) in text.iter().zip(scored) {
         let (mut batch, mut logits) = (Batch::default(), vec![]);
@@ -185,7 +185,7 @@ fn an_adapter_for_other_weights_is_refused() {
     let (panels, dense) = (panels("tiny_llama"), dense("tiny_llama", DType::F32));
     let adapter = adapter("tiny_lora", &panels);
     for (model, other) in [(&panels, &dense), (&dense, &panels)] {
-        let foreign = Arc::new(other.pack(&adapter).unwrap());
+        let foreign = Arc::new(other.pack(&adapter.clone().into()).unwrap());
         let mut batch = Batch::default();
         batch.push(&[1, 2], 0, &[0], Some(&foreign), true);
         let refused = Decoder::new(model.clone(), 1).unwrap().step(&batch, &mut vec![]).unwrap_err();
@@ -193,4 +193,8 @@ fn an_adapter_for_other_weights_is_refused() {
     }
     assert!(matches!(PackedAdapter::new(&adapter, panels.spec()).branches(), Err(crate::model::Error::OtherForm)));
     assert!(matches!(&dense.0, Placed::Dense(_)));
+    let refused = crate::model::whole::Whole::copy_of(&dense).unwrap_err().to_string();
+    assert!(refused.contains("learner.mode full") && refused.contains("CPU"), "{refused}");
+    let whole = crate::model::whole::Whole::copy_of(&panels).unwrap();
+    assert!(matches!(dense.pack(&whole.into()), Err(crate::model::Error::CpuOnly { .. })));
 }

@@ -13,7 +13,7 @@ const SWEEP_MIN: usize = 96;
 #[derive(Clone)]
 pub struct PackedMatrix {
     /// `panels x inputs` lanes; outputs past the last are zero.
-    lanes: Vec<Lane>,
+    pub(super) lanes: Vec<Lane>,
     outputs: usize,
     inputs: usize,
 }

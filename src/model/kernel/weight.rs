@@ -95,6 +95,36 @@ impl Weight {
         narrow + if score || narrow == 0 { size_of::<f32>() * weights } else { 0 }
     }
 
+    /// No weight at all, to stand where one was.
+    pub(crate) fn empty() -> Self {
+        Self { full: None, narrow: None, outputs: 0, inputs: 0 }
+    }
+
+    /// A copy of its f32 form, which is then the decode pass's too.
+    ///
+    /// # Panics
+    /// Where it was loaded for the decode pass alone.
+    pub(crate) fn copied(&self) -> Self {
+        Self { full: Some(self.score().clone()), narrow: None, outputs: self.outputs, inputs: self.inputs }
+    }
+
+    /// Its f32 form packed for a decode pass of `precision`, and for that pass alone.
+    ///
+    /// # Panics
+    /// As [`Weight::copied`].
+    pub(crate) fn for_decode(&self, precision: Precision) -> Self {
+        let values = self.score().values();
+        Self::new(&[&super::unpack_rows(values, self.inputs, 0..self.outputs)], self.inputs, precision, false)
+    }
+
+    /// The f32 form, to be changed.
+    ///
+    /// # Panics
+    /// As [`Weight::copied`].
+    pub(crate) fn score_mut(&mut self) -> &mut PackedMatrix {
+        self.full.as_mut().expect("weights loaded for the score pass too")
+    }
+
     /// Rows of the matrix.
     pub fn outputs(&self) -> usize {
         self.outputs

@@ -2,9 +2,9 @@
 //!
 //! The vocabulary meets a few rows at a time. A row's log-probability is one number, so its gradient with respect to
 //! the hidden state is one vector, whatever it is multiplied by later: it is taken while the logits are there, and the
-//! backward pass never sees them.
+//! backward pass never sees them, unless the head itself is trained.
 
-use crate::model::kernel::PackedMatrix;
+use crate::model::kernel::{PackedMatrix, gradient_add};
 use crate::model::ops;
 
 /// Rows that meet the vocabulary at once.
@@ -38,6 +38,33 @@ pub(super) fn log_probs(
         }
     }
     found
+}
+
+/// Of `sum_i weights_i log_probs_i`, with the log-probabilities of [`log_probs`]: adds the head's gradient to `gradient`,
+/// which lies as the head does, and turns `hidden` into its own.
+pub(super) fn backward(
+    head: &PackedMatrix,
+    hidden: &mut [f32],
+    (targets, weights): (&[u32], &[f32]),
+    scale: f32,
+    gradient: &mut [f32],
+    logits: &mut Vec<f32>,
+) {
+    let (vocab, width) = (head.outputs(), head.inputs());
+    let mut found = vec![0.0; ROWS.min(targets.len())];
+    for ((hidden, targets), weights) in
+        hidden.chunks_mut(ROWS * width).zip(targets.chunks(ROWS)).zip(weights.chunks(ROWS))
+    {
+        logits.resize(targets.len() * vocab, 0.0);
+        head.forward(hidden, logits);
+        ops::each_row(logits, vocab, &mut found, |row, logits| {
+            let log_prob = log_prob(logits, targets[row], scale, true);
+            logits.iter_mut().for_each(|slope| *slope *= weights[row]);
+            log_prob
+        });
+        gradient_add(hidden, width, logits, vocab, gradient);
+        head.backward(logits, hidden);
+    }
 }
 
 /// The log-probability of `id`; with `gradient`, `logits` becomes its gradient with respect to them.

@@ -1,19 +1,20 @@
 //! One layer of the score pass, forward and backward, side by side.
 //!
 //! The forward pass leaves what the backward pass needs: the inputs of what is not linear, and the adapter's inner
-//! rows. What is cheap to make again (norms, the gate's product) is made again. Gradients of frozen weights are never
-//! formed.
+//! rows. What is cheap to make again (norms, the gate's product) is made again. Gradients of weights are formed where they
+//! are sought, and only there.
 
-use super::Gradients;
 use super::attention::{Found, Tree, TreeAttention};
 use super::branches::{Branch, PackedBranches};
 use super::space::Space;
+use super::whole::Sought;
 use crate::model::attention::Heads;
 use crate::model::kernel::{Weight, sweep};
 use crate::model::ops;
 use crate::model::rotary::Tables;
 use crate::model::spec::ModelSpec;
 use crate::model::transformer::{Linear, Panels, QkNorms, Stack};
+use crate::model::whole::{Slot, Vector};
 
 /// What all layers of a pass share.
 pub(super) struct Walk<'a> {
@@ -110,15 +111,19 @@ impl Walk<'_> {
         (layer, linear): (usize, Linear),
         weight: &Weight,
         [x, inner, dy]: [&[f32]; 3],
-        gradients: &mut Gradients,
+        sought: &mut Sought<'_>,
         space: &mut Space,
     ) -> Vec<f32> {
         let branch = self.branch(layer, linear);
         let (mut dx, mut d_inner) =
             (space.take(self.rows, weight.inputs()), space.take(self.rows, inner.len() / self.rows));
         sweep::backward(weight.score(), branch.map(Branch::beside), dy, &mut d_inner, &mut dx);
-        if let Some(branch) = branch {
-            branch.gradient(layer, [x, inner, dy, &d_inner], gradients);
+        match (sought, branch) {
+            (Sought::Factors(gradients), Some(branch)) => {
+                branch.gradient(layer, [x, inner, dy, &d_inner], gradients);
+            }
+            (Sought::Factors(_), None) => {}
+            (Sought::All(all), _) => all.linear((layer, linear), [x, dy], [weight.inputs(), weight.outputs()]),
         }
         space.give(d_inner);
         dx
@@ -131,7 +136,8 @@ impl Walk<'_> {
     }
 
     /// The gradient of `x` from that of its norm, added to `dx`.
-    fn norm_backward(&self, x: &[f32], dy: &[f32], weight: &[f32], dx: &mut [f32]) {
+    fn norm_backward(&self, slot: Slot, [x, dy]: [&[f32]; 2], weight: &[f32], dx: &mut [f32], sought: &mut Sought<'_>) {
+        sought.norm(slot, x, dy);
         ops::norm_backward(x, dy, dx, weight, self.spec().norm_epsilon);
     }
 
@@ -144,11 +150,18 @@ impl Walk<'_> {
     }
 
     /// The gradient of what a block gave before its norm, where the family has one, from that of the residual stream.
-    fn sandwiched_backward(&self, h: &[f32], d: &[f32], norm: Option<&Vec<f32>>, space: &mut Space) -> Vec<f32> {
+    fn sandwiched_backward(
+        &self,
+        slot: Slot,
+        [h, d]: [&[f32]; 2],
+        norm: Option<&Vec<f32>>,
+        sought: &mut Sought<'_>,
+        space: &mut Space,
+    ) -> Vec<f32> {
         let Some(weight) = norm else { return vec![] };
         let mut dh = space.take(self.rows, weight.len());
         dh.fill(0.0);
-        self.norm_backward(h, d, weight, &mut dh);
+        self.norm_backward(slot, [h, d], weight, &mut dh, sought);
         dh
     }
 
@@ -205,24 +218,26 @@ impl Walk<'_> {
         (x, tape)
     }
 
-    /// Turns `d`, the gradient of the residual stream after layer `index`, into that before it, and adds the
-    /// adapter's to `gradients`.
+    /// Turns `d`, the gradient of the residual stream after layer `index`, into that before it, and notes what is
+    /// `sought` on the way.
     pub(super) fn backward(
         &self,
         index: usize,
         tape: &Tape,
         d: &mut [f32],
-        gradients: &mut Gradients,
+        sought: &mut Sought<'_>,
         space: &mut Space,
     ) {
         let layer = self.model.layer(index);
         let inner = |linear: Linear| tape.inner[linear as usize].as_slice();
+        let slot = |vector| Slot::Vector(index, vector);
 
-        let dh = self.sandwiched_backward(&tape.down, d, layer.mlp_output_norm.as_ref(), space);
+        let norm = layer.mlp_output_norm.as_ref();
+        let dh = self.sandwiched_backward(slot(Vector::MlpOutputNorm), [&tape.down, d], norm, sought, space);
         let h = self.gated(&tape.gate_up, space);
         let at = (index, Linear::Down);
         let reads = [h.as_slice(), inner(Linear::Down), if dh.is_empty() { d } else { &dh }];
-        let d_gated = self.linear_backward(at, &layer.down, reads, gradients, space);
+        let d_gated = self.linear_backward(at, &layer.down, reads, sought, space);
         space.give_all([h, dh]);
         let mut d_gate_up = space.take(self.rows, tape.gate_up.len() / self.rows);
         let spec = self.spec();
@@ -230,24 +245,27 @@ impl Walk<'_> {
         let h = self.norm(&tape.middle, &layer.mlp_norm, space);
         let at = (index, Linear::GateUp);
         let reads = [h.as_slice(), inner(Linear::GateUp), &d_gate_up];
-        let dh = self.linear_backward(at, &layer.gate_up, reads, gradients, space);
-        self.norm_backward(&tape.middle, &dh, &layer.mlp_norm, d);
+        let dh = self.linear_backward(at, &layer.gate_up, reads, sought, space);
+        self.norm_backward(slot(Vector::MlpNorm), [&tape.middle, &dh], &layer.mlp_norm, d, sought);
         space.give_all([h, dh, d_gated, d_gate_up]);
 
-        let dh = self.sandwiched_backward(&tape.output, d, layer.attention_output_norm.as_ref(), space);
+        let norm = layer.attention_output_norm.as_ref();
+        let dh = self.sandwiched_backward(slot(Vector::AttentionOutputNorm), [&tape.output, d], norm, sought, space);
         let reads = [tape.attended.as_slice(), inner(Linear::Output), if dh.is_empty() { d } else { &dh }];
         let at = (index, Linear::Output);
-        let d_attended = self.linear_backward(at, &layer.output, reads, gradients, space);
+        let d_attended = self.linear_backward(at, &layer.output, reads, sought, space);
         let mut d_qkv = space.take(self.rows, tape.turned.len() / self.rows);
         let mut room = space.take(self.rows, TreeAttention::backward_room(Heads::of(spec)));
         let found = Found { out: &tape.attended, lse: &tape.lse };
         self.attention(index, &tape.turned).backward(found, &d_attended, &mut d_qkv, &mut room);
+        sought.heads(self, index, &tape.qkv, &d_qkv);
         self.turn_backward(index, layer.qk_norms.as_ref(), &tape.qkv, &mut d_qkv);
+        sought.bias(self, index, &d_qkv);
         space.give_all([dh, d_attended, room]);
         let h = self.norm(&tape.x, &layer.attention_norm, space);
         let reads = [h.as_slice(), inner(Linear::Qkv), &d_qkv];
-        let dh = self.linear_backward((index, Linear::Qkv), &layer.qkv, reads, gradients, space);
-        self.norm_backward(&tape.x, &dh, &layer.attention_norm, d);
+        let dh = self.linear_backward((index, Linear::Qkv), &layer.qkv, reads, sought, space);
+        self.norm_backward(slot(Vector::AttentionNorm), [&tape.x, &dh], &layer.attention_norm, d, sought);
         space.give_all([h, dh, d_qkv]);
     }
 

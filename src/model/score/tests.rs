@@ -130,6 +130,42 @@ fn a_pass_takes_no_more_memory_than_planned() {
 }
 
 #[test]
+fn so_it_is_where_every_weight_is_trained() {
+    let trees: Vec<Tree> = (0..3).map(|seed| (ids(60, seed), vec![ids(40, seed + 3), ids(25, seed + 6)])).collect();
+    let all: Vec<Packed<'_>> = trees.iter().map(packed).collect();
+    let tokens: usize = all.iter().map(Packed::tokens).sum();
+    for name in ["llama", "qwen2", "gemma3"] {
+        for keep in [Keep::Layers, Keep::Inputs] {
+            let (model, _) = tiny(name);
+            let mut gradients = WholeGradients::zeros(model.spec());
+            let mut space = Space::default();
+            let batch = Batch { packed: &all, temperature: 1.0 };
+            let recorded = record_whole_in(&model, batch, keep, &mut space).unwrap();
+            let targets = recorded.scored.log_probs.len();
+            recorded.backward_whole_in(&vec![1.0; targets], &mut gradients, &mut space).unwrap();
+            let planned = activation_floats(model.spec(), 0, tokens, targets, keep);
+            let (held, planned) = (space.floats() as f64, planned as f64);
+            assert!(held <= planned && held >= 0.7 * planned, "{name}, {keep:?}: {held} of {planned}");
+        }
+    }
+}
+
+#[test]
+fn a_pass_is_differentiated_by_what_it_was_recorded_for() {
+    let (model, adapter) = tiny("llama");
+    let tree: Tree = (ids(5, 1), vec![ids(3, 2)]);
+    let packed = [packed(&tree)];
+    let batch = Batch { packed: &packed, temperature: 1.0 };
+    let branches = Branches::new(&model, &adapter).unwrap();
+    let of_adapter = record(&model, batch, &branches, Keep::Layers).unwrap();
+    let mut gradients = WholeGradients::zeros(model.spec());
+    assert!(matches!(of_adapter.backward_whole(&[1.0; 3], &mut gradients), Err(Error::OtherForm)));
+    let of_all = record_whole(&model, batch, Keep::Layers).unwrap();
+    assert!(matches!(of_all.backward(&[1.0; 3]), Err(Error::OtherForm)));
+    assert!(gradients == WholeGradients::zeros(model.spec()));
+}
+
+#[test]
 fn what_cannot_be_scored_is_refused() {
     let (model, _) = tiny("llama");
     let scored = |prefix: &[u32], texts: Vec<&[u32]>| {

@@ -1,0 +1,191 @@
+//! What is trained: the factors of an adapter beside the base's weights, or every weight of a critic of its own.
+//!
+//! A step's course is the same for both: score, gather gradients, update, or forget. Knows no group and no loss.
+
+use super::optimizer::{self, Parameter};
+use super::start::fresh_adapter;
+use super::whole::Full;
+use super::{Error, HostTensor, LearnerConfig, Mode};
+use crate::model::lora::{Adapter, Factors, LoraConfig, Site};
+use crate::model::score::{self, Batch, Branches, Keep, Scored, Space};
+use crate::model::transformer::Transformer;
+use crate::model::whole::CriticWeights;
+
+/// What is trained.
+pub(super) enum Trained {
+    /// An adapter's factors.
+    Lora(Box<Lora>),
+    /// Every weight.
+    Whole(Box<Full>),
+}
+
+/// Trainable factors over a frozen model.
+pub(super) struct Lora {
+    config: LoraConfig,
+    /// `A` and `B` of each place, one after the other.
+    pub(super) parameters: Vec<Parameter>,
+    pub(super) places: Vec<(usize, Site)>,
+    /// The current factors as the score pass reads them; none since they changed.
+    branches: Option<Branches>,
+}
+
+impl Trained {
+    /// A critic that does what the base `model` does: an adapter that adds nothing, or a copy.
+    pub(super) fn fresh(model: &Transformer, config: &LearnerConfig, seed: u64) -> Result<Self, Error> {
+        Ok(match config.mode {
+            Mode::Lora => Self::Lora(Box::new(Lora::new(model, &fresh_adapter(model, &config.lora, seed, false)))),
+            Mode::Full => Self::Whole(Box::new(Full::of(model)?)),
+        })
+    }
+
+    /// `critic`, to be trained further.
+    pub(super) fn resumed(model: &Transformer, config: &LearnerConfig, critic: CriticWeights) -> Result<Self, Error> {
+        match (config.mode, critic) {
+            (Mode::Lora, CriticWeights::Adapter(adapter)) => {
+                let expected = fresh_adapter(model, &config.lora, 0, false);
+                let sizes = |adapter: &Adapter| -> Vec<_> {
+                    adapter.factors.iter().map(|(place, f)| (*place, f.a.len(), f.b.len())).collect()
+                };
+                if adapter.config.rank != config.lora.rank || sizes(&adapter) != sizes(&expected) {
+                    return Err(Error::OtherAdapter { rank: config.lora.rank, targets: config.lora.targets.clone() });
+                }
+                let adapter = Adapter { config: config.lora.clone(), factors: adapter.factors.clone() };
+                Ok(Self::Lora(Box::new(Lora::new(model, &adapter))))
+            }
+            (Mode::Full, CriticWeights::Whole(whole)) => Ok(Self::Whole(Box::new(Full::resumed(model, whole)?))),
+            (mode, _) => Err(Error::OtherMode { mode }),
+        }
+    }
+
+    /// Log-probabilities under the current weights; `model` is the base.
+    pub(super) fn score(
+        &mut self,
+        model: &Transformer,
+        batch: Batch<'_>,
+        space: &mut Space,
+    ) -> Result<Scored, crate::model::Error> {
+        match self {
+            Self::Lora(lora) => score::score_in(model, batch, Some(lora.branches(model)?), space),
+            Self::Whole(full) => full.score(batch, space),
+        }
+    }
+
+    /// Scores, asks `weigh` what each log-probability weighs in the loss's gradient, and gathers that gradient.
+    pub(super) fn learn(
+        &mut self,
+        model: &Transformer,
+        batch: Batch<'_>,
+        keep: Keep,
+        space: &mut Space,
+        weigh: impl FnOnce(&Scored) -> Vec<f32>,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Whole(full) => full.learn(batch, keep, space, weigh),
+            Self::Lora(lora) => {
+                let recorded = score::record_in(model, batch, lora.branches(model)?, keep, space)?;
+                let weights = weigh(&recorded.scored);
+                let gradients = recorded.backward_in(&weights, space)?;
+                for (place, pair) in lora.places.iter().zip(lora.parameters.chunks_exact_mut(2)) {
+                    let [a, b] = pair else { unreachable!("chunks of two") };
+                    let found = gradients.factors.get(place);
+                    let found = found.ok_or_else(|| Error::NoGradient { name: a.name.clone() })?;
+                    a.gather(&found.a);
+                    b.gather(&found.b);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets the gradient that was gathered.
+    pub(super) fn forget(&mut self) {
+        match self {
+            Self::Lora(lora) => lora.parameters.iter_mut().for_each(Parameter::forget),
+            Self::Whole(full) => full.forget(),
+        }
+    }
+
+    /// Norm of the gradient that was gathered.
+    pub(super) fn gradient_norm(&self) -> f32 {
+        match self {
+            Self::Lora(lora) => optimizer::gradient_norm(&lora.parameters),
+            Self::Whole(full) => full.gradient_norm(),
+        }
+    }
+
+    /// One AdamW step on the gradient that was gathered, whose norm is `norm`; forgets it.
+    pub(super) fn update(&mut self, config: &LearnerConfig, step: u64, norm: f32) {
+        match self {
+            Self::Lora(lora) => {
+                optimizer::update(&mut lora.parameters, config, step, norm);
+                lora.branches = None;
+            }
+            Self::Whole(full) => full.update(config, step, norm),
+        }
+    }
+
+    /// An immutable copy of the current weights.
+    pub(super) fn critic(&self) -> CriticWeights {
+        match self {
+            Self::Lora(lora) => lora.adapter().into(),
+            Self::Whole(full) => full.copied().into(),
+        }
+    }
+
+    /// The optimizer's moments by name.
+    pub(super) fn moments(&self) -> Vec<(String, HostTensor)> {
+        match self {
+            Self::Lora(lora) => lora.parameters.iter().flat_map(Parameter::moments).collect(),
+            Self::Whole(full) => full.moments(),
+        }
+    }
+
+    /// Puts saved moments back; `take` gives up one by its name.
+    pub(super) fn restore(&mut self, take: &mut impl FnMut(&str) -> Option<HostTensor>) -> Result<(), Error> {
+        match self {
+            Self::Lora(lora) => lora.parameters.iter_mut().try_for_each(|parameter| parameter.restore(take)),
+            Self::Whole(full) => full.restore(take),
+        }
+    }
+
+    /// How many numbers are trained.
+    pub(super) fn parameters(&self) -> usize {
+        match self {
+            Self::Lora(lora) => lora.parameters.iter().map(|parameter| parameter.values.len()).sum(),
+            Self::Whole(full) => full.parameters(),
+        }
+    }
+}
+
+impl Lora {
+    fn new(model: &Transformer, adapter: &Adapter) -> Self {
+        let mut parameters = vec![];
+        for (&(layer, site), pair) in &adapter.factors {
+            let (inputs, outputs) = site.sizes(model.spec());
+            let rank = adapter.config.rank;
+            let mut add = |name: &str, shape: [usize; 2], values: &[f32]| {
+                parameters.push(Parameter::new(format!("layers.{layer}.{site}.{name}"), shape, values.to_vec()));
+            };
+            add("lora_A", [rank, inputs], &pair.a);
+            add("lora_B", [outputs, rank], &pair.b);
+        }
+        let places = adapter.factors.keys().copied().collect();
+        Self { config: adapter.config.clone(), parameters, places, branches: None }
+    }
+
+    /// The current factors as an adapter.
+    pub(super) fn adapter(&self) -> Adapter {
+        let pairs = self.places.iter().zip(self.parameters.chunks_exact(2));
+        let factors =
+            pairs.map(|(&place, pair)| (place, Factors { a: pair[0].values.clone(), b: pair[1].values.clone() }));
+        Adapter { config: self.config.clone(), factors: factors.collect() }
+    }
+
+    fn branches(&mut self, model: &Transformer) -> Result<&Branches, crate::model::Error> {
+        let branches = match self.branches.take() {
+            Some(branches) => branches,
+            None => Branches::new(model, &self.adapter())?,
+        };
+        Ok(self.branches.insert(branches))
+    }
+}

@@ -1,0 +1,144 @@
+//! Training every weight: a critic of its own beside the base, which stays generator, judge and reference.
+//!
+//! Weights, gradients and moments all lie in the panels that the score pass reads, once each. Weight decay is for
+//! matrices: a norm or a bias that decays would forget what it is for, and Hugging Face's trainer spares them too.
+
+use super::optimizer::{self, Adam};
+use super::{Error, HostTensor, LearnerConfig};
+use crate::model::score::{self, Batch, Keep, Packed, Scored, Space, WholeGradients};
+use crate::model::transformer::Transformer;
+use crate::model::whole::{Slot, Whole};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Values that one thread goes through at a time.
+const PIECE: usize = 1 << 16;
+
+/// Every weight of a critic, with its gradient and moments.
+pub(super) struct Full {
+    whole: Whole,
+    gradients: WholeGradients,
+    /// Whether there is a gradient to forget: the memory is large.
+    gathered: bool,
+    /// First and second, as the weights lie.
+    moments: BTreeMap<Slot, [Vec<f32>; 2]>,
+}
+
+impl Full {
+    /// A critic that begins as `model`.
+    pub(super) fn of(model: &Transformer) -> Result<Self, Error> {
+        Ok(Self::new(Whole::copy_of(model)?))
+    }
+
+    /// `whole`, to be trained further; `model` is the base.
+    pub(super) fn resumed(model: &Transformer, whole: Arc<Whole>) -> Result<Self, Error> {
+        if !model.device().is_cpu() {
+            return Self::of(model);
+        }
+        if whole.spec().tensors() != model.spec().tensors() {
+            return Err(Error::OtherModel);
+        }
+        // Its last holder gives it up; from another it is copied.
+        Ok(Self::new(Arc::try_unwrap(whole).unwrap_or_else(|whole| whole.copied())))
+    }
+
+    fn new(whole: Whole) -> Self {
+        let spec = whole.spec();
+        let moments = |slot: Slot| (slot, [vec![0.0; slot.len(spec)], vec![0.0; slot.len(spec)]]);
+        let moments = Slot::all(spec).into_iter().map(moments).collect();
+        Self { gradients: WholeGradients::zeros(spec), gathered: false, moments, whole }
+    }
+
+    pub(super) fn score(&self, batch: Batch<'_>, space: &mut Space) -> Result<Scored, crate::model::Error> {
+        score::score_in(self.whole.transformer(), batch, None, space)
+    }
+
+    pub(super) fn learn(
+        &mut self,
+        batch: Batch<'_>,
+        keep: Keep,
+        space: &mut Space,
+        weigh: impl FnOnce(&Scored) -> Vec<f32>,
+    ) -> Result<(), Error> {
+        let recorded = score::record_whole_in(self.whole.transformer(), batch, keep, space)?;
+        let weights = weigh(&recorded.scored);
+        self.gathered = true;
+        Ok(recorded.backward_whole_in(&weights, &mut self.gradients, space)?)
+    }
+
+    pub(super) fn forget(&mut self) {
+        if std::mem::take(&mut self.gathered) {
+            self.gradients.forget();
+        }
+    }
+
+    pub(super) fn gradient_norm(&self) -> f32 {
+        let square = |piece: &[f32]| piece.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
+        // Summed in the order of the weights, whichever thread was first.
+        let of_slot = |slot: &[f32]| slot.par_chunks(PIECE).map(square).collect::<Vec<f64>>();
+        self.gradients.slots().flat_map(of_slot).sum::<f64>().sqrt() as f32
+    }
+
+    pub(super) fn update(&mut self, config: &LearnerConfig, step: u64, norm: f32) {
+        let (clip, adam) = (optimizer::clip(config, norm), Adam::of(config, optimizer::learning_rate(config, step)));
+        self.gathered = false;
+        let Self { whole, gradients, moments, .. } = self;
+        whole.each_slot_mut(|slot, values| {
+            let [first, second] = moments.get_mut(&slot).expect("moments for every slot");
+            let decay = if slot.is_matrix() { config.weight_decay } else { 0.0 };
+            let pieces = values.par_chunks_mut(PIECE).zip(gradients.slot_mut(slot).par_chunks_mut(PIECE));
+            let moments = first.par_chunks_mut(PIECE).zip(second.par_chunks_mut(PIECE));
+            pieces.zip(moments).for_each(|((values, gradient), (first, second))| {
+                adam.step(step, [values, gradient, first, second], decay, clip);
+            });
+        });
+    }
+
+    pub(super) fn copied(&self) -> Whole {
+        self.whole.copied()
+    }
+
+    /// The moments by their tensors' names with `.m` and `.v` behind them, row-major.
+    pub(super) fn moments(&self) -> Vec<(String, HostTensor)> {
+        let spec = self.whole.spec();
+        let of_slot = |(slot, moments): (&Slot, &[Vec<f32>; 2])| {
+            let named = |(suffix, values): (&str, &Vec<f32>)| {
+                let tensor = |((name, shape), data)| (format!("{name}.{suffix}"), HostTensor { shape, data });
+                slot.unpack(spec, values).into_iter().map(tensor).collect::<Vec<_>>()
+            };
+            ["m", "v"].into_iter().zip(moments).flat_map(named).collect::<Vec<_>>()
+        };
+        self.moments.iter().flat_map(of_slot).collect()
+    }
+
+    pub(super) fn restore(&mut self, take: &mut impl FnMut(&str) -> Option<HostTensor>) -> Result<(), Error> {
+        for (slot, moments) in &mut self.moments {
+            for (suffix, moment) in ["m", "v"].into_iter().zip(moments) {
+                *moment = slot.pack(self.whole.spec(), |name, shape| {
+                    let name = format!("{name}.{suffix}");
+                    let saved = take(&name).filter(|saved| saved.data.len() == shape.iter().product::<usize>());
+                    saved.map(|saved| saved.data).ok_or(Error::MissingTensor { name })
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn parameters(&self) -> usize {
+        self.whole.spec().parameters()
+    }
+
+    /// Fails loudly where a weight is cut off from the loss.
+    pub(super) fn self_test(&mut self, packed: &[Packed<'_>], temperature: f32, keep: Keep) -> Result<(), Error> {
+        let recorded = score::record_whole(self.whole.transformer(), Batch { packed, temperature }, keep)?;
+        let weights = vec![1.0; recorded.scored.log_probs.len()];
+        self.gathered = true;
+        recorded.backward_whole(&weights, &mut self.gradients)?;
+        let cut_off = self.gradients.tensors(self.whole.spec()).find(|(_, _, gradient)| {
+            gradient.iter().all(|slope| *slope == 0.0) || gradient.iter().any(|slope| !slope.is_finite())
+        });
+        self.forget();
+        cut_off.map_or(Ok(()), |(name, _, _)| Err(Error::NoGradient { name }))
+    }
+}
