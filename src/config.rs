@@ -14,6 +14,7 @@ use crate::actors::supervisor::SupervisorConfig;
 use crate::checkpoint::CheckpointConfig;
 use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
+use crate::eval::EvalConfig;
 use crate::learner::LearnerConfig;
 use crate::model::device::DeviceChoice;
 use crate::prompts::PromptsConfig;
@@ -55,6 +56,8 @@ pub struct Config {
     pub replay: ReplayConfig,
     /// How the critic learns.
     pub learner: LearnerConfig,
+    /// How critics are evaluated on held-out prompts.
+    pub eval: EvalConfig,
     /// How many checkpoints are kept.
     pub checkpoint: CheckpointConfig,
     /// When the node gives up.
@@ -190,6 +193,7 @@ impl Config {
             self.remote.generator.complaints("remote.generator", self.remote_generator().is_some()),
             rooms::replay(&self.replay),
             rooms::learner(&self.learner),
+            self.eval.complaints(),
             self.checkpoint.complaints(),
             self.supervisor.complaints(),
             self.telemetry.complaints(),

@@ -152,6 +152,7 @@ type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 enum Command {
     Write(Seat, engine::Request, Reply<Vec<Completion>>),
+    WriteAs(CriticVersion, Arc<Adapter>, engine::Request, Reply<Vec<Completion>>),
     Weigh(Seat, Vec<u32>, Vec<u32>, Reply<Vec<Completion>>),
     Learn(u64, Vec<Arc<CritiqueGroup>>, Reply<learner::Report>),
     Snapshot(Reply<learner::State>),
@@ -205,6 +206,20 @@ impl Device {
     /// Where the request can never fit, the model fails, or the thread is gone.
     pub async fn write(&self, request: engine::Request) -> Result<Vec<Completion>, Error> {
         self.ask(|reply| Command::Write(self.seat, request, reply)).await
+    }
+
+    /// As [`Device::write`], by `adapter` as critic `version`, which is in service from here on. Versions name
+    /// adapters: no two go by one.
+    ///
+    /// # Errors
+    /// As [`Device::write`], and where the adapter does not fit the model.
+    pub async fn write_as(
+        &self,
+        version: CriticVersion,
+        adapter: Arc<Adapter>,
+        request: engine::Request,
+    ) -> Result<Vec<Completion>, Error> {
+        self.ask(|reply| Command::WriteAs(version, adapter, request, reply)).await
     }
 
     /// Log-probabilities (nats) of `candidates`, each as the next token of `prompt`, by the base without adapter.

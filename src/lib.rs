@@ -17,7 +17,7 @@
 //! # The floors
 //!
 //! *Ground floor*, nouns and pure functions: [`episode`] (the goods), [`groups`] (the goods on disk), [`prompts`],
-//! [`roles`], [`verify`], [`replay`], [`checkpoint`]; and [`remote`], a client of other people's servers. *Middle*,
+//! [`roles`], [`verify`], [`eval`], [`replay`], [`checkpoint`]; and [`remote`], a client of other people's servers. *Middle*,
 //! machines that compute on one thread and know no actor: [`model`] (one transformer, two passes over the same
 //! weights: `decode` writes, `score` learns), [`engine`] (continuous batching), [`learner`] (the DRO step),
 //! [`export`] (what other programs read), [`device`] (the thread that owns them both and shares its time). *Top*,
@@ -39,6 +39,7 @@
 
 pub mod episode;
 
+pub mod eval;
 pub mod groups;
 pub mod prompts;
 pub mod replay;

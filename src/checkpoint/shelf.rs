@@ -27,7 +27,7 @@ pub struct Listed {
 
 impl Listed {
     /// Reads a folder's name.
-    fn parse(path: PathBuf) -> Option<Self> {
+    pub(crate) fn parse(path: PathBuf) -> Option<Self> {
         let rest = path.file_name()?.to_str()?.strip_prefix("step-")?;
         let (step, revision) = match rest.split_once("-r") {
             Some((step, revision)) => (step.parse().ok()?, revision.parse().ok().filter(|r| *r > 0)?),
@@ -36,6 +36,11 @@ impl Listed {
         let listed = Self { step, revision, path };
         // Only names as written by this file, so that two names never mean one checkpoint.
         (listed.path.file_name()?.to_str()? == name(step, revision)).then_some(listed)
+    }
+
+    /// Whether it is a checkpoint at all, whole or not.
+    pub(crate) fn has_manifest(&self) -> bool {
+        self.path.join(files::MANIFEST).is_file()
     }
 
     /// Whether its manifest is there and every digest matches.

@@ -70,6 +70,10 @@ impl Thread {
         // An answer that nobody waits for any more is dropped: the caller left.
         match command {
             Command::Write(seat, request, reply) => self.writers.seat(seat).write(request, reply),
+            Command::WriteAs(version, adapter, request, reply) => match self.wear(version, &adapter) {
+                Ok(()) => self.writers.seat(Seat::Own).write(request, reply),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Command::Weigh(seat, prompt, candidates, reply) => {
                 self.writers.seat(seat).weigh(prompt, candidates, reply);
             }
@@ -99,6 +103,14 @@ impl Thread {
             learner.published(version);
         }
         Ok(())
+    }
+
+    /// Puts `adapter` into service as `version`, unless that is in service already.
+    fn wear(&mut self, version: CriticVersion, adapter: &Adapter) -> Result<(), Error> {
+        if self.writers.seat(Seat::Own).engine.critic_version() == version {
+            return Ok(());
+        }
+        self.install(version, Some(adapter))
     }
 
     fn begin(&mut self, batch: u64, groups: Vec<Arc<CritiqueGroup>>, reply: Reply<learner::Report>) {

@@ -1,0 +1,96 @@
+//! What an evaluation says: how far it is, its head, and its one line of JSON.
+
+use super::Asked;
+use crate::cli::{Exit, Failure, OrExit};
+use crate::eval::Record;
+use crate::eval::figures::Figures;
+use crate::telemetry::logs::Live;
+use crate::telemetry::tally::Tally;
+use anyhow::Context;
+use serde::Serialize;
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Between two lines where nobody looks at a terminal.
+const LINE: Duration = Duration::from_secs(10);
+
+/// How far it is.
+pub(super) struct Told {
+    tally: Tally,
+}
+
+impl Told {
+    pub(super) fn new(live: &Live, prompts: usize) -> Self {
+        Self { tally: Tally::new(live, LINE, prompts as u64, "prompts") }
+    }
+
+    pub(super) fn ended(&mut self, _: &Record) {
+        self.tally.one_more(Instant::now());
+    }
+}
+
+/// Everything that it came to.
+pub(super) struct Whole<'a> {
+    pub(super) asked: &'a Asked,
+    pub(super) dropped: usize,
+    pub(super) seconds: f64,
+    pub(super) figures: Figures,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    data: &'a str,
+    dropped: usize,
+    critiques: usize,
+    refinements: usize,
+    rounds: usize,
+    seed: u64,
+    seconds: f64,
+    #[serde(flatten)]
+    figures: &'a Figures,
+}
+
+impl Whole<'_> {
+    /// What was asked, for people.
+    pub(super) fn head(&self) -> String {
+        let Asked { data, config, rounds, seed, .. } = self.asked;
+        let (n, m, prompts) = (config.critiques, config.refinements, self.figures.prompts);
+        let rounds = if *rounds > 1 { format!(", {rounds} rounds") } else { String::new() };
+        let dropped = if self.dropped > 0 { format!(" ({} without a response)", self.dropped) } else { String::new() };
+        let seconds = self.seconds;
+        format!(
+            "{prompts} prompts of {data}{dropped}, N = {n}, M = {m}{rounds}, seed {seed}, {seconds:.0} s; \
+             shares times 100, with 95 % intervals by prompt"
+        )
+    }
+
+    /// One line with all of it.
+    pub(super) fn json(&self) -> String {
+        let Asked { data, config, rounds, seed, .. } = self.asked;
+        let line = Line {
+            data,
+            dropped: self.dropped,
+            critiques: config.critiques,
+            refinements: config.refinements,
+            rounds: *rounds,
+            seed: *seed,
+            seconds: self.seconds,
+            figures: &self.figures,
+        };
+        serde_json::to_string(&line).expect("strings and finite numbers serialize")
+    }
+}
+
+/// Writes `records` to `path`, one JSON object a line.
+pub(super) fn write_records(path: &Path, records: &[Record]) -> Result<(), Failure> {
+    let write = || -> anyhow::Result<()> {
+        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+        for record in records {
+            serde_json::to_writer(&mut file, record)?;
+            file.write_all(b"\n")?;
+        }
+        Ok(file.flush()?)
+    };
+    write().with_context(|| path.display().to_string()).or_exit(Exit::Failed)
+}
