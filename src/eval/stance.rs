@@ -3,7 +3,8 @@
 //! 1. *Said outright.* `incorrect`, `wrong`, `false`, `inaccurate`, `mistaken`, `mistake(s)` and `error(s)` say wrong,
 //!    `correct`, `right`, `accurate` and `true` say right, each the opposite when denied ("not quite right", "no
 //!    errors"), and an opening "yes" or "no" speaks too. `right` and its like before a noun ("the correct answer is ...",
-//!    "a correct method") say nothing by themselves, unless behind "is" ("this is the correct answer").
+//!    "to correct the sum") say nothing by themselves, unless behind "is" ("this is the correct answer"), and nothing
+//!    is said behind "if" or "whether".
 //! 2. *Said by another answer.* Where nothing is said outright, the first "answer is X" (or "result", "sum" and so on;
 //!    "should be X") counts: wrong, unless the criticised text ends with the same number, or without numbers holds X.
 //!
@@ -46,7 +47,7 @@ const ANSWERS: [&str; 12] = [
     "count",
 ];
 const BE: [&str; 5] = ["is", "was", "be", "are", "equals"];
-const DENIALS: [&str; 7] = ["not", "no", "never", "nothing", "without", "cannot", "hardly"];
+const DENIALS: [&str; 9] = ["not", "no", "never", "nothing", "without", "cannot", "hardly", "almost", "nearly"];
 /// How many words before a word may deny it: "is not quite right".
 const REACH: usize = 2;
 
@@ -58,6 +59,8 @@ pub fn stance(critique: &str, text: &str) -> Option<Stance> {
         return said.all(|other| other == first).then_some(first);
     }
     let stated = stated(critique, &words)?;
+    // "85 - 23 = 62" gives what stands behind the sign.
+    let stated = stated.rsplit_once('=').map_or(stated, |(_, value)| value);
     let same = match (number(stated, false), number(text, true)) {
         (Some(stated), given) => given == Some(stated),
         (None, _) => holds(text, stated)?,
@@ -71,6 +74,8 @@ struct Word {
     end: usize,
     /// A sentence, a line or a clause ends behind it.
     closes: bool,
+    /// What it announces follows.
+    announces: bool,
 }
 
 impl Word {
@@ -92,7 +97,8 @@ fn words(text: &str) -> Vec<Word> {
         let behind = text[end..].find(inside).map_or(&text[end..], |at| &text[end..end + at]);
         let word = text[start..end].trim_matches(['\'', '\u{2019}']).to_lowercase();
         if !word.is_empty() {
-            words.push(Word { text: word, end, closes: behind.contains(['.', '!', '?', ':', ';', ',', '\n']) });
+            let closes = behind.contains(['.', '!', '?', ':', ';', ',', '\n']);
+            words.push(Word { text: word, end, closes, announces: behind.starts_with(':') });
         }
         from = end;
     }
@@ -106,6 +112,9 @@ fn outright(words: &[Word], at: usize) -> Option<Stance> {
         return Some(if word.text == "yes" { Stance::Right } else { Stance::Wrong });
     }
     let clause = words[..at].iter().rev().take(REACH).take_while(|word| !word.closes);
+    if words[..at].iter().rev().take_while(|word| !word.closes).any(|word| word.is_one_of(&["if", "whether"])) {
+        return None;
+    }
     let denied = clause.into_iter().any(Word::denies);
     let stance = if word.is_one_of(&FAULTS) || word.is_one_of(&WRONG) {
         Stance::Wrong
@@ -117,9 +126,9 @@ fn outright(words: &[Word], at: usize) -> Option<Stance> {
     Some(if denied { stance.denied() } else { stance })
 }
 
-/// Whether the adjective at `at` belongs to a noun behind it: "the correct answer", "a correct count for the letter".
+/// Whether the adjective at `at` belongs to what is behind it: "the correct answer"; or is a verb: "correct the sum".
 fn is_before_noun(words: &[Word], at: usize) -> bool {
-    let glues = ["and", "or", "but", "because", "since", "as", "for", "in", "that", "to", "it", "the"];
+    let glues = ["and", "or", "but", "because", "since", "as", "for", "in", "to"];
     !words[at].closes && words.get(at + 1).is_some_and(|next| !next.is_one_of(&glues) && !next.is_one_of(&BE))
 }
 
@@ -135,10 +144,14 @@ fn stated<'a>(critique: &'a str, words: &[Word]) -> Option<&'a str> {
     let gives = |at: &usize| {
         let pair = [&words[*at], &words[*at + 1]];
         pair[1].is_one_of(&BE) && (pair[0].is_one_of(&ANSWERS) || pair[0].is_one_of(&["should", "would"]))
-            || pair[0].is_one_of(&ANSWERS) && pair[0].closes
+            || pair[0].is_one_of(&ANSWERS) && pair[0].announces
     };
     let at = (0..words.len().saturating_sub(1)).find(gives)?;
     let last = if words[at + 1].is_one_of(&BE) { at + 1 } else { at };
+    // "if the answer is correct": no other answer.
+    if words.get(last + 1).is_some_and(|next| next.is_one_of(&RIGHT) || next.is_one_of(&WRONG)) {
+        return None;
+    }
     // "answer should be X": the verb's own end is further on.
     let rest = &critique[words[last].end..];
     let end = rest.find(". ").or_else(|| rest.find('\n')).unwrap_or(rest.len());
@@ -161,8 +174,35 @@ fn holds(text: &str, stated: &str) -> Option<bool> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Labelled {
+        response: String,
+        critique: String,
+        label: Option<String>,
+    }
+
+    #[test]
+    fn people_read_most_critiques_alike_and_hardly_any_the_other_way_round() {
+        let lines = include_str!("../../tests/golden/critiques_labelled.jsonl").lines();
+        let labelled: Vec<Labelled> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+        let (mut alike, mut opposite, mut misses) = (0, 0, Vec::new());
+        for Labelled { response, critique, label } in &labelled {
+            let label = label.as_deref().map(|label| if label == "right" { Stance::Right } else { Stance::Wrong });
+            let read = stance(critique, response);
+            alike += usize::from(read == label);
+            opposite += usize::from(read.is_some() && label.is_some() && read != label);
+            if read != label {
+                misses.push((critique, label, read));
+            }
+        }
+        assert!(labelled.len() >= 60);
+        assert!(alike * 10 >= labelled.len() * 8 && opposite * 20 <= labelled.len(), "{alike} {opposite} {misses:#?}");
+    }
 
     #[test]
     fn what_is_said_outright_counts_and_its_denial_turns_it_round() {
