@@ -14,7 +14,7 @@ use crate::actors::supervisor::SupervisorConfig;
 use crate::checkpoint::CheckpointConfig;
 use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
-use crate::eval::EvalConfig;
+use crate::eval::{EvalConfig, held_out_twin};
 use crate::learner::LearnerConfig;
 use crate::model::device::DeviceChoice;
 use crate::prompts::PromptsConfig;
@@ -200,6 +200,12 @@ impl Config {
             rooms::between(self),
         ]
         .concat()
+    }
+
+    /// Where held-out prompts come from: `eval.file`, or the twin of `prompts.file`; empty where there is neither.
+    pub fn held_out(&self) -> String {
+        let named = Some(self.eval.file.clone()).filter(|file| !file.trim().is_empty());
+        named.or_else(|| held_out_twin(&self.prompts.file)).unwrap_or_default()
     }
 
     /// The model that judges, where it is another than the base model.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod bootstrap;
 pub mod figures;
+pub mod plot;
 pub mod stance;
 pub mod table;
 
@@ -23,6 +24,11 @@ const ANSWER: &str = "{{ answer }}";
 pub struct EvalConfig {
     /// Held-out prompts, named as `prompts.file` is; empty for the held-out twin of `prompts.file`.
     pub file: String,
+    /// The critic in service is examined during `start` whenever so many more learner steps are taken, and before the
+    /// first; 0: never.
+    pub every_steps: u64,
+    /// Prompts of that exam, the first of the file.
+    pub prompts: usize,
     /// N: critiques of a response.
     pub critiques: usize,
     /// M: refinements of a critique.
@@ -39,7 +45,8 @@ impl EvalConfig {
     /// What is wrong with these values, all at once.
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();
-        for (key, got) in [("critiques", self.critiques), ("refinements", self.refinements)] {
+        let sizes = [("prompts", self.prompts), ("critiques", self.critiques), ("refinements", self.refinements)];
+        for (key, got) in sizes {
             if got < 1 {
                 complaints.push(format!("eval.{key}: expected at least 1, got {got}"));
             }
@@ -155,6 +162,8 @@ mod tests {
     fn an_oracle_that_does_not_show_the_answer_is_refused() {
         let config = EvalConfig {
             file: String::new(),
+            every_steps: 0,
+            prompts: 1,
             critiques: 0,
             refinements: 1,
             empty_critique: " ".into(),

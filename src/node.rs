@@ -7,6 +7,7 @@
 
 use crate::actors::archive::Archive;
 use crate::actors::company::{Company, Remotes, Writer};
+use crate::actors::exam::served::Served;
 use crate::actors::judge::{Compare, JudgeSource, model::ModelJudge};
 use crate::actors::news::{Activity, Event, News, Progress};
 use crate::actors::plan::Plan;
@@ -193,6 +194,7 @@ pub fn check(config: &Config) -> Result<(), Error> {
     Refiner::new(&config.refiner.role)?;
     Judge::new(&config.judge.role)?;
     remotes(config)?;
+    served(config)?;
     Ok(())
 }
 
@@ -230,6 +232,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         _ => {}
     }
     let prompts = PromptStream::open(&config.prompts, config.node.seed)?;
+    let served = served(&config)?.map(Arc::new);
     let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
     let (company, path) = company(&config, prompts.prompts(), options.judge.as_ref(), &news, true)?;
     let spec = company.model.transformer.spec().clone();
@@ -248,6 +251,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         drain: Duration::from_secs(config.node.drain_seconds),
         archive: Arc::new(archive),
         recorder,
+        served,
         stop: options.stop.clone(),
         news,
     };
@@ -256,6 +260,17 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         false => plan.shelf(),
     };
     Ok((plan, shelf, lock))
+}
+
+/// The exam of the critic in service, where `config` wants one.
+fn served(config: &Config) -> Result<Option<Served>, Error> {
+    if config.eval.every_steps == 0 {
+        return Ok(None);
+    }
+    let prompts: Vec<_> = prompts::load(&config.held_out())?.into_iter().take(config.eval.prompts).collect();
+    let checker = Arc::new(Checker::open(&prompts, config.judge.role.allow_unsandboxed)?);
+    let prompts = prompts.into_iter().map(Arc::new).collect();
+    Ok(Some(Served { prompts, checker, config: config.eval.clone(), seed: config.node.seed }))
 }
 
 /// Everyone whom `config` names, judging by `compare` where that is given, and where the model lies; the model for

@@ -9,6 +9,7 @@
 
 use super::company::Company;
 use super::judge::{Case, JudgeSource, verdicts};
+use super::news::News;
 use super::role::{self, Opening};
 use super::rollout::seed;
 use super::scribe::{Hand, Scribe, Trouble};
@@ -18,7 +19,10 @@ use crate::eval::{Attempt, EvalConfig, Heard, Record, Text};
 use crate::telemetry::metrics::Role;
 use crate::verify::{self, Checker, Unchecked};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+
+pub mod served;
 
 /// A critic under examination.
 #[derive(Clone)]
@@ -58,6 +62,8 @@ pub struct Exam {
     pub rounds: usize,
     /// All that is drawn follows from it.
     pub seed: u64,
+    /// Who is told what is written and judged.
+    pub news: News,
 }
 
 /// A chain of refinements: one critique of the response, and in later rounds one of what came of the one before.
@@ -69,14 +75,44 @@ struct Chain {
     index: usize,
 }
 
+/// How one prompt ended, by its place.
+pub type Sat = (u64, Result<Record, Trouble>);
+
 impl Exam {
+    /// Every prompt through every candidate, some at a time; in whatever order they end.
+    pub fn sit_all(self: &Arc<Self>, prompts: impl Iterator<Item = (u64, Arc<Prompt>)>) -> JoinSet<Sat> {
+        let turns = Arc::new(Semaphore::new(self.at_once()));
+        let mut sitting = JoinSet::new();
+        for (place, prompt) in prompts {
+            let (exam, turns) = (self.clone(), turns.clone());
+            sitting.spawn(async move {
+                // The semaphore is never closed.
+                let _turn = turns.acquire_owned().await;
+                (place, exam.sit(place, prompt).await)
+            });
+        }
+        sitting
+    }
+
+    /// Prompts under way at once: enough that the engine's rows are full while some of them still wait for a response
+    /// or a critique, and few enough that nothing waits long.
+    fn at_once(&self) -> usize {
+        let critiques = self.candidates.len() * self.config.critiques;
+        (2 * self.company.engine.sequences_max).div_ceil(critiques.max(1)).max(2)
+    }
+
+    /// What `role` writes with.
+    fn scribe(&self, role: Role) -> Scribe {
+        Scribe { news: self.news.clone(), ..self.company.scribe(role, &self.device) }
+    }
+
     /// The prompt at `place` of its file through every candidate.
     ///
     /// # Errors
     /// Where there is no response, or something is broken.
     pub async fn sit(self: Arc<Self>, place: u64, prompt: Arc<Prompt>) -> Result<Record, Trouble> {
         let place = EpisodeId(place);
-        let generator = self.company.scribe(Role::Generator, &self.device);
+        let generator = self.scribe(Role::Generator);
         let asked = seed(self.seed, place, Role::Generator, 0);
         let answer = role::answer(&self.company.generator.role, &generator, &prompt, 1, asked).await?;
         let one = answer.written.into_iter().next();
@@ -169,7 +205,7 @@ impl Exam {
         n: usize,
         seed: u64,
     ) -> Result<Vec<Written>, Trouble> {
-        let scribe = self.company.scribe(Role::Critic, &self.device);
+        let scribe = self.scribe(Role::Critic);
         match candidate {
             Kind::Critic(hand) => {
                 let scribe = Scribe { hand: hand.clone(), ..scribe };
@@ -186,7 +222,7 @@ impl Exam {
 
     /// The generator's own conversation goes on: what it says of its own response, as long as a critique may be.
     async fn itself(&self, opening: &Opening, n: usize, seed: u64) -> Result<Vec<Written>, Trouble> {
-        let mut scribe = self.company.scribe(Role::Generator, &self.device);
+        let mut scribe = self.scribe(Role::Generator);
         scribe.sampling.max_tokens = self.company.critic.sampling.max_tokens;
         let mut turns = opening.composed.turns.clone();
         turns.push(Turn::new(Speaker::Assistant, opening.response.text.clone()));
@@ -203,7 +239,7 @@ impl Exam {
         critique: Arc<Written>,
         index: u64,
     ) -> Result<(Vec<Written>, Vec<Text>, Vec<Verdict>), Trouble> {
-        let refiner = self.company.scribe(Role::Refiner, &self.device);
+        let refiner = self.scribe(Role::Refiner);
         let brief = (opening.clone(), critique.clone());
         let asked = seed(self.seed, chain.place, Role::Refiner, index);
         let m = self.config.refinements;
@@ -213,7 +249,7 @@ impl Exam {
             // The verifier's preference is that of the scores, and code is run once.
             JudgeSource::Verifier(_) => texts.iter().map(|text| prefer(chain.before.score, text.score)).collect(),
             source => {
-                let judge = self.company.scribe(Role::Judge, &self.device);
+                let judge = self.scribe(Role::Judge);
                 let case = Case { opening: chain.opening.clone(), critique, refinements: written.clone() };
                 verdicts(source, &judge, case, seed(self.seed, chain.place, Role::Judge, index)).await?
             }

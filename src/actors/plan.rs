@@ -4,6 +4,7 @@
 
 use super::archive::Archive;
 use super::company::Company;
+use super::exam::served::Served;
 use super::news::News;
 use super::replay::Pacing;
 use super::rollout::RolloutConfig;
@@ -44,6 +45,8 @@ pub struct Plan {
     pub archive: Arc<Archive>,
     /// Where scored groups are kept, where they are.
     pub recorder: Option<Arc<Recorder>>,
+    /// The exam of the critic in service, where there is one.
+    pub served: Option<Arc<Served>>,
     /// The wish to stop.
     pub stop: Stop,
     /// Who is told.

@@ -190,6 +190,7 @@ impl Tree {
             config: self.plan.learner.clone(),
             steps_max: self.plan.learner_steps_max,
             deadline: self.plan.deadline(),
+            served: self.plan.served.clone().map(|served| (served, self.plan.company.clone())),
             stop: self.plan.stop.clone(),
             news: self.plan.news.clone(),
         }

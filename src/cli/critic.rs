@@ -1,10 +1,11 @@
-//! Which critic an argument names: a PEFT adapter's folder, a checkpoint's, or a run's, `RUN@STEP` for one of its
-//! checkpoints.
+//! Which critic an argument names: a PEFT adapter's folder, a checkpoint's, or a run's; of a run its newest checkpoint,
+//! as `RUN@STEP` that of a step, as `RUN@best` the best.
 
 use super::{Failure, OrExit};
 use crate::actors::Exit;
 use crate::checkpoint::{self, Listed};
 use crate::model::lora::Adapter;
+use crate::model::source;
 use crate::model::spec::ModelSpec;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
@@ -26,16 +27,10 @@ impl Critic {
     pub(super) fn find(argument: &str) -> Result<Self, Failure> {
         let whole = Path::new(argument);
         // A folder may have an @ in its name.
-        if let Some((run, step)) = argument.rsplit_once('@').filter(|_| !whole.exists()) {
-            let step = step.parse();
-            let expected = format!("{argument}: expected a number of learner steps behind the @");
-            let step = step.with_context(|| expected).or_exit(Exit::Usage)?;
-            return Ok(Self::Checkpoint(of_run(Path::new(run), Some(step))?));
+        if (argument.contains('@') && !whole.exists()) || whole.join("checkpoints").is_dir() {
+            return Ok(Self::Checkpoint(of_run(argument, None)?));
         }
-        if whole.join("checkpoints").is_dir() {
-            return Ok(Self::Checkpoint(of_run(whole, None)?));
-        }
-        if let Some(listed) = Listed::parse(whole.to_owned()).filter(|listed| listed.has_manifest()) {
+        if let Some(listed) = Listed::parse(whole.to_owned()).filter(|listed| listed.manifest().is_file()) {
             listed.verify().or_exit(Exit::Checkpoint)?;
             return Ok(Self::Checkpoint(listed));
         }
@@ -53,6 +48,18 @@ impl Critic {
         }
     }
 
+    /// The sha256 that it is known by: of the adapter's files, or of the checkpoint's manifest, which has every file's.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub(super) fn digest(&self) -> Result<String, Failure> {
+        let path = match self {
+            Self::Peft(folder) => folder.clone(),
+            Self::Checkpoint(listed) => listed.manifest(),
+        };
+        source::digest(&path).or_exit(Exit::Usage)
+    }
+
     /// The source of the model that it was trained on, where it says so.
     ///
     /// # Errors
@@ -65,10 +72,26 @@ impl Critic {
     }
 }
 
-/// The newest whole checkpoint of `run`, or that of `step`.
-pub(super) fn of_run(run: &Path, step: Option<u64>) -> Result<Listed, Failure> {
+/// The checkpoint of a run that `argument` names: of RUN its newest whole one, or that of `step`; of RUN@STEP and
+/// RUN@best that one.
+pub(super) fn of_run(argument: &str, step: Option<u64>) -> Result<Listed, Failure> {
+    let (run, which) = match argument.rsplit_once('@').filter(|_| !Path::new(argument).exists()) {
+        Some((run, which)) => (Path::new(run), Some(which)),
+        None => (Path::new(argument), None),
+    };
     let root = run.join("checkpoints");
     let listed = checkpoint::list(&root).or_exit(Exit::Checkpoint)?;
+    if which == Some("best") {
+        let best = checkpoint::best(&root).or_exit(Exit::Checkpoint)?;
+        let named = best.and_then(|best| listed.into_iter().find(|listed| listed.path == root.join(&best.folder)));
+        let why =
+            || format!("{argument}: expected a run with a best checkpoint (checkpoint.keep_best), got none there");
+        let listed = named.with_context(why).or_exit(Exit::Checkpoint)?;
+        listed.verify().or_exit(Exit::Checkpoint)?;
+        return Ok(listed);
+    }
+    let why = || format!("{argument}: expected a number of learner steps or \"best\" behind the @");
+    let step = which.map(|which| which.parse().with_context(why)).transpose().or_exit(Exit::Usage)?.or(step);
     let mut broken = None;
     for listed in listed.into_iter().filter(|listed| step.is_none_or(|step| listed.step == step)) {
         match listed.verify() {

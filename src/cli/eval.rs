@@ -4,6 +4,7 @@
 //! order, and are the same however many were under way.
 
 mod asked;
+mod keep;
 mod told;
 
 use super::{Exit, Failure, OrExit, say};
@@ -13,20 +14,20 @@ use crate::actors::news::News;
 use crate::actors::scribe::Trouble;
 use crate::config::Config;
 use crate::device::Device;
-use crate::episode::{CriticVersion, Prompt};
+use crate::episode::CriticVersion;
 use crate::eval::figures::Figures;
-use crate::eval::{Record, table};
+use crate::eval::{Record, plot, table};
 use crate::node;
 use crate::telemetry;
 use crate::verify::Checker;
+use anyhow::Context;
 use asked::Asked;
 use clap::Args;
+use keep::Kept;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use told::Told;
 
 /// What `eval` takes.
@@ -58,9 +59,12 @@ pub struct EvalArguments {
     /// One line of JSON.
     #[arg(long)]
     json: bool,
-    /// Write every record here, one JSON object a line.
-    #[arg(long, value_name = "FILE")]
-    records: Option<PathBuf>,
+    /// Keep a line for every finished prompt in this folder, and go on from what is there.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Draw utilities and accuracies with their intervals, as SVG.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -78,19 +82,19 @@ pub fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Failure> 
     let live = telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let asked = Asked::new(config, arguments)?;
     let checker = Checker::open(&asked.prompts, config.judge.role.allow_unsandboxed).or_exit(Exit::Usage)?;
-    let (company, _) = node::company(config, &asked.prompts, None, &News::new(None), false)
+    let (company, model) = node::company(config, &asked.prompts, None, &News::silent(), false)
         .map_err(|error| Failure { exit: error.exit(), error: error.into() })?;
-    let candidates = asked.candidates(company.model.transformer.spec())?;
+    let open = |folder: &PathBuf| Kept::open(folder, &asked.manifest(config, &model)?, &asked);
+    let (kept, found) = arguments.out.as_ref().map(open).transpose()?.unzip();
+    let candidates = asked.candidates(config, company.model.transformer.spec())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let begun = Instant::now();
-    let told = Told::new(&live, asked.prompts.len());
-    let ended = runtime.block_on(examine(company, checker, candidates, &asked, told));
+    let found = found.unwrap_or_default();
+    let told = Told::new(&live, asked.prompts.len() - found.len(), kept);
+    let ended = runtime.block_on(examine(company, checker, candidates, &asked, found, told));
     // A device thread that does not end must not hold the process.
     runtime.shutdown_background();
     let Examined { records, dropped } = ended?;
-    if let Some(path) = &arguments.records {
-        told::write_records(path, &records)?;
-    }
     let figures = Figures::of(&records, asked.figures());
     let result = told::Whole { asked: &asked, dropped, seconds: begun.elapsed().as_secs_f64(), figures };
     if arguments.json {
@@ -98,6 +102,10 @@ pub fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Failure> 
     } else {
         say(&result.head());
         table::lines(&result.figures).iter().for_each(|line| say(line));
+    }
+    if let Some(path) = &arguments.plot {
+        let drawn = plot::svg(&result.figures, &result.title());
+        std::fs::write(path, drawn).with_context(|| path.display().to_string()).or_exit(Exit::Failed)?;
     }
     Ok(Exit::Done)
 }
@@ -116,10 +124,10 @@ async fn examine(
     checker: Checker,
     candidates: Vec<Candidate>,
     asked: &Asked,
+    mut records: BTreeMap<u64, Record>,
     mut told: Told,
 ) -> Result<Examined, Failure> {
     let device = Device::start(company.setup(None, CriticVersion::BASE, None)).await?;
-    let at_once = Arc::new(Semaphore::new(at_once(&company, candidates.len(), asked)));
     let exam = Arc::new(Exam {
         company: Arc::new(company),
         device: device.clone(),
@@ -128,16 +136,15 @@ async fn examine(
         config: asked.config.clone(),
         rounds: asked.rounds,
         seed: asked.seed,
+        news: News::silent(),
     });
-    let mut sitting = JoinSet::new();
-    for (place, prompt) in (0..).zip(asked.prompts.iter().cloned().map(Arc::new)) {
-        sitting.spawn(sit(exam.clone(), at_once.clone(), place, prompt));
-    }
-    let (mut records, mut dropped) = (BTreeMap::new(), 0);
+    let prompts = (0..).zip(asked.prompts.iter().cloned().map(Arc::new));
+    let mut sitting = exam.sit_all(prompts.filter(|(place, _)| !records.contains_key(place)));
+    let mut dropped = 0;
     while let Some(ended) = sitting.join_next().await {
         match ended? {
             (place, Ok(record)) => {
-                told.ended(&record);
+                told.ended(&record)?;
                 records.insert(place, record);
             }
             (place, Err(trouble @ (Trouble::Deadline | Trouble::TooLong | Trouble::Remote(_)))) => {
@@ -153,21 +160,4 @@ async fn examine(
     }
     device.stop();
     Ok(Examined { records: records.into_values().collect(), dropped })
-}
-
-async fn sit(
-    exam: Arc<Exam>,
-    at_once: Arc<Semaphore>,
-    place: u64,
-    prompt: Arc<Prompt>,
-) -> (u64, Result<Record, Trouble>) {
-    // The semaphore is never closed.
-    let _permit = at_once.acquire_owned().await;
-    (place, exam.sit(place, prompt).await)
-}
-
-/// Prompts under way at once: enough that the engine's rows are full while some of them still wait for a response or
-/// a critique, and few enough that nothing waits long.
-fn at_once(company: &Company, candidates: usize, asked: &Asked) -> usize {
-    (2 * company.engine.sequences_max).div_ceil((candidates * asked.config.critiques).max(1)).max(2)
 }

@@ -22,9 +22,9 @@ pub struct ExportArguments {
     /// A PEFT adapter folder; with neither this nor --run, `merged` writes the base alone.
     #[arg(long, value_name = "DIR", conflicts_with = "run")]
     adapter: Option<PathBuf>,
-    /// A run directory: its newest whole checkpoint's adapter, on the model it was trained on.
-    #[arg(long, value_name = "DIR")]
-    run: Option<PathBuf>,
+    /// A run directory: its newest whole checkpoint's adapter, on the model it was trained on; RUN@best is its best.
+    #[arg(long, value_name = "RUN")]
+    run: Option<String>,
     /// The run's checkpoint of this learner step.
     #[arg(long, value_name = "K", requires = "run")]
     step: Option<u64>,

@@ -5,8 +5,10 @@ use super::writer::{Writer, Writers};
 use super::{Command, Envelope, Error, Event, JudgeSetup, LearnerSetup, Observer, Reply, Seat, Setup};
 use crate::episode::{CriticVersion, CritiqueGroup};
 use crate::learner::{self, Learner};
+use crate::model::decode::PackedAdapter;
 use crate::model::lora::Adapter;
 use crate::model::transformer::Transformer;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -18,6 +20,8 @@ pub(super) struct Thread {
     learner: Option<Learner>,
     learning: Option<Reply<learner::Report>>,
     share: Share,
+    /// Critics that somebody wrote as, by their versions: several take turns, and each is packed once.
+    worn: BTreeMap<CriticVersion, Arc<PackedAdapter>>,
     observer: Observer,
 }
 
@@ -36,7 +40,7 @@ impl Thread {
         });
         let mut learner = learner.transpose()?;
         learner.iter_mut().for_each(|learner| learner.serves(version));
-        Ok(Self { model, writers, learner, learning: None, share, observer })
+        Ok(Self { model, writers, learner, learning: None, share, worn: BTreeMap::new(), observer })
     }
 
     /// Takes commands, writes, learns; until told to stop.
@@ -107,10 +111,17 @@ impl Thread {
 
     /// Puts `adapter` into service as `version`, unless that is in service already.
     fn wear(&mut self, version: CriticVersion, adapter: &Adapter) -> Result<(), Error> {
-        if self.writers.seat(Seat::Own).engine.critic_version() == version {
+        let engine = &mut self.writers.seat(Seat::Own).engine;
+        if engine.critic_version() == version {
             return Ok(());
         }
-        self.install(version, Some(adapter))
+        let packed = match self.worn.get(&version) {
+            Some(packed) => packed.clone(),
+            None => Arc::new(self.model.pack(adapter)?),
+        };
+        engine.install(version, Some(packed.clone()));
+        self.worn.insert(version, packed);
+        Ok(())
     }
 
     fn begin(&mut self, batch: u64, groups: Vec<Arc<CritiqueGroup>>, reply: Reply<learner::Report>) {

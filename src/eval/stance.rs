@@ -118,7 +118,7 @@ fn outright(words: &[Word], at: usize) -> Option<Stance> {
     let denied = clause.into_iter().any(Word::denies);
     let stance = if word.is_one_of(&FAULTS) || word.is_one_of(&WRONG) {
         Stance::Wrong
-    } else if word.is_one_of(&RIGHT) && !(is_before_noun(words, at) && !is_behind_be(words, at)) {
+    } else if word.is_one_of(&RIGHT) && (is_behind_be(words, at) || !is_before_noun(words, at)) {
         Stance::Right
     } else {
         return None;

@@ -5,19 +5,32 @@ use crate::actors::exam::{Candidate, Kind};
 use crate::actors::scribe::Hand;
 use crate::cli::critic::Critic;
 use crate::cli::{Exit, Failure, OrExit};
-use crate::config::Config;
+use crate::config::{Config, RoleSection};
 use crate::episode::{CriticVersion, Prompt};
 use crate::eval::bootstrap::Resampling;
-use crate::eval::{EvalConfig, figures, held_out_twin};
+use crate::eval::{EvalConfig, figures};
+use crate::model::kernel::Precision;
+use crate::model::source::Source;
 use crate::model::spec::ModelSpec;
 use crate::prompts;
+use crate::remote::RemoteConfig;
+use crate::roles::critic::CriticConfig;
+use crate::roles::generator::GeneratorConfig;
+use crate::roles::judge::JudgeConfig;
+use crate::roles::refiner::RefinerConfig;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What was asked.
 pub(super) struct Asked {
     /// Where the prompts come from.
     pub(super) data: String,
+    /// Of all of them, those beyond the limit included.
+    data_digest: String,
     pub(super) prompts: Vec<Prompt>,
     /// N, M and fixed texts.
     pub(super) config: EvalConfig,
@@ -39,12 +52,11 @@ enum Which {
 
 impl Asked {
     pub(super) fn new(config: &Config, arguments: &EvalArguments) -> Result<Self, Failure> {
-        let twin = || held_out_twin(&config.prompts.file);
-        let named = Some(config.eval.file.clone()).filter(|file| !file.trim().is_empty());
-        let data = arguments.data.clone().or(named).or_else(twin);
+        let data = arguments.data.clone().or_else(|| Some(config.held_out()).filter(|file| !file.is_empty()));
         let why = format!("expected --data or eval.file: {:?} has no held-out twin", config.prompts.file);
         let data = data.ok_or_else(|| anyhow::anyhow!(why)).or_exit(Exit::Usage)?;
         let mut prompts = prompts::load(&data).or_exit(Exit::Usage)?;
+        let data_digest = digest(&prompts);
         prompts.truncate(arguments.limit.unwrap_or(prompts.len()));
         let sizes = EvalConfig {
             critiques: arguments.n.unwrap_or(config.eval.critiques),
@@ -54,6 +66,7 @@ impl Asked {
         Ok(Self {
             critics: critics(&arguments.critics, &prompts)?,
             data,
+            data_digest,
             prompts,
             config: sizes,
             rounds: arguments.rounds,
@@ -72,8 +85,41 @@ impl Asked {
         }
     }
 
+    /// All that the records follow from, by which an evaluation goes on or is refused. The number of prompts is not
+    /// among it: an evaluation of more of them goes on.
+    ///
+    /// # Errors
+    /// Where the model at `model` or a critic cannot be read.
+    pub(super) fn manifest(&self, config: &Config, model: &Path) -> Result<Map<String, Value>, Failure> {
+        let source = Source::parse(&config.model.source).or_exit(Exit::Usage)?;
+        let critic = |(name, which): &(String, Which)| -> Result<Value, Failure> {
+            let of = match which {
+                Which::Base => "base".to_owned(),
+                Which::Empty => "empty".to_owned(),
+                Which::Itself => "self".to_owned(),
+                Which::Oracle => "oracle".to_owned(),
+                Which::Adapter(critic) => critic.digest()?,
+            };
+            Ok(json!({"name": name, "of": of}))
+        };
+        let critics = self.critics.iter().map(critic).collect::<Result<Vec<_>, _>>()?;
+        let fields = [
+            ("format", json!(1)),
+            ("data", json!(self.data)),
+            ("prompts", json!(self.data_digest)),
+            ("model", json!(source.digest(model).or_exit(Exit::Model)?)),
+            ("critics", json!(critics)),
+            ("critiques", json!(self.config.critiques)),
+            ("refinements", json!(self.config.refinements)),
+            ("rounds", json!(self.rounds)),
+            ("seed", json!(self.seed)),
+            ("config", json!(digest(&Deciding::of(config)))),
+        ];
+        Ok(fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
     /// The critics, with adapters that fit `spec`.
-    pub(super) fn candidates(&self, spec: &ModelSpec) -> Result<Vec<Candidate>, Failure> {
+    pub(super) fn candidates(&self, config: &Config, spec: &ModelSpec) -> Result<Vec<Candidate>, Failure> {
         let candidate = |(index, (name, which)): (usize, &(String, Which))| {
             let kind = match which {
                 Which::Base => Kind::Critic(Hand::Base),
@@ -82,6 +128,9 @@ impl Asked {
                 Which::Oracle => Kind::Oracle,
                 // A version of its own for each, 0 being the base.
                 Which::Adapter(critic) => {
+                    if let Some(other) = critic.trained_on()?.filter(|source| *source != config.model.source) {
+                        tracing::warn!(critic = name, trained_on = other, "runs on another model.source here");
+                    }
                     Kind::Critic(Hand::Critic(CriticVersion(1 + index as u64), Arc::new(critic.load(spec)?)))
                 }
             };
@@ -89,6 +138,43 @@ impl Asked {
         };
         self.critics.iter().enumerate().map(candidate).collect()
     }
+}
+
+/// What decides what is written and how it is judged, beside the prompts and the critics.
+#[derive(Serialize)]
+struct Deciding<'a> {
+    generator: &'a RoleSection<GeneratorConfig>,
+    critic: &'a RoleSection<CriticConfig>,
+    refiner: &'a RoleSection<RefinerConfig>,
+    judge: &'a RoleSection<JudgeConfig>,
+    /// Where a server judges or generates: which.
+    remote: [Option<[&'a str; 2]>; 2],
+    weights: Precision,
+    context_tokens_max: usize,
+    texts: [&'a str; 3],
+}
+
+impl<'a> Deciding<'a> {
+    fn of(config: &'a Config) -> Self {
+        let server = |remote: &'a RemoteConfig| [remote.base_url.as_str(), remote.model.as_str()];
+        let EvalConfig { empty_critique, self_prompt, oracle_critique, .. } = &config.eval;
+        Self {
+            generator: &config.generator,
+            critic: &config.critic,
+            refiner: &config.refiner,
+            judge: &config.judge,
+            remote: [config.remote_generator().map(server), config.remote_judge().map(server)],
+            weights: config.engine.weights,
+            context_tokens_max: config.engine.context_tokens_max,
+            texts: [empty_critique, self_prompt, oracle_critique],
+        }
+    }
+}
+
+/// Sha256 of `value` as JSON, in hexadecimal.
+fn digest(value: &impl Serialize) -> String {
+    let text = serde_json::to_vec(value).expect("configs and prompts are plain data");
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The critics that `arguments` name, or those that serve everywhere.

@@ -1,15 +1,13 @@
 //! What an evaluation says: how far it is, its head, and its one line of JSON.
 
 use super::Asked;
-use crate::cli::{Exit, Failure, OrExit};
+use super::keep::Kept;
+use crate::cli::Failure;
 use crate::eval::Record;
 use crate::eval::figures::Figures;
 use crate::telemetry::logs::Live;
 use crate::telemetry::tally::Tally;
-use anyhow::Context;
 use serde::Serialize;
-use std::io::Write;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Between two lines where nobody looks at a terminal.
@@ -18,15 +16,22 @@ const LINE: Duration = Duration::from_secs(10);
 /// How far it is.
 pub(super) struct Told {
     tally: Tally,
+    kept: Option<Kept>,
 }
 
 impl Told {
-    pub(super) fn new(live: &Live, prompts: usize) -> Self {
-        Self { tally: Tally::new(live, LINE, prompts as u64, "prompts") }
+    /// Of `prompts` that are still to be examined; their records go to `kept`.
+    pub(super) fn new(live: &Live, prompts: usize, kept: Option<Kept>) -> Self {
+        Self { tally: Tally::new(live, LINE, prompts as u64, "prompts"), kept }
     }
 
-    pub(super) fn ended(&mut self, _: &Record) {
+    /// A prompt is finished.
+    ///
+    /// # Errors
+    /// Where its record cannot be kept.
+    pub(super) fn ended(&mut self, record: &Record) -> Result<(), Failure> {
         self.tally.one_more(Instant::now());
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.add(record))
     }
 }
 
@@ -52,6 +57,11 @@ struct Line<'a> {
 }
 
 impl Whole<'_> {
+    /// A picture's title.
+    pub(super) fn title(&self) -> String {
+        format!("{} prompts of {}, 95 % intervals by prompt", self.figures.prompts, self.asked.data)
+    }
+
     /// What was asked, for people.
     pub(super) fn head(&self) -> String {
         let Asked { data, config, rounds, seed, .. } = self.asked;
@@ -80,17 +90,4 @@ impl Whole<'_> {
         };
         serde_json::to_string(&line).expect("strings and finite numbers serialize")
     }
-}
-
-/// Writes `records` to `path`, one JSON object a line.
-pub(super) fn write_records(path: &Path, records: &[Record]) -> Result<(), Failure> {
-    let write = || -> anyhow::Result<()> {
-        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
-        for record in records {
-            serde_json::to_writer(&mut file, record)?;
-            file.write_all(b"\n")?;
-        }
-        Ok(file.flush()?)
-    };
-    write().with_context(|| path.display().to_string()).or_exit(Exit::Failed)
 }
