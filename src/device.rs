@@ -209,7 +209,7 @@ impl Device {
     }
 
     /// As [`Device::write`], by `adapter` as critic `version`, which is in service from here on. Versions name
-    /// adapters: no two go by one.
+    /// adapters: no two go by one. For a device without a learner: one that learns is not told what was put into service.
     ///
     /// # Errors
     /// As [`Device::write`], and where the adapter does not fit the model.

@@ -19,10 +19,15 @@ use crate::eval::{Attempt, EvalConfig, Heard, Record, Text};
 use crate::telemetry::metrics::Role;
 use crate::verify::{self, Checker, Unchecked};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 pub mod served;
+
+/// How long an answer may take at least. A rollout's deadline would lose the longest texts first where a machine is slow,
+/// and flatter whoever writes them: in an exam only what hangs is given up.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// A critic under examination.
 #[derive(Clone)]
@@ -98,12 +103,13 @@ impl Exam {
     /// or a critique, and few enough that nothing waits long.
     fn at_once(&self) -> usize {
         let critiques = self.candidates.len() * self.config.critiques;
-        (2 * self.company.engine.sequences_max).div_ceil(critiques.max(1)).max(2)
+        self.company.engine.sequences_max.div_ceil(critiques.max(1)).max(2)
     }
 
     /// What `role` writes with.
     fn scribe(&self, role: Role) -> Scribe {
-        Scribe { news: self.news.clone(), ..self.company.scribe(role, &self.device) }
+        let scribe = self.company.scribe(role, &self.device);
+        Scribe { news: self.news.clone(), deadline: scribe.deadline.max(PATIENCE), ..scribe }
     }
 
     /// The prompt at `place` of its file through every candidate.

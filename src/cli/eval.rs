@@ -33,8 +33,8 @@ use told::Told;
 /// What `eval` takes.
 #[derive(Debug, Args)]
 pub struct EvalArguments {
-    /// A critic, as NAME or NAME=WHICH: base, empty, self, oracle, or an adapter's, a checkpoint's or a run's folder, or
-    /// RUN@STEP; may be repeated, and the others are compared with the first [default: base, empty, self, and oracle
+    /// A critic, as WHICH or NAME=WHICH: base, empty, self, oracle, an adapter's, a checkpoint's or a run's folder,
+    /// RUN@STEP or RUN@best; may be repeated, and the others are compared with the first [default: base, empty, self, and oracle
     /// where answers are known].
     #[arg(long = "critic", value_name = "CRITIC")]
     critics: Vec<String>,

@@ -29,7 +29,7 @@ pub struct GenerateArguments {
     /// Whose template and sampling to use.
     #[arg(long, value_enum, default_value_t = Role::Generator)]
     role: Role,
-    /// The critic to write with: a PEFT adapter's folder, a checkpoint's or a run's (its newest), or RUN@STEP.
+    /// The critic to write with: a PEFT adapter's folder, a checkpoint's or a run's (its newest), RUN@STEP or RUN@best.
     #[arg(long, value_name = "DIR")]
     adapter: Option<String>,
     /// Longest text, in tokens [default: the role's].

@@ -184,24 +184,25 @@ mod tests {
         response: String,
         critique: String,
         label: Option<String>,
+        seen: bool,
     }
 
     #[test]
     fn people_read_most_critiques_alike_and_hardly_any_the_other_way_round() {
         let lines = include_str!("../../tests/golden/critiques_labelled.jsonl").lines();
         let labelled: Vec<Labelled> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
-        let (mut alike, mut opposite, mut misses) = (0, 0, Vec::new());
-        for Labelled { response, critique, label } in &labelled {
-            let label = label.as_deref().map(|label| if label == "right" { Stance::Right } else { Stance::Wrong });
-            let read = stance(critique, response);
-            alike += usize::from(read == label);
-            opposite += usize::from(read.is_some() && label.is_some() && read != label);
-            if read != label {
-                misses.push((critique, label, read));
+        // Those that the rule was made with in view, and those that were labelled when it stood.
+        for (seen, count, alike_min, opposite_max) in [(true, 68, 60, 1), (false, 30, 21, 0)] {
+            let part: Vec<_> = labelled.iter().filter(|one| one.seen == seen).collect();
+            let (mut alike, mut opposite) = (0, 0);
+            for Labelled { response, critique, label, .. } in &part {
+                let label = label.as_deref().map(|label| if label == "right" { Stance::Right } else { Stance::Wrong });
+                let read = stance(critique, response);
+                alike += usize::from(read == label);
+                opposite += usize::from(read.is_some() && label.is_some() && read != label);
             }
+            assert!(part.len() == count && alike >= alike_min && opposite <= opposite_max, "{seen} {alike} {opposite}");
         }
-        assert!(labelled.len() >= 60);
-        assert!(alike * 10 >= labelled.len() * 8 && opposite * 20 <= labelled.len(), "{alike} {opposite} {misses:#?}");
     }
 
     #[test]
