@@ -114,6 +114,21 @@ fn an_evaluation_goes_on_where_it_was_killed_and_comes_to_the_same() {
 }
 
 #[test]
+fn a_model_that_judges_is_asked_in_both_orders_and_scores_stay_the_verifiers() {
+    let folder = tempfile::tempdir().unwrap();
+    let judge = ["judge.kind='model'", "judge.read='logprob'", "judge.prompt='{{ prompt }}|{{ first }}|{{ second }}'"];
+    let judged: Vec<&str> = judge.iter().flat_map(|set| ["--set", *set]).collect();
+    let told = figures(folder.path(), &[&["--critic", "empty", "--m", "2"], &judged[..]].concat());
+    let empty = &told["critics"][0];
+    let agreement = empty["order_agreement"]["value"].as_f64().unwrap();
+    assert!((0.0..=100.0).contains(&agreement) && empty["cu"]["value"].is_f64(), "{empty}");
+    assert!(told["response"]["accuracy"]["value"].is_f64() && empty["rqs"]["value"].is_f64(), "{told}");
+    let verified = figures(folder.path(), &["--critic", "empty", "--m", "2"]);
+    assert_eq!(verified["critics"][0]["rqs"], empty["rqs"]);
+    assert!(verified["critics"][0]["order_agreement"].is_null());
+}
+
+#[test]
 fn what_an_evaluation_cannot_use_is_named() {
     let folder = tempfile::tempdir().unwrap();
     refused(&eval(folder.path(), &["--critic", "base", "--critic", "base"]), &["base", "twice"]);
