@@ -8,7 +8,9 @@
 //! in the background lives in its state and dies with it.
 
 pub mod archive;
+pub mod company;
 pub mod device;
+pub mod exam;
 mod gauges;
 pub mod judge;
 pub mod learner;

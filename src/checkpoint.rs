@@ -4,6 +4,7 @@
 //! once it has its name). What is on disk is whole: its manifest is there and every file has the digest that
 //! the manifest names, or it does not count. Knows files and goods; no actor, no thread, no learner.
 
+mod best;
 mod disk;
 mod files;
 mod shelf;
@@ -14,6 +15,7 @@ use crate::model::whole::CriticWeights;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
+pub use best::{Best, best, name_best};
 pub(crate) use files::CONFIG;
 pub use shelf::{Held, Listed, clean, hold, list, prune};
 
@@ -23,8 +25,21 @@ pub use shelf::{Held, Listed, clean, hold, list, prune};
 pub struct CheckpointConfig {
     /// Checkpoints kept on disk beside the newest.
     pub keep: usize,
+    /// Whether one more is kept because it is the best so far.
+    pub keep_best: KeepBest,
     /// Scored groups kept on disk beside them, in MiB; twice as many at most, while a file fills up. 0 keeps none.
     pub groups_mib: u64,
+}
+
+/// By what a checkpoint is the best.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepBest {
+    /// None is.
+    #[default]
+    None,
+    /// Critique utility on held-out prompts.
+    Cu,
 }
 
 impl CheckpointConfig {

@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod check;
+mod critic;
+pub mod eval;
 pub mod export;
 pub mod fetch;
 pub mod generate;
@@ -81,6 +83,8 @@ enum Command {
     Bench(bench::BenchArguments),
     /// Writes the critic as a PEFT adapter, a merged Hugging Face folder or a llama.cpp LoRA file.
     Export(export::ExportArguments),
+    /// Puts held-out prompts through several critics, side by side.
+    Eval(eval::EvalArguments),
     /// Learns from recorded groups, without any rollout.
     Learn(learn::LearnArguments),
     /// Writes the groups that a run scored to a file.
@@ -123,6 +127,7 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Score(score) => score::run(&config, &score),
         Command::Bench(bench) => bench::run(config, &bench),
         Command::Export(export) => export::run(&config, &export),
+        Command::Eval(eval) => eval::run(&config, &eval),
         Command::Learn(learn) => learn::run(config, &learn),
         Command::Groups(groups) => groups::run(&config, &groups),
         Command::Fetch => fetch::run(&config),

@@ -14,6 +14,7 @@ use crate::actors::supervisor::SupervisorConfig;
 use crate::checkpoint::CheckpointConfig;
 use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
+use crate::eval::{EvalConfig, held_out_twin};
 use crate::learner::LearnerConfig;
 use crate::model::device::DeviceChoice;
 use crate::prompts::PromptsConfig;
@@ -55,6 +56,8 @@ pub struct Config {
     pub replay: ReplayConfig,
     /// How the critic learns.
     pub learner: LearnerConfig,
+    /// How critics are evaluated on held-out prompts.
+    pub eval: EvalConfig,
     /// How many checkpoints are kept.
     pub checkpoint: CheckpointConfig,
     /// When the node gives up.
@@ -190,12 +193,19 @@ impl Config {
             self.remote.generator.complaints("remote.generator", self.remote_generator().is_some()),
             rooms::replay(&self.replay),
             rooms::learner(&self.learner),
+            self.eval.complaints(),
             self.checkpoint.complaints(),
             self.supervisor.complaints(),
             self.telemetry.complaints(),
             rooms::between(self),
         ]
         .concat()
+    }
+
+    /// Where held-out prompts come from: `eval.file`, or the twin of `prompts.file`; empty where there is neither.
+    pub fn held_out(&self) -> String {
+        let named = Some(self.eval.file.clone()).filter(|file| !file.trim().is_empty());
+        named.or_else(|| held_out_twin(&self.prompts.file)).unwrap_or_default()
     }
 
     /// The model that judges, where it is another than the base model.

@@ -154,6 +154,7 @@ type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 enum Command {
     Write(Seat, engine::Request, Reply<Vec<Completion>>),
+    WriteAs(CriticVersion, CriticWeights, engine::Request, Reply<Vec<Completion>>),
     Weigh(Seat, Vec<u32>, Vec<u32>, Reply<Vec<Completion>>),
     Learn(u64, Vec<Arc<CritiqueGroup>>, Reply<learner::Report>),
     Snapshot(Reply<learner::State>),
@@ -216,6 +217,20 @@ impl Device {
     /// Where the request can never fit, the model fails, or the thread is gone.
     pub async fn write(&self, request: engine::Request) -> Result<Vec<Completion>, Error> {
         self.ask(|reply| Command::Write(self.seat, request, reply)).await
+    }
+
+    /// As [`Device::write`], by `critic` as version `version`, which is in service from here on. Versions name
+    /// critics: no two go by one. For a device without a learner: one that learns is not told what was put into service.
+    ///
+    /// # Errors
+    /// As [`Device::write`], and where the critic does not fit the model.
+    pub async fn write_as(
+        &self,
+        version: CriticVersion,
+        critic: CriticWeights,
+        request: engine::Request,
+    ) -> Result<Vec<Completion>, Error> {
+        self.ask(|reply| Command::WriteAs(version, critic, request, reply)).await
     }
 
     /// Log-probabilities (nats) of `candidates`, each as the next token of `prompt`, by the base without adapter.

@@ -17,11 +17,11 @@
 //! # The floors
 //!
 //! *Ground floor*, nouns and pure functions: [`episode`] (the goods), [`groups`] (the goods on disk), [`prompts`],
-//! [`roles`], [`verify`], [`replay`], [`checkpoint`]; and [`remote`], a client of other people's servers. *Middle*,
+//! [`roles`], [`verify`], [`eval`], [`replay`], [`checkpoint`]; and [`remote`], a client of other people's servers. *Middle*,
 //! machines that compute on one thread and know no actor: [`model`] (one transformer, two passes over the same
 //! weights: `decode` writes, `score` learns), [`engine`] (continuous batching), [`learner`] (the DRO step),
 //! [`export`] (what other programs read), [`device`] (the thread that owns them both and shares its time). *Top*,
-//! thin shells: [`actors`] (an episode, the learner's course, supervision), [`telemetry`], [`config`], [`node`],
+//! thin shells: [`actors`] (an episode, an exam, the learner's course, supervision), [`telemetry`], [`config`], [`node`],
 //! [`cli`].
 //!
 //! Whoever wants the algorithm reads [`actors::rollout`] and [`learner`]; whoever wants the runtime reads
@@ -39,6 +39,7 @@
 
 pub mod episode;
 
+pub mod eval;
 pub mod groups;
 pub mod prompts;
 pub mod replay;

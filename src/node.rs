@@ -6,15 +6,18 @@
 //! that ended with [`Exit::Done`] left a whole checkpoint.
 
 use crate::actors::archive::Archive;
+use crate::actors::company::{Company, Remotes, Writer};
+use crate::actors::exam::served::Served;
 use crate::actors::judge::{Compare, JudgeSource, model::ModelJudge};
 use crate::actors::news::{Activity, Event, News, Progress};
-use crate::actors::plan::{Plan, Remotes, Writer};
+use crate::actors::plan::Plan;
 use crate::actors::supervisor::{Station, Supervisor, SupervisorMsg, SupervisorSetup};
 pub use crate::actors::{Exit, Stop};
 use crate::actors::{Failure, ask};
 use crate::checkpoint;
 use crate::config::Config;
 use crate::engine::EngineConfig;
+use crate::episode::Prompt;
 use crate::groups::{self, Origin, Recorder};
 use crate::learner::Mode;
 use crate::model::{self, Loaded, source::Source, template::ChatTemplate, tokenizer::Tokenizer};
@@ -192,6 +195,7 @@ pub fn check(config: &Config) -> Result<(), Error> {
     Refiner::new(&config.refiner.role)?;
     Judge::new(&config.judge.role)?;
     remotes(config)?;
+    served(config)?;
     Ok(())
 }
 
@@ -240,51 +244,17 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         _ => {}
     }
     let prompts = PromptStream::open(&config.prompts, config.node.seed)?;
-    let [generator, critic] = [&config.generator.sampling, &config.critic.sampling].map(Clone::clone);
-    let generator = Writer { role: Arc::new(Generator::new(&config.generator.role)?), sampling: generator };
-    let critic = Writer { role: Arc::new(Critic::new(&config.critic.role)?), sampling: critic };
-    let refiner =
-        Writer { role: Arc::new(Refiner::new(&config.refiner.role)?), sampling: config.refiner.sampling.clone() };
-    let judge = Judge::new(&config.judge.role)?;
-    let checks = options.judge.is_none() && config.judge.role.kind == JudgeKind::Verifier;
-    let open = || Checker::open(prompts.prompts(), config.judge.role.allow_unsandboxed);
-    let checker = checks.then(open).transpose()?.map(Arc::new);
-    let remotes = remotes(&config)?;
+    let served = served(&config)?.map(Arc::new);
     let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
-
-    let device = config.model.device.open()?;
-    check_device(&config, &device)?;
-    let path = Source::parse(&config.model.source)?.fetch()?;
-    news.tell(Event::Turned(Activity::Loading));
-    let model = model::load_on(&path, &device, config.engine.weights, true)?;
-    // Every role speaks in turns: a base model is refused here, not by its first episode.
-    model.template.present()?;
-    let judge_model = judge_model(&config, &device)?;
-    let judge = match (&options.judge, config.judge.role.kind) {
-        (Some(compare), _) => JudgeSource::Custom(compare.clone()),
-        (None, JudgeKind::Verifier) => JudgeSource::Verifier(checker.expect("opened where the verifier judges")),
-        (None, JudgeKind::Model) => {
-            let Loaded { template, tokenizer, .. } = judge_model.as_ref().map_or(&model, |(model, _)| model);
-            JudgeSource::Model(Arc::new(ModelJudge::new(judge, template, tokenizer)?))
-        }
-        (None, JudgeKind::Remote) => JudgeSource::Model(Arc::new(ModelJudge::remote(judge))),
-    };
-    let spec = model.transformer.spec().clone();
+    let (company, path) = company(&config, prompts.prompts(), options.judge.as_ref(), &news, true)?;
+    let spec = company.model.transformer.spec().clone();
     let recorder = recorder(&config, &run, &path)?;
     let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
     let plan = Plan {
-        model,
+        company: Arc::new(company),
         seed: config.node.seed,
         prompts: Arc::new(prompts),
-        engine: config.engine,
-        generator,
-        critic,
-        refiner,
-        judge,
-        judging: config.judge.sampling,
         critique_preferences: config.judge.role.critique_preferences,
-        remotes,
-        judge_model,
         rollout: config.rollout,
         replay: config.replay,
         learner: config.learner,
@@ -293,6 +263,7 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         drain: Duration::from_secs(config.node.drain_seconds),
         archive: Arc::new(archive),
         recorder,
+        served,
         stop: options.stop.clone(),
         news,
     };
@@ -301,6 +272,71 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         false => plan.shelf(),
     };
     Ok((plan, shelf, lock))
+}
+
+/// The exam of the critic in service, where `config` wants one.
+fn served(config: &Config) -> Result<Option<Served>, Error> {
+    if config.eval.every_steps == 0 {
+        return Ok(None);
+    }
+    let prompts: Vec<_> = prompts::load(&config.held_out())?.into_iter().take(config.eval.prompts).collect();
+    let checker = Arc::new(Checker::open(&prompts, config.judge.role.allow_unsandboxed)?);
+    let prompts = prompts.into_iter().map(Arc::new).collect();
+    Ok(Some(Served { prompts, checker, config: config.eval.clone(), seed: config.node.seed }))
+}
+
+/// Everyone whom `config` names, judging by `compare` where that is given, and where the model lies; the model for
+/// scoring too if `score`. Blocking: files, downloads, weights.
+///
+/// # Errors
+/// Where one cannot be made, or the verifier cannot check `prompts` here.
+pub(crate) fn company(
+    config: &Config,
+    prompts: &[Prompt],
+    compare: Option<&Arc<Compare>>,
+    news: &News,
+    score: bool,
+) -> Result<(Company, PathBuf), Error> {
+    let generator = Arc::new(Generator::new(&config.generator.role)?);
+    let critic = Arc::new(Critic::new(&config.critic.role)?);
+    let refiner = Arc::new(Refiner::new(&config.refiner.role)?);
+    let judge = Judge::new(&config.judge.role)?;
+    let checks = compare.is_none() && config.judge.role.kind == JudgeKind::Verifier;
+    let open = || Checker::open(prompts, config.judge.role.allow_unsandboxed);
+    let checker = checks.then(open).transpose()?.map(Arc::new);
+    let remotes = remotes(config)?;
+
+    let device = config.model.device.open()?;
+    check_device(config, &device)?;
+    let path = Source::parse(&config.model.source)?.fetch()?;
+    news.tell(Event::Turned(Activity::Loading));
+    let model = model::load_on(&path, &device, config.engine.weights, score)?;
+    // Every role speaks in turns: a base model is refused here, not by its first episode.
+    model.template.present()?;
+    let judge_model = judge_model(config, &device)?;
+    let judge = match (compare, config.judge.role.kind) {
+        (Some(compare), _) => JudgeSource::Custom(compare.clone()),
+        (None, JudgeKind::Verifier) => JudgeSource::Verifier(checker.expect("opened where the verifier judges")),
+        (None, JudgeKind::Model) => {
+            let Loaded { template, tokenizer, .. } = judge_model.as_ref().map_or(&model, |(model, _)| model);
+            JudgeSource::Model(Arc::new(ModelJudge::new(judge, template, tokenizer)?))
+        }
+        (None, JudgeKind::Remote) => JudgeSource::Model(Arc::new(ModelJudge::remote(judge))),
+    };
+    let company = Company {
+        model,
+        engine: config.engine.clone(),
+        generator: Writer { role: generator, sampling: config.generator.sampling.clone() },
+        critic: Writer { role: critic, sampling: config.critic.sampling.clone() },
+        refiner: Writer { role: refiner, sampling: config.refiner.sampling.clone() },
+        judge,
+        judging: config.judge.sampling.clone(),
+        remotes,
+        judge_model,
+        deadline: Duration::from_secs(config.rollout.ask_deadline_seconds),
+        news: news.clone(),
+    };
+    Ok((company, path))
 }
 
 /// Clients of the servers that `config` uses, with their keys.

@@ -7,6 +7,7 @@ pub mod http;
 pub mod logs;
 pub mod metrics;
 pub mod status;
+pub mod tally;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@
 
 use super::Failure;
 use super::shelf::Shelf;
-use crate::checkpoint::{self, CheckpointConfig, NamedTensor, Snapshot};
+use crate::checkpoint::{self, Best, CheckpointConfig, KeepBest, NamedTensor, Snapshot};
 use crate::learner;
 use crate::model::spec::ModelSpec;
 use std::path::PathBuf;
@@ -86,6 +86,24 @@ impl Archive {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         checkpoint::write(&self.root, &snapshot, &self.spec, &self.base_model, self.config.keep)?;
         Ok(())
+    }
+
+    /// Keeps the newest checkpoint of `step` as the best, if there is one, the config wants it and none had a higher
+    /// `cu` (times 100); whether it does.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn keep_if_best(&self, step: u64, cu: f64) -> Result<bool, Failure> {
+        if self.config.keep_best != KeepBest::Cu {
+            return Ok(false);
+        }
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_behind = checkpoint::best(&self.root)?.is_some_and(|best| best.cu >= cu);
+        let listed = checkpoint::list(&self.root)?.into_iter().find(|listed| listed.step == step);
+        let folder = listed.as_ref().and_then(|listed| listed.path.file_name()?.to_str());
+        let (Some(folder), false) = (folder, is_behind) else { return Ok(false) };
+        checkpoint::name_best(&self.root, &Best { folder: folder.to_owned(), step, cu })?;
+        Ok(true)
     }
 
     /// The newest whole checkpoint; none where there is none.

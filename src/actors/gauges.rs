@@ -2,11 +2,13 @@
 //!
 //! The names and meanings are telemetry's; nothing is computed here but a moving share.
 
+use super::exam::served::Marks;
 use super::news::{Event, News};
 use super::shelf::DropReason;
 use super::supervisor::Station;
 use crate::device;
 use crate::episode::{Invalid, Verdict};
+use crate::eval::bootstrap::Estimate;
 use crate::replay::{Pushed, Retired};
 use crate::roles::reading::Read;
 use crate::telemetry::metrics::{
@@ -60,6 +62,8 @@ pub(crate) fn count(event: &Event) {
             metrics::CHECKPOINT_SECONDS.record(*seconds);
             metrics::CHECKPOINT_STEP.set(*step as f64);
         }
+        Event::Evaluated { step, marks, best, seconds, .. } => count_marks(*step, marks, *best, *seconds),
+        Event::NotEvaluated(_) => metrics::EVAL_FAILURES.add(1),
         Event::NotSaved => metrics::CHECKPOINT_FAILURES.add(1),
         Event::Restarted { station, .. } => metrics::RESTARTS.add(actor(*station), 1),
     }
@@ -95,6 +99,25 @@ fn count_step(report: &crate::learner::Report, seconds: f64) {
     metrics::LEARNING_RATE.set(report.learning_rate);
     metrics::LEARNED_TOKENS.add(report.tokens as u64);
     metrics::LEARNER_STEP_SECONDS.record(seconds);
+}
+
+fn count_marks(step: u64, marks: &Marks, best: bool, seconds: f64) {
+    let cu = |of: fn(Estimate) -> f64| marks.cu.map(of);
+    for (gauge, value) in [
+        (&metrics::EVAL_UTILITY, cu(|cu| cu.value)),
+        (&metrics::EVAL_UTILITY_LOW, cu(|cu| cu.low)),
+        (&metrics::EVAL_UTILITY_HIGH, cu(|cu| cu.high)),
+        (&metrics::EVAL_ACCURACY_BEFORE, marks.accuracy_before.map(|accuracy| accuracy.value)),
+        (&metrics::EVAL_ACCURACY_AFTER, marks.accuracy_after.map(|accuracy| accuracy.value)),
+    ] {
+        // Marks are times 100, metrics shares.
+        value.into_iter().for_each(|value| gauge.set(value / 100.0));
+    }
+    metrics::EVAL_STEP.set(step as f64);
+    metrics::EVAL_SECONDS.record(seconds);
+    if best {
+        metrics::CHECKPOINT_BEST_STEP.set(step as f64);
+    }
 }
 
 fn count_retired(retired: Retired) {

@@ -153,7 +153,13 @@ async fn preferences(
     }
 }
 
-async fn verdicts(source: &JudgeSource, scribe: &Scribe, case: Case, seed: u64) -> Result<Vec<Verdict>, Trouble> {
+/// Verdicts on the refinements of `case`; two each, by order, from a model.
+pub(crate) async fn verdicts(
+    source: &JudgeSource,
+    scribe: &Scribe,
+    case: Case,
+    seed: u64,
+) -> Result<Vec<Verdict>, Trouble> {
     let verdicts: Vec<_> = match source {
         JudgeSource::Verifier(checker) => by_checker(checker.clone(), case).await?,
         JudgeSource::Custom(compare) => case

@@ -7,8 +7,11 @@
 //! service, and in service before replay hears of it.
 
 use super::archive::Archive;
+use super::company::Company;
+use super::exam::served::Served;
 use super::news::{Event, News};
 use super::replay::ReplayMsg;
+use super::scribe::Trouble;
 use super::work::{Ended, Work};
 use super::{Failure, Reply, Stop, Unanswered, ask, stranded};
 use crate::device::{self, Device};
@@ -47,6 +50,8 @@ pub struct Course {
     pub deadline: Duration,
     /// The wish to stop.
     pub stop: Stop,
+    /// The exam of the critic in service, and who is asked in it; none where there is none.
+    pub served: Option<(Arc<Served>, Arc<Company>)>,
     /// Who is told.
     pub news: News,
 }
@@ -95,10 +100,12 @@ impl Course {
         let (mut step, mut published, mut version) = (shelf.step, shelf.published_step, shelf.version);
         drop(shelf);
         let mut streak = 0;
+        self.evaluate(None, step, version).await?;
         loop {
             if step >= published + self.config.publish_every_steps {
                 version = CriticVersion(version.0 + 1);
                 self.publish(version).await?;
+                self.evaluate(Some(published), step, version).await?;
                 published = step;
             }
             if self.steps_max.is_some_and(|max| step >= max) {
@@ -194,6 +201,36 @@ impl Course {
         self.device.install(version, Some(critic.clone())).await?;
         self.replay(|reply| ReplayMsg::Publish { version, critic, step, reply }).await?;
         self.news.tell(Event::Published { version, step });
+        Ok(())
+    }
+
+    /// Examines the critic in service, if that is due after `step`; the learner waits. What goes wrong in an exam ends
+    /// that exam alone.
+    async fn evaluate(&self, before: Option<u64>, step: u64, version: CriticVersion) -> Result<(), Failure> {
+        let Some((served, company)) = &self.served else { return Ok(()) };
+        if !served.is_due(before, step) {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let marks = tokio::select! {
+            biased;
+            () = self.stop.requested() => return Ok(()),
+            marks = served.examine(company.clone(), self.device.clone()) => marks,
+        };
+        let marks = match marks {
+            Ok(marks) => marks,
+            Err(Trouble::Gone) => return Err(stranded("the device", self.deadline).await),
+            Err(trouble) => {
+                self.news.tell(Event::NotEvaluated(trouble.to_string()));
+                return Ok(());
+            }
+        };
+        let (archive, cu) = (self.archive.clone(), marks.cu);
+        let keep = move || cu.map_or(Ok(false), |cu| archive.keep_if_best(step, cu.value));
+        let best = tokio::task::spawn_blocking(keep)
+            .await
+            .map_err(|error| Failure::Panicked(super::work::panic_text(error)))??;
+        self.news.tell(Event::Evaluated { version, step, marks, best, seconds: begun.elapsed().as_secs_f64() });
         Ok(())
     }
 

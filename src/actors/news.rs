@@ -2,6 +2,7 @@
 //!
 //! Knows no actor. An event is past tense and carries what a listener needs, not how it came about.
 
+use super::exam::served::Marks;
 use super::shelf::{Counters, DropReason};
 use super::supervisor::Station;
 use crate::episode::{CriticVersion, EpisodeId, Invalid, Verdict};
@@ -147,6 +148,21 @@ pub enum Event {
     },
     /// A checkpoint could not be written.
     NotSaved,
+    /// The critic in service was examined on held-out prompts.
+    Evaluated {
+        /// Its version.
+        version: CriticVersion,
+        /// After so many steps.
+        step: u64,
+        /// What it is worth.
+        marks: Marks,
+        /// Whether its checkpoint is kept as the best so far.
+        best: bool,
+        /// How long the exam took.
+        seconds: f64,
+    },
+    /// An exam came to nothing.
+    NotEvaluated(String),
     /// A station failed; it and all that stand on it were restarted.
     Restarted {
         /// The first station restarted.
@@ -224,6 +240,7 @@ pub struct News(Arc<Desk>);
 struct Desk {
     progress: Mutex<(Progress, Rate)>,
     tap: Option<Tap>,
+    silent: bool,
 }
 
 /// The span over which the token rate is taken.
@@ -233,11 +250,20 @@ impl News {
     /// A desk without history.
     pub fn new(tap: Option<Tap>) -> Self {
         let rate = Rate { since: Instant::now(), tokens: 0 };
-        Self(Arc::new(Desk { progress: Mutex::new((Progress::default(), rate)), tap }))
+        Self(Arc::new(Desk { progress: Mutex::new((Progress::default(), rate)), tap, silent: false }))
+    }
+
+    /// A desk that hears and passes nothing on: what is written and judged in an exam is no rollout's.
+    pub fn silent() -> Self {
+        let rate = Rate { since: Instant::now(), tokens: 0 };
+        Self(Arc::new(Desk { progress: Mutex::new((Progress::default(), rate)), tap: None, silent: true }))
     }
 
     /// Tells what happened.
     pub fn tell(&self, event: Event) {
+        if self.0.silent {
+            return;
+        }
         self.desk().0.note(&event);
         super::gauges::count(&event);
         log(&event);
@@ -287,6 +313,13 @@ fn log(event: &Event) {
         }
         Event::Discarded { batch, why } => tracing::warn!(batch, why, "gave a batch up"),
         Event::Published { version, step } => tracing::info!(version = version.0, step, "published a critic"),
+        Event::Evaluated { version, step, marks, best, seconds } => {
+            let (cu, after) = (marks.cu, marks.accuracy_after.map(|accuracy| accuracy.value));
+            let (low, high) = (cu.map(|cu| cu.low), cu.map(|cu| cu.high));
+            let (cu, version) = (cu.map(|cu| cu.value), version.0);
+            tracing::info!(version, step, cu, low, high, accuracy_after = after, best, seconds, "evaluated the critic");
+        }
+        Event::NotEvaluated(why) => tracing::warn!(why, "the critic could not be evaluated"),
         Event::Saved { step, seconds } => tracing::info!(step, seconds, "wrote a checkpoint"),
         Event::Restarted { station, restarts } => tracing::info!(station = station.name(), restarts, "restarted"),
         _ => {}

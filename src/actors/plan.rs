@@ -3,70 +3,32 @@
 //! Weights are loaded once and shared; a restart makes new actors and a new device thread over them.
 
 use super::archive::Archive;
-use super::judge::JudgeSource;
+use super::company::Company;
+use super::exam::served::Served;
 use super::news::News;
 use super::replay::Pacing;
 use super::rollout::RolloutConfig;
-use super::scribe::Scribe;
 use super::shelf::Shelf;
 use super::supervisor::SupervisorConfig;
-use super::{Failure, Stop, gauges};
-use crate::device::{self, Device, JudgeSetup, LearnerSetup};
-use crate::engine::{EngineConfig, sampler::SamplingConfig};
+use super::{Failure, Stop};
+use crate::device::{Device, LearnerSetup};
 use crate::groups::Recorder;
 use crate::learner::{self, LearnerConfig};
-use crate::model::Loaded;
 use crate::prompts::PromptStream;
-use crate::remote::Client;
 use crate::replay::{Replay, ReplayConfig};
-use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
-use crate::telemetry::metrics::Role;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A role's wording and how it samples.
-pub struct Writer<R> {
-    /// The wording.
-    pub role: Arc<R>,
-    /// How it samples.
-    pub sampling: SamplingConfig,
-}
-
-/// Clients of the servers that stand in for local models.
-#[derive(Default)]
-pub struct Remotes {
-    /// Answers and refines.
-    pub generator: Option<Arc<Client>>,
-    /// Judges.
-    pub judge: Option<Arc<Client>>,
-}
-
 /// Whatever stays the same over all restarts.
 pub struct Plan {
-    /// Base weights, tokenizer and chat template.
-    pub model: Loaded,
+    /// Everyone who is asked.
+    pub company: Arc<Company>,
     /// Seed of everything that is drawn.
     pub seed: u64,
     /// Prompts.
     pub prompts: Arc<PromptStream>,
-    /// Limits of the engine.
-    pub engine: EngineConfig,
-    /// Answers.
-    pub generator: Writer<Generator>,
-    /// Criticises.
-    pub critic: Writer<Critic>,
-    /// Refines.
-    pub refiner: Writer<Refiner>,
-    /// Compares.
-    pub judge: JudgeSource,
-    /// How the judge samples, where it writes.
-    pub judging: SamplingConfig,
     /// Whether the judge compares critiques with each other too.
     pub critique_preferences: bool,
-    /// Servers that stand in for local models.
-    pub remotes: Remotes,
-    /// The judge's own model and the limits of its engine, where it has one.
-    pub judge_model: Option<(Loaded, EngineConfig)>,
     /// Size and number of episodes.
     pub rollout: RolloutConfig,
     /// Limits of the buffer.
@@ -83,6 +45,8 @@ pub struct Plan {
     pub archive: Arc<Archive>,
     /// Where scored groups are kept, where they are.
     pub recorder: Option<Arc<Recorder>>,
+    /// The exam of the critic in service, where there is one.
+    pub served: Option<Arc<Served>>,
     /// The wish to stop.
     pub stop: Stop,
     /// Who is told.
@@ -111,7 +75,7 @@ impl Plan {
 
     /// How long an actor may take for an answer.
     pub(crate) fn deadline(&self) -> Duration {
-        Duration::from_secs(self.rollout.ask_deadline_seconds)
+        self.company.deadline
     }
 
     /// When episodes may begin.
@@ -123,54 +87,11 @@ impl Plan {
     pub(crate) async fn device(&self, state: Option<learner::State>, shelf: &Shelf) -> Result<Device, Failure> {
         let learner = LearnerSetup {
             config: self.learner.clone(),
-            temperature: self.critic.sampling.temperature,
+            temperature: self.company.critic.sampling.temperature,
             seed: self.seed,
             state,
         };
-        let judge = self.judge_model.as_ref().map(|(model, engine)| JudgeSetup {
-            model: model.transformer.clone(),
-            tokenizer: model.tokenizer.clone(),
-            engine: engine.clone(),
-        });
-        let setup = device::Setup {
-            model: self.model.transformer.clone(),
-            tokenizer: self.model.tokenizer.clone(),
-            engine: self.engine.clone(),
-            judge,
-            learner: Some(learner),
-            version: shelf.version,
-            served: shelf.served.clone(),
-            observer: gauges::observer(self.news.clone()),
-        };
+        let setup = self.company.setup(Some(learner), shelf.version, shelf.served.clone());
         Ok(Device::start(setup).await?)
-    }
-
-    /// What `role` writes with.
-    pub(crate) fn scribe(&self, role: Role, device: &Device) -> Scribe {
-        let sampling = match role {
-            Role::Generator => &self.generator.sampling,
-            Role::Critic => &self.critic.sampling,
-            Role::Refiner => &self.refiner.sampling,
-            Role::Judge => &self.judging,
-        };
-        let (model, device) = match (role, &self.judge_model) {
-            (Role::Judge, Some((model, _))) => (model, device.of_judge()),
-            _ => (&self.model, device.clone()),
-        };
-        let remote = match role {
-            Role::Generator | Role::Refiner => &self.remotes.generator,
-            Role::Judge => &self.remotes.judge,
-            Role::Critic => &None,
-        };
-        Scribe {
-            role,
-            remote: remote.clone(),
-            sampling: sampling.clone(),
-            deadline: self.deadline(),
-            device,
-            template: model.template.clone(),
-            tokenizer: model.tokenizer.clone(),
-            news: self.news.clone(),
-        }
     }
 }

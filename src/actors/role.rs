@@ -139,7 +139,14 @@ impl<P: Part> Actor for RoleActor<P> {
     }
 }
 
-async fn answer<P: Part>(part: &P, scribe: &Scribe, brief: &P::Brief, n: usize, seed: u64) -> Result<Answer, Trouble> {
+/// Has `brief` answered by `n` texts.
+pub(crate) async fn answer<P: Part>(
+    part: &P,
+    scribe: &Scribe,
+    brief: &P::Brief,
+    n: usize,
+    seed: u64,
+) -> Result<Answer, Trouble> {
     let composed = part.compose(scribe, brief)?;
     let written = scribe.write(&composed, n, seed).await?;
     Ok(Answer { composed, written })

@@ -325,7 +325,7 @@ fn among(kept: &[usize], Preference { chosen, rejected }: Preference) -> Option<
 }
 
 /// The seed of one request: a pure function of where in the run it stands.
-fn seed(node: u64, episode: EpisodeId, role: Role, index: u64) -> u64 {
+pub(crate) fn seed(node: u64, episode: EpisodeId, role: Role, index: u64) -> u64 {
     mix(mix(mix(node, episode.0), role as u64), index)
 }
 

@@ -11,7 +11,7 @@ use super::rollout::mix;
 use crate::device::{self, Device};
 use crate::engine::{self, Completion, Request, sampler::SamplingConfig};
 use crate::episode::{CriticVersion, Turn, Written};
-use crate::model::{self, template::ChatTemplate, tokenizer::Tokenizer};
+use crate::model::{self, template::ChatTemplate, tokenizer::Tokenizer, whole::CriticWeights};
 use crate::remote::{Answer, Chat, Client};
 use crate::telemetry::metrics::Role;
 use std::sync::Arc;
@@ -92,11 +92,24 @@ impl Composed {
     }
 }
 
+/// The weights that texts are written with, over the base.
+#[derive(Clone)]
+pub enum Hand {
+    /// None: the base itself.
+    Base,
+    /// The critic in service.
+    Served,
+    /// This critic, whichever is in service.
+    Critic(CriticVersion, CriticWeights),
+}
+
 /// Writes for one role.
 #[derive(Clone)]
 pub struct Scribe {
     /// Whom it writes for.
     pub role: Role,
+    /// What it writes with.
+    pub hand: Hand,
     /// How it samples.
     pub sampling: SamplingConfig,
     /// How long one answer may take.
@@ -156,9 +169,14 @@ impl Scribe {
             sampling: self.sampling.clone(),
             stop_ids: self.tokenizer.stop_ids().to_vec(),
             seed,
-            critic: self.role == Role::Critic,
+            critic: !matches!(self.hand, Hand::Base),
         };
-        let completions = self.in_time(self.device.write(request)).await?;
+        let completions = match &self.hand {
+            Hand::Base | Hand::Served => self.in_time(self.device.write(request)).await?,
+            Hand::Critic(version, adapter) => {
+                self.in_time(self.device.write_as(*version, adapter.clone(), request)).await?
+            }
+        };
         Ok(completions.into_iter().map(written).collect())
     }
 

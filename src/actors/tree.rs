@@ -160,12 +160,17 @@ impl Tree {
                 self.replay = Some(self.spawn(station, ReplayActor, setup).await?);
             }
             Station::Generator => {
-                self.generator = Some(self.spawn_role(station, self.plan.generator.role.clone()).await?);
+                self.generator = Some(self.spawn_role(station, self.plan.company.generator.role.clone()).await?);
             }
-            Station::Critic => self.critic = Some(self.spawn_role(station, self.plan.critic.role.clone()).await?),
-            Station::Refiner => self.refiner = Some(self.spawn_role(station, self.plan.refiner.role.clone()).await?),
+            Station::Critic => {
+                self.critic = Some(self.spawn_role(station, self.plan.company.critic.role.clone()).await?)
+            }
+            Station::Refiner => {
+                self.refiner = Some(self.spawn_role(station, self.plan.company.refiner.role.clone()).await?)
+            }
             Station::Judge => {
-                let arguments = (self.plan.judge.clone(), self.plan.scribe(Role::Judge, present(&self.device)));
+                let arguments =
+                    (self.plan.company.judge.clone(), self.plan.company.scribe(Role::Judge, present(&self.device)));
                 self.judge = Some(self.spawn(station, JudgeActor, arguments).await?);
             }
             Station::Learner => self.learner = Some(self.spawn(station, LearnerActor, self.course()).await?),
@@ -185,6 +190,7 @@ impl Tree {
             config: self.plan.learner.clone(),
             steps_max: self.plan.learner_steps_max,
             deadline: self.plan.deadline(),
+            served: self.plan.served.clone().map(|served| (served, self.plan.company.clone())),
             stop: self.plan.stop.clone(),
             news: self.plan.news.clone(),
         }
@@ -208,7 +214,7 @@ impl Tree {
     }
 
     async fn spawn_role<P: Part>(&mut self, station: Station, part: P) -> Result<ActorRef<RoleMsg<P>>, Failure> {
-        let scribe = self.plan.scribe(P::ROLE, present(&self.device));
+        let scribe = self.plan.company.scribe(P::ROLE, present(&self.device));
         self.spawn(station, RoleActor::default(), (part, scribe)).await
     }
 

@@ -4,6 +4,7 @@
 //! made, `.removing-*` is being removed; whoever works on either holds its lock, so that what a dead process
 //! left can be told from what a living one makes.
 
+use super::best::best;
 use super::disk::{Disk, Real};
 use super::{Error, Result, Snapshot, files};
 use crate::model::spec::ModelSpec;
@@ -27,7 +28,7 @@ pub struct Listed {
 
 impl Listed {
     /// Reads a folder's name.
-    fn parse(path: PathBuf) -> Option<Self> {
+    pub(crate) fn parse(path: PathBuf) -> Option<Self> {
         let rest = path.file_name()?.to_str()?.strip_prefix("step-")?;
         let (step, revision) = match rest.split_once("-r") {
             Some((step, revision)) => (step.parse().ok()?, revision.parse().ok().filter(|r| *r > 0)?),
@@ -36,6 +37,11 @@ impl Listed {
         let listed = Self { step, revision, path };
         // Only names as written by this file, so that two names never mean one checkpoint.
         (listed.path.file_name()?.to_str()? == name(step, revision)).then_some(listed)
+    }
+
+    /// Where its manifest is, if it is a checkpoint at all.
+    pub(crate) fn manifest(&self) -> PathBuf {
+        self.path.join(files::MANIFEST)
     }
 
     /// Whether its manifest is there and every digest matches.
@@ -184,7 +190,7 @@ pub fn clean(root: &Path) -> Result<usize> {
     Ok(removed)
 }
 
-/// Removes whole checkpoints under `root` but the newest whole one and the `keep` before it; of a step that
+/// Removes whole checkpoints under `root` but the best, the newest whole one and the `keep` before it; of a step that
 /// was written again only the last counts. Held ones stay, and so do broken ones: they are nobody's last good
 /// checkpoint, and may be somebody's evidence. Returns how many were removed.
 ///
@@ -204,12 +210,13 @@ pub fn prune(root: &Path, keep: usize) -> Result<usize> {
 pub(super) fn prune_beside(disk: &mut impl Disk, root: &Path, keep: usize, good: &Path) -> Result<usize> {
     let mut kept = BTreeSet::new();
     let mut removed = 0;
+    let best = best(root)?.map(|best| root.join(best.folder));
     for listed in list(root)?.into_iter().skip_while(|listed| listed.path != good) {
         if listed.path != good && files::glance(&listed.path).is_err() {
             continue;
         }
         // The last of a step comes first, so that a step already kept has been written again since.
-        if kept.len() <= keep && kept.insert(listed.step) {
+        if (kept.len() <= keep && kept.insert(listed.step)) || best.as_ref() == Some(&listed.path) {
             continue;
         }
         removed += usize::from(remove(disk, root, &listed)?);

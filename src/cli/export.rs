@@ -1,14 +1,13 @@
 //! `rco-node export`: the critic in the formats of other programs.
 
+use super::critic::{self, Critic};
 use super::{Exit, Failure, OrExit, say};
-use crate::checkpoint::{self, Listed};
 use crate::config::Config;
 use crate::export::{self, Base, Kind, Shape};
 use crate::model::source::Source;
 use crate::model::whole::CriticWeights;
 use crate::model::{self, Opened};
 use crate::telemetry;
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -24,9 +23,9 @@ pub struct ExportArguments {
     /// alone.
     #[arg(long, value_name = "DIR", conflicts_with = "run")]
     adapter: Option<PathBuf>,
-    /// A run directory: its newest whole checkpoint's critic, on the model it was trained on.
-    #[arg(long, value_name = "DIR")]
-    run: Option<PathBuf>,
+    /// A run directory: its newest whole checkpoint's critic, on the model it was trained on; RUN@best is its best.
+    #[arg(long, value_name = "RUN")]
+    run: Option<String>,
     /// The run's checkpoint of this learner step.
     #[arg(long, value_name = "K", requires = "run")]
     step: Option<u64>,
@@ -80,17 +79,17 @@ pub fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, Failure
         let to = arguments.to.name();
         return Err(anyhow::anyhow!("--to {to}: expected --adapter or --run, got neither")).or_exit(Exit::Usage);
     }
-    let listed = arguments.run.as_deref().map(|run| checkpoint_of(run, arguments.step)).transpose()?;
-    let trained_on = listed.as_ref().map(trained_on).transpose().or_exit(Exit::Checkpoint)?;
+    let critic = match (&arguments.run, &arguments.adapter) {
+        (Some(run), _) => Some(Critic::Checkpoint(critic::of_run(run, arguments.step)?)),
+        (None, Some(adapter)) => Some(Critic::Peft(adapter.clone())),
+        (None, None) => None,
+    };
+    let trained_on = critic.as_ref().map(Critic::trained_on).transpose()?.flatten();
     let named = arguments.model.clone().or(trained_on).unwrap_or_else(|| config.model.source.clone());
     let source = Source::parse(&named).or_exit(Exit::Usage)?;
     let path = source.fetch().or_exit(Exit::Model)?;
     let opened = model::open(&path).or_exit(Exit::Model)?;
-    let critic = match (&listed, &arguments.adapter) {
-        (Some(listed), _) => Some(checkpoint::load(&listed.path, &opened.spec).or_exit(Exit::Checkpoint)?.critic),
-        (None, Some(folder)) => Some(CriticWeights::load(folder, &opened.spec).or_exit(Exit::Usage)?),
-        (None, None) => None,
-    };
+    let critic = critic.map(|critic| critic.load(&opened.spec)).transpose()?;
     let base = base(arguments, &source, &path)?;
     if arguments.to != Format::Merged && critic.as_ref().is_some_and(|critic| critic.whole().is_some()) {
         let why = "expected an adapter, got a critic of its own weights (learner.mode full): it goes with --to merged";
@@ -130,32 +129,6 @@ fn failure(error: export::Error) -> Failure {
         _ => Exit::Failed,
     };
     Failure { exit, error: error.into() }
-}
-
-/// The newest whole checkpoint of `run`, or that of `step`.
-fn checkpoint_of(run: &Path, step: Option<u64>) -> Result<Listed, Failure> {
-    let root = run.join("checkpoints");
-    let listed = checkpoint::list(&root).or_exit(Exit::Checkpoint)?;
-    let mut broken = None;
-    for listed in listed.into_iter().filter(|listed| step.is_none_or(|step| listed.step == step)) {
-        match listed.verify() {
-            Ok(()) => return Ok(listed),
-            Err(error) => broken = Some(error),
-        }
-    }
-    let which = step.map_or("no checkpoint".to_owned(), |step| format!("no checkpoint of step {step}"));
-    let why = broken.map_or("none is there".to_owned(), |error| error.to_string());
-    Err(anyhow::anyhow!("{}: expected a whole checkpoint, got {which}: {why}", root.display()))
-        .or_exit(Exit::Checkpoint)
-}
-
-/// The source of the model that the checkpoint's run was on.
-fn trained_on(listed: &Listed) -> anyhow::Result<String> {
-    let path = listed.path.join(checkpoint::CONFIG);
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let table: toml::Table = text.parse().with_context(|| path.display().to_string())?;
-    let source = table.get("model").and_then(|model| model.get("source")).and_then(toml::Value::as_str);
-    source.map(str::to_owned).with_context(|| format!("{}: expected model.source", path.display()))
 }
 
 /// What the output says of its base.

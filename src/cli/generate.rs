@@ -1,12 +1,13 @@
 //! `rco-node generate`: texts for prompts, in any role, with or without an adapter.
 
+use super::critic::Critic;
 use super::{Exit, Failure, OrExit, complain, load_model, say};
 use crate::config::Config;
 use crate::engine::{Completion, Engine, Request, RequestId};
 use crate::episode::{CriticVersion, Prompt, Turn};
+use crate::model::Loaded;
 use crate::model::decode::Decoder;
-use crate::model::{Loaded, whole::CriticWeights};
-use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
+use crate::roles::{generator::Generator, judge::Judge, refiner::Refiner};
 use crate::{engine::sampler::SamplingConfig, telemetry};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -28,9 +29,9 @@ pub struct GenerateArguments {
     /// Whose template and sampling to use.
     #[arg(long, value_enum, default_value_t = Role::Generator)]
     role: Role,
-    /// A PEFT adapter folder to write with, or a checkpoint's folder of all weights.
+    /// The critic to write with: a PEFT adapter's folder, a checkpoint's or a run's (its newest), RUN@STEP or RUN@best.
     #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    adapter: Option<String>,
     /// Longest text, in tokens [default: the role's].
     #[arg(long)]
     max_tokens: Option<usize>,
@@ -111,8 +112,8 @@ pub fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit, Failu
     let model = load_model(config, config.engine.weights, false)?;
     let prompts = texts.iter().map(|text| text.ids(&model)).collect::<Result<Vec<_>, _>>()?;
     let mut engine = engine(config, &model)?;
-    if let Some(folder) = &arguments.adapter {
-        let critic = CriticWeights::load(folder, model.transformer.spec()).or_exit(Exit::Usage)?;
+    if let Some(argument) = &arguments.adapter {
+        let critic = Critic::find(argument)?.load(model.transformer.spec())?;
         engine.install(CriticVersion(1), Some(Arc::new(model.transformer.pack(&critic)?)));
     }
     let mut places: HashMap<RequestId, usize> = HashMap::new();
@@ -212,7 +213,7 @@ fn texts(config: &Config, arguments: &GenerateArguments, inputs: &[Input]) -> an
         return Ok(inputs.iter().map(|input| Text::Raw(input.prompt.clone())).collect());
     }
     let generator = Generator::new(&config.generator.role)?;
-    let critic = Critic::new(&config.critic.role)?;
+    let critic = crate::roles::critic::Critic::new(&config.critic.role)?;
     let refiner = Refiner::new(&config.refiner.role)?;
     let judge = Judge::new(&config.judge.role)?;
     let conversation = |(index, input): (usize, &Input)| -> anyhow::Result<Text> {

@@ -1,5 +1,6 @@
 //! `rco-node score`: log-probabilities of given ids, by either pass.
 
+use super::critic::Critic;
 use super::{Exit, Failure, OrExit, load_model, say};
 use crate::config::Config;
 use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward};
@@ -24,9 +25,9 @@ pub struct ScoreArguments {
     /// The engine's pass or the learner's.
     #[arg(long, value_enum, default_value_t = Pass::Score)]
     pass: Pass,
-    /// A PEFT adapter folder to score with, or a checkpoint's folder of all weights.
+    /// The critic to score with: a PEFT adapter's folder, a checkpoint's or a run's (its newest), RUN@STEP or RUN@best.
     #[arg(long, value_name = "DIR")]
-    adapter: Option<PathBuf>,
+    adapter: Option<String>,
     /// Log-probabilities are taken under softmax(logits / temperature).
     #[arg(long, default_value_t = 1.0)]
     temperature: f32,
@@ -73,8 +74,8 @@ pub fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, Failure>
         Pass::Score => (Precision::F32, true),
     };
     let model = load_model(config, precision, score)?.transformer;
-    let critic = arguments.adapter.as_deref().map(|folder| CriticWeights::load(folder, model.spec())).transpose();
-    let critic = critic.or_exit(Exit::Usage)?;
+    let load = |argument: &str| Critic::find(argument)?.load(model.spec());
+    let critic = arguments.adapter.as_deref().map(load).transpose()?;
     for (line, input) in inputs.iter().enumerate() {
         let scored = match arguments.pass {
             Pass::Decode => by_decoding(&model, input, critic.as_ref(), arguments.temperature),

@@ -1,6 +1,7 @@
 //! What the values must be: for rooms whose keys hang together with others', and between rooms.
 
 use super::Config;
+use crate::checkpoint::KeepBest;
 use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
 use crate::learner::{LearnerConfig, Mode, Objective, objective::Schedule};
@@ -144,6 +145,14 @@ pub(super) fn between(config: &Config) -> Vec<String> {
     let compares = config.judge.role.critique_preferences;
     let why = "true, because learner.objective \"dpco\" learns by preferences between critiques";
     complaints.expect(config.learner.objective == Objective::Rco || compares, "critique_preferences", why, compares);
+
+    complaints.section = "eval".to_owned();
+    let (every, found) = (config.eval.every_steps, !config.held_out().is_empty());
+    let why = format!("held-out prompts where every_steps is not 0, as {:?} has no held-out twin", config.prompts.file);
+    complaints.expect(every == 0 || found, "file", &why, &config.eval.file);
+    let keeps = config.checkpoint.keep_best == KeepBest::Cu;
+    let why = "at least 1 where checkpoint.keep_best is \"cu\"";
+    complaints.expect(every > 0 || !keeps, "every_steps", why, every);
 
     complaints.section = "replay".to_owned();
     let (held, step) = (config.replay.groups_max, config.learner.groups_per_step);

@@ -5,7 +5,10 @@ use super::writer::{Writer, Writers};
 use super::{Coming, Command, Envelope, Error, Event, JudgeSetup, LearnerSetup, Observer, Reply, Seat, Setup};
 use crate::episode::{CriticVersion, CritiqueGroup};
 use crate::learner::{self, Learner};
+use crate::model::decode::PackedAdapter;
 use crate::model::transformer::Transformer;
+use crate::model::whole::CriticWeights;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -17,6 +20,8 @@ pub(super) struct Thread {
     learner: Option<Learner>,
     learning: Option<Reply<learner::Report>>,
     share: Share,
+    /// Critics that somebody wrote as, by their versions: several take turns, and each is packed once.
+    worn: BTreeMap<CriticVersion, Arc<PackedAdapter>>,
     observer: Observer,
 }
 
@@ -35,7 +40,7 @@ impl Thread {
         });
         let mut learner = learner.transpose()?;
         learner.iter_mut().for_each(|learner| learner.serves(version));
-        Ok(Self { model, writers, learner, learning: None, share, observer })
+        Ok(Self { model, writers, learner, learning: None, share, worn: BTreeMap::new(), observer })
     }
 
     /// Takes commands, writes, learns; until told to stop.
@@ -69,6 +74,10 @@ impl Thread {
         // An answer that nobody waits for any more is dropped: the caller left.
         match command {
             Command::Write(seat, request, reply) => self.writers.seat(seat).write(request, reply),
+            Command::WriteAs(version, critic, request, reply) => match self.wear(version, &critic) {
+                Ok(()) => self.writers.seat(Seat::Own).write(request, reply),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Command::Weigh(seat, prompt, candidates, reply) => {
                 self.writers.seat(seat).weigh(prompt, candidates, reply);
             }
@@ -99,6 +108,21 @@ impl Thread {
         if let Some(learner) = &mut self.learner {
             learner.published(version);
         }
+        Ok(())
+    }
+
+    /// Puts `critic` into service as `version`, unless that is in service already.
+    fn wear(&mut self, version: CriticVersion, critic: &CriticWeights) -> Result<(), Error> {
+        let engine = &mut self.writers.seat(Seat::Own).engine;
+        if engine.critic_version() == version {
+            return Ok(());
+        }
+        let packed = match self.worn.get(&version) {
+            Some(packed) => packed.clone(),
+            None => Arc::new(self.model.pack(critic)?),
+        };
+        engine.install(version, Some(packed.clone()));
+        self.worn.insert(version, packed);
         Ok(())
     }
 

@@ -296,10 +296,21 @@ table! {
     Counter<RetireReason>: REPLAY_RETIRED = "rco_replay_groups_retired_total", "Critique groups that left the buffer, by reason.";
     Counter: REPLAY_WAITS = "rco_replay_admission_waits_total", "Times that an episode had to wait because its group could not be used in time.";
 
+    Gauge: EVAL_UTILITY = "rco_eval_critique_utility_ratio", "Critique utility (CU) of the critic in service on held-out prompts, from 0 to 1.";
+    Gauge: EVAL_UTILITY_LOW = "rco_eval_critique_utility_low_ratio", "Lower end of its 95 % interval.";
+    Gauge: EVAL_UTILITY_HIGH = "rco_eval_critique_utility_high_ratio", "Upper end of its 95 % interval.";
+    Gauge: EVAL_ACCURACY_BEFORE = "rco_eval_response_accuracy_ratio", "Share of the responses to held-out prompts that is right.";
+    Gauge: EVAL_ACCURACY_AFTER = "rco_eval_refinement_accuracy_ratio", "Share of their refinements that is right.";
+    Gauge: EVAL_STEP = "rco_eval_step", "Learner step of the critic that was evaluated last.";
+    Histogram: EVAL_SECONDS = "rco_eval_run_seconds", "Time of one evaluation, in which the learner waits.", TASK_SECONDS;
+    Counter: EVAL_FAILURES = "rco_eval_failures_total", "Evaluations that came to nothing.";
+
     Counter: CHECKPOINTS = "rco_checkpoint_written_total", "Checkpoints written whole.";
     Counter: CHECKPOINT_FAILURES = "rco_checkpoint_failures_total", "Checkpoints that could not be written.";
     Histogram: CHECKPOINT_SECONDS = "rco_checkpoint_write_seconds", "Time to write one checkpoint, fsync included.", TASK_SECONDS;
     Gauge: CHECKPOINT_STEP = "rco_checkpoint_step", "Learner step of the newest whole checkpoint.";
+
+    Gauge: CHECKPOINT_BEST_STEP = "rco_checkpoint_best_step", "Learner step of the checkpoint that is kept as the best.";
 
     Gauge: CRITIC_VERSION = "rco_node_critic_version", "Version of the critic in service; 0 is the base model.";
     Counter<ActorName>: RESTARTS = "rco_node_restarts_total", "Restarts, by the actor that failed.";
@@ -328,8 +339,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// The rooms that a name may carry: the modules of the crate that export metrics.
-    const ROOMS: [&str; 10] =
-        ["rollout", "roles", "judge", "remote", "engine", "device", "learner", "replay", "checkpoint", "node"];
+    const ROOMS: [&str; 11] =
+        ["rollout", "roles", "judge", "remote", "engine", "device", "learner", "replay", "eval", "checkpoint", "node"];
 
     #[test]
     fn every_name_follows_the_pattern_and_stands_once() {

@@ -5,6 +5,7 @@ mod bench;
 mod cli;
 mod common;
 mod engine;
+mod eval;
 mod export;
 mod families;
 mod judges;

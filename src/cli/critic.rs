@@ -1,0 +1,115 @@
+//! Which critic an argument names: a PEFT adapter's folder, a checkpoint's, or a run's; of a run its newest checkpoint,
+//! as `RUN@STEP` that of a step, as `RUN@best` the best.
+
+use super::{Failure, OrExit};
+use crate::actors::Exit;
+use crate::checkpoint::{self, Listed};
+use crate::model::source;
+use crate::model::spec::ModelSpec;
+use crate::model::whole::CriticWeights;
+use anyhow::Context;
+use std::path::{Path, PathBuf};
+
+/// Where an adapter lies.
+#[derive(Clone, Debug)]
+pub(super) enum Critic {
+    /// A PEFT adapter's folder.
+    Peft(PathBuf),
+    /// A whole checkpoint.
+    Checkpoint(Listed),
+}
+
+impl Critic {
+    /// The critic that `argument` names; a folder that is no run and no checkpoint is taken for an adapter's.
+    ///
+    /// # Errors
+    /// Where it names a run's checkpoint and there is no such whole one.
+    pub(super) fn find(argument: &str) -> Result<Self, Failure> {
+        let whole = Path::new(argument);
+        // A folder may have an @ in its name.
+        if (argument.contains('@') && !whole.exists()) || whole.join("checkpoints").is_dir() {
+            return Ok(Self::Checkpoint(of_run(argument, None)?));
+        }
+        if let Some(listed) = Listed::parse(whole.to_owned()).filter(|listed| listed.manifest().is_file()) {
+            listed.verify().or_exit(Exit::Checkpoint)?;
+            return Ok(Self::Checkpoint(listed));
+        }
+        Ok(Self::Peft(whole.to_owned()))
+    }
+
+    /// Its weights.
+    ///
+    /// # Errors
+    /// Where it cannot be read or does not fit `spec`.
+    pub(super) fn load(&self, spec: &ModelSpec) -> Result<CriticWeights, Failure> {
+        match self {
+            Self::Peft(folder) => CriticWeights::load(folder, spec).or_exit(Exit::Usage),
+            Self::Checkpoint(listed) => Ok(checkpoint::load(&listed.path, spec).or_exit(Exit::Checkpoint)?.critic),
+        }
+    }
+
+    /// The sha256 that it is known by: of the adapter's files, or of the checkpoint's manifest, which has every file's.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub(super) fn digest(&self) -> Result<String, Failure> {
+        let path = match self {
+            Self::Peft(folder) => folder.clone(),
+            Self::Checkpoint(listed) => listed.manifest(),
+        };
+        source::digest(&path).or_exit(Exit::Usage)
+    }
+
+    /// The source of the model that it was trained on, where it says so.
+    ///
+    /// # Errors
+    /// Where a checkpoint's config cannot be read.
+    pub(super) fn trained_on(&self) -> Result<Option<String>, Failure> {
+        match self {
+            Self::Peft(_) => Ok(None),
+            Self::Checkpoint(listed) => trained_on(listed).map(Some).or_exit(Exit::Checkpoint),
+        }
+    }
+}
+
+/// The checkpoint of a run that `argument` names: of RUN its newest whole one, or that of `step`; of RUN@STEP and
+/// RUN@best that one.
+pub(super) fn of_run(argument: &str, step: Option<u64>) -> Result<Listed, Failure> {
+    let (run, which) = match argument.rsplit_once('@').filter(|_| !Path::new(argument).exists()) {
+        Some((run, which)) => (Path::new(run), Some(which)),
+        None => (Path::new(argument), None),
+    };
+    let root = run.join("checkpoints");
+    let listed = checkpoint::list(&root).or_exit(Exit::Checkpoint)?;
+    if which == Some("best") {
+        let best = checkpoint::best(&root).or_exit(Exit::Checkpoint)?;
+        let named = best.and_then(|best| listed.into_iter().find(|listed| listed.path == root.join(&best.folder)));
+        let why =
+            || format!("{argument}: expected a run with a best checkpoint (checkpoint.keep_best), got none there");
+        let listed = named.with_context(why).or_exit(Exit::Checkpoint)?;
+        listed.verify().or_exit(Exit::Checkpoint)?;
+        return Ok(listed);
+    }
+    let why = || format!("{argument}: expected a number of learner steps or \"best\" behind the @");
+    let step = which.map(|which| which.parse().with_context(why)).transpose().or_exit(Exit::Usage)?.or(step);
+    let mut broken = None;
+    for listed in listed.into_iter().filter(|listed| step.is_none_or(|step| listed.step == step)) {
+        match listed.verify() {
+            Ok(()) => return Ok(listed),
+            Err(error) => broken = Some(error),
+        }
+    }
+    let which = step.map_or("no checkpoint".to_owned(), |step| format!("no checkpoint of step {step}"));
+    let why = broken.map_or("none is there".to_owned(), |error| error.to_string());
+    Err(anyhow::anyhow!("{}: expected a whole checkpoint, got {which}: {why}", root.display()))
+        .or_exit(Exit::Checkpoint)
+}
+
+/// The source of the model that the checkpoint's run was on.
+fn trained_on(listed: &Listed) -> anyhow::Result<String> {
+    let path = listed.path.join(checkpoint::CONFIG);
+    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let table: toml::Table = text.parse().with_context(|| path.display().to_string())?;
+    let source = table.get("model").and_then(|model| model.get("source")).and_then(toml::Value::as_str);
+    source.map(str::to_owned).with_context(|| format!("{}: expected model.source", path.display()))
+}

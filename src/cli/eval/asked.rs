@@ -1,0 +1,207 @@
+//! What an evaluation was asked: prompts, critics and sizes, out of the config and the command line.
+
+use super::EvalArguments;
+use crate::actors::exam::{Candidate, Kind};
+use crate::actors::scribe::Hand;
+use crate::cli::critic::Critic;
+use crate::cli::{Exit, Failure, OrExit};
+use crate::config::{Config, RoleSection};
+use crate::episode::{CriticVersion, Prompt};
+use crate::eval::bootstrap::Resampling;
+use crate::eval::{EvalConfig, figures};
+use crate::model::kernel::Precision;
+use crate::model::source::Source;
+use crate::model::spec::ModelSpec;
+use crate::prompts;
+use crate::remote::RemoteConfig;
+use crate::roles::critic::CriticConfig;
+use crate::roles::generator::GeneratorConfig;
+use crate::roles::judge::JudgeConfig;
+use crate::roles::refiner::RefinerConfig;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What was asked.
+pub(super) struct Asked {
+    /// Where the prompts come from.
+    pub(super) data: String,
+    /// Of all of them, those beyond the limit included.
+    data_digest: String,
+    pub(super) prompts: Vec<Prompt>,
+    /// N, M and fixed texts.
+    pub(super) config: EvalConfig,
+    pub(super) rounds: usize,
+    pub(super) seed: u64,
+    pub(super) in_both_orders: bool,
+    /// Name, and which.
+    critics: Vec<(String, Which)>,
+}
+
+#[derive(Clone)]
+enum Which {
+    Base,
+    Empty,
+    Itself,
+    Oracle,
+    Adapter(Critic),
+}
+
+impl Asked {
+    pub(super) fn new(config: &Config, arguments: &EvalArguments) -> Result<Self, Failure> {
+        let data = arguments.data.clone().or_else(|| Some(config.held_out()).filter(|file| !file.is_empty()));
+        let why = format!("expected --data or eval.file: {:?} has no held-out twin", config.prompts.file);
+        let data = data.ok_or_else(|| anyhow::anyhow!(why)).or_exit(Exit::Usage)?;
+        let mut prompts = prompts::load(&data).or_exit(Exit::Usage)?;
+        let data_digest = digest(&prompts);
+        prompts.truncate(arguments.limit.unwrap_or(prompts.len()));
+        let sizes = EvalConfig {
+            critiques: arguments.n.unwrap_or(config.eval.critiques),
+            refinements: arguments.m.unwrap_or(config.eval.refinements),
+            ..config.eval.clone()
+        };
+        Ok(Self {
+            critics: critics(&arguments.critics, &prompts)?,
+            data,
+            data_digest,
+            prompts,
+            config: sizes,
+            rounds: arguments.rounds,
+            seed: arguments.seed,
+            in_both_orders: config.judge.role.asks(),
+        })
+    }
+
+    /// What the figures follow from beside the records.
+    pub(super) fn figures(&self) -> figures::Asked {
+        figures::Asked {
+            critiques: self.config.critiques,
+            rounds: self.rounds,
+            in_both_orders: self.in_both_orders,
+            how: Resampling { seed: self.seed, ..Resampling::default() },
+        }
+    }
+
+    /// All that the records follow from, by which an evaluation goes on or is refused. The number of prompts is not
+    /// among it: an evaluation of more of them goes on.
+    ///
+    /// # Errors
+    /// Where the model at `model` or a critic cannot be read.
+    pub(super) fn manifest(&self, config: &Config, model: &Path) -> Result<Map<String, Value>, Failure> {
+        let source = Source::parse(&config.model.source).or_exit(Exit::Usage)?;
+        let critic = |(name, which): &(String, Which)| -> Result<Value, Failure> {
+            let of = match which {
+                Which::Base => "base".to_owned(),
+                Which::Empty => "empty".to_owned(),
+                Which::Itself => "self".to_owned(),
+                Which::Oracle => "oracle".to_owned(),
+                Which::Adapter(critic) => critic.digest()?,
+            };
+            Ok(json!({"name": name, "of": of}))
+        };
+        let critics = self.critics.iter().map(critic).collect::<Result<Vec<_>, _>>()?;
+        let fields = [
+            ("format", json!(1)),
+            ("data", json!(self.data)),
+            ("prompts", json!(self.data_digest)),
+            ("model", json!(source.digest(model).or_exit(Exit::Model)?)),
+            ("critics", json!(critics)),
+            ("critiques", json!(self.config.critiques)),
+            ("refinements", json!(self.config.refinements)),
+            ("rounds", json!(self.rounds)),
+            ("seed", json!(self.seed)),
+            ("config", json!(digest(&Deciding::of(config)))),
+        ];
+        Ok(fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
+    /// The critics, with adapters that fit `spec`.
+    pub(super) fn candidates(&self, config: &Config, spec: &ModelSpec) -> Result<Vec<Candidate>, Failure> {
+        let candidate = |(index, (name, which)): (usize, &(String, Which))| {
+            let kind = match which {
+                Which::Base => Kind::Critic(Hand::Base),
+                Which::Empty => Kind::Empty,
+                Which::Itself => Kind::Itself,
+                Which::Oracle => Kind::Oracle,
+                // A version of its own for each, 0 being the base.
+                Which::Adapter(critic) => {
+                    if let Some(other) = critic.trained_on()?.filter(|source| *source != config.model.source) {
+                        tracing::warn!(critic = name, trained_on = other, "runs on another model.source here");
+                    }
+                    Kind::Critic(Hand::Critic(CriticVersion(1 + index as u64), critic.load(spec)?))
+                }
+            };
+            Ok(Candidate { name: name.clone(), kind })
+        };
+        self.critics.iter().enumerate().map(candidate).collect()
+    }
+}
+
+/// What decides what is written and how it is judged, beside the prompts and the critics.
+#[derive(Serialize)]
+struct Deciding<'a> {
+    generator: &'a RoleSection<GeneratorConfig>,
+    critic: &'a RoleSection<CriticConfig>,
+    refiner: &'a RoleSection<RefinerConfig>,
+    judge: &'a RoleSection<JudgeConfig>,
+    /// Where a server judges or generates: which.
+    remote: [Option<[&'a str; 2]>; 2],
+    weights: Precision,
+    context_tokens_max: usize,
+    texts: [&'a str; 3],
+}
+
+impl<'a> Deciding<'a> {
+    fn of(config: &'a Config) -> Self {
+        let server = |remote: &'a RemoteConfig| [remote.base_url.as_str(), remote.model.as_str()];
+        let EvalConfig { empty_critique, self_prompt, oracle_critique, .. } = &config.eval;
+        Self {
+            generator: &config.generator,
+            critic: &config.critic,
+            refiner: &config.refiner,
+            judge: &config.judge,
+            remote: [config.remote_generator().map(server), config.remote_judge().map(server)],
+            weights: config.engine.weights,
+            context_tokens_max: config.engine.context_tokens_max,
+            texts: [empty_critique, self_prompt, oracle_critique],
+        }
+    }
+}
+
+/// Sha256 of `value` as JSON, in hexadecimal.
+fn digest(value: &impl Serialize) -> String {
+    let text = serde_json::to_vec(value).expect("configs and prompts are plain data");
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The critics that `arguments` name, or those that serve everywhere.
+fn critics(arguments: &[String], prompts: &[Prompt]) -> Result<Vec<(String, Which)>, Failure> {
+    let known = prompts.iter().any(|prompt| prompt.answer.is_some());
+    let usual: Vec<String> =
+        ["base", "empty", "self"].into_iter().chain(known.then_some("oracle")).map(Into::into).collect();
+    let arguments = if arguments.is_empty() { &usual } else { arguments };
+    let critics = arguments.iter().map(|argument| critic(argument)).collect::<Result<Vec<_>, _>>()?;
+    let mut names = BTreeSet::new();
+    if let Some((twice, _)) = critics.iter().find(|(name, _)| !names.insert(name)) {
+        let why = format!("--critic {twice}: expected a name of its own, got one twice; write NAME={twice}");
+        return Err(anyhow::anyhow!(why)).or_exit(Exit::Usage);
+    }
+    Ok(critics)
+}
+
+fn critic(argument: &str) -> Result<(String, Which), Failure> {
+    let (name, which) = match argument.split_once('=').filter(|_| !std::path::Path::new(argument).exists()) {
+        Some((name, which)) => (name, which),
+        None => (argument, argument),
+    };
+    let found = match which {
+        "base" => Which::Base,
+        "empty" => Which::Empty,
+        "self" => Which::Itself,
+        "oracle" => Which::Oracle,
+        folder => Which::Adapter(Critic::find(folder)?),
+    };
+    Ok((name.to_owned(), found))
+}

@@ -1,0 +1,93 @@
+//! What an evaluation says: how far it is, its head, and its one line of JSON.
+
+use super::Asked;
+use super::keep::Kept;
+use crate::cli::Failure;
+use crate::eval::Record;
+use crate::eval::figures::Figures;
+use crate::telemetry::logs::Live;
+use crate::telemetry::tally::Tally;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// Between two lines where nobody looks at a terminal.
+const LINE: Duration = Duration::from_secs(10);
+
+/// How far it is.
+pub(super) struct Told {
+    tally: Tally,
+    kept: Option<Kept>,
+}
+
+impl Told {
+    /// Of `prompts` that are still to be examined; their records go to `kept`.
+    pub(super) fn new(live: &Live, prompts: usize, kept: Option<Kept>) -> Self {
+        Self { tally: Tally::new(live, LINE, prompts as u64, "prompts"), kept }
+    }
+
+    /// A prompt is finished.
+    ///
+    /// # Errors
+    /// Where its record cannot be kept.
+    pub(super) fn ended(&mut self, record: &Record) -> Result<(), Failure> {
+        self.tally.one_more(Instant::now());
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.add(record))
+    }
+}
+
+/// Everything that it came to.
+pub(super) struct Whole<'a> {
+    pub(super) asked: &'a Asked,
+    pub(super) dropped: usize,
+    pub(super) seconds: f64,
+    pub(super) figures: Figures,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    data: &'a str,
+    dropped: usize,
+    critiques: usize,
+    refinements: usize,
+    rounds: usize,
+    seed: u64,
+    seconds: f64,
+    #[serde(flatten)]
+    figures: &'a Figures,
+}
+
+impl Whole<'_> {
+    /// A picture's title.
+    pub(super) fn title(&self) -> String {
+        format!("{} prompts of {}, 95 % intervals by prompt", self.figures.prompts, self.asked.data)
+    }
+
+    /// What was asked, for people.
+    pub(super) fn head(&self) -> String {
+        let Asked { data, config, rounds, seed, .. } = self.asked;
+        let (n, m, prompts) = (config.critiques, config.refinements, self.figures.prompts);
+        let rounds = if *rounds > 1 { format!(", {rounds} rounds") } else { String::new() };
+        let dropped = if self.dropped > 0 { format!(" ({} without a response)", self.dropped) } else { String::new() };
+        let seconds = self.seconds;
+        format!(
+            "{prompts} prompts of {data}{dropped}, N = {n}, M = {m}{rounds}, seed {seed}, {seconds:.0} s; \
+             shares times 100, with 95 % intervals by prompt"
+        )
+    }
+
+    /// One line with all of it.
+    pub(super) fn json(&self) -> String {
+        let Asked { data, config, rounds, seed, .. } = self.asked;
+        let line = Line {
+            data,
+            dropped: self.dropped,
+            critiques: config.critiques,
+            refinements: config.refinements,
+            rounds: *rounds,
+            seed: *seed,
+            seconds: self.seconds,
+            figures: &self.figures,
+        };
+        serde_json::to_string(&line).expect("strings and finite numbers serialize")
+    }
+}

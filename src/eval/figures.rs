@@ -1,0 +1,270 @@
+//! What many records come to: for each critic its figures with 95 % intervals, by prompt, paired with the first's.
+//!
+//! All shares and scores are times 100. `docs/evaluation.md` says what each figure means and why.
+
+use super::bootstrap::{self, Estimate, Resampling};
+use super::stance::{Stance, stance};
+use super::{Attempt, Heard, Record, Text};
+use crate::episode::Verdict;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What the responses are worth, before any critique.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Before {
+    /// Mean score.
+    pub score: Option<Estimate>,
+    /// Share that is right in full.
+    pub accuracy: Option<Estimate>,
+}
+
+/// Whether a critic says wrong of what is wrong and right of what is right, by the rule of [`stance`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Discrimination {
+    /// Of critiques of wrong responses that can be read, the share that says wrong.
+    pub sensitivity: Option<Estimate>,
+    /// Of critiques of right responses that can be read, the share that says right.
+    pub specificity: Option<Estimate>,
+    /// The mean of both: 50 for whoever always says the same.
+    pub balanced: Option<Estimate>,
+    /// Share of the critiques that the rule cannot read.
+    pub unread: Option<Estimate>,
+}
+
+/// One round of iterative refinement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// From 1.
+    pub round: usize,
+    /// Of this round's refinements beside the response.
+    pub cu: Option<Estimate>,
+    /// Share of this round's refinements that is right.
+    pub accuracy: Option<Estimate>,
+}
+
+/// What one critic is worth. But for `rounds`, all is of the first round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CriticFigures {
+    /// Its name.
+    pub critic: String,
+    /// Mean critique utility.
+    pub cu: Option<Estimate>,
+    /// The same by task.
+    pub cu_by_task: BTreeMap<String, Option<Estimate>>,
+    /// CU less the first critic's on the same prompts; none for the first itself.
+    pub cu_over_first: Option<Estimate>,
+    /// Refinement quality score: mean score of the refinements.
+    pub rqs: Option<Estimate>,
+    /// Share of the refinements that is right in full.
+    pub accuracy: Option<Estimate>,
+    /// Of the refinements of wrong responses, the share that is right.
+    pub wrong_to_right: Option<Estimate>,
+    /// Of the refinements of right responses, the share that is wrong.
+    pub right_to_wrong: Option<Estimate>,
+    /// Whether it knows right from wrong.
+    pub discrimination: Discrimination,
+    /// Mean length of a critique.
+    pub critique_tokens: Option<Estimate>,
+    /// Of pairs judged in both orders, the share in which both say the same.
+    pub order_agreement: Option<Estimate>,
+    /// Share of the verdicts that are invalid, which no other figure counts.
+    pub invalid: Option<Estimate>,
+    /// Critiques of which nothing came.
+    pub missing: usize,
+    /// By round, where there is more than one.
+    pub rounds: Vec<Round>,
+}
+
+/// All figures of an evaluation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Prompts in them.
+    pub prompts: usize,
+    /// The responses.
+    pub response: Before,
+    /// By critic, in the order asked for.
+    pub critics: Vec<CriticFigures>,
+}
+
+/// What was asked for, beside the records themselves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Asked {
+    /// N.
+    pub critiques: usize,
+    /// Rounds of refinement.
+    pub rounds: usize,
+    /// Whether the judge was asked in both orders.
+    pub in_both_orders: bool,
+    /// How intervals are made.
+    pub how: Resampling,
+}
+
+impl Figures {
+    /// The figures of `records`, which all have the same critics.
+    pub fn of(records: &[Record], asked: Asked) -> Self {
+        let critics = records.first().map_or(0, |record| record.critics.len());
+        Self {
+            prompts: records.len(),
+            response: Before {
+                score: hundredfold(bootstrap::mean(
+                    records.iter().filter_map(|record| score(&record.response)),
+                    asked.how,
+                )),
+                accuracy: share(records, asked, |record| of_texts([&record.response], |text| text.is_right())),
+            },
+            critics: (0..critics).map(|place| CriticFigures::of(records, place, asked)).collect(),
+        }
+    }
+}
+
+fn score(text: &Text) -> Option<f64> {
+    text.score.map(f64::from)
+}
+
+fn hundredfold(estimate: Option<Estimate>) -> Option<Estimate> {
+    estimate.map(|estimate| estimate.times(100.0))
+}
+
+/// A ratio of sums over `records`, times 100.
+fn share(records: &[Record], asked: Asked, row: impl Fn(&Record) -> [f64; 2]) -> Option<Estimate> {
+    hundredfold(bootstrap::ratio(records.iter().map(row), asked.how))
+}
+
+/// How many of `texts` are `such`, and of how many that is known.
+fn of_texts<'a>(texts: impl IntoIterator<Item = &'a Text>, such: impl Fn(&Text) -> Option<bool>) -> [f64; 2] {
+    count(texts.into_iter().map(such))
+}
+
+fn count(facts: impl IntoIterator<Item = Option<bool>>) -> [f64; 2] {
+    facts.into_iter().flatten().fold([0.0, 0.0], |[yes, all], fact| [yes + f64::from(u8::from(fact)), all + 1.0])
+}
+
+/// Mean utility of `attempts`; those without a valid verdict left out.
+fn utility<'a>(attempts: impl Iterator<Item = &'a Attempt>) -> Option<f64> {
+    let utilities: Vec<f64> = attempts.filter_map(Attempt::utility).map(f64::from).collect();
+    (!utilities.is_empty()).then(|| utilities.iter().sum::<f64>() / utilities.len() as f64)
+}
+
+fn of_round(heard: &Heard, round: usize) -> impl Iterator<Item = &Attempt> {
+    heard.attempts.iter().filter(move |attempt| attempt.round == round)
+}
+
+fn refinements(heard: &Heard, round: usize) -> impl Iterator<Item = &Text> {
+    of_round(heard, round).flat_map(|attempt| &attempt.refinements)
+}
+
+impl CriticFigures {
+    fn of(records: &[Record], place: usize, asked: Asked) -> Self {
+        let all: Vec<(&Record, &Heard)> = records.iter().map(|record| (record, &record.critics[place])).collect();
+        let cu = |(_, heard): &(&Record, &Heard)| utility(of_round(heard, 1));
+        let over = |record: &Record| {
+            let of = |place: usize| utility(of_round(&record.critics[place], 1));
+            Some(of(place)? - of(0)?)
+        };
+        let tasks: BTreeMap<&str, ()> = records.iter().map(|record| (record.task.as_str(), ())).collect();
+        let by_task = |task: &str| {
+            let of_task = all.iter().filter(|(record, _)| record.task == task).filter_map(cu);
+            hundredfold(bootstrap::mean(of_task, asked.how))
+        };
+        let share = |row: &dyn Fn(&Record, &Heard) -> [f64; 2]| share(records, asked, |r| row(r, &r.critics[place]));
+        let changed = |from: bool, record: &Record, heard: &Heard| match record.response.is_right() {
+            Some(right) if right == from => of_texts(refinements(heard, 1), |text| Some(text.is_right()? != from)),
+            _ => [0.0, 0.0],
+        };
+        let tokens = |heard: &Heard| count_tokens(of_round(heard, 1));
+        let expected = asked.critiques * asked.rounds;
+        Self {
+            critic: all.first().map(|(_, heard)| heard.critic.clone()).unwrap_or_default(),
+            cu: hundredfold(bootstrap::mean(all.iter().filter_map(cu), asked.how)),
+            cu_by_task: tasks.into_keys().map(|task| (task.to_owned(), by_task(task))).collect(),
+            cu_over_first: (place > 0)
+                .then(|| hundredfold(bootstrap::mean(records.iter().filter_map(over), asked.how)))
+                .flatten(),
+            rqs: share(&|_, heard| sum(refinements(heard, 1).filter_map(score))),
+            accuracy: share(&|_, heard| of_texts(refinements(heard, 1), Text::is_right)),
+            wrong_to_right: share(&|record, heard| changed(false, record, heard)),
+            right_to_wrong: share(&|record, heard| changed(true, record, heard)),
+            discrimination: Discrimination::of(records, place, asked),
+            critique_tokens: bootstrap::ratio(all.iter().map(|(_, heard)| tokens(heard)), asked.how),
+            order_agreement: asked
+                .in_both_orders
+                .then(|| share(&|_, heard| count(of_round(heard, 1).flat_map(orders))))
+                .flatten(),
+            invalid: share(&|_, heard| {
+                count(of_round(heard, 1).flat_map(|a| &a.verdicts).map(|v| Some(v.preference().is_none())))
+            }),
+            missing: all.iter().map(|(_, heard)| expected.saturating_sub(heard.attempts.len())).sum(),
+            rounds: rounds(records, place, asked),
+        }
+    }
+}
+
+fn sum(values: impl Iterator<Item = f64>) -> [f64; 2] {
+    values.fold([0.0, 0.0], |[sum, count], value| [sum + value, count + 1.0])
+}
+
+fn count_tokens<'a>(attempts: impl Iterator<Item = &'a Attempt>) -> [f64; 2] {
+    sum(attempts.map(|attempt| attempt.tokens as f64))
+}
+
+/// Whether both orders of each pair say the same, where both say anything.
+fn orders(attempt: &Attempt) -> Vec<Option<bool>> {
+    let same = |pair: &[Verdict]| match pair {
+        [forward, backward] => Some(forward.preference()? == backward.preference()?),
+        _ => None,
+    };
+    attempt.verdicts.chunks(2).map(same).collect()
+}
+
+fn rounds(records: &[Record], place: usize, asked: Asked) -> Vec<Round> {
+    let of = |round: usize| Round {
+        round,
+        cu: hundredfold(bootstrap::mean(
+            records.iter().filter_map(|record| utility(of_round(&record.critics[place], round))),
+            asked.how,
+        )),
+        accuracy: share(records, asked, |record| of_texts(refinements(&record.critics[place], round), Text::is_right)),
+    };
+    if asked.rounds > 1 { (1..=asked.rounds).map(of).collect() } else { Vec::new() }
+}
+
+impl Discrimination {
+    fn of(records: &[Record], place: usize, asked: Asked) -> Self {
+        let read = |record: &Record| -> Vec<Option<Stance>> {
+            let attempts = of_round(&record.critics[place], 1);
+            attempts.map(|attempt| stance(&attempt.critique, &record.response.text)).collect()
+        };
+        // Said wrong, readable, both of a wrong response; said right, readable, both of a right one.
+        let row = |record: &Record| {
+            let said = |what: Stance| count(read(record).into_iter().map(|s| s.map(|stance| stance == what)));
+            match record.response.is_right() {
+                Some(false) => {
+                    let [wrong, all] = said(Stance::Wrong);
+                    [wrong, all, 0.0, 0.0]
+                }
+                Some(true) => {
+                    let [right, all] = said(Stance::Right);
+                    [0.0, 0.0, right, all]
+                }
+                None => [0.0; 4],
+            }
+        };
+        let rows: Vec<[f64; 4]> = records.iter().map(row).filter(|row| row[1] + row[3] > 0.0).collect();
+        Self {
+            sensitivity: hundredfold(bootstrap::ratio(rows.iter().map(|row| [row[0], row[1]]), asked.how)),
+            specificity: hundredfold(bootstrap::ratio(rows.iter().map(|row| [row[2], row[3]]), asked.how)),
+            balanced: hundredfold(bootstrap::statistic(
+                &rows,
+                |[wrong, of_wrong, right, of_right]| (wrong / of_wrong + right / of_right) / 2.0,
+                asked.how,
+            )),
+            unread: share(records, asked, |record| {
+                count(read(record).into_iter().map(|stance| Some(stance.is_none())))
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

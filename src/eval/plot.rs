@@ -1,0 +1,157 @@
+//! The figures as a picture: a bar a critic with its interval, utilities on the left and accuracies on the right, as SVG.
+//!
+//! One text, no fonts and no scripts of its own; every bar carries its numbers as a title.
+
+use super::bootstrap::Estimate;
+use super::figures::Figures;
+use std::fmt::Write;
+
+const PANEL: f64 = 420.0;
+const HEIGHT: f64 = 320.0;
+/// Room for the axis on the left, names below, the title above.
+const LEFT: f64 = 44.0;
+const BELOW: f64 = 48.0;
+const ABOVE: f64 = 56.0;
+const COLOURS: [&str; 6] = ["#4878a8", "#9aa5b1", "#e0a458", "#6a9f58", "#b5566a", "#7d6bb0"];
+
+/// A panel: what it shows, its bars, and a line that they are held against.
+struct Panel {
+    title: String,
+    bars: Vec<(String, Option<Estimate>)>,
+    line: Option<(f64, &'static str)>,
+}
+
+/// `figures` under `title`.
+pub fn svg(figures: &Figures, title: &str) -> String {
+    let bars = |of: fn(&super::figures::CriticFigures) -> Option<Estimate>| {
+        figures.critics.iter().map(|critic| (critic.critic.clone(), of(critic))).collect::<Vec<_>>()
+    };
+    let mut panels = vec![Panel {
+        title: "critique utility (CU)".to_owned(),
+        bars: bars(|critic| critic.cu),
+        line: Some((50.0, "as good as the response")),
+    }];
+    if figures.response.accuracy.is_some() {
+        panels.push(Panel {
+            title: "accuracy of the refinements".to_owned(),
+            bars: bars(|critic| critic.accuracy),
+            line: figures.response.accuracy.map(|estimate| (estimate.value, "of the responses")),
+        });
+    }
+    let width = PANEL * panels.len() as f64;
+    let mut out = String::new();
+    // A String takes whatever is written to it.
+    let _ = writeln!(
+        out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" width=\"{width}\" \
+         height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+         <text x=\"{}\" y=\"20\" text-anchor=\"middle\" font-size=\"14\">{}</text>",
+        width / 2.0,
+        escaped(title)
+    );
+    for (place, panel) in panels.iter().enumerate() {
+        let _ = writeln!(out, "<g transform=\"translate({} 0)\">", PANEL * place as f64);
+        panel.draw(&mut out);
+        out.push_str("</g>\n");
+    }
+    out.push_str("</svg>\n");
+    out
+}
+
+/// Where a share from 0 to 100 stands.
+fn height(share: f64) -> f64 {
+    let (top, bottom) = (ABOVE, HEIGHT - BELOW);
+    bottom - (bottom - top) * share.clamp(0.0, 100.0) / 100.0
+}
+
+impl Panel {
+    fn draw(&self, out: &mut String) {
+        let right = PANEL - 12.0;
+        let _ = writeln!(
+            out,
+            "<text x=\"{:.1}\" y=\"42\" text-anchor=\"middle\">{}</text>",
+            (LEFT + right) / 2.0,
+            self.title
+        );
+        for share in [0.0, 25.0, 50.0, 75.0, 100.0] {
+            let y = height(share);
+            let _ = writeln!(
+                out,
+                "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>\
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{share}</text>",
+                LEFT - 6.0,
+                y + 4.0
+            );
+        }
+        let slot = (right - LEFT) / self.bars.len().max(1) as f64;
+        for (place, (name, estimate)) in self.bars.iter().enumerate() {
+            bar(out, LEFT + slot * place as f64, slot, COLOURS[place % COLOURS.len()], name, *estimate);
+        }
+        if let Some((share, what)) = self.line {
+            let y = height(share);
+            let _ = writeln!(
+                out,
+                "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#333\" \
+                 stroke-dasharray=\"4 3\"><title>{share:.1}: {what}</title></line>"
+            );
+        }
+    }
+}
+
+fn bar(out: &mut String, left: f64, slot: f64, colour: &str, name: &str, estimate: Option<Estimate>) {
+    let (middle, name) = (left + slot / 2.0, escaped(name));
+    let _ = writeln!(
+        out,
+        "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{name}</text>",
+        HEIGHT - BELOW + 18.0
+    );
+    let Some(Estimate { value, low, high, .. }) = estimate else { return };
+    let (top, width) = (height(value), slot * 0.6);
+    let _ = writeln!(
+        out,
+        "<rect x=\"{:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{colour}\">\
+         <title>{name}: {value:.1} [{low:.1}, {high:.1}]</title></rect>",
+        middle - width / 2.0,
+        height(0.0) - top
+    );
+    let (low_y, high_y) = (height(low), height(high));
+    let _ = writeln!(
+        out,
+        "<path d=\"M{middle:.1} {low_y:.1}V{high_y:.1}M{:.1} {low_y:.1}h10M{:.1} {high_y:.1}h10\" stroke=\"black\" \
+         fill=\"none\"/>\n<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{value:.1}</text>",
+        middle - 5.0,
+        middle - 5.0,
+        high_y - 5.0
+    );
+}
+
+/// Text as XML wants it.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::figures::Before;
+
+    #[test]
+    fn a_share_stands_where_its_axis_says() {
+        assert_eq!((height(0.0), height(100.0)), (HEIGHT - BELOW, ABOVE));
+        assert_eq!(height(50.0), (height(0.0) + height(100.0)) / 2.0);
+        assert_eq!(height(140.0), ABOVE);
+    }
+
+    #[test]
+    fn names_are_shown_and_never_read_as_markup() {
+        let figures = Figures { prompts: 1, response: Before { score: None, accuracy: None }, critics: Vec::new() };
+        let drawn = svg(&figures, "a <b> & \"c\"");
+        assert!(drawn.contains("a &lt;b&gt; &amp; &quot;c&quot;</text>"), "{drawn}");
+        let mut out = String::new();
+        let estimate = Estimate { value: 61.25, low: 50.0, high: 70.0, prompts: 9 };
+        bar(&mut out, 0.0, 100.0, "#000", "<run>", Some(estimate));
+        assert!(out.contains("&lt;run&gt;: 61.2 [50.0, 70.0]") && !out.contains("<run>"), "{out}");
+        assert!(out.contains(&format!("y=\"{:.1}\"", height(61.25))), "{out}");
+    }
+}

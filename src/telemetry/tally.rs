@@ -1,0 +1,64 @@
+//! How much of a known amount of work is done: a live bar on a terminal, a plain log line now and then elsewhere.
+
+use super::logs::Live;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::time::{Duration, Instant};
+
+/// Shows how much is done; the bar goes away when it is dropped.
+pub struct Tally {
+    bar: Option<ProgressBar>,
+    what: &'static str,
+    done: u64,
+    of: u64,
+    every: Duration,
+    next: Instant,
+}
+
+impl Tally {
+    /// None of `of` is done yet, `what` being counted; where `live` is no terminal, a log line `every` so long.
+    pub fn new(live: &Live, every: Duration, of: u64, what: &'static str) -> Self {
+        let bar = live.is_terminal().then(|| {
+            let template = "{elapsed_precise} {bar:30} {pos} of {len} {msg}, {eta} to go";
+            let style = ProgressStyle::with_template(template).expect("the template is a constant that a test draws");
+            let bar = live.lines().add(ProgressBar::new(of).with_style(style).with_message(what));
+            bar.enable_steady_tick(Duration::from_secs(1));
+            bar
+        });
+        Self { bar, what, done: 0, of, every, next: Instant::now() + every }
+    }
+
+    /// One more is done, as of `now`.
+    pub fn one_more(&mut self, now: Instant) {
+        self.done += 1;
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+        } else if now >= self.next || self.done == self.of {
+            self.next = now + self.every;
+            tracing::info!(done = self.done, of = self.of, what = self.what, "progress");
+        }
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use indicatif::ProgressDrawTarget;
+
+    #[test]
+    fn what_is_done_is_counted_with_a_terminal_and_without() {
+        for terminal in [true, false] {
+            let live = Live::on(ProgressDrawTarget::hidden(), terminal);
+            let mut tally = Tally::new(&live, Duration::from_secs(10), 3, "prompts");
+            (0..3).for_each(|_| tally.one_more(Instant::now()));
+            assert_eq!((tally.done, tally.bar.as_ref().map(ProgressBar::position)), (3, terminal.then_some(3)));
+        }
+    }
+}
