@@ -6,14 +6,25 @@
 use super::full::product;
 use super::isa::Isa;
 use super::strided::Strided;
-use super::{Lane, NO_SUM, PANEL, PARALLEL_MIN, PackedMatrix};
+use super::{Lane, NO_SUM, PANEL, PARALLEL_MIN, PackedMatrix, tiles};
 use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
+/// Panels of a gradient that one thread computes at a time.
+const PANELS: usize = 8;
+
+/// What a thread works with, used again.
+#[derive(Default)]
+struct Scratch {
+    /// Panels of `dy`.
+    lanes: Vec<Lane>,
+    /// A tile's columns of `x`.
+    columns: Vec<f32>,
+}
+
 thread_local! {
-    /// A thread's panel of `dy`, used again.
-    static PACKED: RefCell<Vec<Lane>> = const { RefCell::new(vec![]) };
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// Values that a packed matrix of `(outputs, inputs)` takes, those past the last output included.
@@ -55,26 +66,37 @@ pub(crate) fn gradient_add(x: &[f32], inputs: usize, dy: &[f32], outputs: usize,
     let (rows, isa) = (x.len() / inputs, Isa::detect());
     let fits = x.len() == rows * inputs && dy.len() == rows * outputs && gradient.len() == packed_len(outputs, inputs);
     assert!(fits, "x, dy and gradient of a linear of {outputs} x {inputs}");
-    let turned = Strided::columns(x, inputs);
-    let panel = |(panel, gradient): (usize, &mut [f32])| {
-        let first = panel * PANEL;
-        let count = PANEL.min(outputs - first);
-        PACKED.with_borrow_mut(|lanes| {
+    let piece = |(piece, gradient): (usize, &mut [f32])| {
+        SCRATCH.with_borrow_mut(|Scratch { lanes, columns }| {
+            let panels = gradient.len() / (inputs * PANEL);
             lanes.clear(); // columns past the last are zero
-            lanes.resize(rows, NO_SUM);
-            for (lane, dy) in lanes.iter_mut().zip(dy.chunks_exact(outputs)) {
-                lane.0[..count].copy_from_slice(&dy[first..][..count]);
+            lanes.resize(panels * rows, NO_SUM);
+            for (panel, lanes) in lanes.chunks_exact_mut(rows.max(1)).enumerate() {
+                let first = (piece * PANELS + panel) * PANEL;
+                let count = PANEL.min(outputs - first);
+                for (lane, dy) in lanes.iter_mut().zip(dy.chunks_exact(outputs)) {
+                    lane.0[..count].copy_from_slice(&dy[first..][..count]);
+                }
             }
-            product(isa, turned, inputs, lanes, &mut |input, sums| {
-                let to = &mut gradient[input * PANEL..][..PANEL];
-                to.iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
-            });
+            for tile in tiles(inputs, isa.rows()) {
+                // The tile's columns of `x` side by side: they meet every panel, and lie far apart.
+                columns.clear();
+                columns.extend(x.chunks_exact(inputs).flat_map(|x| &x[tile.clone()]));
+                let turned = Strided::columns(columns, tile.len());
+                for (panel, gradient) in gradient.chunks_exact_mut(inputs * PANEL).enumerate() {
+                    let to = &mut gradient[tile.start * PANEL..];
+                    product(isa, turned, tile.len(), &lanes[panel * rows..][..rows], &mut |row, sums| {
+                        to[row * PANEL..][..PANEL].iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
+                    });
+                }
+            }
         });
     };
+    let size = PANELS * inputs * PANEL;
     if rows * gradient.len() < PARALLEL_MIN || rayon::current_num_threads() == 1 {
-        gradient.chunks_exact_mut(inputs * PANEL).enumerate().for_each(panel);
+        gradient.chunks_mut(size).enumerate().for_each(piece);
     } else {
-        gradient.par_chunks_exact_mut(inputs * PANEL).enumerate().for_each(panel);
+        gradient.par_chunks_mut(size).enumerate().for_each(piece);
     }
 }
 
