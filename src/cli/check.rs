@@ -56,7 +56,12 @@ impl MemoryPlan {
             writing += DenseDecoder::attention_floats(spec, engine.sequences_max, engine.context_tokens_max);
         }
         Self {
-            parts: vec![("weights", weights), ("kv cache", engine.kv_cache_mib << 20), ("activations", writing * F32)],
+            parts: vec![
+                ("weights", weights),
+                ("kv cache", engine.kv_cache_mib << 20),
+                ("program", program(device)),
+                ("activations", writing * F32),
+            ],
         }
     }
 
@@ -72,10 +77,12 @@ impl MemoryPlan {
             learning.push(("in service", 2 * (spec.parameters() * F32 + served(spec, config.engine.weights))));
             learning.push(("optimizer", 2 * spec.parameters() * F32));
         }
-        // A checkpoint is copied, and then copied once more as a file: the adapter and two moments.
-        let adapter = learning.iter().find(|(name, _)| *name == "adapter").map_or(0, |(_, bytes)| bytes / 4);
-        plan.parts.extend([("checkpoint", 2 * 3 * adapter), ("program", PROGRAM)]);
-        for (name, bytes) in learning {
+        // A checkpoint is copied, and then copied once more as a file: the adapter and two moments. Like the program
+        // itself, these copies lie in the host's memory.
+        if let Some((_, bytes)) = learning.iter().find(|(name, _)| *name == "adapter").filter(|_| device.is_cpu()) {
+            learning.push(("checkpoint", 2 * 3 * (bytes / 4)));
+        }
+        for (name, bytes) in learning.into_iter().filter(|(name, _)| *name != "program") {
             match plan.parts.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, size)) => *size += bytes,
                 None => plan.parts.insert(plan.parts.len() - 1, (name, bytes)),
@@ -100,7 +107,7 @@ impl MemoryPlan {
             let whole = spec.parameters() * F32;
             let parts =
                 [("weights", weights), ("critic", whole), ("optimizer", 3 * whole), ("activations", learning * F32)];
-            return Self { parts: parts.into() };
+            return Self { parts: [("program", program(device))].into_iter().chain(parts).collect() };
         }
         let lora = &learner.lora;
         let of_site = |site: &model::lora::Site| {
@@ -115,6 +122,7 @@ impl MemoryPlan {
             // The learner's, as the score pass reads them too, and two versions in service around a publication.
             ("adapter", 4 * adapter * F32),
             ("optimizer", optimizer),
+            ("program", program(device)),
             ("activations", learning * F32),
         ];
         Self { parts }
@@ -240,6 +248,11 @@ fn served(spec: &ModelSpec, precision: Precision) -> usize {
         _ => F32 * shape.iter().product::<usize>(),
     };
     spec.tensors().iter().map(of_tensor).sum()
+}
+
+/// What the program itself takes of the memory of `device`.
+fn program(device: &Device) -> usize {
+    if device.is_cpu() { PROGRAM } else { 0 }
 }
 
 fn mib(bytes: usize) -> f64 {
