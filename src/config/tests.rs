@@ -44,6 +44,19 @@ fn the_embedded_config_resolves_and_names_every_key_there_is() {
 }
 
 #[test]
+fn every_config_that_comes_with_the_node_resolves() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() > 1, "{files:?}");
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        if let Err(error) = file(&text) {
+            panic!("{}: {error}", path.display());
+        }
+    }
+}
+
+#[test]
 fn no_key_can_be_left_out_of_the_default() {
     let default: toml::Table = toml::from_str(Config::embedded_text()).unwrap();
     for key in keys(Config::embedded_text()) {
