@@ -8,9 +8,9 @@
 
 use super::cut::{Border, Cut};
 use super::exp::{self, CHUNK};
+use crate::model::kernel::team;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// How a text is sampled.
@@ -89,21 +89,19 @@ pub(crate) fn draw_all(
     tasks: &[Task<'_>],
     scratch: &mut Vec<Scratch>,
 ) -> Vec<Option<Draw>> {
-    let threads = if tasks.len() * vocab < PARALLEL_MIN { 1 } else { rayon::current_num_threads() };
+    let threads = if tasks.len() * vocab < PARALLEL_MIN { 1 } else { team::threads() };
     if scratch.len() < threads {
         scratch.resize_with(threads, Scratch::default);
     }
-    let one = |task: &Task<'_>, scratch: &mut Scratch| {
-        draw(&logits[task.row * vocab..(task.row + 1) * vocab], task.config, task.uniform, scratch)
-    };
-    if threads == 1 {
-        return tasks.iter().map(|task| one(task, &mut scratch[0])).collect();
-    }
     let mut draws = vec![None; tasks.len()];
-    let share = tasks.len().div_ceil(threads);
-    let shares = tasks.par_chunks(share).zip(draws.par_chunks_mut(share)).zip(scratch);
-    shares.for_each(|((tasks, draws), scratch)| {
-        tasks.iter().zip(draws).for_each(|(task, drawn)| *drawn = one(task, scratch));
+    let share = tasks.len().div_ceil(threads).max(1);
+    let shares = tasks.chunks(share).zip(draws.chunks_mut(share)).zip(scratch);
+    let mut shares: Vec<_> = shares.map(|((tasks, draws), scratch)| (tasks, draws, scratch)).collect();
+    team::each_mut(&mut shares, |_, (tasks, draws, scratch)| {
+        for (task, drawn) in tasks.iter().zip(draws.iter_mut()) {
+            let logits = &logits[task.row * vocab..(task.row + 1) * vocab];
+            *drawn = draw(logits, task.config, task.uniform, scratch);
+        }
     });
     draws
 }

@@ -8,14 +8,13 @@
 
 mod block;
 
-use super::kernel::{ask_for_huge_pages, prefetch};
+use super::kernel::{ask_for_huge_pages, prefetch, team};
 use super::ops;
 use super::paging::slot;
 use super::rotary::Angles;
 use super::spec::ModelSpec;
 use super::transformer::{Panels, QkNorms};
 use block::{Queries, Stored};
-use rayon::prelude::*;
 
 /// Tokens of one KV block.
 pub const BLOCK_TOKENS: usize = 32;
@@ -188,18 +187,18 @@ fn attend<T: Stored>(
     let row_width = q_width + 2 * heads.kv_width();
     let seen: usize = rows.iter().map(|reach| preparation.window.min(reach.position + 1)).sum();
     let alone = seen * heads.heads < PARALLEL_MIN;
-    let enter = |(kv_head, head): (usize, &mut Head<T>)| enter(head, kv_head, heads, qkv, rows, preparation);
+    let enter = |kv_head: usize, head: &mut Head<T>| enter(head, kv_head, heads, qkv, rows, preparation);
     if alone {
-        cache.iter_mut().enumerate().for_each(enter);
+        cache.iter_mut().enumerate().for_each(|(kv_head, head)| enter(kv_head, head));
     } else {
-        cache.par_iter_mut().enumerate().for_each(enter);
+        team::each_mut(cache, enter);
     }
 
     let mut queries = vec![0.0; rows.len() * q_width];
     let of_head = rows.len() * group_width;
     let chunks = rows.len().div_ceil(ROWS_TOGETHER);
     let chunk = rows.len().div_ceil(chunks.max(1)).max(1);
-    let work = |(index, (queries, found)): (usize, (&mut [f32], &mut [f32]))| {
+    let work = |index: usize, (queries, found): &mut (&mut [f32], &mut [f32])| {
         // Pieces of one head follow one another; the last of each is the shorter one.
         let (kv_head, first) = (index / chunks, index % chunks * chunk);
         let rows = &rows[first..(first + chunk).min(rows.len())];
@@ -212,15 +211,12 @@ fn attend<T: Stored>(
         found.fill(0.0);
         T::walk(queries, &cache[kv_head].keys, &cache[kv_head].values, found);
     };
-    let pieces: Vec<_> = pieces(&mut queries, of_head, chunk * group_width)
-        .into_iter()
-        .zip(pieces(found, of_head, chunk * group_width))
-        .enumerate()
-        .collect();
+    let queries = pieces(&mut queries, of_head, chunk * group_width);
+    let mut pieces: Vec<_> = queries.into_iter().zip(pieces(found, of_head, chunk * group_width)).collect();
     if alone {
-        pieces.into_iter().for_each(work);
+        pieces.iter_mut().enumerate().for_each(|(index, piece)| work(index, piece));
     } else {
-        pieces.into_par_iter().for_each(work);
+        team::each_mut(&mut pieces, work);
     }
 }
 

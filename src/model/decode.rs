@@ -2,6 +2,7 @@
 //!
 //! Knows flattened tokens and block tables; knows neither requests nor sampling.
 
+mod factors;
 mod placed;
 mod sets;
 
@@ -10,14 +11,14 @@ pub use placed::Decoder;
 
 use super::attention::{Heads, KvCache, Preparation, Reach};
 use super::dense::Branches;
-use super::kernel::{PackedMatrix, Precision, Rows, Weight};
-use super::lora::{Adapter, Site};
+use super::kernel::{Precision, Rows, Weight};
+use super::lora::Adapter;
 use super::rotary::Tables;
 use super::spec::ModelSpec;
 use super::transformer::{Linear, Panels, Pass, QkNorms, Stack};
 use super::{Error, Result, ops};
+use factors::PackedFactors;
 use sets::Set;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -152,7 +153,7 @@ impl PackedAdapter {
     /// An adapter that changes nothing, for tests that need one's identity alone.
     #[cfg(test)]
     pub(crate) fn without_factors() -> Self {
-        Self(Laid::Panels(PackedFactors { factors: BTreeMap::new(), scale: 0.0 }))
+        Self(Laid::Panels(PackedFactors::none()))
     }
 
     /// The factors as tensors.
@@ -171,46 +172,6 @@ impl PackedAdapter {
     }
 }
 
-/// An adapter laid out for the CPU's kernels.
-#[derive(Debug)]
-struct PackedFactors {
-    factors: BTreeMap<(usize, Site), (PackedMatrix, PackedMatrix)>,
-    scale: f32,
-}
-
-impl PackedFactors {
-    fn new(adapter: &Adapter, spec: &ModelSpec) -> Self {
-        let pack = |(&(layer, site), factors): (&(usize, Site), &super::lora::Factors)| {
-            let (inputs, _) = site.sizes(spec);
-            let rank = adapter.config.rank;
-            let packed = (PackedMatrix::new(&[&factors.a], inputs), PackedMatrix::new(&[&factors.b], rank));
-            ((layer, site), packed)
-        };
-        Self { factors: adapter.factors.iter().map(pack).collect(), scale: adapter.config.scale() }
-    }
-
-    /// Adds this adapter's branches of `linear` for some rows: `y += scale * (x A^T) B^T`.
-    fn add(&self, layer: usize, linear: Linear, spec: &ModelSpec, x: &[f32], y: &mut [f32], y_width: usize) {
-        let mut column = 0;
-        for &site in linear.sites() {
-            let (inputs, outputs) = site.sizes(spec);
-            if let Some((a, b)) = self.factors.get(&(layer, site)) {
-                let rows = x.len() / inputs;
-                let mut inner = vec![0.0; rows * a.outputs()];
-                a.forward(x, &mut inner);
-                let mut branch = vec![0.0; rows * outputs];
-                b.forward(&inner, &mut branch);
-                for (y, branch) in y.chunks_exact_mut(y_width).zip(branch.chunks_exact(outputs)) {
-                    for (y, branch) in y[column..][..outputs].iter_mut().zip(branch) {
-                        *y += self.scale * branch;
-                    }
-                }
-            }
-            column += outputs;
-        }
-    }
-}
-
 /// A decoder over the CPU's kernels.
 struct PanelsDecoder {
     model: Arc<Stack<Panels>>,
@@ -225,25 +186,6 @@ impl PanelsDecoder {
     fn new(model: Arc<Stack<Panels>>, blocks: usize) -> Self {
         let cache = KvCache::new(model.spec(), blocks, model.form().precision.is_narrow());
         Self { model, cache, spare: Vec::new(), of_set: Vec::new() }
-    }
-
-    fn compute(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
-        let sets = Set::split(batch);
-        if sets.is_empty() {
-            return self.compute_over(&self.model.clone(), batch, logits);
-        }
-        let vocab = self.vocab();
-        let mut of_set = std::mem::take(&mut self.of_set);
-        logits.resize(vocab * sets.iter().map(|set| set.rows.len()).sum::<usize>(), 0.0);
-        for Set { weights, batch, rows } in &sets {
-            let model = weights.as_ref().unwrap_or(&self.model).clone();
-            self.compute_over(&model, batch, &mut of_set)?;
-            for (&row, found) in rows.iter().zip(of_set.chunks_exact(vocab)) {
-                logits[row * vocab..][..vocab].copy_from_slice(found);
-            }
-        }
-        self.of_set = of_set;
-        Ok(())
     }
 
     /// One pass over one weight set.
@@ -295,8 +237,22 @@ impl Forward for PanelsDecoder {
     }
 
     fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
-        // From inside the pool a parallel loop costs microseconds; from outside, each would wake and wait.
-        rayon::scope(|_| self.compute(batch, logits))
+        let sets = Set::split(batch);
+        if sets.is_empty() {
+            return self.compute_over(&self.model.clone(), batch, logits);
+        }
+        let vocab = self.vocab();
+        let mut of_set = std::mem::take(&mut self.of_set);
+        logits.resize(vocab * sets.iter().map(|set| set.rows.len()).sum::<usize>(), 0.0);
+        for Set { weights, batch, rows } in &sets {
+            let model = weights.as_ref().unwrap_or(&self.model).clone();
+            self.compute_over(&model, batch, &mut of_set)?;
+            for (&row, found) in rows.iter().zip(of_set.chunks_exact(vocab)) {
+                logits[row * vocab..][..vocab].copy_from_slice(found);
+            }
+        }
+        self.of_set = of_set;
+        Ok(())
     }
 }
 
@@ -349,9 +305,9 @@ impl Pass for DecodePass<'_> {
     }
 
     fn bias(&mut self, mut x: Rows, bias: &Vec<f32>) -> Result<Rows> {
-        for row in x.values_mut().chunks_exact_mut(bias.len()) {
-            row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
-        }
+        ops::by_rows(x.values_mut(), bias.len(), |_, rows| {
+            rows.chunks_exact_mut(bias.len()).for_each(|row| ops::add_part(bias, row));
+        });
         Ok(x)
     }
 
@@ -393,7 +349,7 @@ impl Pass for DecodePass<'_> {
     }
 
     fn add(&mut self, mut x: Rows, h: Rows) -> Result<Rows> {
-        x.values_mut().iter_mut().zip(h.values()).for_each(|(x, h)| *x += h);
+        ops::add(h.values(), x.values_mut());
         self.spare.push(h);
         Ok(x)
     }

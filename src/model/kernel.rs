@@ -13,12 +13,15 @@ mod isa;
 mod rows;
 mod strided;
 pub(crate) mod sweep;
+pub(crate) mod team;
 mod trained;
 mod weight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
 mod x86_int8;
+#[cfg(target_arch = "x86_64")]
+mod x86_octets;
 
 pub use bf16::Bf16Matrix;
 pub use full::PackedMatrix;
@@ -34,14 +37,14 @@ pub use weight::{Precision, Weight};
 mod pages;
 pub mod peak;
 
-use rayon::prelude::*;
-
 /// Output columns of one panel: one AVX-512 register of f32, or two of AVX2.
 const PANEL: usize = 16;
 /// Rows of the largest tile of any instruction set.
 const ROWS_MAX: usize = 14;
 /// Multiply-adds below which waking a second thread costs more than it gives.
 const PARALLEL_MIN: usize = 1 << 17;
+/// Pieces of a product for each thread.
+const PIECES: usize = 8;
 
 /// Sums of one tile, `[row][column]`; as many rows as the tile has are written.
 type Sums = [Lane; ROWS_MAX];
@@ -72,13 +75,14 @@ pub(crate) fn prefetch<T>(values: &[T]) {
 /// Runs `work` for each panel of `columns` result columns, on several threads where `multiply_adds` pay for it.
 fn each_panel(columns: usize, multiply_adds: usize, work: impl Fn(usize) + Send + Sync) {
     let panels = usize::div_ceil(columns, PANEL);
-    if multiply_adds < PARALLEL_MIN || rayon::current_num_threads() == 1 {
-        (0..panels).for_each(work);
-    } else {
-        // A few pieces a thread: enough to even out, few enough to keep the hand-over cheap.
-        let piece = usize::div_ceil(panels, 4 * rayon::current_num_threads());
-        (0..panels).into_par_iter().with_min_len(piece).for_each(work);
+    if multiply_adds < PARALLEL_MIN {
+        return (0..panels).for_each(work);
     }
+    // Several pieces a thread: enough to even out, few enough that neighbours read a row's codes from the cache.
+    let piece = usize::div_ceil(panels, PIECES * team::threads());
+    team::each(panels.div_ceil(piece), |index| {
+        (index * piece..panels.min((index + 1) * piece)).for_each(&work);
+    });
 }
 
 /// Splits `rows` into tiles of at most `most` rows, nearly equal ones: 32 rows are 11 + 11 + 10, not two

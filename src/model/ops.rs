@@ -2,6 +2,7 @@
 //!
 //! Everything here is plain safe code on slices, compiled for AVX-512, for AVX2 and for any processor.
 
+use super::kernel::team;
 use super::spec::Activation;
 use rayon::prelude::*;
 
@@ -285,11 +286,12 @@ pub(crate) fn add(x: &[f32], out: &mut [f32]) {
 
 /// Runs `part` on pieces of rows, on several threads where it pays.
 pub(crate) fn by_rows(out: &mut [f32], width: usize, part: impl Fn(usize, &mut [f32]) + Sync) {
-    if out.len() < PARALLEL_MIN || rayon::current_num_threads() == 1 {
+    if out.len() < PARALLEL_MIN || team::threads() == 1 {
         return part(0, out);
     }
-    let rows = (out.len() / width).div_ceil(2 * rayon::current_num_threads());
-    out.par_chunks_mut(rows * width).enumerate().for_each(|(i, out)| part(i * rows, out));
+    let rows = (out.len() / width).div_ceil(2 * team::threads());
+    let mut pieces: Vec<&mut [f32]> = out.chunks_mut(rows * width).collect();
+    team::each_mut(&mut pieces, |index, out| part(index * rows, out));
 }
 
 /// Runs `part(row, values)` on each row of `rows`, `(rows, width)`, and keeps what it gives in `found`; on several

@@ -47,6 +47,6 @@ impl Attention {
         let half = heads.head_dim / 2;
         let angles = Angles { cos: vec![1.0; rows.len() * half], sin: vec![0.0; rows.len() * half], half };
         let preparation = Preparation { angles: &angles, norms: None, norm_epsilon: 1e-5, window: usize::MAX };
-        rayon::scope(|_| cache.attend(0, qkv, found, rows, preparation));
+        cache.attend(0, qkv, found, rows, preparation);
     }
 }

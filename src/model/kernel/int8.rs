@@ -6,16 +6,20 @@
 //! `step * (step' * sum(code code') + middle * sum(code)) + floor * sum(a)`: one exact sum of integers and four
 //! float operations, the same in every instruction set, so that results agree to the last bit.
 
-use super::int8_rows::{BLOCK, RowBlock, quantise};
+use super::full::transpose;
+use super::int8_rows::{BLOCK, Codes, OCTET, Octet, RowBlock};
 use super::isa::Isa;
 use super::pages::filled;
-use super::{Columns, Line, NO_SUMS, PANEL, Sums, each_panel, tiles};
+use super::{Columns, Lane, Line, NO_SUM, NO_SUMS, PANEL, Sums, each_panel, tiles};
 use crate::model::ops::vectorised;
 use half::f16;
 use rayon::prelude::*;
 
+/// Octets of rows that meet a panel together.
+const OCTETS_MAX: usize = 4;
+
 /// Codes of 16 outputs: four inputs of each in bytes, or eight in nibbles, the first four low.
-pub(super) type Codes = Line<[u8; 64]>;
+pub(super) type WeightCodes = Line<[u8; 64]>;
 
 /// Steps, floors and sums of codes of one block of 16 outputs; the first two are bits of f16.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,15 +33,24 @@ pub(super) struct Scales {
 /// One panel: `blocks` scales, and 4 lines of nibbles or 8 of bytes for each.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Panel<'a> {
-    pub(super) codes: &'a [Codes],
+    pub(super) codes: &'a [WeightCodes],
     pub(super) scales: &'a [Scales],
     pub(super) unit: f32,
+}
+
+impl Panel<'_> {
+    /// Lines of codes of a block: 4 of nibbles, 8 of bytes.
+    fn lines(&self) -> usize {
+        let lines = self.codes.len() / self.scales.len();
+        assert!(matches!(lines, 4 | 8) && self.codes.len() == lines * self.scales.len(), "whole blocks of codes");
+        lines
+    }
 }
 
 /// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
 #[derive(Clone)]
 pub struct Int8Matrix {
-    codes: Vec<Codes>,
+    codes: Vec<WeightCodes>,
     scales: Vec<Scales>,
     /// Two codes to a byte.
     nibbles: bool,
@@ -167,7 +180,7 @@ impl Int8Matrix {
     /// Bytes of a matrix in nibbles or in bytes.
     pub(super) fn planned_bytes(outputs: usize, inputs: usize, nibbles: bool) -> usize {
         let lines = if nibbles { 4 } else { 8 };
-        outputs.div_ceil(PANEL) * inputs.div_ceil(BLOCK) * (lines * size_of::<Codes>() + size_of::<Scales>())
+        outputs.div_ceil(PANEL) * inputs.div_ceil(BLOCK) * (lines * size_of::<WeightCodes>() + size_of::<Scales>())
     }
 
     /// Rows of the matrix.
@@ -219,27 +232,36 @@ impl Int8Matrix {
     pub(super) fn forward_with(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
         let rows = x.len() / self.inputs;
         assert!(x.len() == rows * self.inputs && y.len() == rows * self.outputs, "x and y of {self:?}");
-        self.product(isa, &quantise(x, self.inputs), y);
+        self.product(isa, &Codes::of(isa, x, self.inputs), y);
     }
 
     /// The product of rows that are quantised already.
-    pub(super) fn forward_codes(&self, x: &[RowBlock], y: &mut [f32]) {
+    pub(super) fn forward_codes(&self, x: &Codes, y: &mut [f32]) {
         self.product(Isa::detect(), x, y);
     }
 
-    fn product(&self, isa: Isa, x: &[RowBlock], y: &mut [f32]) {
+    fn product(&self, isa: Isa, x: &Codes, y: &mut [f32]) {
         let depth = self.inputs.div_ceil(BLOCK);
-        let rows = x.len() / depth;
-        assert!(x.len() == rows * depth && y.len() == rows * self.outputs, "x and y of {self:?}");
+        let (octets, rows) = (x.octets.len() / depth, x.rows.len() / depth);
+        let in_octets = octets * OCTET;
+        let whole = x.octets.len() == octets * depth && x.rows.len() == rows * depth;
+        assert!(whole && y.len() == (in_octets + rows) * self.outputs, "x and y of {self:?}");
         let y = Columns::new(y, self.outputs);
-        each_panel(self.outputs, rows * self.inputs * self.outputs, |index| {
+        each_panel(self.outputs, (in_octets + rows) * self.inputs * self.outputs, |index| {
             let panel = self.panel(index);
+            let put = |row: usize, sums: &Lane| y.write(row, index * PANEL, &sums.0);
+            for octets in tiles(octets, OCTETS_MAX) {
+                let (mut squares, mut turned) = ([[NO_SUM; PANEL]; 2], [NO_SUM; PANEL]);
+                octet_tile(octets.len(), &x.octets[octets.start * depth..octets.end * depth], panel, &mut squares);
+                for (square, first) in squares.iter().zip((octets.start * OCTET..octets.end * OCTET).step_by(PANEL)) {
+                    transpose(isa, square, &mut turned);
+                    (first..octets.end * OCTET).zip(&turned).for_each(|(row, sums)| put(row, sums));
+                }
+            }
             let mut sums = NO_SUMS;
             for rows in tiles(rows, isa.int8_rows()) {
-                tile(isa, rows.len(), &x[rows.start * depth..rows.end * depth], panel, &mut sums);
-                for (row, sums) in rows.zip(&sums) {
-                    y.write(row, index * PANEL, &sums.0);
-                }
+                tile(isa, rows.len(), &x.rows[rows.start * depth..rows.end * depth], panel, &mut sums);
+                rows.zip(&sums).for_each(|(row, sums)| put(in_octets + row, sums));
             }
         });
     }
@@ -263,19 +285,46 @@ fn unit(rows: &[&[f32]]) -> f32 {
 }
 
 /// The code of one weight in the lines of its block.
-fn code(lines: &[Codes], output: usize, input: usize) -> u8 {
+fn code(lines: &[WeightCodes], output: usize, input: usize) -> u8 {
     match lines.len() {
         4 => lines[input / 8].0[output * 4 + input % 4] >> (input / 4 % 2 * 4) & 15,
         _ => lines[input / 4].0[output * 4 + input % 4],
     }
 }
 
+/// `count` octets, each as many blocks as the panel, times that panel: two octets side by side are the columns of a
+/// square of outputs.
+fn octet_tile(count: usize, a: &[Octet], panel: Panel<'_>, squares: &mut [[Lane; PANEL]; 2]) {
+    let (depth, lines) = (panel.scales.len(), panel.lines());
+    assert!((1..=OCTETS_MAX).contains(&count) && a.len() == count * depth, "a tile of {count} octets");
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::x86_octets::tile_avx2;
+        macro_rules! by_count {
+            ($($c:literal)+) => {
+                match (count, lines) {
+                    $(
+                        // SAFETY: rows come in octets where the processor has AVX2, FMA and F16C; `a` is `count` octets of as
+                        // many blocks as the panel, and the panel has 4 lines of nibbles a block, as just checked.
+                        ($c, 4) => unsafe { tile_avx2::<$c, true>(a, panel, squares) },
+                        // SAFETY: as above, with 8 lines of bytes a block.
+                        ($c, _) => unsafe { tile_avx2::<$c, false>(a, panel, squares) },
+                    )+
+                    _ => unreachable!("the count was just checked"),
+                }
+            };
+        }
+        by_count!(1 2 3 4);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("{lines} lines of octets, which this processor does not read: {squares:?}");
+}
+
 /// `height` rows, each as many blocks as the panel, times that panel.
 fn tile(isa: Isa, height: usize, a: &[RowBlock], panel: Panel<'_>, sums: &mut Sums) {
     let depth = panel.scales.len();
     assert!((1..=isa.int8_rows()).contains(&height) && a.len() == height * depth, "a tile of {height} rows");
-    let lines = panel.codes.len() / depth;
-    assert!(matches!(lines, 4 | 8) && panel.codes.len() == lines * depth, "whole blocks of codes");
+    let lines = panel.lines();
     #[cfg(target_arch = "x86_64")]
     {
         use super::x86_int8::{tile_avx2, tile_vnni};

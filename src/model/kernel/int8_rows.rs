@@ -2,7 +2,8 @@
 //!
 //! `a = step * code + middle` with codes from -127 to 127. Steps of their own for every 32 inputs keep an
 //! outlier's damage local, and the middle serves values that lie to one side: the two together cost
-//! a small part of the accuracy that one symmetric step a row does.
+//! a small part of the accuracy that one symmetric step a row does. Where a tile's lanes are rows, eight rows lie in
+//! each other's company, and the rows that are left by themselves.
 
 use super::isa::Isa;
 
@@ -24,36 +25,121 @@ impl RowBlock {
     pub(super) const EMPTY: Self = Self { codes: [0; BLOCK], step: 0.0, middle: 0.0, total: 0.0 };
 }
 
-/// Quantises `x` of `(rows, inputs)` into `(rows, blocks)`.
-pub(super) fn quantise(x: &[f32], inputs: usize) -> Vec<RowBlock> {
-    let depth = inputs.div_ceil(BLOCK);
-    let mut blocks = vec![RowBlock::EMPTY; x.len() / inputs * depth];
-    quantise_rows(x, inputs, &mut blocks);
-    blocks
+/// Rows of an [`Octet`]: the lanes of an AVX2 register.
+pub(super) const OCTET: usize = 8;
+
+/// 32 activations of eight rows, as a tile whose lanes are rows reads them.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+pub(super) struct Octet {
+    /// By group of four inputs, four codes of each row.
+    pub(super) codes: [[[i8; 4]; OCTET]; BLOCK / 4],
+    pub(super) step: [f32; OCTET],
+    pub(super) middle: [f32; OCTET],
+    pub(super) total: [f32; OCTET],
 }
 
-/// Quantises `x` of `(rows, inputs)` into `(rows, blocks)`; does nothing where there is no room at all.
-pub(super) fn quantise_rows(x: &[f32], inputs: usize, blocks: &mut [RowBlock]) {
-    quantise_rows_with(Isa::detect(), x, inputs, blocks);
-}
+impl Octet {
+    const EMPTY: Self =
+        Self { codes: [[[0; 4]; OCTET]; BLOCK / 4], step: [0.0; OCTET], middle: [0.0; OCTET], total: [0.0; OCTET] };
 
-fn quantise_rows_with(isa: Isa, x: &[f32], inputs: usize, blocks: &mut [RowBlock]) {
-    if blocks.is_empty() {
-        return;
+    /// Takes in the block of one of its rows.
+    fn set(&mut self, row: usize, block: &RowBlock) {
+        for (group, codes) in self.codes.iter_mut().zip(block.codes.as_chunks::<4>().0) {
+            group[row] = *codes;
+        }
+        (self.step[row], self.middle[row], self.total[row]) = (block.step, block.middle, block.total);
     }
-    let depth = inputs.div_ceil(BLOCK);
-    for (x, blocks) in x.chunks_exact(inputs).zip(blocks.chunks_exact_mut(depth)) {
-        for (x, block) in x.chunks(BLOCK).zip(blocks) {
-            if let Ok(x) = x.try_into() {
-                quantise_block(isa, x, BLOCK, block);
-            } else {
-                // A short last block is filled with its own first value, which moves no extreme.
-                let mut filled = [x[0]; BLOCK];
-                filled[..x.len()].copy_from_slice(x);
-                quantise_block(isa, &filled, x.len(), block);
+}
+
+/// Quantised rows. Their memory is used again.
+#[derive(Debug, Default)]
+pub(super) struct Codes {
+    /// `(octets, blocks)`: the first rows, where the instruction set reads octets.
+    pub(super) octets: Vec<Octet>,
+    /// `(rows, blocks)`: the others.
+    pub(super) rows: Vec<RowBlock>,
+}
+
+/// Some rows of [`Codes`], to be written.
+#[derive(Default)]
+pub(super) struct Part<'a> {
+    octets: &'a mut [Octet],
+    rows: &'a mut [RowBlock],
+}
+
+impl Codes {
+    /// Quantises `x` of `(rows, inputs)` for the tiles of `isa`.
+    pub(super) fn of(isa: Isa, x: &[f32], inputs: usize) -> Self {
+        let mut codes = Self::default();
+        let rows = x.len() / inputs;
+        codes.resize(isa, rows, inputs.div_ceil(BLOCK));
+        codes.parts(rows, inputs).into_iter().for_each(|mut part| part.quantise(isa, x, inputs));
+        codes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.octets.is_empty() && self.rows.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.octets.clear();
+        self.rows.clear();
+    }
+
+    /// Becomes `rows` rows of `depth` blocks, whatever they hold, for the tiles of `isa`.
+    pub(super) fn resize(&mut self, isa: Isa, rows: usize, depth: usize) {
+        let octets = if isa.reads_octets() { rows / OCTET } else { 0 };
+        self.octets.resize(octets * depth, Octet::EMPTY);
+        self.rows.resize((rows - octets * OCTET) * depth, RowBlock::EMPTY);
+    }
+
+    /// Cuts rows of `inputs` into parts of `size` rows, whole octets.
+    pub(super) fn parts(&mut self, size: usize, inputs: usize) -> Vec<Part<'_>> {
+        let depth = inputs.div_ceil(BLOCK);
+        let (mut octets, mut rows) = (self.octets.as_mut_slice(), self.rows.as_mut_slice());
+        let mut parts = vec![];
+        while !octets.is_empty() || !rows.is_empty() {
+            let (part, rest) = octets.split_at_mut((size / OCTET * depth).min(octets.len()));
+            octets = rest;
+            let left = size - part.len() / depth * OCTET;
+            let (row_part, rest) = rows.split_at_mut((left * depth).min(rows.len()));
+            rows = rest;
+            parts.push(Part { octets: part, rows: row_part });
+        }
+        parts
+    }
+}
+
+impl Part<'_> {
+    /// Quantises `x` of `(rows, inputs)`, which are as many as the part has; does nothing where there is no room at all.
+    pub(super) fn quantise(&mut self, isa: Isa, x: &[f32], inputs: usize) {
+        let depth = inputs.div_ceil(BLOCK);
+        let mut rows = x.chunks_exact(inputs);
+        for octet in self.octets.chunks_exact_mut(depth) {
+            for (row, x) in rows.by_ref().take(OCTET).enumerate() {
+                let mut block = RowBlock::EMPTY;
+                for (x, octet) in x.chunks(BLOCK).zip(octet.iter_mut()) {
+                    quantise_chunk(isa, x, &mut block);
+                    octet.set(row, &block);
+                }
             }
         }
+        for (x, blocks) in rows.zip(self.rows.chunks_exact_mut(depth)) {
+            x.chunks(BLOCK).zip(blocks).for_each(|(x, block)| quantise_chunk(isa, x, block));
+        }
     }
+}
+
+/// Quantises what there is of a block.
+fn quantise_chunk(isa: Isa, x: &[f32], block: &mut RowBlock) {
+    if let Ok(x) = x.try_into() {
+        return quantise_block(isa, x, BLOCK, block);
+    }
+    // A short last block is filled with its own first value, which moves no extreme.
+    let mut filled = [x[0]; BLOCK];
+    filled[..x.len()].copy_from_slice(x);
+    quantise_block(isa, &filled, x.len(), block);
 }
 
 /// What the codes of a block stand for.
@@ -118,7 +204,7 @@ mod tests {
         for inputs in [1usize, 31, 32, 33, 70] {
             let x: Vec<f32> = (0..3 * inputs).map(|i| (i as f32 * 1.7).sin() * (1.0 + i as f32)).collect();
             let depth = inputs.div_ceil(BLOCK);
-            for (row, blocks) in quantise(&x, inputs).chunks_exact(depth).enumerate() {
+            for (row, blocks) in Codes::of(Isa::detect(), &x, inputs).rows.chunks_exact(depth).enumerate() {
                 for (x, block) in x[row * inputs..][..inputs].chunks(BLOCK).zip(blocks) {
                     let back = block.codes.map(|code| block.step * f32::from(code) + block.middle);
                     let extreme = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
@@ -133,15 +219,34 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_instruction_set_rounds_alike() {
-        let x: Vec<f32> = (0..7 * 90).map(|i| (i as f32 * 2.3).sin() * (i % 17) as f32).collect();
-        let with = |isa: Isa| {
-            let mut blocks = vec![RowBlock::EMPTY; 7 * 3];
-            quantise_rows_with(isa, &x, 90, &mut blocks);
-            format!("{blocks:?}")
+    /// Row `row` of octets as it would lie by itself.
+    fn row_of(octets: &[Octet], row: usize) -> Vec<RowBlock> {
+        let one = |octet: &Octet| RowBlock {
+            codes: std::array::from_fn(|input| octet.codes[input / 4][row][input % 4]),
+            step: octet.step[row],
+            middle: octet.middle[row],
+            total: octet.total[row],
         };
-        assert!(Isa::all().into_iter().all(|isa| with(isa) == with(Isa::Portable)));
+        octets.iter().map(one).collect()
+    }
+
+    #[test]
+    fn every_instruction_set_rounds_alike_in_octets_and_alone() {
+        let (rows, inputs, depth) = (27, 90, 3);
+        let x: Vec<f32> = (0..rows * inputs).map(|i| (i as f32 * 2.3).sin() * (i % 17) as f32).collect();
+        let with = |isa: Isa, size: usize| {
+            let mut codes = Codes::default();
+            codes.resize(isa, rows, depth);
+            let parts = codes.parts(size, inputs).into_iter().zip(x.chunks(size * inputs));
+            parts.for_each(|(mut part, x)| part.quantise(isa, x, inputs));
+            let octets =
+                codes.octets.chunks_exact(depth).flat_map(|octets| (0..OCTET).flat_map(|row| row_of(octets, row)));
+            format!("{:?}", octets.chain(codes.rows.iter().copied()).collect::<Vec<_>>())
+        };
+        let alone = with(Isa::Portable, 8);
+        for isa in Isa::all() {
+            assert!([8, 16, 32].into_iter().all(|size| with(isa, size) == alone), "{isa:?}");
+        }
     }
 
     #[test]
@@ -149,7 +254,7 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = [1.0; 40];
             x[7] = bad;
-            let blocks = quantise(&x, 40);
+            let blocks = Codes::of(Isa::detect(), &x, 40).rows;
             assert!(blocks[0].middle.is_nan() && blocks[1].middle == 1.0, "{bad}: {blocks:?}");
         }
     }

@@ -73,6 +73,15 @@ impl Isa {
         if self.is_wide() { super::ROWS_MAX } else { 5 }
     }
 
+    /// Whether its 8-bit product takes eight rows as the lanes of a register: what AVX2 wins by it, since broadcasting is
+    /// an operation of its own there.
+    pub(super) fn reads_octets(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return matches!(self, Self::Avx2 | Self::Avx512);
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
     /// Rows of its largest tile of the 8-bit product: with twelve, and two registers a row, AVX-512 runs out of them.
     pub(super) fn int8_rows(self) -> usize {
         #[cfg(target_arch = "x86_64")]

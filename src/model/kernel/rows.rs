@@ -3,8 +3,9 @@
 //! Whatever makes rows quantises each piece while it is still in the cache, so that a linear finds its codes ready.
 
 use super::Precision;
-use super::int8_rows::{BLOCK, RowBlock, quantise_rows};
-use rayon::prelude::*;
+use super::int8_rows::{BLOCK, Codes, OCTET, Part};
+use super::isa::Isa;
+use super::team;
 
 /// Values below which waking a second thread costs more than it gives.
 const PARALLEL_MIN: usize = 1 << 13;
@@ -13,8 +14,8 @@ const PARALLEL_MIN: usize = 1 << 13;
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     values: Vec<f32>,
-    /// `(rows, blocks of 32)`, where the next linear is one of 8 bits.
-    codes: Vec<RowBlock>,
+    /// Where the next linear is one of 8 bits.
+    codes: Codes,
 }
 
 impl Rows {
@@ -29,7 +30,7 @@ impl Rows {
         &mut self.values
     }
 
-    pub(super) fn codes(&self) -> &[RowBlock] {
+    pub(super) fn codes(&self) -> &Codes {
         &self.codes
     }
 
@@ -49,23 +50,26 @@ impl Rows {
         part: impl Fn(usize, &mut [f32]) + Sync,
     ) {
         self.values.resize(rows * width, 0.0);
-        let depth = if precision == Precision::Int8 { width.div_ceil(BLOCK) } else { 0 };
-        self.codes.resize(rows * depth, RowBlock::EMPTY);
-        let threads = rayon::current_num_threads();
-        if rows * width < PARALLEL_MIN || threads == 1 {
-            part(0, &mut self.values);
-            quantise_rows(&self.values, width, &mut self.codes);
+        let isa = Isa::detect();
+        let quantised = if precision == Precision::Int8 { rows } else { 0 };
+        self.codes.resize(isa, quantised, width.div_ceil(BLOCK));
+        if rows == 0 {
             return;
         }
-        let piece = rows.div_ceil(2 * threads);
-        let values = self.values.par_chunks_mut(piece * width);
-        if depth == 0 {
-            values.enumerate().for_each(|(index, values)| part(index * piece, values));
-            return;
-        }
-        values.zip(self.codes.par_chunks_mut(piece * depth)).enumerate().for_each(|(index, (values, codes))| {
+        let few = rows * width < PARALLEL_MIN;
+        // Whole octets, so that a piece's codes are its own.
+        let piece = if few { rows } else { rows.div_ceil(2 * team::threads()) }.next_multiple_of(OCTET);
+        let mut codes = self.codes.parts(piece, width).into_iter();
+        let values = self.values.chunks_mut(piece * width);
+        let mut pieces: Vec<_> = values.map(|values| (values, codes.next().unwrap_or_default())).collect();
+        let write = |index: usize, (values, codes): &mut (&mut [f32], Part<'_>)| {
             part(index * piece, values);
-            quantise_rows(values, width, codes);
-        });
+            codes.quantise(isa, values, width);
+        };
+        if few {
+            pieces.iter_mut().enumerate().for_each(|(index, piece)| write(index, piece));
+        } else {
+            team::each_mut(&mut pieces, write);
+        }
     }
 }

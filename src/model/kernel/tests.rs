@@ -88,7 +88,7 @@ proptest! {
     /// are rounded to 1/254 of their range, so the bound is half of that times the weights' sizes.
     #[test]
     fn int8_is_the_plain_product_of_rounded_values(
-        rows in 1usize..30, outputs in 1usize..70, inputs in 1usize..140, seed in any::<u64>(), nibbles in any::<bool>(),
+        rows in 1usize..75, outputs in 1usize..70, inputs in 1usize..140, seed in any::<u64>(), nibbles in any::<bool>(),
     ) {
         let w = if nibbles { coarse(outputs, inputs, seed) } else { values(outputs * inputs, seed) };
         let x = values(rows * inputs, !seed);

@@ -6,7 +6,7 @@ use super::{Lane, PANEL, Sums};
 use std::arch::x86_64::*;
 
 /// Cache lines between the one in use and the one asked for from memory.
-pub(super) const AHEAD: usize = 24;
+pub(super) const AHEAD: usize = 48;
 
 /// Asks for a line some way past `line`. A hint: it may name an address past the panel, and never faults.
 #[inline(always)]

@@ -7,11 +7,19 @@
 use super::Sums;
 use super::int8::{Panel, Scales};
 use super::int8_rows::{BLOCK, Extent, Grid, RowBlock};
-use super::x86::prefetch;
+use super::x86::{AHEAD, prefetch};
 use std::arch::x86_64::*;
 
 /// Groups of four inputs in a block.
 const GROUPS: usize = 8;
+
+/// Asks for the scales of a block some way ahead, as far as [`prefetch`] does for its codes.
+#[inline(always)]
+pub(super) fn prefetch_scales(scales: &Scales) {
+    const BLOCKS: usize = AHEAD / (GROUPS / 2);
+    // SAFETY: a prefetch reads nothing that a program could see, whatever the address; SSE is always there.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *scales).wrapping_add(BLOCKS).cast()) }
+}
 
 /// Four codes of one row's activations, as a word to be broadcast.
 #[inline(always)]
@@ -32,6 +40,7 @@ pub(super) unsafe fn tile_vnni<const H: usize, const NIBBLES: bool>(a: &[RowBloc
     let mut rows = [_mm512_setzero_ps(); H];
     let lines = if NIBBLES { GROUPS / 2 } else { GROUPS };
     for (block, scales) in panel.scales.iter().enumerate() {
+        prefetch_scales(scales);
         let mut integers = [_mm512_setzero_si512(); H];
         for line in 0..lines {
             // SAFETY: the panel has `lines` lines of 64 bytes, aligned to 64, for each block.
@@ -104,6 +113,7 @@ unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
     let mut rows = [_mm256_setzero_ps(); H];
     let lines = if NIBBLES { GROUPS / 2 } else { GROUPS };
     for (block, scales) in panel.scales.iter().enumerate() {
+        prefetch_scales(scales);
         // In nibbles these are sums of 16 bits until the block ends.
         let mut integers = [_mm256_setzero_si256(); H];
         for line in 0..lines {

@@ -1,0 +1,150 @@
+//! Tiles of the 8-bit product for AVX2 whose lanes are rows.
+//!
+//! Eight rows' codes lie side by side and are read from memory by the multiplication itself; what is broadcast is a
+//! word of weights, once for all octets of the tile. The other way round, with outputs as lanes, a word of each row is broadcast
+//! for every eight outputs, and these broadcasts are as many operations as the multiplications. Sums are formed
+//! by the same operations in the same order, so that both give the same bits.
+
+use super::Lane;
+use super::int8::{Panel, Scales};
+use super::int8_rows::{BLOCK, Octet};
+use super::x86::prefetch;
+use super::x86_int8::prefetch_scales;
+use super::{Line, PANEL};
+use std::arch::x86_64::*;
+
+/// Groups of four inputs in a block.
+const GROUPS: usize = BLOCK / 4;
+
+/// A block's weights as they are broadcast.
+struct Block {
+    /// By group of four inputs, four codes of each output.
+    codes: [Line<[u8; 64]>; GROUPS],
+    step: Lane,
+    floor: Lane,
+    sum: Lane,
+}
+
+impl Block {
+    /// Widens nibbles to bytes.
+    ///
+    /// # Safety
+    /// The processor must have AVX2, and there must be 4 lines of nibbles.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    unsafe fn widen(&mut self, nibbles: &[Line<[u8; 64]>]) {
+        let low_bits = _mm256_set1_epi8(15);
+        for (line, pair) in nibbles.iter().zip(self.codes.as_chunks_mut::<2>().0) {
+            prefetch(line);
+            for half in [0, 32] {
+                // SAFETY: a line is 64 bytes aligned to 64.
+                unsafe {
+                    let codes = _mm256_load_si256(line.0.as_ptr().add(half).cast());
+                    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low_bits);
+                    _mm256_store_si256(pair[0].0.as_mut_ptr().add(half).cast(), _mm256_and_si256(codes, low_bits));
+                    _mm256_store_si256(pair[1].0.as_mut_ptr().add(half).cast(), high);
+                }
+            }
+        }
+    }
+
+    /// Widens steps, floors and sums to floats.
+    ///
+    /// # Safety
+    /// The processor must have AVX2 and F16C.
+    #[target_feature(enable = "avx2,f16c")]
+    #[inline]
+    unsafe fn scale(&mut self, scales: &Scales) {
+        for half in [0, 8] {
+            // SAFETY: each of the three holds 16 words of 16 bits and becomes 16 floats aligned to 64 bytes.
+            unsafe {
+                let load = |words: &[u16; PANEL]| _mm_loadu_si128(words.as_ptr().add(half).cast());
+                let sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(load(&scales.sum)));
+                _mm256_store_ps(self.step.0.as_mut_ptr().add(half), _mm256_cvtph_ps(load(&scales.step)));
+                _mm256_store_ps(self.floor.0.as_mut_ptr().add(half), _mm256_cvtph_ps(load(&scales.floor)));
+                _mm256_store_ps(self.sum.0.as_mut_ptr().add(half), sum);
+            }
+        }
+    }
+}
+
+/// `C` octets (1 to 4) times one panel: lane `8 (c % 2) + r` of `squares[c / 2][o]` becomes output `o` of row `r` of
+/// octet `c`.
+///
+/// # Safety
+/// The processor must have AVX2, FMA and F16C; `a` must hold `C` octets of as many blocks as the panel has scales,
+/// and the panel 4 lines of codes a block if `NIBBLES`, else 8.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
+    a: &[Octet],
+    panel: Panel<'_>,
+    squares: &mut [[Lane; PANEL]; 2],
+) {
+    let ones = _mm256_set1_epi16(1);
+    let depth = panel.scales.len();
+    *squares = [[super::NO_SUM; PANEL]; 2];
+    let sums: *mut f32 = squares.as_mut_ptr().cast();
+    let mut weights =
+        Block { codes: [Line([0; 64]); GROUPS], step: super::NO_SUM, floor: super::NO_SUM, sum: super::NO_SUM };
+    for (block, scales) in panel.scales.iter().enumerate() {
+        prefetch_scales(scales);
+        // SAFETY: the processor has the instructions, and the panel so many lines for each block.
+        let codes = unsafe {
+            weights.scale(scales);
+            if NIBBLES {
+                weights.widen(panel.codes.get_unchecked(block * GROUPS / 2..(block + 1) * GROUPS / 2));
+                &weights.codes[..]
+            } else {
+                let lines = panel.codes.get_unchecked(block * GROUPS..(block + 1) * GROUPS);
+                lines.iter().for_each(prefetch);
+                lines
+            }
+        };
+        // SAFETY: `a` holds `C` octets of `depth` blocks.
+        let a: [&Octet; C] = std::array::from_fn(|octet| unsafe { a.get_unchecked(octet * depth + block) });
+        for output in 0..PANEL {
+            // In nibbles these are sums of 16 bits until the block ends.
+            let mut integers = [_mm256_setzero_si256(); C];
+            for group in 0..GROUPS {
+                // SAFETY: there are 8 lines of 16 words; an octet's group is 32 bytes aligned to 32.
+                unsafe {
+                    let word = codes.get_unchecked(group).0.as_ptr().cast::<i32>().add(output).read();
+                    for (integer, a) in integers.iter_mut().zip(a) {
+                        let a = _mm256_load_si256(a.codes[group].as_ptr().cast());
+                        let pairs = _mm256_maddubs_epi16(_mm256_set1_epi32(word), a);
+                        *integer = if NIBBLES {
+                            _mm256_add_epi16(*integer, pairs)
+                        } else {
+                            _mm256_add_epi32(*integer, _mm256_madd_epi16(pairs, ones))
+                        };
+                    }
+                }
+            }
+            let [step, floor, sum] =
+                [&weights.step, &weights.floor, &weights.sum].map(|lane| _mm256_set1_ps(lane.0[output]));
+            for (octet, (integer, a)) in integers.into_iter().zip(a).enumerate() {
+                let integer = if NIBBLES { _mm256_madd_epi16(integer, ones) } else { integer };
+                // SAFETY: steps, middles and totals are 8 floats aligned to 32 bytes each; so is half a lane of sums, of
+                // which there are 16 for every two octets.
+                unsafe {
+                    let sums = sums.add((octet / 2 * PANEL + output) * PANEL + octet % 2 * 8);
+                    let shift = _mm256_mul_ps(_mm256_load_ps(a.middle.as_ptr()), sum);
+                    let integer = _mm256_cvtepi32_ps(integer);
+                    let shifted = _mm256_fmadd_ps(integer, _mm256_load_ps(a.step.as_ptr()), shift);
+                    let so_far = _mm256_fmadd_ps(shifted, step, _mm256_load_ps(sums));
+                    _mm256_store_ps(sums, _mm256_fmadd_ps(floor, _mm256_load_ps(a.total.as_ptr()), so_far));
+                }
+            }
+        }
+    }
+    let unit = _mm256_set1_ps(panel.unit);
+    for lane in squares.as_flattened_mut() {
+        for half in [0, 8] {
+            // SAFETY: a lane is 16 floats aligned to 64 bytes.
+            unsafe {
+                let sums = lane.0.as_mut_ptr().add(half);
+                _mm256_store_ps(sums, _mm256_mul_ps(_mm256_load_ps(sums), unit));
+            }
+        }
+    }
+}
