@@ -9,12 +9,12 @@ use crate::model::ops::{exp, vectorised};
 use crate::model::paging::visible;
 use std::ops::Range;
 
-/// Queries that meet a block together: with three, their scores fill twelve of AVX2's registers.
-const TOGETHER: usize = 3;
+/// Queries that meet a block together.
+const TOGETHER: usize = 6;
+/// Floats of each query that are summed in registers: those of six queries fill twelve of AVX2's sixteen.
+const WIDTH: usize = 16;
 /// The same where there are AVX-512's registers.
-const TOGETHER_WIDE: usize = 6;
-/// Floats of each query's result that are summed in registers.
-const WIDTH: usize = 32;
+const WIDTH_WIDE: usize = 32;
 
 /// How keys and values are kept: as f32, or as bf16, the upper half of an f32, by its bits.
 pub(super) trait Stored: Copy + Send + Sync {
@@ -85,7 +85,7 @@ struct State {
 }
 
 #[inline(always)]
-fn walk_rows<T: Stored, const TOGETHER: usize>(queries: Queries<'_>, keys: &[T], values: &[T], found: &mut [f32]) {
+fn walk_rows<T: Stored, const WIDTH: usize>(queries: Queries<'_>, keys: &[T], values: &[T], found: &mut [f32]) {
     let Queries { values: q, rows, heads, window } = queries;
     let (dim, group) = (heads.head_dim, heads.heads / heads.kv_heads);
     let mut states = vec![State { top: f32::NEG_INFINITY, sum: 0.0 }; rows.len() * group];
@@ -129,12 +129,12 @@ fn walk_rows<T: Stored, const TOGETHER: usize>(queries: Queries<'_>, keys: &[T],
                     (seen.start - from).min(seen.end - from)..seen.end - from
                 };
                 match count {
-                    6 => visit::<T, 6>(q, keys, values, std::array::from_fn(seen), states, found, dim),
-                    5 => visit::<T, 5>(q, keys, values, std::array::from_fn(seen), states, found, dim),
-                    4 => visit::<T, 4>(q, keys, values, std::array::from_fn(seen), states, found, dim),
-                    3 => visit::<T, 3>(q, keys, values, std::array::from_fn(seen), states, found, dim),
-                    2 => visit::<T, 2>(q, keys, values, std::array::from_fn(seen), states, found, dim),
-                    _ => visit::<T, 1>(q, keys, values, std::array::from_fn(seen), states, found, dim),
+                    6 => visit::<T, 6, WIDTH>(q, keys, values, std::array::from_fn(seen), states, found, dim),
+                    5 => visit::<T, 5, WIDTH>(q, keys, values, std::array::from_fn(seen), states, found, dim),
+                    4 => visit::<T, 4, WIDTH>(q, keys, values, std::array::from_fn(seen), states, found, dim),
+                    3 => visit::<T, 3, WIDTH>(q, keys, values, std::array::from_fn(seen), states, found, dim),
+                    2 => visit::<T, 2, WIDTH>(q, keys, values, std::array::from_fn(seen), states, found, dim),
+                    _ => visit::<T, 1, WIDTH>(q, keys, values, std::array::from_fn(seen), states, found, dim),
                 }
                 query += count;
             }
@@ -149,11 +149,11 @@ fn walk_rows<T: Stored, const TOGETHER: usize>(queries: Queries<'_>, keys: &[T],
 
 #[inline(always)]
 fn walk_rows_f32(queries: Queries<'_>, keys: &[f32], values: &[f32], found: &mut [f32]) {
-    walk_rows::<f32, TOGETHER>(queries, keys, values, found);
+    walk_rows::<f32, WIDTH>(queries, keys, values, found);
 }
 #[inline(always)]
 fn walk_rows_f32_wide(queries: Queries<'_>, keys: &[f32], values: &[f32], found: &mut [f32]) {
-    walk_rows::<f32, TOGETHER_WIDE>(queries, keys, values, found);
+    walk_rows::<f32, WIDTH_WIDE>(queries, keys, values, found);
 }
 vectorised!(
     walk_f32, walk_rows_f32, walk_rows_f32_wide,
@@ -162,11 +162,11 @@ vectorised!(
 
 #[inline(always)]
 fn walk_rows_bf16(queries: Queries<'_>, keys: &[u16], values: &[u16], found: &mut [f32]) {
-    walk_rows::<u16, TOGETHER>(queries, keys, values, found);
+    walk_rows::<u16, WIDTH>(queries, keys, values, found);
 }
 #[inline(always)]
 fn walk_rows_bf16_wide(queries: Queries<'_>, keys: &[u16], values: &[u16], found: &mut [f32]) {
-    walk_rows::<u16, TOGETHER_WIDE>(queries, keys, values, found);
+    walk_rows::<u16, WIDTH_WIDE>(queries, keys, values, found);
 }
 vectorised!(
     walk_bf16, walk_rows_bf16, walk_rows_bf16_wide,
@@ -175,7 +175,7 @@ vectorised!(
 
 /// `Q` queries meet one block: `keys` is `(head_dim, 32)`, `values` `(32, head_dim)`.
 #[inline(always)]
-fn visit<T: Stored, const Q: usize>(
+fn visit<T: Stored, const Q: usize, const WIDTH: usize>(
     q: &[f32],
     keys: &[T],
     values: &[T],
@@ -184,7 +184,7 @@ fn visit<T: Stored, const Q: usize>(
     found: &mut [f32],
     dim: usize,
 ) {
-    let mut weights = scores::<T, Q>(q, keys, dim);
+    let mut weights = scores::<T, Q, WIDTH>(q, keys, dim);
     let mut kept = [0.0; Q];
     for (((weights, seen), state), kept) in weights.iter_mut().zip(&seen).zip(states).zip(&mut kept) {
         weights[..seen.start].fill(f32::NEG_INFINITY);
@@ -212,18 +212,28 @@ fn visit<T: Stored, const Q: usize>(
 
 /// The scores of `Q` queries over a block's 32 keys.
 #[inline(always)]
-fn scores<T: Stored, const Q: usize>(q: &[f32], keys: &[T], dim: usize) -> [[f32; BLOCK_TOKENS]; Q] {
+fn scores<T: Stored, const Q: usize, const WIDTH: usize>(
+    q: &[f32],
+    keys: &[T],
+    dim: usize,
+) -> [[f32; BLOCK_TOKENS]; Q] {
     let mut scores = [[0.0f32; BLOCK_TOKENS]; Q];
-    for (d, keys) in keys.chunks_exact(BLOCK_TOKENS).enumerate() {
-        let mut key = [0.0; BLOCK_TOKENS];
-        for (key, stored) in key.iter_mut().zip(keys) {
-            *key = stored.widen();
-        }
-        for (i, scores) in scores.iter_mut().enumerate() {
-            let factor = q[i * dim + d];
-            for (score, key) in scores.iter_mut().zip(key) {
-                *score = factor.mul_add(key, *score);
+    for from in (0..BLOCK_TOKENS).step_by(WIDTH) {
+        let mut sums = [[0.0f32; WIDTH]; Q];
+        for (d, keys) in keys.chunks_exact(BLOCK_TOKENS).enumerate() {
+            let mut key = [0.0; WIDTH];
+            for (key, stored) in key.iter_mut().zip(&keys[from..from + WIDTH]) {
+                *key = stored.widen();
             }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let factor = q[i * dim + d];
+                for (sum, key) in sums.iter_mut().zip(key) {
+                    *sum = factor.mul_add(key, *sum);
+                }
+            }
+        }
+        for (scores, sums) in scores.iter_mut().zip(&sums) {
+            scores[from..from + WIDTH].copy_from_slice(sums);
         }
     }
     scores
