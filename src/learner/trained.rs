@@ -10,6 +10,7 @@ use crate::model::lora::{Adapter, Factors, LoraConfig, Site};
 use crate::model::score::{self, Batch, Branches, Keep, Scored, Space};
 use crate::model::transformer::Transformer;
 use crate::model::whole::CriticWeights;
+use rayon::prelude::*;
 
 /// What is trained.
 pub(super) enum Trained {
@@ -85,14 +86,14 @@ impl Trained {
                 let recorded = score::record_in(model, batch, lora.branches(model)?, keep, space)?;
                 let weights = weigh(&recorded.scored);
                 let gradients = recorded.backward_in(&weights, space)?;
-                for (place, pair) in lora.places.iter().zip(lora.parameters.chunks_exact_mut(2)) {
+                lora.places.par_iter().zip(lora.parameters.par_chunks_exact_mut(2)).try_for_each(|(place, pair)| {
                     let [a, b] = pair else { unreachable!("chunks of two") };
                     let found = gradients.factors.get(place);
                     let found = found.ok_or_else(|| Error::NoGradient { name: a.name.clone() })?;
                     a.gather(&found.a);
                     b.gather(&found.b);
-                }
-                Ok(())
+                    Ok(())
+                })
             }
         }
     }

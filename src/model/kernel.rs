@@ -5,6 +5,7 @@
 //! the inputs, whatever the number of rows and the processor: a row's result does not depend on who
 //! shares its batch, to the last bit. The only `unsafe` of the crate that touches weights lives here.
 
+mod ahead;
 mod bf16;
 mod full;
 mod int8;

@@ -3,7 +3,7 @@
 use super::isa::Isa;
 use super::pages::filled;
 use super::strided::Strided;
-use super::{Columns, Lane, Line, NO_SUMS, PANEL, each_panel, prefetch, sweep, tiles};
+use super::{Columns, Lane, Line, NO_SUM, NO_SUMS, PANEL, each_panel, sweep, tiles};
 use std::ops::Range;
 
 /// Rows from which threads share out the rows instead of the outputs.
@@ -82,7 +82,8 @@ impl PackedMatrix {
         assert!(x.len() == rows * self.inputs && y.len() == rows * self.outputs, "x and y of {self:?}");
         let (y, isa, x) = (Columns::new(y, self.outputs), Isa::detect(), Strided::rows(x, self.inputs));
         each_panel(self.outputs, rows * self.inputs * self.outputs, |panel| {
-            product(isa, x, rows, self.panel(panel), &mut |row, sums| y.write(row, panel * PANEL, sums));
+            let put = &mut |row, sums: &_| y.write(row, panel * PANEL, sums);
+            product(isa, (x, Tile::Strided), rows, self.panel(panel), put);
         });
     }
 
@@ -99,18 +100,18 @@ impl PackedMatrix {
         &self.lanes[panel * self.inputs..][..self.inputs]
     }
 
-    /// What a tile reads of inputs `inputs` over `outputs`, the first of which is a multiple of 16.
-    pub(super) fn turned(&self, inputs: Range<usize>, outputs: Range<usize>) -> Tile<'_> {
-        let first = outputs.start / PANEL * self.inputs + inputs.start;
-        let end = (outputs.end.div_ceil(PANEL) - 1) * self.inputs + inputs.end;
-        Tile::Turned { weights: &self.lanes[first..end], inputs: self.inputs }
-    }
-
-    /// Asks for what [`PackedMatrix::turned`] gives from memory.
-    pub(super) fn fetch_turned(&self, inputs: Range<usize>, outputs: Range<usize>) {
-        let inputs = inputs.start.min(self.inputs)..inputs.end.min(self.inputs);
-        for panel in outputs.start / PANEL..outputs.end.div_ceil(PANEL) {
-            prefetch(&self.panel(panel)[inputs.clone()]);
+    /// Puts inputs `inputs` of `panels` where turned tiles of them read them: the first tile's, panel by panel, then the
+    /// next tile's. As they lie, a panel apart, they would meet in the same few lines of the cache.
+    pub(super) fn turned(&self, isa: Isa, inputs: Range<usize>, panels: Range<usize>, to: &mut Vec<Lane>) {
+        let count = panels.len();
+        if to.len() < inputs.len() * count {
+            to.resize(inputs.len() * count, NO_SUM);
+        }
+        for (index, panel) in panels.enumerate() {
+            let from = &self.panel(panel)[inputs.clone()];
+            for tile in tiles(inputs.len(), isa.rows()) {
+                to[tile.start * count + index * tile.len()..][..tile.len()].copy_from_slice(&from[tile]);
+            }
         }
     }
 }
@@ -133,8 +134,10 @@ pub(super) fn transpose(isa: Isa, from: &[Lane; PANEL], to: &mut [Lane; PANEL]) 
 /// Rows as a tile reads them.
 #[derive(Clone, Copy)]
 pub(super) enum Tile<'a> {
-    /// As they lie.
+    /// As they lie; the panel comes from memory, and is asked for on the way.
     Strided(Strided<'a>),
+    /// As they lie; the panel is in the cache.
+    Near(Strided<'a>),
     /// `(depth, rows)`.
     Ordered(&'a [f32]),
     /// Inputs of packed weights: element `k` of a row is the weight of output `k`. 16 outputs are `inputs` lanes long.
@@ -145,7 +148,7 @@ impl Tile<'_> {
     /// Whether there are `height` rows of `depth` elements.
     fn holds(self, height: usize, depth: usize) -> bool {
         match self {
-            Self::Strided(values) => values.holds(height, depth),
+            Self::Strided(values) | Self::Near(values) => values.holds(height, depth),
             Self::Ordered(values) => values.len() == height * depth,
             Self::Turned { weights, inputs } => {
                 depth == 0 || (depth.div_ceil(PANEL) - 1) * inputs + height <= weights.len()
@@ -154,17 +157,17 @@ impl Tile<'_> {
     }
 }
 
-/// The first `rows` rows of `a` times one panel as deep, handed on row by row.
-pub(super) fn product(
+/// The first `rows` rows of `a`, read as `read` says, times one panel as deep, handed on row by row.
+pub(super) fn product<'a>(
     isa: Isa,
-    a: Strided<'_>,
+    (a, read): (Strided<'a>, fn(Strided<'a>) -> Tile<'a>),
     rows: usize,
     lanes: &[Lane],
     put: &mut impl FnMut(usize, &[f32; PANEL]),
 ) {
     for rows in tiles(rows, isa.rows()) {
         let mut sums = NO_SUMS;
-        tile(isa, rows.len(), Tile::Strided(a.below(rows.start)), lanes, &mut sums);
+        tile(isa, rows.len(), read(a.below(rows.start)), lanes, &mut sums);
         for (row, sums) in rows.zip(&sums) {
             put(row, &sums.0);
         }
@@ -179,12 +182,15 @@ pub(super) fn tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &
     );
     #[cfg(target_arch = "x86_64")]
     {
-        use super::x86::{ordered_avx2, ordered_avx512, strided_avx2, strided_avx512, turned_avx2, turned_avx512};
+        use super::x86::{near_avx2, ordered_avx2, strided_avx2, turned_avx2};
+        use super::x86::{near_avx512, ordered_avx512, strided_avx512, turned_avx512};
         macro_rules! by_height {
-            ($strided:ident, $ordered:ident, $turned:ident: $($h:literal)+) => {
+            ($strided:ident, $near:ident, $ordered:ident, $turned:ident: $($h:literal)+) => {
                 match (a, height) {
                     // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panel.
                     $((Tile::Strided(a), $h) => unsafe { $strided::<$h>(a, lanes, sums) },)+
+                    // SAFETY: as above.
+                    $((Tile::Near(a), $h) => unsafe { $near::<$h>(a, lanes, sums) },)+
                     // SAFETY: as above.
                     $((Tile::Ordered(a), $h) => unsafe { $ordered::<$h>(a, lanes, sums) },)+
                     // SAFETY: as above.
@@ -194,16 +200,18 @@ pub(super) fn tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &
             };
         }
         if isa.is_wide() {
-            by_height!(strided_avx512, ordered_avx512, turned_avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+            by_height!(strided_avx512, near_avx512, ordered_avx512, turned_avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
             return;
         }
         if isa == Isa::Avx2 {
-            by_height!(strided_avx2, ordered_avx2, turned_avx2: 1 2 3 4 5 6);
+            by_height!(strided_avx2, near_avx2, ordered_avx2, turned_avx2: 1 2 3 4 5 6);
             return;
         }
     }
     match a {
-        Tile::Strided(a) => portable_tile(height, lanes, sums, |row, k| a.values[row * a.row + k * a.step]),
+        Tile::Strided(a) | Tile::Near(a) => {
+            portable_tile(height, lanes, sums, |row, k| a.values[row * a.row + k * a.step])
+        }
         Tile::Ordered(a) => portable_tile(height, lanes, sums, |row, k| a[k * height + row]),
         Tile::Turned { weights, inputs } => {
             portable_tile(height, lanes, sums, |row, k| weights[k / PANEL * inputs + row].0[k % PANEL]);

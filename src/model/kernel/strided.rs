@@ -2,10 +2,12 @@
 //!
 //! Serial: whoever calls has split the work between threads already.
 
-use super::full::product;
+use super::full::{Tile, product};
 use super::isa::Isa;
-use super::{Lane, Line, PANEL};
+use super::sweep::copy;
+use super::{Lane, Line, NO_SUM, PANEL};
 use rayon::prelude::*;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// A matrix read through strides: `(row, k)` lies at `row * self.row + k * self.step`.
@@ -105,7 +107,7 @@ impl Operand {
         let isa = Isa::detect();
         for panel in columns.start / PANEL..columns.end.div_ceil(PANEL) {
             let lanes = &self.lanes[panel * self.depth..][depth.clone()];
-            product(isa, a, rows, lanes, &mut |row, sums| put(row, panel * PANEL, sums));
+            product(isa, (a, Tile::Near), rows, lanes, &mut |row, sums| put(row, panel * PANEL, sums));
         }
     }
 
@@ -122,23 +124,42 @@ impl Operand {
     }
 }
 
-/// `x^T u` in row-major order, `(columns, as many as u has)`: `x` is `(rows, width)`, of which `columns` count, and `u`
-/// has its rows as depth. What a gradient of a linear is made of. On several threads where it pays.
+/// `x^T u` in row-major order, `(columns of x, columns of u)`: both row-major and as deep as they have rows, each with
+/// the width of its rows and the columns that count. What a gradient of a linear is made of. Each sum is one chain in
+/// the order of the rows; on several threads where it pays.
 ///
 /// # Panics
-/// Where `x` has fewer rows than `u`.
-pub(crate) fn outer(x: &[f32], width: usize, columns: Range<usize>, u: &Operand) -> Vec<f32> {
-    /// Rows of the result that one thread computes at a time.
-    const PIECE: usize = 3 * super::ROWS_MAX;
-    let mut out = vec![0.0; columns.len() * u.columns];
-    let part = |(index, out): (usize, &mut [f32])| {
-        let x = Strided::columns(&x[columns.start + index * PIECE..], width);
-        u.multiply_add(x, out.len() / u.columns, 0..u.depth, out, u.columns);
+/// Where the columns are not the matrices', or the matrices have not the same number of rows.
+pub(crate) fn outer(
+    (x, width, columns): (&[f32], usize, Range<usize>),
+    (u, u_width, u_columns): (&[f32], usize, Range<usize>),
+) -> Vec<f32> {
+    thread_local! {
+        /// Columns of `x`: as they lie, a row's are too far from the next row's for the cache.
+        static LANES: Cell<Vec<Lane>> = Cell::default();
+    }
+    let (depth, count) = (x.len() / width, u_columns.len());
+    let fits = u.len() == depth * u_width && columns.end <= width && u_columns.end <= u_width;
+    assert!(fits, "columns of {depth} rows of {width} and of {u_width}");
+    let (isa, u) = (Isa::detect(), Strided::columns(&u[u_columns.start..], u_width));
+    let mut out = vec![0.0; columns.len() * count];
+    let part = |(panel, out): (usize, &mut [f32])| {
+        let (first, many) = (columns.start + panel * PANEL, out.len() / count);
+        let mut lanes = LANES.take();
+        lanes.resize(depth, NO_SUM);
+        for (lane, x) in lanes.iter_mut().zip(x.chunks_exact(width)) {
+            copy(&x[first..first + many], &mut lane.0[..many]);
+        }
+        product(isa, (u, Tile::Near), count, &lanes, &mut |row, sums| {
+            out.iter_mut().skip(row).step_by(count).zip(sums).for_each(|(out, sum)| *out = *sum);
+        });
+        LANES.set(lanes);
     };
-    if u.depth * out.len() < super::PARALLEL_MIN || rayon::current_num_threads() == 1 {
-        out.chunks_mut(PIECE * u.columns).enumerate().for_each(part);
+    let size = PANEL * count;
+    if depth * out.len() < super::PARALLEL_MIN || rayon::current_num_threads() == 1 {
+        out.chunks_mut(size).enumerate().for_each(part);
     } else {
-        out.par_chunks_mut(PIECE * u.columns).enumerate().for_each(part);
+        out.par_chunks_mut(size).enumerate().for_each(part);
     }
     out
 }

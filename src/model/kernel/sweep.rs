@@ -4,18 +4,25 @@
 //! Rows are first put in the order in which tiles read them: as they lie, a tile reads one stream a row, and where a
 //! row is a power of two of bytes long these meet in the same few lines of the cache and drive each other out.
 
+use super::ahead::Ahead;
 use super::full::{PackedMatrix, Tile, tile, transpose};
 use super::isa::Isa;
 use super::strided::Strided;
-use super::{Lane, NO_SUM, NO_SUMS, PANEL, tiles};
+use super::{Lane, NO_SUM, PANEL, tiles};
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Floats of ordered rows that stay in a core's cache beside the weights that pass by.
-const CACHED: usize = 1 << 17;
-/// Outputs of `W` that are turned at a time.
-const TURNED: usize = 1024;
+/// Floats of ordered rows that stay in a core's second cache beside the weights that pass by.
+const CACHED: usize = 3 << 15;
+/// Rows of a part at least, whatever the cache: with fewer, weights pass by too often.
+const PART_MIN: usize = 96;
+/// Depth that tiles go at a time: 16 columns of it stay in the first cache while tiles pass by.
+const DEPTH: usize = 288;
+/// Outputs of `W` that are turned at a time, the depth of tiles that are.
+const TURNED: usize = 256;
+/// Inputs of `W` that are turned at a time: with so many outputs, they stay in the second cache while rows pass by.
+const TURNED_INPUTS: usize = 96;
 
 /// The branch beside a linear, `y += (x A^T) B^T`.
 #[derive(Clone, Copy)]
@@ -33,6 +40,10 @@ pub(crate) struct Beside<'a> {
 struct Scratch {
     rows: Vec<f32>,
     inner: Vec<f32>,
+    /// Sums of one panel, by row.
+    panel: Vec<Lane>,
+    /// Weights as turned tiles read them.
+    weights: Vec<Lane>,
     /// Gradients of results as the right side of a product, and those of inputs and of inner rows as they add up.
     right: Right,
     sums: Right,
@@ -61,17 +72,19 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
     let (isa, results) = (Isa::detect(), [(u, branch.width()), (y, w.outputs())]);
     each_part([rows, isa.rows(), w.inputs()], (x, w.inputs()), results, |x, [u, y], scratch| {
         let rows = y.len() / w.outputs();
-        order(isa, Strided::rows(x, w.inputs()), rows, w.inputs(), &mut scratch.rows);
-        let x = Ordered { values: &scratch.rows, depth: w.inputs(), part: 0..w.inputs() };
+        let Scratch { rows: ordered, inner, panel: sums, .. } = scratch;
+        order(isa, Strided::rows(x, w.inputs()), rows, w.inputs(), ordered);
+        let x = Ordered { values: ordered, depth: w.inputs(), part: 0..w.inputs() };
+        sums.resize(rows, NO_SUM);
         let Some(Beside { a, b, blocks }) = branch else {
-            return each_panel(w, |panel, lanes| sweep(isa, rows, &[(x.clone(), lanes)], panel, y));
+            return each_panel(w, |panel, lanes| sweep(isa, (w, panel), &[(x.clone(), lanes)], sums, y));
         };
-        each_panel(a, |panel, lanes| sweep(isa, rows, &[(x.clone(), lanes)], panel, u));
-        order(isa, Strided::rows(u, a.outputs()), rows, a.outputs(), &mut scratch.inner);
+        each_panel(a, |panel, lanes| sweep(isa, (a, panel), &[(x.clone(), lanes)], sums, u));
+        order(isa, Strided::rows(u, a.outputs()), rows, a.outputs(), inner);
         each_panel(w, |panel, lanes| {
             let part = seen(blocks, panel);
-            let u = Ordered { values: &scratch.inner, depth: a.outputs(), part: part.clone() };
-            sweep(isa, rows, &[(x.clone(), lanes), (u, &b.panel(panel)[part])], panel, y);
+            let u = Ordered { values: inner, depth: a.outputs(), part: part.clone() };
+            sweep(isa, (w, panel), &[(x.clone(), lanes), (u, &b.panel(panel)[part])], sums, y);
         });
     });
 }
@@ -85,26 +98,26 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
 pub(crate) fn backward(w: &PackedMatrix, branch: Option<Beside<'_>>, dy: &[f32], du: &mut [f32], dx: &mut [f32]) {
     let rows = check(w, branch, [dx.len(), du.len(), dy.len()]);
     let (isa, results) = (Isa::detect(), [(du, branch.width()), (dx, w.inputs())]);
-    each_part([rows, PANEL, w.outputs().min(TURNED)], (dy, w.outputs()), results, |dy, [du, dx], scratch| {
+    each_part([rows, PANEL, 3 * TURNED], (dy, w.outputs()), results, |dy, [du, dx], scratch| {
         let rows = dx.len() / w.inputs();
-        let Scratch { right, sums, inner_sums, .. } = scratch;
+        let Scratch { right, sums, inner_sums, weights, .. } = scratch;
         sums.clear(w.inputs(), rows);
         inner_sums.clear(branch.width(), rows);
         for first in (0..w.outputs()).step_by(TURNED) {
             let outputs = first..(first + TURNED).min(w.outputs());
             right.fill(isa, &dy[first..], w.outputs(), outputs.len(), rows);
-            sums.add_turned(isa, w, 0..w.inputs(), outputs.clone(), (right, first));
+            sums.add_turned(isa, w, 0..w.inputs(), outputs.clone(), (right, first), weights);
             if let Some(Beside { b, blocks, .. }) = branch {
                 for (of, inner) in blocks {
                     // Whole panels of outputs: those of another block are zero here.
                     let part = of.start / PANEL * PANEL..of.end;
                     let part = part.start.max(outputs.start)..part.end.min(outputs.end);
-                    inner_sums.add_turned(isa, b, inner.clone(), part, (right, first));
+                    inner_sums.add_turned(isa, b, inner.clone(), part, (right, first), weights);
                 }
             }
         }
         if let Some(Beside { a, .. }) = branch {
-            sums.add_turned(isa, a, 0..a.inputs(), 0..a.outputs(), (inner_sums, 0));
+            sums.add_turned(isa, a, 0..a.inputs(), 0..a.outputs(), (inner_sums, 0), weights);
             inner_sums.read(isa, du);
         }
         sums.read(isa, dx);
@@ -162,7 +175,7 @@ impl Right {
     }
 
     /// Adds `dy W` to `inputs`, over `outputs` of `W`. The first lane of `dy` is that of output `first`, both multiples of
-    /// 16.
+    /// 16. `weights` is room for those of `W` that are turned.
     fn add_turned(
         &mut self,
         isa: Isa,
@@ -170,18 +183,34 @@ impl Right {
         inputs: Range<usize>,
         outputs: Range<usize>,
         (dy, first): (&Self, usize),
+        weights: &mut Vec<Lane>,
     ) {
         if outputs.is_empty() {
             return;
         }
         let part = outputs.start - first..outputs.end - first;
-        for tile_inputs in tiles(inputs.len(), isa.rows()) {
-            let inputs = inputs.start + tile_inputs.start..inputs.start + tile_inputs.end;
-            w.fetch_turned(inputs.end..inputs.end + isa.rows(), outputs.clone());
-            let weights = w.turned(inputs.clone(), outputs.clone());
-            let panels = self.lanes.chunks_exact_mut(self.depth).zip(dy.lanes.chunks_exact(dy.depth));
-            for (sums, dy) in panels.take(self.panels) {
-                tile(isa, inputs.len(), weights, &dy[part.clone()], &mut sums[inputs.clone()]);
+        let (panels, blocks) = (outputs.start / PANEL..outputs.end.div_ceil(PANEL), tiles(inputs.len(), TURNED_INPUTS));
+        let blocks = blocks.map(|block| inputs.start + block.start..inputs.start + block.end);
+        let mut blocks = blocks.peekable();
+        while let Some(block) = blocks.next() {
+            w.turned(isa, block.clone(), panels.clone(), weights);
+            // Behind the last inputs come the first ones of the next outputs.
+            let (next_panels, next) = match blocks.peek() {
+                Some(next) => (panels.clone(), next.clone()),
+                None => (panels.end..panels.end + panels.len(), inputs.start..inputs.start + block.len()),
+            };
+            let count = self.panels * block.len().div_ceil(isa.rows());
+            let mut ahead = Ahead::new(w, next_panels, next, count);
+            let rows = self.lanes.chunks_exact_mut(self.depth).zip(dy.lanes.chunks_exact(dy.depth));
+            for (sums, dy) in rows.take(self.panels) {
+                let sums = &mut sums[block.clone()];
+                for tile_inputs in tiles(block.len(), isa.rows()) {
+                    ahead.step();
+                    let height = tile_inputs.len();
+                    let weights = &weights[tile_inputs.start * panels.len()..tile_inputs.end * panels.len()];
+                    let turned = Tile::Turned { weights, inputs: height };
+                    tile(isa, height, turned, &dy[part.clone()], &mut sums[tile_inputs]);
+                }
             }
         }
     }
@@ -197,7 +226,7 @@ fn seen(blocks: &[(Range<usize>, Range<usize>)], panel: usize) -> Range<usize> {
 }
 
 /// Copies `from`; a whole panel is one store, the general copy a call.
-fn copy(from: &[f32], to: &mut [f32]) {
+pub(super) fn copy(from: &[f32], to: &mut [f32]) {
     match (<&[f32; PANEL]>::try_from(from), <&mut [f32; PANEL]>::try_from(&mut *to)) {
         (Ok(from), Ok(to)) => *to = *from,
         _ => to.copy_from_slice(from),
@@ -235,7 +264,7 @@ fn each_part(
     work: impl Fn(&[f32], [&mut [f32]; 2], &mut Scratch) + Sync,
 ) {
     let (steps, threads) = (rows.div_ceil(step), rayon::current_num_threads());
-    let most = (CACHED / depth / step).max(4);
+    let most = (CACHED / depth).max(PART_MIN).div_ceil(step);
     let parts = (threads * steps.div_ceil(most * threads)).min(steps);
     let bounds = |part: usize| (steps * part / parts * step).min(rows);
     let mut split = Vec::with_capacity(parts);
@@ -257,18 +286,30 @@ fn each_panel(w: &PackedMatrix, mut work: impl FnMut(usize, &[Lane])) {
     (0..w.outputs().div_ceil(PANEL)).for_each(|panel| work(panel, w.panel(panel)));
 }
 
-/// Columns of panel `panel` of `out`: ordered rows times the lanes that go with them, all terms in one chain.
-fn sweep(isa: Isa, rows: usize, terms: &[(Ordered<'_>, &[Lane])], panel: usize, out: &mut [f32]) {
-    let (width, first) = (out.len() / rows, panel * PANEL);
+/// Columns of panel `panel` of `out`, `W` giving them: ordered rows times the lanes that go with them, all terms in one
+/// chain. A row has one of `sums` to add up in.
+fn sweep(
+    isa: Isa,
+    (w, panel): (&PackedMatrix, usize),
+    terms: &[(Ordered<'_>, &[Lane])],
+    sums: &mut [Lane],
+    out: &mut [f32],
+) {
+    let (rows, width, first) = (sums.len(), out.len() / sums.len(), panel * PANEL);
     let count = PANEL.min(width - first);
-    for rows in tiles(rows, isa.rows()) {
-        let mut sums = NO_SUMS;
-        for (left, lanes) in terms {
-            tile(isa, rows.len(), left.tile(&rows), lanes, &mut sums);
+    let steps = w.inputs().div_ceil(DEPTH) * rows.div_ceil(isa.rows());
+    let mut ahead = Ahead::new(w, panel + 1..panel + 2, 0..w.inputs(), steps);
+    sums.fill(NO_SUM);
+    for (left, lanes) in terms {
+        for depth in tiles(lanes.len(), DEPTH) {
+            for rows in tiles(rows, isa.rows()) {
+                ahead.step();
+                tile(isa, rows.len(), left.tile(&rows, &depth), &lanes[depth.clone()], &mut sums[rows]);
+            }
         }
-        for (row, sums) in rows.zip(&sums) {
-            copy(&sums.0[..count], &mut out[row * width + first..][..count]);
-        }
+    }
+    for (row, sums) in out.chunks_exact_mut(width).zip(&*sums) {
+        copy(&sums.0[..count], &mut row[first..][..count]);
     }
 }
 
@@ -281,9 +322,11 @@ struct Ordered<'a> {
 }
 
 impl<'a> Ordered<'a> {
-    fn tile(&self, rows: &Range<usize>) -> Tile<'a> {
+    /// Elements `depth` of those that count, of one tile.
+    fn tile(&self, rows: &Range<usize>, depth: &Range<usize>) -> Tile<'a> {
         let tile = &self.values[rows.start * self.depth..rows.end * self.depth];
-        Tile::Ordered(&tile[self.part.start * rows.len()..self.part.end * rows.len()])
+        let (first, end) = (self.part.start + depth.start, self.part.start + depth.end);
+        Tile::Ordered(&tile[first * rows.len()..end * rows.len()])
     }
 }
 

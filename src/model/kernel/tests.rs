@@ -148,7 +148,8 @@ fn every_instruction_set_gives_the_same_tile() {
             tile(isa, height, a, packed.panel(0), &mut sums);
             sums
         };
-        let strided = Tile::Strided(Strided::rows(&x[..height * inputs], inputs));
+        let rows = Strided::rows(&x[..height * inputs], inputs);
+        let strided = Tile::Strided(rows);
         let able: Vec<Isa> = Isa::all().into_iter().filter(|isa| height <= isa.rows()).collect();
         for pair in able.windows(2) {
             let (one, other) = (tile(pair[0], strided), tile(pair[1], strided));
@@ -159,7 +160,9 @@ fn every_instruction_set_gives_the_same_tile() {
             }
         }
         for isa in able {
-            assert_eq!(tile(isa, strided), tile(isa, Tile::Ordered(&ordered)), "{isa:?}, {height} rows");
+            for other in [Tile::Near(rows), Tile::Ordered(&ordered)] {
+                assert_eq!(tile(isa, strided), tile(isa, other), "{isa:?}, {height} rows");
+            }
         }
     }
 }
@@ -172,14 +175,31 @@ fn inputs_of_packed_weights_are_rows_of_a_tile() {
     let lanes: Vec<_> = values(outputs * PANEL, 4).chunks(PANEL).map(|lane| Line(lane.try_into().unwrap())).collect();
     for (height, first, from) in [(1, 0, 0), (6, 33, 16), (14, 26, 64)] {
         for isa in Isa::all().into_iter().filter(|isa| height <= isa.rows()) {
-            let (mut sums, lanes) = (NO_SUMS, &lanes[from..]);
-            tile(isa, height, packed.turned(first..first + height, from..outputs), lanes, &mut sums);
+            let (mut sums, mut weights, lanes) = (NO_SUMS, vec![], &lanes[from..]);
+            packed.turned(isa, first..first + height, from / PANEL..outputs.div_ceil(PANEL), &mut weights);
+            tile(isa, height, Tile::Turned { weights: &weights, inputs: height }, lanes, &mut sums);
             let turned: Vec<f32> = (0..height * lanes.len())
                 .map(|i| w[(from + i % lanes.len()) * inputs + first + i / lanes.len()])
                 .collect();
             let expected = plain(&turned, height, lanes.len(), PANEL, |k, column| lanes[k].0[column]);
             assert_close(&floats(&sums)[..height * PANEL], &expected, rounding(outputs));
         }
+    }
+}
+
+#[test]
+fn a_gradient_of_factors_is_the_sum_of_outer_products() {
+    // Columns from within a panel on, a last panel that is not full, and enough work for several threads.
+    for (rows, width, columns, u_width, u_columns) in
+        [(1, 3, 0..2, 2, 1..2), (70, 90, 10..90, 21, 5..21), (9, 40, 3..40, 1, 0..1)]
+    {
+        let (x, u) = (values(rows * width, 1), values(rows * u_width, 2));
+        let found = outer((&x, width, columns.clone()), (&u, u_width, u_columns.clone()));
+        let turned: Vec<f32> =
+            columns.clone().flat_map(|c| (0..rows).map(move |row| row * width + c)).map(|i| x[i]).collect();
+        let expected =
+            plain(&turned, columns.len(), rows, u_columns.len(), |row, c| u[row * u_width + u_columns.start + c]);
+        assert_close(&found, &expected, rounding(rows));
     }
 }
 

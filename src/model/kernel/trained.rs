@@ -3,7 +3,7 @@
 //! An optimizer goes from value to value and does not care in which order they lie: so gradient and moments lie as the
 //! weights do, and nothing is ever turned around but for a file.
 
-use super::full::product;
+use super::full::{Tile, product};
 use super::isa::Isa;
 use super::strided::Strided;
 use super::{Lane, NO_SUM, PANEL, PARALLEL_MIN, PackedMatrix, tiles};
@@ -85,7 +85,8 @@ pub(crate) fn gradient_add(x: &[f32], inputs: usize, dy: &[f32], outputs: usize,
                 let turned = Strided::columns(columns, tile.len());
                 for (panel, gradient) in gradient.chunks_exact_mut(inputs * PANEL).enumerate() {
                     let to = &mut gradient[tile.start * PANEL..];
-                    product(isa, turned, tile.len(), &lanes[panel * rows..][..rows], &mut |row, sums| {
+                    let lanes = &lanes[panel * rows..][..rows];
+                    product(isa, (turned, Tile::Near), tile.len(), lanes, &mut |row, sums| {
                         to[row * PANEL..][..PANEL].iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
                     });
                 }

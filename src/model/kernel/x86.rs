@@ -23,6 +23,14 @@ pub(crate) fn prefetch_all<T>(values: &[T]) {
     }
 }
 
+/// Asks for `lanes` as far as the second cache: they are for later, and must not drive out what is in use.
+pub(super) fn prefetch_later(lanes: &[Lane]) {
+    for lane in lanes {
+        // SAFETY: a prefetch reads nothing that a program could see; SSE is always there.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(lane.0.as_ptr().cast()) }
+    }
+}
+
 /// Writes sums held as two registers a row.
 #[target_feature(enable = "avx2,fma")]
 fn store_avx2<const H: usize>(low: &[__m256; H], high: &[__m256; H], sums: &mut [Lane]) {
@@ -52,11 +60,11 @@ trait Registers<const H: usize> {
     /// The processor must have the instructions.
     unsafe fn load(sums: &[Lane]) -> Self;
 
-    /// Adds `H` rows times one panel; element `(row, k)` lies at `row * across + k * along` of `a`.
+    /// Adds `H` elements, `across` apart from `a` on, times one lane.
     ///
     /// # Safety
-    /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
-    unsafe fn add(&mut self, a: &[f32], across: usize, along: usize, lanes: &[Lane]);
+    /// The processor must have the instructions, and `a` must hold `H` such elements.
+    unsafe fn add(&mut self, a: *const f32, across: usize, lane: &Lane);
 
     /// Writes them.
     ///
@@ -88,18 +96,15 @@ impl<const H: usize> Registers<H> for Narrow<H> {
 
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn add(&mut self, a: &[f32], across: usize, along: usize, lanes: &[Lane]) {
-        for (k, lane) in lanes.iter().enumerate() {
-            prefetch(lane);
-            // SAFETY: a lane is 16 floats aligned to 64 bytes; `k` is less than their number, and `a` holds `H` rows as deep.
-            unsafe {
-                let first = _mm256_load_ps(lane.0.as_ptr());
-                let second = _mm256_load_ps(lane.0.as_ptr().add(8));
-                for row in 0..H {
-                    let factor = _mm256_set1_ps(*a.get_unchecked(row * across + k * along));
-                    self.0[row] = _mm256_fmadd_ps(factor, first, self.0[row]);
-                    self.1[row] = _mm256_fmadd_ps(factor, second, self.1[row]);
-                }
+    unsafe fn add(&mut self, a: *const f32, across: usize, lane: &Lane) {
+        // SAFETY: a lane is 16 floats aligned to 64 bytes, and `a` holds `H` elements.
+        unsafe {
+            let first = _mm256_load_ps(lane.0.as_ptr());
+            let second = _mm256_load_ps(lane.0.as_ptr().add(8));
+            for row in 0..H {
+                let factor = _mm256_set1_ps(*a.add(row * across));
+                self.0[row] = _mm256_fmadd_ps(factor, first, self.0[row]);
+                self.1[row] = _mm256_fmadd_ps(factor, second, self.1[row]);
             }
         }
     }
@@ -125,16 +130,13 @@ impl<const H: usize> Registers<H> for Wide<H> {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn add(&mut self, a: &[f32], across: usize, along: usize, lanes: &[Lane]) {
-        for (k, lane) in lanes.iter().enumerate() {
-            prefetch(lane);
-            // SAFETY: a lane is 16 floats aligned to 64 bytes; `k` is less than their number, and `a` holds `H` rows as deep.
-            unsafe {
-                let weights = _mm512_load_ps(lane.0.as_ptr());
-                for (row, sum) in self.0.iter_mut().enumerate() {
-                    let factor = _mm512_set1_ps(*a.get_unchecked(row * across + k * along));
-                    *sum = _mm512_fmadd_ps(factor, weights, *sum);
-                }
+    unsafe fn add(&mut self, a: *const f32, across: usize, lane: &Lane) {
+        // SAFETY: a lane is 16 floats aligned to 64 bytes, and `a` holds `H` elements.
+        unsafe {
+            let weights = _mm512_load_ps(lane.0.as_ptr());
+            for (row, sum) in self.0.iter_mut().enumerate() {
+                let factor = _mm512_set1_ps(*a.add(row * across));
+                *sum = _mm512_fmadd_ps(factor, weights, *sum);
             }
         }
     }
@@ -146,10 +148,26 @@ impl<const H: usize> Registers<H> for Wide<H> {
     }
 }
 
-/// A tile over rows as they lie, one over rows that were put in the tile's own order, whose places are constants, and
+/// Adds the rows whose element `k` lies at `k * along` from `a` on, `across` apart, times `lanes`: four lanes a round,
+/// since the steps of a loop take as much of a processor's front as some of the multiply-adds.
+macro_rules! add_lanes {
+    ($rows:ident, $a:expr, $across:expr, $along:expr, $lanes:expr) => {
+        let (rounds, rest) = $lanes.as_chunks::<4>();
+        for (round, lanes) in rounds.iter().enumerate() {
+            for (k, lane) in lanes.iter().enumerate() {
+                $rows.add($a.add((4 * round + k) * $along), $across, lane);
+            }
+        }
+        for (k, lane) in rest.iter().enumerate() {
+            $rows.add($a.add((4 * rounds.len() + k) * $along), $across, lane);
+        }
+    };
+}
+
+/// A tile over rows as they lie, its panel from memory or from the cache, one over rows that were put in the tile's own order, whose places are constants, and
 /// one whose rows are the inputs of packed weights.
 macro_rules! tiles_of {
-    ($features:literal, $registers:ident, $strided:ident, $ordered:ident, $turned:ident) => {
+    ($features:literal, $registers:ident, $strided:ident, $near:ident, $ordered:ident, $turned:ident) => {
         /// Adds `H` rows times one panel to `sums`.
         ///
         /// # Safety
@@ -159,7 +177,24 @@ macro_rules! tiles_of {
             // SAFETY: as the caller's.
             unsafe {
                 let mut rows = $registers::<H>::load(sums);
-                rows.add(a.values, a.row, a.step, lanes);
+                for (k, lane) in lanes.iter().enumerate() {
+                    prefetch(lane);
+                    rows.add(a.values.as_ptr().add(k * a.step), a.row, lane);
+                }
+                rows.store(sums);
+            }
+        }
+
+        /// Adds `H` rows times one panel that is in the cache to `sums`.
+        ///
+        /// # Safety
+        /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $near<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+            // SAFETY: as the caller's.
+            unsafe {
+                let mut rows = $registers::<H>::load(sums);
+                add_lanes!(rows, a.values.as_ptr(), a.row, a.step, lanes);
                 rows.store(sums);
             }
         }
@@ -173,7 +208,7 @@ macro_rules! tiles_of {
             // SAFETY: as the caller's.
             unsafe {
                 let mut rows = $registers::<H>::load(sums);
-                rows.add(a, 1, H, lanes);
+                add_lanes!(rows, a.as_ptr(), 1, H, lanes);
                 rows.store(sums);
             }
         }
@@ -196,7 +231,7 @@ macro_rules! tiles_of {
                 let mut rows = $registers::<H>::load(sums);
                 for (panel, lanes) in lanes.chunks(PANEL).enumerate() {
                     let weights = weights.as_ptr().add(panel * inputs).cast::<f32>();
-                    rows.add(std::slice::from_raw_parts(weights, PANEL * H), PANEL, 1, lanes);
+                    add_lanes!(rows, weights, PANEL, 1, lanes);
                 }
                 rows.store(sums);
             }
@@ -204,8 +239,8 @@ macro_rules! tiles_of {
     };
 }
 
-tiles_of!("avx2,fma", Narrow, strided_avx2, ordered_avx2, turned_avx2);
-tiles_of!("avx512f", Wide, strided_avx512, ordered_avx512, turned_avx512);
+tiles_of!("avx2,fma", Narrow, strided_avx2, near_avx2, ordered_avx2, turned_avx2);
+tiles_of!("avx512f", Wide, strided_avx512, near_avx512, ordered_avx512, turned_avx512);
 
 /// Transposes a square of 16 lanes.
 ///

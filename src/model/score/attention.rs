@@ -130,12 +130,17 @@ impl TreeAttention<'_> {
         let mut shares = Self::shares(&parts, dim + 1, room);
         parts.par_iter().zip(&mut shares).with_max_len(1).for_each(|(part, share)| part.forward(share));
         for (part, share) in parts.iter().zip(&shares) {
-            let (values, sums) = share.split_at(part.tree.rows.len() * dim);
-            for ((row, values), sum) in part.tree.rows.clone().zip(values.chunks_exact(dim)).zip(sums) {
-                out[(row * heads + part.head) * dim..][..dim].copy_from_slice(values);
+            for (row, sum) in part.tree.rows.clone().zip(&share[part.tree.rows.len() * dim..]) {
                 lse[row * heads + part.head] = *sum;
             }
         }
+        ops::by_rows(out, heads * dim, |first, out| {
+            for (part, share) in parts.iter().zip(&shares) {
+                for (row, values) in part.rows_of(share, dim, first..first + out.len() / (heads * dim)) {
+                    out[((row - first) * heads + part.head) * dim..][..dim].copy_from_slice(values);
+                }
+            }
+        });
     }
 
     /// Writes the gradient of `qkv` to `d_qkv` from that of `out`, what `forward` found, and `lse`.
@@ -144,18 +149,22 @@ impl TreeAttention<'_> {
         let parts = self.parts();
         let mut shares = Self::shares(&parts, 3 * dim, room);
         parts.par_iter().zip(&mut shares).with_max_len(1).for_each(|(part, share)| part.backward(found, d_out, share));
-        d_qkv.fill(0.0);
-        for (part, share) in parts.iter().zip(&shares) {
-            // The heads of a group share their keys and values.
-            let kv_head = part.head / (heads / kv_heads);
-            let columns = [part.head, heads + kv_head, heads + kv_heads + kv_head];
-            for (column, gradient) in columns.into_iter().zip(share.chunks_exact(part.tree.rows.len() * dim)) {
-                for (row, gradient) in part.tree.rows.clone().zip(gradient.chunks_exact(dim)) {
-                    let to = &mut d_qkv[row * self.width() + column * dim..][..dim];
-                    to.iter_mut().zip(gradient).for_each(|(to, gradient)| *to += gradient);
+        let width = self.width();
+        ops::by_rows(d_qkv, width, |first, d_qkv| {
+            let rows = first..first + d_qkv.len() / width;
+            d_qkv.fill(0.0);
+            for (part, share) in parts.iter().zip(&shares) {
+                // The heads of a group share their keys and values.
+                let kv_head = part.head / (heads / kv_heads);
+                let columns = [part.head, heads + kv_head, heads + kv_heads + kv_head];
+                for (column, gradient) in columns.into_iter().zip(share.chunks_exact(part.tree.rows.len() * dim)) {
+                    for (row, gradient) in part.rows_of(gradient, dim, rows.clone()) {
+                        let to = &mut d_qkv[(row - first) * width + column * dim..][..dim];
+                        to.iter_mut().zip(gradient).for_each(|(to, gradient)| *to += gradient);
+                    }
                 }
             }
-        }
+        });
     }
 }
 
@@ -167,6 +176,19 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Part<'a> {
+    /// Those of the batch's `rows` that are this part's, each with its `dim` values of `share`.
+    fn rows_of<'s>(
+        &self,
+        share: &'s [f32],
+        dim: usize,
+        rows: Range<usize>,
+    ) -> impl Iterator<Item = (usize, &'s [f32])> {
+        let ours = &self.tree.rows;
+        let rows = rows.start.max(ours.start)..rows.end.min(ours.end);
+        let values = share[rows.start.saturating_sub(ours.start).min(ours.len()) * dim..].chunks_exact(dim);
+        rows.zip(values)
+    }
+
     /// Head `head` of the rows from `row` of the sequence on, in a matrix whose rows are `width` wide.
     fn at<'b>(&self, values: &'b [f32], width: usize, row: usize, head: usize) -> &'b [f32] {
         &values[(self.tree.rows.start + row) * width + head * self.all.heads.head_dim..]

@@ -5,7 +5,7 @@
 
 use super::Gradients;
 use crate::model::kernel::sweep::Beside;
-use crate::model::kernel::{Operand, PackedMatrix, outer};
+use crate::model::kernel::{PackedMatrix, outer};
 use crate::model::lora::{Factors, Site};
 use crate::model::spec::ModelSpec;
 use crate::model::transformer::Linear;
@@ -106,13 +106,10 @@ impl Branch {
     /// result, `dy`, and of the inner rows, `du`.
     pub(super) fn gradient(&self, layer: usize, [x, u, dy, du]: [&[f32]; 4], gradients: &mut Gradients) {
         let (inputs, outputs, width, rank) = (self.a.inputs(), self.b.outputs(), self.width(), self.rank);
-        let rows = x.len() / inputs;
-        let mut operand = Operand::default();
-        operand.pack(du, width, rows, width);
-        let turned = outer(x, inputs, 0..inputs, &operand); // (inputs, sites * rank)
+        let turned = outer((x, inputs, 0..inputs), (du, width, 0..width)); // (inputs, sites * rank)
         for (index, &(site, first, columns)) in self.sites.iter().enumerate() {
-            operand.pack(&u[index * rank..], width, rows, rank);
-            let mut b = outer(dy, outputs, first..first + columns, &operand); // (columns, rank)
+            let of_site = (u, width, index * rank..(index + 1) * rank);
+            let mut b = outer((dy, outputs, first..first + columns), of_site); // (columns, rank)
             b.iter_mut().for_each(|gradient| *gradient *= self.scale);
             let column = |r: usize| turned.iter().skip(index * rank + r).step_by(width).copied();
             let a = (0..rank).flat_map(column).collect(); // (rank, inputs)

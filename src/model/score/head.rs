@@ -59,7 +59,7 @@ pub(super) fn backward(
         head.forward(hidden, logits);
         ops::each_row(logits, vocab, &mut found, |row, logits| {
             let log_prob = log_prob(logits, targets[row], scale, true);
-            logits.iter_mut().for_each(|slope| *slope *= weights[row]);
+            ops::scale_part(logits, weights[row]);
             log_prob
         });
         gradient_add(hidden, width, logits, vocab, gradient);
@@ -69,11 +69,11 @@ pub(super) fn backward(
 
 /// The log-probability of `id`; with `gradient`, `logits` becomes its gradient with respect to them.
 fn log_prob(logits: &mut [f32], id: u32, scale: f32, gradient: bool) -> f32 {
-    let (top, sum) = ops::softmax_parts(logits, scale);
-    let log_prob = f64::from(scale) * f64::from(logits[id as usize] - top) - sum.ln();
+    let logit = logits[id as usize];
+    let (top, sum) = if gradient { ops::softmax_terms(logits, scale) } else { ops::softmax_parts(logits, scale) };
     if gradient {
-        ops::exp_shifted(logits, scale, (f64::from(scale * top) + sum.ln()) as f32, -scale);
+        ops::scale_part(logits, (-f64::from(scale) / sum) as f32);
         logits[id as usize] += scale;
     }
-    log_prob as f32
+    (f64::from(scale) * f64::from(logit - top) - sum.ln()) as f32
 }
