@@ -208,11 +208,11 @@ impl Config {
         named.or_else(|| held_out_twin(&self.prompts.file)).unwrap_or_default()
     }
 
-    /// The model that judges, where it is another than the base model.
+    /// The model that judges or compares critiques, where it is another than the base model.
     pub fn judge_model(&self) -> Option<&str> {
-        let JudgeConfig { kind, model, .. } = &self.judge.role;
+        let JudgeConfig { model, .. } = &self.judge.role;
         let is_other = !model.is_empty() && *model != self.model.source;
-        (*kind == JudgeKind::Model && is_other).then_some(model)
+        (self.judge.role.asks_here() && is_other).then_some(model)
     }
 
     /// The server that judges, where one does.

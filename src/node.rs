@@ -8,7 +8,7 @@
 use crate::actors::archive::Archive;
 use crate::actors::company::{Company, Remotes, Writer};
 use crate::actors::exam::served::Served;
-use crate::actors::judge::{Compare, JudgeSource, model::ModelJudge};
+use crate::actors::judge::{Compare, JudgeSource, Judges, model::ModelJudge};
 use crate::actors::news::{Activity, Event, News, Progress};
 use crate::actors::plan::Plan;
 use crate::actors::supervisor::{Station, Supervisor, SupervisorMsg, SupervisorSetup};
@@ -204,7 +204,7 @@ pub fn check(config: &Config) -> Result<(), Error> {
 /// # Errors
 /// Where its answers are to be weighed and do not begin with tokens of their own.
 pub fn check_judge(config: &Config, template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<(), Error> {
-    if config.judge.role.kind == JudgeKind::Model {
+    if config.judge.role.asks_here() {
         ModelJudge::new(Judge::new(&config.judge.role)?, template, tokenizer)?;
     }
     Ok(())
@@ -314,14 +314,18 @@ pub(crate) fn company(
     // Every role speaks in turns: a base model is refused here, not by its first episode.
     model.template.present()?;
     let judge_model = judge_model(config, &device)?;
-    let judge = match (compare, config.judge.role.kind) {
-        (Some(compare), _) => JudgeSource::Custom(compare.clone()),
-        (None, JudgeKind::Verifier) => JudgeSource::Verifier(checker.expect("opened where the verifier judges")),
-        (None, JudgeKind::Model) => {
-            let Loaded { template, tokenizer, .. } = judge_model.as_ref().map_or(&model, |(model, _)| model);
-            JudgeSource::Model(Arc::new(ModelJudge::new(judge, template, tokenizer)?))
-        }
-        (None, JudgeKind::Remote) => JudgeSource::Model(Arc::new(ModelJudge::remote(judge))),
+    let role = &config.judge.role;
+    let Loaded { template, tokenizer, .. } = judge_model.as_ref().map_or(&model, |(model, _)| model);
+    let asked = match role.kind {
+        JudgeKind::Remote => Some(ModelJudge::remote(judge)),
+        _ => role.asks_here().then(|| ModelJudge::new(judge, template, tokenizer)).transpose()?,
+    };
+    let asked = asked.map(Arc::new);
+    let preferences = asked.clone().filter(|_| role.critique_preferences);
+    let verdicts = match (compare, checker, asked) {
+        (Some(compare), ..) => JudgeSource::Custom(compare.clone()),
+        (None, Some(checker), _) => JudgeSource::Verifier(checker),
+        (None, None, asked) => JudgeSource::Model(asked.expect("a judge that is no verifier is a model")),
     };
     let company = Company {
         model,
@@ -329,7 +333,7 @@ pub(crate) fn company(
         generator: Writer { role: generator, sampling: config.generator.sampling.clone() },
         critic: Writer { role: critic, sampling: config.critic.sampling.clone() },
         refiner: Writer { role: refiner, sampling: config.refiner.sampling.clone() },
-        judge,
+        judges: Judges { verdicts, preferences },
         judging: config.judge.sampling.clone(),
         remotes,
         judge_model,

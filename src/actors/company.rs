@@ -3,7 +3,7 @@
 //! Loaded once and shared, by a node's whole life or by one evaluation. Knows no episode and no learner.
 
 use super::gauges;
-use super::judge::JudgeSource;
+use super::judge::Judges;
 use super::news::News;
 use super::scribe::{Hand, Scribe};
 use crate::device::{self, Device, JudgeSetup, LearnerSetup};
@@ -45,8 +45,8 @@ pub struct Company {
     pub critic: Writer<Critic>,
     /// Refines.
     pub refiner: Writer<Refiner>,
-    /// Compares.
-    pub judge: JudgeSource,
+    /// Compare.
+    pub judges: Judges,
     /// How the judge samples, where it writes.
     pub judging: SamplingConfig,
     /// Servers that stand in for local models.

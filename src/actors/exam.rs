@@ -251,7 +251,7 @@ impl Exam {
         let m = self.config.refinements;
         let written = role::answer(&self.company.refiner.role, &refiner, &brief, m, asked).await?.written;
         let texts = self.texts(&opening.prompt, &written).await?;
-        let verdicts = match &self.company.judge {
+        let verdicts = match &self.company.judges.verdicts {
             // The verifier's preference is that of the scores, and code is run once.
             JudgeSource::Verifier(_) => texts.iter().map(|text| prefer(chain.before.score, text.score)).collect(),
             source => {

@@ -1,7 +1,8 @@
 //! The judge: compares refinements with the response they refine.
 //!
 //! Three sources of verdicts: the task's own checker, a model asked in both orders ([`model`]), or a function
-//! that the node was handed. No verdict is invented: a judge that fails answers `Invalid` with its reason.
+//! that the node was handed. Preferences between critiques have but one, a model, which may sit beside a checker.
+//! No verdict is invented: a judge that fails answers `Invalid` with its reason.
 
 use super::Reply;
 use super::news::Event;
@@ -77,7 +78,7 @@ pub enum JudgeMsg {
         reply: Reply<Result<Vec<Verdict>, Trouble>>,
     },
     /// Compare the critiques with each other: those pairs of which both orders prefer the same one, by the
-    /// critiques' places. A judge that is no model prefers none.
+    /// critiques' places. Where no model compares them, none is preferred.
     Prefer {
         /// Which.
         contest: Contest,
@@ -88,12 +89,21 @@ pub enum JudgeMsg {
     },
 }
 
+/// Who judges what.
+#[derive(Clone)]
+pub struct Judges {
+    /// Of refinements.
+    pub verdicts: JudgeSource,
+    /// Of critiques beside each other, where they are compared.
+    pub preferences: Option<Arc<ModelJudge>>,
+}
+
 /// The judge's shell.
 pub struct JudgeActor;
 
-/// What it asks and what it has under way.
+/// Whom it asks and what it has under way.
 pub struct JudgeState {
-    source: JudgeSource,
+    judges: Judges,
     scribe: Scribe,
     under_way: JoinSet<()>,
 }
@@ -101,14 +111,14 @@ pub struct JudgeState {
 impl Actor for JudgeActor {
     type Msg = JudgeMsg;
     type State = JudgeState;
-    type Arguments = (JudgeSource, Scribe);
+    type Arguments = (Judges, Scribe);
 
     async fn pre_start(
         &self,
         _: ActorRef<JudgeMsg>,
-        (source, scribe): Self::Arguments,
+        (judges, scribe): Self::Arguments,
     ) -> Result<JudgeState, ActorProcessingErr> {
-        Ok(JudgeState { source, scribe, under_way: JoinSet::new() })
+        Ok(JudgeState { judges, scribe, under_way: JoinSet::new() })
     }
 
     async fn handle(
@@ -118,14 +128,19 @@ impl Actor for JudgeActor {
         state: &mut JudgeState,
     ) -> Result<(), ActorProcessingErr> {
         reap(&mut state.under_way)?;
-        let (source, scribe) = (state.source.clone(), state.scribe.clone());
+        let (judges, scribe) = (state.judges.clone(), state.scribe.clone());
         match message {
             JudgeMsg::Compare { case, seed, reply } => {
-                let verdicts = async move { verdicts(&source, &scribe, case, seed).await };
+                let verdicts = async move { verdicts(&judges.verdicts, &scribe, case, seed).await };
                 state.under_way.spawn(answer(verdicts, reply));
             }
             JudgeMsg::Prefer { contest, seed, reply } => {
-                let preferences = async move { preferences(&source, &scribe, contest, seed).await };
+                let preferences = async move {
+                    match &judges.preferences {
+                        Some(judge) => judge.prefer(&scribe, &contest, seed).await,
+                        None => Ok(Vec::new()),
+                    }
+                };
                 state.under_way.spawn(answer(preferences, reply));
             }
         }
@@ -138,18 +153,6 @@ async fn answer<T>(answer: impl Future<Output = T>, mut reply: Reply<T>) {
     tokio::select! {
         answer = answer => drop(reply.send(answer)),
         () = reply.closed() => {}
-    }
-}
-
-async fn preferences(
-    source: &JudgeSource,
-    scribe: &Scribe,
-    contest: Contest,
-    seed: u64,
-) -> Result<Vec<Preference>, Trouble> {
-    match source {
-        JudgeSource::Model(judge) => judge.prefer(scribe, &contest, seed).await,
-        JudgeSource::Verifier(_) | JudgeSource::Custom(_) => Ok(Vec::new()),
     }
 }
 

@@ -170,7 +170,7 @@ impl Tree {
             }
             Station::Judge => {
                 let arguments =
-                    (self.plan.company.judge.clone(), self.plan.company.scribe(Role::Judge, present(&self.device)));
+                    (self.plan.company.judges.clone(), self.plan.company.scribe(Role::Judge, present(&self.device)));
                 self.judge = Some(self.spawn(station, JudgeActor, arguments).await?);
             }
             Station::Learner => self.learner = Some(self.spawn(station, LearnerActor, self.course()).await?),

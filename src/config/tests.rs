@@ -38,7 +38,7 @@ fn keys(text: &str) -> BTreeSet<String> {
 fn the_embedded_config_resolves_and_names_every_key_there_is() {
     let config = Config::resolve(None, &[]).unwrap();
     assert_eq!(keys(&config.to_toml()), keys(Config::embedded_text()));
-    assert_eq!((config.rollout.critiques, config.learner.lora.rank), (4, 16));
+    assert_eq!((config.rollout.critiques, config.learner.lora.rank), (16, 16));
     let whole: Config = toml::from_str(Config::embedded_text()).unwrap();
     assert_eq!(whole, config);
 }
@@ -47,7 +47,7 @@ fn the_embedded_config_resolves_and_names_every_key_there_is() {
 fn every_config_that_comes_with_the_node_resolves() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
     let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(files.len() > 1, "{files:?}");
+    assert!(!files.is_empty(), "nothing to resolve");
     for path in files {
         let text = std::fs::read_to_string(&path).unwrap();
         if let Err(error) = file(&text) {
@@ -222,13 +222,21 @@ fn a_value_that_a_room_cannot_live_with_is_told() {
         ("critic.sampling.top_p=0.9", "critic.sampling.top_p"),
         ("critic.sampling.min_p=0.1", "critic.sampling.min_p"),
         ("rollout.refinements=65", "engine.sequences_max"),
-        ("engine.context_tokens_max=112", "engine.context_tokens_max"),
+        ("engine.context_tokens_max=64", "engine.context_tokens_max"),
     ] {
         let list = complaints(set(&[given]));
         assert!(list.len() == 1 && list[0].starts_with(&format!("{key}: expected ")), "{given}: {list:?}");
         assert!(list[0].contains("got"), "{list:?}");
     }
-    assert!(set(&["engine.context_tokens_max=113"]).is_ok());
+    // The longest conversation is a refiner's, or two critiques beside each other where they are compared.
+    let long = "critic.sampling.max_tokens=40";
+    assert!(set(&["engine.context_tokens_max=65"]).is_ok() && set(&["engine.context_tokens_max=112", long]).is_ok());
+    let list = complaints(set(&["engine.context_tokens_max=112", long, "judge.critique_preferences=true"]));
+    assert_eq!(
+        list,
+        ["engine.context_tokens_max: expected more than the max_tokens of generator, critic twice and judge together \
+          (112), got 112"]
+    );
     let list = complaints(set(&["learner.mode=full", "learner.reference_reset_steps=3"]));
     assert_eq!(list, ["learner.reference_reset_steps: expected 0 where learner.mode is \"full\", got 3"]);
     assert!(set(&["learner.mode=full"]).is_ok());

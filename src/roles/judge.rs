@@ -54,7 +54,7 @@ pub enum ReadBy {
 /// What the judge is shown, and how its answer is found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JudgeConfig {
-    /// Who judges; the rest matters to a model only.
+    /// Who judges refinements; the rest matters to a model only.
     pub kind: JudgeKind,
     /// A model of its own, named as `model.source` is; empty for the base model.
     pub model: String,
@@ -64,7 +64,7 @@ pub struct JudgeConfig {
     pub read: ReadBy,
     /// Texts sampled for each order; the most frequent verdict is the order's.
     pub votes: usize,
-    /// Whether critiques are compared with each other too, for DPCO.
+    /// Whether critiques are compared with each other too, for DPCO. A verifier cannot: beside it a local model does.
     pub critique_preferences: bool,
     /// Instructions above the conversation, as they are; empty for none.
     pub system: String,
@@ -81,9 +81,18 @@ pub struct JudgeConfig {
 }
 
 impl JudgeConfig {
-    /// Whether anything is asked of a model.
+    /// Whether refinements are judged by a model.
     pub fn asks(&self) -> bool {
         self.kind != JudgeKind::Verifier
+    }
+
+    /// Whether a local model is asked anything: for verdicts, or beside a verifier for preferences between critiques.
+    pub fn asks_here(&self) -> bool {
+        match self.kind {
+            JudgeKind::Verifier => self.critique_preferences,
+            JudgeKind::Model => true,
+            JudgeKind::Remote => false,
+        }
     }
 
     /// What is wrong with these values, all at once. `temperature` is the one it samples with.
@@ -101,10 +110,6 @@ impl JudgeConfig {
         }
         if self.kv_cache_mib < 1 {
             complaints.push(format!("judge.kv_cache_mib: expected at least 1, got {}", self.kv_cache_mib));
-        }
-        if self.critique_preferences && !self.asks() {
-            let why = "a verifier cannot compare critiques: set judge.kind to \"model\" or \"remote\"";
-            complaints.push(format!("judge.critique_preferences: expected false ({why}), got true"));
         }
         complaints
     }

@@ -97,3 +97,28 @@ async fn what_a_judge_babbles_is_invalid_and_never_a_loss() {
     let preferred = pairs.iter().filter(|[forward, backward]| forward.is_ok() && backward.is_ok()).count();
     assert!(lost <= 2 * preferred, "{lost} losses of {preferred} pairs with an answer in both orders");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_verifier_the_critiques_are_compared_by_a_model_and_the_refinements_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    // Its verdicts on critiques alone need a model: it has one of its own here.
+    let more = format!(
+        "judge.kind='verifier'\njudge.critique_preferences=true\njudge.read='logprob'\njudge.model='{}'\n\
+         judge.kv_cache_mib=4\nlearner.learning_rate=0.0\n\
+         judge.critiques_prompt='{{{{ prompt }}}} {{{{ response }}}} {{{{ first }}}} {{{{ second }}}}'",
+        golden("tiny_qwen2").display()
+    );
+    let running = judged(config(folder.path(), &more), false, None, None).await;
+    running.log.until("pairs of critiques that were compared", |events| heard(events).0.len() >= 120).await;
+    running.node.stop();
+    let events = running.done().await.1.events.lock().unwrap().clone();
+    let (pairs, verdicts) = heard(&events);
+    // One verdict a refinement, of a verifier that looked at it: a model would have given two.
+    assert!(!verdicts.is_empty() && verdicts.iter().all(|verdict| !matches!(verdict, Verdict::Invalid(_))));
+    // Four critiques are six pairs, and a preference is what both orders of a pair agree on.
+    let groups = rco_node::groups::read(&folder.path().join("run")).unwrap().groups;
+    let agreed = |orders: &&[Result<Read, Invalid>; 2]| Judge::preferred(orders[0], orders[1]).is_some();
+    let preferred: usize = groups.iter().map(|recorded| recorded.group.preferences.len()).sum();
+    assert!(groups.len() >= 6 && preferred <= pairs.iter().filter(agreed).count(), "{preferred} in {}", groups.len());
+    assert!(preferred > 0, "of {} pairs of a random model some agree: {pairs:?}", pairs.len());
+}

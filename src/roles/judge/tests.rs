@@ -63,12 +63,19 @@ fn a_config_that_a_judge_cannot_live_with_is_told() {
     assert!(complaint(|config| config.votes = 3, 0.0).contains("judge.sampling.temperature is 0, got 3"));
     let weighed = |config: &mut JudgeConfig| (config.votes, config.read) = (3, ReadBy::Logprob);
     assert!(complaint(weighed, 0.7).starts_with("judge.votes: expected 1 where log-probabilities are read, got 3"));
-    let preferences =
-        |config: &mut JudgeConfig| (config.critique_preferences, config.kind) = (true, JudgeKind::Verifier);
-    assert!(complaint(preferences, 0.0).contains("a verifier cannot compare critiques"));
     assert_eq!(complaint(|config| config.critique_preferences = true, 0.0), "");
     let blind = |config: &mut JudgeConfig| config.critiques_prompt = "{{ prompt }}{{ first }}{{ second }}".into();
     assert!(complaint(blind, 0.0).starts_with("judge.critiques_prompt: expected {{ response }} in the template"));
+}
+
+#[test]
+fn beside_a_verifier_a_local_model_is_asked_for_preferences_alone() {
+    for (kind, plain, comparing) in
+        [(JudgeKind::Verifier, false, true), (JudgeKind::Model, true, true), (JudgeKind::Remote, false, false)]
+    {
+        let asks_here = |critique_preferences| JudgeConfig { kind, critique_preferences, ..config() }.asks_here();
+        assert_eq!((asks_here(false), asks_here(true)), (plain, comparing), "{kind:?}");
+    }
 }
 
 #[test]
