@@ -49,7 +49,7 @@ async fn compared(read: &str, pairs: usize) -> Vec<Event> {
     let own = golden("tiny_qwen2");
     let more = format!(
         "judge.kind='model'\njudge.read='{read}'\njudge.model='{}'\njudge.kv_cache_mib=4\nrollout.refinements=2\n\
-         judge.prompt='{{{{ prompt }}}} {{{{ first }}}} {{{{ second }}}}'",
+         refiner.sampling.temperature=0.7\njudge.prompt='{{{{ prompt }}}} {{{{ first }}}} {{{{ second }}}}'",
         own.display()
     );
     let running = judged(config(folder.path(), &more), false, None, None).await;
