@@ -164,8 +164,8 @@ macro_rules! add_lanes {
     };
 }
 
-/// A tile over rows as they lie, its panel from memory or from the cache, one over rows that were put in the tile's own order, whose places are constants, and
-/// one whose rows are the inputs of packed weights.
+/// Two tiles over rows as they lie, whose panel comes from memory or lies in the cache, one over rows that were put in
+/// the tile's own order, whose places are constants, and one whose rows are the inputs of packed weights.
 macro_rules! tiles_of {
     ($features:literal, $registers:ident, $strided:ident, $near:ident, $ordered:ident, $turned:ident) => {
         /// Adds `H` rows times one panel to `sums`.
