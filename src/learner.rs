@@ -11,6 +11,7 @@ pub mod objective;
 mod optimizer;
 mod pieces;
 pub mod reference;
+mod selection;
 mod start;
 mod state;
 mod trained;

@@ -4,7 +4,10 @@ use super::Config;
 use crate::checkpoint::KeepBest;
 use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
-use crate::learner::{LearnerConfig, Mode, Objective, objective::Schedule};
+use crate::learner::{
+    LearnerConfig, Mode, Objective,
+    objective::{Baseline, Schedule},
+};
 use crate::replay::ReplayConfig;
 use crate::roles::judge::JudgeKind;
 use std::fmt::Debug;
@@ -94,6 +97,10 @@ pub(super) fn learner(config: &LearnerConfig) -> Vec<String> {
     for (key, value) in [("residual_clip", config.residual_clip), ("second_moment_max", config.second_moment_max)] {
         complaints.expect(at_least_zero(value), key, "a number of at least 0 (0: off)", value);
     }
+    let most = config.critiques_max;
+    complaints.expect(most != 1, "critiques_max", "at least 2, or 0 for all", most);
+    let whole = config.baseline != Baseline::Partition || config.objective != Objective::Rco || most == 0;
+    complaints.expect(whole, "critiques_max", "0: baseline \"partition\" estimates Z from all of a group", most);
     let rate = at_least_zero(config.learning_rate);
     complaints.expect(rate, "learning_rate", "a number of at least 0", config.learning_rate);
     complaints.expect(below_one(config.adam_beta1), "adam_beta1", "at least 0 and below 1", config.adam_beta1);

@@ -203,6 +203,7 @@ fn a_value_that_a_room_cannot_live_with_is_told() {
         ("learner.beta_schedule=\"linear\"", "learner.beta_steps"),
         ("learner.residual_clip=-1.0", "learner.residual_clip"),
         ("learner.second_moment_max=inf", "learner.second_moment_max"),
+        ("learner.critiques_max=1", "learner.critiques_max"),
         ("learner.value.width=0", "learner.value.width"),
         ("learner.value.learning_rate=-1.0", "learner.value.learning_rate"),
         ("learner.learning_rate=inf", "learner.learning_rate"),

@@ -46,6 +46,8 @@ pub struct LearnerConfig {
     pub truncation: Truncation,
     /// Critiques are left out of a step until the mean square of log pi/mu is at most this; 0: off.
     pub second_moment_max: f64,
+    /// Of a group's critiques at most so many are learned from, those whose utilities vary most; 0: all. RCO's alone.
+    pub critiques_max: usize,
     /// Strength of the KL anchor to the reference.
     pub beta: f32,
     /// How beta changes over the steps.

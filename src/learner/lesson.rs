@@ -5,7 +5,7 @@
 
 use super::objective::{self, Diagnostics, Observed, UtilityMoments};
 use super::value::Value;
-use super::{LearnerConfig, dpco};
+use super::{LearnerConfig, dpco, selection};
 use crate::episode::{CriticVersion, CritiqueGroup, Objective};
 use std::sync::Arc;
 
@@ -44,12 +44,13 @@ impl Lesson {
         groups: Vec<Arc<CritiqueGroup>>,
         mut moments: UtilityMoments,
     ) -> Self {
-        let raw = |group: &Arc<CritiqueGroup>| group.critiques.iter().map(|c| c.utility).collect::<Vec<f32>>();
-        let mut utilities: Vec<Vec<f32>> = groups.iter().map(raw).collect();
         if config.utility_zscore {
-            moments.see(utilities.iter().flatten().copied());
-            utilities.iter_mut().flatten().for_each(|utility| *utility = moments.score(*utility));
+            moments.see(groups.iter().flat_map(|group| &group.critiques).map(|critique| critique.utility));
         }
+        let groups: Vec<_> = groups.into_iter().map(|group| selection::of(config, group)).collect();
+        let score = |utility| if config.utility_zscore { moments.score(utility) } else { utility };
+        let scores = |group: &Arc<CritiqueGroup>| group.critiques.iter().map(|c| score(c.utility)).collect();
+        let utilities = groups.iter().map(scores).collect();
         let ratios = vec![Default::default(); groups.len()];
         let beta = config.betas().at(step);
         Self { groups, beta, moments, utilities, ratios, kept: None, tally: Tally::default() }

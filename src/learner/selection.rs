@@ -1,0 +1,90 @@
+//! Which critiques of a group are learned from, where that is not all of them.
+//!
+//! Writing is cheap and learning dear: of many critiques most earn the same, and say little more than one of them does.
+//! Those whose utilities vary most are taken (PODS, arXiv 2504.13818): some of the highest and some of the lowest. That
+//! leaves the optimum where it is, because DRO's residuals vanish there for every critique, whichever are looked at
+//! (arXiv 2405.19107, theorem 1); what is estimated from the whole group, as `partition` does, would be wrong.
+
+use super::LearnerConfig;
+use crate::episode::{CritiqueGroup, Objective};
+use std::sync::Arc;
+
+/// `group` with the critiques that `config` wants of it, in their order.
+pub(super) fn of(config: &LearnerConfig, group: Arc<CritiqueGroup>) -> Arc<CritiqueGroup> {
+    let most = config.critiques_max;
+    if most == 0 || group.critiques.len() <= most || config.objective != Objective::Rco {
+        return group;
+    }
+    let utilities: Vec<f32> = group.critiques.iter().map(|critique| critique.utility).collect();
+    let CritiqueGroup { episode, prompt_id, task, prefix_ids, critiques, .. } = &*group;
+    Arc::new(CritiqueGroup {
+        episode: *episode,
+        prompt_id: prompt_id.clone(),
+        task: task.clone(),
+        prefix_ids: prefix_ids.clone(),
+        critiques: most_varied(&utilities, most).into_iter().map(|index| critiques[index].clone()).collect(),
+        preferences: vec![], // by places in the whole group, and not RCO's to read
+    })
+}
+
+/// The places of the `most` utilities whose variance is largest, in ascending order. Of equal ones the first are taken.
+fn most_varied(utilities: &[f32], most: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..utilities.len()).collect();
+    places.sort_by(|&a, &b| utilities[b].total_cmp(&utilities[a]));
+    // The largest variance is that of some highest ones and some lowest ones.
+    let chosen = |highest: usize| {
+        let lowest = places.len() - (most - highest);
+        places[..highest].iter().chain(&places[lowest..]).copied()
+    };
+    let variance = |highest: &usize| {
+        let of = |place: usize| f64::from(utilities[place]);
+        let mean = chosen(*highest).map(of).sum::<f64>() / most as f64;
+        chosen(*highest).map(|place| (of(place) - mean).powi(2)).sum::<f64>()
+    };
+    let best = (0..=most).max_by(|a, b| variance(a).total_cmp(&variance(b))).unwrap_or(most);
+    let mut chosen: Vec<usize> = chosen(best).collect();
+    chosen.sort_unstable();
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn variance(utilities: &[f32], places: &[usize]) -> f64 {
+        let values: Vec<f64> = places.iter().map(|&place| f64::from(utilities[place])).collect();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        values.iter().map(|value| (value - mean).powi(2)).sum()
+    }
+
+    #[test]
+    fn what_differs_is_taken_and_what_is_alike_once_or_twice() {
+        let utilities = [0.5, 0.5, 1.0, 0.5, 0.0, 0.5, 0.5, 1.0];
+        let chosen = most_varied(&utilities, 4);
+        assert!([2, 4, 7].iter().all(|place| chosen.contains(place)), "{chosen:?}");
+        assert_eq!(chosen.len(), 4);
+        assert_eq!(most_varied(&[1.0, 1.0, 1.0, 0.0], 2).len(), 2);
+        assert!(most_varied(&[1.0, 1.0, 1.0, 0.0], 2).contains(&3));
+    }
+
+    proptest! {
+        /// Against every subset of the size there is.
+        #[test]
+        fn no_other_critiques_vary_more(
+            utilities in prop::collection::vec(prop::sample::select(vec![0.0f32, 0.25, 0.5, 0.75, 1.0]), 2..10),
+            most in 2usize..6,
+        ) {
+            let most = most.min(utilities.len());
+            let chosen = most_varied(&utilities, most);
+            prop_assert_eq!(chosen.len(), most);
+            prop_assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]));
+            let subsets = (0u32..1 << utilities.len()).filter(|bits| bits.count_ones() as usize == most);
+            let best = subsets.map(|bits| {
+                let places: Vec<usize> = (0..utilities.len()).filter(|place| bits >> place & 1 == 1).collect();
+                variance(&utilities, &places)
+            }).fold(0.0, f64::max);
+            prop_assert!((variance(&utilities, &chosen) - best).abs() < 1e-9);
+        }
+    }
+}
