@@ -4,7 +4,6 @@
 
 use super::kernel::team;
 use super::spec::Activation;
-use rayon::prelude::*;
 
 /// Elements below which waking a second thread costs more than it gives.
 const PARALLEL_MIN: usize = 1 << 14;
@@ -339,8 +338,8 @@ pub(crate) fn each_row(
     found: &mut [f32],
     part: impl Fn(usize, &mut [f32]) -> f32 + Sync,
 ) {
-    let rows = rows.par_chunks_mut(width).zip(found).enumerate();
-    rows.for_each(|(row, (values, found))| *found = part(row, values));
+    let mut rows: Vec<_> = rows.chunks_mut(width).zip(found).collect();
+    team::each_mut(&mut rows, |row, (values, found)| **found = part(row, values));
 }
 
 /// A gated linear unit: `x` is `(rows, 2 width)` with the gate first, `out` becomes `(rows, width)`.

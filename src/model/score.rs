@@ -166,7 +166,7 @@ pub(crate) fn score_in(
         }
     };
     let branches = branches.map(Branches::packed).transpose()?;
-    rayon::scope(|_| Ok(Record::new(stack, batch, branches, None, space)?.0))
+    Ok(Record::new(stack, batch, branches, None, space)?.0)
 }
 
 /// A pass over a batch that [`Recorded::backward`] can differentiate.
@@ -193,7 +193,7 @@ pub(crate) fn record_in<'a>(
     match check(model, &batch)? {
         Placed::Panels(stack) => {
             let branches = branches.packed()?;
-            let (scored, record) = rayon::scope(|_| Record::new(stack, batch, Some(branches), Some(keep), space))?;
+            let (scored, record) = Record::new(stack, batch, Some(branches), Some(keep), space)?;
             Ok(Recorded { scored, graph: Graph::Panels(Box::new(record)) })
         }
         Placed::Dense(stack) => {
@@ -222,7 +222,7 @@ impl Recorded<'_> {
             Graph::Panels(record) if record.spoken.is_some() => Err(Error::OtherForm),
             Graph::Panels(record) => {
                 let mut gradients = Gradients::default();
-                rayon::scope(|_| record.backward(weights, &mut Sought::Factors(&mut gradients), space));
+                record.backward(weights, &mut Sought::Factors(&mut gradients), space);
                 Ok(gradients)
             }
             Graph::Dense(record) => record.backward(weights),

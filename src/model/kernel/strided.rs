@@ -5,8 +5,7 @@
 use super::full::{Tile, product};
 use super::isa::Isa;
 use super::sweep::copy;
-use super::{Lane, Line, NO_SUM, PANEL};
-use rayon::prelude::*;
+use super::{Lane, Line, NO_SUM, PANEL, team};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -143,7 +142,7 @@ pub(crate) fn outer(
     assert!(fits, "columns of {depth} rows of {width} and of {u_width}");
     let (isa, u) = (Isa::detect(), Strided::columns(&u[u_columns.start..], u_width));
     let mut out = vec![0.0; columns.len() * count];
-    let part = |(panel, out): (usize, &mut [f32])| {
+    let part = |panel: usize, out: &mut &mut [f32]| {
         let (first, many) = (columns.start + panel * PANEL, out.len() / count);
         let mut lanes = LANES.take();
         lanes.resize(depth, NO_SUM);
@@ -155,11 +154,12 @@ pub(crate) fn outer(
         });
         LANES.set(lanes);
     };
-    let size = PANEL * count;
-    if depth * out.len() < super::PARALLEL_MIN || rayon::current_num_threads() == 1 {
-        out.chunks_mut(size).enumerate().for_each(part);
+    let is_small = depth * out.len() < super::PARALLEL_MIN;
+    let mut panels: Vec<&mut [f32]> = out.chunks_mut(PANEL * count).collect();
+    if is_small {
+        panels.iter_mut().enumerate().for_each(|(panel, out)| part(panel, out));
     } else {
-        out.par_chunks_mut(size).enumerate().for_each(part);
+        team::each_mut(&mut panels, part);
     }
     out
 }

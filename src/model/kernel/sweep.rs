@@ -8,8 +8,7 @@ use super::ahead::Ahead;
 use super::full::{PackedMatrix, Tile, tile, transpose};
 use super::isa::Isa;
 use super::strided::Strided;
-use super::{Lane, NO_SUM, PANEL, tiles};
-use rayon::prelude::*;
+use super::{Lane, NO_SUM, PANEL, team, tiles};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -263,7 +262,7 @@ fn each_part(
     [(mut inner, inner_width), (mut out, out_width)]: [(&mut [f32], usize); 2],
     work: impl Fn(&[f32], [&mut [f32]; 2], &mut Scratch) + Sync,
 ) {
-    let (steps, threads) = (rows.div_ceil(step), rayon::current_num_threads());
+    let (steps, threads) = (rows.div_ceil(step), team::threads());
     let most = (CACHED / depth).max(PART_MIN).div_ceil(step);
     let parts = (threads * steps.div_ceil(most * threads)).min(steps);
     let bounds = |part: usize| (steps * part / parts * step).min(rows);
@@ -275,7 +274,7 @@ fn each_part(
         (inner, out) = (inner_rest, out_rest);
         split.push((&x[range.start * x_width..range.end * x_width], inner_part, out_part));
     }
-    split.into_par_iter().with_max_len(1).for_each(|(x, inner, out)| {
+    team::each_mut(&mut split, |_, (x, inner, out)| {
         let mut scratch = SCRATCH.take();
         work(x, [inner, out], &mut scratch);
         SCRATCH.set(scratch);

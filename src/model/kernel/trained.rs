@@ -6,8 +6,7 @@
 use super::full::{Tile, product};
 use super::isa::Isa;
 use super::strided::Strided;
-use super::{Lane, NO_SUM, PANEL, PARALLEL_MIN, PackedMatrix, tiles};
-use rayon::prelude::*;
+use super::{Lane, NO_SUM, PANEL, PARALLEL_MIN, PackedMatrix, team, tiles};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -66,7 +65,7 @@ pub(crate) fn gradient_add(x: &[f32], inputs: usize, dy: &[f32], outputs: usize,
     let (rows, isa) = (x.len() / inputs, Isa::detect());
     let fits = x.len() == rows * inputs && dy.len() == rows * outputs && gradient.len() == packed_len(outputs, inputs);
     assert!(fits, "x, dy and gradient of a linear of {outputs} x {inputs}");
-    let piece = |(piece, gradient): (usize, &mut [f32])| {
+    let piece = |piece: usize, gradient: &mut &mut [f32]| {
         SCRATCH.with_borrow_mut(|Scratch { lanes, columns }| {
             let panels = gradient.len() / (inputs * PANEL);
             lanes.clear(); // columns past the last are zero
@@ -93,11 +92,12 @@ pub(crate) fn gradient_add(x: &[f32], inputs: usize, dy: &[f32], outputs: usize,
             }
         });
     };
-    let size = PANELS * inputs * PANEL;
-    if rows * gradient.len() < PARALLEL_MIN || rayon::current_num_threads() == 1 {
-        gradient.chunks_mut(size).enumerate().for_each(piece);
+    let is_small = rows * gradient.len() < PARALLEL_MIN;
+    let mut pieces: Vec<&mut [f32]> = gradient.chunks_mut(PANELS * inputs * PANEL).collect();
+    if is_small {
+        pieces.iter_mut().enumerate().for_each(|(index, gradient)| piece(index, gradient));
     } else {
-        gradient.par_chunks_mut(size).enumerate().for_each(piece);
+        team::each_mut(&mut pieces, piece);
     }
 }
 

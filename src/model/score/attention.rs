@@ -7,9 +7,8 @@
 
 use super::packed::Segments;
 use crate::model::attention::Heads;
-use crate::model::kernel::{Operand, Strided};
+use crate::model::kernel::{Operand, Strided, team};
 use crate::model::ops;
-use rayon::prelude::*;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -128,7 +127,7 @@ impl TreeAttention<'_> {
         let (heads, dim) = (self.heads.heads, self.heads.head_dim);
         let parts = self.parts();
         let mut shares = Self::shares(&parts, dim + 1, room);
-        parts.par_iter().zip(&mut shares).with_max_len(1).for_each(|(part, share)| part.forward(share));
+        team::each_mut(&mut shares, |index, share| parts[index].forward(share));
         for (part, share) in parts.iter().zip(&shares) {
             for (row, sum) in part.tree.rows.clone().zip(&share[part.tree.rows.len() * dim..]) {
                 lse[row * heads + part.head] = *sum;
@@ -148,7 +147,7 @@ impl TreeAttention<'_> {
         let Heads { heads, kv_heads, head_dim: dim, .. } = self.heads;
         let parts = self.parts();
         let mut shares = Self::shares(&parts, 3 * dim, room);
-        parts.par_iter().zip(&mut shares).with_max_len(1).for_each(|(part, share)| part.backward(found, d_out, share));
+        team::each_mut(&mut shares, |index, share| parts[index].backward(found, d_out, share));
         let width = self.width();
         ops::by_rows(d_qkv, width, |first, d_qkv| {
             let rows = first..first + d_qkv.len() / width;

@@ -170,7 +170,7 @@ pub(crate) fn record_whole_in<'a>(
     let Placed::Panels(stack) = super::check(model, &batch)? else {
         return Err(Error::CpuOnly { device: device::name(&model.device()) });
     };
-    let (scored, record) = rayon::scope(|_| Record::new(stack, batch, None, Some(keep), space))?;
+    let (scored, record) = Record::new(stack, batch, None, Some(keep), space)?;
     Ok(Recorded { scored, graph: Graph::Panels(Box::new(record)) })
 }
 
@@ -196,7 +196,7 @@ impl Recorded<'_> {
         assert_eq!(weights.len(), self.scored.log_probs.len(), "one weight a log-probability");
         match self.graph {
             Graph::Panels(record) if record.spoken.is_some() => {
-                rayon::scope(|_| record.backward(weights, &mut Sought::All(gradients), space));
+                record.backward(weights, &mut Sought::All(gradients), space);
                 Ok(())
             }
             _ => Err(Error::OtherForm),
