@@ -16,6 +16,7 @@ mod strided;
 pub(crate) mod sweep;
 pub(crate) mod team;
 mod trained;
+mod vocabulary;
 mod weight;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -33,6 +34,7 @@ pub(crate) use pages::ask_for_huge_pages;
 pub(crate) use rows::Rows;
 pub(crate) use strided::{Operand, Strided, outer};
 pub(crate) use trained::{add_row, gradient_add, pack_rows, packed_len, unpack_rows};
+pub(crate) use vocabulary::log_probs;
 pub use weight::{Precision, Weight};
 
 mod pages;
@@ -62,7 +64,7 @@ type Lane = Line<[f32; PANEL]>;
 /// One cache line of packed weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
-struct Line<T>(T);
+pub(crate) struct Line<T>(T);
 
 /// Asks for `values` from memory while something else is computed. A hint, nothing on processors without it.
 #[inline(always)]

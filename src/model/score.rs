@@ -132,16 +132,17 @@ pub enum Keep {
     Inputs,
 }
 
-/// Floats that a recorded pass over `tokens` tokens takes at most, an adapter of `rank` on every linear and
-/// `targets` predicted ids included: what a memory plan reckons with.
+/// Floats that a recorded pass over `tokens` tokens takes at most, an adapter of `rank` on every linear included: what a
+/// memory plan reckons with. Rank 0 says that all weights are trained; then the `targets` predicted ids count.
 pub fn activation_floats(spec: &ModelSpec, rank: usize, tokens: usize, targets: usize, keep: Keep) -> usize {
     let layer = layer::tape_floats(spec, rank);
     let kept = match keep {
         Keep::Layers => spec.layers * layer,
         Keep::Inputs => spec.layers * spec.hidden + layer,
     };
+    let head = if rank == 0 { head::working_floats(spec.vocab, targets) } else { 0 };
     // The head's rows have room for every token's.
-    tokens * (kept + layer::working_floats(spec, rank) + spec.hidden) + head::working_floats(spec.vocab, targets)
+    tokens * (kept + layer::working_floats(spec, rank) + spec.hidden) + head
 }
 
 /// Log-probabilities of a batch under `branches`, or under the base model without.
@@ -313,7 +314,8 @@ impl<'a> Record<'a> {
         }
         let prefixes = firsts.iter().map(|&first| hidden[first * spec.hidden..][..spec.hidden].to_vec()).collect();
         let slopes = keep.is_some() && !is_whole;
-        let log_probs = head::log_probs(model.head().score(), &mut hidden, &targets, scale, slopes, &mut space.logits);
+        let mut log_probs = vec![0.0; targets.len()];
+        head::log_probs(model.head().score(), &mut hidden, &targets, scale, slopes, &mut log_probs);
         (record.tapes, record.last, record.slopes) = (tapes, x, hidden);
         if keep.is_none() {
             space.give(std::mem::take(&mut record.last));

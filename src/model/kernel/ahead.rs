@@ -29,15 +29,17 @@ impl<'a> Ahead<'a> {
         while at < end {
             let (panel, first) = (self.panels.start + at / width, at % width);
             let many = (width - first).min(end - at);
-            fetch(&self.weights.panel(panel)[self.inputs.start + first..][..many]);
+            self.weights.panel(panel)[self.inputs.start + first..][..many].iter().for_each(fetch);
             at += many;
         }
     }
 }
 
-fn fetch(lanes: &[super::Lane]) {
+/// Asks for the line where `value` begins as far as the second cache: it is for later, and must not drive out what is
+/// in use.
+pub(super) fn fetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
-    super::x86::prefetch_later(lanes);
+    super::x86::prefetch_later(value);
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = lanes;
+    let _ = value;
 }

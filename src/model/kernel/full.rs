@@ -110,7 +110,9 @@ impl PackedMatrix {
         for (index, panel) in panels.enumerate() {
             let from = &self.panel(panel)[inputs.clone()];
             for tile in tiles(inputs.len(), isa.rows()) {
-                to[tile.start * count + index * tile.len()..][..tile.len()].copy_from_slice(&from[tile]);
+                // A loop, since a call takes longer than so few lanes do.
+                let to = &mut to[tile.start * count + index * tile.len()..][..tile.len()];
+                to.iter_mut().zip(&from[tile]).for_each(|(to, from)| to.0 = from.0);
             }
         }
     }
@@ -165,8 +167,9 @@ pub(super) fn product<'a>(
     lanes: &[Lane],
     put: &mut impl FnMut(usize, &[f32; PANEL]),
 ) {
+    let mut sums = NO_SUMS;
     for rows in tiles(rows, isa.rows()) {
-        let mut sums = NO_SUMS;
+        sums[..rows.len()].fill(NO_SUM);
         tile(isa, rows.len(), read(a.below(rows.start)), lanes, &mut sums);
         for (row, sums) in rows.zip(&sums) {
             put(row, &sums.0);

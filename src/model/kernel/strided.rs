@@ -117,9 +117,17 @@ impl Operand {
     pub(crate) fn multiply_add(&self, a: Strided<'_>, rows: usize, depth: Range<usize>, out: &mut [f32], width: usize) {
         self.multiply(a, rows, depth, 0..self.columns, |row, first, sums| {
             let count = PANEL.min(self.columns - first);
-            let out = &mut out[row * width + first..][..count];
-            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+            add(&sums[..count], &mut out[row * width + first..][..count]);
         });
+    }
+}
+
+/// Adds `from`; a whole panel at once, where the length is known.
+fn add(from: &[f32], to: &mut [f32]) {
+    let sum = |(to, from): (&mut f32, &f32)| *to += from;
+    match (<&[f32; PANEL]>::try_from(from), <&mut [f32; PANEL]>::try_from(&mut *to)) {
+        (Ok(from), Ok(to)) => to.iter_mut().zip(from).for_each(sum),
+        _ => to.iter_mut().zip(from).for_each(sum),
     }
 }
 

@@ -4,7 +4,7 @@
 //! Rows are first put in the order in which tiles read them: as they lie, a tile reads one stream a row, and where a
 //! row is a power of two of bytes long these meet in the same few lines of the cache and drive each other out.
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, fetch};
 use super::full::{PackedMatrix, Tile, tile, transpose};
 use super::isa::Isa;
 use super::strided::Strided;
@@ -36,22 +36,22 @@ pub(crate) struct Beside<'a> {
 
 /// What a thread works with: used again, since memory fresh from the system costs as much as what is done with it.
 #[derive(Default)]
-struct Scratch {
-    rows: Vec<f32>,
+pub(super) struct Scratch {
+    pub(super) rows: Vec<f32>,
     inner: Vec<f32>,
-    /// Sums of one panel, by row.
-    panel: Vec<Lane>,
+    /// Sums of one panel, by row, or of some panels.
+    pub(super) panel: Vec<Lane>,
     /// Weights as turned tiles read them.
-    weights: Vec<Lane>,
+    pub(super) weights: Vec<Lane>,
     /// Gradients of results as the right side of a product, and those of inputs and of inner rows as they add up.
-    right: Right,
-    sums: Right,
+    pub(super) right: Right,
+    pub(super) sums: Right,
     inner_sums: Right,
 }
 
 /// Rows as the right side of a product: panels of 16 rows, each `(depth, 16)`; rows past the last are zero.
 #[derive(Default)]
-struct Right {
+pub(super) struct Right {
     lanes: Vec<Lane>,
     depth: usize,
     panels: usize,
@@ -134,7 +134,7 @@ impl Right {
     }
 
     /// Becomes `rows` rows of `depth` zeros.
-    fn clear(&mut self, depth: usize, rows: usize) {
+    pub(super) fn clear(&mut self, depth: usize, rows: usize) {
         self.shape(depth, rows);
         self.lanes[..self.panels * depth].fill(NO_SUM);
     }
@@ -157,8 +157,37 @@ impl Right {
         }
     }
 
+    /// Becomes `rows` rows from panels of 16 elements, `(panels, rows)` lanes.
+    pub(super) fn fill_turned(&mut self, isa: Isa, lanes: &[Lane], rows: usize) {
+        self.shape(lanes.len() / rows * PANEL, rows);
+        let depth = self.depth;
+        for panel in 0..self.panels {
+            let count = PANEL.min(rows - panel * PANEL);
+            let to = &mut self.lanes[panel * depth..][..depth];
+            for (turned, lanes) in to.as_chunks_mut::<PANEL>().0.iter_mut().zip(lanes.chunks_exact(rows)) {
+                let mut square = [NO_SUM; PANEL];
+                square[..count].copy_from_slice(&lanes[panel * PANEL..][..count]);
+                transpose(isa, &square, turned);
+            }
+        }
+    }
+
+    /// Multiplies each row by its factor.
+    pub(super) fn scale_rows(&mut self, factors: impl Iterator<Item = f32>) {
+        let factors: Vec<f32> = factors.collect();
+        let depth = self.depth;
+        for (factors, lanes) in factors.chunks(PANEL).zip(self.lanes.chunks_exact_mut(depth)) {
+            if factors.iter().all(|factor| *factor == 1.0) {
+                continue;
+            }
+            for lane in lanes {
+                lane.0.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+            }
+        }
+    }
+
     /// Writes the rows to `out`, row-major.
-    fn read(&self, isa: Isa, out: &mut [f32]) {
+    pub(super) fn read(&self, isa: Isa, out: &mut [f32]) {
         let depth = self.depth;
         for (lanes, out) in self.lanes.chunks_exact(depth.max(1)).zip(out.chunks_mut(PANEL * depth.max(1))) {
             for first in (0..depth).step_by(PANEL) {
@@ -175,7 +204,7 @@ impl Right {
 
     /// Adds `dy W` to `inputs`, over `outputs` of `W`. The first lane of `dy` is that of output `first`, both multiples of
     /// 16. `weights` is room for those of `W` that are turned.
-    fn add_turned(
+    pub(super) fn add_turned(
         &mut self,
         isa: Isa,
         w: &PackedMatrix,
@@ -256,11 +285,11 @@ fn check(w: &PackedMatrix, branch: Option<Beside<'_>>, [inputs, inner, outputs]:
 
 /// Runs `work` on parts of `rows` rows, whole steps of `step` rows, of which `depth` floats a row stay in the cache; on
 /// several threads. A matrix comes with the width of its rows.
-fn each_part(
+pub(super) fn each_part<X: Sync>(
     [rows, step, depth]: [usize; 3],
-    (x, x_width): (&[f32], usize),
+    (x, x_width): (&[X], usize),
     [(mut inner, inner_width), (mut out, out_width)]: [(&mut [f32], usize); 2],
-    work: impl Fn(&[f32], [&mut [f32]; 2], &mut Scratch) + Sync,
+    work: impl Fn(&[X], [&mut [f32]; 2], &mut Scratch) + Sync,
 ) {
     let (steps, threads) = (rows.div_ceil(step), team::threads());
     let most = (CACHED / depth).max(PART_MIN).div_ceil(step);
@@ -287,37 +316,48 @@ fn each_panel(w: &PackedMatrix, mut work: impl FnMut(usize, &[Lane])) {
 
 /// Columns of panel `panel` of `out`, `W` giving them: ordered rows times the lanes that go with them, all terms in one
 /// chain. A row has one of `sums` to add up in.
-fn sweep(
-    isa: Isa,
-    (w, panel): (&PackedMatrix, usize),
-    terms: &[(Ordered<'_>, &[Lane])],
-    sums: &mut [Lane],
-    out: &mut [f32],
-) {
-    let (rows, width, first) = (sums.len(), out.len() / sums.len(), panel * PANEL);
+fn sweep(isa: Isa, at: (&PackedMatrix, usize), terms: &[(Ordered<'_>, &[Lane])], sums: &mut [Lane], out: &mut [f32]) {
+    let (width, first) = (out.len() / sums.len(), at.1 * PANEL);
+    // Written at the end, a row far from the next.
+    sums_of(isa, at, terms, sums, |rows| rows.for_each(|row| fetch(&out[row * width + first])));
     let count = PANEL.min(width - first);
-    let steps = w.inputs().div_ceil(DEPTH) * rows.div_ceil(isa.rows());
-    let mut ahead = Ahead::new(w, panel + 1..panel + 2, 0..w.inputs(), steps);
-    sums.fill(NO_SUM);
-    for (left, lanes) in terms {
-        for depth in tiles(lanes.len(), DEPTH) {
-            for rows in tiles(rows, isa.rows()) {
-                ahead.step();
-                tile(isa, rows.len(), left.tile(&rows, &depth), &lanes[depth.clone()], &mut sums[rows]);
-            }
-        }
-    }
     for (row, sums) in out.chunks_exact_mut(width).zip(&*sums) {
         copy(&sums.0[..count], &mut row[first..][..count]);
     }
 }
 
+/// Sums of one panel, `W` giving it: ordered rows times the lanes that go with them, all terms in one chain. `begin` is
+/// told of each tile's rows.
+pub(super) fn sums_of(
+    isa: Isa,
+    (w, panel): (&PackedMatrix, usize),
+    terms: &[(Ordered<'_>, &[Lane])],
+    sums: &mut [Lane],
+    begin: impl Fn(Range<usize>),
+) {
+    let rows = sums.len();
+    let steps = w.inputs().div_ceil(DEPTH) * rows.div_ceil(isa.rows());
+    let mut ahead = Ahead::new(w, panel + 1..panel + 2, 0..w.inputs(), steps);
+    sums.fill(NO_SUM);
+    for (term, (left, lanes)) in terms.iter().enumerate() {
+        for depth in tiles(lanes.len(), DEPTH) {
+            for rows in tiles(rows, isa.rows()) {
+                ahead.step();
+                if (term, depth.start) == (0, 0) {
+                    begin(rows.clone());
+                }
+                tile(isa, rows.len(), left.tile(&rows, &depth), &lanes[depth.clone()], &mut sums[rows]);
+            }
+        }
+    }
+}
+
 /// Rows as [`order`] leaves them, of whose elements `part` count.
 #[derive(Clone)]
-struct Ordered<'a> {
-    values: &'a [f32],
-    depth: usize,
-    part: Range<usize>,
+pub(super) struct Ordered<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) depth: usize,
+    pub(super) part: Range<usize>,
 }
 
 impl<'a> Ordered<'a> {
@@ -330,7 +370,7 @@ impl<'a> Ordered<'a> {
 }
 
 /// Puts `rows` rows of `depth` elements in tiles, `(depth, rows of the tile)` each, one behind the other.
-fn order(isa: Isa, a: Strided<'_>, rows: usize, depth: usize, out: &mut Vec<f32>) {
+pub(super) fn order(isa: Isa, a: Strided<'_>, rows: usize, depth: usize, out: &mut Vec<f32>) {
     /// Elements of a row that are written at a time, so that what is written stays in the cache.
     const PIECE: usize = 64;
     if out.len() < rows * depth {

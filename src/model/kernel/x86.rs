@@ -23,12 +23,11 @@ pub(crate) fn prefetch_all<T>(values: &[T]) {
     }
 }
 
-/// Asks for `lanes` as far as the second cache: they are for later, and must not drive out what is in use.
-pub(super) fn prefetch_later(lanes: &[Lane]) {
-    for lane in lanes {
-        // SAFETY: a prefetch reads nothing that a program could see; SSE is always there.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(lane.0.as_ptr().cast()) }
-    }
+/// Asks for the line of `value` as far as the second cache.
+#[inline(always)]
+pub(super) fn prefetch_later<T>(value: &T) {
+    // SAFETY: a prefetch reads nothing that a program could see; SSE is always there.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>((&raw const *value).cast()) }
 }
 
 /// Writes sums held as two registers a row.

@@ -1,9 +1,10 @@
 //! The output head at the rows that predict a text: log-probabilities, and what they depend on.
 //!
-//! The vocabulary meets a few rows at a time. A row's log-probability is one number, so its gradient with respect to
-//! the hidden state is one vector, whatever it is multiplied by later: it is taken while the logits are there, and the
-//! backward pass never sees them, unless the head itself is trained.
+//! A row's log-probability is one number, so its gradient with respect to the hidden state is one vector, whatever it is
+//! multiplied by later: it is taken while the logits are there ([`log_probs`]), and the backward pass never sees them,
+//! unless the head itself is trained: then the vocabulary is met again here, a few rows at a time.
 
+pub(super) use crate::model::kernel::log_probs;
 use crate::model::kernel::{PackedMatrix, gradient_add};
 use crate::model::ops;
 
@@ -13,31 +14,6 @@ const ROWS: usize = 128;
 /// Floats that the head keeps while it works on one piece of rows.
 pub(super) fn working_floats(vocab: usize, targets: usize) -> usize {
     vocab * targets.min(ROWS)
-}
-
-/// Log-probabilities of `targets` under softmax(scale * hidden W^T): `hidden` is `(targets, width)`. With
-/// `gradients`, `hidden` becomes the gradient of each row's log-probability with respect to that row.
-pub(super) fn log_probs(
-    head: &PackedMatrix,
-    hidden: &mut [f32],
-    targets: &[u32],
-    scale: f32,
-    gradients: bool,
-    logits: &mut Vec<f32>,
-) -> Vec<f32> {
-    let (vocab, width) = (head.outputs(), head.inputs());
-    let mut found = vec![0.0; targets.len()];
-    for ((hidden, targets), found) in
-        hidden.chunks_mut(ROWS * width).zip(targets.chunks(ROWS)).zip(found.chunks_mut(ROWS))
-    {
-        logits.resize(targets.len() * vocab, 0.0);
-        head.forward(hidden, logits);
-        ops::each_row(logits, vocab, found, |row, logits| log_prob(logits, targets[row], scale, gradients));
-        if gradients {
-            head.backward(logits, hidden);
-        }
-    }
-    found
 }
 
 /// Of `sum_i weights_i log_probs_i`, with the log-probabilities of [`log_probs`]: adds the head's gradient to `gradient`,
@@ -58,7 +34,7 @@ pub(super) fn backward(
         logits.resize(targets.len() * vocab, 0.0);
         head.forward(hidden, logits);
         ops::each_row(logits, vocab, &mut found, |row, logits| {
-            let log_prob = log_prob(logits, targets[row], scale, true);
+            let log_prob = log_prob(logits, targets[row], scale);
             ops::scale_part(logits, weights[row]);
             log_prob
         });
@@ -67,13 +43,11 @@ pub(super) fn backward(
     }
 }
 
-/// The log-probability of `id`; with `gradient`, `logits` becomes its gradient with respect to them.
-fn log_prob(logits: &mut [f32], id: u32, scale: f32, gradient: bool) -> f32 {
+/// The log-probability of `id`, whose gradient with respect to them `logits` becomes.
+fn log_prob(logits: &mut [f32], id: u32, scale: f32) -> f32 {
     let logit = logits[id as usize];
-    let (top, sum) = if gradient { ops::softmax_terms(logits, scale) } else { ops::softmax_parts(logits, scale) };
-    if gradient {
-        ops::scale_part(logits, (-f64::from(scale) / sum) as f32);
-        logits[id as usize] += scale;
-    }
+    let (top, sum) = ops::softmax_terms(logits, scale);
+    ops::scale_part(logits, (-f64::from(scale) / sum) as f32);
+    logits[id as usize] += scale;
     (f64::from(scale) * f64::from(logit - top) - sum.ln()) as f32
 }
