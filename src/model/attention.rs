@@ -7,6 +7,7 @@
 //! in, nor on its neighbours in the batch.
 
 mod block;
+mod together;
 
 use super::kernel::{ask_for_huge_pages, prefetch, team};
 use super::ops;
@@ -15,6 +16,7 @@ use super::rotary::Angles;
 use super::spec::ModelSpec;
 use super::transformer::{Panels, QkNorms};
 use block::{Queries, Stored};
+use std::cell::Cell;
 
 /// Tokens of one KV block.
 pub const BLOCK_TOKENS: usize = 32;
@@ -22,6 +24,11 @@ pub const BLOCK_TOKENS: usize = 32;
 const ROWS_TOGETHER: usize = 16;
 /// Scores below which waking a second thread costs more than it gives.
 const PARALLEL_MIN: usize = 1 << 10;
+
+thread_local! {
+    /// Queries of one piece; memory that is used again.
+    static QUERIES: Cell<Vec<f32>> = Cell::default();
+}
 
 /// Where one query row finds its keys.
 #[derive(Clone, Copy, Debug)]
@@ -194,25 +201,31 @@ fn attend<T: Stored>(
         team::each_mut(cache, enter);
     }
 
-    let mut queries = vec![0.0; rows.len() * q_width];
     let of_head = rows.len() * group_width;
     let chunks = rows.len().div_ceil(ROWS_TOGETHER);
     let chunk = rows.len().div_ceil(chunks.max(1)).max(1);
-    let work = |index: usize, (queries, found): &mut (&mut [f32], &mut [f32])| {
+    let work = |index: usize, found: &mut &mut [f32]| {
         // Pieces of one head follow one another; the last of each is the shorter one.
         let (kv_head, first) = (index / chunks, index % chunks * chunk);
         let rows = &rows[first..(first + chunk).min(rows.len())];
+        let mut queries = QUERIES.take();
+        queries.resize(found.len(), 0.0);
         for (offset, query) in queries.chunks_exact_mut(group_width).enumerate() {
             let row = first + offset;
             let from = row * row_width + kv_head * group_width;
             preparation.prepare(row, &qkv[from..from + group_width], query, |norms| &norms.q, heads.scale);
         }
-        let queries = Queries { values: queries, rows, heads, window: preparation.window };
-        found.fill(0.0);
-        T::walk(queries, &cache[kv_head].keys, &cache[kv_head].values, found);
+        let asked = Queries { values: &queries, rows, heads, window: preparation.window };
+        let Head { keys, values } = &cache[kv_head];
+        if together::serves(&asked) {
+            together::walk(asked, keys, values, found);
+        } else {
+            found.fill(0.0);
+            T::walk(asked, keys, values, found);
+        }
+        QUERIES.set(queries);
     };
-    let queries = pieces(&mut queries, of_head, chunk * group_width);
-    let mut pieces: Vec<_> = queries.into_iter().zip(pieces(found, of_head, chunk * group_width)).collect();
+    let mut pieces = pieces(found, of_head, chunk * group_width);
     if alone {
         pieces.iter_mut().enumerate().for_each(|(index, piece)| work(index, piece));
     } else {

@@ -11,6 +11,7 @@ mod full;
 mod int8;
 mod int8_rows;
 mod isa;
+mod panel;
 mod rows;
 mod strided;
 pub(crate) mod sweep;
@@ -31,6 +32,7 @@ pub use int8::Int8Matrix;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use isa::{has_avx2_fma, has_avx512};
 pub(crate) use pages::ask_for_huge_pages;
+pub(crate) use panel::Panel;
 pub(crate) use rows::Rows;
 pub(crate) use strided::{Operand, Strided, outer};
 pub(crate) use trained::{add_row, gradient_add, pack_rows, packed_len, unpack_rows};
@@ -65,6 +67,11 @@ type Lane = Line<[f32; PANEL]>;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C, align(64))]
 pub(crate) struct Line<T>(T);
+
+/// Whether tiles are more than loops: without them they are no faster, and round otherwise.
+pub(crate) fn has_tiles() -> bool {
+    isa::Isa::detect() >= isa::Isa::Avx2
+}
 
 /// Asks for `values` from memory while something else is computed. A hint, nothing on processors without it.
 #[inline(always)]
@@ -114,13 +121,22 @@ impl<'a> Columns<'a> {
     /// Writes `values` to row `row` from column `first` on; what lies past the last column is dropped.
     fn write(&self, row: usize, first: usize, values: &[f32; PANEL]) {
         let (to, count) = self.place(row, first);
+        /// Out of line: beside the other store the compiler would make one call of both.
+        ///
+        /// # Safety
+        /// The first `count` floats from `to` on must be there, and nobody else at them.
+        #[cold]
+        #[inline(never)]
+        unsafe fn write_some(to: *mut f32, values: &[f32; PANEL], count: usize) {
+            // SAFETY: as the caller's; `count` is at most a panel.
+            unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), to, count.min(PANEL)) }
+        }
         // SAFETY: the range was checked, and no other panel writes these columns.
         unsafe {
-            // A whole panel is one store, the general copy a call.
             if count == PANEL {
                 to.cast::<[f32; PANEL]>().write_unaligned(*values);
             } else {
-                std::ptr::copy_nonoverlapping(values.as_ptr(), to, count);
+                write_some(to, values, count);
             }
         }
     }

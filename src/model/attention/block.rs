@@ -4,7 +4,7 @@
 //! Plain safe loops over fixed widths, compiled for AVX-512, for AVX2 and for any processor.
 
 use super::{BLOCK_TOKENS, Heads, Reach};
-use crate::model::kernel::prefetch;
+use crate::model::kernel::{Panel, prefetch};
 use crate::model::ops::{exp, vectorised};
 use crate::model::paging::visible;
 use std::ops::Range;
@@ -22,6 +22,8 @@ pub(super) trait Stored: Copy + Send + Sync {
     fn zeros(count: usize) -> Vec<Self>;
     fn narrow(value: f32) -> Self;
     fn widen(self) -> f32;
+    /// Puts a matrix of rows `columns` wide in panels of 16 columns.
+    fn widen_all(values: &[Self], columns: usize, to: &mut Panel);
     /// What `queries` find, `(rows, group, head_dim)` into `found`, over the cache of their KV head.
     fn walk(queries: Queries<'_>, keys: &[Self], values: &[Self], found: &mut [f32]);
 }
@@ -39,6 +41,10 @@ impl Stored for f32 {
     #[inline(always)]
     fn widen(self) -> f32 {
         self
+    }
+
+    fn widen_all(values: &[Self], columns: usize, to: &mut Panel) {
+        to.fill(values, columns, Self::widen);
     }
 
     fn walk(queries: Queries<'_>, keys: &[Self], values: &[Self], found: &mut [f32]) {
@@ -61,10 +67,20 @@ impl Stored for u16 {
         f32::from_bits(u32::from(self) << 16)
     }
 
+    fn widen_all(values: &[Self], columns: usize, to: &mut Panel) {
+        widen_bf16(values, columns, to);
+    }
+
     fn walk(queries: Queries<'_>, keys: &[Self], values: &[Self], found: &mut [f32]) {
         walk_bf16(queries, keys, values, found);
     }
 }
+
+#[inline(always)]
+fn widen_rows(values: &[u16], columns: usize, to: &mut Panel) {
+    to.fill(values, columns, u16::widen);
+}
+vectorised!(widen_bf16, widen_rows, (values: &[u16], columns: usize, to: &mut Panel));
 
 /// Rows that walk together, with the queries of one KV head.
 #[derive(Clone, Copy)]
@@ -79,7 +95,7 @@ pub(super) struct Queries<'a> {
 
 /// Running maximum and sum of one query's softmax.
 #[derive(Clone, Copy)]
-struct State {
+pub(super) struct State {
     top: f32,
     sum: f32,
 }
@@ -88,7 +104,7 @@ struct State {
 fn walk_rows<T: Stored, const WIDTH: usize>(queries: Queries<'_>, keys: &[T], values: &[T], found: &mut [f32]) {
     let Queries { values: q, rows, heads, window } = queries;
     let (dim, group) = (heads.head_dim, heads.heads / heads.kv_heads);
-    let mut states = vec![State { top: f32::NEG_INFINITY, sum: 0.0 }; rows.len() * group];
+    let mut states = vec![State::NEW; rows.len() * group];
     let oldest = |reach: &Reach<'_>| visible(reach.position, window).start;
     let first = rows.iter().map(oldest).min().unwrap_or(0) / BLOCK_TOKENS;
     let last = rows.iter().map(|reach| reach.position / BLOCK_TOKENS).max().unwrap_or(0);
@@ -142,7 +158,7 @@ fn walk_rows<T: Stored, const WIDTH: usize>(queries: Queries<'_>, keys: &[T], va
         }
     }
     for (found, state) in found.chunks_exact_mut(dim).zip(&states) {
-        let inverse = 1.0 / state.sum;
+        let inverse = state.inverse();
         found.iter_mut().for_each(|found| *found *= inverse);
     }
 }
@@ -240,23 +256,31 @@ fn scores<T: Stored, const Q: usize, const WIDTH: usize>(
 }
 
 impl State {
+    /// Of a query that met no block yet.
+    pub(super) const NEW: Self = Self { top: f32::NEG_INFINITY, sum: 0.0 };
+
+    /// What weights sum up to, to be divided by.
+    pub(super) fn inverse(&self) -> f32 {
+        1.0 / self.sum
+    }
+
     /// Takes in a block's scores, minus infinity where there is nothing to see, and turns them into weights.
     /// Returns what is kept of what was found before.
     #[inline(always)]
-    fn meet(&mut self, scores: &mut [f32; BLOCK_TOKENS]) -> f32 {
+    pub(super) fn meet(&mut self, scores: &mut [f32; BLOCK_TOKENS]) -> f32 {
         let mut tops = [self.top; 8];
         for scores in scores.chunks_exact(8) {
             for (top, &score) in tops.iter_mut().zip(scores) {
                 *top = if score > *top { score } else { *top };
             }
         }
-        let top = tops.into_iter().fold(f32::NEG_INFINITY, |top, other| if other > top { other } else { top });
+        let top = halved(tops, |a, b| if b > a { b } else { a });
         if top == f32::NEG_INFINITY && scores.iter().all(|&score| score == top) {
             // Nothing was seen yet, nor is there anything in this block.
             scores.fill(0.0);
             return 1.0;
         }
-        let kept = exp(self.top - top);
+        let kept = if top == self.top { 1.0 } else { exp(self.top - top) };
         let mut sums = [0.0f32; 8];
         for scores in scores.chunks_exact_mut(8) {
             for (score, sum) in scores.iter_mut().zip(&mut sums) {
@@ -264,9 +288,17 @@ impl State {
                 *sum += *score;
             }
         }
-        *self = Self { top, sum: self.sum.mul_add(kept, sums.iter().sum()) };
+        *self = Self { top, sum: self.sum.mul_add(kept, halved(sums, |a, b| a + b)) };
         kept
     }
+}
+
+/// What `join` makes of eight values, half of them with the other half at a time.
+#[inline(always)]
+fn halved(values: [f32; 8], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let [a, b, c, d, e, f, g, h] = values;
+    let [a, b, c, d] = [join(a, e), join(b, f), join(c, g), join(d, h)];
+    join(join(a, c), join(b, d))
 }
 
 /// What a block adds to the results of `Q` queries.

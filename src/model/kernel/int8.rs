@@ -250,8 +250,9 @@ impl Int8Matrix {
         each_panel(self.outputs, (in_octets + rows) * self.inputs * self.outputs, |index| {
             let panel = self.panel(index);
             let put = |row: usize, sums: &Lane| y.write(row, index * PANEL, &sums.0);
+            let mut turned = [NO_SUM; PANEL];
             for octets in tiles(octets, OCTETS_MAX) {
-                let (mut squares, mut turned) = ([[NO_SUM; PANEL]; 2], [NO_SUM; PANEL]);
+                let mut squares = [[NO_SUM; PANEL]; 2];
                 octet_tile(octets.len(), &x.octets[octets.start * depth..octets.end * depth], panel, &mut squares);
                 for (square, first) in squares.iter().zip((octets.start * OCTET..octets.end * OCTET).step_by(PANEL)) {
                     transpose(isa, square, &mut turned);

@@ -13,7 +13,10 @@ const PARALLEL_MIN: usize = 1 << 13;
 /// Rows of activations, `(rows, width)`. Their memory is used again from step to step.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
+    /// As many as the most rows so far took: what is left over need not be written again when they grow.
     values: Vec<f32>,
+    /// Those that count.
+    len: usize,
     /// Where the next linear is one of 8 bits.
     codes: Codes,
 }
@@ -21,13 +24,13 @@ pub(crate) struct Rows {
 impl Rows {
     /// The values, row-major.
     pub(crate) fn values(&self) -> &[f32] {
-        &self.values
+        &self.values[..self.len]
     }
 
     /// The values, to be changed; codes no longer stand for them.
     pub(crate) fn values_mut(&mut self) -> &mut [f32] {
         self.codes.clear();
-        &mut self.values
+        &mut self.values[..self.len]
     }
 
     pub(super) fn codes(&self) -> &Codes {
@@ -37,7 +40,14 @@ impl Rows {
     /// Becomes `count` values, whatever they are.
     pub(crate) fn resize(&mut self, count: usize) {
         self.codes.clear();
-        self.values.resize(count, 0.0);
+        self.shape(count);
+    }
+
+    fn shape(&mut self, count: usize) {
+        self.len = count;
+        if self.values.len() < count {
+            self.values.resize(count, 0.0);
+        }
     }
 
     /// Becomes `rows` rows of `width`: `part` writes those from a given row on, on several threads where it
@@ -49,7 +59,7 @@ impl Rows {
         precision: Precision,
         part: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        self.values.resize(rows * width, 0.0);
+        self.shape(rows * width);
         let isa = Isa::detect();
         let quantised = if precision == Precision::Int8 { rows } else { 0 };
         self.codes.resize(isa, quantised, width.div_ceil(BLOCK));
@@ -60,7 +70,7 @@ impl Rows {
         // Whole octets, so that a piece's codes are its own.
         let piece = if few { rows } else { rows.div_ceil(2 * team::threads()) }.next_multiple_of(OCTET);
         let mut codes = self.codes.parts(piece, width).into_iter();
-        let values = self.values.chunks_mut(piece * width);
+        let values = self.values[..self.len].chunks_mut(piece * width);
         let mut pieces: Vec<_> = values.map(|values| (values, codes.next().unwrap_or_default())).collect();
         let write = |index: usize, (values, codes): &mut (&mut [f32], Part<'_>)| {
             part(index * piece, values);
