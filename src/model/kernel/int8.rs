@@ -10,7 +10,7 @@ use super::full::transpose;
 use super::int8_rows::{BLOCK, Codes, OCTET, Octet, RowBlock};
 use super::isa::Isa;
 use super::pages::filled;
-use super::{Columns, Lane, Line, NO_SUM, NO_SUMS, PANEL, Sums, each_panel, tiles};
+use super::{Columns, Lane, Line, NO_SUM, NO_SUMS, PANEL, each_panel, tiles};
 use crate::model::ops::vectorised;
 use half::f16;
 use rayon::prelude::*;
@@ -250,19 +250,26 @@ impl Int8Matrix {
         each_panel(self.outputs, (in_octets + rows) * self.inputs * self.outputs, |index| {
             let panel = self.panel(index);
             let put = |row: usize, sums: &Lane| y.write(row, index * PANEL, &sums.0);
-            let mut turned = [NO_SUM; PANEL];
             for octets in tiles(octets, OCTETS_MAX) {
-                let mut squares = [[NO_SUM; PANEL]; 2];
+                let (mut squares, mut turned) = ([[NO_SUM; PANEL]; 2], [NO_SUM; PANEL]);
                 octet_tile(octets.len(), &x.octets[octets.start * depth..octets.end * depth], panel, &mut squares);
                 for (square, first) in squares.iter().zip((octets.start * OCTET..octets.end * OCTET).step_by(PANEL)) {
                     transpose(isa, square, &mut turned);
                     (first..octets.end * OCTET).zip(&turned).for_each(|(row, sums)| put(row, sums));
                 }
             }
-            let mut sums = NO_SUMS;
+            // One row is done with a panel in no more time than it takes to clear the sums of many.
+            let (mut one, mut several);
+            let sums: &mut [Lane] = if rows > 1 {
+                several = NO_SUMS;
+                &mut several
+            } else {
+                one = [NO_SUM];
+                &mut one
+            };
             for rows in tiles(rows, isa.int8_rows()) {
-                tile(isa, rows.len(), &x.rows[rows.start * depth..rows.end * depth], panel, &mut sums);
-                rows.zip(&sums).for_each(|(row, sums)| put(in_octets + row, sums));
+                tile(isa, rows.len(), &x.rows[rows.start * depth..rows.end * depth], panel, sums);
+                rows.zip(&*sums).for_each(|(row, sums)| put(in_octets + row, sums));
             }
         });
     }
@@ -322,7 +329,7 @@ fn octet_tile(count: usize, a: &[Octet], panel: Panel<'_>, squares: &mut [[Lane;
 }
 
 /// `height` rows, each as many blocks as the panel, times that panel.
-fn tile(isa: Isa, height: usize, a: &[RowBlock], panel: Panel<'_>, sums: &mut Sums) {
+fn tile(isa: Isa, height: usize, a: &[RowBlock], panel: Panel<'_>, sums: &mut [Lane]) {
     let depth = panel.scales.len();
     assert!((1..=isa.int8_rows()).contains(&height) && a.len() == height * depth, "a tile of {height} rows");
     let lines = panel.lines();
@@ -356,7 +363,7 @@ fn tile(isa: Isa, height: usize, a: &[RowBlock], panel: Panel<'_>, sums: &mut Su
 }
 
 /// The same product without intrinsics, fused like the others.
-fn portable_tile(height: usize, a: &[RowBlock], panel: Panel<'_>, sums: &mut Sums) {
+fn portable_tile(height: usize, a: &[RowBlock], panel: Panel<'_>, sums: &mut [Lane]) {
     let depth = panel.scales.len();
     let lines = panel.codes.len() / depth;
     for (row, sums) in sums.iter_mut().enumerate().take(height) {

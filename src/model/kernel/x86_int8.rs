@@ -4,7 +4,7 @@
 //! products are at most 2 * 127 * 127 < 2^15, so that AVX2's pairwise sums of 16 bits never saturate. In
 //! nibbles a whole block's are at most 16 * 15 * 127 < 2^15, and one widening serves for all eight.
 
-use super::Sums;
+use super::Lane;
 use super::int8::{Panel, Scales};
 use super::int8_rows::{BLOCK, Extent, Grid, RowBlock};
 use super::x86::{AHEAD, prefetch};
@@ -34,7 +34,11 @@ fn word(a: &RowBlock, group: usize) -> i32 {
 /// The processor must have AVX-512F and AVX-512 VNNI; `a` must hold `H` rows of as many blocks as the panel has
 /// scales, and the panel 4 lines of codes a block if `NIBBLES`, else 8.
 #[target_feature(enable = "avx512f,avx512vnni,f16c,fma,avx2")]
-pub(super) unsafe fn tile_vnni<const H: usize, const NIBBLES: bool>(a: &[RowBlock], panel: Panel<'_>, sums: &mut Sums) {
+pub(super) unsafe fn tile_vnni<const H: usize, const NIBBLES: bool>(
+    a: &[RowBlock],
+    panel: Panel<'_>,
+    sums: &mut [Lane],
+) {
     let depth = panel.scales.len();
     let low_bits = _mm512_set1_epi32(0x0f0f_0f0f);
     let mut rows = [_mm512_setzero_ps(); H];
@@ -90,7 +94,11 @@ pub(super) unsafe fn tile_vnni<const H: usize, const NIBBLES: bool>(a: &[RowBloc
 /// The processor must have AVX2, FMA and F16C; `a` must hold `H` rows of as many blocks as the panel has
 /// scales, and the panel 4 lines of codes a block if `NIBBLES`, else 8.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn tile_avx2<const H: usize, const NIBBLES: bool>(a: &[RowBlock], panel: Panel<'_>, sums: &mut Sums) {
+pub(super) unsafe fn tile_avx2<const H: usize, const NIBBLES: bool>(
+    a: &[RowBlock],
+    panel: Panel<'_>,
+    sums: &mut [Lane],
+) {
     for half in 0..2 {
         // SAFETY: the caller's promise.
         unsafe { half_tile_avx2::<H, NIBBLES>(a, panel, half, sums) }
@@ -106,7 +114,7 @@ unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
     a: &[RowBlock],
     panel: Panel<'_>,
     half: usize,
-    sums: &mut Sums,
+    sums: &mut [Lane],
 ) {
     let depth = panel.scales.len();
     let (low_bits, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
