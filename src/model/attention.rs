@@ -202,8 +202,10 @@ fn attend<T: Stored>(
     }
 
     let of_head = rows.len() * group_width;
-    let chunks = rows.len().div_ceil(ROWS_TOGETHER);
-    let chunk = rows.len().div_ceil(chunks.max(1)).max(1);
+    // Few rows make few pieces, and an odd one leaves threads idle.
+    let even = usize::div_ceil(2 * team::threads(), heads.kv_heads).min(rows.len());
+    let chunk = rows.len().div_ceil(rows.len().div_ceil(ROWS_TOGETHER).max(even).max(1)).max(1);
+    let chunks = rows.len().div_ceil(chunk);
     let work = |index: usize, found: &mut &mut [f32]| {
         // Pieces of one head follow one another; the last of each is the shorter one.
         let (kv_head, first) = (index / chunks, index % chunks * chunk);
