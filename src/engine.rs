@@ -271,9 +271,14 @@ impl<F: Forward> Engine<F> {
         1.0 - pool.available() as f64 / pool.len().max(1) as f64
     }
 
-    /// What was done since the start.
+    /// What was done since the start, or since the counters were taken.
     pub fn counters(&self) -> Counters {
-        Counters { evicted_blocks: self.scheduler.pool().evictions(), ..self.counters }
+        self.counters
+    }
+
+    /// What was done since the start or the last taking: they count from zero again, and the cache stays as it is.
+    pub fn take_counters(&mut self) -> Counters {
+        std::mem::take(&mut self.counters)
     }
 
     /// What the planned step will have done, but for what it samples.
@@ -284,6 +289,7 @@ impl<F: Forward> Engine<F> {
             cached_tokens: plan.cached_tokens,
             shared_tokens: self.scheduler.planned().map(|s| s.planned * s.followers.len()).sum(),
             copied_blocks: plan.copies.len(),
+            evicted_blocks: plan.evicted_blocks,
             work: Work::of(&self.batch),
             ..StepReport::default()
         }

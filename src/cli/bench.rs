@@ -1,7 +1,7 @@
 //! `rco-node bench`: how fast this machine writes, beside what it could do.
 //!
-//! Every run has an engine of its own, so that none finds what the one before it cached. All runs are reported,
-//! the first of them cold; the figures beside them are those of the median run.
+//! Every run has an engine of its own, so that none finds what the one before it cached, and the first is cold, unless
+//! `decode --warm` asks for the contrary. All runs are reported; the figures beside them are those of the median run.
 
 mod decode;
 mod episode;
@@ -154,8 +154,9 @@ struct Run {
 }
 
 impl Run {
-    /// Writes what `requests` ask for on a fresh engine.
+    /// Writes what `requests` ask for; what the engine did before is not counted.
     fn of(engine: &mut Engine<Decoder>, requests: &[Request], mut told: Progress) -> Result<Self, Failure> {
+        engine.take_counters();
         let begun = Instant::now();
         let mut places: HashMap<RequestId, usize> = HashMap::new();
         for (index, request) in requests.iter().enumerate() {
@@ -172,7 +173,7 @@ impl Run {
         for (index, texts) in &done {
             texts.iter().for_each(|text| distinct.add(text.version, &requests[*index].prompt, &text.ids));
         }
-        Ok(Self { seconds, counters: engine.counters(), distinct: distinct.tokens() })
+        Ok(Self { seconds, counters: engine.take_counters(), distinct: distinct.tokens() })
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) struct BlockPool {
     cached: BTreeSet<(u64, u32)>,
     index: BTreeMap<Content, u32>,
     clock: u64,
-    evictions: u64,
+    evictions: usize,
 }
 
 impl BlockPool {
@@ -109,7 +109,7 @@ impl BlockPool {
     }
 
     /// Blocks that lost their content to make room, since the start.
-    pub(crate) fn evictions(&self) -> u64 {
+    pub(crate) fn evictions(&self) -> usize {
         self.evictions
     }
 

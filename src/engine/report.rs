@@ -95,13 +95,15 @@ pub struct StepReport {
     pub shared_tokens: usize,
     /// Blocks copied because others still read them.
     pub copied_blocks: usize,
+    /// Blocks whose cached content was given up for new content.
+    pub evicted_blocks: usize,
     /// What was put through the model.
     pub work: Work,
     /// Where the time went.
     pub times: Times,
 }
 
-/// What an engine has done since it was made.
+/// What an engine has done since it was made, or since they were taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Steps that computed something.
@@ -146,6 +148,7 @@ impl Counters {
         }
         self.preemptions += report.preemptions as u64;
         self.copied_blocks += report.copied_blocks as u64;
+        self.evicted_blocks += report.evicted_blocks as u64;
         self.work += report.work;
         self.times += report.times;
     }

@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) preemptions: usize,
     /// Tokens of admitted sequences that were found in the cache.
     pub(crate) cached_tokens: usize,
+    /// Blocks that lost their content to make room.
+    pub(crate) evicted_blocks: usize,
 }
 
 /// What the cache holds of a waiting sequence.
@@ -110,12 +112,14 @@ impl Scheduler {
     /// Plans a step: sets `planned` of the sequences that take part and gives them their blocks.
     pub(crate) fn schedule(&mut self) -> Plan {
         let mut plan = Plan { budget: self.step_tokens_max, ..Plan::default() };
+        let evictions = self.pool.evictions();
         self.plan_running(&mut plan, true);
         self.plan_running(&mut plan, false);
         // What was just sent back would only come in again to be sent back.
         if plan.preemptions == 0 {
             self.admit(&mut plan);
         }
+        plan.evicted_blocks = self.pool.evictions() - evictions;
         plan
     }
 

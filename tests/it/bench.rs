@@ -64,6 +64,9 @@ fn decode_writes_what_is_asked_and_computes_each_distinct_token_once() {
         number(&result, "distinct_tokens")
     };
     assert_eq!(of_file(&listed), of_file(&lines));
+    // Of a prompt that is in the cache the last token is computed, for its logits; of what is written all but the last.
+    let warm = bench(Some(&tiny()), &[&asked[..], &[listed.to_str().unwrap(), "--warm"]].concat());
+    assert_eq!((number(&warm, "computed_tokens"), number(&warm, "generated_tokens")), (240.0, 240.0));
     let filled = bench(Some(&tiny()), &["decode", "--sequences", "3", "--max-tokens", "5", "--context", "700"]);
     assert_eq!(number(&filled, "prompt_tokens"), 2100.0);
 }

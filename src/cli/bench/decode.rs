@@ -23,6 +23,10 @@ pub(super) struct DecodeArguments {
     /// Cut or fill every prompt to so many tokens.
     #[arg(long, value_parser = at_least_one)]
     context: Option<usize>,
+    /// One engine for all runs, behind one more that is not reported: every run finds its prompts in the cache, as a
+    /// server does that is asked the same again.
+    #[arg(long)]
+    warm: bool,
     /// Sampling temperature; 0 is greedy.
     #[arg(long, default_value_t = 0.7)]
     temperature: f32,
@@ -34,6 +38,7 @@ struct Asked {
     sequences: usize,
     max_tokens: usize,
     prompt_tokens: usize,
+    warm: bool,
 }
 
 /// What it comes to.
@@ -44,16 +49,24 @@ struct Headline {
 
 /// Runs the bench.
 pub(super) fn run(bed: &Bed, arguments: &DecodeArguments) -> Result<Exit, Failure> {
-    let DecodeArguments { common, sequences, max_tokens, context, temperature } = arguments;
+    let DecodeArguments { common, sequences, max_tokens, context, warm, temperature } = arguments;
     let sampling = SamplingConfig { temperature: *temperature, ..SamplingConfig::greedy(*max_tokens) };
     let complaints = crate::config::sampling_complaints("bench", &sampling);
     if !complaints.is_empty() {
         return Err(anyhow::anyhow!(complaints.join("\n"))).or_exit(Exit::Usage);
     }
     let prompts = prompts::ids(&bed.config, common, &bed.model, *sequences, *context).or_exit(Exit::Usage)?;
-    let engine = bed.engine_for(&prompts, *max_tokens);
-    let asked =
-        Asked { sequences: *sequences, max_tokens: *max_tokens, prompt_tokens: prompts.iter().map(Vec::len).sum() };
+    let mut engine = bed.engine_for(&prompts, *max_tokens);
+    if *warm {
+        // What one run leaves behind, and what the next one writes.
+        engine.kv_cache_mib *= 2;
+    }
+    let asked = Asked {
+        sequences: *sequences,
+        max_tokens: *max_tokens,
+        prompt_tokens: prompts.iter().map(Vec::len).sum(),
+        warm: *warm,
+    };
     let request = |(index, prompt): (u64, Vec<u32>)| Request {
         prompt,
         n: 1,
@@ -64,9 +77,19 @@ pub(super) fn run(bed: &Bed, arguments: &DecodeArguments) -> Result<Exit, Failur
     };
     let requests: Vec<Request> = (0..).zip(prompts).map(request).collect();
     let mut runs = Vec::with_capacity(common.runs);
+    let mut kept = None;
+    if *warm {
+        let mut writer = bed.engine(&engine)?;
+        Run::of(&mut writer, &requests, Progress::new(0, common.runs, sequences * max_tokens))?;
+        kept = Some(writer);
+    }
     for run in 1..=common.runs {
-        let told = Progress::new(run, common.runs, sequences * max_tokens);
-        runs.push(Run::of(&mut bed.engine(&engine)?, &requests, told)?);
+        let mut writer = match kept.take() {
+            Some(writer) => writer,
+            None => bed.engine(&engine)?,
+        };
+        runs.push(Run::of(&mut writer, &requests, Progress::new(run, common.runs, sequences * max_tokens))?);
+        kept = warm.then_some(writer);
     }
     let rates: Vec<f64> = runs.iter().map(|run| run.counters.sampled_tokens as f64 / run.seconds).collect();
     let middle = median(&rates);
@@ -76,7 +99,11 @@ pub(super) fn run(bed: &Bed, arguments: &DecodeArguments) -> Result<Exit, Failur
         ("decode", format!("{:.1} tokens/s", rates[middle])),
         (
             "asked",
-            format!("{sequences} sequences, {max_tokens} tokens each behind {} prompt tokens", asked.prompt_tokens),
+            format!(
+                "{sequences} sequences, {max_tokens} tokens each behind {} prompt tokens{}",
+                asked.prompt_tokens,
+                if *warm { " found in the cache" } else { "" }
+            ),
         ),
     ];
     let headline = Headline { tokens_per_second: rates[middle] };
