@@ -255,10 +255,12 @@ struct Record<'a> {
     positions: Vec<usize>,
     tapes: Vec<Tape>,
     keep: Option<Keep>,
-    /// The residual stream after the last layer, `(rows, hidden)`.
+    /// Rows that predict, each once, in ascending order: those that are read after the last layer.
+    read: Vec<usize>,
+    /// The residual stream after the last layer, `(read, hidden)`.
     last: Vec<f32>,
-    /// Rows that predict, and the gradient of what they predict with respect to their normalised state, `(targets, hidden)`;
-    /// where the head is trained, that state itself.
+    /// For each predicted id its row of `last`, and the gradient of its log-probability with respect to that row's normalised
+    /// state, `(targets, hidden)`; where the head is trained, that state itself.
     predicting: Vec<usize>,
     slopes: Vec<f32>,
     /// What was read and predicted, where all weights are trained.
@@ -290,8 +292,13 @@ impl<'a> Record<'a> {
         let scale = 1.0 / batch.temperature;
         let is_whole = keep.is_some() && branches.is_none();
         let spoken = is_whole.then(|| Spoken::new(&ids, &targets, scale));
+        let mut read = predicting.clone();
+        read.sort_unstable();
+        read.dedup();
+        predicting.iter_mut().for_each(|row| *row = read.partition_point(|before| before < row));
         let (tapes, last, slopes) = (vec![], vec![], vec![]);
-        let mut record = Self { model, branches, trees, positions, tapes, keep, last, predicting, slopes, spoken };
+        let mut record =
+            Self { model, branches, trees, positions, tapes, keep, read, last, predicting, slopes, spoken };
         let mut x = space.take(rows, spec.hidden);
         model.embed(&ids, |weight, row, out| weight.score().row(row, out), &mut x)?;
         let walk = record.walk();
@@ -327,7 +334,7 @@ impl<'a> Record<'a> {
     fn walk(&self) -> Walk<'_> {
         let angles = Tables::new(self.model.spec(), &self.positions);
         let rows = self.positions.len();
-        Walk { model: self.model, branches: self.branches, trees: &self.trees, angles, rows }
+        Walk { model: self.model, branches: self.branches, trees: &self.trees, angles, rows, read: &self.read }
     }
 
     fn backward(mut self, weights: &[f32], sought: &mut Sought<'_>, space: &mut Space) {
@@ -358,7 +365,7 @@ impl<'a> Record<'a> {
                 space.give(after);
                 tape = whole;
             }
-            walk.backward(index, &tape, &mut d, sought, space);
+            d = walk.backward(index, &tape, d, sought, space);
             tape.recycle(space);
         }
         if let Sought::All(all) = sought {

@@ -24,9 +24,12 @@ pub(super) struct Walk<'a> {
     pub(super) angles: Tables,
     /// Tokens of the batch.
     pub(super) rows: usize,
+    /// Those of them that are read after the last layer, in ascending order.
+    pub(super) read: &'a [usize],
 }
 
-/// What a layer's backward pass reads. Rows are the tokens of the batch; empty where a family has no such thing.
+/// What a layer's backward pass reads. Rows are the tokens of the batch, behind attention those that are read on; empty
+/// where a family has no such thing.
 #[derive(Debug, Default)]
 pub(super) struct Tape {
     /// The residual stream before the layer, `(rows, hidden)`.
@@ -84,7 +87,9 @@ pub(super) fn working_floats(spec: &ModelSpec, rank: usize) -> usize {
     let attention = TreeAttention::forward_room(heads) + TreeAttention::backward_room(heads) + qkv + heads.q_width();
     let feed_forward = 4 * spec.intermediate;
     let streams = 4 + usize::from(spec.block.sandwich_norms);
-    attention + feed_forward + streams * spec.hidden + 3 * rank
+    // Beside the last layer's rows those of them that are read on.
+    let narrowed = spec.hidden + heads.q_width();
+    attention + feed_forward + streams * spec.hidden + narrowed + 3 * rank
 }
 
 impl Walk<'_> {
@@ -98,9 +103,9 @@ impl Walk<'_> {
 
     /// `x W^T` and what the adapter adds, whose inner rows come second.
     fn linear(&self, at: (usize, Linear), weight: &Weight, x: &[f32], space: &mut Space) -> (Vec<f32>, Vec<f32>) {
-        let branch = self.branch(at.0, at.1);
-        let mut y = space.take(self.rows, weight.outputs());
-        let mut inner = branch.map(|branch| space.take(self.rows, branch.width())).unwrap_or_default();
+        let (branch, rows) = (self.branch(at.0, at.1), x.len() / weight.inputs());
+        let mut y = space.take(rows, weight.outputs());
+        let mut inner = branch.map(|branch| space.take(rows, branch.width())).unwrap_or_default();
         sweep::forward(weight.score(), branch.map(Branch::beside), x, &mut inner, &mut y);
         (y, inner)
     }
@@ -114,9 +119,8 @@ impl Walk<'_> {
         sought: &mut Sought<'_>,
         space: &mut Space,
     ) -> Vec<f32> {
-        let branch = self.branch(layer, linear);
-        let (mut dx, mut d_inner) =
-            (space.take(self.rows, weight.inputs()), space.take(self.rows, inner.len() / self.rows));
+        let (branch, rows) = (self.branch(layer, linear), dy.len() / weight.outputs());
+        let (mut dx, mut d_inner) = (space.take(rows, weight.inputs()), space.take(rows, inner.len() / rows));
         sweep::backward(weight.score(), branch.map(Branch::beside), dy, &mut d_inner, &mut dx);
         match (sought, branch) {
             (Sought::Factors(gradients), Some(branch)) => {
@@ -130,7 +134,7 @@ impl Walk<'_> {
     }
 
     fn norm(&self, x: &[f32], weight: &[f32], space: &mut Space) -> Vec<f32> {
-        let mut out = space.take(self.rows, weight.len());
+        let mut out = space.take(x.len() / weight.len(), weight.len());
         ops::norm(x, &mut out, weight, self.spec().norm_epsilon);
         out
     }
@@ -159,7 +163,7 @@ impl Walk<'_> {
         space: &mut Space,
     ) -> Vec<f32> {
         let Some(weight) = norm else { return vec![] };
-        let mut dh = space.take(self.rows, weight.len());
+        let mut dh = space.take(d.len() / weight.len(), weight.len());
         dh.fill(0.0);
         self.norm_backward(slot, [h, d], weight, &mut dh, sought);
         dh
@@ -170,7 +174,12 @@ impl Walk<'_> {
         TreeAttention { heads: Heads::of(spec), trees: self.trees, window: spec.window(layer), qkv: turned }
     }
 
-    /// The residual stream after layer `index`, `(rows, hidden)`, from the one before it.
+    /// The rows of layer `index` that are read after its attention, where not all are: of the last layer those that predict.
+    fn narrowed(&self, index: usize) -> Option<&[usize]> {
+        (index + 1 == self.model.spec().layers).then_some(self.read)
+    }
+
+    /// The residual stream after layer `index`, `(rows, hidden)`, from the one before it; after the last layer `(read, hidden)`.
     pub(super) fn forward(&self, index: usize, x: Vec<f32>, space: &mut Space) -> (Vec<f32>, Tape) {
         let (layer, spec) = (self.model.layer(index), self.spec());
         let mut tape = Tape::default();
@@ -195,12 +204,19 @@ impl Walk<'_> {
         self.attention(index, &qkv).forward(&mut tape.attended, &mut tape.lse, &mut room);
         space.give(room);
         tape.turned = qkv;
-        let (h, inner) = self.linear((index, Linear::Output), &layer.output, &tape.attended, space);
+        tape.x = x;
+
+        let narrowed = self.narrowed(index);
+        let of_read = narrowed.map(|read| [&tape.attended, &tape.x].map(|values| self.gathered(values, read, space)));
+        let [attended, x] = of_read.as_ref().map_or([&tape.attended, &tape.x], |[attended, x]| [attended, x]);
+        let (h, inner) = self.linear((index, Linear::Output), &layer.output, attended, space);
         tape.inner[Linear::Output as usize] = inner;
         let (mut middle, output) = self.sandwiched(h, layer.attention_output_norm.as_ref(), space);
         tape.output = output;
-        ops::add(&x, &mut middle);
-        tape.x = x;
+        ops::add(x, &mut middle);
+        if let Some(values) = of_read {
+            space.give_all(values);
+        }
 
         let h = self.norm(&middle, &layer.mlp_norm, space);
         let (gate_up, inner) = self.linear((index, Linear::GateUp), &layer.gate_up, &h, space);
@@ -218,42 +234,48 @@ impl Walk<'_> {
         (x, tape)
     }
 
-    /// Turns `d`, the gradient of the residual stream after layer `index`, into that before it, and notes what is
-    /// `sought` on the way.
+    /// The gradient of the residual stream before layer `index` from that after it, `d`; notes what is `sought` on the way.
     pub(super) fn backward(
         &self,
         index: usize,
         tape: &Tape,
-        d: &mut [f32],
+        mut d: Vec<f32>,
         sought: &mut Sought<'_>,
         space: &mut Space,
-    ) {
+    ) -> Vec<f32> {
         let layer = self.model.layer(index);
         let inner = |linear: Linear| tape.inner[linear as usize].as_slice();
         let slot = |vector| Slot::Vector(index, vector);
 
         let norm = layer.mlp_output_norm.as_ref();
-        let dh = self.sandwiched_backward(slot(Vector::MlpOutputNorm), [&tape.down, d], norm, sought, space);
+        let dh = self.sandwiched_backward(slot(Vector::MlpOutputNorm), [&tape.down, &d], norm, sought, space);
         let h = self.gated(&tape.gate_up, space);
         let at = (index, Linear::Down);
-        let reads = [h.as_slice(), inner(Linear::Down), if dh.is_empty() { d } else { &dh }];
+        let reads = [h.as_slice(), inner(Linear::Down), if dh.is_empty() { &d } else { &dh }];
         let d_gated = self.linear_backward(at, &layer.down, reads, sought, space);
         space.give_all([h, dh]);
-        let mut d_gate_up = space.take(self.rows, tape.gate_up.len() / self.rows);
         let spec = self.spec();
+        let mut d_gate_up = space.take(tape.gate_up.len() / (2 * spec.intermediate), 2 * spec.intermediate);
         ops::gated_backward(&tape.gate_up, &d_gated, &mut d_gate_up, spec.intermediate, spec.block.activation);
         let h = self.norm(&tape.middle, &layer.mlp_norm, space);
         let at = (index, Linear::GateUp);
         let reads = [h.as_slice(), inner(Linear::GateUp), &d_gate_up];
         let dh = self.linear_backward(at, &layer.gate_up, reads, sought, space);
-        self.norm_backward(slot(Vector::MlpNorm), [&tape.middle, &dh], &layer.mlp_norm, d, sought);
+        self.norm_backward(slot(Vector::MlpNorm), [&tape.middle, &dh], &layer.mlp_norm, &mut d, sought);
         space.give_all([h, dh, d_gated, d_gate_up]);
 
         let norm = layer.attention_output_norm.as_ref();
-        let dh = self.sandwiched_backward(slot(Vector::AttentionOutputNorm), [&tape.output, d], norm, sought, space);
-        let reads = [tape.attended.as_slice(), inner(Linear::Output), if dh.is_empty() { d } else { &dh }];
+        let dh = self.sandwiched_backward(slot(Vector::AttentionOutputNorm), [&tape.output, &d], norm, sought, space);
+        let narrowed = self.narrowed(index);
+        let of_read = narrowed.map(|read| self.gathered(&tape.attended, read, space));
+        let attended = of_read.as_ref().unwrap_or(&tape.attended);
+        let reads = [attended.as_slice(), inner(Linear::Output), if dh.is_empty() { &d } else { &dh }];
         let at = (index, Linear::Output);
-        let d_attended = self.linear_backward(at, &layer.output, reads, sought, space);
+        let mut d_attended = self.linear_backward(at, &layer.output, reads, sought, space);
+        space.give_all([dh, of_read.unwrap_or_default()]);
+        if let Some(read) = narrowed {
+            [d, d_attended] = [d, d_attended].map(|values| self.spread(values, read, space));
+        }
         let mut d_qkv = space.take(self.rows, tape.turned.len() / self.rows);
         let mut room = space.take(self.rows, TreeAttention::backward_room(Heads::of(spec)));
         let found = Found { out: &tape.attended, lse: &tape.lse };
@@ -261,17 +283,40 @@ impl Walk<'_> {
         sought.heads(self, index, &tape.qkv, &d_qkv);
         self.turn_backward(index, layer.qk_norms.as_ref(), &tape.qkv, &mut d_qkv);
         sought.bias(self, index, &d_qkv);
-        space.give_all([dh, d_attended, room]);
+        space.give_all([d_attended, room]);
         let h = self.norm(&tape.x, &layer.attention_norm, space);
         let reads = [h.as_slice(), inner(Linear::Qkv), &d_qkv];
         let dh = self.linear_backward((index, Linear::Qkv), &layer.qkv, reads, sought, space);
-        self.norm_backward(slot(Vector::AttentionNorm), [&tape.x, &dh], &layer.attention_norm, d, sought);
+        self.norm_backward(slot(Vector::AttentionNorm), [&tape.x, &dh], &layer.attention_norm, &mut d, sought);
         space.give_all([h, dh, d_qkv]);
+        d
+    }
+
+    /// The rows `read` of `values`, which has one for each token of the batch.
+    fn gathered(&self, values: &[f32], read: &[usize], space: &mut Space) -> Vec<f32> {
+        let width = values.len() / self.rows;
+        let mut out = space.take(read.len(), width);
+        for (out, &row) in out.chunks_exact_mut(width).zip(read) {
+            out.copy_from_slice(&values[row * width..][..width]);
+        }
+        out
+    }
+
+    /// A row for each token of the batch: those that are `read` from `values`, 0 elsewhere.
+    fn spread(&self, values: Vec<f32>, read: &[usize], space: &mut Space) -> Vec<f32> {
+        let width = values.len() / read.len();
+        let mut out = space.take(self.rows, width);
+        out.fill(0.0);
+        for (values, &row) in values.chunks_exact(width).zip(read) {
+            out[row * width..][..width].copy_from_slice(values);
+        }
+        space.give(values);
+        out
     }
 
     fn gated(&self, gate_up: &[f32], space: &mut Space) -> Vec<f32> {
         let (width, activation) = (self.spec().intermediate, self.spec().block.activation);
-        let mut out = space.take(self.rows, width);
+        let mut out = space.take(gate_up.len() / (2 * width), width);
         ops::gated(gate_up, &mut out, width, activation);
         out
     }
