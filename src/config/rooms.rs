@@ -101,8 +101,12 @@ pub(super) fn learner(config: &LearnerConfig) -> Vec<String> {
     complaints.expect(most != 1, "critiques_max", "at least 2, or 0 for all", most);
     let whole = config.baseline != Baseline::Partition || config.objective != Objective::Rco || most == 0;
     complaints.expect(whole, "critiques_max", "0: baseline \"partition\" estimates Z from all of a group", most);
-    let rate = at_least_zero(config.learning_rate);
-    complaints.expect(rate, "learning_rate", "a number of at least 0", config.learning_rate);
+    for (key, rate) in [("learning_rate", config.learning_rate), ("learning_rate_final", config.learning_rate_final)] {
+        complaints.expect(at_least_zero(rate), key, "a number of at least 0", rate);
+    }
+    let (most, expected) = (config.learning_rate_steps, "at least 1 where learning_rate_schedule is not constant");
+    let steps = config.learning_rate_schedule == Schedule::Constant || most > 0;
+    complaints.expect(steps, "learning_rate_steps", expected, most);
     complaints.expect(below_one(config.adam_beta1), "adam_beta1", "at least 0 and below 1", config.adam_beta1);
     complaints.expect(below_one(config.adam_beta2), "adam_beta2", "at least 0 and below 1", config.adam_beta2);
     complaints.expect(above_zero(config.adam_epsilon), "adam_epsilon", "a number above 0", config.adam_epsilon);

@@ -207,6 +207,8 @@ fn a_value_that_a_room_cannot_live_with_is_told() {
         ("learner.value.width=0", "learner.value.width"),
         ("learner.value.learning_rate=-1.0", "learner.value.learning_rate"),
         ("learner.learning_rate=inf", "learner.learning_rate"),
+        ("learner.learning_rate_final=-1.0", "learner.learning_rate_final"),
+        ("learner.learning_rate_schedule=\"linear\"", "learner.learning_rate_steps"),
         ("learner.adam_beta2=1", "learner.adam_beta2"),
         ("learner.adam_epsilon=0", "learner.adam_epsilon"),
         ("learner.weight_decay=-0.1", "learner.weight_decay"),

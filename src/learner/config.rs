@@ -1,6 +1,6 @@
 //! How the critic learns: the keys of `[learner]` and what they mean to the loss.
 
-use super::objective::{Baseline, BetaSchedule, Options, Schedule, Truncation};
+use super::objective::{Annealed, Baseline, Options, Schedule, Truncation};
 use super::reference::Resets;
 use super::value::ValueConfig;
 use crate::episode::Objective;
@@ -61,6 +61,12 @@ pub struct LearnerConfig {
     pub reference_reset_steps: u64,
     /// Peak learning rate, reached after the warm-up.
     pub learning_rate: f64,
+    /// How the learning rate changes over the steps; the warm-up's share comes on top.
+    pub learning_rate_schedule: Schedule,
+    /// Learning rate at the schedule's end.
+    pub learning_rate_final: f64,
+    /// Steps until then.
+    pub learning_rate_steps: u64,
     /// Steps over which the learning rate rises linearly.
     pub warmup_steps: u64,
     /// Decay of AdamW's first moment.
@@ -103,9 +109,15 @@ impl LearnerConfig {
     }
 
     /// Beta over the steps.
-    pub fn betas(&self) -> BetaSchedule {
+    pub fn betas(&self) -> Annealed {
         let (first, last) = (self.beta.into(), self.beta_final.into());
-        BetaSchedule { schedule: self.beta_schedule, first, last, steps: self.beta_steps }
+        Annealed { schedule: self.beta_schedule, first, last, steps: self.beta_steps }
+    }
+
+    /// The learning rate over the steps, as it is after the warm-up.
+    pub fn learning_rates(&self) -> Annealed {
+        let (first, last) = (self.learning_rate, self.learning_rate_final);
+        Annealed { schedule: self.learning_rate_schedule, first, last, steps: self.learning_rate_steps }
     }
 
     /// How a group's loss is taken at `beta`.

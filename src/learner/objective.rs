@@ -14,7 +14,7 @@ mod schedule;
 
 pub use off_policy::{Diagnostics, effective_sample_ratio, second_moment_mask};
 pub use scaling::UtilityMoments;
-pub use schedule::{BetaSchedule, Schedule};
+pub use schedule::{Annealed, Schedule};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
 //! AdamW (arXiv 1711.05101) in f32 over named parameters, with its moments in the open so that they can be
-//! saved, after clipping by the global norm and under a linear warm-up.
+//! saved, after clipping by the global norm, under a linear warm-up and a schedule.
 
 use super::{Error, HostTensor, LearnerConfig};
 use rayon::prelude::*;
@@ -61,14 +61,14 @@ pub(super) fn gradient_norm(parameters: &[Parameter]) -> f32 {
     squares.iter().sum::<f64>().sqrt() as f32
 }
 
-/// Share of the peak learning rate at `step` (the first is 1): linear up to 1, then constant.
+/// Share of the learning rate at `step` (the first is 1): linear up to 1, then constant.
 pub(super) fn warmth(config: &LearnerConfig, step: u64) -> f64 {
     if config.warmup_steps == 0 { 1.0 } else { (step as f64 / config.warmup_steps as f64).min(1.0) }
 }
 
 /// The learning rate of `step`.
 pub(super) fn learning_rate(config: &LearnerConfig, step: u64) -> f64 {
-    config.learning_rate * warmth(config, step)
+    config.learning_rates().at(step) * warmth(config, step)
 }
 
 /// How a step of AdamW is taken.

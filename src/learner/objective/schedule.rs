@@ -1,6 +1,7 @@
-//! How beta changes over a run.
+//! How beta and the learning rate change over a run.
 //!
-//! Loss and gradient are in units of the utilities ([`super::rco`]), so neither learning rate nor clipping has to follow.
+//! Loss and gradient are in units of the utilities ([`super::rco`]), so that neither learning rate nor clipping has to follow
+//! beta.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,30 +9,31 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// Always the first value: RCO's and DRO's own choice, and the only one with a fixed optimum.
+    /// Always the first value: for beta RCO's and DRO's own choice, and the only one with a fixed optimum.
     #[default]
     Constant,
     /// A straight line, as TBA anneals beta (arXiv 2503.18929): begin close to the reference, end closer to the utilities.
+    /// A learning rate that goes down lets what the last batches happen to say count for less.
     Linear,
     /// Half a cosine: slow at both ends.
     Cosine,
 }
 
-/// Beta over the steps of a run. The optimum `pi_ref exp(CU / beta) / Z` moves with it.
+/// A number over the steps of a run. Where it is beta, the optimum `pi_ref exp(CU / beta) / Z` moves with it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BetaSchedule {
+pub struct Annealed {
     /// The shape.
     pub schedule: Schedule,
-    /// Beta of the first step.
+    /// At the first step.
     pub first: f64,
-    /// Beta after `steps` steps and from then on; a constant schedule never gets there.
+    /// After `steps` steps and from then on; a constant schedule never gets there.
     pub last: f64,
     /// Steps from the one to the other.
     pub steps: u64,
 }
 
-impl BetaSchedule {
-    /// Beta of `step`; the first step is 1.
+impl Annealed {
+    /// At `step`; the first step is 1.
     pub fn at(&self, step: u64) -> f64 {
         let Self { schedule, first, last, steps } = *self;
         let progress = (step.saturating_sub(1) as f64 / steps.max(1) as f64).min(1.0);
@@ -50,15 +52,15 @@ mod tests {
     #[test]
     fn a_schedule_begins_at_its_first_value_and_rests_at_its_last() {
         for schedule in [Schedule::Linear, Schedule::Cosine] {
-            let beta = BetaSchedule { schedule, first: 0.4, last: 0.1, steps: 10 };
+            let beta = Annealed { schedule, first: 0.4, last: 0.1, steps: 10 };
             assert!((beta.at(1) - 0.4).abs() < 1e-12 && (beta.at(6) - 0.25).abs() < 1e-12, "{schedule:?}");
             assert!((beta.at(11) - 0.1).abs() < 1e-12 && beta.at(11) == beta.at(1000), "{schedule:?}");
             assert!((1..11).all(|step| beta.at(step) > beta.at(step + 1)), "{schedule:?}");
         }
-        let linear = BetaSchedule { schedule: Schedule::Linear, first: 0.4, last: 0.1, steps: 10 };
-        let cosine = BetaSchedule { schedule: Schedule::Cosine, ..linear };
+        let linear = Annealed { schedule: Schedule::Linear, first: 0.4, last: 0.1, steps: 10 };
+        let cosine = Annealed { schedule: Schedule::Cosine, ..linear };
         assert!(cosine.at(2) > linear.at(2) && cosine.at(10) < linear.at(10));
-        let constant = BetaSchedule { schedule: Schedule::Constant, ..linear };
+        let constant = Annealed { schedule: Schedule::Constant, ..linear };
         assert_eq!((constant.at(1), constant.at(99)), (0.4, 0.4));
     }
 }
