@@ -85,11 +85,11 @@ fn the_printed_config_resolves_to_the_same() {
 
 #[test]
 fn a_file_overlays_the_default_and_set_overlays_the_file() {
-    let text = "[engine]\nkv_cache_mib = 64\nsequences_max = 8\n[critic.sampling]\nmax_tokens = 20\n";
+    let text = "[engine]\nkv_cache_mib = 64\nsequences_max = 8\n[critic.sampling]\nmax_tokens = 30\n";
     let sets = ["engine.sequences_max = 16".to_owned(), "judge.kind=model".to_owned()];
     let config = Config::resolve(Some((Path::new("mine.toml"), text)), &sets).unwrap();
     assert_eq!((config.engine.kv_cache_mib, config.engine.sequences_max), (64, 16));
-    assert_eq!((config.critic.sampling.max_tokens, config.critic.sampling.temperature), (20, 1.0));
+    assert_eq!((config.critic.sampling.max_tokens, config.critic.sampling.temperature), (30, 0.7));
     assert_eq!(config.judge.role.kind, crate::roles::judge::JudgeKind::Model);
 }
 
@@ -225,7 +225,7 @@ fn a_value_that_a_room_cannot_live_with_is_told() {
         ("critic.sampling.top_p=0.9", "critic.sampling.top_p"),
         ("critic.sampling.min_p=0.1", "critic.sampling.min_p"),
         ("rollout.refinements=65", "engine.sequences_max"),
-        ("engine.context_tokens_max=64", "engine.context_tokens_max"),
+        ("engine.context_tokens_max=68", "engine.context_tokens_max"),
     ] {
         let list = complaints(set(&[given]));
         assert!(list.len() == 1 && list[0].starts_with(&format!("{key}: expected ")), "{given}: {list:?}");
@@ -233,7 +233,7 @@ fn a_value_that_a_room_cannot_live_with_is_told() {
     }
     // The longest conversation is a refiner's, or two critiques beside each other where they are compared.
     let long = "critic.sampling.max_tokens=40";
-    assert!(set(&["engine.context_tokens_max=65"]).is_ok() && set(&["engine.context_tokens_max=112", long]).is_ok());
+    assert!(set(&["engine.context_tokens_max=69"]).is_ok() && set(&["engine.context_tokens_max=112", long]).is_ok());
     let list = complaints(set(&["engine.context_tokens_max=112", long, "judge.critique_preferences=true"]));
     assert_eq!(
         list,

@@ -104,7 +104,7 @@ async fn beside_a_verifier_the_critiques_are_compared_by_a_model_and_the_refinem
     // Its verdicts on critiques alone need a model: it has one of its own here.
     let more = format!(
         "judge.kind='verifier'\njudge.critique_preferences=true\njudge.read='logprob'\njudge.model='{}'\n\
-         judge.kv_cache_mib=4\nlearner.learning_rate=0.0\n\
+         judge.kv_cache_mib=4\nlearner.learning_rate=0.0\ncritic.sampling.temperature=1.0\n\
          judge.critiques_prompt='{{{{ prompt }}}} {{{{ response }}}} {{{{ first }}}} {{{{ second }}}}'",
         golden("tiny_qwen2").display()
     );

@@ -282,7 +282,8 @@ fn program(place: &Path, arguments: &[&str]) -> (Option<i32>, String) {
 async fn a_node_trains_all_weights_serves_them_and_lets_them_out() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path();
-    let more = "learner.mode=full\nlearner.learning_rate=3e-3\nengine.weights=f32\ncheckpoint.keep=1000";
+    let more = "learner.mode=full\nlearner.learning_rate=3e-3\nengine.weights=f32\ncheckpoint.keep=1000\n\
+                critic.sampling.temperature=1.0";
     let running = start(config(place, more), false, None, Arc::new(likes_even)).await;
     let learned_late = |event: &Event| matches!(event, Event::Learned { report, .. } if report.sampler_difference.is_some_and(|_| report.step > 4));
     running.log.until("what a new critic wrote to be learned", |events| events.iter().any(learned_late)).await;
