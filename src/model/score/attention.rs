@@ -1,9 +1,9 @@
 //! Attention of packed sequences, forward and backward: each query meets the keys of its prefix and of its own text,
 //! and no others are computed.
 //!
-//! Heads of sequences are shared out over the threads, those that are left over in pieces. Queries go in blocks of one
-//! prefix or one text; the backward pass computes their scores again from the saved log-sum-exp, as FlashAttention does
-//! (arXiv 2205.14135), so that no matrix of `(rows, rows)` ever exists.
+//! Heads of sequences are shared out over the threads. Queries go in blocks of one prefix or one text; the backward
+//! pass computes their scores again from the saved log-sum-exp, as FlashAttention does (arXiv 2205.14135), so that no
+//! matrix of `(rows, rows)` ever exists.
 
 use super::packed::Segments;
 use crate::model::attention::Heads;
@@ -52,17 +52,15 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Queries of one head of one sequence, and all keys: what a thread computes.
+/// One head of one sequence: what a thread computes.
+#[derive(Clone, Copy)]
 struct Part<'a> {
     all: TreeAttention<'a>,
     tree: &'a Tree,
     head: usize,
-    /// One behind the other.
-    blocks: Vec<Block>,
 }
 
 /// Queries of one prefix or one text, and the keys that at least one of them sees.
-#[derive(Clone)]
 struct Block {
     rows: Range<usize>,
     /// Keys of the prefix and of the text, each from a whole panel on.
@@ -81,7 +79,7 @@ impl Block {
     }
 
     /// Where the scores of the keys lie that the sequence's row `row` sees.
-    fn seen(&self, part: &Part<'_>, row: usize) -> [Range<usize>; 2] {
+    fn seen(&self, part: Part<'_>, row: usize) -> [Range<usize>; 2] {
         let visible = part.tree.segments.visible(row, part.all.window);
         [0, 1].map(|run| {
             let keys = &visible[run];
@@ -92,44 +90,9 @@ impl Block {
 }
 
 impl TreeAttention<'_> {
-    /// A head of a sequence each; where threads would have none at the end, the last heads in pieces.
     fn parts(&self) -> Vec<Part<'_>> {
-        let (heads, threads) = (self.heads.heads, team::threads());
-        let left = self.trees.len() * heads % threads;
-        let whole = self.trees.len() * heads - left;
-        let mut parts = vec![];
-        for (index, tree) in self.trees.iter().enumerate() {
-            let blocks = self.blocks(tree);
-            for head in 0..heads {
-                let pieces = if index * heads + head < whole { 1 } else { threads.div_ceil(left) };
-                parts.extend(cut(&blocks, pieces).map(|blocks| Part {
-                    all: *self,
-                    tree,
-                    head,
-                    blocks: blocks.to_vec(),
-                }));
-            }
-        }
-        parts
-    }
-
-    /// All queries of a sequence, block by block.
-    fn blocks(&self, tree: &Tree) -> Vec<Block> {
-        let (segments, window, rows) = (&tree.segments, self.window, tree.rows.len());
-        let blocks = segments.spans().into_iter().flat_map(|span| {
-            let end = span.end;
-            span.step_by(QUERIES).map(move |first| first..(first + QUERIES).min(end))
-        });
-        let with_keys = |block: Range<usize>| {
-            // The first query sees the oldest key, the last one the newest.
-            let (oldest, newest) = (segments.visible(block.start, window), segments.visible(block.end - 1, window));
-            let runs = [0, 1].map(|run| {
-                let end = newest[run].end.next_multiple_of(KEYS).min(rows);
-                (oldest[run].start / KEYS * KEYS).min(end)..end
-            });
-            Block { rows: block, runs }
-        };
-        blocks.map(with_keys).collect()
+        let of_tree = |tree| (0..self.heads.heads).map(move |head| Part { all: *self, tree, head });
+        self.trees.iter().flat_map(of_tree).collect()
     }
 
     /// Floats of a row of `qkv`.
@@ -150,17 +113,12 @@ impl TreeAttention<'_> {
 
     /// Floats that [`TreeAttention::forward`] needs room for a row.
     pub(super) fn forward_room(heads: Heads) -> usize {
-        Self::parts_max(heads) * (heads.head_dim + 1)
+        heads.q_width() + heads.heads
     }
 
     /// Floats that [`TreeAttention::backward`] needs room for a row.
     pub(super) fn backward_room(heads: Heads) -> usize {
-        Self::parts_max(heads) * 3 * heads.head_dim
-    }
-
-    /// How many parts a row has room in: its heads', and the pieces of those that are left over.
-    fn parts_max(heads: Heads) -> usize {
-        heads.heads + team::threads() - 1
+        3 * heads.q_width()
     }
 
     /// Writes what each query finds to `out`, `(rows, q width)`, and the log-sum-exp of its scores to `lse`,
@@ -171,15 +129,13 @@ impl TreeAttention<'_> {
         let mut shares = Self::shares(&parts, dim + 1, room);
         team::each_mut(&mut shares, |index, share| parts[index].forward(share));
         for (part, share) in parts.iter().zip(&shares) {
-            let (ours, first) = (part.queries_rows(), part.tree.rows.start);
-            for (row, sum) in ours.clone().zip(&share[part.tree.rows.len() * dim + ours.start - first..]) {
+            for (row, sum) in part.tree.rows.clone().zip(&share[part.tree.rows.len() * dim..]) {
                 lse[row * heads + part.head] = *sum;
             }
         }
         ops::by_rows(out, heads * dim, |first, out| {
             for (part, share) in parts.iter().zip(&shares) {
-                let (ours, end) = (part.queries_rows(), first + out.len() / (heads * dim));
-                for (row, values) in part.rows_of(share, dim, ours.start.max(first)..ours.end.min(end)) {
+                for (row, values) in part.rows_of(share, dim, first..first + out.len() / (heads * dim)) {
                     out[((row - first) * heads + part.head) * dim..][..dim].copy_from_slice(values);
                 }
             }
@@ -218,31 +174,7 @@ pub(super) struct Found<'a> {
     pub(super) lse: &'a [f32],
 }
 
-/// `blocks` in `pieces` runs of about the same work; none of them is empty.
-fn cut(blocks: &[Block], pieces: usize) -> impl Iterator<Item = &[Block]> {
-    let work = |block: &Block| block.rows.len() * block.width();
-    let all: usize = blocks.iter().map(work).sum();
-    let mut done = 0;
-    let piece = move |block: &Block| {
-        // By the middle of a block: each piece then gets the blocks that are mostly its own.
-        let middle = done + work(block) / 2;
-        done += work(block);
-        middle * pieces / all.max(1)
-    };
-    let numbers: Vec<usize> = blocks.iter().map(piece).collect();
-    let bounds = (0..pieces).map(move |piece| {
-        numbers.partition_point(|number| *number < piece)..numbers.partition_point(|number| *number <= piece)
-    });
-    bounds.filter(|bounds| !bounds.is_empty()).map(|bounds| &blocks[bounds])
-}
-
 impl<'a> Part<'a> {
-    /// The batch's rows whose queries are this part's.
-    fn queries_rows(&self) -> Range<usize> {
-        let of = |block: Option<&Block>| block.map_or(0..0, |block| block.rows.clone());
-        self.tree.rows.start + of(self.blocks.first()).start..self.tree.rows.start + of(self.blocks.last()).end
-    }
-
     /// Those of the batch's `rows` that are this part's, each with its `dim` values of `share`.
     fn rows_of<'s>(
         &self,
@@ -275,6 +207,23 @@ impl<'a> Part<'a> {
         self.at(self.all.qkv, self.all.width(), 0, heads + kv_heads + self.head / (heads / kv_heads))
     }
 
+    fn blocks(&self) -> impl Iterator<Item = Block> {
+        let (segments, window, rows) = (&self.tree.segments, self.all.window, self.tree.rows.len());
+        let blocks = segments.spans().into_iter().flat_map(|span| {
+            let end = span.end;
+            span.step_by(QUERIES).map(move |first| first..(first + QUERIES).min(end))
+        });
+        blocks.map(move |block| {
+            // The first query sees the oldest key, the last one the newest.
+            let (oldest, newest) = (segments.visible(block.start, window), segments.visible(block.end - 1, window));
+            let runs = [0, 1].map(|run| {
+                let end = newest[run].end.next_multiple_of(KEYS).min(rows);
+                (oldest[run].start / KEYS * KEYS).min(end)..end
+            });
+            Block { rows: block, runs }
+        })
+    }
+
     /// `a` times the keys that a block sees, as rows of scores; `a` is `(block's rows, head_dim)`.
     fn scores(block: &Block, a: Strided<'_>, dim: usize, keys: &Operand, scores: &mut Vec<f32>) {
         let width = block.width();
@@ -291,7 +240,7 @@ impl<'a> Part<'a> {
     fn where_seen(&self, block: &Block, scores: &mut [f32], mut change: impl FnMut(usize, Range<usize>, &mut [f32])) {
         let width = block.width();
         for (index, scores) in scores.chunks_exact_mut(width).enumerate() {
-            let [prefix, own] = block.seen(self, block.rows.start + index);
+            let [prefix, own] = block.seen(*self, block.rows.start + index);
             scores[..prefix.start].fill(0.0);
             scores[prefix.end..own.start].fill(0.0);
             scores[own.end..].fill(0.0);
@@ -330,11 +279,11 @@ impl<'a> Part<'a> {
         values.pack(self.values(), width, rows, dim);
         let (out, lse) = share.split_at_mut(rows * dim);
         out.fill(0.0);
-        for block in &self.blocks {
-            Self::scores(block, Strided::rows(self.queries(block.rows.start), width), dim, keys, scores);
+        for block in self.blocks() {
+            Self::scores(&block, Strided::rows(self.queries(block.rows.start), width), dim, keys, scores);
             for (index, scores) in scores.chunks_exact(block.width()).enumerate() {
                 // Two ranges, one softmax: the larger maximum serves both.
-                let seen = block.seen(self, block.rows.start + index);
+                let seen = block.seen(*self, block.rows.start + index);
                 let parts = seen.map(|seen| ops::softmax_parts(&scores[seen], scale));
                 let top = parts[0].0.max(parts[1].0);
                 let share = |(part_top, sum): (f32, f64)| match sum == 0.0 {
@@ -345,8 +294,8 @@ impl<'a> Part<'a> {
                 lse[block.rows.start + index] = (f64::from(scale * top) + sum.ln()) as f32;
             }
             let lse = &lse[block.rows.clone()];
-            self.where_seen(block, scores, |row, _, seen| ops::exp_shifted(seen, scale, lse[row], 1.0));
-            Self::gather(block, scores, values, out, dim);
+            self.where_seen(&block, scores, |row, _, seen| ops::exp_shifted(seen, scale, lse[row], 1.0));
+            Self::gather(&block, scores, values, out, dim);
         }
     }
 
@@ -366,26 +315,26 @@ impl<'a> Part<'a> {
         share.fill(0.0);
         let (d_queries, rest) = share.split_at_mut(rows * dim);
         let (d_keys, d_values) = rest.split_at_mut(rows * dim);
-        for block in &self.blocks {
+        for block in self.blocks() {
             let (first, count) = (block.rows.start, block.rows.len());
             let of_block = |matrix, width| self.at(matrix, width, first, self.head);
             let inner = |row: usize| {
                 let at = |matrix| &self.at(matrix, out_width, first + row, self.head)[..dim];
                 ops::dot(at(found.out), at(d_out))
             };
-            Self::scores(block, Strided::rows(self.queries(first), width), dim, keys_turned, scores);
+            Self::scores(&block, Strided::rows(self.queries(first), width), dim, keys_turned, scores);
             let lse = |row: usize| found.lse[(self.tree.rows.start + first + row) * heads + self.head];
-            self.where_seen(block, scores, |row, _, seen| ops::exp_shifted(seen, scale, lse(row), 1.0));
+            self.where_seen(&block, scores, |row, _, seen| ops::exp_shifted(seen, scale, lse(row), 1.0));
             let d_block = Strided::rows(of_block(d_out, out_width), out_width);
-            Self::scores(block, d_block, dim, values_turned, d_scores);
-            self.where_seen(block, d_scores, |row, at, seen| {
+            Self::scores(&block, d_block, dim, values_turned, d_scores);
+            self.where_seen(&block, d_scores, |row, at, seen| {
                 ops::softmax_backward(&scores[at], seen, inner(row), scale);
             });
             queries.pack(self.queries(first), width, count, dim);
             d_found.pack(of_block(d_out, out_width), out_width, count, dim);
-            Self::gather(block, d_scores, keys, d_queries, dim);
-            Self::scatter(block, d_scores, queries, d_keys, dim);
-            Self::scatter(block, scores, d_found, d_values, dim);
+            Self::gather(&block, d_scores, keys, d_queries, dim);
+            Self::scatter(&block, d_scores, queries, d_keys, dim);
+            Self::scatter(&block, scores, d_found, d_values, dim);
         }
     }
 }
