@@ -92,8 +92,11 @@ pub(super) fn learner(config: &LearnerConfig) -> Vec<String> {
     complaints.expect(above_zero(config.beta.into()), "beta", "a number above 0", config.beta);
     let last = above_zero(config.beta_final.into());
     complaints.expect(last, "beta_final", "a number above 0", config.beta_final);
-    let steps = config.beta_schedule == Schedule::Constant || config.beta_steps > 0;
-    complaints.expect(steps, "beta_steps", "at least 1 where beta_schedule is not constant", config.beta_steps);
+    for (key, annealed) in [("beta", config.betas()), ("learning_rate", config.learning_rates())] {
+        let ends = annealed.schedule == Schedule::Constant || annealed.steps > 0;
+        let expected = format!("at least 1 where {key}_schedule is not constant");
+        complaints.expect(ends, &format!("{key}_steps"), &expected, annealed.steps);
+    }
     for (key, value) in [("residual_clip", config.residual_clip), ("second_moment_max", config.second_moment_max)] {
         complaints.expect(at_least_zero(value), key, "a number of at least 0 (0: off)", value);
     }
@@ -104,9 +107,6 @@ pub(super) fn learner(config: &LearnerConfig) -> Vec<String> {
     for (key, rate) in [("learning_rate", config.learning_rate), ("learning_rate_final", config.learning_rate_final)] {
         complaints.expect(at_least_zero(rate), key, "a number of at least 0", rate);
     }
-    let (most, expected) = (config.learning_rate_steps, "at least 1 where learning_rate_schedule is not constant");
-    let steps = config.learning_rate_schedule == Schedule::Constant || most > 0;
-    complaints.expect(steps, "learning_rate_steps", expected, most);
     complaints.expect(below_one(config.adam_beta1), "adam_beta1", "at least 0 and below 1", config.adam_beta1);
     complaints.expect(below_one(config.adam_beta2), "adam_beta2", "at least 0 and below 1", config.adam_beta2);
     complaints.expect(above_zero(config.adam_epsilon), "adam_epsilon", "a number above 0", config.adam_epsilon);

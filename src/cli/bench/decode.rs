@@ -78,17 +78,16 @@ pub(super) fn run(bed: &Bed, arguments: &DecodeArguments) -> Result<Exit, Failur
     let requests: Vec<Request> = (0..).zip(prompts).map(request).collect();
     let mut runs = Vec::with_capacity(common.runs);
     let mut kept = None;
-    if *warm {
-        let mut writer = bed.engine(&engine)?;
-        Run::of(&mut writer, &requests, Progress::new(0, common.runs, sequences * max_tokens))?;
-        kept = Some(writer);
-    }
-    for run in 1..=common.runs {
+    // The run before the first leaves the prompts in the cache.
+    for run in usize::from(!warm)..=common.runs {
         let mut writer = match kept.take() {
             Some(writer) => writer,
             None => bed.engine(&engine)?,
         };
-        runs.push(Run::of(&mut writer, &requests, Progress::new(run, common.runs, sequences * max_tokens))?);
+        let done = Run::of(&mut writer, &requests, Progress::new(run, common.runs, sequences * max_tokens))?;
+        if run > 0 {
+            runs.push(done);
+        }
         kept = warm.then_some(writer);
     }
     let rates: Vec<f64> = runs.iter().map(|run| run.counters.sampled_tokens as f64 / run.seconds).collect();
