@@ -293,6 +293,7 @@ impl Learner {
             loss: tally.loss as f32,
             gradient_norm,
             off_policy: lesson.diagnostics(self.newest),
+            weighted_utility: lesson.utility() as f32,
             beta: lesson.beta as f32,
             baseline: rco.then_some(tally.baseline as f32),
             utility_deviation: config.utility_zscore.then(|| lesson.moments.deviation() as f32),

@@ -80,6 +80,7 @@ fn count_step(report: &crate::learner::Report, seconds: f64) {
     metrics::BEHAVIOUR_MEAN.set(off_policy.behaviour_mean.into());
     metrics::BEHAVIOUR_SECOND_MOMENT.set(off_policy.behaviour_second_moment.into());
     metrics::EFFECTIVE_SAMPLES.set(off_policy.effective_sample_ratio.into());
+    metrics::WEIGHTED_UTILITY.set(report.weighted_utility.into());
     metrics::BATCH_AGE_MEAN.set(off_policy.age_mean_versions.into());
     metrics::BATCH_AGE_MAX.set(off_policy.age_max_versions as f64);
     metrics::CRITIQUES_TRUNCATED.add(report.truncated as u64);

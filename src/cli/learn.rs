@@ -13,7 +13,7 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::episode::{CriticVersion, CritiqueGroup};
 use crate::groups::{self, Recorded};
-use crate::learner::{self, Learner, Report, State};
+use crate::learner::{self, Learner, LearnerConfig, Report, State};
 use crate::model::Loaded;
 use crate::model::kernel::Precision;
 use crate::model::source::Source;
@@ -43,7 +43,8 @@ pub struct LearnArguments {
     /// Go on from the newest whole checkpoint of --out.
     #[arg(long)]
     resume: bool,
-    /// Share of the groups that is never learned from; the loss on them is told with each checkpoint.
+    /// Share of the groups that is never learned from; the loss on them and what the critic would earn there is told with
+    /// each checkpoint.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     hold_out: f64,
     /// One JSON object a line.
@@ -74,6 +75,7 @@ struct Line<'a> {
 struct HeldOutLine {
     step: u64,
     held_out_loss: f32,
+    held_out_utility: f32,
     held_out_groups: usize,
 }
 
@@ -233,7 +235,7 @@ impl Course<'_> {
             .or_exit(Exit::Usage)
     }
 
-    /// Writes a checkpoint of what is not saved yet, and tells the loss on what is held out.
+    /// Writes a checkpoint of what is not saved yet, and tells how the critic does on what is held out.
     fn save(&self, learner: &Learner, version: &mut CriticVersion, saved: &mut u64) -> Result<(), Failure> {
         let step = learner.step();
         if step == *saved {
@@ -263,28 +265,31 @@ impl Course<'_> {
         ));
     }
 
-    /// The loss on what is held out, where something is.
+    /// Loss and utility on what is held out, where something is.
     fn tell_held_out(&self, learner: &Learner) -> Result<(), Failure> {
         let groups = self.data.held_out.clone();
         if groups.is_empty() {
             return Ok(());
         }
         let (step, held_out_groups) = (learner.step(), groups.len());
-        let held_out_loss = self.loss(learner.state(), groups)?;
-        let line = HeldOutLine { step, held_out_loss, held_out_groups };
+        let Report { loss: held_out_loss, weighted_utility: held_out_utility, .. } =
+            self.examine(learner.state(), groups)?;
+        let line = HeldOutLine { step, held_out_loss, held_out_utility, held_out_groups };
         match self.arguments.json {
             true => say(&serde_json::to_string(&line).expect("plain numbers")),
-            false => say(&format!("step {step}: loss {held_out_loss:.6} on {held_out_groups} groups held out")),
+            false => say(&format!(
+                "step {step}: loss {held_out_loss:.6}, weighted utility {held_out_utility:.4} on {held_out_groups} groups held out"
+            )),
         }
         Ok(())
     }
 
-    /// The loss on `groups` under `state`: that of a step which a twin takes, and which is forgotten with it.
-    fn loss(&self, state: State, groups: Vec<Arc<CritiqueGroup>>) -> Result<f32, learner::Error> {
+    /// How `state` does on all critiques of `groups`: the report of a step which a twin takes, and which is forgotten with it.
+    fn examine(&self, state: State, groups: Vec<Arc<CritiqueGroup>>) -> Result<Report, learner::Error> {
         let temperature = self.config.critic.sampling.temperature;
-        let model = self.model.transformer.clone();
-        let mut twin = Learner::resume(model, self.config.learner.clone(), temperature, state)?;
-        Ok(learn(&mut twin, u64::MAX, groups)?.loss)
+        let config = LearnerConfig { critiques_max: 0, ..self.config.learner.clone() };
+        let mut twin = Learner::resume(self.model.transformer.clone(), config, temperature, state)?;
+        learn(&mut twin, u64::MAX, groups)
     }
 }
 

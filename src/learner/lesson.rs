@@ -140,6 +140,15 @@ impl Lesson {
         Diagnostics::of(&self.all(0), &self.all(1), &ages)
     }
 
+    /// What the critic would earn on the step's prompts, by [`objective::weighted_mean`] of each group.
+    pub(super) fn utility(&self) -> f64 {
+        let of = |(group, [_, behaviour]): (&Arc<CritiqueGroup>, &[Vec<f32>; 2])| {
+            let utilities: Vec<f32> = group.critiques.iter().map(|critique| critique.utility).collect();
+            objective::weighted_mean(&utilities, behaviour)
+        };
+        self.groups.iter().zip(&self.ratios).map(of).sum::<f64>() / self.groups.len() as f64
+    }
+
     /// Critique tokens.
     pub(super) fn tokens(&self) -> usize {
         self.groups.iter().flat_map(|group| &group.critiques).map(|critique| critique.written.ids.len()).sum()

@@ -12,7 +12,7 @@ mod off_policy;
 mod scaling;
 mod schedule;
 
-pub use off_policy::{Diagnostics, effective_sample_ratio, second_moment_mask};
+pub use off_policy::{Diagnostics, effective_sample_ratio, second_moment_mask, weighted_mean};
 pub use scaling::UtilityMoments;
 pub use schedule::{Annealed, Schedule};
 

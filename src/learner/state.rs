@@ -16,6 +16,10 @@ pub struct Report {
     /// How far the critic is from the reference and from what wrote the critiques, and how old they are.
     #[serde(flatten)]
     pub off_policy: Diagnostics,
+    /// What the critic before the step would earn on the step's prompts, as far as the critiques learned from tell: the
+    /// mean over groups of their utilities, each weighed by pi/mu.
+    #[serde(default)]
+    pub weighted_utility: f32,
     /// Strength of the anchor.
     #[serde(default)]
     pub beta: f32,

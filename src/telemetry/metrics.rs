@@ -273,6 +273,7 @@ table! {
     Gauge: BEHAVIOUR_MEAN = "rco_learner_behaviour_log_ratio_mean_nats", "Mean log-ratio of the critic to whichever critic wrote the critique.";
     Gauge: BEHAVIOUR_SECOND_MOMENT = "rco_learner_behaviour_log_ratio_second_moment_nats", "Mean square of that log-ratio (nats squared).";
     Gauge: EFFECTIVE_SAMPLES = "rco_learner_effective_sample_ratio", "Effective sample size of the last step's critiques under their importance weights, as a share of their number.";
+    Gauge: WEIGHTED_UTILITY = "rco_learner_weighted_utility_ratio", "What the critic would earn on the last step's prompts: the utilities of the critiques learned from, weighed by pi/mu.";
     Gauge: BATCH_AGE_MEAN = "rco_learner_batch_age_mean_versions", "Mean of the versions published since the last step's critiques were written.";
     Gauge: BATCH_AGE_MAX = "rco_learner_batch_age_max_versions", "The largest of them.";
     Counter: CRITIQUES_TRUNCATED = "rco_learner_critiques_truncated_total", "Critiques whose weight TOPR cut below 1.";

@@ -2,7 +2,7 @@
 //! with all of them goes on bit for bit.
 
 use crate::common::{Numbers, relative, tiny};
-use crate::parity::{dro, groups, learner, peft_name, take_step};
+use crate::parity::{DroGroup, dro, groups, learner, peft_name, take_step};
 use rco_node::episode::{CritiqueGroup, Objective, Preference};
 use rco_node::learner::objective::{Baseline, Schedule, Truncation};
 use rco_node::learner::{Learner, LearnerConfig};
@@ -72,12 +72,16 @@ fn critiques_of_the_current_critic_are_at_no_distance_and_others_are_as_far_as_p
                 critique.written.log_probs = logprobs(index, which);
             }
         });
-        take_step(&mut learner(&golden, |_| {}), 1, &groups).off_policy
+        let report = take_step(&mut learner(&golden, |_| {}), 1, &groups);
+        (report.off_policy, report.weighted_utility)
     };
-    let own = step(&|group, critique| golden.groups[group].logprobs[critique].clone());
+    let (own, utility) = step(&|group, critique| golden.groups[group].logprobs[critique].clone());
     assert!(own.behaviour_second_moment < 1e-8 && own.effective_sample_ratio > 0.9999, "{own:?}");
     assert_eq!((own.age_mean_versions, own.age_max_versions), (0.0, 0), "nothing newer is known");
-    let reference = step(&|group, critique| golden.groups[group].reference_logprobs[critique].clone());
+    let mean = |of: &dyn Fn(&DroGroup) -> f64| golden.groups.iter().map(of).sum::<f64>() / golden.groups.len() as f64;
+    let plain = mean(&|group| f64::from(group.cus.iter().sum::<f32>()) / group.cus.len() as f64);
+    assert!((f64::from(utility) - plain).abs() < 1e-4, "{utility} for {plain}");
+    let (reference, utility) = step(&|group, critique| golden.groups[group].reference_logprobs[critique].clone());
     let ratios: Vec<f64> = golden.groups.iter().flat_map(|group| &group.log_ratios).map(|&r| r.into()).collect();
     let square = ratios.iter().map(|r| r * r).sum::<f64>() / ratios.len() as f64;
     let weights: Vec<f64> = ratios.iter().map(|r| r.exp()).collect();
@@ -85,6 +89,15 @@ fn critiques_of_the_current_critic_are_at_no_distance_and_others_are_as_far_as_p
     let size = sum * sum / (squares * weights.len() as f64);
     assert!((f64::from(reference.behaviour_second_moment) - square).abs() < 1e-3 * square, "{reference:?}");
     assert!((f64::from(reference.effective_sample_ratio) - size).abs() < 1e-3, "{reference:?} for {size}");
+    let weighted = mean(&|group| {
+        let weights: Vec<f64> = group.log_ratios.iter().map(|&r| f64::from(r).exp()).collect();
+        let total: f64 = weights.iter().zip(&group.cus).map(|(weight, &utility)| weight * f64::from(utility)).sum();
+        total / weights.iter().sum::<f64>()
+    });
+    assert!(
+        (f64::from(utility) - weighted).abs() < 1e-3 && (weighted - plain).abs() > 1e-3,
+        "{utility} for {weighted}"
+    );
 }
 
 #[test]

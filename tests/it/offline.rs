@@ -125,6 +125,9 @@ async fn each_step_is_a_line_and_what_is_held_out_is_told_with_each_checkpoint()
     assert!(steps.iter().all(|line| line["loss"].as_f64().unwrap() > 0.0 && line["epochs"].as_f64().unwrap() > 0.0));
     let losses: BTreeSet<String> = held_out.iter().map(|line| line["held_out_loss"].to_string()).collect();
     assert_eq!(losses.len(), 3, "learning does not show in {losses:?}");
+    let utilities: Vec<f64> = held_out.iter().map(|line| line["held_out_utility"].as_f64().unwrap()).collect();
+    assert!(utilities.iter().all(|utility| (0.0..=1.0).contains(utility)), "{utilities:?}");
+    assert!(utilities[0] != utilities[1] && utilities[1] != utilities[2], "learning does not show in {utilities:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -67,6 +67,25 @@ fn packed_texts_score_as_if_each_stood_alone() {
     }
 }
 
+/// Sums are taken in the same order whoever takes them.
+#[test]
+fn the_next_critic_is_the_same_bit_for_bit_whatever_the_number_of_threads() {
+    let golden = dro();
+    let groups = groups(&golden);
+    let critic_of = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(16 << 20).build().unwrap();
+        pool.install(|| {
+            let mut learner = learner(&golden, |_| {});
+            (1..=2).for_each(|batch| _ = take_step(&mut learner, batch, &groups));
+            learner.critic()
+        })
+    };
+    let alone = critic_of(1);
+    for threads in 2..=5 {
+        assert!(critic_of(threads) == alone, "{threads} threads give another critic than one");
+    }
+}
+
 /// `dro.json`: see `dro.py`.
 #[derive(Deserialize)]
 pub struct Dro {
@@ -82,7 +101,7 @@ pub struct Dro {
 pub struct DroGroup {
     pub prefix: Vec<u32>,
     pub critiques: Vec<Vec<u32>>,
-    cus: Vec<f32>,
+    pub cus: Vec<f32>,
     pub logprobs: Vec<Vec<f32>>,
     pub reference_logprobs: Vec<Vec<f32>>,
     pub log_ratios: Vec<f32>,

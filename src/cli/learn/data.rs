@@ -44,7 +44,7 @@ pub(super) struct Data {
     learned: Vec<Arc<CritiqueGroup>>,
     /// Never learned from.
     pub(super) held_out: Vec<Arc<CritiqueGroup>>,
-    /// Groups without a preference, which are skipped.
+    /// Groups with nothing to teach by the objective, which are skipped; those that are held out are not counted.
     pub(super) flat: usize,
     /// What it is known by.
     pub(super) identity: Identity,
@@ -52,6 +52,8 @@ pub(super) struct Data {
 
 impl Data {
     /// Splits `recorded` by `seed`; a share of `hold_out` is never learned from, and one group at least if that is not 0.
+    /// The same are held out whatever the objective and whatever is flat by it, so that courses on the same groups can be
+    /// compared by them.
     pub(super) fn new(
         recorded: Vec<Recorded>,
         objective: Objective,
@@ -67,21 +69,18 @@ impl Data {
             sha256.update(serde_json::to_vec(&recorded.group)?);
             // Files of several runs may have episodes of one name, and a group is learned under its own.
             recorded.group.episode = EpisodeId(groups.len() as u64);
-            if !recorded.group.is_flat(objective) {
-                groups.push(Arc::new(recorded.group));
-            }
+            groups.push(Arc::new(recorded.group));
         }
-        let flat = all - groups.len();
-        let count = groups.len();
-        let out = if hold_out > 0.0 { ((count as f64 * hold_out).round() as usize).max(1) } else { 0 };
-        ensure!(out < count, "expected groups to learn from, got {all}, {flat} of them flat and {out} held out");
-        let place = |place: usize| shuffled(place as u64, count as u64, seed, HOLD_OUT_PASS) as usize;
-        let (held_out, learned) =
-            (0..count).map(|at| (at, groups[place(at)].clone())).partition::<Vec<_>, _>(|(at, _)| *at < out);
+        let out = if hold_out > 0.0 { ((all as f64 * hold_out).round() as usize).max(1) } else { 0 };
+        let place = |place: usize| shuffled(place as u64, all as u64, seed, HOLD_OUT_PASS) as usize;
+        let mut held_out: Vec<_> = (0..all).map(|at| groups[place(at)].clone()).collect();
+        let mut learned = held_out.split_off(out.min(all));
+        learned.retain(|group| !group.is_flat(objective));
+        let flat = all - held_out.len() - learned.len();
+        ensure!(!learned.is_empty(), "expected groups to learn from, got {all}, {out} held out and {flat} flat ones");
         let groups_sha256 = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        let only = |pairs: Vec<(usize, Arc<CritiqueGroup>)>| pairs.into_iter().map(|(_, group)| group).collect();
         let identity = Identity { groups_sha256, groups_per_step, hold_out, seed };
-        Ok(Self { learned: only(learned), held_out: only(held_out), flat, identity })
+        Ok(Self { learned, held_out, flat, identity })
     }
 
     /// Groups that are learned from.
@@ -110,7 +109,7 @@ impl Data {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::episode::{CriticVersion, Finish, ScoredCritique, Written};
+    use crate::episode::{CriticVersion, Finish, Preference, ScoredCritique, Written};
     use crate::groups::Origin;
     use std::collections::BTreeSet;
 
@@ -164,12 +163,24 @@ mod tests {
     fn what_is_held_out_is_never_learned_and_the_seed_says_which() {
         let data = Data::new(recorded(40), Objective::Rco, 3, 0.25, 3).unwrap();
         let out: BTreeSet<u32> = ids(&data.held_out).into_iter().collect();
-        assert_eq!((out.len(), data.len()), (8, 24));
+        assert_eq!((out.len(), data.len() + data.flat), (10, 30));
         let learned: BTreeSet<u32> = (0..16).flat_map(|batch| ids(&data.batch(batch))).collect();
-        assert!(learned.is_disjoint(&out) && learned.len() == 24);
+        assert!(learned.is_disjoint(&out) && learned.len() == data.len());
         let held_out = |seed| ids(&Data::new(recorded(40), Objective::Rco, 3, 0.25, seed).unwrap().held_out);
         assert_eq!(held_out(3), held_out(3));
         assert_ne!(held_out(3), held_out(4));
+    }
+
+    #[test]
+    fn the_same_groups_are_held_out_by_every_objective() {
+        let mut groups = recorded(40);
+        groups[..9].iter_mut().for_each(|recorded| {
+            recorded.group.preferences = vec![Preference { chosen: 1, rejected: 0 }];
+        });
+        let [rco, dpco] = [Objective::Rco, Objective::Dpco]
+            .map(|objective| Data::new(groups.clone(), objective, 3, 0.25, 3).unwrap());
+        assert_eq!(ids(&rco.held_out), ids(&dpco.held_out));
+        assert!(dpco.len() < 10 && dpco.len() < rco.len(), "{} and {}", dpco.len(), rco.len());
     }
 
     #[test]
@@ -187,7 +198,7 @@ mod tests {
                 .err()
                 .unwrap()
                 .to_string()
-                .contains("got 1, 1 of them flat")
+                .contains("got 1, 0 held out and 1 flat ones")
         );
         assert!(Data::new(recorded(2), Objective::Rco, 1, 0.9, 0).is_err());
         assert!(Data::new(recorded(9), Objective::Rco, 1, 1.0, 0).err().unwrap().to_string().contains("--hold-out"));

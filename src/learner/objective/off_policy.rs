@@ -46,11 +46,28 @@ fn mean(values: &[f32], of: impl Fn(f64) -> f64) -> f32 {
 ///
 /// 1: the batch is as good as on-policy. `1/n`: one critique speaks for all.
 pub fn effective_sample_ratio(log_ratios: &[f32]) -> f64 {
-    // A factor common to all weights cancels: without it the largest could overflow.
-    let top = log_ratios.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights = log_ratios.iter().map(|&ratio| f64::from(ratio - top).exp());
-    let (sum, squares) = weights.fold((0.0, 0.0), |(sum, squares), weight| (sum + weight, squares + weight * weight));
+    let (sum, squares) =
+        weights(log_ratios).fold((0.0, 0.0), |(sum, squares), weight| (sum + weight, squares + weight * weight));
     if log_ratios.is_empty() { 1.0 } else { sum * sum / (squares * log_ratios.len() as f64) }
+}
+
+/// Mean of `values` under the weights `exp(log_ratios_i)`, which need not sum to one: with log pi/mu of one prompt's
+/// critiques and their utilities, the self-normalised estimate of what pi would earn there. It is worth
+/// as much as the [`effective_sample_ratio`] is near 1, and knows nothing of critiques that mu never wrote.
+///
+/// # Panics
+/// Where there is no value.
+pub fn weighted_mean(values: &[f32], log_ratios: &[f32]) -> f64 {
+    assert!(!values.is_empty(), "a mean of something");
+    let weighted = weights(log_ratios).zip(values).map(|(weight, &value)| (weight, weight * f64::from(value)));
+    let (sum, total) = weighted.fold((0.0, 0.0), |(sum, total), (weight, value)| (sum + weight, total + value));
+    total / sum
+}
+
+/// `exp(log_ratios_i)` but for a factor common to all, without which the largest could overflow.
+fn weights(log_ratios: &[f32]) -> impl Iterator<Item = f64> {
+    let top = log_ratios.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    log_ratios.iter().map(move |&ratio| f64::from(ratio - top).exp())
 }
 
 /// Which critiques count so that the mean square of the others' log pi/mu is at most `limit`: the farthest are left out first.
@@ -93,6 +110,14 @@ mod tests {
         // Weights 1 and 3: 16 / (2 x 10).
         assert!((effective_sample_ratio(&[0.0, 3.0f32.ln()]) - 0.8).abs() < 1e-6);
         assert_eq!(effective_sample_ratio(&[]), 1.0);
+    }
+
+    #[test]
+    fn utilities_count_as_often_as_the_critic_would_write_their_critiques() {
+        assert!((weighted_mean(&[0.0, 0.5, 1.0], &[-9.0; 3]) - 0.5).abs() < 1e-12);
+        // Weights 1 and 3.
+        assert!((weighted_mean(&[0.2, 1.0], &[0.0, 3.0f32.ln()]) - 0.8).abs() < 1e-6);
+        assert!((weighted_mean(&[0.25, 1.0], &[800.0, -800.0]) - 0.25).abs() < 1e-12);
     }
 
     #[test]
