@@ -1,7 +1,8 @@
 //! Attention of packed sequences, forward and backward: each query meets the keys of its prefix and of its own text,
 //! and no others are computed.
 //!
-//! Heads of sequences are shared out over the threads. Queries go in blocks of one prefix or one text; the backward
+//! Heads of sequences are shared out over the threads; of an odd number one is cut in two, so that two threads end together.
+//! What is cut hangs on the model alone and not on the threads, and so do the sums. Queries go in blocks of one prefix or one text; the backward
 //! pass computes their scores again from the saved log-sum-exp, as FlashAttention does (arXiv 2205.14135), so that no
 //! matrix of `(rows, rows)` ever exists.
 
@@ -52,12 +53,14 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// One head of one sequence: what a thread computes.
-#[derive(Clone, Copy)]
+/// One head of one sequence, or half of its queries: what a thread computes.
+#[derive(Clone)]
 struct Part<'a> {
     all: TreeAttention<'a>,
     tree: &'a Tree,
     head: usize,
+    /// Rows of the sequence, whole blocks of them.
+    queries: Range<usize>,
 }
 
 /// Queries of one prefix or one text, and the keys that at least one of them sees.
@@ -79,7 +82,7 @@ impl Block {
     }
 
     /// Where the scores of the keys lie that the sequence's row `row` sees.
-    fn seen(&self, part: Part<'_>, row: usize) -> [Range<usize>; 2] {
+    fn seen(&self, part: &Part<'_>, row: usize) -> [Range<usize>; 2] {
         let visible = part.tree.segments.visible(row, part.all.window);
         [0, 1].map(|run| {
             let keys = &visible[run];
@@ -91,7 +94,14 @@ impl Block {
 
 impl TreeAttention<'_> {
     fn parts(&self) -> Vec<Part<'_>> {
-        let of_tree = |tree| (0..self.heads.heads).map(move |head| Part { all: *self, tree, head });
+        let whole = |tree, head| Part { all: *self, tree, head, queries: 0..tree.rows.len() };
+        let of_tree = |tree| {
+            let last = self.heads.heads - 1;
+            let is_odd = self.heads.heads % 2 == 1;
+            (0..=last).flat_map(move |head| {
+                if is_odd && head == last { whole(tree, head).halves() } else { vec![whole(tree, head)] }
+            })
+        };
         self.trees.iter().flat_map(of_tree).collect()
     }
 
@@ -100,11 +110,11 @@ impl TreeAttention<'_> {
         self.heads.q_width() + 2 * self.heads.kv_width()
     }
 
-    /// Splits `room` into `per_row` floats for each row of each part.
-    fn shares<'r>(parts: &[Part<'_>], per_row: usize, room: &'r mut [f32]) -> Vec<&'r mut [f32]> {
+    /// Splits `room` into as many floats for each part as it needs.
+    fn shares<'r>(parts: &[Part<'_>], floats: impl Fn(&Part<'_>) -> usize, room: &'r mut [f32]) -> Vec<&'r mut [f32]> {
         let mut rest = room;
         let take = |part: &Part<'_>| {
-            let (ours, others) = std::mem::take(&mut rest).split_at_mut(part.tree.rows.len() * per_row);
+            let (ours, others) = std::mem::take(&mut rest).split_at_mut(floats(part));
             rest = others;
             ours
         };
@@ -118,7 +128,8 @@ impl TreeAttention<'_> {
 
     /// Floats that [`TreeAttention::backward`] needs room for a row.
     pub(super) fn backward_room(heads: Heads) -> usize {
-        3 * heads.q_width()
+        // A head that is cut has keys and values twice.
+        3 * heads.q_width() + 2 * heads.head_dim * (heads.heads % 2)
     }
 
     /// Writes what each query finds to `out`, `(rows, q width)`, and the log-sum-exp of its scores to `lse`,
@@ -126,16 +137,16 @@ impl TreeAttention<'_> {
     pub(super) fn forward(&self, out: &mut [f32], lse: &mut [f32], room: &mut [f32]) {
         let (heads, dim) = (self.heads.heads, self.heads.head_dim);
         let parts = self.parts();
-        let mut shares = Self::shares(&parts, dim + 1, room);
+        let mut shares = Self::shares(&parts, |part| part.queries.len() * (dim + 1), room);
         team::each_mut(&mut shares, |index, share| parts[index].forward(share));
         for (part, share) in parts.iter().zip(&shares) {
-            for (row, sum) in part.tree.rows.clone().zip(&share[part.tree.rows.len() * dim..]) {
+            for (row, sum) in part.rows().zip(&share[part.queries.len() * dim..]) {
                 lse[row * heads + part.head] = *sum;
             }
         }
         ops::by_rows(out, heads * dim, |first, out| {
             for (part, share) in parts.iter().zip(&shares) {
-                for (row, values) in part.rows_of(share, dim, first..first + out.len() / (heads * dim)) {
+                for (row, values) in rows_of(&part.rows(), share, dim, first..first + out.len() / (heads * dim)) {
                     out[((row - first) * heads + part.head) * dim..][..dim].copy_from_slice(values);
                 }
             }
@@ -146,7 +157,8 @@ impl TreeAttention<'_> {
     pub(super) fn backward(&self, found: Found<'_>, d_out: &[f32], d_qkv: &mut [f32], room: &mut [f32]) {
         let Heads { heads, kv_heads, head_dim: dim, .. } = self.heads;
         let parts = self.parts();
-        let mut shares = Self::shares(&parts, 3 * dim, room);
+        let floats = |part: &Part<'_>| (part.queries.len() + 2 * part.tree.rows.len()) * dim;
+        let mut shares = Self::shares(&parts, floats, room);
         team::each_mut(&mut shares, |index, share| parts[index].backward(found, d_out, share));
         let width = self.width();
         ops::by_rows(d_qkv, width, |first, d_qkv| {
@@ -155,9 +167,14 @@ impl TreeAttention<'_> {
             for (part, share) in parts.iter().zip(&shares) {
                 // The heads of a group share their keys and values.
                 let kv_head = part.head / (heads / kv_heads);
-                let columns = [part.head, heads + kv_head, heads + kv_heads + kv_head];
-                for (column, gradient) in columns.into_iter().zip(share.chunks_exact(part.tree.rows.len() * dim)) {
-                    for (row, gradient) in part.rows_of(gradient, dim, rows.clone()) {
+                let (d_queries, rest) = share.split_at(part.queries.len() * dim);
+                let (d_keys, d_values) = rest.split_at(part.tree.rows.len() * dim);
+                for (column, of, gradient) in [
+                    (part.head, &part.rows(), d_queries),
+                    (heads + kv_head, &part.tree.rows, d_keys),
+                    (heads + kv_heads + kv_head, &part.tree.rows, d_values),
+                ] {
+                    for (row, gradient) in rows_of(of, gradient, dim, rows.clone()) {
                         let to = &mut d_qkv[(row - first) * width + column * dim..][..dim];
                         to.iter_mut().zip(gradient).for_each(|(to, gradient)| *to += gradient);
                     }
@@ -165,6 +182,18 @@ impl TreeAttention<'_> {
             }
         });
     }
+}
+
+/// Those of the batch's `rows` that are among `ours`, each with its `dim` values of `share`.
+fn rows_of<'s>(
+    ours: &Range<usize>,
+    share: &'s [f32],
+    dim: usize,
+    rows: Range<usize>,
+) -> impl Iterator<Item = (usize, &'s [f32])> {
+    let rows = rows.start.max(ours.start)..rows.end.min(ours.end);
+    let values = share[rows.start.saturating_sub(ours.start).min(ours.len()) * dim..].chunks_exact(dim);
+    rows.zip(values)
 }
 
 /// What the forward pass found, by row and head: `(rows, q width)` and `(rows, heads)`.
@@ -175,17 +204,26 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Those of the batch's `rows` that are this part's, each with its `dim` values of `share`.
-    fn rows_of<'s>(
-        &self,
-        share: &'s [f32],
-        dim: usize,
-        rows: Range<usize>,
-    ) -> impl Iterator<Item = (usize, &'s [f32])> {
-        let ours = &self.tree.rows;
-        let rows = rows.start.max(ours.start)..rows.end.min(ours.end);
-        let values = share[rows.start.saturating_sub(ours.start).min(ours.len()) * dim..].chunks_exact(dim);
-        rows.zip(values)
+    /// The batch's rows that its queries are.
+    fn rows(&self) -> Range<usize> {
+        let first = self.tree.rows.start;
+        first + self.queries.start..first + self.queries.end
+    }
+
+    /// Two parts with half of the work each, cut between two blocks; or this one, which has but one block.
+    fn halves(self) -> Vec<Self> {
+        let blocks: Vec<Block> = self.blocks().collect();
+        let work = |block: &Block| block.rows.len() * block.width();
+        let all: usize = blocks.iter().map(work).sum();
+        let mut done = 0;
+        let half = blocks.iter().find(|block| {
+            done += work(block);
+            2 * done >= all
+        });
+        let (start, end) = (self.queries.start, self.queries.end);
+        let cut = half.map_or(end, |block| block.rows.end);
+        let halves = [start..cut, cut..end].into_iter().filter(|queries| !queries.is_empty());
+        halves.map(|queries| Self { queries, ..self.clone() }).collect()
     }
 
     /// Head `head` of the rows from `row` of the sequence on, in a matrix whose rows are `width` wide.
@@ -193,7 +231,7 @@ impl<'a> Part<'a> {
         &values[(self.tree.rows.start + row) * width + head * self.all.heads.head_dim..]
     }
 
-    fn queries(&self, row: usize) -> &'a [f32] {
+    fn query(&self, row: usize) -> &'a [f32] {
         self.at(self.all.qkv, self.all.width(), row, self.head)
     }
 
@@ -213,6 +251,7 @@ impl<'a> Part<'a> {
             let end = span.end;
             span.step_by(QUERIES).map(move |first| first..(first + QUERIES).min(end))
         });
+        let blocks = blocks.filter(|block| self.queries.contains(&block.start));
         blocks.map(move |block| {
             // The first query sees the oldest key, the last one the newest.
             let (oldest, newest) = (segments.visible(block.start, window), segments.visible(block.end - 1, window));
@@ -240,7 +279,7 @@ impl<'a> Part<'a> {
     fn where_seen(&self, block: &Block, scores: &mut [f32], mut change: impl FnMut(usize, Range<usize>, &mut [f32])) {
         let width = block.width();
         for (index, scores) in scores.chunks_exact_mut(width).enumerate() {
-            let [prefix, own] = block.seen(*self, block.rows.start + index);
+            let [prefix, own] = block.seen(self, block.rows.start + index);
             scores[..prefix.start].fill(0.0);
             scores[prefix.end..own.start].fill(0.0);
             scores[own.end..].fill(0.0);
@@ -250,11 +289,12 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// `out += weights * b` over the keys that a block sees; `b` has the sequence's keys as depth.
+    /// `out += weights * b` over the keys that a block sees; `b` has the sequence's keys as depth, and `out` begins with the
+    /// block's first row.
     fn gather(block: &Block, weights: &[f32], b: &Operand, out: &mut [f32], dim: usize) {
         for (run, keys) in block.runs.iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
             let weights = Strided::rows(&weights[block.offset(run)..], block.width());
-            b.multiply_add(weights, block.rows.len(), keys.clone(), &mut out[block.rows.start * dim..], dim);
+            b.multiply_add(weights, block.rows.len(), keys.clone(), out, dim);
         }
     }
 
@@ -277,13 +317,15 @@ impl<'a> Part<'a> {
         let Scratch { keys_turned: keys, values, scores, .. } = scratch;
         keys.pack_turned(self.keys(), width, dim, rows);
         values.pack(self.values(), width, rows, dim);
-        let (out, lse) = share.split_at_mut(rows * dim);
+        let (out, lse) = share.split_at_mut(self.queries.len() * dim);
         out.fill(0.0);
         for block in self.blocks() {
-            Self::scores(&block, Strided::rows(self.queries(block.rows.start), width), dim, keys, scores);
+            let first = block.rows.start - self.queries.start;
+            let lse = &mut lse[first..first + block.rows.len()];
+            Self::scores(&block, Strided::rows(self.query(block.rows.start), width), dim, keys, scores);
             for (index, scores) in scores.chunks_exact(block.width()).enumerate() {
                 // Two ranges, one softmax: the larger maximum serves both.
-                let seen = block.seen(*self, block.rows.start + index);
+                let seen = block.seen(self, block.rows.start + index);
                 let parts = seen.map(|seen| ops::softmax_parts(&scores[seen], scale));
                 let top = parts[0].0.max(parts[1].0);
                 let share = |(part_top, sum): (f32, f64)| match sum == 0.0 {
@@ -291,11 +333,10 @@ impl<'a> Part<'a> {
                     false => sum * f64::from(scale * (part_top - top)).exp(),
                 };
                 let sum = share(parts[0]) + share(parts[1]);
-                lse[block.rows.start + index] = (f64::from(scale * top) + sum.ln()) as f32;
+                lse[index] = (f64::from(scale * top) + sum.ln()) as f32;
             }
-            let lse = &lse[block.rows.clone()];
             self.where_seen(&block, scores, |row, _, seen| ops::exp_shifted(seen, scale, lse[row], 1.0));
-            Self::gather(&block, scores, values, out, dim);
+            Self::gather(&block, scores, values, &mut out[first * dim..], dim);
         }
     }
 
@@ -313,7 +354,7 @@ impl<'a> Part<'a> {
         keys_turned.pack_turned(self.keys(), width, dim, rows);
         values_turned.pack_turned(self.values(), width, dim, rows);
         share.fill(0.0);
-        let (d_queries, rest) = share.split_at_mut(rows * dim);
+        let (d_queries, rest) = share.split_at_mut(self.queries.len() * dim);
         let (d_keys, d_values) = rest.split_at_mut(rows * dim);
         for block in self.blocks() {
             let (first, count) = (block.rows.start, block.rows.len());
@@ -322,7 +363,7 @@ impl<'a> Part<'a> {
                 let at = |matrix| &self.at(matrix, out_width, first + row, self.head)[..dim];
                 ops::dot(at(found.out), at(d_out))
             };
-            Self::scores(&block, Strided::rows(self.queries(first), width), dim, keys_turned, scores);
+            Self::scores(&block, Strided::rows(self.query(first), width), dim, keys_turned, scores);
             let lse = |row: usize| found.lse[(self.tree.rows.start + first + row) * heads + self.head];
             self.where_seen(&block, scores, |row, _, seen| ops::exp_shifted(seen, scale, lse(row), 1.0));
             let d_block = Strided::rows(of_block(d_out, out_width), out_width);
@@ -330,9 +371,9 @@ impl<'a> Part<'a> {
             self.where_seen(&block, d_scores, |row, at, seen| {
                 ops::softmax_backward(&scores[at], seen, inner(row), scale);
             });
-            queries.pack(self.queries(first), width, count, dim);
+            queries.pack(self.query(first), width, count, dim);
             d_found.pack(of_block(d_out, out_width), out_width, count, dim);
-            Self::gather(&block, d_scores, keys, d_queries, dim);
+            Self::gather(&block, d_scores, keys, &mut d_queries[(first - self.queries.start) * dim..], dim);
             Self::scatter(&block, d_scores, queries, d_keys, dim);
             Self::scatter(&block, scores, d_found, d_values, dim);
         }
