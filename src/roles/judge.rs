@@ -3,7 +3,8 @@
 //! A judge that is a model prefers a position as well as a text, so each pair is asked about in both orders.
 //! The two answers stay two verdicts, one per order: a critique's utility is the mean over all valid ones,
 //! which is the plain average of the orders. A judge that only looks at positions thus scores 0.5 exactly, and
-//! one order's tie beside the other's win scores 0.75.
+//! one order's tie beside the other's win scores 0.75. Where it is the log-probabilities that are read, what a place is
+//! worth can be taken out beforehand, and a weak judge's slight preference shows.
 //!
 //! Invariant: a verdict counts only beside the other order's. One order alone would carry the whole bias, so
 //! where one has no answer the other is set aside too.
@@ -13,6 +14,7 @@ use super::{Error, Template, complaints_with, first, opening};
 use crate::episode::{Invalid, Prompt, Turn, Verdict};
 pub use criteria::Criteria;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 
 mod criteria;
 
@@ -49,6 +51,17 @@ pub enum ReadBy {
     Text,
     /// Nothing is written: the likeliest of A, B and tie as the next token.
     Logprob,
+    /// The same, less what a place is worth to the judge, which both orders tell together.
+    Balanced,
+}
+
+/// What an order's first token says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weighed {
+    /// The likeliest answer.
+    pub read: Read,
+    /// By how much A is likelier than B (nats); infinite where one of them cannot be.
+    pub odds: f64,
 }
 
 /// What the judge is shown, and how its answer is found.
@@ -103,7 +116,7 @@ impl JudgeConfig {
             complaints.push(format!("judge.votes: expected at least 1, got {}", self.votes));
         }
         let votes = "judge.votes: expected 1";
-        if self.votes > 1 && self.read == ReadBy::Logprob {
+        if self.votes > 1 && self.read != ReadBy::Text {
             complaints.push(format!("{votes} where log-probabilities are read, got {}", self.votes));
         } else if self.votes > 1 && temperature == 0.0 {
             complaints.push(format!("{votes} where judge.sampling.temperature is 0, got {}", self.votes));
@@ -193,7 +206,7 @@ impl Judge {
 
     /// The likeliest answer by the log-probabilities (nats) of the tokens that begin one, summed over the ways to
     /// say it; A and B exactly alike are a tie. None where all answers together are next to impossible.
-    pub fn likeliest(tokens: impl IntoIterator<Item = (Read, f64)>) -> Option<Read> {
+    pub fn weighed(tokens: impl IntoIterator<Item = (Read, f64)>) -> Option<Weighed> {
         let (mut a, mut b, mut tie) = (0.0, 0.0, 0.0);
         for (answer, log_prob) in tokens {
             *match answer {
@@ -202,12 +215,26 @@ impl Judge {
                 Read::Tie => &mut tie,
             } += log_prob.exp();
         }
-        let is_said = a + b + tie >= MASS_MIN;
-        is_said.then_some(match () {
+        let read = match () {
             () if a > b && a > tie => Read::A,
             () if b > a && b > tie => Read::B,
             () => Read::Tie,
-        })
+        };
+        (a + b + tie >= MASS_MIN).then(|| Weighed { read, odds: a.ln() - b.ln() })
+    }
+
+    /// What both orders say of a pair less what a place is worth to the judge: balanced position calibration (arXiv
+    /// 2305.17926) of the log-odds. With `odds = quality + bias` forward and `-quality + bias` backward the sign of their
+    /// difference is that of the quality, however large the bias. A tie where both orders say so, or nothing differs.
+    pub fn balanced([forward, backward]: [Weighed; 2]) -> [Read; 2] {
+        if [forward.read, backward.read] == [Read::Tie; 2] {
+            return [Read::Tie; 2];
+        }
+        match forward.odds.partial_cmp(&backward.odds) {
+            Some(Ordering::Greater) => [Read::A, Read::B],
+            Some(Ordering::Less) => [Read::B, Read::A],
+            _ => [Read::Tie; 2],
+        }
     }
 
     /// The answer that a text of one token begins, where it begins one; white space before it does not count.

@@ -1,10 +1,11 @@
 //! Remote servers that fail in every way: what the client makes of it, and that it costs no episode a wrong score.
 
-use crate::loop_common::{config, held, judged, saved};
+use crate::loop_common::{config, judged};
 use crate::rigged::{Act, Asked, Rigged};
 use rco_node::actors::news::Event;
 use rco_node::actors::shelf::DropReason;
 use rco_node::episode::{Invalid, Speaker, Turn, Verdict};
+use rco_node::groups::Recorded;
 use rco_node::remote::{Chat, Client, Error, RemoteConfig};
 use rco_node::roles::reading::Read;
 use rco_node::telemetry::Telemetry;
@@ -229,38 +230,52 @@ fn longer(asked: &Asked) -> Option<&'static str> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn critiques_that_both_orders_prefer_become_preferences_of_their_group() {
+    let of_longer = |longer: Option<&str>| match longer {
+        Some("A") => Act::Weigh(vec![("A", 0.7), ("B", 0.1), ("t", 0.1)]),
+        Some("B") => Act::Weigh(vec![("Sure", 0.4), (" B", 0.3), ("A", 0.2)]),
+        _ => Act::Weigh(vec![("tie", 0.3), ("T", 0.3), ("A", 0.2), ("B", 0.2)]),
+    };
+    assert!(preferred("logprob", of_longer).await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_judge_that_always_says_the_first_has_preferences_once_its_bias_is_taken_out() {
+    let of_longer = |longer: Option<&str>| match longer {
+        Some("A") => Act::Weigh(vec![("A", 0.95), ("B", 0.02)]),
+        Some("B") => Act::Weigh(vec![("A", 0.90), ("B", 0.05)]),
+        _ => Act::Weigh(vec![("A", 0.93), ("B", 0.03)]),
+    };
+    assert_eq!(preferred("logprob", of_longer).await, 0);
+    assert!(preferred("balanced", of_longer).await > 0);
+}
+
+/// How many preferences between critiques a node has of a judge that says so of which of two is longer. All must be of
+/// the longer.
+async fn preferred(read: &str, says: fn(Option<&str>) -> Act) -> usize {
     let folder = tempfile::tempdir().unwrap();
-    // By the critiques' length, and of refinements by luck, so that groups are not flat.
-    let server = Rigged::start(|n, asked| match fails(n) {
+    let server = Rigged::start(move |n, asked| match fails(n) {
         Some(act) => act,
-        None if asked.body["top_logprobs"] == 20 => match longer(asked) {
-            Some("A") => Act::Weigh(vec![("A", 0.7), ("B", 0.1), ("t", 0.1)]),
-            Some("B") => Act::Weigh(vec![("Sure", 0.4), (" B", 0.3), ("A", 0.2)]),
-            _ => Act::Weigh(vec![("tie", 0.3), ("T", 0.3), ("A", 0.2), ("B", 0.2)]),
-        },
+        None if asked.body["top_logprobs"] == 20 => says(longer(asked)),
         None => Act::Status(400, None),
     })
     .await;
-    let more = "judge.critique_preferences=true\njudge.read='logprob'\nlearner.groups_per_step=64";
-    let running = judged(remote_judge(folder.path(), &server, more), false, None, None).await;
-    let kept =
-        |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Ended { pushed: Some(_), .. })).count();
-    running.log.until("groups", |events| kept(events) >= 12).await;
+    let more = format!("judge.critique_preferences=true\njudge.read='{read}'\nlearner.groups_per_step=64");
+    let running = judged(remote_judge(folder.path(), &server, &more), false, None, None).await;
+    let ended = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Ended { .. })).count();
+    running.log.until("groups", |events| ended(events) >= 12).await;
     running.node.stop();
     running.done().await;
-    let snapshot = saved(folder.path());
-    let groups = snapshot.state["shelf"]["replay"]["held"].as_array().unwrap();
-    assert!(!groups.is_empty() && groups.len() == held(&snapshot).len());
+    let groups = rco_node::groups::read(&folder.path().join("run")).unwrap().groups;
+    assert!(groups.len() >= 6, "{groups:?}");
     let mut preferred = 0;
-    for entry in groups {
-        let group: rco_node::episode::CritiqueGroup = serde_json::from_value(entry["group"].clone()).unwrap();
+    for Recorded { group, .. } in groups {
         let length = |place: usize| group.critiques[place].written.text.chars().count();
         for preference in &group.preferences {
             assert!(length(preference.chosen) > length(preference.rejected), "{preference:?} of {group:?}");
         }
         preferred += group.preferences.len();
     }
-    assert!(preferred > 0, "{groups:?}");
+    preferred
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use crate::actors::rollout::mix;
 use crate::actors::scribe::{Composed, Scribe, Trouble};
 use crate::episode::{Invalid, Preference, Prompt, Turn, Verdict};
 use crate::model::{self, template::ChatTemplate, tokenizer::Tokenizer};
-use crate::roles::judge::{ANSWERS, Judge, ReadBy, critique_pairs};
+use crate::roles::judge::{ANSWERS, Judge, ReadBy, Weighed, critique_pairs};
 use crate::roles::reading::Read;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -33,7 +33,7 @@ impl ModelJudge {
     pub fn new(role: Judge, template: &ChatTemplate, tokenizer: &Tokenizer) -> model::Result<Self> {
         let tokens = match role.read_by {
             ReadBy::Text => Vec::new(),
-            ReadBy::Logprob => first_tokens(&role, template, tokenizer)?,
+            ReadBy::Logprob | ReadBy::Balanced => first_tokens(&role, template, tokenizer)?,
         };
         Ok(Self { role, tokens })
     }
@@ -103,17 +103,22 @@ impl ModelJudge {
         }
         while let Some(asked) = asking.join_next().await {
             let (index, (forward, backward)) = asked.map_err(|error| Trouble::Broken(error.to_string()))?;
-            heard[index] = [forward?, backward?];
+            let orders = [forward?, backward?];
+            heard[index] = orders.map(|order| order.map(|said| said.read));
+            // The judge's own bias is what the metrics are to show, whatever is made of it.
             scribe.news.tell(Event::Compared(heard[index]));
+            if let (ReadBy::Balanced, [Ok(forward), Ok(backward)]) = (self.role.read_by, orders) {
+                heard[index] = Judge::balanced([forward, backward]).map(Ok);
+            }
         }
         Ok(heard)
     }
 
     /// One order.
-    async fn ask(&self, scribe: &Scribe, turns: Vec<Turn>, seed: u64) -> Result<Heard, Trouble> {
+    async fn ask(&self, scribe: &Scribe, turns: Vec<Turn>, seed: u64) -> Result<Result<Weighed, Invalid>, Trouble> {
         let composed = scribe.compose(turns)?;
         match self.hear(scribe, composed, seed).await {
-            Ok(read) => Ok(read.ok_or(Invalid::Unreadable)),
+            Ok(said) => Ok(said.ok_or(Invalid::Unreadable)),
             Err(Trouble::Deadline) => Ok(Err(Invalid::Deadline)),
             Err(Trouble::TooLong) => Ok(Err(Invalid::TooLong)),
             Err(Trouble::Remote(_)) => Ok(Err(Invalid::Remote)),
@@ -121,21 +126,22 @@ impl ModelJudge {
         }
     }
 
-    async fn hear(&self, scribe: &Scribe, composed: Composed, seed: u64) -> Result<Option<Read>, Trouble> {
+    async fn hear(&self, scribe: &Scribe, composed: Composed, seed: u64) -> Result<Option<Weighed>, Trouble> {
         match self.role.read_by {
             ReadBy::Text => {
                 let votes = scribe.write(&composed, self.role.votes, seed).await?;
-                Ok(Judge::plurality(votes.iter().map(|vote| Judge::read(&vote.text))))
+                let read = Judge::plurality(votes.iter().map(|vote| Judge::read(&vote.text)));
+                Ok(read.map(|read| Weighed { read, odds: 0.0 }))
             }
-            ReadBy::Logprob => {
+            ReadBy::Logprob | ReadBy::Balanced => {
                 if let Some(tokens) = scribe.first_tokens(&composed, seed).await? {
                     let answers = tokens.iter().filter_map(|(token, log_prob)| Some((Judge::begun(token)?, *log_prob)));
-                    return Ok(Judge::likeliest(answers));
+                    return Ok(Judge::weighed(answers));
                 }
                 let ids = self.tokens.iter().map(|(_, id)| *id).collect();
                 let log_probs = scribe.weigh(composed.ids, ids).await?;
                 let answers = self.tokens.iter().map(|(read, _)| *read);
-                Ok(Judge::likeliest(answers.zip(log_probs.into_iter().map(f64::from))))
+                Ok(Judge::weighed(answers.zip(log_probs.into_iter().map(f64::from))))
             }
         }
     }
@@ -166,8 +172,8 @@ fn first_tokens(role: &Judge, template: &ChatTemplate, tokenizer: &Tokenizer) ->
 }
 
 fn unweighable(got: &str) -> model::Error {
-    let expected = "expected A, B and tie to begin with tokens of their own";
-    model::Error::Tokenizer(format!("judge.read = \"logprob\": {expected}, got {got}"))
+    let expected = "expected \"text\", or a model in which A, B and tie begin with tokens of their own";
+    model::Error::Tokenizer(format!("judge.read: {expected}, got {got}"))
 }
 
 #[cfg(test)]

@@ -61,8 +61,13 @@ fn a_config_that_a_judge_cannot_live_with_is_told() {
     assert_eq!(complaint(|config| config.votes = 3, 0.7), "");
     assert!(complaint(|config| config.votes = 0, 0.7).starts_with("judge.votes: expected at least 1, got 0"));
     assert!(complaint(|config| config.votes = 3, 0.0).contains("judge.sampling.temperature is 0, got 3"));
-    let weighed = |config: &mut JudgeConfig| (config.votes, config.read) = (3, ReadBy::Logprob);
-    assert!(complaint(weighed, 0.7).starts_with("judge.votes: expected 1 where log-probabilities are read, got 3"));
+    let weighed: [fn(&mut JudgeConfig); 2] = [
+        |config| (config.votes, config.read) = (3, ReadBy::Logprob),
+        |config| (config.votes, config.read) = (3, ReadBy::Balanced),
+    ];
+    for change in weighed {
+        assert!(complaint(change, 0.7).starts_with("judge.votes: expected 1 where log-probabilities are read, got 3"));
+    }
     assert_eq!(complaint(|config| config.critique_preferences = true, 0.0), "");
     let blind = |config: &mut JudgeConfig| config.critiques_prompt = "{{ prompt }}{{ first }}{{ second }}".into();
     assert!(complaint(blind, 0.0).starts_with("judge.critiques_prompt: expected {{ response }} in the template"));
@@ -116,13 +121,16 @@ fn the_most_frequent_vote_decides_and_a_draw_is_a_tie() {
 
 #[test]
 fn the_likeliest_answer_is_taken_over_all_ways_to_say_it() {
-    let read = |tokens: &[(Read, f64)]| Judge::likeliest(tokens.iter().map(|(read, p)| (*read, p.ln())));
+    let weighed = |tokens: &[(Read, f64)]| Judge::weighed(tokens.iter().map(|(read, p)| (*read, p.ln())));
+    let read = |tokens: &[(Read, f64)]| weighed(tokens).map(|said| said.read);
     assert_eq!(read(&[(Read::A, 0.5), (Read::B, 0.3), (Read::Tie, 0.1)]), Some(Read::A));
     assert_eq!(read(&[(Read::A, 0.3), (Read::B, 0.4), (Read::Tie, 0.1)]), Some(Read::B));
     assert_eq!(read(&[(Read::A, 0.3), (Read::B, 0.2), (Read::Tie, 0.2), (Read::Tie, 0.2)]), Some(Read::Tie));
     assert_eq!(read(&[(Read::A, 0.3), (Read::B, 0.3), (Read::Tie, 0.1)]), Some(Read::Tie));
     assert_eq!(read(&[(Read::A, 0.004), (Read::B, 0.002), (Read::Tie, 0.001)]), None);
-    assert_eq!(Judge::likeliest([(Read::A, f64::NEG_INFINITY)]), None);
+    assert_eq!(Judge::weighed([(Read::A, f64::NEG_INFINITY)]), None);
+    let odds = weighed(&[(Read::A, 0.2), (Read::B, 0.3), (Read::A, 0.4)]).unwrap().odds;
+    assert!((odds - 2f64.ln()).abs() < 1e-12, "{odds}");
 }
 
 #[test]
@@ -152,6 +160,14 @@ fn a_critique_is_preferred_only_by_both_orders() {
         assert_eq!(Judge::preferred(position, Ok(Read::Tie)), None);
         assert_eq!(Judge::preferred(position, Err(Invalid::Unreadable)), None);
     }
+}
+
+#[test]
+fn a_judge_that_names_one_place_alone_is_not_balanced_into_a_preference() {
+    let only = |read| Judge::weighed([(read, 0.0)]).unwrap();
+    assert_eq!(Judge::balanced([only(Read::A); 2]), [Read::Tie; 2]);
+    assert_eq!(Judge::balanced([only(Read::A), only(Read::Tie)]), [Read::Tie; 2]);
+    assert_eq!(Judge::balanced([only(Read::A), only(Read::B)]), [Read::A, Read::B]);
 }
 
 #[test]
@@ -229,6 +245,30 @@ proptest! {
         // With response and refinement exchanged the utility is mirrored.
         let exchanged = Judge::verdicts(order(&backward, |vote| vote), order(&forward, |vote| vote));
         prop_assert_eq!(utility(&straight).map(|utility| 1.0 - utility), utility(&exchanged));
+    }
+
+    /// What a place is worth is taken out, and what is left is exchanged with the texts.
+    #[test]
+    fn a_balanced_judge_says_what_it_would_without_its_bias(
+        quality in -8i32..9, bias in -40i32..41, ties in proptest::array::uniform2(any::<bool>()),
+    ) {
+        let said = |odds: i32, tie: bool| Weighed {
+            read: match odds {
+                _ if tie => Read::Tie,
+                0.. => Read::A,
+                _ => Read::B,
+            },
+            odds: f64::from(odds) / 8.0,
+        };
+        let orders = [said(quality + bias, ties[0]), said(bias - quality, ties[1])];
+        let expected = match quality.cmp(&0) {
+            _ if ties == [true; 2] => [Read::Tie; 2],
+            Ordering::Greater => [Read::A, Read::B],
+            Ordering::Equal => [Read::Tie; 2],
+            Ordering::Less => [Read::B, Read::A],
+        };
+        prop_assert_eq!(Judge::balanced(orders), expected);
+        prop_assert_eq!(Judge::balanced([orders[1], orders[0]]), expected.map(Read::swapped));
     }
 
     /// Quality decides by more than the bias; the bias pulls towards a position.
