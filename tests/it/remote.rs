@@ -261,12 +261,13 @@ async fn preferred(read: &str, says: fn(Option<&str>) -> Act) -> usize {
     .await;
     let more = format!("judge.critique_preferences=true\njudge.read='{read}'\nlearner.groups_per_step=64");
     let running = judged(remote_judge(folder.path(), &server, &more), false, None, None).await;
-    let ended = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Ended { .. })).count();
-    running.log.until("groups", |events| ended(events) >= 12).await;
+    let scored =
+        |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Ended { pushed: Some(_), .. })).count();
+    running.log.until("groups", |events| scored(events) >= 12).await;
     running.node.stop();
     running.done().await;
     let groups = rco_node::groups::read(&folder.path().join("run")).unwrap().groups;
-    assert!(groups.len() >= 6, "{groups:?}");
+    assert!(groups.len() >= 12, "{groups:?}");
     let mut preferred = 0;
     for Recorded { group, .. } in groups {
         let length = |place: usize| group.critiques[place].written.text.chars().count();
