@@ -121,7 +121,7 @@ async fn a_node_lives_on_a_real_server_as_judge_and_generator() {
             server.base_url, server.api_key_env
         )
     };
-    for read in ["text", "logprob"] {
+    for read in ["text", "logprob", "balanced"] {
         let more = format!(
             "judge.kind='remote'\njudge.read='{read}'\ngenerator.kind='remote'\nrollout.ask_deadline_seconds=120\n{}{}\
              judge.critique_preferences=true\nrollout.critiques=2\nrollout.rollouts_max=2\n\
