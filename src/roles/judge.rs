@@ -55,12 +55,13 @@ pub enum ReadBy {
     Balanced,
 }
 
-/// What an order's first token says.
+/// What an order came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Weighed {
     /// The likeliest answer.
     pub read: Read,
-    /// By how much A is likelier than B (nats); infinite where one of them cannot be.
+    /// By how much A is likelier than B as the first token (nats); infinite where one of them cannot be, 0 where words were
+    /// read.
     pub odds: f64,
 }
 

@@ -1,11 +1,10 @@
 //! Remote servers that fail in every way: what the client makes of it, and that it costs no episode a wrong score.
 
-use crate::loop_common::{config, judged};
+use crate::loop_common::{config, held, judged, saved};
 use crate::rigged::{Act, Asked, Rigged};
 use rco_node::actors::news::Event;
 use rco_node::actors::shelf::DropReason;
-use rco_node::episode::{Invalid, Speaker, Turn, Verdict};
-use rco_node::groups::Recorded;
+use rco_node::episode::{CritiqueGroup, Invalid, Speaker, Turn, Verdict};
 use rco_node::remote::{Chat, Client, Error, RemoteConfig};
 use rco_node::roles::reading::Read;
 use rco_node::telemetry::Telemetry;
@@ -235,7 +234,12 @@ async fn critiques_that_both_orders_prefer_become_preferences_of_their_group() {
         Some("B") => Act::Weigh(vec![("Sure", 0.4), (" B", 0.3), ("A", 0.2)]),
         _ => Act::Weigh(vec![("tie", 0.3), ("T", 0.3), ("A", 0.2), ("B", 0.2)]),
     };
-    assert!(preferred("logprob", of_longer).await > 0);
+    let folder = compared("logprob", of_longer).await;
+    let snapshot = saved(folder.path());
+    let entries = snapshot.state["shelf"]["replay"]["held"].as_array().unwrap();
+    assert!(!entries.is_empty() && entries.len() == held(&snapshot).len());
+    let groups = entries.iter().map(|entry| serde_json::from_value(entry["group"].clone()).unwrap());
+    assert!(preferences(groups) > 0, "{entries:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,14 +249,19 @@ async fn a_judge_that_always_says_the_first_has_preferences_once_its_bias_is_tak
         Some("B") => Act::Weigh(vec![("A", 0.90), ("B", 0.05)]),
         _ => Act::Weigh(vec![("A", 0.93), ("B", 0.03)]),
     };
-    assert_eq!(preferred("logprob", of_longer).await, 0);
-    assert!(preferred("balanced", of_longer).await > 0);
+    for (read, has_preferences) in [("logprob", false), ("balanced", true)] {
+        let folder = compared(read, of_longer).await;
+        // All that were scored: replay keeps none that is flat.
+        let groups = rco_node::groups::read(&folder.path().join("run")).unwrap().groups;
+        assert!(groups.len() >= 12, "{groups:?}");
+        assert_eq!(preferences(groups.into_iter().map(|recorded| recorded.group)) > 0, has_preferences, "{read}");
+    }
 }
 
-/// How many preferences between critiques a node has of a judge that says so of which of two is longer. All must be of
-/// the longer.
-async fn preferred(read: &str, says: fn(Option<&str>) -> Act) -> usize {
+/// A run of some groups with a judge that fails now and then and else says so of which of two texts is longer.
+async fn compared(read: &str, says: fn(Option<&str>) -> Act) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
+    // By the critiques' length, and of refinements by luck, so that groups are not flat.
     let server = Rigged::start(move |n, asked| match fails(n) {
         Some(act) => act,
         None if asked.body["top_logprobs"] == 20 => says(longer(asked)),
@@ -261,15 +270,18 @@ async fn preferred(read: &str, says: fn(Option<&str>) -> Act) -> usize {
     .await;
     let more = format!("judge.critique_preferences=true\njudge.read='{read}'\nlearner.groups_per_step=64");
     let running = judged(remote_judge(folder.path(), &server, &more), false, None, None).await;
-    let scored =
+    let kept =
         |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Ended { pushed: Some(_), .. })).count();
-    running.log.until("groups", |events| scored(events) >= 12).await;
+    running.log.until("groups", |events| kept(events) >= 12).await;
     running.node.stop();
     running.done().await;
-    let groups = rco_node::groups::read(&folder.path().join("run")).unwrap().groups;
-    assert!(groups.len() >= 12, "{groups:?}");
+    folder
+}
+
+/// How many preferences `groups` have; all must be of the longer critique.
+fn preferences(groups: impl Iterator<Item = CritiqueGroup>) -> usize {
     let mut preferred = 0;
-    for Recorded { group, .. } in groups {
+    for group in groups {
         let length = |place: usize| group.critiques[place].written.text.chars().count();
         for preference in &group.preferences {
             assert!(length(preference.chosen) > length(preference.rejected), "{preference:?} of {group:?}");

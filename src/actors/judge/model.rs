@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 
 /// What one order came to.
 type Heard = Result<Read, Invalid>;
+/// The same with what its answers weigh.
+type Said = Result<Weighed, Invalid>;
 
 /// A model that judges.
 pub struct ModelJudge {
@@ -115,7 +117,7 @@ impl ModelJudge {
     }
 
     /// One order.
-    async fn ask(&self, scribe: &Scribe, turns: Vec<Turn>, seed: u64) -> Result<Result<Weighed, Invalid>, Trouble> {
+    async fn ask(&self, scribe: &Scribe, turns: Vec<Turn>, seed: u64) -> Result<Said, Trouble> {
         let composed = scribe.compose(turns)?;
         match self.hear(scribe, composed, seed).await {
             Ok(said) => Ok(said.ok_or(Invalid::Unreadable)),

@@ -77,7 +77,10 @@ impl Data {
         let mut learned = held_out.split_off(out.min(all));
         learned.retain(|group| !group.is_flat(objective));
         let flat = all - held_out.len() - learned.len();
-        ensure!(!learned.is_empty(), "expected groups to learn from, got {all}, {out} held out and {flat} flat ones");
+        ensure!(
+            !learned.is_empty(),
+            "expected groups to learn from, got {all}, {flat} of them flat and {out} held out"
+        );
         let groups_sha256 = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let identity = Identity { groups_sha256, groups_per_step, hold_out, seed };
         Ok(Self { learned, held_out, flat, identity })
@@ -163,9 +166,9 @@ mod tests {
     fn what_is_held_out_is_never_learned_and_the_seed_says_which() {
         let data = Data::new(recorded(40), Objective::Rco, 3, 0.25, 3).unwrap();
         let out: BTreeSet<u32> = ids(&data.held_out).into_iter().collect();
-        assert_eq!((out.len(), data.len() + data.flat), (10, 30));
+        assert_eq!((out.len(), data.len(), data.flat), (10, 24, 6));
         let learned: BTreeSet<u32> = (0..16).flat_map(|batch| ids(&data.batch(batch))).collect();
-        assert!(learned.is_disjoint(&out) && learned.len() == data.len());
+        assert!(learned.is_disjoint(&out) && learned.len() == 24);
         let held_out = |seed| ids(&Data::new(recorded(40), Objective::Rco, 3, 0.25, seed).unwrap().held_out);
         assert_eq!(held_out(3), held_out(3));
         assert_ne!(held_out(3), held_out(4));
@@ -198,7 +201,7 @@ mod tests {
                 .err()
                 .unwrap()
                 .to_string()
-                .contains("got 1, 0 held out and 1 flat ones")
+                .contains("got 1, 1 of them flat")
         );
         assert!(Data::new(recorded(2), Objective::Rco, 1, 0.9, 0).is_err());
         assert!(Data::new(recorded(9), Objective::Rco, 1, 1.0, 0).err().unwrap().to_string().contains("--hold-out"));

@@ -1,10 +1,10 @@
 //! Attention of packed sequences, forward and backward: each query meets the keys of its prefix and of its own text,
 //! and no others are computed.
 //!
-//! Heads of sequences are shared out over the threads; of an odd number one is cut in two, so that two threads end together.
-//! What is cut hangs on the model alone and not on the threads, and so do the sums. Queries go in blocks of one prefix or one text; the backward
-//! pass computes their scores again from the saved log-sum-exp, as FlashAttention does (arXiv 2205.14135), so that no
-//! matrix of `(rows, rows)` ever exists.
+//! Heads of sequences are shared out over the threads; of an odd number one is cut in two, so that two threads end
+//! together. What is cut hangs on the model alone and not on the threads, and so do the sums. Queries go in blocks of one
+//! prefix or one text; the backward pass computes their scores again from the saved log-sum-exp, as FlashAttention does
+//! (arXiv 2205.14135), so that no matrix of `(rows, rows)` ever exists.
 
 use super::packed::Segments;
 use crate::model::attention::Heads;
@@ -94,15 +94,18 @@ impl Block {
 
 impl TreeAttention<'_> {
     fn parts(&self) -> Vec<Part<'_>> {
-        let whole = |tree, head| Part { all: *self, tree, head, queries: 0..tree.rows.len() };
-        let of_tree = |tree| {
-            let last = self.heads.heads - 1;
-            let is_odd = self.heads.heads % 2 == 1;
-            (0..=last).flat_map(move |head| {
-                if is_odd && head == last { whole(tree, head).halves() } else { vec![whole(tree, head)] }
-            })
+        let whole = self.heads.heads - Self::cut_heads(self.heads);
+        let of_head = |tree, head| {
+            let part = Part { all: *self, tree, head, queries: 0..tree.rows.len() };
+            if head < whole { vec![part] } else { part.halves() }
         };
+        let of_tree = |tree| (0..self.heads.heads).flat_map(move |head| of_head(tree, head));
         self.trees.iter().flat_map(of_tree).collect()
+    }
+
+    /// Heads, the last ones, that are cut in two.
+    fn cut_heads(heads: Heads) -> usize {
+        heads.heads % 2
     }
 
     /// Floats of a row of `qkv`.
@@ -129,7 +132,7 @@ impl TreeAttention<'_> {
     /// Floats that [`TreeAttention::backward`] needs room for a row.
     pub(super) fn backward_room(heads: Heads) -> usize {
         // A head that is cut has keys and values twice.
-        3 * heads.q_width() + 2 * heads.head_dim * (heads.heads % 2)
+        3 * heads.q_width() + 2 * heads.head_dim * Self::cut_heads(heads)
     }
 
     /// Writes what each query finds to `out`, `(rows, q width)`, and the log-sum-exp of its scores to `lse`,
