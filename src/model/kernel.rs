@@ -34,6 +34,7 @@ pub(crate) use isa::{has_avx2_fma, has_avx512};
 pub(crate) use pages::ask_for_huge_pages;
 pub(crate) use panel::Panel;
 pub(crate) use rows::Rows;
+use std::ops::Range;
 pub(crate) use strided::{Operand, Strided, outer};
 pub(crate) use trained::{add_row, gradient_add, pack_rows, packed_len, unpack_rows};
 pub(crate) use vocabulary::log_probs;
@@ -50,6 +51,10 @@ const ROWS_MAX: usize = 14;
 const PARALLEL_MIN: usize = 1 << 17;
 /// Pieces of a product for each thread.
 const PIECES: usize = 8;
+/// The same of a long product: who is done first waits for the end of one piece at most.
+const PIECES_LONG: usize = 16;
+/// Multiply-adds from which a product is long.
+const LONG: usize = 1 << 26;
 
 /// Sums of one tile, `[row][column]`; as many rows as the tile has are written.
 type Sums = [Lane; ROWS_MAX];
@@ -84,20 +89,25 @@ pub(crate) fn prefetch<T>(values: &[T]) {
 
 /// Runs `work` for each panel of `columns` result columns, on several threads where `multiply_adds` pay for it.
 fn each_panel(columns: usize, multiply_adds: usize, work: impl Fn(usize) + Send + Sync) {
+    each_piece(columns, multiply_adds, |panels| panels.for_each(&work));
+}
+
+/// Runs `work` for pieces of neighbouring panels of `columns` result columns, on several threads where `multiply_adds` pay
+/// for it.
+fn each_piece(columns: usize, multiply_adds: usize, work: impl Fn(Range<usize>) + Send + Sync) {
     let panels = usize::div_ceil(columns, PANEL);
     if multiply_adds < PARALLEL_MIN {
-        return (0..panels).for_each(work);
+        return work(0..panels);
     }
     // Several pieces a thread: enough to even out, few enough that neighbours read a row's codes from the cache.
-    let piece = usize::div_ceil(panels, PIECES * team::threads());
-    team::each(panels.div_ceil(piece), |index| {
-        (index * piece..panels.min((index + 1) * piece)).for_each(&work);
-    });
+    let pieces = if multiply_adds < LONG { PIECES } else { PIECES_LONG };
+    let piece = usize::div_ceil(panels, pieces * team::threads());
+    team::each(panels.div_ceil(piece), |index| work(index * piece..panels.min((index + 1) * piece)));
 }
 
 /// Splits `rows` into tiles of at most `most` rows, nearly equal ones: 32 rows are 11 + 11 + 10, not two
 /// fourteens and a straggler of four.
-fn tiles(rows: usize, most: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+fn tiles(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let count = usize::div_ceil(rows, most);
     (0..count).map(move |tile| rows * tile / count..rows * (tile + 1) / count)
 }

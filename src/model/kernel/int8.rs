@@ -10,7 +10,7 @@ use super::full::transpose;
 use super::int8_rows::{BLOCK, Codes, OCTET, Octet, RowBlock};
 use super::isa::Isa;
 use super::pages::filled;
-use super::{Columns, Lane, Line, NO_SUM, NO_SUMS, PANEL, each_panel, tiles};
+use super::{Columns, Lane, Line, NO_SUM, NO_SUMS, PANEL, each_piece, tiles};
 use crate::model::ops::vectorised;
 use half::f16;
 use rayon::prelude::*;
@@ -247,15 +247,19 @@ impl Int8Matrix {
         let whole = x.octets.len() == octets * depth && x.rows.len() == rows * depth;
         assert!(whole && y.len() == (in_octets + rows) * self.outputs, "x and y of {self:?}");
         let y = Columns::new(y, self.outputs);
-        each_panel(self.outputs, (in_octets + rows) * self.inputs * self.outputs, |index| {
-            let panel = self.panel(index);
-            let put = |row: usize, sums: &Lane| y.write(row, index * PANEL, &sums.0);
+        each_piece(self.outputs, (in_octets + rows) * self.inputs * self.outputs, |panels| {
+            let put = |row: usize, panel: usize, sums: &Lane| y.write(row, panel * PANEL, &sums.0);
+            // A tile's rows stay in the first cache while panels pass by.
             for octets in tiles(octets, OCTETS_MAX) {
                 let (mut squares, mut turned) = ([[NO_SUM; PANEL]; 2], [NO_SUM; PANEL]);
-                octet_tile(octets.len(), &x.octets[octets.start * depth..octets.end * depth], panel, &mut squares);
-                for (square, first) in squares.iter().zip((octets.start * OCTET..octets.end * OCTET).step_by(PANEL)) {
-                    transpose(isa, square, &mut turned);
-                    (first..octets.end * OCTET).zip(&turned).for_each(|(row, sums)| put(row, sums));
+                let (a, rows) =
+                    (&x.octets[octets.start * depth..octets.end * depth], octets.start * OCTET..octets.end * OCTET);
+                for panel in panels.clone() {
+                    octet_tile(octets.len(), a, self.panel(panel), &mut squares);
+                    for (square, first) in squares.iter().zip(rows.clone().step_by(PANEL)) {
+                        transpose(isa, square, &mut turned);
+                        (first..rows.end).zip(&turned).for_each(|(row, sums)| put(row, panel, sums));
+                    }
                 }
             }
             // One row is done with a panel in no more time than it takes to clear the sums of many.
@@ -267,9 +271,11 @@ impl Int8Matrix {
                 one = [NO_SUM];
                 &mut one
             };
-            for rows in tiles(rows, isa.int8_rows()) {
-                tile(isa, rows.len(), &x.rows[rows.start * depth..rows.end * depth], panel, sums);
-                rows.zip(&*sums).for_each(|(row, sums)| put(in_octets + row, sums));
+            for panel in panels {
+                for rows in tiles(rows, isa.int8_rows()) {
+                    tile(isa, rows.len(), &x.rows[rows.start * depth..rows.end * depth], self.panel(panel), sums);
+                    rows.zip(&*sums).for_each(|(row, sums)| put(in_octets + row, panel, sums));
+                }
             }
         });
     }

@@ -153,23 +153,23 @@ pub(super) struct Grid {
 /// Least value, largest value and sum of a block. NaN passes the first two by and shows in the third.
 pub(super) type Extent = [f32; 3];
 
+/// Quantises a block of which the first `count` values count.
 fn quantise_block(isa: Isa, x: &[f32; BLOCK], count: usize, block: &mut RowBlock) {
     #[cfg(target_arch = "x86_64")]
     if isa != Isa::Portable {
         // SAFETY: every instruction set but the portable one has AVX2.
-        let [low, high, sum] = unsafe { super::x86_int8::extent_avx2(x) };
-        let grid = block.span(low, high, sum);
-        // SAFETY: as above.
-        unsafe { super::x86_int8::round_avx2(x, grid, &mut block.codes) };
-        return block.close(count);
+        return unsafe { super::x86_int8::quantise_avx2(x, count, block) };
     }
     let _ = isa;
-    let [low, high, sum] = extent(x);
-    let grid = block.span(low, high, sum);
+    let grid = block.span(extent(x));
     for (code, x) in block.codes.iter_mut().zip(x) {
         *code = ((x - grid.middle) * grid.inverse).clamp(-127.0, 127.0).round_ties_even() as i8;
     }
-    block.close(count);
+    block.close(count, sum(&block.codes));
+}
+
+fn sum(codes: &[i8]) -> i32 {
+    codes.iter().map(|&code| i32::from(code)).sum()
 }
 
 fn extent(x: &[f32; BLOCK]) -> Extent {
@@ -179,19 +179,21 @@ fn extent(x: &[f32; BLOCK]) -> Extent {
 }
 
 impl RowBlock {
-    /// Spreads the steps over values between `low` and `high`.
-    fn span(&mut self, low: f32, high: f32, sum: f32) -> Grid {
+    /// Spreads the steps over the values of a block.
+    #[inline(always)]
+    pub(super) fn span(&mut self, [low, high, sum]: Extent) -> Grid {
         self.step = (high - low) / 254.0;
         // Where a value is no number the sum is none either: so the middle becomes none, and the result.
         self.middle = 0.5 * (high + low) + 0.0 * sum;
         Grid { middle: self.middle, inverse: if self.step > 0.0 { 1.0 / self.step } else { 0.0 } }
     }
 
-    /// Forgets the codes from `count` on, and sums up.
-    fn close(&mut self, count: usize) {
+    /// Forgets the codes from `count` on, and sums up; all codes together are `all`.
+    #[inline(always)]
+    pub(super) fn close(&mut self, count: usize, all: i32) {
+        let all = all - sum(&self.codes[count..]);
         self.codes[count..].fill(0);
-        let sum: i32 = self.codes.iter().map(|&code| i32::from(code)).sum();
-        self.total = self.step * sum as f32 + count as f32 * self.middle;
+        self.total = self.step * all as f32 + count as f32 * self.middle;
     }
 }
 

@@ -175,12 +175,21 @@ unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
     }
 }
 
-/// Least value, largest value and sum of a block.
+/// Quantises a block of which the first `count` values count.
 ///
 /// # Safety
 /// The processor must have AVX2.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn extent_avx2(x: &[f32; BLOCK]) -> Extent {
+pub(super) unsafe fn quantise_avx2(x: &[f32; BLOCK], count: usize, block: &mut RowBlock) {
+    let grid = block.span(extent(x));
+    let sum = round(x, grid, &mut block.codes);
+    block.close(count, sum);
+}
+
+/// Least value, largest value and sum of a block.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn extent(x: &[f32; BLOCK]) -> Extent {
     let (mut low, mut high) = (_mm256_set1_ps(f32::INFINITY), _mm256_set1_ps(f32::NEG_INFINITY));
     let mut sum = _mm256_setzero_ps();
     for part in x.as_chunks::<8>().0 {
@@ -197,12 +206,10 @@ pub(super) unsafe fn extent_avx2(x: &[f32; BLOCK]) -> Extent {
     [fold(low, |a, b| _mm_min_ps(a, b)), fold(high, |a, b| _mm_max_ps(a, b)), fold(sum, |a, b| _mm_add_ps(a, b))]
 }
 
-/// Rounds a block to the steps of `grid`, ties to even.
-///
-/// # Safety
-/// The processor must have AVX2.
+/// Rounds a block to the steps of `grid`, ties to even. Returns the sum of the codes.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn round_avx2(x: &[f32; BLOCK], grid: Grid, codes: &mut [i8; BLOCK]) {
+#[inline]
+fn round(x: &[f32; BLOCK], grid: Grid, codes: &mut [i8; BLOCK]) -> i32 {
     let (middle, inverse) = (_mm256_set1_ps(grid.middle), _mm256_set1_ps(grid.inverse));
     let (least, most) = (_mm256_set1_ps(-127.0), _mm256_set1_ps(127.0));
     let words = |index: usize| {
@@ -217,4 +224,9 @@ pub(super) unsafe fn round_avx2(x: &[f32; BLOCK], grid: Grid, codes: &mut [i8; B
     let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     // SAFETY: there are 32 codes.
     unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes) }
+    // Sums of eight bytes each, which are 128 more than the codes.
+    let above = _mm256_xor_si256(bytes, _mm256_set1_epi8(i8::MIN));
+    let eights = _mm256_sad_epu8(above, _mm256_setzero_si256());
+    let pair = _mm_add_epi64(_mm256_castsi256_si128(eights), _mm256_extracti128_si256::<1>(eights));
+    _mm_cvtsi128_si32(_mm_add_epi64(pair, _mm_unpackhi_epi64(pair, pair))) - 128 * BLOCK as i32
 }

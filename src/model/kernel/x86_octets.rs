@@ -11,6 +11,7 @@ use super::int8_rows::{BLOCK, Octet};
 use super::x86::prefetch;
 use super::x86_int8::prefetch_scales;
 use super::{Line, PANEL};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Groups of four inputs in a block.
@@ -68,6 +69,25 @@ impl Block {
     }
 }
 
+/// The same address, of which the compiler knows nothing: what is read from it anew for each output of a panel it would
+/// otherwise read once, copy to the stack, for want of registers, and read from there.
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read there: there is no instruction")]
+#[inline(always)]
+fn unknown<T>(mut address: *const T) -> *const T {
+    // SAFETY: there is no instruction.
+    unsafe { asm!("/* {0} */", inout(reg) address, options(nomem, nostack, preserves_flags)) }
+    address
+}
+
+/// The same sum, which is now in a register: the compiler would otherwise add products up in pairs, and hold more of
+/// them than there are registers.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn settle(sum: &mut __m256i) {
+    // SAFETY: there is no instruction.
+    unsafe { asm!("/* {0} */", inout(ymm_reg) * sum, options(nomem, nostack, preserves_flags)) }
+}
+
 /// `C` octets (1 to 4) times one panel: lane `8 (c % 2) + r` of `squares[c / 2][o]` becomes output `o` of row `r` of
 /// octet `c`.
 ///
@@ -100,9 +120,10 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
                 lines
             }
         };
-        // SAFETY: `a` holds `C` octets of `depth` blocks.
-        let a: [&Octet; C] = std::array::from_fn(|octet| unsafe { a.get_unchecked(octet * depth + block) });
         for output in 0..PANEL {
+            let first = unknown(a.as_ptr().wrapping_add(block));
+            // SAFETY: it is the address of this block in the first of `C` octets of `depth` blocks.
+            let a: [&Octet; C] = std::array::from_fn(|octet| unsafe { &*first.add(octet * depth) });
             // In nibbles these are sums of 16 bits until the block ends.
             let mut integers = [_mm256_setzero_si256(); C];
             for group in 0..GROUPS {
@@ -117,6 +138,9 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
                         } else {
                             _mm256_add_epi32(*integer, _mm256_madd_epi16(pairs, ones))
                         };
+                    }
+                    for integer in &mut integers {
+                        settle(integer);
                     }
                 }
             }
