@@ -1,6 +1,6 @@
 //! `exp` over rows of logits, fast enough that sampling stays small beside a step.
 //!
-//! Knows numbers only. Every sum has a fixed order and nothing is fused, so that the result depends
+//! Knows numbers only. Every sum has a fixed order, and what is fused is fused everywhere, so that the result depends
 //! neither on the batch nor on the width of the machine's registers.
 
 use crate::model::ops::{exp, vectorised};

@@ -19,16 +19,14 @@ pub(crate) fn exp(x: f32) -> f32 {
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let y = x.min(88.0);
     let y = if x.is_nan() { x } else { y };
-    let shifted = y * std::f32::consts::LOG2_E + ROUND;
+    let shifted = y.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = (y - n * LN2_HIGH) - n * LN2_LOW;
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let mantissa = (p * r * r + r) + 1.0;
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, y));
+    let mut p = 1.987_569_1e-4f32;
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p.mul_add(r, coefficient);
+    }
+    let mantissa = p.mul_add(r * r, r) + 1.0;
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let result = f32::from_bits((mantissa.to_bits() as i32).wrapping_add(exponent << 23) as u32);
     if x < -87.0 { 0.0 } else { result }

@@ -83,12 +83,14 @@ impl Scratch {
             if let Some(&next) = rows[0].blocks.get(index + 1) {
                 prefetch(&keys[place(next)]);
             }
-            let of_row = |row: usize| {
-                let seen = visible(rows[row].position, window);
-                seen.start.clamp(from, from + BLOCK_TOKENS) - from..seen.end.clamp(from, from + BLOCK_TOKENS) - from
-            };
             let Self { scores, weights, states, kept, .. } = self;
-            meet(scores, weights, states, kept, &|query| of_row(query / group));
+            let each =
+                weights.chunks_exact_mut(group).zip(states.chunks_exact_mut(group)).zip(kept.chunks_exact_mut(group));
+            for (row, ((weights, states), kept)) in each.enumerate() {
+                let seen = visible(rows[row].position, window);
+                let [start, end] = [seen.start, seen.end].map(|place| place.clamp(from, from + BLOCK_TOKENS) - from);
+                meet(scores, (row * group, count), weights, start..end, states, kept);
+            }
             T::widen_all(&values[place(block)], dim, &mut self.values);
             keep(&mut self.found, &self.kept);
             let weights = Strided::rows(&self.weights.as_flattened()[seen.start..], BLOCK_TOKENS);
@@ -107,31 +109,32 @@ impl Scratch {
     }
 }
 
-/// Turns the scores of each query into weights, of the places that `seen` names.
+/// Turns the scores of a row's queries, the first of which is `first` of `count`, into weights, of the places that it sees.
 #[inline(always)]
 fn meet_queries(
     scores: &Panel,
+    (first, count): (usize, usize),
     weights: &mut [[f32; BLOCK_TOKENS]],
+    seen: Range<usize>,
     states: &mut [State],
     kept: &mut [f32],
-    seen: &dyn Fn(usize) -> Range<usize>,
 ) {
-    let count = states.len();
     for (query, ((weights, state), kept)) in weights.iter_mut().zip(states).zip(kept).enumerate() {
         for (panel, weights) in weights.as_chunks_mut::<{ Panel::WIDTH }>().0.iter_mut().enumerate() {
-            *weights = *scores.lane(panel * count + query);
+            *weights = *scores.lane(panel * count + first + query);
         }
-        let seen = seen(query);
-        weights[..seen.start].fill(f32::NEG_INFINITY);
-        weights[seen.end..].fill(f32::NEG_INFINITY);
+        if seen != (0..BLOCK_TOKENS) {
+            weights[..seen.start].fill(f32::NEG_INFINITY);
+            weights[seen.end..].fill(f32::NEG_INFINITY);
+        }
         *kept = state.meet(weights);
     }
 }
 vectorised!(
     meet, meet_queries,
     (
-        scores: &Panel, weights: &mut [[f32; BLOCK_TOKENS]], states: &mut [State], kept: &mut [f32],
-        seen: &dyn Fn(usize) -> Range<usize>
+        scores: &Panel, places: (usize, usize), weights: &mut [[f32; BLOCK_TOKENS]], seen: Range<usize>,
+        states: &mut [State], kept: &mut [f32]
     )
 );
 
