@@ -34,11 +34,12 @@ pub(crate) use isa::{has_avx2_fma, has_avx512};
 pub(crate) use pages::ask_for_huge_pages;
 pub(crate) use panel::Panel;
 pub(crate) use rows::Rows;
-use std::ops::Range;
 pub(crate) use strided::{Operand, Strided, outer};
 pub(crate) use trained::{add_row, gradient_add, pack_rows, packed_len, unpack_rows};
 pub(crate) use vocabulary::log_probs;
 pub use weight::{Precision, Weight};
+
+use std::ops::Range;
 
 mod pages;
 pub mod peak;
