@@ -160,6 +160,29 @@ fn unsafe_stays_where_a_measured_kernel_needs_it() {
 }
 
 #[test]
+fn what_is_compiled_for_wide_registers_is_compiled_there() {
+    // A body that is called instead of inlined has the registers of any processor, and a call for each fused
+    // multiply-add.
+    let (mut bodies, mut called) = (0, vec![]);
+    for (name, text) in sources() {
+        let code = code(&text);
+        for invocation in
+            code.split("vectorised!(").skip(1).filter(|invocation| !invocation.trim_start().starts_with('$'))
+        {
+            let names = invocation.split('(').next().unwrap().split(',').map(str::trim);
+            for body in names.skip(1).filter(|body| !body.is_empty()) {
+                bodies += 1;
+                if !code.contains(&format!("#[inline(always)]\nfn {body}(")) {
+                    called.push(format!("{name}: {body}"));
+                }
+            }
+        }
+    }
+    assert!(bodies > 20, "the loops were found: {bodies}");
+    assert!(called.is_empty(), "no #[inline(always)]: {called:?}");
+}
+
+#[test]
 fn nothing_is_left_for_later() {
     let words = ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "X".repeat(3), "unimplemented".to_owned() + "!"];
     for (name, text) in sources() {

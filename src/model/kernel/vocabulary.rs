@@ -98,6 +98,7 @@ pub(crate) fn log_probs(
 }
 
 /// Takes a block of logits in, `(panels, rows)` lanes, which become their terms `exp(scale (logit - top))`.
+#[inline(always)]
 fn take_in_rows(logits: &mut [Lane], softmax: &mut [Softmax], scale: f32) {
     let rows = softmax.len();
     for (row, softmax) in softmax.iter_mut().enumerate() {
