@@ -11,7 +11,10 @@ mod full;
 mod int8;
 mod int8_rows;
 mod isa;
+mod ordered;
+mod outer;
 mod panel;
+mod right;
 mod rows;
 mod strided;
 pub(crate) mod sweep;
@@ -31,10 +34,11 @@ pub use full::PackedMatrix;
 pub use int8::Int8Matrix;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use isa::{has_avx2_fma, has_avx512};
+pub(crate) use outer::{Slice, outer, outer_turned};
 pub(crate) use pages::ask_for_huge_pages;
 pub(crate) use panel::Panel;
 pub(crate) use rows::Rows;
-pub(crate) use strided::{Operand, Strided, outer};
+pub(crate) use strided::{Operand, Strided};
 pub(crate) use trained::{add_row, gradient_add, pack_rows, packed_len, unpack_rows};
 pub(crate) use vocabulary::log_probs;
 pub use weight::{Precision, Weight};
@@ -150,6 +154,11 @@ impl<'a> Columns<'a> {
                 write_some(to, values, count);
             }
         }
+    }
+
+    /// Asks for the line where row `row` has column `first`, as far as the second cache.
+    fn fetch(&self, row: usize, first: usize) {
+        ahead::fetch(self.place(row, first).0.cast_const());
     }
 
     /// Where row `row` has column `first`, and how many of a panel's columns lie in the result.

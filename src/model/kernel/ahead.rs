@@ -9,35 +9,39 @@ pub(super) struct Ahead<'a> {
     weights: &'a PackedMatrix,
     panels: Range<usize>,
     inputs: Range<usize>,
-    steps: usize,
-    step: usize,
+    /// Inputs of the first panel that were asked for.
+    asked: usize,
+    per_step: usize,
 }
 
 impl<'a> Ahead<'a> {
     /// Inputs `inputs` of `panels`, as far as there are such panels.
     pub(super) fn new(weights: &'a PackedMatrix, panels: Range<usize>, inputs: Range<usize>, steps: usize) -> Self {
         let all = weights.outputs().div_ceil(PANEL);
-        Self { weights, panels: panels.start.min(all)..panels.end.min(all), inputs, steps, step: 0 }
+        let panels = panels.start.min(all)..panels.end.min(all);
+        let per_step = (panels.len() * inputs.len()).div_ceil(steps.max(1));
+        Self { weights, panels, inputs, asked: 0, per_step }
     }
 
     /// Asks for what belongs to one step.
     pub(super) fn step(&mut self) {
-        let width = self.inputs.len();
-        let until = |step: usize| self.panels.len() * width * step / self.steps.max(1);
-        let (mut at, end) = (until(self.step), until((self.step + 1).min(self.steps)));
-        self.step = (self.step + 1).min(self.steps);
-        while at < end {
-            let (panel, first) = (self.panels.start + at / width, at % width);
-            let many = (width - first).min(end - at);
-            self.weights.panel(panel)[self.inputs.start + first..][..many].iter().for_each(fetch);
-            at += many;
+        let mut left = self.per_step;
+        while left > 0 && !self.panels.is_empty() {
+            let inputs = &self.weights.panel(self.panels.start)[self.inputs.clone()][self.asked..];
+            let many = inputs.len().min(left);
+            inputs[..many].iter().for_each(|lane| fetch(lane));
+            left -= many;
+            self.asked += many;
+            if many == inputs.len() {
+                (self.panels.start, self.asked) = (self.panels.start + 1, 0);
+            }
         }
     }
 }
 
 /// Asks for the line where `value` begins as far as the second cache: it is for later, and must not drive out what is
 /// in use.
-pub(super) fn fetch<T>(value: &T) {
+pub(super) fn fetch<T>(value: *const T) {
     #[cfg(target_arch = "x86_64")]
     super::x86::prefetch_later(value);
     #[cfg(not(target_arch = "x86_64"))]

@@ -4,7 +4,6 @@ use super::isa::Isa;
 use super::pages::filled;
 use super::strided::Strided;
 use super::{Columns, Lane, Line, NO_SUM, NO_SUMS, PANEL, each_panel, sweep, tiles};
-use std::ops::Range;
 
 /// Rows from which threads share out the rows instead of the outputs.
 const SWEEP_MIN: usize = 96;
@@ -100,21 +99,9 @@ impl PackedMatrix {
         &self.lanes[panel * self.inputs..][..self.inputs]
     }
 
-    /// Puts inputs `inputs` of `panels` where turned tiles of them read them: the first tile's, panel by panel, then the
-    /// next tile's. As they lie, a panel apart, they would meet in the same few lines of the cache.
-    pub(super) fn turned(&self, isa: Isa, inputs: Range<usize>, panels: Range<usize>, to: &mut Vec<Lane>) {
-        let count = panels.len();
-        if to.len() < inputs.len() * count {
-            to.resize(inputs.len() * count, NO_SUM);
-        }
-        for (index, panel) in panels.enumerate() {
-            let from = &self.panel(panel)[inputs.clone()];
-            for tile in tiles(inputs.len(), isa.rows()) {
-                // A loop, since a call takes longer than so few lanes do.
-                let to = &mut to[tile.start * count + index * tile.len()..][..tile.len()];
-                to.iter_mut().zip(&from[tile]).for_each(|(to, from)| to.0 = from.0);
-            }
-        }
+    /// What lies from input `input` of `panel` on: 16 outputs are as many lanes as the matrix has inputs.
+    pub(super) fn from_input(&self, panel: usize, input: usize) -> &[Lane] {
+        &self.lanes[panel * self.inputs + input..]
     }
 }
 

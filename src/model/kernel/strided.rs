@@ -4,9 +4,7 @@
 
 use super::full::{Tile, product};
 use super::isa::Isa;
-use super::sweep::copy;
-use super::{Lane, Line, NO_SUM, PANEL, team};
-use std::cell::Cell;
+use super::{Lane, Line, PANEL};
 use std::ops::Range;
 
 /// A matrix read through strides: `(row, k)` lies at `row * self.row + k * self.step`.
@@ -129,45 +127,4 @@ fn add(from: &[f32], to: &mut [f32]) {
         (Ok(from), Ok(to)) => to.iter_mut().zip(from).for_each(sum),
         _ => to.iter_mut().zip(from).for_each(sum),
     }
-}
-
-/// `x^T u` in row-major order, `(columns of x, columns of u)`: both row-major and as deep as they have rows, each with
-/// the width of its rows and the columns that count. What a gradient of a linear is made of. Each sum is one chain in
-/// the order of the rows; on several threads where it pays.
-///
-/// # Panics
-/// Where the columns are not the matrices', or the matrices have not the same number of rows.
-pub(crate) fn outer(
-    (x, width, columns): (&[f32], usize, Range<usize>),
-    (u, u_width, u_columns): (&[f32], usize, Range<usize>),
-) -> Vec<f32> {
-    thread_local! {
-        /// Columns of `x`: as they lie, a row's are too far from the next row's for the cache.
-        static LANES: Cell<Vec<Lane>> = Cell::default();
-    }
-    let (depth, count) = (x.len() / width, u_columns.len());
-    let fits = u.len() == depth * u_width && columns.end <= width && u_columns.end <= u_width;
-    assert!(fits, "columns of {depth} rows of {width} and of {u_width}");
-    let (isa, u) = (Isa::detect(), Strided::columns(&u[u_columns.start..], u_width));
-    let mut out = vec![0.0; columns.len() * count];
-    let part = |panel: usize, out: &mut &mut [f32]| {
-        let (first, many) = (columns.start + panel * PANEL, out.len() / count);
-        let mut lanes = LANES.take();
-        lanes.resize(depth, NO_SUM);
-        for (lane, x) in lanes.iter_mut().zip(x.chunks_exact(width)) {
-            copy(&x[first..first + many], &mut lane.0[..many]);
-        }
-        product(isa, (u, Tile::Near), count, &lanes, &mut |row, sums| {
-            out.iter_mut().skip(row).step_by(count).zip(sums).for_each(|(out, sum)| *out = *sum);
-        });
-        LANES.set(lanes);
-    };
-    let is_small = depth * out.len() < super::PARALLEL_MIN;
-    let mut panels: Vec<&mut [f32]> = out.chunks_mut(PANEL * count).collect();
-    if is_small {
-        panels.iter_mut().enumerate().for_each(|(panel, out)| part(panel, out));
-    } else {
-        team::each_mut(&mut panels, part);
-    }
-    out
 }

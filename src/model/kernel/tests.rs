@@ -175,9 +175,9 @@ fn inputs_of_packed_weights_are_rows_of_a_tile() {
     let lanes: Vec<_> = values(outputs * PANEL, 4).chunks(PANEL).map(|lane| Line(lane.try_into().unwrap())).collect();
     for (height, first, from) in [(1, 0, 0), (6, 33, 16), (14, 26, 64)] {
         for isa in Isa::all().into_iter().filter(|isa| height <= isa.rows()) {
-            let (mut sums, mut weights, lanes) = (NO_SUMS, vec![], &lanes[from..]);
-            packed.turned(isa, first..first + height, from / PANEL..outputs.div_ceil(PANEL), &mut weights);
-            tile(isa, height, Tile::Turned { weights: &weights, inputs: height }, lanes, &mut sums);
+            let (mut sums, lanes) = (NO_SUMS, &lanes[from..]);
+            let weights = packed.from_input(from / PANEL, first);
+            tile(isa, height, Tile::Turned { weights, inputs }, lanes, &mut sums);
             let turned: Vec<f32> = (0..height * lanes.len())
                 .map(|i| w[(from + i % lanes.len()) * inputs + first + i / lanes.len()])
                 .collect();
@@ -191,15 +191,20 @@ fn inputs_of_packed_weights_are_rows_of_a_tile() {
 fn a_gradient_of_factors_is_the_sum_of_outer_products() {
     // Columns from within a panel on, a last panel that is not full, and enough work for several threads.
     for (rows, width, columns, u_width, u_columns) in
-        [(1, 3, 0..2, 2, 1..2), (70, 90, 10..90, 21, 5..21), (9, 40, 3..40, 1, 0..1)]
+        [(1, 3, 0..2, 2, 1..2), (70, 90, 10..90, 21, 5..21), (9, 40, 3..40, 1, 0..1), (600, 150, 7..150, 40, 3..40)]
     {
         let (x, u) = (values(rows * width, 1), values(rows * u_width, 2));
-        let found = outer((&x, width, columns.clone()), (&u, u_width, u_columns.clone()));
+        let of_x = outer::Slice { values: &x, width, columns: columns.clone() };
+        let of_u = outer::Slice { values: &u, width: u_width, columns: u_columns.clone() };
+        let (found, other) = (outer::outer(&of_x, &of_u), outer::outer_turned(&of_x, &of_u));
         let turned: Vec<f32> =
             columns.clone().flat_map(|c| (0..rows).map(move |row| row * width + c)).map(|i| x[i]).collect();
         let expected =
             plain(&turned, columns.len(), rows, u_columns.len(), |row, c| u[row * u_width + u_columns.start + c]);
         assert_close(&found, &expected, rounding(rows));
+        let count = u_columns.len();
+        let back: Vec<f32> = (0..found.len()).map(|i| other[i % count * columns.len() + i / count]).collect();
+        assert_eq!(found, back);
     }
 }
 

@@ -7,15 +7,34 @@
 
 use super::full::PackedMatrix;
 use super::isa::Isa;
+use super::ordered::{Ordered, order, sums_of};
+use super::right::Right;
 use super::strided::Strided;
-use super::sweep::{Ordered, Scratch, each_part, order, sums_of};
-use super::{Lane, NO_SUM, PANEL};
+use super::sweep::parts;
+use super::{Lane, NO_SUM, PANEL, team};
 use crate::model::ops;
+use std::cell::Cell;
 
 /// Outputs of a block.
 const BLOCK: usize = 256;
 /// Logits may be so far above the maximum that their terms are taken from (nats): it seldom has to move.
 const SLACK: f32 = 8.0;
+
+/// What a thread works with: used again, since memory fresh from the system costs as much as what is done with it.
+#[derive(Default)]
+struct Scratch {
+    /// Rows as tiles read them.
+    ordered: Vec<f32>,
+    /// A block of them, `(panels, rows)`.
+    logits: Vec<Lane>,
+    terms: Right,
+    /// Expected output vectors as they add up.
+    sums: Right,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
 
 /// The softmax of one row over the logits so far.
 #[derive(Clone, Copy, Debug)]
@@ -47,54 +66,72 @@ pub(crate) fn log_probs(
     let (isa, rows, inputs) = (Isa::detect(), targets.len(), w.inputs());
     let fits = hidden.len() == rows * inputs && found.len() == rows;
     assert!(fits && targets.iter().all(|&id| (id as usize) < w.outputs()), "{rows} targets of {w:?}");
-    let results = [(found, 1), (hidden, inputs)];
-    each_part([rows, PANEL, 3 * BLOCK], (targets, 1), results, |targets, [found, hidden], scratch| {
-        let rows = targets.len();
-        let Scratch { rows: ordered, panel: logits, right: terms, sums, weights, .. } = scratch;
-        order(isa, Strided::rows(hidden, inputs), rows, inputs, ordered);
-        let x = Ordered { values: ordered, depth: inputs, part: 0..inputs };
-        let mut softmax = vec![Softmax { top: f32::NEG_INFINITY, sum: 0.0, change: 0.0, logit: 0.0 }; rows];
-        if slopes {
-            sums.clear(inputs, rows);
-        }
-        for first in (0..w.outputs()).step_by(BLOCK) {
-            let outputs = first..(first + BLOCK).min(w.outputs());
-            let panels = first / PANEL..outputs.end.div_ceil(PANEL);
-            logits.resize(panels.len() * rows, NO_SUM);
-            for (panel, logits) in panels.zip(logits.chunks_exact_mut(rows)) {
-                sums_of(isa, (w, panel), &[(x.clone(), w.panel(panel))], logits, |_| {});
-                let count = PANEL.min(w.outputs() - panel * PANEL);
-                if count < PANEL {
-                    logits.iter_mut().for_each(|lane| lane.0[count..].fill(f32::NEG_INFINITY)); // no ids
-                }
-            }
-            for (row, (softmax, &id)) in softmax.iter_mut().zip(targets).enumerate() {
-                if outputs.contains(&(id as usize)) {
-                    let place = id as usize - first;
-                    softmax.logit = logits[place / PANEL * rows + row].0[place % PANEL];
-                }
-            }
-            take_in(logits, &mut softmax, scale);
-            if slopes {
-                sums.scale_rows(softmax.iter().map(|softmax| softmax.change));
-                terms.fill_turned(isa, logits, rows);
-                sums.add_turned(isa, w, 0..inputs, outputs, (terms, first), weights);
-            }
-        }
-        for (found, softmax) in found.iter_mut().zip(&softmax) {
-            let above_top = f64::from(scale) * f64::from(softmax.logit - softmax.top);
-            *found = (above_top - softmax.sum.ln()) as f32;
-        }
-        if slopes {
-            sums.read(isa, hidden);
-            let mut output = vec![0.0; inputs];
-            for ((hidden, softmax), &id) in hidden.chunks_exact_mut(inputs).zip(&softmax).zip(targets) {
-                w.row(id as usize, &mut output);
-                let share = (1.0 / softmax.sum) as f32;
-                hidden.iter_mut().zip(&output).for_each(|(h, output)| *h = scale * (output - share * *h));
-            }
-        }
+    let (mut found, mut hidden) = (found, hidden);
+    let split = |part: std::ops::Range<usize>| {
+        let hidden = hidden.split_off_mut(..part.len() * inputs).unwrap_or_default();
+        (&targets[part.clone()], found.split_off_mut(..part.len()).unwrap_or_default(), hidden)
+    };
+    let mut parts: Vec<_> = parts(rows, PANEL, 3 * BLOCK).into_iter().map(split).collect();
+    team::each_mut(&mut parts, |_, (targets, found, hidden)| {
+        let mut scratch = SCRATCH.take();
+        log_probs_of(isa, w, (hidden, targets, found), (scale, slopes), &mut scratch);
+        SCRATCH.set(scratch);
     });
+}
+
+/// What [`log_probs`] does, on one thread.
+fn log_probs_of(
+    isa: Isa,
+    w: &PackedMatrix,
+    (hidden, targets, found): (&mut [f32], &[u32], &mut [f32]),
+    (scale, slopes): (f32, bool),
+    Scratch { ordered, logits, terms, sums }: &mut Scratch,
+) {
+    let (rows, inputs) = (targets.len(), w.inputs());
+    order(isa, Strided::rows(hidden, inputs), rows, inputs, ordered);
+    let x = Ordered::new(ordered, inputs);
+    let mut softmax = vec![Softmax { top: f32::NEG_INFINITY, sum: 0.0, change: 0.0, logit: 0.0 }; rows];
+    if slopes {
+        sums.clear(inputs, rows);
+    }
+    for first in (0..w.outputs()).step_by(BLOCK) {
+        let outputs = first..(first + BLOCK).min(w.outputs());
+        let panels = first / PANEL..outputs.end.div_ceil(PANEL);
+        logits.resize(panels.len() * rows, NO_SUM);
+        for (panel, logits) in panels.zip(logits.chunks_exact_mut(rows)) {
+            sums_of(isa, (w, panel), &x, None, logits, (|_| {}, |_, _: &[Lane]| {}));
+            let count = PANEL.min(w.outputs() - panel * PANEL);
+            if count < PANEL {
+                logits.iter_mut().for_each(|lane| lane.0[count..].fill(f32::NEG_INFINITY)); // no ids
+            }
+        }
+        for (row, (softmax, &id)) in softmax.iter_mut().zip(targets).enumerate() {
+            if outputs.contains(&(id as usize)) {
+                let place = id as usize - first;
+                softmax.logit = logits[place / PANEL * rows + row].0[place % PANEL];
+            }
+        }
+        take_in(logits, &mut softmax, scale);
+        if slopes {
+            sums.scale_rows(softmax.iter().map(|softmax| softmax.change));
+            terms.fill_turned(isa, logits, rows);
+            let terms = terms.panels().map(|lanes| &lanes[..outputs.len()]);
+            sums.add(isa, w, (0..inputs, 0), outputs.clone(), terms);
+        }
+    }
+    for (found, softmax) in found.iter_mut().zip(&softmax) {
+        let above_top = f64::from(scale) * f64::from(softmax.logit - softmax.top);
+        *found = (above_top - softmax.sum.ln()) as f32;
+    }
+    if slopes {
+        sums.read_to(isa, hidden);
+        let mut output = vec![0.0; inputs];
+        for ((hidden, softmax), &id) in hidden.chunks_exact_mut(inputs).zip(&softmax).zip(targets) {
+            w.row(id as usize, &mut output);
+            let share = (1.0 / softmax.sum) as f32;
+            hidden.iter_mut().zip(&output).for_each(|(h, output)| *h = scale * (output - share * *h));
+        }
+    }
 }
 
 /// Takes a block of logits in, `(panels, rows)` lanes, which become their terms `exp(scale (logit - top))`.

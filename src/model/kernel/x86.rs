@@ -25,9 +25,9 @@ pub(crate) fn prefetch_all<T>(values: &[T]) {
 
 /// Asks for the line of `value` as far as the second cache.
 #[inline(always)]
-pub(super) fn prefetch_later<T>(value: &T) {
-    // SAFETY: a prefetch reads nothing that a program could see; SSE is always there.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>((&raw const *value).cast()) }
+pub(super) fn prefetch_later<T>(value: *const T) {
+    // SAFETY: a prefetch reads nothing that a program could see, whatever the address; SSE is always there.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(value.cast()) }
 }
 
 /// Writes sums held as two registers a row.

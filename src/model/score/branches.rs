@@ -5,7 +5,7 @@
 
 use super::Gradients;
 use crate::model::kernel::sweep::Beside;
-use crate::model::kernel::{PackedMatrix, outer};
+use crate::model::kernel::{PackedMatrix, Slice, outer, outer_turned};
 use crate::model::lora::{Factors, Site};
 use crate::model::spec::ModelSpec;
 use crate::model::transformer::Linear;
@@ -106,14 +106,14 @@ impl Branch {
     /// result, `dy`, and of the inner rows, `du`.
     pub(super) fn gradient(&self, layer: usize, [x, u, dy, du]: [&[f32]; 4], gradients: &mut Gradients) {
         let (inputs, outputs, width, rank) = (self.a.inputs(), self.b.outputs(), self.width(), self.rank);
-        let turned = outer((x, inputs, 0..inputs), (du, width, 0..width)); // (inputs, sites * rank)
-        for (index, &(site, first, columns)) in self.sites.iter().enumerate() {
-            let of_site = (u, width, index * rank..(index + 1) * rank);
-            let mut b = outer((dy, outputs, first..first + columns), of_site); // (columns, rank)
+        let du = Slice { values: du, width, columns: 0..width };
+        let a = outer_turned(&Slice { values: x, width: inputs, columns: 0..inputs }, &du); // (sites * rank, inputs)
+        for ((index, &(site, first, columns)), a) in self.sites.iter().enumerate().zip(a.chunks_exact(rank * inputs)) {
+            let u = Slice { values: u, width, columns: index * rank..(index + 1) * rank };
+            let dy = Slice { values: dy, width: outputs, columns: first..first + columns };
+            let mut b = outer(&dy, &u); // (columns, rank)
             b.iter_mut().for_each(|gradient| *gradient *= self.scale);
-            let column = |r: usize| turned.iter().skip(index * rank + r).step_by(width).copied();
-            let a = (0..rank).flat_map(column).collect(); // (rank, inputs)
-            gradients.add(layer, site, Factors { a, b });
+            gradients.add(layer, site, Factors { a: a.to_vec(), b });
         }
     }
 }
