@@ -26,8 +26,10 @@ pub(super) struct Lora {
     /// `A` and `B` of each place, one after the other.
     pub(super) parameters: Vec<Parameter>,
     pub(super) places: Vec<(usize, Site)>,
-    /// The current factors as the score pass reads them; none since they changed.
+    /// The factors as the score pass reads them, once it was needed.
     branches: Option<Branches>,
+    /// The factors changed since.
+    stale: bool,
 }
 
 impl Trained {
@@ -119,7 +121,7 @@ impl Trained {
         match self {
             Self::Lora(lora) => {
                 optimizer::update(&mut lora.parameters, config, step, norm);
-                lora.branches = None;
+                lora.stale = true;
             }
             Self::Whole(full) => full.update(config, step, norm),
         }
@@ -171,7 +173,7 @@ impl Lora {
             add("lora_B", [outputs, rank], &pair.b);
         }
         let places = adapter.factors.keys().copied().collect();
-        Self { config: adapter.config.clone(), parameters, places, branches: None }
+        Self { config: adapter.config.clone(), parameters, places, branches: None, stale: false }
     }
 
     /// The current factors as an adapter.
@@ -184,9 +186,14 @@ impl Lora {
 
     fn branches(&mut self, model: &Transformer) -> Result<&Branches, crate::model::Error> {
         let branches = match self.branches.take() {
-            Some(branches) => branches,
+            Some(branches) if !self.stale => branches,
+            Some(mut branches) => {
+                branches.refill(model, &self.adapter())?;
+                branches
+            }
             None => Branches::new(model, &self.adapter())?,
         };
+        self.stale = false;
         Ok(self.branches.insert(branches))
     }
 }

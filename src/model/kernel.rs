@@ -38,9 +38,9 @@ pub(crate) use outer::{Slice, outer, outer_turned};
 pub(crate) use pages::ask_for_huge_pages;
 pub(crate) use panel::Panel;
 pub(crate) use rows::Rows;
-pub(crate) use strided::{Operand, Strided};
+pub(crate) use strided::{Operand, Strided, Total};
 pub(crate) use trained::{add_row, gradient_add, pack_rows, packed_len, unpack_rows};
-pub(crate) use vocabulary::log_probs;
+pub(crate) use vocabulary::{log_probs, working_floats as log_probs_floats};
 pub use weight::{Precision, Weight};
 
 use std::ops::Range;

@@ -259,16 +259,16 @@ pub(crate) fn log_prob(logits: &[f32], id: u32, scale: f32) -> f32 {
     (f64::from(scale) * f64::from(logits[id as usize] - top) - sum.ln()) as f32
 }
 
-/// `x = factor * e^(scale x - shift)`: with the log-sum-exp as shift, a row of a softmax.
+/// `x = e^(scale x - shift)`: with the log-sum-exp as shift, a row of a softmax.
 #[inline(always)]
-fn exp_row(row: &mut [f32], scale: f32, shift: f32, factor: f32) {
+fn exp_row(row: &mut [f32], scale: f32, shift: f32) {
     for x in row {
-        *x = exp(scale * *x - shift) * factor;
+        *x = exp(scale * *x - shift);
     }
 }
 vectorised!(
-    /// A row of a softmax of `scale * x` from its log-sum-exp, times `factor`, in place.
-    exp_shifted, exp_row, (row: &mut [f32], scale: f32, shift: f32, factor: f32)
+    /// A row of a softmax of `scale * x` from its log-sum-exp, in place.
+    exp_shifted, exp_row, (row: &mut [f32], scale: f32, shift: f32)
 );
 
 #[inline(always)]

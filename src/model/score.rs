@@ -78,6 +78,18 @@ impl Branches {
         }))
     }
 
+    /// Takes the factors of another `adapter` for the same places, where it can in the memory that is there.
+    ///
+    /// # Errors
+    /// As [`Branches::new`].
+    pub(crate) fn refill(&mut self, model: &Transformer, adapter: &Adapter) -> Result<()> {
+        match &mut self.0 {
+            Laid::Panels(branches) => branches.refill(adapter.config.scale(), &adapter.factors),
+            Laid::Dense(_) => *self = Self::new(model, adapter)?,
+        }
+        Ok(())
+    }
+
     fn packed(&self) -> Result<&PackedBranches> {
         match &self.0 {
             Laid::Panels(branches) => Ok(branches),
@@ -140,8 +152,11 @@ pub fn activation_floats(spec: &ModelSpec, rank: usize, tokens: usize, targets: 
         Keep::Layers => spec.layers * layer,
         Keep::Inputs => spec.layers * spec.hidden + layer,
     };
-    let head = if rank == 0 { head::working_floats(spec.vocab, targets) } else { 0 };
     // The head's rows have room for every token's.
+    let head = match rank {
+        0 => head::working_floats(spec.vocab, targets),
+        _ => tokens * head::log_probs_floats(spec.vocab, spec.hidden),
+    };
     tokens * (kept + layer::working_floats(spec, rank) + spec.hidden) + head
 }
 

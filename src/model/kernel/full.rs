@@ -29,17 +29,33 @@ impl PackedMatrix {
     /// # Panics
     /// Where a part's length is no multiple of `inputs`.
     pub fn new(parts: &[&[f32]], inputs: usize) -> Self {
-        assert!(inputs > 0 && parts.iter().all(|part| part.len().is_multiple_of(inputs)), "whole rows only");
-        let outputs = parts.iter().map(|part| part.len() / inputs).sum();
-        let mut lanes = filled(usize::div_ceil(outputs, PANEL) * inputs, Line([0.0; PANEL]));
+        assert!(inputs > 0, "whole rows only");
+        let mut packed = Self::zeros(parts.iter().map(|part| part.len() / inputs).sum(), inputs);
+        packed.refill(parts);
+        packed
+    }
+
+    /// A matrix of zeros.
+    pub(crate) fn zeros(outputs: usize, inputs: usize) -> Self {
+        let lanes = filled(usize::div_ceil(outputs, PANEL) * inputs, Line([0.0; PANEL]));
+        Self { lanes, outputs, inputs }
+    }
+
+    /// Takes the values of matrices that together have the same size, in the memory that is there.
+    ///
+    /// # Panics
+    /// Where they have not.
+    pub(crate) fn refill(&mut self, parts: &[&[f32]]) {
+        let (inputs, floats) = (self.inputs, parts.iter().map(|part| part.len()).sum::<usize>());
+        let whole = parts.iter().all(|part| part.len().is_multiple_of(inputs));
+        assert!(whole && floats == self.outputs * inputs, "whole rows only, and as many as {self:?} has");
         let rows = parts.iter().flat_map(|part| part.chunks_exact(inputs));
         for (row, values) in rows.enumerate() {
-            let panel = &mut lanes[row / PANEL * inputs..][..inputs];
+            let panel = &mut self.lanes[row / PANEL * inputs..][..inputs];
             for (lane, &value) in panel.iter_mut().zip(values) {
                 lane.0[row % PANEL] = value;
             }
         }
-        Self { lanes, outputs, inputs }
     }
 
     /// Rows of the matrix.
@@ -100,7 +116,7 @@ impl PackedMatrix {
     }
 
     /// What lies from input `input` of `panel` on: 16 outputs are as many lanes as the matrix has inputs.
-    pub(super) fn from_input(&self, panel: usize, input: usize) -> &[Lane] {
+    pub(super) fn lanes_from(&self, panel: usize, input: usize) -> &[Lane] {
         &self.lanes[panel * self.inputs + input..]
     }
 }
@@ -165,11 +181,32 @@ pub(super) fn product<'a>(
 }
 
 /// Adds `height` rows, each as deep as there are lanes, times one panel: `sums[r][c] += sum_k a[r][k] * lanes[k][c]`.
+#[inline(always)]
 pub(super) fn tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &mut [Lane]) {
     assert!(
         (1..=isa.rows().min(sums.len())).contains(&height) && a.holds(height, lanes.len()),
         "a tile of {height} rows"
     );
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx2 && height == Isa::Avx2.rows() {
+        // Nearly all tiles are as high as can be: most of what is left costs more than some of them.
+        use super::x86::{near_avx2, ordered_avx2, strided_avx2, turned_avx2};
+        // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panel.
+        return unsafe {
+            match a {
+                Tile::Strided(a) => strided_avx2::<6>(a, lanes, sums),
+                Tile::Near(a) => near_avx2::<6>(a, lanes, sums),
+                Tile::Ordered(a) => ordered_avx2::<6>(a, lanes, sums),
+                Tile::Turned { weights, inputs } => turned_avx2::<6>(weights, inputs, lanes, sums),
+            }
+        };
+    }
+    tile_of_any_height(isa, height, a, lanes, sums);
+}
+
+/// What [`tile`] does, once the sizes are known to fit.
+#[inline(never)]
+fn tile_of_any_height(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &mut [Lane]) {
     #[cfg(target_arch = "x86_64")]
     {
         use super::x86::{near_avx2, ordered_avx2, strided_avx2, turned_avx2};

@@ -3,9 +3,8 @@
 use super::full::{tile, transpose};
 use super::isa::Isa;
 use super::ordered::{Ordered, order};
-use super::right::copy;
 use super::strided::Strided;
-use super::{Columns, Lane, NO_SUM, PANEL, PARALLEL_MIN, team, tiles};
+use super::{Columns, Lane, NO_SUM, PANEL, PARALLEL_MIN, prefetch, team, tiles};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -13,6 +12,9 @@ use std::ops::Range;
 const PANELS: usize = 4;
 /// Rows that tiles go at a time: 16 columns of them stay in the first cache.
 const DEPTH: usize = 256;
+
+/// Rows between the one that is read and the one that is asked for: they lie far apart.
+const AHEAD: usize = 8;
 
 /// Some columns of a row-major matrix.
 #[derive(Clone)]
@@ -88,9 +90,15 @@ fn each_panel(x: &Slice<'_>, u: &Slice<'_>, put: impl Fn(usize, &[Lane]) + Sync)
         sums.resize(panels * count, NO_SUM);
         lanes.resize(panels * DEPTH, NO_SUM);
         for rows in (0..depth).step_by(DEPTH).map(|first| first..depth.min(first + DEPTH)) {
-            for (row, values) in x.values[rows.start * x.width..rows.end * x.width].chunks_exact(x.width).enumerate() {
-                for (values, lanes) in values[part.clone()].chunks(PANEL).zip(lanes.chunks_exact_mut(DEPTH)) {
-                    copy(values, &mut lanes[row].0[..values.len()]);
+            for (row, index) in rows.clone().enumerate() {
+                let of = |row: usize| &x.values[row * x.width..][part.clone()];
+                prefetch(of((index + AHEAD).min(depth - 1)));
+                let (whole, rest) = of(index).as_chunks::<PANEL>();
+                for (values, lanes) in whole.iter().zip(lanes.chunks_exact_mut(DEPTH)) {
+                    lanes[row].0 = *values;
+                }
+                if !rest.is_empty() {
+                    lanes[whole.len() * DEPTH + row].0[..rest.len()].copy_from_slice(rest);
                 }
             }
             for (lanes, sums) in lanes.chunks_exact(DEPTH).zip(sums.chunks_exact_mut(count)) {

@@ -135,7 +135,7 @@ impl Right {
                 let sums = &mut sums[first + block.start..][..block.len()];
                 for tile_inputs in tiles(block.len(), isa.rows()) {
                     ahead.step();
-                    let weights = w.from_input(panels.start, of(&block).start + tile_inputs.start);
+                    let weights = w.lanes_from(panels.start, of(&block).start + tile_inputs.start);
                     let turned = Tile::Turned { weights, inputs: w.inputs() };
                     tile(isa, tile_inputs.len(), turned, dy, &mut sums[tile_inputs]);
                 }

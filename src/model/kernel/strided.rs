@@ -2,9 +2,10 @@
 //!
 //! Serial: whoever calls has split the work between threads already.
 
-use super::full::{Tile, product};
+use super::full::{Tile, product, tile, transpose};
 use super::isa::Isa;
-use super::{Lane, Line, PANEL};
+use super::right::copy;
+use super::{Lane, Line, NO_SUM, PANEL, tiles};
 use std::ops::Range;
 
 /// A matrix read through strides: `(row, k)` lies at `row * self.row + k * self.step`.
@@ -60,7 +61,7 @@ impl Operand {
             let first = panel * PANEL;
             let count = PANEL.min(columns - first);
             for (k, lane) in lanes.iter_mut().enumerate() {
-                lane.0[..count].copy_from_slice(&b[k * step + first..][..count]);
+                copy(&b[k * step + first..][..count], &mut lane.0[..count]);
             }
         }
     }
@@ -71,10 +72,16 @@ impl Operand {
     /// Where `b` is too short.
     pub(crate) fn pack_turned(&mut self, b: &[f32], width: usize, depth: usize, columns: usize) {
         self.shape(depth, columns);
-        for column in 0..columns {
-            let lanes = &mut self.lanes[column / PANEL * depth..][..depth];
-            for (lane, &value) in lanes.iter_mut().zip(&b[column * width..][..depth]) {
-                lane.0[column % PANEL] = value;
+        let isa = Isa::detect();
+        for (panel, lanes) in self.lanes.chunks_exact_mut(depth.max(1)).enumerate() {
+            let first = panel * PANEL;
+            for (lanes, k) in lanes.chunks_mut(PANEL).zip((0..).step_by(PANEL)) {
+                let (mut square, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
+                for (lane, column) in square.iter_mut().zip(first..columns) {
+                    copy(&b[column * width + k..][..lanes.len()], &mut lane.0[..lanes.len()]);
+                }
+                transpose(isa, &square, &mut turned);
+                lanes.copy_from_slice(&turned[..lanes.len()]);
             }
         }
     }
@@ -108,23 +115,60 @@ impl Operand {
         }
     }
 
-    /// `out += a b`: `out` is `(rows, width)` row-major and takes the first columns of the product.
+    /// `sums += a b`, to the rows of `sums` from `first` on.
     ///
     /// # Panics
-    /// As [`Operand::multiply`], and where `out` is too short.
-    pub(crate) fn multiply_add(&self, a: Strided<'_>, rows: usize, depth: Range<usize>, out: &mut [f32], width: usize) {
-        self.multiply(a, rows, depth, 0..self.columns, |row, first, sums| {
-            let count = PANEL.min(self.columns - first);
-            add(&sums[..count], &mut out[row * width + first..][..count]);
-        });
+    /// As [`Operand::multiply`], and where `sums` has not as many rows or columns.
+    pub(crate) fn multiply_add(
+        &self,
+        a: Strided<'_>,
+        rows: usize,
+        depth: Range<usize>,
+        sums: &mut Total,
+        first: usize,
+    ) {
+        assert!(
+            first + rows <= sums.rows && self.columns == sums.columns && depth.end <= self.depth,
+            "{rows} rows of sums"
+        );
+        let isa = Isa::detect();
+        let panels = self.lanes.chunks_exact(self.depth.max(1)).zip(sums.lanes.chunks_exact_mut(sums.rows.max(1)));
+        for (lanes, sums) in panels {
+            for rows in tiles(rows, isa.rows()) {
+                let (a, sums) = (Tile::Near(a.below(rows.start)), &mut sums[first + rows.start..first + rows.end]);
+                tile(isa, rows.len(), a, &lanes[depth.clone()], sums);
+            }
+        }
     }
 }
 
-/// Adds `from`; a whole panel at once, where the length is known.
-fn add(from: &[f32], to: &mut [f32]) {
-    let sum = |(to, from): (&mut f32, &f32)| *to += from;
-    match (<&[f32; PANEL]>::try_from(from), <&mut [f32; PANEL]>::try_from(&mut *to)) {
-        (Ok(from), Ok(to)) => to.iter_mut().zip(from).for_each(sum),
-        _ => to.iter_mut().zip(from).for_each(sum),
+/// What several products add up to: rows in panels of 16 columns.
+#[derive(Debug, Default)]
+pub(crate) struct Total {
+    /// `panels x rows` lanes.
+    lanes: Vec<Lane>,
+    rows: usize,
+    columns: usize,
+}
+
+impl Total {
+    /// Becomes `rows` rows of zeros.
+    pub(crate) fn clear(&mut self, rows: usize, columns: usize) {
+        (self.rows, self.columns) = (rows, columns);
+        self.lanes.clear();
+        self.lanes.resize(columns.div_ceil(PANEL) * rows, NO_SUM);
+    }
+
+    /// Writes the rows to `out`, row-major.
+    ///
+    /// # Panics
+    /// Where `out` is too short.
+    pub(crate) fn read(&self, out: &mut [f32]) {
+        for (lanes, first) in self.lanes.chunks_exact(self.rows.max(1)).zip((0..).step_by(PANEL)) {
+            let count = PANEL.min(self.columns - first);
+            for (lane, out) in lanes.iter().zip(out.chunks_exact_mut(self.columns)) {
+                copy(&lane.0[..count], &mut out[first..][..count]);
+            }
+        }
     }
 }

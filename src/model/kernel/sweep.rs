@@ -12,7 +12,6 @@ use super::strided::Strided;
 use super::{Columns, Lane, NO_SUM, PANEL, team};
 use std::cell::Cell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Floats of ordered rows that stay in a core's second cache beside the weights that pass by.
 const CACHED: usize = 3 << 15;
@@ -29,12 +28,10 @@ pub(crate) struct Beside<'a> {
     pub(crate) blocks: &'a [(Range<usize>, Range<usize>)],
 }
 
-/// What a thread works with: used again, since memory fresh from the system costs as much as what is done with it.
+/// Gradients of some rows: those of results as the right side of a product, and those of inputs and of inner rows as
+/// they add up.
 #[derive(Default)]
-struct Scratch {
-    /// Sums of one panel, by row.
-    panel: Vec<Lane>,
-    /// Gradients of results as the right side of a product, and those of inputs and of inner rows as they add up.
+struct Gradients {
     right: Right,
     sums: Right,
     inner: Right,
@@ -47,9 +44,12 @@ struct Part {
     inner: Vec<f32>,
 }
 
+// Used again, since memory fresh from the system costs as much as what is done with it.
 thread_local! {
-    static SCRATCH: Cell<Scratch> = Cell::default();
     static PARTS: Cell<Vec<Part>> = Cell::default();
+    /// Sums of one panel, by row.
+    static SUMS: Cell<Vec<Lane>> = Cell::default();
+    static GRADIENTS: Cell<Gradients> = Cell::default();
 }
 
 /// `y = x W^T + u B^T` with `u = x A^T` where there is a branch: `x` is `(rows, inputs)`, `y` `(rows, outputs)` and
@@ -74,7 +74,8 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
         let x = Strided::rows(&x[rows.start * inputs..], inputs);
         order(isa, x, rows.len(), inputs, &mut part.rows);
         if let Some(Beside { a, .. }) = branch {
-            let (x, mut sums) = (Ordered::new(&part.rows, inputs), vec![NO_SUM; rows.len()]);
+            let (x, mut sums) = (Ordered::new(&part.rows, inputs), SUMS.take());
+            sums.resize(rows.len(), NO_SUM);
             for (panel, first) in (0..width.div_ceil(PANEL)).zip((0..).step_by(PANEL)) {
                 let count = PANEL.min(width - first);
                 let end = |rows: Range<usize>, sums: &[Lane]| {
@@ -84,14 +85,16 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
                 };
                 sums_of(isa, (a, panel), &x, None, &mut sums, (|_| {}, end));
             }
+            SUMS.set(sums);
             order(isa, Strided::rows(u, width), rows.len(), width, &mut part.inner);
         }
     });
 
     let y = Columns::new(y, w.outputs());
-    share_out(bounds.len(), w.outputs().div_ceil(PANEL), |part, panel, scratch| {
+    team::each_of_parts(bounds.len(), w.outputs().div_ceil(PANEL), |part, panel| {
+        let mut sums = SUMS.take();
         let (rows, Part { rows: x, inner }) = (&bounds[part], &parts[part]);
-        scratch.panel.resize(rows.len(), NO_SUM);
+        sums.resize(rows.len(), NO_SUM);
         let beside = branch.map(|Beside { b, blocks, .. }| {
             let seen = seen(blocks, panel);
             (Ordered { values: inner, depth: width, part: seen.clone() }, &b.panel(panel)[seen])
@@ -100,7 +103,8 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
         let end = |tile: Range<usize>, sums: &[Lane]| {
             tile.zip(sums).for_each(|(row, sums)| y.write(rows.start + row, panel * PANEL, &sums.0));
         };
-        sums_of(isa, (w, panel), &Ordered::new(x, inputs), beside, &mut scratch.panel, (begin, end));
+        sums_of(isa, (w, panel), &Ordered::new(x, inputs), beside, &mut sums, (begin, end));
+        SUMS.set(sums);
     });
     PARTS.set(parts);
 }
@@ -121,8 +125,8 @@ pub(crate) fn backward(w: &PackedMatrix, branch: Option<Beside<'_>>, dy: &[f32],
     let mut parts: Vec<_> = parts(rows, PANEL, 3 * OUTPUTS).into_iter().map(split).collect();
     team::each_mut(&mut parts, |_, (dy, du, dx)| {
         let rows = dy.len() / outputs;
-        let mut scratch = SCRATCH.take();
-        let Scratch { right, sums, inner, .. } = &mut scratch;
+        let mut gradients = GRADIENTS.take();
+        let Gradients { right, sums, inner } = &mut gradients;
         sums.clear(inputs, rows);
         inner.clear(width, rows);
         for first in (0..outputs).step_by(OUTPUTS) {
@@ -144,7 +148,7 @@ pub(crate) fn backward(w: &PackedMatrix, branch: Option<Beside<'_>>, dy: &[f32],
             inner.read_to(isa, du);
         }
         sums.read_to(isa, dx);
-        SCRATCH.set(scratch);
+        GRADIENTS.set(gradients);
     });
 }
 
@@ -186,20 +190,4 @@ pub(super) fn parts(rows: usize, step: usize, depth: usize) -> Vec<Range<usize>>
     let parts = (threads * steps.div_ceil(most * threads)).min(steps);
     let bound = |part: usize| (steps * part / parts * step).min(rows);
     (0..parts).map(|part| bound(part)..bound(part + 1)).collect()
-}
-
-/// Runs `work(part, panel)` for each panel of each part. A thread takes whole parts, whose rows stay in its cache, and
-/// when there are none left it takes panels of the others'.
-fn share_out(parts: usize, panels: usize, work: impl Fn(usize, usize, &mut Scratch) + Sync) {
-    let (next, threads) = (Vec::from_iter((0..parts).map(|_| AtomicUsize::new(0))), team::threads());
-    team::each(threads.min(parts), |own| {
-        let mut scratch = SCRATCH.take();
-        for part in (0..threads).flat_map(|turn| ((own + turn) % threads..parts).step_by(threads)) {
-            let take = || Some(next[part].fetch_add(1, Relaxed)).filter(|panel| *panel < panels);
-            while let Some(panel) = take() {
-                work(part, panel, &mut scratch);
-            }
-        }
-        SCRATCH.set(scratch);
-    });
 }

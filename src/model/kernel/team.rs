@@ -81,6 +81,23 @@ pub(crate) fn each_mut<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + 
     each(items.len(), |index| work(index, unsafe { &mut *first.at(index) }));
 }
 
+/// Runs `piece(part, index)` for each of the `pieces` pieces of each of `parts` parts, once, on all threads. A thread
+/// takes one part after the other, whose data stays in its cache; when there are none left it takes pieces of others'.
+///
+/// # Panics
+/// Where `piece` does.
+pub(crate) fn each_of_parts(parts: usize, pieces: usize, piece: impl Fn(usize, usize) + Sync) {
+    let (next, threads) = (Vec::from_iter((0..parts).map(|_| AtomicUsize::new(0))), threads());
+    each(threads.min(parts), |own| {
+        for part in (0..threads).flat_map(|turn| ((own + turn) % threads..parts).step_by(threads)) {
+            let take = || Some(next[part].fetch_add(1, SeqCst)).filter(|index| *index < pieces);
+            while let Some(index) = take() {
+                piece(part, index);
+            }
+        }
+    });
+}
+
 impl Team {
     /// The team of this process.
     fn get() -> &'static Self {
@@ -231,6 +248,17 @@ mod tests {
             });
         });
         assert!(items.iter().enumerate().all(|(index, item)| *item == vec![index + 1; 20]));
+    }
+
+    #[test]
+    fn every_piece_of_every_part_runs_once() {
+        for (parts, pieces) in [(0, 3), (1, 50), (2, 7), (5, 1), (7, 40)] {
+            let counts: Vec<AtomicUsize> = (0..parts * pieces).map(|_| AtomicUsize::new(0)).collect();
+            each_of_parts(parts, pieces, |part, index| {
+                counts[part * pieces + index].fetch_add(1, SeqCst);
+            });
+            assert!(counts.iter().all(|count| count.load(SeqCst) == 1), "{parts} parts of {pieces}");
+        }
     }
 
     #[test]

@@ -176,7 +176,7 @@ fn inputs_of_packed_weights_are_rows_of_a_tile() {
     for (height, first, from) in [(1, 0, 0), (6, 33, 16), (14, 26, 64)] {
         for isa in Isa::all().into_iter().filter(|isa| height <= isa.rows()) {
             let (mut sums, lanes) = (NO_SUMS, &lanes[from..]);
-            let weights = packed.from_input(from / PANEL, first);
+            let weights = packed.lanes_from(from / PANEL, first);
             tile(isa, height, Tile::Turned { weights, inputs }, lanes, &mut sums);
             let turned: Vec<f32> = (0..height * lanes.len())
                 .map(|i| w[(from + i % lanes.len()) * inputs + first + i / lanes.len()])

@@ -1,9 +1,10 @@
 //! The head and its softmax in one sweep: log-probabilities of given ids, and what they depend on, while no more than a
 //! block of logits exists at a time (as in cut cross-entropy, arXiv 2411.09009).
 //!
-//! A thread takes some rows through the whole vocabulary. A block of weights gives a block of logits, the running maximum
-//! and sum of each row take them in (arXiv 1805.02867), and the same block, in the caches by now, adds what its ids weigh
-//! to the rows' expected output vector.
+//! A block of weights gives a block of logits, the running maximum and sum of each row take them in (arXiv 1805.02867),
+//! and the same block, in the caches by now, adds what its ids weigh to the rows' expected output vector. The vocabulary
+//! goes in segments, and a row's softmax is put together from theirs: so threads end together, and the sums hang on the
+//! model alone.
 
 use super::full::PackedMatrix;
 use super::isa::Isa;
@@ -14,26 +15,42 @@ use super::sweep::parts;
 use super::{Lane, NO_SUM, PANEL, team};
 use crate::model::ops;
 use std::cell::Cell;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Outputs of a block.
 const BLOCK: usize = 256;
+/// Outputs of a segment.
+const SEGMENT: usize = 24 * BLOCK;
 /// Logits may be so far above the maximum that their terms are taken from (nats): it seldom has to move.
 const SLACK: f32 = 8.0;
 
-/// What a thread works with: used again, since memory fresh from the system costs as much as what is done with it.
+/// Some rows, as tiles read them, and what was found of them in each segment.
 #[derive(Default)]
-struct Scratch {
-    /// Rows as tiles read them.
-    ordered: Vec<f32>,
-    /// A block of them, `(panels, rows)`.
-    logits: Vec<Lane>,
-    terms: Right,
-    /// Expected output vectors as they add up.
-    sums: Right,
+struct Part {
+    rows: Vec<f32>,
+    segments: Vec<Mutex<Segment>>,
 }
 
+/// Rows over one segment of the vocabulary.
+#[derive(Default)]
+struct Segment {
+    softmax: Vec<Softmax>,
+    /// Their expected output vectors, but for the sum of the weights.
+    expected: Right,
+}
+
+/// A block of logits, `(panels, rows)`, and their terms.
+#[derive(Default)]
+struct Block {
+    logits: Vec<Lane>,
+    terms: Right,
+}
+
+// Used again, since memory fresh from the system costs as much as what is done with it.
 thread_local! {
-    static SCRATCH: Cell<Scratch> = Cell::default();
+    static PARTS: Cell<Vec<Part>> = Cell::default();
+    static BLOCK_AT_HAND: Cell<Block> = Cell::default();
 }
 
 /// The softmax of one row over the logits so far.
@@ -63,74 +80,148 @@ pub(crate) fn log_probs(
     slopes: bool,
     found: &mut [f32],
 ) {
+    log_probs_by(SEGMENT, w, hidden, targets, scale, slopes, found);
+}
+
+/// Floats that [`log_probs`] keeps of a row beside the row itself.
+pub(crate) fn working_floats(vocab: usize, inputs: usize) -> usize {
+    inputs * vocab.div_ceil(SEGMENT)
+}
+
+/// What [`log_probs`] does, with segments of `segment` outputs, whole blocks of them.
+fn log_probs_by(
+    segment: usize,
+    w: &PackedMatrix,
+    hidden: &mut [f32],
+    targets: &[u32],
+    scale: f32,
+    slopes: bool,
+    found: &mut [f32],
+) {
     let (isa, rows, inputs) = (Isa::detect(), targets.len(), w.inputs());
     let fits = hidden.len() == rows * inputs && found.len() == rows;
     assert!(fits && targets.iter().all(|&id| (id as usize) < w.outputs()), "{rows} targets of {w:?}");
-    let (mut found, mut hidden) = (found, hidden);
-    let split = |part: std::ops::Range<usize>| {
-        let hidden = hidden.split_off_mut(..part.len() * inputs).unwrap_or_default();
-        (&targets[part.clone()], found.split_off_mut(..part.len()).unwrap_or_default(), hidden)
-    };
-    let mut parts: Vec<_> = parts(rows, PANEL, 3 * BLOCK).into_iter().map(split).collect();
-    team::each_mut(&mut parts, |_, (targets, found, hidden)| {
-        let mut scratch = SCRATCH.take();
-        log_probs_of(isa, w, (hidden, targets, found), (scale, slopes), &mut scratch);
-        SCRATCH.set(scratch);
+    let (bounds, segments) = (parts(rows, PANEL, 3 * BLOCK), w.outputs().div_ceil(segment));
+    let mut room = PARTS.take();
+    room.resize_with(room.len().max(bounds.len()), Part::default);
+
+    let mut beginnings: Vec<_> = bounds.iter().zip(&mut room).collect();
+    team::each_mut(&mut beginnings, |_, (rows, part)| {
+        part.segments.resize_with(segments, Mutex::default);
+        order(isa, Strided::rows(&hidden[rows.start * inputs..], inputs), rows.len(), inputs, &mut part.rows);
     });
+
+    team::each_of_parts(bounds.len(), segments, |part, index| {
+        let (rows, Part { rows: ordered, segments }) = (bounds[part].clone(), &room[part]);
+        let outputs = index * segment..w.outputs().min((index + 1) * segment);
+        let mut segment = locked(&segments[index]);
+        let mut block = BLOCK_AT_HAND.take();
+        segment.find(isa, (w, outputs), Ordered::new(ordered, inputs), &targets[rows], (scale, slopes), &mut block);
+        BLOCK_AT_HAND.set(block);
+    });
+
+    let (mut found, mut hidden) = (found, hidden);
+    let split = |(rows, part): (&Range<usize>, _)| {
+        let hidden = hidden.split_off_mut(..rows.len() * inputs).unwrap_or_default();
+        (part, &targets[rows.clone()], found.split_off_mut(..rows.len()).unwrap_or_default(), hidden)
+    };
+    let mut endings: Vec<_> = bounds.iter().zip(&room).map(split).collect();
+    team::each_mut(&mut endings, |_, (Part { segments, .. }, targets, found, hidden)| {
+        let segments: Vec<_> = segments.iter().map(locked).collect();
+        put_together(isa, (w, segment), &segments, (targets, scale), found, slopes.then_some(hidden));
+    });
+    PARTS.set(room);
 }
 
-/// What [`log_probs`] does, on one thread.
-fn log_probs_of(
-    isa: Isa,
-    w: &PackedMatrix,
-    (hidden, targets, found): (&mut [f32], &[u32], &mut [f32]),
-    (scale, slopes): (f32, bool),
-    Scratch { ordered, logits, terms, sums }: &mut Scratch,
-) {
-    let (rows, inputs) = (targets.len(), w.inputs());
-    order(isa, Strided::rows(hidden, inputs), rows, inputs, ordered);
-    let x = Ordered::new(ordered, inputs);
-    let mut softmax = vec![Softmax { top: f32::NEG_INFINITY, sum: 0.0, change: 0.0, logit: 0.0 }; rows];
-    if slopes {
-        sums.clear(inputs, rows);
-    }
-    for first in (0..w.outputs()).step_by(BLOCK) {
-        let outputs = first..(first + BLOCK).min(w.outputs());
-        let panels = first / PANEL..outputs.end.div_ceil(PANEL);
-        logits.resize(panels.len() * rows, NO_SUM);
-        for (panel, logits) in panels.zip(logits.chunks_exact_mut(rows)) {
-            sums_of(isa, (w, panel), &x, None, logits, (|_| {}, |_, _: &[Lane]| {}));
-            let count = PANEL.min(w.outputs() - panel * PANEL);
-            if count < PANEL {
-                logits.iter_mut().for_each(|lane| lane.0[count..].fill(f32::NEG_INFINITY)); // no ids
-            }
-        }
-        for (row, (softmax, &id)) in softmax.iter_mut().zip(targets).enumerate() {
-            if outputs.contains(&(id as usize)) {
-                let place = id as usize - first;
-                softmax.logit = logits[place / PANEL * rows + row].0[place % PANEL];
-            }
-        }
-        take_in(logits, &mut softmax, scale);
+/// Nobody holds two of them, and what a panic left is begun anew.
+fn locked(segment: &Mutex<Segment>) -> MutexGuard<'_, Segment> {
+    segment.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Segment {
+    /// Takes in `outputs` of `w`.
+    fn find(
+        &mut self,
+        isa: Isa,
+        (w, outputs): (&PackedMatrix, Range<usize>),
+        x: Ordered<'_>,
+        targets: &[u32],
+        (scale, slopes): (f32, bool),
+        Block { logits, terms }: &mut Block,
+    ) {
+        let (rows, inputs, Self { softmax, expected }) = (targets.len(), w.inputs(), self);
+        softmax.clear();
+        softmax.resize(rows, Softmax { top: f32::NEG_INFINITY, sum: 0.0, change: 0.0, logit: 0.0 });
         if slopes {
-            sums.scale_rows(softmax.iter().map(|softmax| softmax.change));
-            terms.fill_turned(isa, logits, rows);
-            let terms = terms.panels().map(|lanes| &lanes[..outputs.len()]);
-            sums.add(isa, w, (0..inputs, 0), outputs.clone(), terms);
+            expected.clear(inputs, rows);
+        }
+        for first in outputs.clone().step_by(BLOCK) {
+            let outputs = first..(first + BLOCK).min(outputs.end);
+            let panels = first / PANEL..outputs.end.div_ceil(PANEL);
+            logits.resize(panels.len() * rows, NO_SUM);
+            for (panel, logits) in panels.zip(logits.chunks_exact_mut(rows)) {
+                sums_of(isa, (w, panel), &x, None, logits, (|_| {}, |_, _: &[Lane]| {}));
+                let count = PANEL.min(w.outputs() - panel * PANEL);
+                if count < PANEL {
+                    logits.iter_mut().for_each(|lane| lane.0[count..].fill(f32::NEG_INFINITY)); // no ids
+                }
+            }
+            for (row, (softmax, &id)) in softmax.iter_mut().zip(targets).enumerate() {
+                if outputs.contains(&(id as usize)) {
+                    let place = id as usize - first;
+                    softmax.logit = logits[place / PANEL * rows + row].0[place % PANEL];
+                }
+            }
+            take_in(logits, softmax, scale);
+            if slopes {
+                expected.scale_rows(softmax.iter().map(|softmax| softmax.change));
+                terms.fill_turned(isa, logits, rows);
+                let terms = terms.panels().map(|lanes| &lanes[..outputs.len()]);
+                expected.add(isa, w, (0..inputs, 0), outputs.clone(), terms);
+            }
         }
     }
-    for (found, softmax) in found.iter_mut().zip(&softmax) {
-        let above_top = f64::from(scale) * f64::from(softmax.logit - softmax.top);
-        *found = (above_top - softmax.sum.ln()) as f32;
+}
+
+/// Writes the log-probabilities of `targets` from what was found in all segments of `segment` outputs of `w`, and their
+/// slopes to `hidden` where it is given.
+fn put_together(
+    isa: Isa,
+    (w, segment): (&PackedMatrix, usize),
+    segments: &[MutexGuard<'_, Segment>],
+    (targets, scale): (&[u32], f32),
+    found: &mut [f32],
+    hidden: Option<&mut [f32]>,
+) {
+    let of_row = |row: usize| segments.iter().map(move |segment| segment.softmax[row]);
+    // What a segment's terms weigh in the whole sum, which is taken from the largest top.
+    let weight = |top: f32, of: Softmax| f64::from(scale * (of.top - top)).exp();
+    let whole = |row: usize| {
+        let top = of_row(row).map(|softmax| softmax.top).fold(f32::NEG_INFINITY, f32::max);
+        (top, of_row(row).map(|softmax| softmax.sum * weight(top, softmax)).sum::<f64>())
+    };
+    for (row, (found, &id)) in found.iter_mut().zip(targets).enumerate() {
+        let (top, sum) = whole(row);
+        let logit = segments[id as usize / segment].softmax[row].logit;
+        *found = (f64::from(scale) * f64::from(logit - top) - sum.ln()) as f32;
     }
-    if slopes {
-        sums.read_to(isa, hidden);
-        let mut output = vec![0.0; inputs];
-        for ((hidden, softmax), &id) in hidden.chunks_exact_mut(inputs).zip(&softmax).zip(targets) {
-            w.row(id as usize, &mut output);
-            let share = (1.0 / softmax.sum) as f32;
-            hidden.iter_mut().zip(&output).for_each(|(h, output)| *h = scale * (output - share * *h));
-        }
+    let Some(hidden) = hidden else { return };
+    let (inputs, mut output) = (w.inputs(), vec![0.0; w.inputs()]);
+    for (hidden, &id) in hidden.chunks_exact_mut(inputs).zip(targets) {
+        w.row(id as usize, &mut output);
+        hidden.iter_mut().zip(&output).for_each(|(slope, output)| *slope = scale * output);
+    }
+    for segment in segments {
+        let shares: Vec<f32> = (0..targets.len())
+            .map(|row| {
+                let (top, sum) = whole(row);
+                (f64::from(scale) * weight(top, segment.softmax[row]) / sum) as f32
+            })
+            .collect();
+        segment.expected.read(isa, |row, first, values| {
+            let to = &mut hidden[row * inputs..][..inputs][first..];
+            to.iter_mut().zip(values).for_each(|(slope, expected)| *slope -= shares[row] * expected);
+        });
     }
 }
 
@@ -184,7 +275,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
-        /// Vocabularies that fill their last panel and block and that do not, and logits that rise steeply, so that the
+        /// Vocabularies that fill their last panel, block and segment and that do not, and logits that rise steeply, so that the
         /// maximum moves.
         #[test]
         fn a_block_at_a_time_is_the_whole_softmax(
@@ -193,6 +284,7 @@ mod tests {
             outputs in 1usize..700,
             scale in 0.3f32..2.0,
             steep in prop::sample::select(vec![0.1f32, 3.0]),
+            segment in prop::sample::select(vec![BLOCK, 2 * BLOCK, SEGMENT]),
             seed in any::<u32>(),
         ) {
             let mut state = seed | 1;
@@ -207,8 +299,8 @@ mod tests {
             let targets: Vec<u32> = (0..rows).map(|row| (row * 7 % outputs) as u32).collect();
             let packed = PackedMatrix::new(&[&w], inputs);
             let (mut slopes, mut found, mut again) = (hidden.clone(), vec![0.0; rows], vec![0.0; rows]);
-            log_probs(&packed, &mut slopes, &targets, scale, true, &mut found);
-            log_probs(&packed, &mut hidden.clone(), &targets, scale, false, &mut again);
+            log_probs_by(segment, &packed, &mut slopes, &targets, scale, true, &mut found);
+            log_probs_by(segment, &packed, &mut hidden.clone(), &targets, scale, false, &mut again);
             prop_assert_eq!(&found, &again);
             for row in 0..rows {
                 let (log_prob, slope) = plainly(&w, &hidden[row * inputs..][..inputs], targets[row] as usize, scale);

@@ -8,7 +8,7 @@
 
 use super::packed::Segments;
 use crate::model::attention::Heads;
-use crate::model::kernel::{Operand, Strided, team};
+use crate::model::kernel::{Operand, Strided, Total, team};
 use crate::model::ops;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -44,9 +44,12 @@ struct Scratch {
     keys_turned: Operand,
     values: Operand,
     queries: Operand,
-    d_found: Operand,
+    d_block: Operand,
     scores: Vec<f32>,
     d_scores: Vec<f32>,
+    sums: Total,
+    d_keys: Total,
+    d_values: Total,
 }
 
 thread_local! {
@@ -278,34 +281,36 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// Applies `change` to the scores that each row sees, run by run, and puts 0 everywhere else.
-    fn where_seen(&self, block: &Block, scores: &mut [f32], mut change: impl FnMut(usize, Range<usize>, &mut [f32])) {
-        let width = block.width();
-        for (index, scores) in scores.chunks_exact_mut(width).enumerate() {
+    /// Applies `change` to each row's scores, those that it sees in two runs, and puts 0 everywhere else.
+    fn where_seen(
+        &self,
+        block: &Block,
+        scores: &mut [f32],
+        mut change: impl FnMut(usize, [Range<usize>; 2], &mut [f32]),
+    ) {
+        for (index, scores) in scores.chunks_exact_mut(block.width()).enumerate() {
             let [prefix, own] = block.seen(self, block.rows.start + index);
             scores[..prefix.start].fill(0.0);
             scores[prefix.end..own.start].fill(0.0);
             scores[own.end..].fill(0.0);
-            for seen in [prefix, own] {
-                change(index, index * width + seen.start..index * width + seen.end, &mut scores[seen]);
-            }
+            change(index, [prefix, own], scores);
         }
     }
 
-    /// `out += weights * b` over the keys that a block sees; `b` has the sequence's keys as depth, and `out` begins with the
-    /// block's first row.
-    fn gather(block: &Block, weights: &[f32], b: &Operand, out: &mut [f32], dim: usize) {
+    /// `sums += weights * b` over the keys that a block sees, to the rows from `first` on; `b` has the sequence's keys as
+    /// depth.
+    fn gather(block: &Block, weights: &[f32], b: &Operand, sums: &mut Total, first: usize) {
         for (run, keys) in block.runs.iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
             let weights = Strided::rows(&weights[block.offset(run)..], block.width());
-            b.multiply_add(weights, block.rows.len(), keys.clone(), out, dim);
+            b.multiply_add(weights, block.rows.len(), keys.clone(), sums, first);
         }
     }
 
-    /// `out += weights^T * b`: to each key that a block sees, from the block's rows, which `b` has as depth.
-    fn scatter(block: &Block, weights: &[f32], b: &Operand, out: &mut [f32], dim: usize) {
+    /// `sums += weights^T * b`: to each key that a block sees, from the block's rows, which `b` has as depth.
+    fn scatter(block: &Block, weights: &[f32], b: &Operand, sums: &mut Total) {
         for (run, keys) in block.runs.iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
             let weights = Strided::columns(&weights[block.offset(run)..], block.width());
-            b.multiply_add(weights, keys.len(), 0..block.rows.len(), &mut out[keys.start * dim..], dim);
+            b.multiply_add(weights, keys.len(), 0..block.rows.len(), sums, keys.start);
         }
     }
 
@@ -317,30 +322,32 @@ impl<'a> Part<'a> {
     fn forward_with(&self, scratch: &mut Scratch, share: &mut [f32]) {
         let (rows, width, Heads { head_dim: dim, scale, .. }) =
             (self.tree.rows.len(), self.all.width(), self.all.heads);
-        let Scratch { keys_turned: keys, values, scores, .. } = scratch;
+        let Scratch { keys_turned: keys, values, scores, sums, .. } = scratch;
         keys.pack_turned(self.keys(), width, dim, rows);
         values.pack(self.values(), width, rows, dim);
         let (out, lse) = share.split_at_mut(self.queries.len() * dim);
-        out.fill(0.0);
+        sums.clear(self.queries.len(), dim);
         for block in self.blocks() {
             let first = block.rows.start - self.queries.start;
             let lse = &mut lse[first..first + block.rows.len()];
             Self::scores(&block, Strided::rows(self.query(block.rows.start), width), dim, keys, scores);
-            for (index, scores) in scores.chunks_exact(block.width()).enumerate() {
-                // Two ranges, one softmax: the larger maximum serves both.
-                let seen = block.seen(self, block.rows.start + index);
-                let parts = seen.map(|seen| ops::softmax_parts(&scores[seen], scale));
+            self.where_seen(&block, scores, |row, seen, scores| {
+                // Two runs, one softmax: the larger maximum serves both.
+                let parts = seen.clone().map(|seen| ops::softmax_terms(&mut scores[seen], scale));
                 let top = parts[0].0.max(parts[1].0);
-                let share = |(part_top, sum): (f32, f64)| match sum == 0.0 {
+                let shares = parts.map(|(part_top, sum)| match sum == 0.0 {
                     true => 0.0,
-                    false => sum * f64::from(scale * (part_top - top)).exp(),
-                };
-                let sum = share(parts[0]) + share(parts[1]);
-                lse[index] = (f64::from(scale * top) + sum.ln()) as f32;
-            }
-            self.where_seen(&block, scores, |row, _, seen| ops::exp_shifted(seen, scale, lse[row], 1.0));
-            Self::gather(&block, scores, values, &mut out[first * dim..], dim);
+                    false => f64::from(scale * (part_top - top)).exp(),
+                });
+                let sum = shares[0] * parts[0].1 + shares[1] * parts[1].1;
+                seen.into_iter()
+                    .zip(shares)
+                    .for_each(|(seen, share)| ops::scale_part(&mut scores[seen], (share / sum) as f32));
+                lse[row] = (f64::from(scale * top) + sum.ln()) as f32;
+            });
+            Self::gather(&block, scores, values, sums, first);
         }
+        sums.read(out);
     }
 
     /// Writes the gradients of the queries, of the keys and of the values, `(rows, head_dim)` each.
@@ -352,13 +359,24 @@ impl<'a> Part<'a> {
         let (rows, width, Heads { heads, head_dim: dim, scale, .. }) =
             (self.tree.rows.len(), self.all.width(), self.all.heads);
         let out_width = self.all.heads.q_width();
-        let Scratch { keys, keys_turned, values: values_turned, queries, d_found, scores, d_scores } = scratch;
+        let Scratch {
+            keys,
+            keys_turned,
+            values: values_turned,
+            queries,
+            d_block,
+            scores,
+            d_scores,
+            sums: d_queries,
+            d_keys,
+            d_values,
+        } = scratch;
         keys.pack(self.keys(), width, rows, dim);
         keys_turned.pack_turned(self.keys(), width, dim, rows);
         values_turned.pack_turned(self.values(), width, dim, rows);
-        share.fill(0.0);
-        let (d_queries, rest) = share.split_at_mut(self.queries.len() * dim);
-        let (d_keys, d_values) = rest.split_at_mut(rows * dim);
+        d_queries.clear(self.queries.len(), dim);
+        d_keys.clear(rows, dim);
+        d_values.clear(rows, dim);
         for block in self.blocks() {
             let (first, count) = (block.rows.start, block.rows.len());
             let of_block = |matrix, width| self.at(matrix, width, first, self.head);
@@ -368,17 +386,27 @@ impl<'a> Part<'a> {
             };
             Self::scores(&block, Strided::rows(self.query(first), width), dim, keys_turned, scores);
             let lse = |row: usize| found.lse[(self.tree.rows.start + first + row) * heads + self.head];
-            self.where_seen(&block, scores, |row, _, seen| ops::exp_shifted(seen, scale, lse(row), 1.0));
-            let d_block = Strided::rows(of_block(d_out, out_width), out_width);
-            Self::scores(&block, d_block, dim, values_turned, d_scores);
-            self.where_seen(&block, d_scores, |row, at, seen| {
-                ops::softmax_backward(&scores[at], seen, inner(row), scale);
+            self.where_seen(&block, scores, |row, seen, scores| {
+                seen.into_iter().for_each(|seen| ops::exp_shifted(&mut scores[seen], scale, lse(row)));
+            });
+            let d_out = of_block(d_out, out_width);
+            Self::scores(&block, Strided::rows(d_out, out_width), dim, values_turned, d_scores);
+            self.where_seen(&block, d_scores, |row, seen, d_scores| {
+                let (scores, inner) = (&scores[row * d_scores.len()..], inner(row));
+                for seen in seen {
+                    ops::softmax_backward(&scores[seen.clone()], &mut d_scores[seen], inner, scale);
+                }
             });
             queries.pack(self.query(first), width, count, dim);
-            d_found.pack(of_block(d_out, out_width), out_width, count, dim);
-            Self::gather(&block, d_scores, keys, &mut d_queries[(first - self.queries.start) * dim..], dim);
-            Self::scatter(&block, d_scores, queries, d_keys, dim);
-            Self::scatter(&block, scores, d_found, d_values, dim);
+            d_block.pack(d_out, out_width, count, dim);
+            Self::gather(&block, d_scores, keys, d_queries, first - self.queries.start);
+            Self::scatter(&block, d_scores, queries, d_keys);
+            Self::scatter(&block, scores, d_block, d_values);
         }
+        let (to_queries, rest) = share.split_at_mut(self.queries.len() * dim);
+        let (to_keys, to_values) = rest.split_at_mut(rows * dim);
+        d_queries.read(to_queries);
+        d_keys.read(to_keys);
+        d_values.read(to_values);
     }
 }

@@ -5,7 +5,7 @@
 
 use super::Gradients;
 use crate::model::kernel::sweep::Beside;
-use crate::model::kernel::{PackedMatrix, Slice, outer, outer_turned};
+use crate::model::kernel::{PackedMatrix, Slice, outer, outer_turned, team};
 use crate::model::lora::{Factors, Site};
 use crate::model::spec::ModelSpec;
 use crate::model::transformer::Linear;
@@ -47,6 +47,15 @@ impl PackedBranches {
         Self { branches }
     }
 
+    /// Takes the values of other `factors` at the same places, in the memory that is there.
+    ///
+    /// # Panics
+    /// Where their places or sizes are others.
+    pub(super) fn refill(&mut self, scale: f32, factors: &BTreeMap<(usize, Site), Factors>) {
+        let mut branches: Vec<_> = self.branches.iter_mut().collect();
+        team::each_mut(&mut branches, |_, (place, branch)| branch.refill(place.0, scale, factors));
+    }
+
     /// The branch on `linear` of `layer`, if there is one.
     pub(super) fn of(&self, layer: usize, linear: Linear) -> Option<&Branch> {
         self.branches.get(&(layer, linear as usize))
@@ -61,35 +70,44 @@ impl Branch {
         (rank, scale): (usize, f32),
         factors: &BTreeMap<(usize, Site), Factors>,
     ) -> Option<Self> {
-        let (mut sites, mut parts, mut columns, mut inputs) = (vec![], vec![], 0, 0);
+        let (mut sites, mut columns, mut inputs) = (vec![], 0, 0);
         for &site in linear.sites() {
             let (from, outputs) = site.sizes(spec);
             inputs = from;
-            if let Some(pair) = factors.get(&(layer, site)) {
+            if factors.contains_key(&(layer, site)) {
                 sites.push((site, columns, outputs));
-                parts.push(pair);
             }
             columns += outputs;
         }
         if sites.is_empty() {
             return None;
         }
-        let width = sites.len() * rank;
-        let mut b = vec![0.0; columns * width];
-        for (index, ((_, first, outputs), pair)) in sites.iter().zip(&parts).enumerate() {
+        let of_site = |(index, (_, first, outputs)): (usize, &(Site, usize, usize))| {
+            (*first..first + outputs, index * rank..(index + 1) * rank)
+        };
+        let (width, blocks) = (sites.len() * rank, sites.iter().enumerate().map(of_site).collect());
+        let [a, b] = [(width, inputs), (columns, width)].map(|(outputs, inputs)| PackedMatrix::zeros(outputs, inputs));
+        let mut branch = Self { a, b, sites, blocks, rank, scale };
+        branch.refill(layer, scale, factors);
+        Some(branch)
+    }
+
+    /// Takes the values of `factors`, which has all of its sites in `layer`.
+    fn refill(&mut self, layer: usize, scale: f32, factors: &BTreeMap<(usize, Site), Factors>) {
+        let (width, rank) = (self.width(), self.rank);
+        let mut b = vec![0.0; self.b.outputs() * width];
+        for (index, (site, first, outputs)) in self.sites.iter().enumerate() {
             let rows = b[first * width..][..outputs * width].chunks_exact_mut(width);
-            for (row, values) in rows.zip(pair.b.chunks_exact(rank)) {
+            for (row, values) in rows.zip(factors[&(layer, *site)].b.chunks_exact(rank)) {
                 for (to, value) in row[index * rank..][..rank].iter_mut().zip(values) {
                     *to = scale * value;
                 }
             }
         }
-        let a: Vec<&[f32]> = parts.iter().map(|pair| pair.a.as_slice()).collect();
-        let of_site = |(index, (_, first, outputs)): (usize, &(Site, usize, usize))| {
-            (*first..first + outputs, index * rank..(index + 1) * rank)
-        };
-        let blocks = sites.iter().enumerate().map(of_site).collect();
-        Some(Self { a: PackedMatrix::new(&a, inputs), b: PackedMatrix::new(&[&b], width), sites, blocks, rank, scale })
+        let a: Vec<&[f32]> = self.sites.iter().map(|(site, ..)| factors[&(layer, *site)].a.as_slice()).collect();
+        self.a.refill(&a);
+        self.b.refill(&[&b]);
+        self.scale = scale;
     }
 
     /// Floats of one row between the factors.

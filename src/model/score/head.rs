@@ -4,14 +4,14 @@
 //! multiplied by later: it is taken while the logits are there ([`log_probs`]), and the backward pass never sees them,
 //! unless the head itself is trained: then the vocabulary is met again here, a few rows at a time.
 
-pub(super) use crate::model::kernel::log_probs;
 use crate::model::kernel::{PackedMatrix, gradient_add};
+pub(super) use crate::model::kernel::{log_probs, log_probs_floats};
 use crate::model::ops;
 
 /// Rows that meet the vocabulary at once.
 const ROWS: usize = 128;
 
-/// Floats that the head keeps while it works on one piece of rows.
+/// Floats that the head keeps while it works on one piece of rows, where it is trained.
 pub(super) fn working_floats(vocab: usize, targets: usize) -> usize {
     vocab * targets.min(ROWS)
 }
