@@ -34,7 +34,7 @@ pub use full::PackedMatrix;
 pub use int8::Int8Matrix;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use isa::{has_avx2_fma, has_avx512};
-pub(crate) use outer::{Slice, outer, outer_turned};
+pub(crate) use outer::{Outer, Slice};
 pub(crate) use pages::ask_for_huge_pages;
 pub(crate) use panel::Panel;
 pub(crate) use rows::Rows;

@@ -3,6 +3,7 @@
 use super::isa::Isa;
 use super::pages::filled;
 use super::strided::Strided;
+use super::team::Filler;
 use super::{Columns, Lane, Line, NO_SUM, NO_SUMS, PANEL, each_panel, sweep, tiles};
 
 /// Rows from which threads share out the rows instead of the outputs.
@@ -107,7 +108,7 @@ impl PackedMatrix {
     /// # Panics
     /// Where the lengths do not fit.
     pub fn backward(&self, dy: &[f32], dx: &mut [f32]) {
-        sweep::backward(self, None, dy, &mut [], dx);
+        sweep::backward(self, None, dy, [&mut [], dx], Filler::NONE);
     }
 
     /// Panel `panel` of `W`: 16 outputs, one lane an input.

@@ -36,63 +36,77 @@ struct Scratch {
 }
 
 thread_local! {
-    /// Columns of `u` as tiles read them.
-    static ORDERED: Cell<Vec<f32>> = Cell::default();
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-/// `x^T u`, `(columns of x, columns of u)` in row-major order. Each sum is one chain in the order of the rows.
-///
-/// # Panics
-/// Where the columns are not the matrices', or the matrices have not the same number of rows.
-pub(crate) fn outer(x: &Slice<'_>, u: &Slice<'_>) -> Vec<f32> {
-    let (columns, count) = (x.columns.len(), u.columns.len());
-    let mut out = vec![0.0; columns * count];
-    let (to, isa) = (Columns::new(&mut out, count), Isa::detect());
-    each_panel(x, u, |first, sums| {
-        for (sums, left) in sums.chunks(PANEL).zip((0..).step_by(PANEL)) {
-            let (mut square, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
-            square[..sums.len()].copy_from_slice(sums);
-            transpose(isa, &square, &mut turned);
-            (first..columns).zip(&turned).for_each(|(column, lane)| to.write(column, left, &lane.0));
+/// `x^T u`, to be computed piece by piece. Each sum is one chain in the order of the rows.
+pub(crate) struct Outer<'a> {
+    isa: Isa,
+    x: Slice<'a>,
+    /// Columns of `u` as tiles read them.
+    u: Vec<f32>,
+    /// Columns of `u` that count, and rows.
+    count: usize,
+    depth: usize,
+    out: Columns<'a>,
+    is_turned: bool,
+}
+
+impl<'a> Outer<'a> {
+    /// `x^T u`, to be written to `out`, `(columns of x, columns of u)` in row-major order.
+    ///
+    /// # Panics
+    /// Where the columns are not the matrices', the matrices have not the same number of rows, or `out` is of another size.
+    pub(crate) fn new(x: &Slice<'a>, u: &Slice<'_>, out: &'a mut [f32]) -> Self {
+        Self::with(x, u, out, false)
+    }
+
+    /// Its transpose, `(columns of u, columns of x)`.
+    ///
+    /// # Panics
+    /// As [`Outer::new`].
+    pub(crate) fn turned(x: &Slice<'a>, u: &Slice<'_>, out: &'a mut [f32]) -> Self {
+        Self::with(x, u, out, true)
+    }
+
+    fn with(x: &Slice<'a>, u: &Slice<'_>, out: &'a mut [f32], is_turned: bool) -> Self {
+        let (depth, columns, count) = (x.values.len() / x.width, x.columns.len(), u.columns.len());
+        let fits = u.values.len() == depth * u.width && x.columns.end <= x.width && u.columns.end <= u.width;
+        assert!(fits && out.len() == columns * count, "columns of {depth} rows of {} and of {}", x.width, u.width);
+        let (isa, mut ordered) = (Isa::detect(), vec![]);
+        order(isa, Strided::columns(&u.values[u.columns.start..], u.width), count, depth, &mut ordered);
+        let out = Columns::new(out, if is_turned { columns } else { count });
+        Self { isa, x: x.clone(), u: ordered, count, depth, out, is_turned }
+    }
+
+    /// How many pieces there are.
+    pub(crate) fn pieces(&self) -> usize {
+        self.x.columns.len().div_ceil(PANELS * PANEL)
+    }
+
+    /// Computes all of it, on several threads where it pays.
+    pub(crate) fn run(&self) {
+        if self.depth * self.x.columns.len() * self.count < PARALLEL_MIN {
+            (0..self.pieces()).for_each(|piece| self.piece(piece));
+        } else {
+            team::each(self.pieces(), |piece| self.piece(piece));
         }
-    });
-    out
-}
+    }
 
-/// The transpose of [`outer`], `(columns of u, columns of x)`.
-///
-/// # Panics
-/// As [`outer`].
-pub(crate) fn outer_turned(x: &Slice<'_>, u: &Slice<'_>) -> Vec<f32> {
-    let mut out = vec![0.0; x.columns.len() * u.columns.len()];
-    let to = Columns::new(&mut out, x.columns.len());
-    each_panel(x, u, |first, sums| sums.iter().enumerate().for_each(|(row, sums)| to.write(row, first, &sums.0)));
-    out
-}
-
-/// `put(first, sums)` for each 16 columns of `x`, counted from the first that counts: a column of `u` a lane. On several
-/// threads where it pays.
-fn each_panel(x: &Slice<'_>, u: &Slice<'_>, put: impl Fn(usize, &[Lane]) + Sync) {
-    let (depth, columns, count) = (x.values.len() / x.width, x.columns.len(), u.columns.len());
-    let fits = u.values.len() == depth * u.width && x.columns.end <= x.width && u.columns.end <= u.width;
-    assert!(fits, "columns of {depth} rows of {} and of {}", x.width, u.width);
-    let (isa, mut ordered) = (Isa::detect(), ORDERED.take());
-    order(isa, Strided::columns(&u.values[u.columns.start..], u.width), count, depth, &mut ordered);
-    let u = Ordered::new(&ordered, depth);
-    let group = |group: usize| {
-        let mut scratch = SCRATCH.take();
-        let Scratch { lanes, sums } = &mut scratch;
-        let first = group * PANELS * PANEL;
+    /// Computes piece `piece`, which nobody else may.
+    pub(crate) fn piece(&self, piece: usize) {
+        let (x, u, first) = (&self.x, Ordered::new(&self.u, self.depth), piece * PANELS * PANEL);
         let part = x.columns.start + first..x.columns.end.min(x.columns.start + first + PANELS * PANEL);
         let panels = part.len().div_ceil(PANEL);
+        let mut scratch = SCRATCH.take();
+        let Scratch { lanes, sums } = &mut scratch;
         sums.clear();
-        sums.resize(panels * count, NO_SUM);
+        sums.resize(panels * self.count, NO_SUM);
         lanes.resize(panels * DEPTH, NO_SUM);
-        for rows in (0..depth).step_by(DEPTH).map(|first| first..depth.min(first + DEPTH)) {
+        for rows in (0..self.depth).step_by(DEPTH).map(|first| first..self.depth.min(first + DEPTH)) {
             for (row, index) in rows.clone().enumerate() {
                 let of = |row: usize| &x.values[row * x.width..][part.clone()];
-                prefetch(of((index + AHEAD).min(depth - 1)));
+                prefetch(of((index + AHEAD).min(self.depth - 1)));
                 let (whole, rest) = of(index).as_chunks::<PANEL>();
                 for (values, lanes) in whole.iter().zip(lanes.chunks_exact_mut(DEPTH)) {
                     lanes[row].0 = *values;
@@ -101,20 +115,28 @@ fn each_panel(x: &Slice<'_>, u: &Slice<'_>, put: impl Fn(usize, &[Lane]) + Sync)
                     lanes[whole.len() * DEPTH + row].0[..rest.len()].copy_from_slice(rest);
                 }
             }
-            for (lanes, sums) in lanes.chunks_exact(DEPTH).zip(sums.chunks_exact_mut(count)) {
-                for columns in tiles(count, isa.rows()) {
-                    tile(isa, columns.len(), u.tile(&columns, &rows), &lanes[..rows.len()], &mut sums[columns]);
+            for (lanes, sums) in lanes.chunks_exact(DEPTH).zip(sums.chunks_exact_mut(self.count)) {
+                for columns in tiles(self.count, self.isa.rows()) {
+                    tile(self.isa, columns.len(), u.tile(&columns, &rows), &lanes[..rows.len()], &mut sums[columns]);
                 }
             }
         }
-        sums.chunks_exact(count).zip((first..).step_by(PANEL)).for_each(|(sums, first)| put(first, sums));
+        for (sums, first) in sums.chunks_exact(self.count).zip((first..).step_by(PANEL)) {
+            self.write(first, sums);
+        }
         SCRATCH.set(scratch);
-    };
-    let groups = columns.div_ceil(PANELS * PANEL);
-    if depth * columns * count < PARALLEL_MIN {
-        (0..groups).for_each(group)
-    } else {
-        team::each(groups, group)
     }
-    ORDERED.set(ordered);
+
+    /// Writes sums of 16 columns of `x` from `first` on, a column of `u` a lane.
+    fn write(&self, first: usize, sums: &[Lane]) {
+        if self.is_turned {
+            return sums.iter().enumerate().for_each(|(row, sums)| self.out.write(row, first, &sums.0));
+        }
+        for (sums, left) in sums.chunks(PANEL).zip((0..).step_by(PANEL)) {
+            let (mut square, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
+            square[..sums.len()].copy_from_slice(sums);
+            transpose(self.isa, &square, &mut turned);
+            (first..self.x.columns.len()).zip(&turned).for_each(|(row, lane)| self.out.write(row, left, &lane.0));
+        }
+    }
 }

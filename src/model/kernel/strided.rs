@@ -31,8 +31,13 @@ impl<'a> Strided<'a> {
     }
 
     /// Row `row` and those below it.
-    pub(super) fn below(self, row: usize) -> Self {
-        Self { values: &self.values[row * self.row..], ..self }
+    pub(crate) fn below(self, row: usize) -> Self {
+        self.from(row, 0)
+    }
+
+    /// Row `row` and those below it, their elements from `k` on.
+    fn from(self, row: usize, k: usize) -> Self {
+        Self { values: &self.values[row * self.row + k * self.step..], ..self }
     }
 
     /// Whether there are `rows` rows of `depth` elements.
@@ -94,49 +99,53 @@ impl Operand {
         (self.depth, self.columns) = (depth, columns);
     }
 
-    /// `put(row, first column, values)` for each row of `a` and each panel that has one of `columns`: `a` times these
-    /// panels' `depth` rows. The last panel's columns past the matrix are zero.
+    /// `put(row, first column, values)` for each panel that has one of `columns`, and each row of `a` from `from(first
+    /// column)` on: `a` times the panel. The last panel's columns past the matrix are zero.
     ///
     /// # Panics
-    /// Where `a` has no `rows` rows of as many elements as `depth` has, or the ranges are not the matrix's.
+    /// Where `a` has no `rows` rows of as many elements as the matrix has rows, or the ranges are not the matrix's.
     pub(crate) fn multiply(
         &self,
         a: Strided<'_>,
         rows: usize,
-        depth: Range<usize>,
         columns: Range<usize>,
+        from: impl Fn(usize) -> usize,
         mut put: impl FnMut(usize, usize, &[f32; PANEL]),
     ) {
-        assert!(depth.end <= self.depth && columns.end <= self.columns, "a part of {} x {}", self.depth, self.columns);
+        assert!(columns.end <= self.columns, "columns {columns:?} of {} x {}", self.depth, self.columns);
         let isa = Isa::detect();
         for panel in columns.start / PANEL..columns.end.div_ceil(PANEL) {
-            let lanes = &self.lanes[panel * self.depth..][depth.clone()];
-            product(isa, (a, Tile::Near), rows, lanes, &mut |row, sums| put(row, panel * PANEL, sums));
+            let (lanes, first) = (&self.lanes[panel * self.depth..][..self.depth], from(panel * PANEL).min(rows));
+            if first < rows {
+                let put = &mut |row, sums: &_| put(first + row, panel * PANEL, sums);
+                product(isa, (a.below(first), Tile::Near), rows - first, lanes, put);
+            }
         }
     }
 
-    /// `sums += a b`, to the rows of `sums` from `first` on.
+    /// `sums += a b`, to the rows of `sums` from `first` on, over the part `depth` of the matrix's rows. `seen` says of a
+    /// tile of rows of `a` which of these elements, counted from the first of them, may not be zero.
     ///
     /// # Panics
     /// As [`Operand::multiply`], and where `sums` has not as many rows or columns.
     pub(crate) fn multiply_add(
         &self,
         a: Strided<'_>,
-        rows: usize,
         depth: Range<usize>,
-        sums: &mut Total,
-        first: usize,
+        seen: impl Fn(&Range<usize>) -> Range<usize>,
+        (sums, to): (&mut Total, Range<usize>),
     ) {
-        assert!(
-            first + rows <= sums.rows && self.columns == sums.columns && depth.end <= self.depth,
-            "{rows} rows of sums"
-        );
+        let fits = to.end <= sums.rows && self.columns == sums.columns && depth.end <= self.depth;
+        assert!(fits, "rows {to:?} of {} sums, a part of {} x {}", sums.rows, self.depth, self.columns);
         let isa = Isa::detect();
         let panels = self.lanes.chunks_exact(self.depth.max(1)).zip(sums.lanes.chunks_exact_mut(sums.rows.max(1)));
         for (lanes, sums) in panels {
-            for rows in tiles(rows, isa.rows()) {
-                let (a, sums) = (Tile::Near(a.below(rows.start)), &mut sums[first + rows.start..first + rows.end]);
-                tile(isa, rows.len(), a, &lanes[depth.clone()], sums);
+            for rows in tiles(to.len(), isa.rows()) {
+                let seen = seen(&rows);
+                if !seen.is_empty() {
+                    let (a, lanes) = (a.from(rows.start, seen.start), &lanes[depth.clone()][seen]);
+                    tile(isa, rows.len(), Tile::Near(a), lanes, &mut sums[to.start + rows.start..to.start + rows.end]);
+                }
             }
         }
     }

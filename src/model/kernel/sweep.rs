@@ -1,15 +1,15 @@
 //! Linears over many rows, with the low-rank branch beside them.
 //!
-//! Forward, a thread takes some of the rows through the whole product, and who is done first helps another with its
-//! last outputs. Backward, threads share out the inputs of the weights, which pass by once. Every sum is one chain
-//! whoever computes it.
+//! A thread takes some of the rows through the whole product. Who is done first helps another with its last outputs,
+//! or, backward, goes on with other work. Every sum is one chain whoever computes it.
 
 use super::full::PackedMatrix;
 use super::isa::Isa;
 use super::ordered::{Ordered, order, sums_of};
 use super::right::{OUTPUTS, Right, copy};
 use super::strided::Strided;
-use super::{Columns, Lane, NO_SUM, PANEL, team};
+use super::team::{self, Filler};
+use super::{Columns, Lane, NO_SUM, PANEL};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -109,11 +109,18 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
     PARTS.set(parts);
 }
 
-/// `dx = dy W + du A` with `du = dy B` where there is a branch: in the shapes of [`forward`].
+/// `dx = dy W + du A` with `du = dy B` where there is a branch: in the shapes of [`forward`]. Who is done first goes on
+/// with `filler`.
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub(crate) fn backward(w: &PackedMatrix, branch: Option<Beside<'_>>, dy: &[f32], du: &mut [f32], dx: &mut [f32]) {
+pub(crate) fn backward(
+    w: &PackedMatrix,
+    branch: Option<Beside<'_>>,
+    dy: &[f32],
+    [du, dx]: [&mut [f32]; 2],
+    filler: Filler<'_>,
+) {
     let rows = check(w, branch, [dx.len(), du.len(), dy.len()]);
     let (isa, inputs, outputs, width) = (Isa::detect(), w.inputs(), w.outputs(), branch.width());
     let (mut du, mut dx) = (du, dx);
@@ -123,7 +130,7 @@ pub(crate) fn backward(w: &PackedMatrix, branch: Option<Beside<'_>>, dy: &[f32],
         (&dy[part.start * outputs..part.end * outputs], du, dx)
     };
     let mut parts: Vec<_> = parts(rows, PANEL, 3 * OUTPUTS).into_iter().map(split).collect();
-    team::each_mut(&mut parts, |_, (dy, du, dx)| {
+    let part = |_, (dy, du, dx): &mut (&[f32], &mut [f32], &mut [f32])| {
         let rows = dy.len() / outputs;
         let mut gradients = GRADIENTS.take();
         let Gradients { right, sums, inner } = &mut gradients;
@@ -149,7 +156,8 @@ pub(crate) fn backward(w: &PackedMatrix, branch: Option<Beside<'_>>, dy: &[f32],
         }
         sums.read_to(isa, dx);
         GRADIENTS.set(gradients);
-    });
+    };
+    team::each_mut_and(&mut parts, part, filler);
 }
 
 /// Inner rows that the outputs of panel `panel` see.

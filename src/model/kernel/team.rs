@@ -68,6 +68,26 @@ pub(crate) fn each(pieces: usize, piece: impl Fn(usize) + Sync) {
 /// # Panics
 /// Where `work` does.
 pub(crate) fn each_mut<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + Sync) {
+    each_mut_and(items, work, Filler::NONE);
+}
+
+/// Pieces of other work, run at the end of a loop where threads would wait for each other.
+#[derive(Clone, Copy)]
+pub(crate) struct Filler<'a> {
+    pub(crate) pieces: usize,
+    pub(crate) piece: &'a (dyn Fn(usize) + Sync),
+}
+
+impl Filler<'_> {
+    /// No work.
+    pub(crate) const NONE: Filler<'static> = Filler { pieces: 0, piece: &|_| {} };
+}
+
+/// As [`each_mut`], and the pieces of `filler` behind the items.
+///
+/// # Panics
+/// Where `work` or a piece does.
+pub(crate) fn each_mut_and<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + Sync, filler: Filler<'_>) {
     struct Items<T>(*mut T);
     // SAFETY: every item is lent to one thread at a time, and may go to another one.
     unsafe impl<T: Send> Sync for Items<T> {}
@@ -76,9 +96,12 @@ pub(crate) fn each_mut<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + 
             self.0.wrapping_add(index)
         }
     }
-    let first = Items(items.as_mut_ptr());
-    // SAFETY: pieces are the indices of `items`, and each is run once.
-    each(items.len(), |index| work(index, unsafe { &mut *first.at(index) }));
+    let (first, count) = (Items(items.as_mut_ptr()), items.len());
+    each(count + filler.pieces, |index| match index.checked_sub(count) {
+        Some(piece) => (filler.piece)(piece),
+        // SAFETY: it is an index of `items`, and each is run once.
+        None => work(index, unsafe { &mut *first.at(index) }),
+    });
 }
 
 /// Runs `piece(part, index)` for each of the `pieces` pieces of each of `parts` parts, once, on all threads. A thread
@@ -248,6 +271,16 @@ mod tests {
             });
         });
         assert!(items.iter().enumerate().all(|(index, item)| *item == vec![index + 1; 20]));
+    }
+
+    #[test]
+    fn a_filler_runs_behind_the_items() {
+        let (mut items, filled) = ([0; 7], AtomicUsize::new(0));
+        let piece = |index: usize| {
+            filled.fetch_add(index + 1, SeqCst);
+        };
+        each_mut_and(&mut items, |index, item| *item += index, Filler { pieces: 20, piece: &piece });
+        assert_eq!((items, filled.into_inner()), ([0, 1, 2, 3, 4, 5, 6], 210));
     }
 
     #[test]

@@ -196,7 +196,10 @@ fn a_gradient_of_factors_is_the_sum_of_outer_products() {
         let (x, u) = (values(rows * width, 1), values(rows * u_width, 2));
         let of_x = outer::Slice { values: &x, width, columns: columns.clone() };
         let of_u = outer::Slice { values: &u, width: u_width, columns: u_columns.clone() };
-        let (found, other) = (outer::outer(&of_x, &of_u), outer::outer_turned(&of_x, &of_u));
+        let [mut found, mut other] =
+            [vec![f32::NAN; columns.len() * u_columns.len()], vec![f32::NAN; columns.len() * u_columns.len()]];
+        outer::Outer::new(&of_x, &of_u, &mut found).run();
+        outer::Outer::turned(&of_x, &of_u, &mut other).run();
         let turned: Vec<f32> =
             columns.clone().flat_map(|c| (0..rows).map(move |row| row * width + c)).map(|i| x[i]).collect();
         let expected =
@@ -233,7 +236,7 @@ fn a_branch_adds_to_its_linear_forward_and_backward() {
     let expected: Vec<f32> = base.iter().zip(&beside).map(|(base, beside)| base + beside).collect();
     assert_close(&y, &expected, 2.0 * rounding(inputs));
     let (mut du, mut dx) = (vec![f32::NAN; rows * width], vec![f32::NAN; rows * inputs]);
-    sweep::backward(&packed[0], branch, &dy, &mut du, &mut dx);
+    sweep::backward(&packed[0], branch, &dy, [&mut du, &mut dx], team::Filler::NONE);
     assert_close(&du, &plain(&dy, rows, outputs, width, |n, k| b[n * width + k]), rounding(outputs));
     let (base, beside) = (
         plain(&dy, rows, outputs, inputs, |n, k| w[n * inputs + k]),

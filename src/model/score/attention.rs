@@ -270,12 +270,14 @@ impl<'a> Part<'a> {
     }
 
     /// `a` times the keys that a block sees, as rows of scores; `a` is `(block's rows, head_dim)`.
-    fn scores(block: &Block, a: Strided<'_>, dim: usize, keys: &Operand, scores: &mut Vec<f32>) {
+    fn scores(block: &Block, a: Strided<'_>, keys: &Operand, scores: &mut Vec<f32>) {
         let width = block.width();
         scores.resize(block.rows.len() * width, 0.0);
         for (run, range) in block.runs.iter().enumerate().filter(|(_, range)| !range.is_empty()) {
             let offset = block.offset(run);
-            keys.multiply(a, block.rows.len(), 0..dim, range.clone(), |row, column, sums| {
+            // No row sees a key behind it.
+            let from = |key: usize| key.saturating_sub(block.rows.start);
+            keys.multiply(a, block.rows.len(), range.clone(), from, |row, column, sums| {
                 scores[row * width + offset + column - range.start..][..KEYS].copy_from_slice(sums);
             });
         }
@@ -302,15 +304,17 @@ impl<'a> Part<'a> {
     fn gather(block: &Block, weights: &[f32], b: &Operand, sums: &mut Total, first: usize) {
         for (run, keys) in block.runs.iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
             let weights = Strided::rows(&weights[block.offset(run)..], block.width());
-            b.multiply_add(weights, block.rows.len(), keys.clone(), sums, first);
+            let seen = |rows: &Range<usize>| 0..keys.end.min(block.rows.start + rows.end).saturating_sub(keys.start);
+            b.multiply_add(weights, keys.clone(), seen, (sums, first..first + block.rows.len()));
         }
     }
 
     /// `sums += weights^T * b`: to each key that a block sees, from the block's rows, which `b` has as depth.
     fn scatter(block: &Block, weights: &[f32], b: &Operand, sums: &mut Total) {
         for (run, keys) in block.runs.iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
-            let weights = Strided::columns(&weights[block.offset(run)..], block.width());
-            b.multiply_add(weights, keys.len(), 0..block.rows.len(), sums, keys.start);
+            let (weights, rows) = (Strided::columns(&weights[block.offset(run)..], block.width()), block.rows.len());
+            let seen = |of: &Range<usize>| (keys.start + of.start).saturating_sub(block.rows.start).min(rows)..rows;
+            b.multiply_add(weights, 0..rows, seen, (sums, keys.clone()));
         }
     }
 
@@ -330,7 +334,7 @@ impl<'a> Part<'a> {
         for block in self.blocks() {
             let first = block.rows.start - self.queries.start;
             let lse = &mut lse[first..first + block.rows.len()];
-            Self::scores(&block, Strided::rows(self.query(block.rows.start), width), dim, keys, scores);
+            Self::scores(&block, Strided::rows(self.query(block.rows.start), width), keys, scores);
             self.where_seen(&block, scores, |row, seen, scores| {
                 // Two runs, one softmax: the larger maximum serves both.
                 let parts = seen.clone().map(|seen| ops::softmax_terms(&mut scores[seen], scale));
@@ -384,13 +388,13 @@ impl<'a> Part<'a> {
                 let at = |matrix| &self.at(matrix, out_width, first + row, self.head)[..dim];
                 ops::dot(at(found.out), at(d_out))
             };
-            Self::scores(&block, Strided::rows(self.query(first), width), dim, keys_turned, scores);
+            Self::scores(&block, Strided::rows(self.query(first), width), keys_turned, scores);
             let lse = |row: usize| found.lse[(self.tree.rows.start + first + row) * heads + self.head];
             self.where_seen(&block, scores, |row, seen, scores| {
                 seen.into_iter().for_each(|seen| ops::exp_shifted(&mut scores[seen], scale, lse(row)));
             });
             let d_out = of_block(d_out, out_width);
-            Self::scores(&block, Strided::rows(d_out, out_width), dim, values_turned, d_scores);
+            Self::scores(&block, Strided::rows(d_out, out_width), values_turned, d_scores);
             self.where_seen(&block, d_scores, |row, seen, d_scores| {
                 let (scores, inner) = (&scores[row * d_scores.len()..], inner(row));
                 for seen in seen {

@@ -4,8 +4,9 @@
 //! its own rank alone.
 
 use super::Gradients;
-use crate::model::kernel::sweep::Beside;
-use crate::model::kernel::{PackedMatrix, Slice, outer, outer_turned, team};
+use crate::model::kernel::sweep::{self, Beside};
+use crate::model::kernel::team::{self, Filler};
+use crate::model::kernel::{Outer, PackedMatrix, Slice};
 use crate::model::lora::{Factors, Site};
 use crate::model::spec::ModelSpec;
 use crate::model::transformer::Linear;
@@ -120,18 +121,34 @@ impl Branch {
         Beside { a: &self.a, b: &self.b, blocks: &self.blocks }
     }
 
-    /// Adds the gradient of the factors to `gradients`: from the input `x`, the inner rows `u`, and the gradients of the
-    /// result, `dy`, and of the inner rows, `du`.
-    pub(super) fn gradient(&self, layer: usize, [x, u, dy, du]: [&[f32]; 4], gradients: &mut Gradients) {
+    /// The gradients of the inner rows and of the input, `du` and `dx`, of the linear `w` with the branch beside it, from
+    /// that of its result, `dy`. That of the factors is added to `gradients`, from the input `x` and the inner rows `u`.
+    pub(super) fn backward(
+        &self,
+        (layer, w): (usize, &PackedMatrix),
+        [x, u, dy]: [&[f32]; 3],
+        [du, dx]: [&mut [f32]; 2],
+        gradients: &mut Gradients,
+    ) {
         let (inputs, outputs, width, rank) = (self.a.inputs(), self.b.outputs(), self.width(), self.rank);
-        let du = Slice { values: du, width, columns: 0..width };
-        let a = outer_turned(&Slice { values: x, width: inputs, columns: 0..inputs }, &du); // (sites * rank, inputs)
-        for ((index, &(site, first, columns)), a) in self.sites.iter().enumerate().zip(a.chunks_exact(rank * inputs)) {
+        // (columns, rank) of each site: all that it takes is there, so that it is computed while a thread would wait.
+        let mut b: Vec<Vec<f32>> = self.sites.iter().map(|(_, _, columns)| vec![0.0; columns * rank]).collect();
+        let mut of_sites = vec![];
+        for (index, ((_, first, columns), b)) in self.sites.iter().zip(&mut b).enumerate() {
             let u = Slice { values: u, width, columns: index * rank..(index + 1) * rank };
-            let dy = Slice { values: dy, width: outputs, columns: first..first + columns };
-            let mut b = outer(&dy, &u); // (columns, rank)
+            of_sites.push(Outer::new(&Slice { values: dy, width: outputs, columns: *first..first + columns }, &u, b));
+        }
+        let pieces: Vec<_> =
+            of_sites.iter().flat_map(|outer| (0..outer.pieces()).map(move |piece| (outer, piece))).collect();
+        let filler = Filler { pieces: pieces.len(), piece: &|index| pieces[index].0.piece(pieces[index].1) };
+        sweep::backward(w, Some(self.beside()), dy, [&mut *du, dx], filler);
+
+        let mut a = vec![0.0; width * inputs]; // (sites * rank, inputs)
+        let du = Slice { values: du, width, columns: 0..width };
+        Outer::turned(&Slice { values: x, width: inputs, columns: 0..inputs }, &du, &mut a).run();
+        for (((site, ..), a), mut b) in self.sites.iter().zip(a.chunks_exact(rank * inputs)).zip(b) {
             b.iter_mut().for_each(|gradient| *gradient *= self.scale);
-            gradients.add(layer, site, Factors { a: a.to_vec(), b });
+            gradients.add(layer, *site, Factors { a: a.to_vec(), b });
         }
     }
 }

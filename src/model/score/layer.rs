@@ -121,13 +121,16 @@ impl Walk<'_> {
     ) -> Vec<f32> {
         let (branch, rows) = (self.branch(layer, linear), dy.len() / weight.outputs());
         let (mut dx, mut d_inner) = (space.take(rows, weight.inputs()), space.take(rows, inner.len() / rows));
-        sweep::backward(weight.score(), branch.map(Branch::beside), dy, &mut d_inner, &mut dx);
+        let w = weight.score();
         match (sought, branch) {
             (Sought::Factors(gradients), Some(branch)) => {
-                branch.gradient(layer, [x, inner, dy, &d_inner], gradients);
+                branch.backward((layer, w), [x, inner, dy], [&mut d_inner, &mut dx], gradients);
             }
-            (Sought::Factors(_), None) => {}
-            (Sought::All(all), _) => all.linear((layer, linear), [x, dy], [weight.inputs(), weight.outputs()]),
+            (Sought::Factors(_), None) => w.backward(dy, &mut dx),
+            (Sought::All(all), _) => {
+                w.backward(dy, &mut dx);
+                all.linear((layer, linear), [x, dy], [weight.inputs(), weight.outputs()]);
+            }
         }
         space.give(d_inner);
         dx
