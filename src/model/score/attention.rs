@@ -6,17 +6,18 @@
 //! prefix or one text; the backward pass computes their scores again from the saved log-sum-exp, as FlashAttention does
 //! (arXiv 2205.14135), so that no matrix of `(rows, rows)` ever exists.
 
+mod block;
+
 use super::packed::Segments;
 use crate::model::attention::Heads;
 use crate::model::kernel::{Operand, Strided, Total, team};
 use crate::model::ops;
+use block::Block;
 use std::cell::RefCell;
 use std::ops::Range;
 
 /// Queries that meet the keys at once.
 const QUERIES: usize = 42;
-/// Keys that are computed together: what a panel holds.
-const KEYS: usize = 16;
 
 /// Attention of one layer over `qkv`, `(rows, q + k + v widths)`, already turned by position.
 #[derive(Clone, Copy)]
@@ -64,35 +65,6 @@ struct Part<'a> {
     head: usize,
     /// Rows of the sequence, whole blocks of them.
     queries: Range<usize>,
-}
-
-/// Queries of one prefix or one text, and the keys that at least one of them sees.
-struct Block {
-    rows: Range<usize>,
-    /// Keys of the prefix and of the text, each from a whole panel on.
-    runs: [Range<usize>; 2],
-}
-
-impl Block {
-    /// Scores of one row: both runs, whole panels each.
-    fn width(&self) -> usize {
-        self.offset(1) + self.runs[1].len().next_multiple_of(KEYS)
-    }
-
-    /// Where a row's scores of run `run` begin.
-    fn offset(&self, run: usize) -> usize {
-        if run == 0 { 0 } else { self.runs[0].len().next_multiple_of(KEYS) }
-    }
-
-    /// Where the scores of the keys lie that the sequence's row `row` sees.
-    fn seen(&self, part: &Part<'_>, row: usize) -> [Range<usize>; 2] {
-        let visible = part.tree.segments.visible(row, part.all.window);
-        [0, 1].map(|run| {
-            let keys = &visible[run];
-            let first = self.offset(run) + keys.start.saturating_sub(self.runs[run].start);
-            first..first + keys.len()
-        })
-    }
 }
 
 impl TreeAttention<'_> {
@@ -251,71 +223,14 @@ impl<'a> Part<'a> {
         self.at(self.all.qkv, self.all.width(), 0, heads + kv_heads + self.head / (heads / kv_heads))
     }
 
-    fn blocks(&self) -> impl Iterator<Item = Block> {
+    fn blocks(&self) -> impl Iterator<Item = Block<'a>> {
         let (segments, window, rows) = (&self.tree.segments, self.all.window, self.tree.rows.len());
         let blocks = segments.spans().into_iter().flat_map(|span| {
             let end = span.end;
             span.step_by(QUERIES).map(move |first| first..(first + QUERIES).min(end))
         });
         let blocks = blocks.filter(|block| self.queries.contains(&block.start));
-        blocks.map(move |block| {
-            // The first query sees the oldest key, the last one the newest.
-            let (oldest, newest) = (segments.visible(block.start, window), segments.visible(block.end - 1, window));
-            let runs = [0, 1].map(|run| {
-                let end = newest[run].end.next_multiple_of(KEYS).min(rows);
-                (oldest[run].start / KEYS * KEYS).min(end)..end
-            });
-            Block { rows: block, runs }
-        })
-    }
-
-    /// `a` times the keys that a block sees, as rows of scores; `a` is `(block's rows, head_dim)`.
-    fn scores(block: &Block, a: Strided<'_>, keys: &Operand, scores: &mut Vec<f32>) {
-        let width = block.width();
-        scores.resize(block.rows.len() * width, 0.0);
-        for (run, range) in block.runs.iter().enumerate().filter(|(_, range)| !range.is_empty()) {
-            let offset = block.offset(run);
-            // No row sees a key behind it.
-            let from = |key: usize| key.saturating_sub(block.rows.start);
-            keys.multiply(a, block.rows.len(), range.clone(), from, |row, column, sums| {
-                scores[row * width + offset + column - range.start..][..KEYS].copy_from_slice(sums);
-            });
-        }
-    }
-
-    /// Applies `change` to each row's scores, those that it sees in two runs, and puts 0 everywhere else.
-    fn where_seen(
-        &self,
-        block: &Block,
-        scores: &mut [f32],
-        mut change: impl FnMut(usize, [Range<usize>; 2], &mut [f32]),
-    ) {
-        for (index, scores) in scores.chunks_exact_mut(block.width()).enumerate() {
-            let [prefix, own] = block.seen(self, block.rows.start + index);
-            scores[..prefix.start].fill(0.0);
-            scores[prefix.end..own.start].fill(0.0);
-            scores[own.end..].fill(0.0);
-            change(index, [prefix, own], scores);
-        }
-    }
-
-    /// `sums += weights * b` over the keys that a block sees, to the rows from `first` on; `b` has the sequence's keys as
-    /// depth.
-    fn gather(block: &Block, weights: &[f32], b: &Operand, sums: &mut Total, first: usize) {
-        for (run, keys) in block.runs.iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
-            let weights = Strided::rows(&weights[block.offset(run)..], block.width());
-            let seen = |rows: &Range<usize>| 0..keys.end.min(block.rows.start + rows.end).saturating_sub(keys.start);
-            b.multiply_add(weights, keys.clone(), seen, (sums, first..first + block.rows.len()));
-        }
-    }
-
-    /// `sums += weights^T * b`: to each key that a block sees, from the block's rows, which `b` has as depth.
-    fn scatter(block: &Block, weights: &[f32], b: &Operand, sums: &mut Total) {
-        for (run, keys) in block.runs.iter().enumerate().filter(|(_, keys)| !keys.is_empty()) {
-            let (weights, rows) = (Strided::columns(&weights[block.offset(run)..], block.width()), block.rows.len());
-            let seen = |of: &Range<usize>| (keys.start + of.start).saturating_sub(block.rows.start).min(rows)..rows;
-            b.multiply_add(weights, 0..rows, seen, (sums, keys.clone()));
-        }
+        blocks.map(move |block| Block::new(block, segments, window, rows))
     }
 
     /// Writes what each row finds, `(rows, head_dim)`, and behind that each row's log-sum-exp.
@@ -334,8 +249,8 @@ impl<'a> Part<'a> {
         for block in self.blocks() {
             let first = block.rows.start - self.queries.start;
             let lse = &mut lse[first..first + block.rows.len()];
-            Self::scores(&block, Strided::rows(self.query(block.rows.start), width), keys, scores);
-            self.where_seen(&block, scores, |row, seen, scores| {
+            block.scores(Strided::rows(self.query(block.rows.start), width), keys, scores);
+            block.where_seen(scores, |row, seen, scores| {
                 // Two runs, one softmax: the larger maximum serves both.
                 let parts = seen.clone().map(|seen| ops::softmax_terms(&mut scores[seen], scale));
                 let top = parts[0].0.max(parts[1].0);
@@ -349,7 +264,7 @@ impl<'a> Part<'a> {
                     .for_each(|(seen, share)| ops::scale_part(&mut scores[seen], (share / sum) as f32));
                 lse[row] = (f64::from(scale * top) + sum.ln()) as f32;
             });
-            Self::gather(&block, scores, values, sums, first);
+            block.gather(scores, values, sums, first);
         }
         sums.read(out);
     }
@@ -388,14 +303,14 @@ impl<'a> Part<'a> {
                 let at = |matrix| &self.at(matrix, out_width, first + row, self.head)[..dim];
                 ops::dot(at(found.out), at(d_out))
             };
-            Self::scores(&block, Strided::rows(self.query(first), width), keys_turned, scores);
+            block.scores(Strided::rows(self.query(first), width), keys_turned, scores);
             let lse = |row: usize| found.lse[(self.tree.rows.start + first + row) * heads + self.head];
-            self.where_seen(&block, scores, |row, seen, scores| {
+            block.where_seen(scores, |row, seen, scores| {
                 seen.into_iter().for_each(|seen| ops::exp_shifted(&mut scores[seen], scale, lse(row)));
             });
             let d_out = of_block(d_out, out_width);
-            Self::scores(&block, Strided::rows(d_out, out_width), values_turned, d_scores);
-            self.where_seen(&block, d_scores, |row, seen, d_scores| {
+            block.scores(Strided::rows(d_out, out_width), values_turned, d_scores);
+            block.where_seen(d_scores, |row, seen, d_scores| {
                 let (scores, inner) = (&scores[row * d_scores.len()..], inner(row));
                 for seen in seen {
                     ops::softmax_backward(&scores[seen.clone()], &mut d_scores[seen], inner, scale);
@@ -403,9 +318,9 @@ impl<'a> Part<'a> {
             });
             queries.pack(self.query(first), width, count, dim);
             d_block.pack(d_out, out_width, count, dim);
-            Self::gather(&block, d_scores, keys, d_queries, first - self.queries.start);
-            Self::scatter(&block, d_scores, queries, d_keys);
-            Self::scatter(&block, scores, d_block, d_values);
+            block.gather(d_scores, keys, d_queries, first - self.queries.start);
+            block.scatter(d_scores, queries, d_keys);
+            block.scatter(scores, d_block, d_values);
         }
         let (to_queries, rest) = share.split_at_mut(self.queries.len() * dim);
         let (to_keys, to_values) = rest.split_at_mut(rows * dim);
