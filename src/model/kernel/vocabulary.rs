@@ -133,7 +133,7 @@ fn log_probs_by(
     PARTS.set(room);
 }
 
-/// Nobody holds two of them, and what a panic left is begun anew.
+/// The segment, also where a panic left it: it is begun anew.
 fn locked(segment: &Mutex<Segment>) -> MutexGuard<'_, Segment> {
     segment.lock().unwrap_or_else(PoisonError::into_inner)
 }
