@@ -188,51 +188,42 @@ pub(super) fn tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &
         (1..=isa.rows().min(sums.len())).contains(&height) && a.holds(height, lanes.len()),
         "a tile of {height} rows"
     );
-    #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx2 && height == Isa::Avx2.rows() {
-        // Nearly all tiles are as high as can be: most of what is left costs more than some of them.
-        use super::x86::{near_avx2, ordered_avx2, strided_avx2, turned_avx2};
-        // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panel.
-        return unsafe {
-            match a {
-                Tile::Strided(a) => strided_avx2::<6>(a, lanes, sums),
-                Tile::Near(a) => near_avx2::<6>(a, lanes, sums),
-                Tile::Ordered(a) => ordered_avx2::<6>(a, lanes, sums),
-                Tile::Turned { weights, inputs } => turned_avx2::<6>(weights, inputs, lanes, sums),
-            }
-        };
-    }
-    tile_of_any_height(isa, height, a, lanes, sums);
-}
-
-/// What [`tile`] does, once the sizes are known to fit.
-#[inline(never)]
-fn tile_of_any_height(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+    // Nearly all tiles are as high as can be: choosing among all heights takes longer than some of them.
     #[cfg(target_arch = "x86_64")]
     {
-        use super::x86::{near_avx2, ordered_avx2, strided_avx2, turned_avx2};
-        use super::x86::{near_avx512, ordered_avx512, strided_avx512, turned_avx512};
+        if isa == Isa::Avx2 && height == 6 {
+            // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panel.
+            return unsafe { super::x86::tile_avx2::<6>(a, lanes, sums) };
+        }
+        if isa.is_wide() && height == 14 {
+            // SAFETY: as above.
+            return unsafe { super::x86::tile_avx512::<14>(a, lanes, sums) };
+        }
+    }
+    lower_tile(isa, height, a, lanes, sums);
+}
+
+/// A [`tile`] that is not as high as can be, or of any height without intrinsics; the sizes fit.
+#[inline(never)]
+fn lower_tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::x86::{tile_avx2, tile_avx512};
         macro_rules! by_height {
-            ($strided:ident, $near:ident, $ordered:ident, $turned:ident: $($h:literal)+) => {
-                match (a, height) {
+            ($tile:ident: $($h:literal)+) => {
+                match height {
                     // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panel.
-                    $((Tile::Strided(a), $h) => unsafe { $strided::<$h>(a, lanes, sums) },)+
-                    // SAFETY: as above.
-                    $((Tile::Near(a), $h) => unsafe { $near::<$h>(a, lanes, sums) },)+
-                    // SAFETY: as above.
-                    $((Tile::Ordered(a), $h) => unsafe { $ordered::<$h>(a, lanes, sums) },)+
-                    // SAFETY: as above.
-                    $((Tile::Turned { weights, inputs }, $h) => unsafe { $turned::<$h>(weights, inputs, lanes, sums) },)+
+                    $($h => unsafe { $tile::<$h>(a, lanes, sums) },)+
                     _ => unreachable!("the height was just checked"),
                 }
             };
         }
         if isa.is_wide() {
-            by_height!(strided_avx512, near_avx512, ordered_avx512, turned_avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+            by_height!(tile_avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13);
             return;
         }
         if isa == Isa::Avx2 {
-            by_height!(strided_avx2, near_avx2, ordered_avx2, turned_avx2: 1 2 3 4 5 6);
+            by_height!(tile_avx2: 1 2 3 4 5);
             return;
         }
     }

@@ -1,8 +1,9 @@
 //! Products over the rows of two matrices, `x^T u`: what the gradients of a low-rank branch are made of.
 
-use super::full::{tile, transpose};
+use super::full::tile;
 use super::isa::Isa;
 use super::ordered::{Ordered, order};
+use super::right::turn;
 use super::strided::Strided;
 use super::{Columns, Lane, NO_SUM, PANEL, PARALLEL_MIN, prefetch, team, tiles};
 use std::cell::Cell;
@@ -12,7 +13,6 @@ use std::ops::Range;
 const PANELS: usize = 4;
 /// Rows that tiles go at a time: 16 columns of them stay in the first cache.
 const DEPTH: usize = 256;
-
 /// Rows between the one that is read and the one that is asked for: they lie far apart.
 const AHEAD: usize = 8;
 
@@ -133,9 +133,8 @@ impl<'a> Outer<'a> {
             return sums.iter().enumerate().for_each(|(row, sums)| self.out.write(row, first, &sums.0));
         }
         for (sums, left) in sums.chunks(PANEL).zip((0..).step_by(PANEL)) {
-            let (mut square, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
-            square[..sums.len()].copy_from_slice(sums);
-            transpose(self.isa, &square, &mut turned);
+            let mut turned = [NO_SUM; PANEL];
+            turn(self.isa, sums, &mut turned);
             (first..self.x.columns.len()).zip(&turned).for_each(|(row, lane)| self.out.write(row, left, &lane.0));
         }
     }

@@ -48,17 +48,7 @@ impl Right {
     /// Becomes the first `depth` elements of rows that are `width` apart.
     pub(super) fn fill(&mut self, isa: Isa, values: &[f32], width: usize, depth: usize, rows: usize) {
         self.shape(depth, rows);
-        for (lanes, values) in self.panels_mut().zip(values.chunks(PANEL * width)) {
-            for first in (0..depth).step_by(PANEL) {
-                let many = PANEL.min(depth - first);
-                let (mut square, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
-                for (lane, row) in square.iter_mut().zip(values.chunks(width)) {
-                    copy(&row[first..][..many], &mut lane.0[..many]);
-                }
-                transpose(isa, &square, &mut turned);
-                lanes[first..first + many].copy_from_slice(&turned[..many]);
-            }
-        }
+        turn_rows(isa, (values, width), rows, self.panels_mut());
     }
 
     /// Becomes `rows` rows from panels of 16 elements, `(panels, rows)` lanes.
@@ -67,9 +57,7 @@ impl Right {
         for (panel, to) in self.panels_mut().enumerate() {
             let count = PANEL.min(rows - panel * PANEL);
             for (turned, lanes) in to.as_chunks_mut::<PANEL>().0.iter_mut().zip(lanes.chunks_exact(rows)) {
-                let mut square = [NO_SUM; PANEL];
-                square[..count].copy_from_slice(&lanes[panel * PANEL..][..count]);
-                transpose(isa, &square, turned);
+                turn(isa, &lanes[panel * PANEL..][..count], turned);
             }
         }
     }
@@ -90,10 +78,9 @@ impl Right {
     /// `put(row, first element, values)` for each row and each 16 of its elements, the last ones followed by zeros.
     pub(super) fn read(&self, isa: Isa, mut put: impl FnMut(usize, usize, &[f32; PANEL])) {
         for (panel, lanes) in self.panels().enumerate() {
-            for (square, first) in lanes.chunks(PANEL).zip((0..).step_by(PANEL)) {
-                let (mut whole, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
-                whole[..square.len()].copy_from_slice(square);
-                transpose(isa, &whole, &mut turned);
+            for (lanes, first) in lanes.chunks(PANEL).zip((0..).step_by(PANEL)) {
+                let mut turned = [NO_SUM; PANEL];
+                turn(isa, lanes, &mut turned);
                 for (row, lane) in (panel * PANEL..self.rows).zip(&turned) {
                     put(row, first, &lane.0);
                 }
@@ -142,6 +129,32 @@ impl Right {
             }
         }
     }
+}
+
+/// Turns rows that are `width` apart into panels of 16, each `(depth, 16)`; rows past the last become zero.
+pub(super) fn turn_rows<'p>(
+    isa: Isa,
+    (values, width): (&[f32], usize),
+    rows: usize,
+    panels: impl Iterator<Item = &'p mut [Lane]>,
+) {
+    for (lanes, first_row) in panels.zip((0..).step_by(PANEL)) {
+        for (lanes, first) in lanes.chunks_mut(PANEL).zip((0..).step_by(PANEL)) {
+            let (mut square, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
+            for (lane, row) in square.iter_mut().zip(first_row..rows) {
+                copy(&values[row * width + first..][..lanes.len()], &mut lane.0[..lanes.len()]);
+            }
+            transpose(isa, &square, &mut turned);
+            lanes.copy_from_slice(&turned[..lanes.len()]);
+        }
+    }
+}
+
+/// Transposes up to 16 lanes; those that are not there are zero.
+pub(super) fn turn(isa: Isa, lanes: &[Lane], to: &mut [Lane; PANEL]) {
+    let mut square = [NO_SUM; PANEL];
+    square[..lanes.len()].copy_from_slice(lanes);
+    transpose(isa, &square, to);
 }
 
 /// Copies `from`; a whole panel is one store, the general copy a call.

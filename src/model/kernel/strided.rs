@@ -2,9 +2,9 @@
 //!
 //! Serial: whoever calls has split the work between threads already.
 
-use super::full::{Tile, product, tile, transpose};
+use super::full::{Tile, product, tile};
 use super::isa::Isa;
-use super::right::copy;
+use super::right::{copy, turn_rows};
 use super::{Lane, Line, NO_SUM, PANEL, tiles};
 use std::ops::Range;
 
@@ -31,7 +31,7 @@ impl<'a> Strided<'a> {
     }
 
     /// Row `row` and those below it.
-    pub(crate) fn below(self, row: usize) -> Self {
+    pub(super) fn below(self, row: usize) -> Self {
         self.from(row, 0)
     }
 
@@ -77,18 +77,7 @@ impl Operand {
     /// Where `b` is too short.
     pub(crate) fn pack_turned(&mut self, b: &[f32], width: usize, depth: usize, columns: usize) {
         self.shape(depth, columns);
-        let isa = Isa::detect();
-        for (panel, lanes) in self.lanes.chunks_exact_mut(depth.max(1)).enumerate() {
-            let first = panel * PANEL;
-            for (lanes, k) in lanes.chunks_mut(PANEL).zip((0..).step_by(PANEL)) {
-                let (mut square, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
-                for (lane, column) in square.iter_mut().zip(first..columns) {
-                    copy(&b[column * width + k..][..lanes.len()], &mut lane.0[..lanes.len()]);
-                }
-                transpose(isa, &square, &mut turned);
-                lanes.copy_from_slice(&turned[..lanes.len()]);
-            }
-        }
+        turn_rows(Isa::detect(), (b, width), columns, self.lanes.chunks_exact_mut(depth.max(1)));
     }
 
     fn shape(&mut self, depth: usize, columns: usize) {

@@ -64,12 +64,11 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
     let mut parts = PARTS.take();
     parts.resize_with(parts.len().max(bounds.len()), Part::default);
 
-    let mut rest = u;
-    let mut beginnings: Vec<_> = bounds.iter().zip(&mut parts).collect();
-    let mut beginnings: Vec<_> = beginnings
-        .drain(..)
-        .map(|(rows, part)| (rows, part, rest.split_off_mut(..rows.len() * width).unwrap_or_default()))
-        .collect();
+    let mut u = u;
+    let split = |(rows, part): (&Range<usize>, _)| {
+        (rows.clone(), part, u.split_off_mut(..rows.len() * width).unwrap_or_default())
+    };
+    let mut beginnings: Vec<(_, &mut Part, _)> = bounds.iter().zip(&mut parts).map(split).collect();
     team::each_mut(&mut beginnings, |_, (rows, part, u)| {
         let x = Strided::rows(&x[rows.start * inputs..], inputs);
         order(isa, x, rows.len(), inputs, &mut part.rows);

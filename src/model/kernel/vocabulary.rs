@@ -9,7 +9,7 @@
 use super::full::PackedMatrix;
 use super::isa::Isa;
 use super::ordered::{Ordered, order, sums_of};
-use super::right::Right;
+use super::right::{OUTPUTS, Right};
 use super::strided::Strided;
 use super::sweep::parts;
 use super::{Lane, NO_SUM, PANEL, team};
@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Outputs of a block.
-const BLOCK: usize = 256;
+const BLOCK: usize = OUTPUTS;
 /// Outputs of a segment.
 const SEGMENT: usize = 24 * BLOCK;
 /// Logits may be so far above the maximum that their terms are taken from (nats): it seldom has to move.
@@ -80,7 +80,7 @@ pub(crate) fn log_probs(
     slopes: bool,
     found: &mut [f32],
 ) {
-    log_probs_by(SEGMENT, w, hidden, targets, scale, slopes, found);
+    log_probs_by(SEGMENT, w, hidden, (targets, scale, slopes), found);
 }
 
 /// Floats that [`log_probs`] keeps of a row beside the row itself.
@@ -93,9 +93,7 @@ fn log_probs_by(
     segment: usize,
     w: &PackedMatrix,
     hidden: &mut [f32],
-    targets: &[u32],
-    scale: f32,
-    slopes: bool,
+    (targets, scale, slopes): (&[u32], f32, bool),
     found: &mut [f32],
 ) {
     let (isa, rows, inputs) = (Isa::detect(), targets.len(), w.inputs());
@@ -200,8 +198,8 @@ fn put_together(
         let top = of_row(row).map(|softmax| softmax.top).fold(f32::NEG_INFINITY, f32::max);
         (top, of_row(row).map(|softmax| softmax.sum * weight(top, softmax)).sum::<f64>())
     };
-    for (row, (found, &id)) in found.iter_mut().zip(targets).enumerate() {
-        let (top, sum) = whole(row);
+    let wholes: Vec<(f32, f64)> = (0..targets.len()).map(whole).collect();
+    for (row, ((found, &id), &(top, sum))) in found.iter_mut().zip(targets).zip(&wholes).enumerate() {
         let logit = segments[id as usize / segment].softmax[row].logit;
         *found = (f64::from(scale) * f64::from(logit - top) - sum.ln()) as f32;
     }
@@ -212,12 +210,8 @@ fn put_together(
         hidden.iter_mut().zip(&output).for_each(|(slope, output)| *slope = scale * output);
     }
     for segment in segments {
-        let shares: Vec<f32> = (0..targets.len())
-            .map(|row| {
-                let (top, sum) = whole(row);
-                (f64::from(scale) * weight(top, segment.softmax[row]) / sum) as f32
-            })
-            .collect();
+        let share = |(&(top, sum), &of): (&(f32, f64), &Softmax)| (f64::from(scale) * weight(top, of) / sum) as f32;
+        let shares: Vec<f32> = wholes.iter().zip(&segment.softmax).map(share).collect();
         segment.expected.read(isa, |row, first, values| {
             let to = &mut hidden[row * inputs..][..inputs][first..];
             to.iter_mut().zip(values).for_each(|(slope, expected)| *slope -= shares[row] * expected);
@@ -275,8 +269,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
-        /// Vocabularies that fill their last panel, block and segment and that do not, and logits that rise steeply, so that the
-        /// maximum moves.
+        /// Vocabularies that fill their last panel, block and segment and that do not, and logits that rise steeply, so
+        /// that the maximum moves.
         #[test]
         fn a_block_at_a_time_is_the_whole_softmax(
             rows in 1usize..150,
@@ -299,8 +293,8 @@ mod tests {
             let targets: Vec<u32> = (0..rows).map(|row| (row * 7 % outputs) as u32).collect();
             let packed = PackedMatrix::new(&[&w], inputs);
             let (mut slopes, mut found, mut again) = (hidden.clone(), vec![0.0; rows], vec![0.0; rows]);
-            log_probs_by(segment, &packed, &mut slopes, &targets, scale, true, &mut found);
-            log_probs_by(segment, &packed, &mut hidden.clone(), &targets, scale, false, &mut again);
+            log_probs_by(segment, &packed, &mut slopes, (&targets, scale, true), &mut found);
+            log_probs_by(segment, &packed, &mut hidden.clone(), (&targets, scale, false), &mut again);
             prop_assert_eq!(&found, &again);
             for row in 0..rows {
                 let (log_prob, slope) = plainly(&w, &hidden[row * inputs..][..inputs], targets[row] as usize, scale);

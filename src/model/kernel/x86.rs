@@ -1,6 +1,7 @@
 //! Tiles of floats for AVX2 and AVX-512: f32 weights, and bf16 weights widened in registers.
 
 use super::bf16::Pair;
+use super::full::Tile;
 use super::strided::Strided;
 use super::{Lane, PANEL, Sums};
 use std::arch::x86_64::*;
@@ -166,13 +167,30 @@ macro_rules! add_lanes {
 /// Two tiles over rows as they lie, whose panel comes from memory or lies in the cache, one over rows that were put in
 /// the tile's own order, whose places are constants, and one whose rows are the inputs of packed weights.
 macro_rules! tiles_of {
-    ($features:literal, $registers:ident, $strided:ident, $near:ident, $ordered:ident, $turned:ident) => {
+    ($features:literal, $registers:ident, $tile:ident, $strided:ident, $near:ident, $ordered:ident, $turned:ident) => {
+        /// Adds `H` rows, whatever way they are read, times one panel to `sums`.
+        ///
+        /// # Safety
+        /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
+        #[inline(always)]
+        pub(super) unsafe fn $tile<const H: usize>(a: Tile<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+            // SAFETY: as the caller's.
+            unsafe {
+                match a {
+                    Tile::Strided(a) => $strided::<H>(a, lanes, sums),
+                    Tile::Near(a) => $near::<H>(a, lanes, sums),
+                    Tile::Ordered(a) => $ordered::<H>(a, lanes, sums),
+                    Tile::Turned { weights, inputs } => $turned::<H>(weights, inputs, lanes, sums),
+                }
+            }
+        }
+
         /// Adds `H` rows times one panel to `sums`.
         ///
         /// # Safety
         /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $strided<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+        unsafe fn $strided<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut [Lane]) {
             // SAFETY: as the caller's.
             unsafe {
                 let mut rows = $registers::<H>::load(sums);
@@ -189,7 +207,7 @@ macro_rules! tiles_of {
         /// # Safety
         /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $near<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+        unsafe fn $near<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut [Lane]) {
             // SAFETY: as the caller's.
             unsafe {
                 let mut rows = $registers::<H>::load(sums);
@@ -203,7 +221,7 @@ macro_rules! tiles_of {
         /// # Safety
         /// The processor must have the instructions, and `a` must hold `H` floats a lane.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $ordered<const H: usize>(a: &[f32], lanes: &[Lane], sums: &mut [Lane]) {
+        unsafe fn $ordered<const H: usize>(a: &[f32], lanes: &[Lane], sums: &mut [Lane]) {
             // SAFETY: as the caller's.
             unsafe {
                 let mut rows = $registers::<H>::load(sums);
@@ -219,12 +237,7 @@ macro_rules! tiles_of {
         /// The processor must have the instructions, and `weights` must hold `H` lanes from every `inputs`th on, one
         /// time for each 16 of `lanes`.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $turned<const H: usize>(
-            weights: &[Lane],
-            inputs: usize,
-            lanes: &[Lane],
-            sums: &mut [Lane],
-        ) {
+        unsafe fn $turned<const H: usize>(weights: &[Lane], inputs: usize, lanes: &[Lane], sums: &mut [Lane]) {
             // SAFETY: as the caller's; an input's outputs lie side by side, and the next input's behind them.
             unsafe {
                 let mut rows = $registers::<H>::load(sums);
@@ -238,8 +251,8 @@ macro_rules! tiles_of {
     };
 }
 
-tiles_of!("avx2,fma", Narrow, strided_avx2, near_avx2, ordered_avx2, turned_avx2);
-tiles_of!("avx512f", Wide, strided_avx512, near_avx512, ordered_avx512, turned_avx512);
+tiles_of!("avx2,fma", Narrow, tile_avx2, strided_avx2, near_avx2, ordered_avx2, turned_avx2);
+tiles_of!("avx512f", Wide, tile_avx512, strided_avx512, near_avx512, ordered_avx512, turned_avx512);
 
 /// Transposes a square of 16 lanes.
 ///

@@ -9,6 +9,7 @@ use super::branches::{Branch, PackedBranches};
 use super::space::Space;
 use super::whole::Sought;
 use crate::model::attention::Heads;
+use crate::model::kernel::team::Filler;
 use crate::model::kernel::{Weight, sweep};
 use crate::model::ops;
 use crate::model::rotary::Tables;
@@ -126,10 +127,11 @@ impl Walk<'_> {
             (Sought::Factors(gradients), Some(branch)) => {
                 branch.backward((layer, w), [x, inner, dy], [&mut d_inner, &mut dx], gradients);
             }
-            (Sought::Factors(_), None) => w.backward(dy, &mut dx),
-            (Sought::All(all), _) => {
-                w.backward(dy, &mut dx);
-                all.linear((layer, linear), [x, dy], [weight.inputs(), weight.outputs()]);
+            (sought, branch) => {
+                sweep::backward(w, branch.map(Branch::beside), dy, [&mut d_inner, &mut dx], Filler::NONE);
+                if let Sought::All(all) = sought {
+                    all.linear((layer, linear), [x, dy], [weight.inputs(), weight.outputs()]);
+                }
             }
         }
         space.give(d_inner);
