@@ -94,7 +94,7 @@ impl LoraConfig {
 }
 
 /// The two factors on one linear: `y += scale * (x A^T) B^T`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Factors {
     /// `(rank, inputs)`, row-major.
     pub a: Vec<f32>,

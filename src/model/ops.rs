@@ -75,11 +75,12 @@ fn gated_rows(x: &[f32], out: &mut [f32], width: usize, activation: Activation) 
 }
 vectorised!(gated_part, gated_rows, (x: &[f32], out: &mut [f32], width: usize, activation: Activation));
 
-/// Gradient of [`gated`]: `dx` from the input `x` and the result's gradient `dy`.
+/// Gradient of [`gated`]: `dx` from the input `x` and the result's gradient `dy`, which becomes the result itself: it is
+/// nearly there, and wanted for the gradient of a linear behind it.
 #[inline(always)]
-fn gated_backward_rows(x: &[f32], dy: &[f32], dx: &mut [f32], width: usize, activation: Activation) {
+fn gated_backward_rows(x: &[f32], dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation) {
     let (a, b) = activation.coefficients();
-    for ((x, dy), dx) in x.chunks_exact(2 * width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(2 * width)) {
+    for ((x, dy), dx) in x.chunks_exact(2 * width).zip(dy.chunks_exact_mut(width)).zip(dx.chunks_exact_mut(2 * width)) {
         let (gate, up) = x.split_at(width);
         let (dgate, dup) = dx.split_at_mut(width);
         for i in 0..width {
@@ -88,12 +89,13 @@ fn gated_backward_rows(x: &[f32], dy: &[f32], dx: &mut [f32], width: usize, acti
             let value = gate[i] * sigmoid;
             dgate[i] = dy[i] * up[i] * (sigmoid + value * (1.0 - sigmoid) * (a + 3.0 * square));
             dup[i] = dy[i] * value;
+            dy[i] = value * up[i];
         }
     }
 }
 vectorised!(
     gated_backward_part, gated_backward_rows,
-    (x: &[f32], dy: &[f32], dx: &mut [f32], width: usize, activation: Activation)
+    (x: &[f32], dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation)
 );
 
 /// `x / sqrt(mean(x^2) + epsilon) * weight`, row by row.
@@ -259,18 +261,6 @@ pub(crate) fn log_prob(logits: &[f32], id: u32, scale: f32) -> f32 {
     (f64::from(scale) * f64::from(logits[id as usize] - top) - sum.ln()) as f32
 }
 
-/// `x = e^(scale x - shift)`: with the log-sum-exp as shift, a row of a softmax.
-#[inline(always)]
-fn exp_row(row: &mut [f32], scale: f32, shift: f32) {
-    for x in row {
-        *x = exp(scale * *x - shift);
-    }
-}
-vectorised!(
-    /// A row of a softmax of `scale * x` from its log-sum-exp, in place.
-    exp_shifted, exp_row, (row: &mut [f32], scale: f32, shift: f32)
-);
-
 #[inline(always)]
 fn scale_row(row: &mut [f32], factor: f32) {
     row.iter_mut().for_each(|x| *x *= factor);
@@ -278,18 +268,6 @@ fn scale_row(row: &mut [f32], factor: f32) {
 vectorised!(
     /// `x *= factor`.
     scale_part, scale_row, (row: &mut [f32], factor: f32)
-);
-
-/// `dy = scale * w * (dy - inner)`, a row of a softmax's gradient.
-#[inline(always)]
-fn softmax_backward_row(weights: &[f32], dy: &mut [f32], inner: f32, scale: f32) {
-    for (dy, &weight) in dy.iter_mut().zip(weights) {
-        *dy = scale * weight * (*dy - inner);
-    }
-}
-vectorised!(
-    /// Gradient of a row of a softmax of `scale * x` from its result, in place; `inner` is `sum(w dy)`.
-    softmax_backward, softmax_backward_row, (weights: &[f32], dy: &mut [f32], inner: f32, scale: f32)
 );
 
 #[inline(always)]
@@ -320,12 +298,15 @@ pub(crate) fn add(x: &[f32], out: &mut [f32]) {
 
 /// Runs `part` on pieces of rows, on several threads where it pays.
 pub(crate) fn by_rows(out: &mut [f32], width: usize, part: impl Fn(usize, &mut [f32]) + Sync) {
-    if out.len() < PARALLEL_MIN || team::threads() == 1 {
-        return part(0, out);
-    }
-    let rows = (out.len() / width).div_ceil(2 * team::threads());
+    let Some(rows) = rows_of_piece(out.len(), width) else { return part(0, out) };
     let mut pieces: Vec<&mut [f32]> = out.chunks_mut(rows * width).collect();
     team::each_mut(&mut pieces, |index, out| part(index * rows, out));
+}
+
+/// Rows, `width` elements each, that a thread takes at a time of `count` elements, where it pays to share them.
+fn rows_of_piece(count: usize, width: usize) -> Option<usize> {
+    let pays = count >= PARALLEL_MIN && team::threads() > 1;
+    pays.then(|| (count / width).div_ceil(2 * team::threads()))
 }
 
 /// Runs `part(row, values)` on each row of `rows`, `(rows, width)`, and keeps what it gives in `found`; on several
@@ -345,12 +326,14 @@ pub(crate) fn gated(x: &[f32], out: &mut [f32], width: usize, activation: Activa
     by_rows(out, width, |row, out| gated_part(&x[row * 2 * width..][..2 * out.len()], out, width, activation));
 }
 
-/// Gradient of [`gated`].
-pub(crate) fn gated_backward(x: &[f32], dy: &[f32], dx: &mut [f32], width: usize, activation: Activation) {
-    by_rows(dx, 2 * width, |row, dx| {
-        let x = &x[row * 2 * width..][..dx.len()];
-        gated_backward_part(x, &dy[row * width..][..dx.len() / 2], dx, width, activation);
-    });
+/// Gradient of [`gated`], `dx`, from that of its result, `d`, which becomes the result.
+pub(crate) fn gated_backward(x: &[f32], d: &mut [f32], dx: &mut [f32], width: usize, activation: Activation) {
+    let Some(rows) = rows_of_piece(dx.len(), 2 * width) else {
+        return gated_backward_part(x, d, dx, width, activation);
+    };
+    let pieces = x.chunks(rows * 2 * width).zip(d.chunks_mut(rows * width)).zip(dx.chunks_mut(rows * 2 * width));
+    let mut pieces: Vec<_> = pieces.collect();
+    team::each_mut(&mut pieces, |_, ((x, d), dx)| gated_backward_part(x, d, dx, width, activation));
 }
 
 /// RMSNorm (arXiv 1910.07467) over rows as long as `weight`.
@@ -406,12 +389,16 @@ mod tests {
         let (x, dy, weight) = (wave(36, 0.7), wave(18, 1.3), wave(9, 0.4));
         let mut dx = vec![0.0; 36];
         for activation in [Activation::Silu, Activation::GeluTanh] {
-            gated_backward(&x, &dy, &mut dx, 9, activation);
+            let (mut result, mut expected) = (dy.clone(), vec![0.0; 18]);
+            gated_backward(&x, &mut result, &mut dx, 9, activation);
             check(&x, &dy, &dx, |x| {
                 let mut out = vec![0.0; 18];
                 gated(x, &mut out, 9, activation);
                 out
             });
+            gated(&x, &mut expected, 9, activation);
+            let close = result.iter().zip(&expected).all(|(got, expected)| (got - expected).abs() <= 1e-6);
+            assert!(close, "{result:?}, expected {expected:?}");
         }
         let dy = wave(36, 1.1);
         dx.fill(0.0);

@@ -42,16 +42,15 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// Adds one site's.
+    /// Adds one site's; a factor without elements adds nothing.
     pub(crate) fn add(&mut self, layer: usize, site: Site, gradient: Factors) {
-        let sum = |to: &mut [f32], values: &[f32]| to.iter_mut().zip(values).for_each(|(to, value)| *to += value);
-        match self.factors.entry((layer, site)) {
-            std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(gradient)),
-            std::collections::btree_map::Entry::Occupied(mut entry) => {
-                sum(&mut entry.get_mut().a, &gradient.a);
-                sum(&mut entry.get_mut().b, &gradient.b);
-            }
-        }
+        let sum = |to: &mut Vec<f32>, values: Vec<f32>| match to.is_empty() {
+            true => *to = values,
+            false => to.iter_mut().zip(values).for_each(|(to, value)| *to += value),
+        };
+        let to = self.factors.entry((layer, site)).or_default();
+        sum(&mut to.a, gradient.a);
+        sum(&mut to.b, gradient.b);
     }
 }
 
@@ -331,9 +330,11 @@ impl<'a> Record<'a> {
             }
         }
         let mut hidden = space.take(record.predicting.len(), spec.hidden);
-        for (out, &row) in hidden.chunks_exact_mut(spec.hidden).zip(&record.predicting) {
-            super::ops::norm_part(&x[row * spec.hidden..][..spec.hidden], out, model.norm(), spec.norm_epsilon);
-        }
+        super::ops::by_rows(&mut hidden, spec.hidden, |first, hidden| {
+            for (out, &row) in hidden.chunks_exact_mut(spec.hidden).zip(&record.predicting[first..]) {
+                super::ops::norm_part(&x[row * spec.hidden..][..spec.hidden], out, model.norm(), spec.norm_epsilon);
+            }
+        });
         let prefixes = firsts.iter().map(|&first| hidden[first * spec.hidden..][..spec.hidden].to_vec()).collect();
         let slopes = keep.is_some() && !is_whole;
         let mut log_probs = vec![0.0; targets.len()];

@@ -88,12 +88,12 @@ impl Right {
         }
     }
 
-    /// Writes the rows to `out`, row-major.
-    pub(super) fn read_to(&self, isa: Isa, out: &mut [f32]) {
+    /// Writes the rows to columns of `out`, whose rows are `width` apart, from column `first` on.
+    pub(super) fn read_to(&self, isa: Isa, out: &mut [f32], (width, first): (usize, usize)) {
         let depth = self.depth;
-        self.read(isa, |row, first, values| {
-            let count = PANEL.min(depth - first);
-            copy(&values[..count], &mut out[row * depth + first..][..count]);
+        self.read(isa, |row, element, values| {
+            let count = PANEL.min(depth - element);
+            copy(&values[..count], &mut out[row * width + first + element..][..count]);
         });
     }
 
@@ -107,28 +107,58 @@ impl Right {
         outputs: Range<usize>,
         dy: impl Iterator<Item = &'d [Lane]> + Clone,
     ) {
-        let panels = outputs.start / PANEL..outputs.end.div_ceil(PANEL);
-        let of = |block: &Range<usize>| inputs.start + block.start..inputs.start + block.end;
-        let mut blocks = tiles(inputs.len(), INPUTS).peekable();
-        while let Some(block) = blocks.next() {
-            // Behind the last inputs come the first ones of the next outputs.
-            let (next_panels, next) = match blocks.peek() {
-                Some(next) => (panels.clone(), of(next)),
-                None => (panels.end..panels.end + panels.len(), of(&(0..block.len()))),
-            };
-            let steps = self.rows.div_ceil(PANEL) * block.len().div_ceil(isa.rows());
-            let mut ahead = Ahead::new(w, next_panels, next, steps);
-            for (sums, dy) in self.panels_mut().zip(dy.clone()) {
-                let sums = &mut sums[first + block.start..][..block.len()];
-                for tile_inputs in tiles(block.len(), isa.rows()) {
-                    ahead.step();
-                    let weights = w.lanes_from(panels.start, of(&block).start + tile_inputs.start);
-                    let turned = Tile::Turned { weights, inputs: w.inputs() };
-                    tile(isa, tile_inputs.len(), turned, dy, &mut sums[tile_inputs]);
-                }
+        for block in blocks(inputs.clone(), outputs) {
+            let first = first + block.inputs.start - inputs.start;
+            self.add_block(isa, w, &block, first, dy.clone());
+        }
+    }
+
+    /// [`Right::add`] of one block.
+    pub(super) fn add_block<'d>(
+        &mut self,
+        isa: Isa,
+        w: &PackedMatrix,
+        Block { inputs, outputs, next }: &Block,
+        first: usize,
+        dy: impl Iterator<Item = &'d [Lane]>,
+    ) {
+        let steps = self.rows.div_ceil(PANEL) * inputs.len().div_ceil(isa.rows());
+        let mut ahead = Ahead::new(w, next.0.clone(), next.1.clone(), steps);
+        for (sums, dy) in self.panels_mut().zip(dy) {
+            let sums = &mut sums[first..][..inputs.len()];
+            for tile_inputs in tiles(inputs.len(), isa.rows()) {
+                ahead.step();
+                let weights = w.lanes_from(outputs.start / PANEL, inputs.start + tile_inputs.start);
+                let turned = Tile::Turned { weights, inputs: w.inputs() };
+                tile(isa, tile_inputs.len(), turned, dy, &mut sums[tile_inputs]);
             }
         }
     }
+}
+
+/// Inputs of some outputs of a matrix that meet rows together.
+pub(super) struct Block {
+    pub(super) inputs: Range<usize>,
+    outputs: Range<usize>,
+    /// Panels and their inputs that come next.
+    next: (Range<usize>, Range<usize>),
+}
+
+/// Inputs `inputs` and outputs `outputs` of a matrix, block by block.
+pub(super) fn blocks(inputs: Range<usize>, outputs: Range<usize>) -> impl Iterator<Item = Block> {
+    let panels = outputs.start / PANEL..outputs.end.div_ceil(PANEL);
+    let (start, count) = (inputs.start, inputs.len());
+    let mut ranges = tiles(count, INPUTS).map(move |block| start + block.start..start + block.end).peekable();
+    let first = ranges.peek().cloned().unwrap_or_default();
+    std::iter::from_fn(move || {
+        let inputs = ranges.next()?;
+        // Behind the last inputs come the first ones of the next outputs.
+        let next = match ranges.peek() {
+            Some(next) => (panels.clone(), next.clone()),
+            None => (panels.end..panels.end + panels.len(), first.clone()),
+        };
+        Some(Block { inputs, outputs: outputs.clone(), next })
+    })
 }
 
 /// Turns rows that are `width` apart into panels of 16, each `(depth, 16)`; rows past the last become zero.

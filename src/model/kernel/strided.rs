@@ -2,9 +2,9 @@
 //!
 //! Serial: whoever calls has split the work between threads already.
 
-use super::full::{Tile, product, tile};
+use super::full::{Tile, tile};
 use super::isa::Isa;
-use super::right::{copy, turn_rows};
+use super::right::{copy, turn, turn_rows};
 use super::{Lane, Line, NO_SUM, PANEL, tiles};
 use std::ops::Range;
 
@@ -27,17 +27,22 @@ impl<'a> Strided<'a> {
 
     /// The transpose of a row-major matrix whose rows are `width` apart.
     pub(crate) fn columns(values: &'a [f32], width: usize) -> Self {
-        Self { values, row: 1, step: width }
+        Self::rows(values, width).turned()
+    }
+
+    /// The transpose.
+    pub(crate) fn turned(self) -> Self {
+        Self { row: self.step, step: self.row, ..self }
     }
 
     /// Row `row` and those below it.
     pub(super) fn below(self, row: usize) -> Self {
-        self.from(row, 0)
+        Self { values: &self.values[row * self.row..], ..self }
     }
 
-    /// Row `row` and those below it, their elements from `k` on.
-    fn from(self, row: usize, k: usize) -> Self {
-        Self { values: &self.values[row * self.row + k * self.step..], ..self }
+    /// Elements of all rows from element `k` on.
+    pub(crate) fn behind(self, k: usize) -> Self {
+        Self { values: &self.values[k * self.step..], ..self }
     }
 
     /// Whether there are `rows` rows of `depth` elements.
@@ -88,59 +93,60 @@ impl Operand {
         (self.depth, self.columns) = (depth, columns);
     }
 
-    /// `put(row, first column, values)` for each panel that has one of `columns`, and each row of `a` from `from(first
-    /// column)` on: `a` times the panel. The last panel's columns past the matrix are zero.
+    /// `to = a b`, by panels: those of `to` from `first` on become the products of `a` and of the matrix's `panels`, in
+    /// the rows from `from(panel)` on; the rows above stay as they are.
     ///
     /// # Panics
-    /// Where `a` has no `rows` rows of as many elements as the matrix has rows, or the ranges are not the matrix's.
+    /// Where `a` has not as many rows as `to` of as many elements as the matrix has rows, or there are no such panels.
     pub(crate) fn multiply(
         &self,
         a: Strided<'_>,
-        rows: usize,
-        columns: Range<usize>,
+        panels: Range<usize>,
         from: impl Fn(usize) -> usize,
-        mut put: impl FnMut(usize, usize, &[f32; PANEL]),
+        (to, first): (&mut Total, usize),
     ) {
-        assert!(columns.end <= self.columns, "columns {columns:?} of {} x {}", self.depth, self.columns);
-        let isa = Isa::detect();
-        for panel in columns.start / PANEL..columns.end.div_ceil(PANEL) {
-            let (lanes, first) = (&self.lanes[panel * self.depth..][..self.depth], from(panel * PANEL).min(rows));
-            if first < rows {
-                let put = &mut |row, sums: &_| put(first + row, panel * PANEL, sums);
-                product(isa, (a.below(first), Tile::Near), rows - first, lanes, put);
+        let (isa, depth, height) = (Isa::detect(), self.depth.max(1), to.rows);
+        let operands = self.lanes[panels.start * depth..panels.end * depth].chunks_exact(depth);
+        for ((panel, lanes), sums) in panels.zip(operands).zip(to.lanes[first * height..].chunks_exact_mut(height)) {
+            let from = from(panel).min(height);
+            sums[from..].fill(NO_SUM);
+            for rows in tiles(height - from, isa.rows()) {
+                let (a, sums) = (a.below(from + rows.start), &mut sums[from + rows.start..from + rows.end]);
+                tile(isa, rows.len(), Tile::Near(a), lanes, sums);
             }
         }
     }
 
-    /// `sums += a b`, to the rows of `sums` from `first` on, over the part `depth` of the matrix's rows. `seen` says of a
-    /// tile of rows of `a` which of these elements, counted from the first of them, may not be zero.
+    /// `sums += a b`, to the rows of `sums` from `to` on: `a` is as deep as the part `depth` of the matrix's rows, its panels
+    /// from `first` on. `seen` says of a tile of rows of `a` how many of these elements may not be zero.
     ///
     /// # Panics
-    /// As [`Operand::multiply`], and where `sums` has not as many rows or columns.
+    /// Where there are no such elements or rows, or `sums` has not as many columns.
     pub(crate) fn multiply_add(
         &self,
-        a: Strided<'_>,
+        (a, first): (&Total, usize),
         depth: Range<usize>,
-        seen: impl Fn(&Range<usize>) -> Range<usize>,
-        (sums, to): (&mut Total, Range<usize>),
+        seen: impl Fn(&Range<usize>) -> usize,
+        (sums, to): (&mut Total, usize),
     ) {
-        let fits = to.end <= sums.rows && self.columns == sums.columns && depth.end <= self.depth;
-        assert!(fits, "rows {to:?} of {} sums, a part of {} x {}", sums.rows, self.depth, self.columns);
-        let isa = Isa::detect();
+        let fits = self.columns == sums.columns && to + a.rows <= sums.rows && depth.end <= self.depth;
+        assert!(fits, "rows from {to} on of {}, a part of {} x {}", sums.rows, self.depth, self.columns);
+        let (isa, left) = (Isa::detect(), &a.lanes[first * a.rows..]);
         let panels = self.lanes.chunks_exact(self.depth.max(1)).zip(sums.lanes.chunks_exact_mut(sums.rows.max(1)));
         for (lanes, sums) in panels {
-            for rows in tiles(to.len(), isa.rows()) {
+            let (lanes, sums) = (&lanes[depth.clone()], &mut sums[to..][..a.rows]);
+            for rows in tiles(a.rows, isa.rows()) {
                 let seen = seen(&rows);
-                if !seen.is_empty() {
-                    let (a, lanes) = (a.from(rows.start, seen.start), &lanes[depth.clone()][seen]);
-                    tile(isa, rows.len(), Tile::Near(a), lanes, &mut sums[to.start + rows.start..to.start + rows.end]);
+                if seen > 0 {
+                    let turned = Tile::Turned { weights: &left[rows.start..], inputs: a.rows };
+                    tile(isa, rows.len(), turned, &lanes[..seen], &mut sums[rows]);
                 }
             }
         }
     }
 }
 
-/// What several products add up to: rows in panels of 16 columns.
+/// What products give: rows in panels of 16 columns.
 #[derive(Debug, Default)]
 pub(crate) struct Total {
     /// `panels x rows` lanes.
@@ -150,11 +156,38 @@ pub(crate) struct Total {
 }
 
 impl Total {
+    /// Columns of a panel.
+    pub(crate) const WIDTH: usize = PANEL;
+
+    /// Becomes `rows` rows, whatever they are.
+    pub(crate) fn shape(&mut self, rows: usize, columns: usize) {
+        (self.rows, self.columns) = (rows, columns);
+        self.lanes.resize(columns.div_ceil(PANEL) * rows, NO_SUM);
+    }
+
     /// Becomes `rows` rows of zeros.
     pub(crate) fn clear(&mut self, rows: usize, columns: usize) {
-        (self.rows, self.columns) = (rows, columns);
-        self.lanes.clear();
-        self.lanes.resize(columns.div_ceil(PANEL) * rows, NO_SUM);
+        self.shape(rows, columns);
+        self.lanes.fill(NO_SUM);
+    }
+
+    /// 16 columns of row `row`, to be changed.
+    #[inline(always)]
+    pub(crate) fn lane_mut(&mut self, panel: usize, row: usize) -> &mut [f32; PANEL] {
+        &mut self.lanes[panel * self.rows + row].0
+    }
+
+    /// Adds `a b` to panel `to`: `b` are the rows `depth` of panel `panel` of another total, and as many elements deep is
+    /// `a`, with as many rows as there are.
+    ///
+    /// # Panics
+    /// Where there are no such panels, rows or elements.
+    pub(crate) fn add_product(&mut self, to: usize, a: Strided<'_>, (b, panel): (&Self, usize), depth: Range<usize>) {
+        let (isa, lanes) = (Isa::detect(), &b.lanes[panel * b.rows..][..b.rows][depth]);
+        let sums = &mut self.lanes[to * self.rows..][..self.rows];
+        for rows in tiles(sums.len(), isa.rows()) {
+            tile(isa, rows.len(), Tile::Near(a.below(rows.start)), lanes, &mut sums[rows]);
+        }
     }
 
     /// Writes the rows to `out`, row-major.
@@ -166,6 +199,23 @@ impl Total {
             let count = PANEL.min(self.columns - first);
             for (lane, out) in lanes.iter().zip(out.chunks_exact_mut(self.columns)) {
                 copy(&lane.0[..count], &mut out[first..][..count]);
+            }
+        }
+    }
+
+    /// Writes the columns to `out`, one behind the other.
+    ///
+    /// # Panics
+    /// Where `out` is too short.
+    pub(crate) fn read_columns(&self, out: &mut [f32]) {
+        let (isa, rows) = (Isa::detect(), self.rows);
+        for (lanes, out) in self.lanes.chunks_exact(rows.max(1)).zip(out.chunks_mut(PANEL * rows.max(1))) {
+            for (lanes, first) in lanes.chunks(PANEL).zip((0..).step_by(PANEL)) {
+                let mut turned = [NO_SUM; PANEL];
+                turn(isa, lanes, &mut turned);
+                for (out, column) in out.chunks_exact_mut(rows).zip(&turned) {
+                    copy(&column.0[..lanes.len()], &mut out[first..][..lanes.len()]);
+                }
             }
         }
     }

@@ -1,14 +1,14 @@
 //! Linears over many rows, with the low-rank branch beside them.
 //!
-//! A thread takes some of the rows through the whole product. Who is done first helps another with its last outputs,
-//! or, backward, goes on with other work. Every sum is one chain whoever computes it.
+//! A thread takes some of the rows through the whole product. Who is done first helps another with its last outputs, or,
+//! backward, goes on with other work and then takes inputs of the others' rows. Every sum is one chain whoever computes it.
 
 use super::full::PackedMatrix;
 use super::isa::Isa;
 use super::ordered::{Ordered, order, sums_of};
-use super::right::{OUTPUTS, Right, copy};
+use super::right::{self, OUTPUTS, Right, copy};
 use super::strided::Strided;
-use super::team::{self, Filler};
+use super::team::{self, Filler, Shared};
 use super::{Columns, Lane, NO_SUM, PANEL};
 use std::cell::Cell;
 use std::ops::Range;
@@ -33,7 +33,8 @@ pub(crate) struct Beside<'a> {
 #[derive(Default)]
 struct Gradients {
     right: Right,
-    sums: Right,
+    /// By block of inputs.
+    sums: Vec<Right>,
     inner: Right,
 }
 
@@ -129,16 +130,22 @@ pub(crate) fn backward(
         (&dy[part.start * outputs..part.end * outputs], du, dx)
     };
     let mut parts: Vec<_> = parts(rows, PANEL, 3 * OUTPUTS).into_iter().map(split).collect();
-    let part = |_, (dy, du, dx): &mut (&[f32], &mut [f32], &mut [f32])| {
+    let part = |_, (dy, du, dx): &mut (&[f32], &mut [f32], &mut [f32]), shared: &Shared| {
         let rows = dy.len() / outputs;
         let mut gradients = GRADIENTS.take();
         let Gradients { right, sums, inner } = &mut gradients;
-        sums.clear(inputs, rows);
+        let blocks = Vec::from_iter(right::blocks(0..inputs, 0..outputs).map(|block| block.inputs));
+        sums.resize_with(sums.len().max(blocks.len()), Right::default);
+        blocks.iter().zip(&mut *sums).for_each(|(block, sums)| sums.clear(block.len(), rows));
+        let mut add = |w: &PackedMatrix, outputs: Range<usize>, dy: &Right| {
+            let mut blocks: Vec<_> = right::blocks(0..inputs, outputs).zip(&mut *sums).collect();
+            shared.each_mut(&mut blocks, |_, (block, sums)| sums.add_block(isa, w, block, 0, dy.panels()));
+        };
         inner.clear(width, rows);
         for first in (0..outputs).step_by(OUTPUTS) {
             let step = first..(first + OUTPUTS).min(outputs);
             right.fill(isa, &dy[first..], outputs, step.len(), rows);
-            sums.add(isa, w, (0..inputs, 0), step.clone(), right.panels());
+            add(w, step.clone(), right);
             let Some(Beside { b, blocks, .. }) = branch else { continue };
             for (of, seen) in blocks {
                 // Whole panels of outputs: those of another block are zero here.
@@ -150,13 +157,13 @@ pub(crate) fn backward(
             }
         }
         if let Some(Beside { a, .. }) = branch {
-            sums.add(isa, a, (0..inputs, 0), 0..width, inner.panels());
-            inner.read_to(isa, du);
+            add(a, 0..width, inner);
+            inner.read_to(isa, du, (width, 0));
         }
-        sums.read_to(isa, dx);
+        blocks.iter().zip(&*sums).for_each(|(block, sums)| sums.read_to(isa, dx, (inputs, block.start)));
         GRADIENTS.set(gradients);
     };
-    team::each_mut_and(&mut parts, part, filler);
+    team::each_mut_joined(&mut parts, part, filler);
 }
 
 /// Inner rows that the outputs of panel `panel` see.

@@ -5,47 +5,23 @@
 //! first. Whoever calls takes pieces too, and waits for nobody who has not begun: a loop never hangs on a thread that
 //! sleeps. One loop runs at a time; who finds the team at work does its pieces alone.
 
-use std::cell::UnsafeCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Condvar, Mutex, OnceLock, TryLockError};
+mod shared;
+
+use shared::Joining;
+pub(crate) use shared::Shared;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Condvar, Mutex, OnceLock};
 
 /// Looks for the next loop before a thread goes to sleep: some tenths of a millisecond.
 const LOOKS: usize = 1 << 13;
-/// Looks for the end of others' pieces before the processor is offered to them.
-const LOOKS_WAITING: usize = 1 << 10;
-
-/// Set in [`Team::state`] while pieces may be taken.
-const OPEN: u64 = 1 << 31;
-/// One loop more in [`Team::state`]; below it and [`OPEN`] is the number of threads that take pieces.
-const LOOP: u64 = 1 << 32;
 
 /// The threads of a process and the loop they are at.
 struct Team {
-    /// Which loop it is, whether it takes helpers, and how many it has.
-    state: AtomicU64,
-    work: UnsafeCell<Option<Work>>,
-    /// The next piece to be taken.
-    next: AtomicUsize,
-    /// A helper's piece panicked.
-    failed: AtomicBool,
-    /// Held by whoever runs a loop.
-    leading: Mutex<()>,
+    main: Shared,
     sleepers: AtomicUsize,
     bed: Mutex<()>,
     wake: Condvar,
 }
-
-/// What a loop does, and to how many pieces. The lifetime is the loop's own, whatever the type says.
-#[derive(Clone, Copy)]
-struct Work {
-    piece: &'static (dyn Fn(usize) + Sync),
-    pieces: usize,
-}
-
-// SAFETY: `work` is written by the holder of `leading` alone, while no loop is open and no helper at work; helpers read it
-// once they are counted in an open loop's state, which happened after the writing.
-unsafe impl Sync for Team {}
 
 /// Threads that a loop may use: as many as rayon would.
 pub(crate) fn threads() -> usize {
@@ -88,6 +64,65 @@ impl Filler<'_> {
 /// # Panics
 /// Where `work` or a piece does.
 pub(crate) fn each_mut_and<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + Sync, filler: Filler<'_>) {
+    let count = items.len();
+    lend(items, work, |item| {
+        each(count + filler.pieces, |index| match index.checked_sub(count) {
+            Some(piece) => (filler.piece)(piece),
+            None => item(index),
+        });
+    });
+}
+
+/// As [`each_mut_and`] for long work: `work` may run loops of its own in the [`Shared`] that it is given, which threads join
+/// that find nothing else to do.
+///
+/// # Panics
+/// Where `work` or a piece does.
+pub(crate) fn each_mut_joined<T: Send>(
+    items: &mut [T],
+    work: impl Fn(usize, &mut T, &Shared) + Sync,
+    filler: Filler<'_>,
+) {
+    struct Done<'a>(&'a AtomicUsize);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, SeqCst);
+        }
+    }
+    let (count, left) = (items.len(), AtomicUsize::new(items.len()));
+    let loops = Vec::from_iter((0..count).map(|_| Shared::new()));
+    let work = |index: usize, item: &mut T| {
+        let _done = Done(&left);
+        work(index, item, &loops[index]);
+    };
+    let join = || {
+        while left.load(SeqCst) > 0 {
+            loops.iter().filter_map(Shared::open).for_each(Joining::join);
+            std::hint::spin_loop();
+        }
+    };
+    lend(items, work, |item| {
+        each(count + filler.pieces + threads(), |index| match index.checked_sub(count) {
+            Some(piece) if piece < filler.pieces => (filler.piece)(piece),
+            Some(_) => join(),
+            None => item(index),
+        });
+    });
+}
+
+impl Shared {
+    /// Runs `work` on each of `items`, once and in no order, together with who joins.
+    ///
+    /// # Panics
+    /// Where `work` does.
+    pub(crate) fn each_mut<T: Send>(&self, items: &mut [T], work: impl Fn(usize, &mut T) + Sync) {
+        let count = items.len();
+        lend(items, work, |item| self.run(count, &item, || {}));
+    }
+}
+
+/// Hands `run` what runs `work` on the item of an index; it may call that on several threads, once for each index.
+fn lend<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + Sync, run: impl FnOnce(&(dyn Fn(usize) + Sync))) {
     struct Items<T>(*mut T);
     // SAFETY: every item is lent to one thread at a time, and may go to another one.
     unsafe impl<T: Send> Sync for Items<T> {}
@@ -97,10 +132,10 @@ pub(crate) fn each_mut_and<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T
         }
     }
     let (first, count) = (Items(items.as_mut_ptr()), items.len());
-    each(count + filler.pieces, |index| match index.checked_sub(count) {
-        Some(piece) => (filler.piece)(piece),
-        // SAFETY: it is an index of `items`, and each is run once.
-        None => work(index, unsafe { &mut *first.at(index) }),
+    run(&|index| {
+        assert!(index < count, "item {index} of {count}");
+        // SAFETY: it is an index of `items`, and the loops of this module run each once.
+        work(index, unsafe { &mut *first.at(index) });
     });
 }
 
@@ -127,11 +162,7 @@ impl Team {
         static TEAM: OnceLock<&'static Team> = OnceLock::new();
         TEAM.get_or_init(|| {
             let team: &'static Self = Box::leak(Box::new(Self {
-                state: AtomicU64::new(0),
-                work: UnsafeCell::new(None),
-                next: AtomicUsize::new(0),
-                failed: AtomicBool::new(false),
-                leading: Mutex::new(()),
+                main: Shared::new(),
                 sleepers: AtomicUsize::new(0),
                 bed: Mutex::new(()),
                 wake: Condvar::new(),
@@ -148,101 +179,47 @@ impl Team {
     }
 
     fn run(&self, pieces: usize, piece: &(dyn Fn(usize) + Sync)) {
-        let _leading = match self.leading.try_lock() {
-            Ok(leading) => leading,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return (0..pieces).for_each(piece),
-        };
-        // SAFETY: helpers call it only while they are counted in the open loop, and `End` does not let this function return
-        // or unwind before the loop is closed and its count is zero.
-        let piece: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(piece) };
-        // SAFETY: this thread leads, and the loop before ended with no helper at work.
-        unsafe { *self.work.get() = Some(Work { piece, pieces }) };
-        self.next.store(0, SeqCst);
-        self.failed.store(false, SeqCst);
-        let state = self.state.load(SeqCst);
-        self.state.store((state / LOOP).wrapping_add(1).wrapping_mul(LOOP) | OPEN, SeqCst);
-        if self.sleepers.load(SeqCst) > 0 {
-            let _bed = self.bed.lock();
-            self.wake.notify_all();
-        }
-        {
-            let _end = End(self);
-            self.take_pieces(Work { piece, pieces });
-        }
-        assert!(!self.failed.load(SeqCst), "a piece of a loop panicked on another thread");
-    }
-
-    fn take_pieces(&self, work: Work) {
-        loop {
-            let index = self.next.fetch_add(1, SeqCst);
-            if index >= work.pieces {
-                return;
+        self.main.run(pieces, piece, || {
+            if self.sleepers.load(SeqCst) > 0 {
+                let _bed = self.bed.lock();
+                self.wake.notify_all();
             }
-            (work.piece)(index);
-        }
+        });
     }
 
     /// What a thread of the team does all its life.
     fn help(&self) {
-        let mut helped = 0;
         loop {
-            let state = self.wait_for_loop(helped);
-            if self.state.compare_exchange(state, state + 1, SeqCst, SeqCst).is_err() {
-                continue;
-            }
-            helped = state / LOOP;
-            // SAFETY: this thread is counted in the open loop, so the leader neither writes `work` nor ends its lifetime.
-            let work = unsafe { *self.work.get() };
-            if catch_unwind(AssertUnwindSafe(|| work.into_iter().for_each(|work| self.take_pieces(work)))).is_err() {
-                self.failed.store(true, SeqCst);
-            }
-            self.state.fetch_sub(1, SeqCst);
+            self.wait_for_loop().join();
         }
     }
 
-    /// The state of an open loop other than `helped`.
-    fn wait_for_loop(&self, helped: u64) -> u64 {
-        let found = || Some(self.state.load(SeqCst)).filter(|state| state & OPEN != 0 && state / LOOP != helped);
+    /// An open loop with pieces left.
+    fn wait_for_loop(&self) -> Joining<'_> {
         for _ in 0..LOOKS {
-            if let Some(state) = found() {
-                return state;
+            if let Some(open) = self.main.open() {
+                return open;
             }
             std::hint::spin_loop();
         }
         let mut bed = self.bed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         // Whoever opens a loop looks for sleepers afterwards, and a sleeper for a loop after it is counted.
         self.sleepers.fetch_add(1, SeqCst);
-        let state = loop {
-            if let Some(state) = found() {
-                break state;
+        let open = loop {
+            if let Some(open) = self.main.open() {
+                break open;
             }
             bed = self.wake.wait(bed).unwrap_or_else(|poisoned| poisoned.into_inner());
         };
         self.sleepers.fetch_sub(1, SeqCst);
-        state
-    }
-}
-
-/// Closes the loop, and waits for the helpers that are in it, also where a piece panics.
-struct End<'a>(&'a Team);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        // After a panic there may be pieces left that nobody needs to begin.
-        self.0.next.fetch_add(usize::MAX / 2, SeqCst);
-        self.0.state.fetch_and(!OPEN, SeqCst);
-        let mut looks = 0;
-        while self.0.state.load(SeqCst) & (OPEN - 1) != 0 {
-            looks += 1;
-            if looks < LOOKS_WAITING { std::hint::spin_loop() } else { std::thread::yield_now() }
-        }
+        open
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     #[test]
     fn every_piece_runs_once_however_many_ask() {
@@ -281,6 +258,60 @@ mod tests {
         };
         each_mut_and(&mut items, |index, item| *item += index, Filler { pieces: 20, piece: &piece });
         assert_eq!((items, filled.into_inner()), ([0, 1, 2, 3, 4, 5, 6], 210));
+    }
+
+    #[test]
+    fn who_has_nothing_to_do_joins() {
+        for (items, pieces) in [(1, 200), (2, 40), (3, 7), (0, 5)] {
+            let (mut counts, filled) = (vec![vec![0; pieces]; items], AtomicUsize::new(0));
+            let work = |index: usize, counts: &mut Vec<usize>, shared: &Shared| {
+                for step in 0..50 {
+                    shared.each_mut(counts, |piece, count| {
+                        assert_eq!(*count, step, "piece {piece} of item {index}");
+                        *count += 1;
+                    });
+                }
+            };
+            let piece = |_| {
+                filled.fetch_add(1, SeqCst);
+            };
+            each_mut_joined(&mut counts, work, Filler { pieces: 9, piece: &piece });
+            assert!(counts.iter().flatten().all(|count| *count == 50), "{items} items of {pieces}");
+            assert_eq!(filled.into_inner(), 9);
+        }
+    }
+
+    #[test]
+    fn a_thread_that_joins_takes_pieces() {
+        if threads() == 1 {
+            return;
+        }
+        let found = Mutex::new(std::collections::BTreeSet::new());
+        each_mut_joined(
+            &mut [()],
+            |_, (), shared: &Shared| {
+                let start = std::time::Instant::now();
+                while found.lock().unwrap().len() < 2 && start.elapsed().as_secs() < 20 {
+                    shared.each_mut(&mut [(); 20], |_, ()| {
+                        std::thread::sleep(std::time::Duration::from_micros(100));
+                        found.lock().unwrap().insert(format!("{:?}", std::thread::current().id()));
+                    });
+                }
+            },
+            Filler::NONE,
+        );
+        assert!(found.into_inner().unwrap().len() >= 2, "one thread alone");
+    }
+
+    #[test]
+    fn a_panic_in_joined_work_reaches_the_caller() {
+        let mut items = [0; 4];
+        let work = |index: usize, item: &mut usize, shared: &Shared| {
+            shared.each_mut(&mut [0; 9], |piece, _| assert!(index != 2 || piece != 5, "piece {piece}"));
+            *item += 1;
+        };
+        assert!(catch_unwind(AssertUnwindSafe(|| each_mut_joined(&mut items, work, Filler::NONE))).is_err());
+        assert_eq!(items[2], 0);
     }
 
     #[test]

@@ -7,12 +7,14 @@
 //! (arXiv 2205.14135), so that no matrix of `(rows, rows)` ever exists.
 
 mod block;
+mod softmax;
 
 use super::packed::Segments;
 use crate::model::attention::Heads;
 use crate::model::kernel::{Operand, Strided, Total, team};
 use crate::model::ops;
 use block::Block;
+use softmax::{Row, Seen};
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -44,11 +46,12 @@ struct Scratch {
     keys: Operand,
     keys_turned: Operand,
     values: Operand,
-    queries: Operand,
-    d_block: Operand,
-    scores: Vec<f32>,
-    d_scores: Vec<f32>,
+    scores: Total,
+    d_scores: Total,
+    /// What a row sees, panel by panel.
+    seen: Vec<Seen>,
     sums: Total,
+    /// Gradients of keys and values, a column each.
     d_keys: Total,
     d_values: Total,
 }
@@ -191,7 +194,7 @@ impl<'a> Part<'a> {
     /// Two parts with half of the work each, cut between two blocks; or this one, which has but one block.
     fn halves(self) -> Vec<Self> {
         let blocks: Vec<Block> = self.blocks().collect();
-        let work = |block: &Block| block.rows.len() * block.width();
+        let work = |block: &Block| block.rows.len() * block.panels();
         let all: usize = blocks.iter().map(work).sum();
         let mut done = 0;
         let half = blocks.iter().find(|block| {
@@ -241,30 +244,19 @@ impl<'a> Part<'a> {
     fn forward_with(&self, scratch: &mut Scratch, share: &mut [f32]) {
         let (rows, width, Heads { head_dim: dim, scale, .. }) =
             (self.tree.rows.len(), self.all.width(), self.all.heads);
-        let Scratch { keys_turned: keys, values, scores, sums, .. } = scratch;
+        let Scratch { keys_turned: keys, values, scores, seen, sums, .. } = scratch;
         keys.pack_turned(self.keys(), width, dim, rows);
         values.pack(self.values(), width, rows, dim);
         let (out, lse) = share.split_at_mut(self.queries.len() * dim);
         sums.clear(self.queries.len(), dim);
         for block in self.blocks() {
             let first = block.rows.start - self.queries.start;
-            let lse = &mut lse[first..first + block.rows.len()];
             block.scores(Strided::rows(self.query(block.rows.start), width), keys, scores);
-            block.where_seen(scores, |row, seen, scores| {
-                // Two runs, one softmax: the larger maximum serves both.
-                let parts = seen.clone().map(|seen| ops::softmax_terms(&mut scores[seen], scale));
-                let top = parts[0].0.max(parts[1].0);
-                let shares = parts.map(|(part_top, sum)| match sum == 0.0 {
-                    true => 0.0,
-                    false => f64::from(scale * (part_top - top)).exp(),
-                });
-                let sum = shares[0] * parts[0].1 + shares[1] * parts[1].1;
-                seen.into_iter()
-                    .zip(shares)
-                    .for_each(|(seen, share)| ops::scale_part(&mut scores[seen], (share / sum) as f32));
-                lse[row] = (f64::from(scale * top) + sum.ln()) as f32;
-            });
-            block.gather(scores, values, sums, first);
+            for (row, lse) in lse[first..][..block.rows.len()].iter_mut().enumerate() {
+                seen.splice(.., block.seen(row));
+                *lse = softmax::forward(scores, row, seen, scale);
+            }
+            block.gather(scores, values, (sums, first));
         }
         sums.read(out);
     }
@@ -282,10 +274,9 @@ impl<'a> Part<'a> {
             keys,
             keys_turned,
             values: values_turned,
-            queries,
-            d_block,
             scores,
             d_scores,
+            seen,
             sums: d_queries,
             d_keys,
             d_values,
@@ -294,38 +285,29 @@ impl<'a> Part<'a> {
         keys_turned.pack_turned(self.keys(), width, dim, rows);
         values_turned.pack_turned(self.values(), width, dim, rows);
         d_queries.clear(self.queries.len(), dim);
-        d_keys.clear(rows, dim);
-        d_values.clear(rows, dim);
+        d_keys.clear(dim, rows);
+        d_values.clear(dim, rows);
         for block in self.blocks() {
-            let (first, count) = (block.rows.start, block.rows.len());
-            let of_block = |matrix, width| self.at(matrix, width, first, self.head);
-            let inner = |row: usize| {
+            let first = block.rows.start;
+            let queries = Strided::rows(self.query(first), width);
+            let d_rows = Strided::rows(self.at(d_out, out_width, first, self.head), out_width);
+            block.scores(queries, keys_turned, scores);
+            block.scores(d_rows, values_turned, d_scores);
+            for row in 0..block.rows.len() {
                 let at = |matrix| &self.at(matrix, out_width, first + row, self.head)[..dim];
-                ops::dot(at(found.out), at(d_out))
-            };
-            block.scores(Strided::rows(self.query(first), width), keys_turned, scores);
-            let lse = |row: usize| found.lse[(self.tree.rows.start + first + row) * heads + self.head];
-            block.where_seen(scores, |row, seen, scores| {
-                seen.into_iter().for_each(|seen| ops::exp_shifted(&mut scores[seen], scale, lse(row)));
-            });
-            let d_out = of_block(d_out, out_width);
-            block.scores(Strided::rows(d_out, out_width), values_turned, d_scores);
-            block.where_seen(d_scores, |row, seen, d_scores| {
-                let (scores, inner) = (&scores[row * d_scores.len()..], inner(row));
-                for seen in seen {
-                    ops::softmax_backward(&scores[seen.clone()], &mut d_scores[seen], inner, scale);
-                }
-            });
-            queries.pack(self.query(first), width, count, dim);
-            d_block.pack(d_out, out_width, count, dim);
-            block.gather(d_scores, keys, d_queries, first - self.queries.start);
+                let inner = ops::dot(at(found.out), at(d_out));
+                let lse = found.lse[(self.tree.rows.start + first + row) * heads + self.head];
+                seen.splice(.., block.seen(row));
+                softmax::backward(scores, d_scores, Row { row, scale, lse, inner }, seen);
+            }
+            block.gather(d_scores, keys, (d_queries, first - self.queries.start));
             block.scatter(d_scores, queries, d_keys);
-            block.scatter(scores, d_block, d_values);
+            block.scatter(scores, d_rows, d_values);
         }
         let (to_queries, rest) = share.split_at_mut(self.queries.len() * dim);
         let (to_keys, to_values) = rest.split_at_mut(rows * dim);
         d_queries.read(to_queries);
-        d_keys.read(to_keys);
-        d_values.read(to_values);
+        d_keys.read_columns(to_keys);
+        d_values.read_columns(to_values);
     }
 }

@@ -4,8 +4,8 @@
 //! its own rank alone.
 
 use super::Gradients;
-use crate::model::kernel::sweep::{self, Beside};
-use crate::model::kernel::team::{self, Filler};
+use crate::model::kernel::sweep::Beside;
+use crate::model::kernel::team;
 use crate::model::kernel::{Outer, PackedMatrix, Slice};
 use crate::model::lora::{Factors, Site};
 use crate::model::spec::ModelSpec;
@@ -121,34 +121,49 @@ impl Branch {
         Beside { a: &self.a, b: &self.b, blocks: &self.blocks }
     }
 
-    /// The gradients of the inner rows and of the input, `du` and `dx`, of the linear `w` with the branch beside it, from
-    /// that of its result, `dy`. That of the factors is added to `gradients`, from the input `x` and the inner rows `u`.
-    pub(super) fn backward(
-        &self,
-        (layer, w): (usize, &PackedMatrix),
-        [x, u, dy]: [&[f32]; 3],
-        [du, dx]: [&mut [f32]; 2],
-        gradients: &mut Gradients,
-    ) {
-        let (inputs, outputs, width, rank) = (self.a.inputs(), self.b.outputs(), self.width(), self.rank);
-        // (columns, rank) of each site: all that it takes is there, so that it is computed while a thread would wait.
-        let mut b: Vec<Vec<f32>> = self.sites.iter().map(|(_, _, columns)| vec![0.0; columns * rank]).collect();
-        let mut of_sites = vec![];
-        for (index, ((_, first, columns), b)) in self.sites.iter().zip(&mut b).enumerate() {
-            let u = Slice { values: u, width, columns: index * rank..(index + 1) * rank };
-            of_sites.push(Outer::new(&Slice { values: dy, width: outputs, columns: *first..first + columns }, &u, b));
-        }
-        let pieces: Vec<_> =
-            of_sites.iter().flat_map(|outer| (0..outer.pieces()).map(move |piece| (outer, piece))).collect();
-        let filler = Filler { pieces: pieces.len(), piece: &|index| pieces[index].0.piece(pieces[index].1) };
-        sweep::backward(w, Some(self.beside()), dy, [&mut *du, dx], filler);
+    /// Zeros for the gradients of `B`, `(columns, rank)` of each site.
+    pub(super) fn b_zeros(&self) -> Vec<Vec<f32>> {
+        self.sites.iter().map(|(_, _, columns)| vec![0.0; columns * self.rank]).collect()
+    }
 
-        let mut a = vec![0.0; width * inputs]; // (sites * rank, inputs)
-        let du = Slice { values: du, width, columns: 0..width };
-        Outer::turned(&Slice { values: x, width: inputs, columns: 0..inputs }, &du, &mut a).run();
-        for (((site, ..), a), mut b) in self.sites.iter().zip(a.chunks_exact(rank * inputs)).zip(b) {
+    /// What computes the gradients of `B` over its scale, from the inner rows `u` and the gradient of the linear's result.
+    pub(super) fn b_gradients<'a>(
+        &self,
+        u: &[f32],
+        dy: &'a [f32],
+        to: &'a mut [Vec<f32>],
+    ) -> impl Iterator<Item = Outer<'a>> {
+        let (width, outputs, rank) = (self.width(), self.b.outputs(), self.rank);
+        self.sites.iter().zip(to).enumerate().map(move |(index, ((_, first, columns), to))| {
+            let u = Slice { values: u, width, columns: index * rank..(index + 1) * rank };
+            Outer::new(&Slice { values: dy, width: outputs, columns: *first..first + columns }, &u, to)
+        })
+    }
+
+    /// Adds what [`Branch::b_gradients`] found to `gradients`.
+    pub(super) fn note_b(&self, layer: usize, found: Vec<Vec<f32>>, gradients: &mut Gradients) {
+        for ((site, ..), mut b) in self.sites.iter().zip(found) {
             b.iter_mut().for_each(|gradient| *gradient *= self.scale);
-            gradients.add(layer, *site, Factors { a: a.to_vec(), b });
+            gradients.add(layer, *site, Factors { a: vec![], b });
+        }
+    }
+
+    /// Zeros for the gradient of `A`, `(sites * rank, inputs)`.
+    pub(super) fn a_zeros(&self) -> Vec<f32> {
+        vec![0.0; self.width() * self.a.inputs()]
+    }
+
+    /// What computes the gradient of `A`, from the linear's input `x` and the gradient of the inner rows.
+    pub(super) fn a_gradient<'a>(&self, x: &'a [f32], du: &[f32], to: &'a mut [f32]) -> Outer<'a> {
+        let (width, inputs) = (self.width(), self.a.inputs());
+        let du = Slice { values: du, width, columns: 0..width };
+        Outer::turned(&Slice { values: x, width: inputs, columns: 0..inputs }, &du, to)
+    }
+
+    /// Adds what [`Branch::a_gradient`] found to `gradients`.
+    pub(super) fn note_a(&self, layer: usize, found: &[f32], gradients: &mut Gradients) {
+        for ((site, ..), a) in self.sites.iter().zip(found.chunks_exact(self.rank * self.a.inputs())) {
+            gradients.add(layer, *site, Factors { a: a.to_vec(), b: vec![] });
         }
     }
 }

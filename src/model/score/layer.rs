@@ -4,18 +4,21 @@
 //! rows. What is cheap to make again (norms, the gate's product) is made again. Gradients of weights are formed where they
 //! are sought, and only there.
 
+mod linear;
+mod tape;
+
 use super::attention::{Found, Tree, TreeAttention};
-use super::branches::{Branch, PackedBranches};
+use super::branches::PackedBranches;
 use super::space::Space;
 use super::whole::Sought;
 use crate::model::attention::Heads;
-use crate::model::kernel::team::Filler;
-use crate::model::kernel::{Weight, sweep};
 use crate::model::ops;
 use crate::model::rotary::Tables;
 use crate::model::spec::ModelSpec;
 use crate::model::transformer::{Linear, Panels, QkNorms, Stack};
 use crate::model::whole::{Slot, Vector};
+use linear::Owed;
+pub(super) use tape::{Tape, tape_floats, working_floats};
 
 /// What all layers of a pass share.
 pub(super) struct Walk<'a> {
@@ -29,113 +32,9 @@ pub(super) struct Walk<'a> {
     pub(super) read: &'a [usize],
 }
 
-/// What a layer's backward pass reads. Rows are the tokens of the batch, behind attention those that are read on; empty
-/// where a family has no such thing.
-#[derive(Debug, Default)]
-pub(super) struct Tape {
-    /// The residual stream before the layer, `(rows, hidden)`.
-    pub(super) x: Vec<f32>,
-    /// Queries and keys before their norms, `(rows, q + k + v widths)`.
-    qkv: Vec<f32>,
-    /// Queries, keys and values as attention reads them, `(rows, q + k + v widths)`.
-    turned: Vec<f32>,
-    /// What attention found, `(rows, q width)`, and the log-sum-exp of the scores, `(rows, heads)`.
-    attended: Vec<f32>,
-    lse: Vec<f32>,
-    /// What attention's output was before its norm, `(rows, hidden)`.
-    output: Vec<f32>,
-    /// The residual stream between the blocks, `(rows, hidden)`.
-    middle: Vec<f32>,
-    /// `(rows, 2 intermediate)`.
-    gate_up: Vec<f32>,
-    /// What the feed-forward block gave before its norm, `(rows, hidden)`.
-    down: Vec<f32>,
-    /// Inner rows of the adapter, by linear.
-    inner: [Vec<f32>; 4],
-}
-
-impl Tape {
-    /// Gives back all but the layer's input.
-    pub(super) fn keep_input(&mut self, space: &mut Space) {
-        let x = std::mem::take(&mut self.x);
-        std::mem::take(self).recycle(space);
-        self.x = x;
-    }
-
-    /// Gives its memory back.
-    pub(super) fn recycle(self, space: &mut Space) {
-        let Self { x, qkv, turned, attended, lse, output, middle, gate_up, down, inner } = self;
-        for values in [x, qkv, turned, attended, lse, output, middle, gate_up, down].into_iter().chain(inner) {
-            space.give(values);
-        }
-    }
-}
-
-/// Floats that one token keeps on a tape of one layer.
-pub(super) fn tape_floats(spec: &ModelSpec, rank: usize) -> usize {
-    let heads = Heads::of(spec);
-    let qkv = heads.q_width() + 2 * heads.kv_width();
-    let norms = usize::from(spec.block.qk_norm) * qkv + usize::from(spec.block.sandwich_norms) * 2 * spec.hidden;
-    2 * spec.hidden + qkv + heads.q_width() + heads.heads + 2 * spec.intermediate + norms + 7 * rank
-}
-
-/// Floats a token that a layer's backward pass works with beside the tape.
-pub(super) fn working_floats(spec: &ModelSpec, rank: usize) -> usize {
-    let heads = Heads::of(spec);
-    let qkv = heads.q_width() + 2 * heads.kv_width();
-    // Forward: what heads found. Backward: gradients of queries, keys and values by head, and gathered; that of what
-    // was found.
-    let attention = TreeAttention::forward_room(heads) + TreeAttention::backward_room(heads) + qkv + heads.q_width();
-    let feed_forward = 4 * spec.intermediate;
-    let streams = 4 + usize::from(spec.block.sandwich_norms);
-    // Beside the last layer's rows those of them that are read on.
-    let narrowed = spec.hidden + heads.q_width();
-    attention + feed_forward + streams * spec.hidden + narrowed + 3 * rank
-}
-
 impl Walk<'_> {
     fn spec(&self) -> &ModelSpec {
         self.model.spec()
-    }
-
-    fn branch(&self, layer: usize, linear: Linear) -> Option<&Branch> {
-        self.branches.and_then(|branches| branches.of(layer, linear))
-    }
-
-    /// `x W^T` and what the adapter adds, whose inner rows come second.
-    fn linear(&self, at: (usize, Linear), weight: &Weight, x: &[f32], space: &mut Space) -> (Vec<f32>, Vec<f32>) {
-        let (branch, rows) = (self.branch(at.0, at.1), x.len() / weight.inputs());
-        let mut y = space.take(rows, weight.outputs());
-        let mut inner = branch.map(|branch| space.take(rows, branch.width())).unwrap_or_default();
-        sweep::forward(weight.score(), branch.map(Branch::beside), x, &mut inner, &mut y);
-        (y, inner)
-    }
-
-    /// The gradient of a linear's input `x` from that of its result.
-    fn linear_backward(
-        &self,
-        (layer, linear): (usize, Linear),
-        weight: &Weight,
-        [x, inner, dy]: [&[f32]; 3],
-        sought: &mut Sought<'_>,
-        space: &mut Space,
-    ) -> Vec<f32> {
-        let (branch, rows) = (self.branch(layer, linear), dy.len() / weight.outputs());
-        let (mut dx, mut d_inner) = (space.take(rows, weight.inputs()), space.take(rows, inner.len() / rows));
-        let w = weight.score();
-        match (sought, branch) {
-            (Sought::Factors(gradients), Some(branch)) => {
-                branch.backward((layer, w), [x, inner, dy], [&mut d_inner, &mut dx], gradients);
-            }
-            (sought, branch) => {
-                sweep::backward(w, branch.map(Branch::beside), dy, [&mut d_inner, &mut dx], Filler::NONE);
-                if let Sought::All(all) = sought {
-                    all.linear((layer, linear), [x, dy], [weight.inputs(), weight.outputs()]);
-                }
-            }
-        }
-        space.give(d_inner);
-        dx
     }
 
     fn norm(&self, x: &[f32], weight: &[f32], space: &mut Space) -> Vec<f32> {
@@ -252,35 +151,41 @@ impl Walk<'_> {
         let inner = |linear: Linear| tape.inner[linear as usize].as_slice();
         let slot = |vector| Slot::Vector(index, vector);
 
+        let spec = self.spec();
         let norm = layer.mlp_output_norm.as_ref();
         let dh = self.sandwiched_backward(slot(Vector::MlpOutputNorm), [&tape.down, &d], norm, sought, space);
-        let h = self.gated(&tape.gate_up, space);
+        let dy = if dh.is_empty() { &d } else { &dh };
         let at = (index, Linear::Down);
-        let reads = [h.as_slice(), inner(Linear::Down), if dh.is_empty() { &d } else { &dh }];
-        let d_gated = self.linear_backward(at, &layer.down, reads, sought, space);
-        space.give_all([h, dh]);
-        let spec = self.spec();
-        let mut d_gate_up = space.take(tape.gate_up.len() / (2 * spec.intermediate), 2 * spec.intermediate);
-        ops::gated_backward(&tape.gate_up, &d_gated, &mut d_gate_up, spec.intermediate, spec.block.activation);
-        let h = self.norm(&tape.middle, &layer.mlp_norm, space);
+        let [mut h, d_inner] = self.linear_backward(at, &layer.down, [inner(at.1), dy], None, sought, space);
+        let rows = h.len() / spec.intermediate;
+        let mut d_gate_up = space.take(rows, 2 * spec.intermediate);
+        ops::gated_backward(&tape.gate_up, &mut h, &mut d_gate_up, spec.intermediate, spec.block.activation);
+        let owed = Owed { at, rows, x: &h, dy, d_inner: &d_inner };
+
         let at = (index, Linear::GateUp);
-        let reads = [h.as_slice(), inner(Linear::GateUp), &d_gate_up];
-        let dh = self.linear_backward(at, &layer.gate_up, reads, sought, space);
-        self.norm_backward(slot(Vector::MlpNorm), [&tape.middle, &dh], &layer.mlp_norm, &mut d, sought);
-        space.give_all([h, dh, d_gated, d_gate_up]);
+        let reads = [inner(at.1), &d_gate_up];
+        let [d_normed, d_inner_up] = self.linear_backward(at, &layer.gate_up, reads, Some(owed), sought, space);
+        space.give_all([h, dh, d_inner]);
+        self.norm_backward(slot(Vector::MlpNorm), [&tape.middle, &d_normed], &layer.mlp_norm, &mut d, sought);
+        space.give(d_normed);
+        let h = self.norm(&tape.middle, &layer.mlp_norm, space);
+        let owed = Owed { at, rows, x: &h, dy: &d_gate_up, d_inner: &d_inner_up };
 
         let norm = layer.attention_output_norm.as_ref();
         let dh = self.sandwiched_backward(slot(Vector::AttentionOutputNorm), [&tape.output, &d], norm, sought, space);
         let narrowed = self.narrowed(index);
         let of_read = narrowed.map(|read| self.gathered(&tape.attended, read, space));
         let attended = of_read.as_ref().unwrap_or(&tape.attended);
-        let reads = [attended.as_slice(), inner(Linear::Output), if dh.is_empty() { &d } else { &dh }];
+        let dy = if dh.is_empty() { &d } else { &dh };
         let at = (index, Linear::Output);
-        let mut d_attended = self.linear_backward(at, &layer.output, reads, sought, space);
-        space.give_all([dh, of_read.unwrap_or_default()]);
-        if let Some(read) = narrowed {
-            [d, d_attended] = [d, d_attended].map(|values| self.spread(values, read, space));
-        }
+        let reads = [inner(at.1), dy];
+        let [mut d_attended, d_inner] = self.linear_backward(at, &layer.output, reads, Some(owed), sought, space);
+        space.give_all([h, d_inner_up, d_gate_up]);
+        let wide = narrowed.map(|read| {
+            let [wide, wide_attended] = [&d, &d_attended].map(|values| self.spread(values, read, space));
+            space.give(std::mem::replace(&mut d_attended, wide_attended));
+            wide
+        });
         let mut d_qkv = space.take(self.rows, tape.turned.len() / self.rows);
         let mut room = space.take(self.rows, TreeAttention::backward_room(Heads::of(spec)));
         let found = Found { out: &tape.attended, lse: &tape.lse };
@@ -289,11 +194,20 @@ impl Walk<'_> {
         self.turn_backward(index, layer.qk_norms.as_ref(), &tape.qkv, &mut d_qkv);
         sought.bias(self, index, &d_qkv);
         space.give_all([d_attended, room]);
+        let owed = Owed { at, rows, x: attended, dy, d_inner: &d_inner };
+
+        let at = (index, Linear::Qkv);
+        let reads = [inner(at.1), &d_qkv];
+        let [d_normed, d_inner_qkv] = self.linear_backward(at, &layer.qkv, reads, Some(owed), sought, space);
+        space.give_all([dh, d_inner, of_read.unwrap_or_default()]);
+        if let Some(wide) = wide {
+            space.give(std::mem::replace(&mut d, wide));
+        }
+        self.norm_backward(slot(Vector::AttentionNorm), [&tape.x, &d_normed], &layer.attention_norm, &mut d, sought);
+        space.give(d_normed);
         let h = self.norm(&tape.x, &layer.attention_norm, space);
-        let reads = [h.as_slice(), inner(Linear::Qkv), &d_qkv];
-        let dh = self.linear_backward((index, Linear::Qkv), &layer.qkv, reads, sought, space);
-        self.norm_backward(slot(Vector::AttentionNorm), [&tape.x, &dh], &layer.attention_norm, &mut d, sought);
-        space.give_all([h, dh, d_qkv]);
+        self.settle(Owed { at, rows: self.rows, x: &h, dy: &d_qkv, d_inner: &d_inner_qkv }, sought);
+        space.give_all([h, d_qkv, d_inner_qkv]);
         d
     }
 
@@ -308,14 +222,13 @@ impl Walk<'_> {
     }
 
     /// A row for each token of the batch: those that are `read` from `values`, 0 elsewhere.
-    fn spread(&self, values: Vec<f32>, read: &[usize], space: &mut Space) -> Vec<f32> {
+    fn spread(&self, values: &[f32], read: &[usize], space: &mut Space) -> Vec<f32> {
         let width = values.len() / read.len();
         let mut out = space.take(self.rows, width);
         out.fill(0.0);
         for (values, &row) in values.chunks_exact(width).zip(read) {
             out[row * width..][..width].copy_from_slice(values);
         }
-        space.give(values);
         out
     }
 

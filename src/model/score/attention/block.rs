@@ -1,99 +1,84 @@
 //! Queries of one prefix or one text, and their scores over the keys that at least one of them sees.
 
+use super::softmax::Seen;
 use crate::model::kernel::{Operand, Strided, Total};
 use crate::model::score::packed::Segments;
 use std::ops::Range;
 
 /// Keys that are computed together: what a panel holds.
-const KEYS: usize = 16;
+const KEYS: usize = Total::WIDTH;
 
-/// Neighbouring queries of a sequence. Their scores are rows of both runs, whole panels each.
+/// Neighbouring queries of a sequence, and panels of the sequence's keys.
 pub(super) struct Block<'a> {
     /// The queries' rows of the sequence.
     pub(super) rows: Range<usize>,
-    /// Keys of the prefix and of the text, each from a whole panel on.
+    /// Panels that at least one query sees, of the prefix and then of the text. One that has keys of both is among the
+    /// prefix's.
     runs: [Range<usize>; 2],
+    /// Rows of the sequence.
+    keys: usize,
     segments: &'a Segments,
     window: usize,
 }
 
 impl<'a> Block<'a> {
-    /// The queries `queries` of a sequence of `rows` rows, of which each sees `window` tokens.
-    pub(super) fn new(queries: Range<usize>, segments: &'a Segments, window: usize, rows: usize) -> Self {
+    /// The queries `queries` of a sequence of `keys` rows, of which each sees `window` tokens.
+    pub(super) fn new(queries: Range<usize>, segments: &'a Segments, window: usize, keys: usize) -> Self {
         // The first query sees the oldest key, the last one the newest.
         let [oldest, newest] = [queries.start, queries.end - 1].map(|row| segments.visible(row, window));
-        let runs = [0, 1].map(|run| {
-            let end = newest[run].end.next_multiple_of(KEYS).min(rows);
-            (oldest[run].start / KEYS * KEYS).min(end)..end
+        let [prefix, own] = [0, 1].map(|run| {
+            let end = newest[run].end.div_ceil(KEYS);
+            (oldest[run].start / KEYS).min(end)..end
         });
-        Self { rows: queries, runs, segments, window }
+        let own = if prefix.is_empty() { own } else { own.start.max(prefix.end)..own.end.max(prefix.end) };
+        Self { rows: queries, runs: [prefix, own], keys, segments, window }
     }
 
-    /// Scores of one row.
-    pub(super) fn width(&self) -> usize {
-        self.offset(1) + self.runs[1].len().next_multiple_of(KEYS)
+    /// Panels of scores.
+    pub(super) fn panels(&self) -> usize {
+        self.runs[0].len() + self.runs[1].len()
     }
 
-    /// Where a row's scores of run `run` begin.
-    fn offset(&self, run: usize) -> usize {
-        if run == 0 { 0 } else { self.runs[0].len().next_multiple_of(KEYS) }
-    }
-
-    /// Both runs that have keys.
+    /// Both runs that have panels, each behind where its scores begin.
     fn runs(&self) -> impl Iterator<Item = (usize, &Range<usize>)> {
-        self.runs.iter().enumerate().filter(|(_, keys)| !keys.is_empty())
+        [0, self.runs[0].len()].into_iter().zip(&self.runs).filter(|(_, panels)| !panels.is_empty())
     }
 
-    /// Where the scores of the keys lie that the sequence's row `row` sees.
-    fn seen(&self, row: usize) -> [Range<usize>; 2] {
-        let visible = self.segments.visible(row, self.window);
-        [0, 1].map(|run| {
-            let keys = &visible[run];
-            let first = self.offset(run) + keys.start.saturating_sub(self.runs[run].start);
-            first..first + keys.len()
-        })
+    /// The first query that sees a key of panel `panel`, or one behind it.
+    fn first_row(&self, panel: usize) -> usize {
+        (panel * KEYS).saturating_sub(self.rows.start).min(self.rows.len())
+    }
+
+    /// What row `row` of the block sees of each panel.
+    pub(super) fn seen(&self, row: usize) -> impl Iterator<Item = Seen> {
+        let visible = self.segments.visible(self.rows.start + row, self.window);
+        self.runs.clone().into_iter().flatten().map(move |panel| Seen::of(&visible, panel * KEYS))
     }
 
     /// `a` times the keys: `a` is `(rows, head_dim)`, and so are the keys that `keys` has turned.
-    pub(super) fn scores(&self, a: Strided<'_>, keys: &Operand, scores: &mut Vec<f32>) {
-        let width = self.width();
-        scores.resize(self.rows.len() * width, 0.0);
-        for (run, range) in self.runs() {
-            let offset = self.offset(run);
-            // No row sees a key behind it.
-            let from = |key: usize| key.saturating_sub(self.rows.start);
-            keys.multiply(a, self.rows.len(), range.clone(), from, |row, column, sums| {
-                scores[row * width + offset + column - range.start..][..KEYS].copy_from_slice(sums);
-            });
-        }
-    }
-
-    /// Applies `change` to each row's scores, those that it sees in two runs, and puts 0 everywhere else.
-    pub(super) fn where_seen(&self, scores: &mut [f32], mut change: impl FnMut(usize, [Range<usize>; 2], &mut [f32])) {
-        for (index, scores) in scores.chunks_exact_mut(self.width()).enumerate() {
-            let [prefix, own] = self.seen(self.rows.start + index);
-            scores[..prefix.start].fill(0.0);
-            scores[prefix.end..own.start].fill(0.0);
-            scores[own.end..].fill(0.0);
-            change(index, [prefix, own], scores);
+    pub(super) fn scores(&self, a: Strided<'_>, keys: &Operand, scores: &mut Total) {
+        scores.shape(self.rows.len(), self.panels() * KEYS);
+        for (first, panels) in self.runs() {
+            keys.multiply(a, panels.clone(), |panel| self.first_row(panel), (scores, first));
         }
     }
 
     /// `sums += weights * b`, to the rows of `sums` from `first` on; `b` has the sequence's keys as depth.
-    pub(super) fn gather(&self, weights: &[f32], b: &Operand, sums: &mut Total, first: usize) {
-        for (run, keys) in self.runs() {
-            let weights = Strided::rows(&weights[self.offset(run)..], self.width());
-            let seen = |rows: &Range<usize>| 0..keys.end.min(self.rows.start + rows.end).saturating_sub(keys.start);
-            b.multiply_add(weights, keys.clone(), seen, (sums, first..first + self.rows.len()));
+    pub(super) fn gather(&self, weights: &Total, b: &Operand, (sums, first): (&mut Total, usize)) {
+        for (panel, panels) in self.runs() {
+            let keys = panels.start * KEYS..self.keys.min(panels.end * KEYS);
+            let seen = |rows: &Range<usize>| keys.end.min(self.rows.start + rows.end).saturating_sub(keys.start);
+            b.multiply_add((weights, panel), keys.clone(), seen, (sums, first));
         }
     }
 
-    /// `sums += weights^T * b`: to each key, from the block's rows, which `b` has as depth.
-    pub(super) fn scatter(&self, weights: &[f32], b: &Operand, sums: &mut Total) {
-        for (run, keys) in self.runs() {
-            let (weights, rows) = (Strided::columns(&weights[self.offset(run)..], self.width()), self.rows.len());
-            let seen = |of: &Range<usize>| (keys.start + of.start).saturating_sub(self.rows.start).min(rows)..rows;
-            b.multiply_add(weights, 0..rows, seen, (sums, keys.clone()));
+    /// `sums += (weights^T b)^T`: to each key, a column, from the block's rows; `b` is `(rows, head_dim)`.
+    pub(super) fn scatter(&self, weights: &Total, b: Strided<'_>, sums: &mut Total) {
+        for (first, panels) in self.runs() {
+            for (index, panel) in (first..).zip(panels.clone()) {
+                let rows = self.first_row(panel)..self.rows.len();
+                sums.add_product(panel, b.turned().behind(rows.start), (weights, index), rows);
+            }
         }
     }
 }

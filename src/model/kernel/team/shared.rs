@@ -1,0 +1,137 @@
+//! One loop at a time whose pieces several threads take: its owner, and whoever joins.
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, TryLockError};
+
+/// Looks for the end of others' pieces before the processor is offered to them.
+const LOOKS_WAITING: usize = 1 << 10;
+
+/// Set in [`Shared::state`] while pieces may be taken.
+const OPEN: u64 = 1 << 31;
+/// One loop more in [`Shared::state`]; below it and [`OPEN`] is the number of threads that joined.
+const LOOP: u64 = 1 << 32;
+
+/// A loop that is run again and again, each time with other pieces.
+pub(crate) struct Shared {
+    /// Which loop it is, whether it may be joined, and by how many threads it was.
+    state: AtomicU64,
+    work: UnsafeCell<Option<Work>>,
+    pieces: AtomicUsize,
+    /// The next piece to be taken.
+    next: AtomicUsize,
+    /// A piece panicked on a thread that joined.
+    failed: AtomicBool,
+    /// Held by whoever runs the loop.
+    leading: Mutex<()>,
+}
+
+/// What a loop does. The lifetime is the loop's own, whatever the type says.
+type Work = &'static (dyn Fn(usize) + Sync);
+
+// SAFETY: `work` is written by the holder of `leading` alone, while the loop is not open and nobody is counted in it; those
+// who join read it once they are counted in an open loop's state, which happened after the writing.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub(super) const fn new() -> Self {
+        Self {
+            state: AtomicU64::new(0),
+            work: UnsafeCell::new(None),
+            pieces: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            leading: Mutex::new(()),
+        }
+    }
+
+    /// Runs `piece(0)` to `piece(pieces - 1)`, each once and in no order, together with who joins; alone where somebody runs
+    /// another loop here. Calls `opened` before it takes pieces itself.
+    ///
+    /// # Panics
+    /// Where a piece does.
+    pub(super) fn run(&self, pieces: usize, piece: &(dyn Fn(usize) + Sync), opened: impl FnOnce()) {
+        let _leading = match self.leading.try_lock() {
+            Ok(leading) => leading,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return (0..pieces).for_each(piece),
+        };
+        // SAFETY: it is called only by threads that are counted in the open loop, and `End` does not let this function return
+        // or unwind before the loop is closed and its count is zero.
+        let work: Work = unsafe { std::mem::transmute(piece) };
+        // SAFETY: this thread leads, and the loop before ended with nobody counted in it.
+        unsafe { *self.work.get() = Some(work) };
+        self.pieces.store(pieces, SeqCst);
+        self.next.store(0, SeqCst);
+        self.failed.store(false, SeqCst);
+        let state = self.state.load(SeqCst);
+        self.state.store((state / LOOP).wrapping_add(1).wrapping_mul(LOOP) | OPEN, SeqCst);
+        opened();
+        {
+            let _end = End(self);
+            self.take(work);
+        }
+        assert!(!self.failed.load(SeqCst), "a piece of a loop panicked on another thread");
+    }
+
+    /// The open loop, if there is one with pieces left.
+    pub(super) fn open(&self) -> Option<Joining<'_>> {
+        let state = self.state.load(SeqCst);
+        let has_pieces = || self.next.load(SeqCst) < self.pieces.load(SeqCst);
+        (state & OPEN != 0 && has_pieces()).then_some(Joining { shared: self, state })
+    }
+
+    fn take(&self, work: Work) {
+        let pieces = self.pieces.load(SeqCst);
+        loop {
+            let index = self.next.fetch_add(1, SeqCst);
+            if index >= pieces {
+                return;
+            }
+            work(index);
+        }
+    }
+}
+
+/// An open loop that a thread may join.
+pub(super) struct Joining<'a> {
+    shared: &'a Shared,
+    state: u64,
+}
+
+impl Joining<'_> {
+    /// Takes pieces until there are none left, if the loop is as it was when it was found.
+    pub(super) fn join(self) {
+        let Self { shared, mut state } = self;
+        while let Err(now) = shared.state.compare_exchange(state, state + 1, SeqCst, SeqCst) {
+            // Others may have joined or left meanwhile.
+            if now & OPEN == 0 || now / LOOP != state / LOOP {
+                return;
+            }
+            state = now;
+        }
+        // SAFETY: this thread is counted in the open loop, so its owner neither writes `work` nor ends its lifetime.
+        let work = unsafe { *shared.work.get() };
+        if catch_unwind(AssertUnwindSafe(|| work.into_iter().for_each(|work| shared.take(work)))).is_err() {
+            shared.failed.store(true, SeqCst);
+        }
+        shared.state.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Closes the loop, and waits for those who joined, also where a piece panics.
+struct End<'a>(&'a Shared);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        // After a panic there may be pieces left that nobody needs to begin.
+        self.0.next.fetch_add(usize::MAX / 2, SeqCst);
+        self.0.state.fetch_and(!OPEN, SeqCst);
+        let mut looks = 0;
+        while self.0.state.load(SeqCst) & (OPEN - 1) != 0 {
+            looks += 1;
+            if looks < LOOKS_WAITING { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+    }
+}

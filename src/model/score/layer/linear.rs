@@ -1,0 +1,105 @@
+//! The linears of a layer with the branches beside them, and the gradients of what is trained there.
+
+use super::Walk;
+use crate::model::kernel::team::Filler;
+use crate::model::kernel::{Outer, Weight, sweep};
+use crate::model::score::branches::Branch;
+use crate::model::score::space::Space;
+use crate::model::score::whole::Sought;
+use crate::model::transformer::Linear;
+
+/// A linear whose gradient by its input is still to be formed: that of its branch's `A`, or of the linear itself. It can
+/// wait for the next linear's backward pass.
+pub(super) struct Owed<'a> {
+    pub(super) at: (usize, Linear),
+    pub(super) rows: usize,
+    /// The linear's input, and the gradient of its result.
+    pub(super) x: &'a [f32],
+    pub(super) dy: &'a [f32],
+    /// The gradient of the branch's inner rows.
+    pub(super) d_inner: &'a [f32],
+}
+
+impl Walk<'_> {
+    fn branch(&self, layer: usize, linear: Linear) -> Option<&Branch> {
+        self.branches.and_then(|branches| branches.of(layer, linear))
+    }
+
+    /// `x W^T` and what the adapter adds, whose inner rows come second.
+    pub(super) fn linear(
+        &self,
+        at: (usize, Linear),
+        weight: &Weight,
+        x: &[f32],
+        space: &mut Space,
+    ) -> (Vec<f32>, Vec<f32>) {
+        let (branch, rows) = (self.branch(at.0, at.1), x.len() / weight.inputs());
+        let mut y = space.take(rows, weight.outputs());
+        let mut inner = branch.map(|branch| space.take(rows, branch.width())).unwrap_or_default();
+        sweep::forward(weight.score(), branch.map(Branch::beside), x, &mut inner, &mut y);
+        (y, inner)
+    }
+
+    /// The gradients of a linear's input and of its branch's inner rows, from that of its result. `before` is settled where
+    /// a thread would wait for another.
+    pub(super) fn linear_backward(
+        &self,
+        (layer, linear): (usize, Linear),
+        weight: &Weight,
+        [inner, dy]: [&[f32]; 2],
+        before: Option<Owed<'_>>,
+        sought: &mut Sought<'_>,
+        space: &mut Space,
+    ) -> [Vec<f32>; 2] {
+        let (branch, rows) = (self.branch(layer, linear), dy.len() / weight.outputs());
+        let (mut dx, mut d_inner) = (space.take(rows, weight.inputs()), space.take(rows, inner.len() / rows));
+        let mut backward = |filler| {
+            sweep::backward(weight.score(), branch.map(Branch::beside), dy, [&mut d_inner, &mut dx], filler);
+        };
+        match sought {
+            Sought::All(_) => {
+                backward(Filler::NONE);
+                before.into_iter().for_each(|owed| self.settle(owed, sought));
+            }
+            Sought::Factors(gradients) => {
+                let owed = before.and_then(|owed| Some((self.branch(owed.at.0, owed.at.1)?, owed)));
+                let mut b = branch.map(Branch::b_zeros).unwrap_or_default();
+                let mut a = owed.as_ref().map(|(branch, _)| branch.a_zeros()).unwrap_or_default();
+                let mut outers: Vec<Outer> = vec![];
+                if let Some(branch) = branch {
+                    outers.extend(branch.b_gradients(inner, dy, &mut b));
+                }
+                if let Some((branch, owed)) = &owed {
+                    outers.push(branch.a_gradient(owed.x, owed.d_inner, &mut a));
+                }
+                let pieces = outers.iter().flat_map(|outer| (0..outer.pieces()).map(move |piece| (outer, piece)));
+                let pieces: Vec<_> = pieces.collect();
+                backward(Filler { pieces: pieces.len(), piece: &|index| pieces[index].0.piece(pieces[index].1) });
+                if let Some(branch) = branch {
+                    branch.note_b(layer, b, gradients);
+                }
+                if let Some((branch, owed)) = owed {
+                    branch.note_a(owed.at.0, &a, gradients);
+                }
+            }
+        }
+        [dx, d_inner]
+    }
+
+    /// Notes the gradient that a linear is owed.
+    pub(super) fn settle(&self, owed: Owed<'_>, sought: &mut Sought<'_>) {
+        let (layer, linear) = owed.at;
+        match sought {
+            Sought::All(all) => {
+                let sizes = [owed.x, owed.dy].map(|values| values.len() / owed.rows);
+                all.linear(owed.at, [owed.x, owed.dy], sizes);
+            }
+            Sought::Factors(gradients) => {
+                let Some(branch) = self.branch(layer, linear) else { return };
+                let mut a = branch.a_zeros();
+                branch.a_gradient(owed.x, owed.d_inner, &mut a).run();
+                branch.note_a(layer, &a, gradients);
+            }
+        }
+    }
+}
