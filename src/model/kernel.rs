@@ -16,6 +16,7 @@ mod outer;
 mod panel;
 mod right;
 mod rows;
+mod square;
 mod strided;
 pub(crate) mod sweep;
 pub(crate) mod team;

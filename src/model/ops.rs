@@ -113,25 +113,50 @@ vectorised!(
     norm_part, norm_rows, (x: &[f32], out: &mut [f32], weight: &[f32], epsilon: f32)
 );
 
+/// What a row's gradient takes off each element of it over that element: `sum(x dy weight) scale^3 / width`.
+#[inline(always)]
+fn norm_inner(x: &[f32], dy: &[f32], weight: &[f32], scale: f32) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    for ((x, dy), weight) in x.chunks(8).zip(dy.chunks(8)).zip(weight.chunks(8)) {
+        for (((lane, x), dy), weight) in lanes.iter_mut().zip(x).zip(dy).zip(weight) {
+            *lane += x * dy * weight;
+        }
+    }
+    lanes.iter().sum::<f32>() * scale * scale * scale / x.len() as f32
+}
+
 /// Adds the gradient of [`norm`] with respect to `x` to `dx`; the weight is frozen.
 #[inline(always)]
 fn norm_backward_rows(x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
     let width = weight.len();
     for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
         let scale = inverse_root_mean_square(x, epsilon);
-        let mut lanes = [0.0f32; 8];
-        for (i, ((&x, &dy), &weight)) in x.iter().zip(dy).zip(weight).enumerate() {
-            lanes[i % 8] += x * dy * weight;
-        }
-        let inner = lanes.iter().sum::<f32>() * scale * scale * scale / width as f32;
-        for (i, dx) in dx.iter_mut().enumerate() {
-            *dx += dy[i] * weight[i] * scale - x[i] * inner;
+        let inner = norm_inner(x, dy, weight, scale);
+        for (((dx, x), dy), weight) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
+            *dx += dy * weight * scale - x * inner;
         }
     }
 }
 vectorised!(
     /// Gradient of [`norm_part`], added to `dx`.
     norm_backward_part, norm_backward_rows, (x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32)
+);
+
+/// As [`norm_backward_rows`]; `dy` becomes the norm.
+#[inline(always)]
+fn norm_again_rows(x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
+    let width = weight.len();
+    for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact_mut(width)).zip(dx.chunks_exact_mut(width)) {
+        let scale = inverse_root_mean_square(x, epsilon);
+        let inner = norm_inner(x, dy, weight, scale);
+        for (((dx, x), dy), weight) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
+            *dx += *dy * weight * scale - x * inner;
+            *dy = x * scale * weight;
+        }
+    }
+}
+vectorised!(
+    norm_again_part, norm_again_rows, (x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32)
 );
 
 /// Adds the gradient of [`norm`] with respect to its weight, which is as long as `sum`: over rows, `dy x` by the row's
@@ -351,6 +376,31 @@ pub(crate) fn norm_backward(x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32
     });
 }
 
+/// As [`norm_backward`]; `dy` becomes the norm itself, which is nearly there and wanted for the gradient of a linear
+/// behind it.
+pub(crate) fn norm_again(x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
+    let width = weight.len();
+    let Some(rows) = rows_of_piece(dx.len(), width) else { return norm_again_part(x, dy, dx, weight, epsilon) };
+    let pieces = x.chunks(rows * width).zip(dy.chunks_mut(rows * width)).zip(dx.chunks_mut(rows * width));
+    let mut pieces: Vec<_> = pieces.collect();
+    team::each_mut(&mut pieces, |_, ((x, dy), dx)| norm_again_part(x, dy, dx, weight, epsilon));
+}
+
+/// `y += x`, and [`norm`] of that.
+pub(crate) fn add_norm(x: &[f32], y: &mut [f32], out: &mut [f32], weight: &[f32], epsilon: f32) {
+    let width = weight.len();
+    let piece = |x: &[f32], y: &mut [f32], out: &mut [f32]| {
+        for ((x, y), out) in x.chunks(width).zip(y.chunks_mut(width)).zip(out.chunks_mut(width)) {
+            add_part(x, y);
+            norm_part(y, out, weight, epsilon);
+        }
+    };
+    let Some(rows) = rows_of_piece(out.len(), width) else { return piece(x, y, out) };
+    let pieces = x.chunks(rows * width).zip(y.chunks_mut(rows * width)).zip(out.chunks_mut(rows * width));
+    let mut pieces: Vec<_> = pieces.collect();
+    team::each_mut(&mut pieces, |_, ((x, y), out)| piece(x, y, out));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,6 +415,19 @@ mod tests {
         assert_eq!(exp(0.0), 1.0);
         assert!(exp(-1e30) == 0.0 && exp(f32::NEG_INFINITY) == 0.0 && exp(1e30).is_finite());
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn a_sum_and_its_norm_are_what_they_are_one_by_one() {
+        for rows in [3, 4000] {
+            let (x, y, weight) = (wave(9 * rows, 0.7), wave(9 * rows, 0.3), wave(9, 0.4));
+            let (mut sum, mut normed) = (y.clone(), vec![0.0; 9 * rows]);
+            add_norm(&x, &mut sum, &mut normed, &weight, 1e-5);
+            let (mut expected, mut expected_norm) = (y, vec![0.0; 9 * rows]);
+            add(&x, &mut expected);
+            norm(&expected, &mut expected_norm, &weight, 1e-5);
+            assert_eq!((sum, normed), (expected, expected_norm), "{rows} rows");
+        }
     }
 
     /// Central differences of `f` against the gradient `dx` for the direction of `dy`.
@@ -408,6 +471,10 @@ mod tests {
             norm(x, &mut out, &weight, 1e-5);
             out
         });
+        let (mut normed, mut again, mut expected) = (dy.clone(), vec![0.0; 36], vec![0.0; 36]);
+        norm_again(&x, &mut normed, &mut again, &weight, 1e-5);
+        norm(&x, &mut expected, &weight, 1e-5);
+        assert_eq!((again, normed), (dx.clone(), expected));
         let mut d_weight = vec![0.0; 9];
         norm_weight_backward(&x, &dy, &mut d_weight, 1e-5);
         check(&weight, &dy, &d_weight, |weight| {

@@ -27,10 +27,10 @@ use super::spec::ModelSpec;
 use super::transformer::{Panels, Placed, Stack, Transformer};
 use super::whole::Slot;
 use super::{Error, Result};
-use attention::Tree;
+use attention::{Blocks, Tree};
 use branches::PackedBranches;
 use layer::{Tape, Walk};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use whole::{Sought, Spoken};
 
@@ -348,9 +348,11 @@ impl<'a> Record<'a> {
     }
 
     fn walk(&self) -> Walk<'_> {
-        let angles = Tables::new(self.model.spec(), &self.positions);
-        let rows = self.positions.len();
-        Walk { model: self.model, branches: self.branches, trees: &self.trees, angles, rows, read: &self.read }
+        let (spec, trees, rows) = (self.model.spec(), self.trees.as_slice(), self.positions.len());
+        let windows: BTreeSet<usize> = (0..spec.layers).map(|layer| spec.window(layer)).collect();
+        let blocks = windows.into_iter().map(|window| (window, Blocks::new(trees, window))).collect();
+        let angles = Tables::new(spec, &self.positions);
+        Walk { model: self.model, branches: self.branches, trees, blocks, angles, rows, read: &self.read }
     }
 
     fn backward(mut self, weights: &[f32], sought: &mut Sought<'_>, space: &mut Space) {

@@ -122,21 +122,6 @@ impl PackedMatrix {
     }
 }
 
-/// Transposes a square of 16 lanes.
-pub(super) fn transpose(isa: Isa, from: &[Lane; PANEL], to: &mut [Lane; PANEL]) {
-    #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx2 {
-        // SAFETY: the processor has AVX2.
-        return unsafe { super::x86::transpose_avx2(from, to) };
-    }
-    let _ = isa;
-    for (column, lane) in from.iter().enumerate() {
-        for (to, value) in to.iter_mut().zip(lane.0) {
-            to.0[column] = value;
-        }
-    }
-}
-
 /// Rows as a tile reads them.
 #[derive(Clone, Copy)]
 pub(super) enum Tile<'a> {

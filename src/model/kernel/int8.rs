@@ -6,10 +6,10 @@
 //! `step * (step' * sum(code code') + middle * sum(code)) + floor * sum(a)`: one exact sum of integers and four
 //! float operations, the same in every instruction set, so that results agree to the last bit.
 
-use super::full::transpose;
 use super::int8_rows::{BLOCK, Codes, OCTET, Octet, RowBlock};
 use super::isa::Isa;
 use super::pages::filled;
+use super::square::{floats, floats_mut, turn_square};
 use super::{Columns, Lane, Line, NO_SUM, NO_SUMS, PANEL, each_piece, tiles};
 use crate::model::ops::vectorised;
 use half::f16;
@@ -257,7 +257,7 @@ impl Int8Matrix {
                 for panel in panels.clone() {
                     octet_tile(octets.len(), a, self.panel(panel), &mut squares);
                     for (square, first) in squares.iter().zip(rows.clone().step_by(PANEL)) {
-                        transpose(isa, square, &mut turned);
+                        turn_square(isa, (floats(square), PANEL), (floats_mut(&mut turned), PANEL));
                         (first..rows.end).zip(&turned).for_each(|(row, sums)| put(row, panel, sums));
                     }
                 }

@@ -3,7 +3,7 @@
 use super::full::tile;
 use super::isa::Isa;
 use super::ordered::{Ordered, order};
-use super::right::turn;
+use super::square::turn;
 use super::strided::Strided;
 use super::{Columns, Lane, NO_SUM, PANEL, PARALLEL_MIN, prefetch, team, tiles};
 use std::cell::Cell;
@@ -132,8 +132,8 @@ impl<'a> Outer<'a> {
         if self.is_turned {
             return sums.iter().enumerate().for_each(|(row, sums)| self.out.write(row, first, &sums.0));
         }
+        let mut turned = [NO_SUM; PANEL];
         for (sums, left) in sums.chunks(PANEL).zip((0..).step_by(PANEL)) {
-            let mut turned = [NO_SUM; PANEL];
             turn(self.isa, sums, &mut turned);
             (first..self.x.columns.len()).zip(&turned).for_each(|(row, lane)| self.out.write(row, left, &lane.0));
         }

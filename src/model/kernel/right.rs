@@ -2,8 +2,9 @@
 //! panels of `W` as the left side.
 
 use super::ahead::Ahead;
-use super::full::{PackedMatrix, Tile, tile, transpose};
+use super::full::{PackedMatrix, Tile, tile};
 use super::isa::Isa;
+use super::square::{turn, turn_back, turn_rows};
 use super::{Lane, NO_SUM, PANEL, tiles};
 use std::ops::Range;
 
@@ -77,9 +78,9 @@ impl Right {
 
     /// `put(row, first element, values)` for each row and each 16 of its elements, the last ones followed by zeros.
     pub(super) fn read(&self, isa: Isa, mut put: impl FnMut(usize, usize, &[f32; PANEL])) {
+        let mut turned = [NO_SUM; PANEL];
         for (panel, lanes) in self.panels().enumerate() {
             for (lanes, first) in lanes.chunks(PANEL).zip((0..).step_by(PANEL)) {
-                let mut turned = [NO_SUM; PANEL];
                 turn(isa, lanes, &mut turned);
                 for (row, lane) in (panel * PANEL..self.rows).zip(&turned) {
                     put(row, first, &lane.0);
@@ -90,11 +91,12 @@ impl Right {
 
     /// Writes the rows to columns of `out`, whose rows are `width` apart, from column `first` on.
     pub(super) fn read_to(&self, isa: Isa, out: &mut [f32], (width, first): (usize, usize)) {
-        let depth = self.depth;
-        self.read(isa, |row, element, values| {
-            let count = PANEL.min(depth - element);
-            copy(&values[..count], &mut out[row * width + first + element..][..count]);
-        });
+        for (lanes, out) in self.panels().zip(out.chunks_mut(PANEL * width)) {
+            let rows = out.len().div_ceil(width);
+            for (lanes, first) in lanes.chunks(PANEL).zip((first..).step_by(PANEL)) {
+                turn_back(isa, lanes, rows, (&mut out[first..], width));
+            }
+        }
     }
 
     /// Adds `dy W`, over `outputs` of `W`, a multiple of 16 the first: elements of the rows from `first` on are `inputs`
@@ -159,32 +161,6 @@ pub(super) fn blocks(inputs: Range<usize>, outputs: Range<usize>) -> impl Iterat
         };
         Some(Block { inputs, outputs: outputs.clone(), next })
     })
-}
-
-/// Turns rows that are `width` apart into panels of 16, each `(depth, 16)`; rows past the last become zero.
-pub(super) fn turn_rows<'p>(
-    isa: Isa,
-    (values, width): (&[f32], usize),
-    rows: usize,
-    panels: impl Iterator<Item = &'p mut [Lane]>,
-) {
-    for (lanes, first_row) in panels.zip((0..).step_by(PANEL)) {
-        for (lanes, first) in lanes.chunks_mut(PANEL).zip((0..).step_by(PANEL)) {
-            let (mut square, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
-            for (lane, row) in square.iter_mut().zip(first_row..rows) {
-                copy(&values[row * width + first..][..lanes.len()], &mut lane.0[..lanes.len()]);
-            }
-            transpose(isa, &square, &mut turned);
-            lanes.copy_from_slice(&turned[..lanes.len()]);
-        }
-    }
-}
-
-/// Transposes up to 16 lanes; those that are not there are zero.
-pub(super) fn turn(isa: Isa, lanes: &[Lane], to: &mut [Lane; PANEL]) {
-    let mut square = [NO_SUM; PANEL];
-    square[..lanes.len()].copy_from_slice(lanes);
-    transpose(isa, &square, to);
 }
 
 /// Copies `from`; a whole panel is one store, the general copy a call.

@@ -4,7 +4,8 @@
 
 use super::full::{Tile, tile};
 use super::isa::Isa;
-use super::right::{copy, turn, turn_rows};
+use super::right::copy;
+use super::square::{turn_back, turn_rows};
 use super::{Lane, Line, NO_SUM, PANEL, tiles};
 use std::ops::Range;
 
@@ -210,12 +211,9 @@ impl Total {
     pub(crate) fn read_columns(&self, out: &mut [f32]) {
         let (isa, rows) = (Isa::detect(), self.rows);
         for (lanes, out) in self.lanes.chunks_exact(rows.max(1)).zip(out.chunks_mut(PANEL * rows.max(1))) {
+            let columns = out.len() / rows;
             for (lanes, first) in lanes.chunks(PANEL).zip((0..).step_by(PANEL)) {
-                let mut turned = [NO_SUM; PANEL];
-                turn(isa, lanes, &mut turned);
-                for (out, column) in out.chunks_exact_mut(rows).zip(&turned) {
-                    copy(&column.0[..lanes.len()], &mut out[first..][..lanes.len()]);
-                }
+                turn_back(isa, lanes, columns, (&mut out[first..], rows));
             }
         }
     }

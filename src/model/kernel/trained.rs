@@ -5,6 +5,7 @@
 
 use super::full::{Tile, product};
 use super::isa::Isa;
+use super::square::{floats, floats_mut};
 use super::strided::Strided;
 use super::{Lane, NO_SUM, PANEL, PARALLEL_MIN, PackedMatrix, team, tiles};
 use std::cell::RefCell;
@@ -104,17 +105,12 @@ pub(crate) fn gradient_add(x: &[f32], inputs: usize, dy: &[f32], outputs: usize,
 impl PackedMatrix {
     /// The values as they lie: in panels of 16 outputs, input by input.
     pub(crate) fn values(&self) -> &[f32] {
-        let lanes = self.lanes.as_slice();
-        // SAFETY: a lane is 16 floats in C's layout, aligned to their own 64 bytes, so that there is nothing between
-        // one lane and the next; the pointer and the length are those of the slice that is borrowed.
-        unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * PANEL) }
+        floats(&self.lanes)
     }
 
     /// The values as they lie, to be changed. Those past the last output must stay zero.
     pub(crate) fn values_mut(&mut self) -> &mut [f32] {
-        let lanes = self.lanes.as_mut_slice();
-        // SAFETY: as in `values`, and the borrow is this function's alone.
-        unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * PANEL) }
+        floats_mut(&mut self.lanes)
     }
 }
 

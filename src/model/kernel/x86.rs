@@ -254,16 +254,16 @@ macro_rules! tiles_of {
 tiles_of!("avx2,fma", Narrow, tile_avx2, strided_avx2, near_avx2, ordered_avx2, turned_avx2);
 tiles_of!("avx512f", Wide, tile_avx512, strided_avx512, near_avx512, ordered_avx512, turned_avx512);
 
-/// Transposes a square of 16 lanes.
+/// Transposes a square of 16 by 16 floats, whose rows are as many floats apart as is said beside where they begin.
 ///
 /// # Safety
-/// The processor must have AVX2.
+/// The processor must have AVX2, both places must hold a square, and they must not overlap.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn transpose_avx2(from: &[Lane; PANEL], to: &mut [Lane; PANEL]) {
+pub(super) unsafe fn transpose_avx2((from, from_width): (*const f32, usize), (to, to_width): (*mut f32, usize)) {
     for (above, left) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
-        // SAFETY: a lane is 16 floats, so that 8 can be read or written from its first or its ninth on.
+        // SAFETY: these are eights of the squares' rows.
         unsafe {
-            let row = |i: usize| _mm256_load_ps(from[above + i].0.as_ptr().add(left));
+            let row = |i: usize| _mm256_loadu_ps(from.add((above + i) * from_width + left));
             // Pairs of neighbouring rows interleaved, then pairs of pairs, then halves.
             let pairs = |i: usize| [_mm256_unpacklo_ps(row(i), row(i + 1)), _mm256_unpackhi_ps(row(i), row(i + 1))];
             let quads = |i: usize| {
@@ -281,8 +281,8 @@ pub(super) unsafe fn transpose_avx2(from: &[Lane; PANEL], to: &mut [Lane; PANEL]
                     _mm256_permute2f128_ps::<0x20>(upper[i], lower[i]),
                     _mm256_permute2f128_ps::<0x31>(upper[i], lower[i]),
                 ];
-                _mm256_store_ps(to[left + i].0.as_mut_ptr().add(above), halves[0]);
-                _mm256_store_ps(to[left + 4 + i].0.as_mut_ptr().add(above), halves[1]);
+                _mm256_storeu_ps(to.add((left + i) * to_width + above), halves[0]);
+                _mm256_storeu_ps(to.add((left + 4 + i) * to_width + above), halves[1]);
             }
         }
     }

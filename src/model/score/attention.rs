@@ -14,7 +14,7 @@ use crate::model::attention::Heads;
 use crate::model::kernel::{Operand, Strided, Total, team};
 use crate::model::ops;
 use block::Block;
-use softmax::{Row, Seen};
+use softmax::Row;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -27,8 +27,7 @@ pub(super) struct TreeAttention<'a> {
     pub(super) heads: Heads,
     /// The packed sequences, one behind the other.
     pub(super) trees: &'a [Tree],
-    /// Tokens that a token sees.
-    pub(super) window: usize,
+    pub(super) blocks: &'a Blocks,
     pub(super) qkv: &'a [f32],
 }
 
@@ -48,8 +47,6 @@ struct Scratch {
     values: Operand,
     scores: Total,
     d_scores: Total,
-    /// What a row sees, panel by panel.
-    seen: Vec<Seen>,
     sums: Total,
     /// Gradients of keys and values, a column each.
     d_keys: Total,
@@ -61,24 +58,41 @@ thread_local! {
 }
 
 /// One head of one sequence, or half of its queries: what a thread computes.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Part<'a> {
     all: TreeAttention<'a>,
     tree: &'a Tree,
     head: usize,
-    /// Rows of the sequence, whole blocks of them.
-    queries: Range<usize>,
+    blocks: &'a [Block],
 }
 
-impl TreeAttention<'_> {
-    fn parts(&self) -> Vec<Part<'_>> {
+/// The blocks of each packed sequence, the same for all heads and all layers of one window.
+#[derive(Debug)]
+pub(super) struct Blocks(Vec<Vec<Block>>);
+
+impl Blocks {
+    /// Those of `trees` where a token sees `window` tokens.
+    pub(super) fn new(trees: &[Tree], window: usize) -> Self {
+        let of_tree = |tree: &Tree| {
+            let starts = tree.segments.spans().into_iter().flat_map(|span| {
+                let end = span.end;
+                span.step_by(QUERIES).map(move |first| first..(first + QUERIES).min(end))
+            });
+            starts.map(|rows| Block::new(rows, &tree.segments, window, tree.rows.len())).collect()
+        };
+        Self(trees.iter().map(of_tree).collect())
+    }
+}
+
+impl<'a> TreeAttention<'a> {
+    fn parts(&self) -> Vec<Part<'a>> {
         let whole = self.heads.heads - Self::cut_heads(self.heads);
-        let of_head = |tree, head| {
-            let part = Part { all: *self, tree, head, queries: 0..tree.rows.len() };
+        let of_head = |(tree, blocks): (&'a Tree, &'a Vec<Block>), head| {
+            let part = Part { all: *self, tree, head, blocks };
             if head < whole { vec![part] } else { part.halves() }
         };
         let of_tree = |tree| (0..self.heads.heads).flat_map(move |head| of_head(tree, head));
-        self.trees.iter().flat_map(of_tree).collect()
+        self.trees.iter().zip(&self.blocks.0).flat_map(of_tree).collect()
     }
 
     /// Heads, the last ones, that are cut in two.
@@ -118,10 +132,10 @@ impl TreeAttention<'_> {
     pub(super) fn forward(&self, out: &mut [f32], lse: &mut [f32], room: &mut [f32]) {
         let (heads, dim) = (self.heads.heads, self.heads.head_dim);
         let parts = self.parts();
-        let mut shares = Self::shares(&parts, |part| part.queries.len() * (dim + 1), room);
+        let mut shares = Self::shares(&parts, |part| part.queries().len() * (dim + 1), room);
         team::each_mut(&mut shares, |index, share| parts[index].forward(share));
         for (part, share) in parts.iter().zip(&shares) {
-            for (row, sum) in part.rows().zip(&share[part.queries.len() * dim..]) {
+            for (row, sum) in part.rows().zip(&share[part.queries().len() * dim..]) {
                 lse[row * heads + part.head] = *sum;
             }
         }
@@ -138,7 +152,7 @@ impl TreeAttention<'_> {
     pub(super) fn backward(&self, found: Found<'_>, d_out: &[f32], d_qkv: &mut [f32], room: &mut [f32]) {
         let Heads { heads, kv_heads, head_dim: dim, .. } = self.heads;
         let parts = self.parts();
-        let floats = |part: &Part<'_>| (part.queries.len() + 2 * part.tree.rows.len()) * dim;
+        let floats = |part: &Part<'_>| (part.queries().len() + 2 * part.tree.rows.len()) * dim;
         let mut shares = Self::shares(&parts, floats, room);
         team::each_mut(&mut shares, |index, share| parts[index].backward(found, d_out, share));
         let width = self.width();
@@ -148,7 +162,7 @@ impl TreeAttention<'_> {
             for (part, share) in parts.iter().zip(&shares) {
                 // The heads of a group share their keys and values.
                 let kv_head = part.head / (heads / kv_heads);
-                let (d_queries, rest) = share.split_at(part.queries.len() * dim);
+                let (d_queries, rest) = share.split_at(part.queries().len() * dim);
                 let (d_keys, d_values) = rest.split_at(part.tree.rows.len() * dim);
                 for (column, of, gradient) in [
                     (part.head, &part.rows(), d_queries),
@@ -188,23 +202,27 @@ impl<'a> Part<'a> {
     /// The batch's rows that its queries are.
     fn rows(&self) -> Range<usize> {
         let first = self.tree.rows.start;
-        first + self.queries.start..first + self.queries.end
+        first + self.queries().start..first + self.queries().end
     }
 
     /// Two parts with half of the work each, cut between two blocks; or this one, which has but one block.
     fn halves(self) -> Vec<Self> {
-        let blocks: Vec<Block> = self.blocks().collect();
         let work = |block: &Block| block.rows.len() * block.panels();
-        let all: usize = blocks.iter().map(work).sum();
+        let all: usize = self.blocks.iter().map(work).sum();
         let mut done = 0;
-        let half = blocks.iter().find(|block| {
+        let half = self.blocks.iter().position(|block| {
             done += work(block);
             2 * done >= all
         });
-        let (start, end) = (self.queries.start, self.queries.end);
-        let cut = half.map_or(end, |block| block.rows.end);
-        let halves = [start..cut, cut..end].into_iter().filter(|queries| !queries.is_empty());
-        halves.map(|queries| Self { queries, ..self.clone() }).collect()
+        let (first, second) = self.blocks.split_at(half.map_or(self.blocks.len(), |half| half + 1));
+        let halves = [first, second].into_iter().filter(|blocks| !blocks.is_empty());
+        halves.map(|blocks| Self { blocks, ..self }).collect()
+    }
+
+    /// The rows of the sequence that its queries are.
+    fn queries(&self) -> Range<usize> {
+        let end = |block: Option<&Block>, end: fn(&Block) -> usize| block.map_or(0, end);
+        end(self.blocks.first(), |block| block.rows.start)..end(self.blocks.last(), |block| block.rows.end)
     }
 
     /// Head `head` of the rows from `row` of the sequence on, in a matrix whose rows are `width` wide.
@@ -226,16 +244,6 @@ impl<'a> Part<'a> {
         self.at(self.all.qkv, self.all.width(), 0, heads + kv_heads + self.head / (heads / kv_heads))
     }
 
-    fn blocks(&self) -> impl Iterator<Item = Block<'a>> {
-        let (segments, window, rows) = (&self.tree.segments, self.all.window, self.tree.rows.len());
-        let blocks = segments.spans().into_iter().flat_map(|span| {
-            let end = span.end;
-            span.step_by(QUERIES).map(move |first| first..(first + QUERIES).min(end))
-        });
-        let blocks = blocks.filter(|block| self.queries.contains(&block.start));
-        blocks.map(move |block| Block::new(block, segments, window, rows))
-    }
-
     /// Writes what each row finds, `(rows, head_dim)`, and behind that each row's log-sum-exp.
     fn forward(&self, share: &mut [f32]) {
         SCRATCH.with_borrow_mut(|scratch| self.forward_with(scratch, share));
@@ -244,17 +252,16 @@ impl<'a> Part<'a> {
     fn forward_with(&self, scratch: &mut Scratch, share: &mut [f32]) {
         let (rows, width, Heads { head_dim: dim, scale, .. }) =
             (self.tree.rows.len(), self.all.width(), self.all.heads);
-        let Scratch { keys_turned: keys, values, scores, seen, sums, .. } = scratch;
+        let Scratch { keys_turned: keys, values, scores, sums, .. } = scratch;
         keys.pack_turned(self.keys(), width, dim, rows);
         values.pack(self.values(), width, rows, dim);
-        let (out, lse) = share.split_at_mut(self.queries.len() * dim);
-        sums.clear(self.queries.len(), dim);
-        for block in self.blocks() {
-            let first = block.rows.start - self.queries.start;
+        let (out, lse) = share.split_at_mut(self.queries().len() * dim);
+        sums.clear(self.queries().len(), dim);
+        for block in self.blocks {
+            let first = block.rows.start - self.queries().start;
             block.scores(Strided::rows(self.query(block.rows.start), width), keys, scores);
             for (row, lse) in lse[first..][..block.rows.len()].iter_mut().enumerate() {
-                seen.splice(.., block.seen(row));
-                *lse = softmax::forward(scores, row, seen, scale);
+                *lse = softmax::forward(scores, row, block.seen(row), scale);
             }
             block.gather(scores, values, (sums, first));
         }
@@ -270,24 +277,15 @@ impl<'a> Part<'a> {
         let (rows, width, Heads { heads, head_dim: dim, scale, .. }) =
             (self.tree.rows.len(), self.all.width(), self.all.heads);
         let out_width = self.all.heads.q_width();
-        let Scratch {
-            keys,
-            keys_turned,
-            values: values_turned,
-            scores,
-            d_scores,
-            seen,
-            sums: d_queries,
-            d_keys,
-            d_values,
-        } = scratch;
+        let Scratch { keys, keys_turned, values: values_turned, scores, d_scores, sums: d_queries, d_keys, d_values } =
+            scratch;
         keys.pack(self.keys(), width, rows, dim);
         keys_turned.pack_turned(self.keys(), width, dim, rows);
         values_turned.pack_turned(self.values(), width, dim, rows);
-        d_queries.clear(self.queries.len(), dim);
+        d_queries.clear(self.queries().len(), dim);
         d_keys.clear(dim, rows);
         d_values.clear(dim, rows);
-        for block in self.blocks() {
+        for block in self.blocks {
             let first = block.rows.start;
             let queries = Strided::rows(self.query(first), width);
             let d_rows = Strided::rows(self.at(d_out, out_width, first, self.head), out_width);
@@ -297,14 +295,13 @@ impl<'a> Part<'a> {
                 let at = |matrix| &self.at(matrix, out_width, first + row, self.head)[..dim];
                 let inner = ops::dot(at(found.out), at(d_out));
                 let lse = found.lse[(self.tree.rows.start + first + row) * heads + self.head];
-                seen.splice(.., block.seen(row));
-                softmax::backward(scores, d_scores, Row { row, scale, lse, inner }, seen);
+                softmax::backward(scores, d_scores, Row { row, scale, lse, inner }, block.seen(row));
             }
-            block.gather(d_scores, keys, (d_queries, first - self.queries.start));
+            block.gather(d_scores, keys, (d_queries, first - self.queries().start));
             block.scatter(d_scores, queries, d_keys);
             block.scatter(scores, d_rows, d_values);
         }
-        let (to_queries, rest) = share.split_at_mut(self.queries.len() * dim);
+        let (to_queries, rest) = share.split_at_mut(self.queries().len() * dim);
         let (to_keys, to_values) = rest.split_at_mut(rows * dim);
         d_queries.read(to_queries);
         d_keys.read_columns(to_keys);

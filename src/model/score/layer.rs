@@ -7,7 +7,7 @@
 mod linear;
 mod tape;
 
-use super::attention::{Found, Tree, TreeAttention};
+use super::attention::{Blocks, Found, Tree, TreeAttention};
 use super::branches::PackedBranches;
 use super::space::Space;
 use super::whole::Sought;
@@ -18,6 +18,7 @@ use crate::model::spec::ModelSpec;
 use crate::model::transformer::{Linear, Panels, QkNorms, Stack};
 use crate::model::whole::{Slot, Vector};
 use linear::Owed;
+use std::collections::BTreeMap;
 pub(super) use tape::{Tape, tape_floats, working_floats};
 
 /// What all layers of a pass share.
@@ -25,6 +26,8 @@ pub(super) struct Walk<'a> {
     pub(super) model: &'a Stack<Panels>,
     pub(super) branches: Option<&'a PackedBranches>,
     pub(super) trees: &'a [Tree],
+    /// Blocks of attention by window.
+    pub(super) blocks: BTreeMap<usize, Blocks>,
     pub(super) angles: Tables,
     /// Tokens of the batch.
     pub(super) rows: usize,
@@ -43,10 +46,19 @@ impl Walk<'_> {
         out
     }
 
-    /// The gradient of `x` from that of its norm, added to `dx`.
-    fn norm_backward(&self, slot: Slot, [x, dy]: [&[f32]; 2], weight: &[f32], dx: &mut [f32], sought: &mut Sought<'_>) {
-        sought.norm(slot, x, dy);
-        ops::norm_backward(x, dy, dx, weight, self.spec().norm_epsilon);
+    /// The gradient of `x` from that of its norm, `dy`, added to `dx`; `dy` becomes the norm again.
+    fn norm_again(
+        &self,
+        slot: Slot,
+        x: &[f32],
+        mut dy: Vec<f32>,
+        weight: &[f32],
+        dx: &mut [f32],
+        sought: &mut Sought<'_>,
+    ) -> Vec<f32> {
+        sought.norm(slot, x, &dy);
+        ops::norm_again(x, &mut dy, dx, weight, self.spec().norm_epsilon);
+        dy
     }
 
     /// What a block gave, after its norm where the family has one, and before it where that differs.
@@ -69,13 +81,15 @@ impl Walk<'_> {
         let Some(weight) = norm else { return vec![] };
         let mut dh = space.take(d.len() / weight.len(), weight.len());
         dh.fill(0.0);
-        self.norm_backward(slot, [h, d], weight, &mut dh, sought);
+        sought.norm(slot, h, d);
+        ops::norm_backward(h, d, &mut dh, weight, self.spec().norm_epsilon);
         dh
     }
 
     fn attention<'b>(&'b self, layer: usize, turned: &'b [f32]) -> TreeAttention<'b> {
         let spec = self.spec();
-        TreeAttention { heads: Heads::of(spec), trees: self.trees, window: spec.window(layer), qkv: turned }
+        let blocks = &self.blocks[&spec.window(layer)];
+        TreeAttention { heads: Heads::of(spec), trees: self.trees, blocks, qkv: turned }
     }
 
     /// The rows of layer `index` that are read after its attention, where not all are: of the last layer those that predict.
@@ -117,12 +131,12 @@ impl Walk<'_> {
         tape.inner[Linear::Output as usize] = inner;
         let (mut middle, output) = self.sandwiched(h, layer.attention_output_norm.as_ref(), space);
         tape.output = output;
-        ops::add(x, &mut middle);
+        let mut h = space.take(middle.len() / spec.hidden, spec.hidden);
+        ops::add_norm(x, &mut middle, &mut h, &layer.mlp_norm, spec.norm_epsilon);
         if let Some(values) = of_read {
             space.give_all(values);
         }
 
-        let h = self.norm(&middle, &layer.mlp_norm, space);
         let (gate_up, inner) = self.linear((index, Linear::GateUp), &layer.gate_up, &h, space);
         space.give(h);
         tape.inner[Linear::GateUp as usize] = inner;
@@ -166,9 +180,7 @@ impl Walk<'_> {
         let reads = [inner(at.1), &d_gate_up];
         let [d_normed, d_inner_up] = self.linear_backward(at, &layer.gate_up, reads, Some(owed), sought, space);
         space.give_all([h, dh, d_inner]);
-        self.norm_backward(slot(Vector::MlpNorm), [&tape.middle, &d_normed], &layer.mlp_norm, &mut d, sought);
-        space.give(d_normed);
-        let h = self.norm(&tape.middle, &layer.mlp_norm, space);
+        let h = self.norm_again(slot(Vector::MlpNorm), &tape.middle, d_normed, &layer.mlp_norm, &mut d, sought);
         let owed = Owed { at, rows, x: &h, dy: &d_gate_up, d_inner: &d_inner_up };
 
         let norm = layer.attention_output_norm.as_ref();
@@ -203,9 +215,7 @@ impl Walk<'_> {
         if let Some(wide) = wide {
             space.give(std::mem::replace(&mut d, wide));
         }
-        self.norm_backward(slot(Vector::AttentionNorm), [&tape.x, &d_normed], &layer.attention_norm, &mut d, sought);
-        space.give(d_normed);
-        let h = self.norm(&tape.x, &layer.attention_norm, space);
+        let h = self.norm_again(slot(Vector::AttentionNorm), &tape.x, d_normed, &layer.attention_norm, &mut d, sought);
         self.settle(Owed { at, rows: self.rows, x: &h, dy: &d_qkv, d_inner: &d_inner_qkv }, sought);
         space.give_all([h, d_qkv, d_inner_qkv]);
         d

@@ -9,7 +9,8 @@ use std::ops::Range;
 const KEYS: usize = Total::WIDTH;
 
 /// Neighbouring queries of a sequence, and panels of the sequence's keys.
-pub(super) struct Block<'a> {
+#[derive(Debug)]
+pub(super) struct Block {
     /// The queries' rows of the sequence.
     pub(super) rows: Range<usize>,
     /// Panels that at least one query sees, of the prefix and then of the text. One that has keys of both is among the
@@ -17,13 +18,13 @@ pub(super) struct Block<'a> {
     runs: [Range<usize>; 2],
     /// Rows of the sequence.
     keys: usize,
-    segments: &'a Segments,
-    window: usize,
+    /// What each row sees of each of the panels.
+    seen: Vec<Seen>,
 }
 
-impl<'a> Block<'a> {
+impl Block {
     /// The queries `queries` of a sequence of `keys` rows, of which each sees `window` tokens.
-    pub(super) fn new(queries: Range<usize>, segments: &'a Segments, window: usize, keys: usize) -> Self {
+    pub(super) fn new(queries: Range<usize>, segments: &Segments, window: usize, keys: usize) -> Self {
         // The first query sees the oldest key, the last one the newest.
         let [oldest, newest] = [queries.start, queries.end - 1].map(|row| segments.visible(row, window));
         let [prefix, own] = [0, 1].map(|run| {
@@ -31,7 +32,13 @@ impl<'a> Block<'a> {
             (oldest[run].start / KEYS).min(end)..end
         });
         let own = if prefix.is_empty() { own } else { own.start.max(prefix.end)..own.end.max(prefix.end) };
-        Self { rows: queries, runs: [prefix, own], keys, segments, window }
+        let runs = [prefix, own];
+        let of_row = |row| {
+            let visible = segments.visible(row, window);
+            runs.clone().into_iter().flatten().map(move |panel| Seen::of(&visible, panel * KEYS))
+        };
+        let seen = queries.clone().flat_map(of_row).collect();
+        Self { rows: queries, runs, keys, seen }
     }
 
     /// Panels of scores.
@@ -50,9 +57,8 @@ impl<'a> Block<'a> {
     }
 
     /// What row `row` of the block sees of each panel.
-    pub(super) fn seen(&self, row: usize) -> impl Iterator<Item = Seen> {
-        let visible = self.segments.visible(self.rows.start + row, self.window);
-        self.runs.clone().into_iter().flatten().map(move |panel| Seen::of(&visible, panel * KEYS))
+    pub(super) fn seen(&self, row: usize) -> &[Seen] {
+        &self.seen[row * self.panels()..][..self.panels()]
     }
 
     /// `a` times the keys: `a` is `(rows, head_dim)`, and so are the keys that `keys` has turned.
