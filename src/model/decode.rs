@@ -342,7 +342,7 @@ impl Pass for DecodePass<'_> {
         let (width, activation) = (self.spec.intermediate, self.spec.block.activation);
         let mut out = self.take();
         out.write(self.reach.len(), width, self.precision, |first, out| {
-            ops::gated_part(&gate_up.values()[2 * first * width..][..2 * out.len()], out, width, activation);
+            ops::gated_part(&gate_up.values()[2 * first * width..][..2 * out.len()], 2 * width, out, width, activation);
         });
         self.spare.push(gate_up);
         Ok(out)

@@ -118,11 +118,21 @@ fn tiles(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).map(move |tile| rows * tile / count..rows * (tile + 1) / count)
 }
 
+/// Floats from one row of `width` floats to the next where rows are met column by column: rows that all begin in the same few
+/// sets of the cache would drive each other out.
+pub(crate) fn apart(width: usize) -> usize {
+    /// Floats of half a page: 64 sets of a line each are a page.
+    const HALF: usize = 512;
+    if width.is_multiple_of(HALF) { width + PANEL } else { width }
+}
+
 /// A row-major result whose column ranges are written from several threads.
 struct Columns<'a> {
     start: *mut f32,
     len: usize,
     width: usize,
+    /// Floats from a row to the next.
+    apart: usize,
     _result: std::marker::PhantomData<&'a mut [f32]>,
 }
 
@@ -131,7 +141,13 @@ unsafe impl Sync for Columns<'_> {}
 
 impl<'a> Columns<'a> {
     fn new(result: &'a mut [f32], width: usize) -> Self {
-        Self { start: result.as_mut_ptr(), len: result.len(), width, _result: std::marker::PhantomData }
+        Self::apart(result, width, width)
+    }
+
+    /// A result whose rows are `apart` floats apart.
+    fn apart(result: &'a mut [f32], width: usize, apart: usize) -> Self {
+        assert!(width <= apart, "rows of {width} floats that are {apart} apart");
+        Self { start: result.as_mut_ptr(), len: result.len(), width, apart, _result: std::marker::PhantomData }
     }
 
     /// Writes `values` to row `row` from column `first` on; what lies past the last column is dropped.
@@ -165,7 +181,7 @@ impl<'a> Columns<'a> {
     /// Where row `row` has column `first`, and how many of a panel's columns lie in the result.
     fn place(&self, row: usize, first: usize) -> (*mut f32, usize) {
         let count = PANEL.min(self.width - first);
-        let offset = row * self.width + first;
+        let offset = row * self.apart + first;
         assert!(offset + count <= self.len, "row {row}, column {first} lies in the result");
         (self.start.wrapping_add(offset), count)
     }

@@ -62,27 +62,29 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// `activation(gate) * up` where a row of `x` is `gate` then `up`, each `width` long.
+/// `activation(gate) * up` where a row of `x` is `gate` then `up`, each `width` long, `apart` floats from the next.
 #[inline(always)]
-fn gated_rows(x: &[f32], out: &mut [f32], width: usize, activation: Activation) {
+fn gated_rows(x: &[f32], apart: usize, out: &mut [f32], width: usize, activation: Activation) {
     let (a, b) = activation.coefficients();
-    for (x, out) in x.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
-        let (gate, up) = x.split_at(width);
+    for (x, out) in x.chunks_exact(apart).zip(out.chunks_exact_mut(width)) {
+        let (gate, up) = (&x[..width], &x[width..2 * width]);
         for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
             *out = gate / (1.0 + exp(-gate * (a + b * gate * gate))) * up;
         }
     }
 }
-vectorised!(gated_part, gated_rows, (x: &[f32], out: &mut [f32], width: usize, activation: Activation));
+vectorised!(
+    gated_part, gated_rows, (x: &[f32], apart: usize, out: &mut [f32], width: usize, activation: Activation)
+);
 
 /// Gradient of [`gated`]: `dx` from the input `x` and the result's gradient `dy`, which becomes the result itself: it is
 /// nearly there, and wanted for the gradient of a linear behind it.
 #[inline(always)]
-fn gated_backward_rows(x: &[f32], dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation) {
+fn gated_backward_rows(x: &[f32], apart: usize, dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation) {
     let (a, b) = activation.coefficients();
-    for ((x, dy), dx) in x.chunks_exact(2 * width).zip(dy.chunks_exact_mut(width)).zip(dx.chunks_exact_mut(2 * width)) {
-        let (gate, up) = x.split_at(width);
-        let (dgate, dup) = dx.split_at_mut(width);
+    for ((x, dy), dx) in x.chunks_exact(apart).zip(dy.chunks_exact_mut(width)).zip(dx.chunks_exact_mut(apart)) {
+        let (gate, up) = (&x[..width], &x[width..2 * width]);
+        let (dgate, dup) = dx[..2 * width].split_at_mut(width);
         for i in 0..width {
             let square = b * gate[i] * gate[i];
             let sigmoid = 1.0 / (1.0 + exp(-gate[i] * (a + square)));
@@ -95,7 +97,7 @@ fn gated_backward_rows(x: &[f32], dy: &mut [f32], dx: &mut [f32], width: usize, 
 }
 vectorised!(
     gated_backward_part, gated_backward_rows,
-    (x: &[f32], dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation)
+    (x: &[f32], apart: usize, dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation)
 );
 
 /// `x / sqrt(mean(x^2) + epsilon) * weight`, row by row.
@@ -346,19 +348,24 @@ pub(crate) fn each_row(
     team::each_mut(&mut rows, |row, (values, found)| **found = part(row, values));
 }
 
-/// A gated linear unit: `x` is `(rows, 2 width)` with the gate first, `out` becomes `(rows, width)`.
+/// A gated linear unit: `x` is `(rows, 2 width)` with the gate first, its rows perhaps further apart, `out` becomes
+/// `(rows, width)`.
 pub(crate) fn gated(x: &[f32], out: &mut [f32], width: usize, activation: Activation) {
-    by_rows(out, width, |row, out| gated_part(&x[row * 2 * width..][..2 * out.len()], out, width, activation));
+    let apart = x.len() / (out.len() / width).max(1);
+    by_rows(out, width, |row, out| {
+        gated_part(&x[row * apart..][..out.len() / width * apart], apart, out, width, activation);
+    });
 }
 
-/// Gradient of [`gated`], `dx`, from that of its result, `d`, which becomes the result.
+/// Gradient of [`gated`], `dx`, which lies as `x` does, from that of its result, `d`, which becomes the result.
 pub(crate) fn gated_backward(x: &[f32], d: &mut [f32], dx: &mut [f32], width: usize, activation: Activation) {
-    let Some(rows) = rows_of_piece(dx.len(), 2 * width) else {
-        return gated_backward_part(x, d, dx, width, activation);
+    let apart = x.len() / (d.len() / width).max(1);
+    let Some(rows) = rows_of_piece(d.len(), width) else {
+        return gated_backward_part(x, apart, d, dx, width, activation);
     };
-    let pieces = x.chunks(rows * 2 * width).zip(d.chunks_mut(rows * width)).zip(dx.chunks_mut(rows * 2 * width));
+    let pieces = x.chunks(rows * apart).zip(d.chunks_mut(rows * width)).zip(dx.chunks_mut(rows * apart));
     let mut pieces: Vec<_> = pieces.collect();
-    team::each_mut(&mut pieces, |_, ((x, d), dx)| gated_backward_part(x, d, dx, width, activation));
+    team::each_mut(&mut pieces, |_, ((x, d), dx)| gated_backward_part(x, apart, d, dx, width, activation));
 }
 
 /// RMSNorm (arXiv 1910.07467) over rows as long as `weight`.
@@ -451,6 +458,8 @@ mod tests {
     fn gradients_match_finite_differences() {
         let (x, dy, weight) = (wave(36, 0.7), wave(18, 1.3), wave(9, 0.4));
         let mut dx = vec![0.0; 36];
+        // Rows of 18 that are 20 apart.
+        let spread = |x: &[f32]| x.chunks(18).flat_map(|row| row.iter().copied().chain([7.0; 2])).collect::<Vec<f32>>();
         for activation in [Activation::Silu, Activation::GeluTanh] {
             let (mut result, mut expected) = (dy.clone(), vec![0.0; 18]);
             gated_backward(&x, &mut result, &mut dx, 9, activation);
@@ -460,6 +469,10 @@ mod tests {
                 out
             });
             gated(&x, &mut expected, 9, activation);
+            let (mut of_spread, mut d_of_spread, mut dx_of_spread) = (vec![0.0; 18], dy.clone(), spread(&dx));
+            gated(&spread(&x), &mut of_spread, 9, activation);
+            gated_backward(&spread(&x), &mut d_of_spread, &mut dx_of_spread, 9, activation);
+            assert_eq!((&of_spread, &d_of_spread, dx_of_spread), (&expected, &result, spread(&dx)));
             let close = result.iter().zip(&expected).all(|(got, expected)| (got - expected).abs() <= 1e-6);
             assert!(close, "{result:?}, expected {expected:?}");
         }

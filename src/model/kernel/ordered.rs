@@ -5,7 +5,7 @@ use super::ahead::Ahead;
 use super::full::{Tile, tile};
 use super::isa::Isa;
 use super::strided::Strided;
-use super::{Lane, NO_SUM, PackedMatrix, tiles};
+use super::{Lane, NO_SUM, PackedMatrix, prefetch, tiles};
 use std::ops::Range;
 
 /// Depth that tiles go at a time: 16 columns of it stay in the first cache while tiles pass by.
@@ -23,7 +23,11 @@ pub(super) fn order(isa: Isa, a: Strided<'_>, rows: usize, depth: usize, out: &m
         for first in (0..depth).step_by(PIECE) {
             let end = (first + PIECE).min(depth);
             for row in 0..height {
-                let values = a.values[(rows.start + row) * a.row + first * a.step..].iter().step_by(a.step);
+                let values = &a.values[(rows.start + row) * a.row + first * a.step..];
+                if a.step == 1 {
+                    prefetch(values.get(2 * PIECE..3 * PIECE).unwrap_or_default());
+                }
+                let values = values.iter().step_by(a.step);
                 let to = tile[first * height..end * height].iter_mut().skip(row).step_by(height);
                 to.zip(values).for_each(|(to, value)| *to = *value);
             }

@@ -2,7 +2,10 @@
 
 use super::isa::Isa;
 use super::right::copy;
-use super::{Lane, NO_SUM, PANEL};
+use super::{Lane, NO_SUM, PANEL, prefetch};
+
+/// Floats between a square that is turned and the one that is asked for.
+const AHEAD: usize = 4 * PANEL;
 
 /// The floats of lanes, one lane behind the other.
 pub(super) fn floats(lanes: &[Lane]) -> &[f32] {
@@ -50,6 +53,9 @@ pub(super) fn turn_rows<'p>(
         for (lanes, first) in lanes.chunks_mut(PANEL).zip((0..).step_by(PANEL)) {
             let values = &values[first_row * width + first..];
             if count == PANEL && lanes.len() == PANEL {
+                for row in 0..PANEL {
+                    prefetch(values.get(row * width + AHEAD..).map_or(&[], |values| &values[..values.len().min(1)]));
+                }
                 turn_square(isa, (values, width), (floats_mut(lanes), PANEL));
                 continue;
             }

@@ -54,7 +54,7 @@ thread_local! {
 }
 
 /// `y = x W^T + u B^T` with `u = x A^T` where there is a branch: `x` is `(rows, inputs)`, `y` `(rows, outputs)` and
-/// `u` `(rows, width)`, empty without a branch.
+/// `u` `(rows, width)`, empty without a branch. Rows of `y` may be further apart than they are wide, all by as much.
 ///
 /// # Panics
 /// Where the lengths do not fit.
@@ -90,7 +90,8 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
         }
     });
 
-    let y = Columns::new(y, w.outputs());
+    let apart = y.len() / rows.max(1);
+    let y = Columns::apart(y, w.outputs(), apart);
     team::each_of_parts(bounds.len(), w.outputs().div_ceil(PANEL), |part, panel| {
         let mut sums = SUMS.take();
         let (rows, Part { rows: x, inner }) = (&bounds[part], &parts[part]);
@@ -109,7 +110,7 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
     PARTS.set(parts);
 }
 
-/// `dx = dy W + du A` with `du = dy B` where there is a branch: in the shapes of [`forward`]. Who is done first goes on
+/// `dx = dy W + du A` with `du = dy B` where there is a branch: in the shapes of [`forward`], `dy` in that of `y`. Who is done first goes on
 /// with `filler`.
 ///
 /// # Panics
@@ -123,15 +124,15 @@ pub(crate) fn backward(
 ) {
     let rows = check(w, branch, [dx.len(), du.len(), dy.len()]);
     let (isa, inputs, outputs, width) = (Isa::detect(), w.inputs(), w.outputs(), branch.width());
-    let (mut du, mut dx) = (du, dx);
+    let (mut du, mut dx, apart) = (du, dx, dy.len() / rows.max(1));
     let split = |part: Range<usize>| {
         let du = du.split_off_mut(..part.len() * width).unwrap_or_default();
         let dx = dx.split_off_mut(..part.len() * inputs).unwrap_or_default();
-        (&dy[part.start * outputs..part.end * outputs], du, dx)
+        (&dy[part.start * apart..part.end * apart], du, dx)
     };
     let mut parts: Vec<_> = parts(rows, PANEL, 3 * OUTPUTS).into_iter().map(split).collect();
     let part = |_, (dy, du, dx): &mut (&[f32], &mut [f32], &mut [f32]), shared: &Shared| {
-        let rows = dy.len() / outputs;
+        let rows = dy.len() / apart;
         let mut gradients = GRADIENTS.take();
         let Gradients { right, sums, inner } = &mut gradients;
         let blocks = Vec::from_iter(right::blocks(0..inputs, 0..outputs).map(|block| block.inputs));
@@ -144,7 +145,7 @@ pub(crate) fn backward(
         inner.clear(width, rows);
         for first in (0..outputs).step_by(OUTPUTS) {
             let step = first..(first + OUTPUTS).min(outputs);
-            right.fill(isa, &dy[first..], outputs, step.len(), rows);
+            right.fill(isa, &dy[first..], apart, step.len(), rows);
             add(w, step.clone(), right);
             let Some(Beside { b, blocks, .. }) = branch else { continue };
             for (of, seen) in blocks {
@@ -188,7 +189,9 @@ impl Width for Option<Beside<'_>> {
 /// The number of rows, once inputs, inner rows and outputs are known to be as long as that says.
 fn check(w: &PackedMatrix, branch: Option<Beside<'_>>, [inputs, inner, outputs]: [usize; 3]) -> usize {
     let rows = inputs / w.inputs();
-    let fits = inputs == rows * w.inputs() && outputs == rows * w.outputs() && inner == rows * branch.width();
+    let apart = outputs / rows.max(1);
+    let fits = inputs == rows * w.inputs() && inner == rows * branch.width();
+    let fits = fits && outputs == rows * apart && (rows == 0 || apart >= w.outputs());
     assert!(fits, "rows of {w:?}: {inputs}, {inner} and {outputs} floats");
     if let Some(Beside { a, b, .. }) = branch {
         let fits = a.inputs() == w.inputs() && b.outputs() == w.outputs() && b.inputs() == a.outputs();

@@ -58,13 +58,16 @@ pub(crate) fn add_row(values: &[f32], scale: f32, row: usize, packed: &mut [f32]
 }
 
 /// Adds `dy^T x`, the gradient of the weight of `y = x W^T`, to `gradient`, which lies as the packed weight does: `x` is
-/// `(rows, inputs)`, `dy` is `(rows, outputs)`, both row-major. Each sum is one chain in the order of the rows.
+/// `(rows, inputs)`, `dy` is `(rows, outputs)`, both row-major, rows of `dy` perhaps further apart than they are wide. Each
+/// sum is one chain in the order of the rows.
 ///
 /// # Panics
 /// Where the lengths do not fit.
 pub(crate) fn gradient_add(x: &[f32], inputs: usize, dy: &[f32], outputs: usize, gradient: &mut [f32]) {
     let (rows, isa) = (x.len() / inputs, Isa::detect());
-    let fits = x.len() == rows * inputs && dy.len() == rows * outputs && gradient.len() == packed_len(outputs, inputs);
+    let apart = dy.len() / rows.max(1);
+    let fits = x.len() == rows * inputs && dy.len() == rows * apart && (rows == 0 || apart >= outputs);
+    let fits = fits && gradient.len() == packed_len(outputs, inputs);
     assert!(fits, "x, dy and gradient of a linear of {outputs} x {inputs}");
     let piece = |piece: usize, gradient: &mut &mut [f32]| {
         SCRATCH.with_borrow_mut(|Scratch { lanes, columns }| {
@@ -74,7 +77,7 @@ pub(crate) fn gradient_add(x: &[f32], inputs: usize, dy: &[f32], outputs: usize,
             for (panel, lanes) in lanes.chunks_exact_mut(rows.max(1)).enumerate() {
                 let first = (piece * PANELS + panel) * PANEL;
                 let count = PANEL.min(outputs - first);
-                for (lane, dy) in lanes.iter_mut().zip(dy.chunks_exact(outputs)) {
+                for (lane, dy) in lanes.iter_mut().zip(dy.chunks_exact(apart.max(1))) {
                     lane.0[..count].copy_from_slice(&dy[first..][..count]);
                 }
             }

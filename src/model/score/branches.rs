@@ -133,10 +133,11 @@ impl Branch {
         dy: &'a [f32],
         to: &'a mut [Vec<f32>],
     ) -> impl Iterator<Item = Outer<'a>> {
-        let (width, outputs, rank) = (self.width(), self.b.outputs(), self.rank);
+        let (width, rank) = (self.width(), self.rank);
+        let apart = dy.len() / (u.len() / width).max(1);
         self.sites.iter().zip(to).enumerate().map(move |(index, ((_, first, columns), to))| {
             let u = Slice { values: u, width, columns: index * rank..(index + 1) * rank };
-            Outer::new(&Slice { values: dy, width: outputs, columns: *first..first + columns }, &u, to)
+            Outer::new(&Slice { values: dy, width: apart, columns: *first..first + columns }, &u, to)
         })
     }
 

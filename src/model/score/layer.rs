@@ -12,6 +12,7 @@ use super::branches::PackedBranches;
 use super::space::Space;
 use super::whole::Sought;
 use crate::model::attention::Heads;
+use crate::model::kernel::apart;
 use crate::model::ops;
 use crate::model::rotary::Tables;
 use crate::model::spec::ModelSpec;
@@ -172,16 +173,16 @@ impl Walk<'_> {
         let at = (index, Linear::Down);
         let [mut h, d_inner] = self.linear_backward(at, &layer.down, [inner(at.1), dy], None, sought, space);
         let rows = h.len() / spec.intermediate;
-        let mut d_gate_up = space.take(rows, 2 * spec.intermediate);
+        let mut d_gate_up = space.take(rows, tape.gate_up.len() / rows);
         ops::gated_backward(&tape.gate_up, &mut h, &mut d_gate_up, spec.intermediate, spec.block.activation);
-        let owed = Owed { at, rows, x: &h, dy, d_inner: &d_inner };
+        let owed = Owed { at, weight: &layer.down, x: &h, dy, d_inner: &d_inner };
 
         let at = (index, Linear::GateUp);
         let reads = [inner(at.1), &d_gate_up];
         let [d_normed, d_inner_up] = self.linear_backward(at, &layer.gate_up, reads, Some(owed), sought, space);
         space.give_all([h, dh, d_inner]);
         let h = self.norm_again(slot(Vector::MlpNorm), &tape.middle, d_normed, &layer.mlp_norm, &mut d, sought);
-        let owed = Owed { at, rows, x: &h, dy: &d_gate_up, d_inner: &d_inner_up };
+        let owed = Owed { at, weight: &layer.gate_up, x: &h, dy: &d_gate_up, d_inner: &d_inner_up };
 
         let norm = layer.attention_output_norm.as_ref();
         let dh = self.sandwiched_backward(slot(Vector::AttentionOutputNorm), [&tape.output, &d], norm, sought, space);
@@ -206,7 +207,7 @@ impl Walk<'_> {
         self.turn_backward(index, layer.qk_norms.as_ref(), &tape.qkv, &mut d_qkv);
         sought.bias(self, index, &d_qkv);
         space.give_all([d_attended, room]);
-        let owed = Owed { at, rows, x: attended, dy, d_inner: &d_inner };
+        let owed = Owed { at, weight: &layer.output, x: attended, dy, d_inner: &d_inner };
 
         let at = (index, Linear::Qkv);
         let reads = [inner(at.1), &d_qkv];
@@ -216,7 +217,7 @@ impl Walk<'_> {
             space.give(std::mem::replace(&mut d, wide));
         }
         let h = self.norm_again(slot(Vector::AttentionNorm), &tape.x, d_normed, &layer.attention_norm, &mut d, sought);
-        self.settle(Owed { at, rows: self.rows, x: &h, dy: &d_qkv, d_inner: &d_inner_qkv }, sought);
+        self.settle(Owed { at, weight: &layer.qkv, x: &h, dy: &d_qkv, d_inner: &d_inner_qkv }, sought);
         space.give_all([h, d_qkv, d_inner_qkv]);
         d
     }
@@ -244,7 +245,7 @@ impl Walk<'_> {
 
     fn gated(&self, gate_up: &[f32], space: &mut Space) -> Vec<f32> {
         let (width, activation) = (self.spec().intermediate, self.spec().block.activation);
-        let mut out = space.take(gate_up.len() / (2 * width), width);
+        let mut out = space.take(gate_up.len() / apart(2 * width), width);
         ops::gated(gate_up, &mut out, width, activation);
         out
     }

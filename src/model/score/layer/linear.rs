@@ -2,7 +2,7 @@
 
 use super::Walk;
 use crate::model::kernel::team::Filler;
-use crate::model::kernel::{Outer, Weight, sweep};
+use crate::model::kernel::{Outer, Weight, apart, sweep};
 use crate::model::score::branches::Branch;
 use crate::model::score::space::Space;
 use crate::model::score::whole::Sought;
@@ -12,12 +12,17 @@ use crate::model::transformer::Linear;
 /// wait for the next linear's backward pass.
 pub(super) struct Owed<'a> {
     pub(super) at: (usize, Linear),
-    pub(super) rows: usize,
+    pub(super) weight: &'a Weight,
     /// The linear's input, and the gradient of its result.
     pub(super) x: &'a [f32],
     pub(super) dy: &'a [f32],
     /// The gradient of the branch's inner rows.
     pub(super) d_inner: &'a [f32],
+}
+
+/// Floats from one row of a linear's result to the next: those of the widest are further apart than they are wide.
+fn result_width(linear: Linear, weight: &Weight) -> usize {
+    if linear == Linear::GateUp { apart(weight.outputs()) } else { weight.outputs() }
 }
 
 impl Walk<'_> {
@@ -34,7 +39,7 @@ impl Walk<'_> {
         space: &mut Space,
     ) -> (Vec<f32>, Vec<f32>) {
         let (branch, rows) = (self.branch(at.0, at.1), x.len() / weight.inputs());
-        let mut y = space.take(rows, weight.outputs());
+        let mut y = space.take(rows, result_width(at.1, weight));
         let mut inner = branch.map(|branch| space.take(rows, branch.width())).unwrap_or_default();
         sweep::forward(weight.score(), branch.map(Branch::beside), x, &mut inner, &mut y);
         (y, inner)
@@ -51,7 +56,7 @@ impl Walk<'_> {
         sought: &mut Sought<'_>,
         space: &mut Space,
     ) -> [Vec<f32>; 2] {
-        let (branch, rows) = (self.branch(layer, linear), dy.len() / weight.outputs());
+        let (branch, rows) = (self.branch(layer, linear), dy.len() / result_width(linear, weight));
         let (mut dx, mut d_inner) = (space.take(rows, weight.inputs()), space.take(rows, inner.len() / rows));
         let mut backward = |filler| {
             sweep::backward(weight.score(), branch.map(Branch::beside), dy, [&mut d_inner, &mut dx], filler);
@@ -91,8 +96,7 @@ impl Walk<'_> {
         let (layer, linear) = owed.at;
         match sought {
             Sought::All(all) => {
-                let sizes = [owed.x, owed.dy].map(|values| values.len() / owed.rows);
-                all.linear(owed.at, [owed.x, owed.dy], sizes);
+                all.linear(owed.at, [owed.x, owed.dy], [owed.weight.inputs(), owed.weight.outputs()]);
             }
             Sought::Factors(gradients) => {
                 let Some(branch) = self.branch(layer, linear) else { return };
