@@ -158,17 +158,31 @@ pub(super) fn product<'a>(
 ) {
     let mut sums = NO_SUMS;
     for rows in tiles(rows, isa.rows()) {
-        sums[..rows.len()].fill(NO_SUM);
-        tile(isa, rows.len(), read(a.below(rows.start)), lanes, &mut sums);
+        tile(isa, rows.len(), read(a.below(rows.start)), lanes, (&mut sums, Begun::No));
         for (row, sums) in rows.zip(&sums) {
             put(row, &sums.0);
         }
     }
 }
 
-/// Adds `height` rows, each as deep as there are lanes, times one panel: `sums[r][c] += sum_k a[r][k] * lanes[k][c]`.
+/// Whether a tile adds to sums that are there, or begins them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    Yes,
+    No,
+}
+
+impl Begun {
+    /// Of sums that are begun where `is_first`.
+    pub(super) fn unless(is_first: bool) -> Self {
+        if is_first { Self::No } else { Self::Yes }
+    }
+}
+
+/// Adds `height` rows, each as deep as there are lanes, times one panel: `sums[r][c] += sum_k a[r][k] * lanes[k][c]`, or puts
+/// that there where sums are not begun.
 #[inline(always)]
-pub(super) fn tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+pub(super) fn tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], (sums, begun): (&mut [Lane], Begun)) {
     assert!(
         (1..=isa.rows().min(sums.len())).contains(&height) && a.holds(height, lanes.len()),
         "a tile of {height} rows"
@@ -178,19 +192,19 @@ pub(super) fn tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &
     {
         if isa == Isa::Avx2 && height == 6 {
             // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panel.
-            return unsafe { super::x86::tile_avx2::<6>(a, lanes, sums) };
+            return unsafe { super::x86::tile_avx2::<6>(a, lanes, sums, begun) };
         }
         if isa.is_wide() && height == 14 {
             // SAFETY: as above.
-            return unsafe { super::x86::tile_avx512::<14>(a, lanes, sums) };
+            return unsafe { super::x86::tile_avx512::<14>(a, lanes, sums, begun) };
         }
     }
-    lower_tile(isa, height, a, lanes, sums);
+    lower_tile(isa, height, a, lanes, (sums, begun));
 }
 
 /// A [`tile`] that is not as high as can be, or of any height without intrinsics; the sizes fit.
 #[inline(never)]
-fn lower_tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+fn lower_tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], (sums, begun): (&mut [Lane], Begun)) {
     #[cfg(target_arch = "x86_64")]
     {
         use super::x86::{tile_avx2, tile_avx512};
@@ -198,7 +212,7 @@ fn lower_tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &mut [
             ($tile:ident: $($h:literal)+) => {
                 match height {
                     // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panel.
-                    $($h => unsafe { $tile::<$h>(a, lanes, sums) },)+
+                    $($h => unsafe { $tile::<$h>(a, lanes, sums, begun) },)+
                     _ => unreachable!("the height was just checked"),
                 }
             };
@@ -211,6 +225,9 @@ fn lower_tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], sums: &mut [
             by_height!(tile_avx2: 1 2 3 4 5);
             return;
         }
+    }
+    if begun == Begun::No {
+        sums[..height].fill(NO_SUM);
     }
     match a {
         Tile::Strided(a) | Tile::Near(a) => {

@@ -2,10 +2,10 @@
 //! two of bytes long these meet in the same few lines of the cache and drive each other out.
 
 use super::ahead::Ahead;
-use super::full::{Tile, tile};
+use super::full::{Begun, Tile, tile};
 use super::isa::Isa;
 use super::strided::Strided;
-use super::{Lane, NO_SUM, PackedMatrix, prefetch, tiles};
+use super::{Lane, PackedMatrix, prefetch, tiles};
 use std::ops::Range;
 
 /// Depth that tiles go at a time: 16 columns of it stay in the first cache while tiles pass by.
@@ -70,7 +70,6 @@ pub(super) fn sums_of(
     let (rows, lanes) = (sums.len(), w.panel(panel));
     let steps = w.inputs().div_ceil(DEPTH) * rows.div_ceil(isa.rows());
     let mut ahead = Ahead::new(w, panel + 1..panel + 2, 0..w.inputs(), steps);
-    sums.fill(NO_SUM);
     for depth in tiles(lanes.len(), DEPTH) {
         let is_last = depth.end == lanes.len();
         for rows in tiles(rows, isa.rows()) {
@@ -79,10 +78,11 @@ pub(super) fn sums_of(
             if is_last {
                 begin(rows.clone());
             }
-            tile(isa, rows.len(), x.tile(&rows, &depth), &lanes[depth.clone()], sums);
+            let begun = Begun::unless(depth.start == 0);
+            tile(isa, rows.len(), x.tile(&rows, &depth), &lanes[depth.clone()], (&mut *sums, begun));
             if is_last {
                 if let Some((x, lanes)) = &beside {
-                    tile(isa, rows.len(), x.tile(&rows, &(0..lanes.len())), lanes, sums);
+                    tile(isa, rows.len(), x.tile(&rows, &(0..lanes.len())), lanes, (&mut *sums, Begun::Yes));
                 }
                 end(rows, sums);
             }

@@ -1,6 +1,6 @@
 //! Products over the rows of two matrices, `x^T u`: what the gradients of a low-rank branch are made of.
 
-use super::full::tile;
+use super::full::{Begun, tile};
 use super::isa::Isa;
 use super::ordered::{Ordered, order};
 use super::square::turn;
@@ -117,7 +117,8 @@ impl<'a> Outer<'a> {
             }
             for (lanes, sums) in lanes.chunks_exact(DEPTH).zip(sums.chunks_exact_mut(self.count)) {
                 for columns in tiles(self.count, self.isa.rows()) {
-                    tile(self.isa, columns.len(), u.tile(&columns, &rows), &lanes[..rows.len()], &mut sums[columns]);
+                    let (u, sums) = (u.tile(&columns, &rows), &mut sums[columns.clone()]);
+                    tile(self.isa, columns.len(), u, &lanes[..rows.len()], (sums, Begun::Yes));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Rows of 16 floats, a cache line each: small products of matrices that are in the cache.
 
-use super::full::{Tile, tile};
+use super::full::{Begun, Tile, tile};
 use super::isa::Isa;
 use super::strided::Strided;
 use super::{Lane, NO_SUM, PANEL, tiles};
@@ -69,7 +69,7 @@ impl Panel {
     pub(crate) fn add_product(&mut self, to: Range<usize>, a: Strided<'_>, b: &Self, depth: Range<usize>) {
         let (isa, sums, lanes) = (Isa::detect(), &mut self.lanes[to], &b.lanes[depth]);
         for rows in tiles(sums.len(), isa.rows()) {
-            tile(isa, rows.len(), Tile::Near(a.below(rows.start)), lanes, &mut sums[rows]);
+            tile(isa, rows.len(), Tile::Near(a.below(rows.start)), lanes, (&mut sums[rows], Begun::Yes));
         }
     }
 }

@@ -2,7 +2,7 @@
 //! panels of `W` as the left side.
 
 use super::ahead::Ahead;
-use super::full::{PackedMatrix, Tile, tile};
+use super::full::{Begun, PackedMatrix, Tile, tile};
 use super::isa::Isa;
 use super::square::{turn, turn_back, turn_rows};
 use super::{Lane, NO_SUM, PANEL, tiles};
@@ -132,7 +132,7 @@ impl Right {
                 ahead.step();
                 let weights = w.lanes_from(outputs.start / PANEL, inputs.start + tile_inputs.start);
                 let turned = Tile::Turned { weights, inputs: w.inputs() };
-                tile(isa, tile_inputs.len(), turned, dy, &mut sums[tile_inputs]);
+                tile(isa, tile_inputs.len(), turned, dy, (&mut sums[tile_inputs], Begun::Yes));
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Serial: whoever calls has split the work between threads already.
 
-use super::full::{Tile, tile};
+use super::full::{Begun, Tile, tile};
 use super::isa::Isa;
 use super::right::copy;
 use super::square::{turn_back, turn_rows};
@@ -110,10 +110,9 @@ impl Operand {
         let operands = self.lanes[panels.start * depth..panels.end * depth].chunks_exact(depth);
         for ((panel, lanes), sums) in panels.zip(operands).zip(to.lanes[first * height..].chunks_exact_mut(height)) {
             let from = from(panel).min(height);
-            sums[from..].fill(NO_SUM);
             for rows in tiles(height - from, isa.rows()) {
                 let (a, sums) = (a.below(from + rows.start), &mut sums[from + rows.start..from + rows.end]);
-                tile(isa, rows.len(), Tile::Near(a), lanes, sums);
+                tile(isa, rows.len(), Tile::Near(a), lanes, (sums, Begun::No));
             }
         }
     }
@@ -140,7 +139,7 @@ impl Operand {
                 let seen = seen(&rows);
                 if seen > 0 {
                     let turned = Tile::Turned { weights: &left[rows.start..], inputs: a.rows };
-                    tile(isa, rows.len(), turned, &lanes[..seen], &mut sums[rows]);
+                    tile(isa, rows.len(), turned, &lanes[..seen], (&mut sums[rows], Begun::Yes));
                 }
             }
         }
@@ -187,7 +186,7 @@ impl Total {
         let (isa, lanes) = (Isa::detect(), &b.lanes[panel * b.rows..][..b.rows][depth]);
         let sums = &mut self.lanes[to * self.rows..][..self.rows];
         for rows in tiles(sums.len(), isa.rows()) {
-            tile(isa, rows.len(), Tile::Near(a.below(rows.start)), lanes, &mut sums[rows]);
+            tile(isa, rows.len(), Tile::Near(a.below(rows.start)), lanes, (&mut sums[rows], Begun::Yes));
         }
     }
 

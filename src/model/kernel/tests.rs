@@ -1,4 +1,4 @@
-use super::full::{Tile, tile};
+use super::full::{Begun, Tile, tile};
 use super::isa::Isa;
 use super::*;
 use proptest::prelude::*;
@@ -145,7 +145,10 @@ fn every_instruction_set_gives_the_same_tile() {
         let ordered: Vec<f32> = (0..height * inputs).map(|i| x[i % height * inputs + i / height]).collect();
         let tile = |isa: Isa, a: Tile<'_>| {
             let mut sums = NO_SUMS;
-            tile(isa, height, a, packed.panel(0), &mut sums);
+            tile(isa, height, a, packed.panel(0), (&mut sums, Begun::Yes));
+            let mut begun = [Line([7.0; PANEL]); ROWS_MAX];
+            full::tile(isa, height, a, packed.panel(0), (&mut begun, Begun::No));
+            assert_eq!(begun[..height], sums[..height], "{isa:?}, {height} rows");
             sums
         };
         let rows = Strided::rows(&x[..height * inputs], inputs);
@@ -177,7 +180,7 @@ fn inputs_of_packed_weights_are_rows_of_a_tile() {
         for isa in Isa::all().into_iter().filter(|isa| height <= isa.rows()) {
             let (mut sums, lanes) = (NO_SUMS, &lanes[from..]);
             let weights = packed.lanes_from(from / PANEL, first);
-            tile(isa, height, Tile::Turned { weights, inputs }, lanes, &mut sums);
+            tile(isa, height, Tile::Turned { weights, inputs }, lanes, (&mut sums, Begun::Yes));
             let turned: Vec<f32> = (0..height * lanes.len())
                 .map(|i| w[(from + i % lanes.len()) * inputs + first + i / lanes.len()])
                 .collect();

@@ -1,7 +1,7 @@
 //! Tiles of floats for AVX2 and AVX-512: f32 weights, and bf16 weights widened in registers.
 
 use super::bf16::Pair;
-use super::full::Tile;
+use super::full::{Begun, Tile};
 use super::strided::Strided;
 use super::{Lane, PANEL, Sums};
 use std::arch::x86_64::*;
@@ -54,6 +54,12 @@ fn store_avx512<const H: usize>(rows: &[__m512; H], sums: &mut [Lane]) {
 
 /// Sums of a tile in registers.
 trait Registers<const H: usize> {
+    /// Sums of nothing.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    unsafe fn zero() -> Self;
+
     /// Reads them.
     ///
     /// # Safety
@@ -80,6 +86,12 @@ struct Narrow<const H: usize>([__m256; H], [__m256; H]);
 struct Wide<const H: usize>([__m512; H]);
 
 impl<const H: usize> Registers<H> for Narrow<H> {
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    unsafe fn zero() -> Self {
+        Self([_mm256_setzero_ps(); H], [_mm256_setzero_ps(); H])
+    }
+
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     unsafe fn load(sums: &[Lane]) -> Self {
@@ -117,6 +129,12 @@ impl<const H: usize> Registers<H> for Narrow<H> {
 }
 
 impl<const H: usize> Registers<H> for Wide<H> {
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn zero() -> Self {
+        Self([_mm512_setzero_ps(); H])
+    }
+
     #[target_feature(enable = "avx512f")]
     #[inline]
     unsafe fn load(sums: &[Lane]) -> Self {
@@ -173,14 +191,14 @@ macro_rules! tiles_of {
         /// # Safety
         /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
         #[inline(always)]
-        pub(super) unsafe fn $tile<const H: usize>(a: Tile<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+        pub(super) unsafe fn $tile<const H: usize>(a: Tile<'_>, lanes: &[Lane], sums: &mut [Lane], begun: Begun) {
             // SAFETY: as the caller's.
             unsafe {
                 match a {
-                    Tile::Strided(a) => $strided::<H>(a, lanes, sums),
-                    Tile::Near(a) => $near::<H>(a, lanes, sums),
-                    Tile::Ordered(a) => $ordered::<H>(a, lanes, sums),
-                    Tile::Turned { weights, inputs } => $turned::<H>(weights, inputs, lanes, sums),
+                    Tile::Strided(a) => $strided::<H>(a, lanes, sums, begun),
+                    Tile::Near(a) => $near::<H>(a, lanes, sums, begun),
+                    Tile::Ordered(a) => $ordered::<H>(a, lanes, sums, begun),
+                    Tile::Turned { weights, inputs } => $turned::<H>(weights, inputs, lanes, sums, begun),
                 }
             }
         }
@@ -190,10 +208,10 @@ macro_rules! tiles_of {
         /// # Safety
         /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
         #[target_feature(enable = $features)]
-        unsafe fn $strided<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+        unsafe fn $strided<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut [Lane], begun: Begun) {
             // SAFETY: as the caller's.
             unsafe {
-                let mut rows = $registers::<H>::load(sums);
+                let mut rows = if begun == Begun::Yes { $registers::<H>::load(sums) } else { $registers::<H>::zero() };
                 for (k, lane) in lanes.iter().enumerate() {
                     prefetch(lane);
                     rows.add(a.values.as_ptr().add(k * a.step), a.row, lane);
@@ -207,10 +225,10 @@ macro_rules! tiles_of {
         /// # Safety
         /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
         #[target_feature(enable = $features)]
-        unsafe fn $near<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut [Lane]) {
+        unsafe fn $near<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut [Lane], begun: Begun) {
             // SAFETY: as the caller's.
             unsafe {
-                let mut rows = $registers::<H>::load(sums);
+                let mut rows = if begun == Begun::Yes { $registers::<H>::load(sums) } else { $registers::<H>::zero() };
                 add_lanes!(rows, a.values.as_ptr(), a.row, a.step, lanes);
                 rows.store(sums);
             }
@@ -221,10 +239,10 @@ macro_rules! tiles_of {
         /// # Safety
         /// The processor must have the instructions, and `a` must hold `H` floats a lane.
         #[target_feature(enable = $features)]
-        unsafe fn $ordered<const H: usize>(a: &[f32], lanes: &[Lane], sums: &mut [Lane]) {
+        unsafe fn $ordered<const H: usize>(a: &[f32], lanes: &[Lane], sums: &mut [Lane], begun: Begun) {
             // SAFETY: as the caller's.
             unsafe {
-                let mut rows = $registers::<H>::load(sums);
+                let mut rows = if begun == Begun::Yes { $registers::<H>::load(sums) } else { $registers::<H>::zero() };
                 add_lanes!(rows, a.as_ptr(), 1, H, lanes);
                 rows.store(sums);
             }
@@ -237,10 +255,16 @@ macro_rules! tiles_of {
         /// The processor must have the instructions, and `weights` must hold `H` lanes from every `inputs`th on, one
         /// time for each 16 of `lanes`.
         #[target_feature(enable = $features)]
-        unsafe fn $turned<const H: usize>(weights: &[Lane], inputs: usize, lanes: &[Lane], sums: &mut [Lane]) {
+        unsafe fn $turned<const H: usize>(
+            weights: &[Lane],
+            inputs: usize,
+            lanes: &[Lane],
+            sums: &mut [Lane],
+            begun: Begun,
+        ) {
             // SAFETY: as the caller's; an input's outputs lie side by side, and the next input's behind them.
             unsafe {
-                let mut rows = $registers::<H>::load(sums);
+                let mut rows = if begun == Begun::Yes { $registers::<H>::load(sums) } else { $registers::<H>::zero() };
                 for (panel, lanes) in lanes.chunks(PANEL).enumerate() {
                     let weights = weights.as_ptr().add(panel * inputs).cast::<f32>();
                     add_lanes!(rows, weights, PANEL, 1, lanes);
