@@ -2,8 +2,11 @@
 //!
 //! Everything here is plain safe code on slices, compiled for AVX-512, for AVX2 and for any processor.
 
+mod norm;
+
 use super::kernel::team;
 use super::spec::Activation;
+pub(crate) use norm::{add_norm, norm, norm_again, norm_backward, norm_backward_part, norm_part, norm_weight_backward};
 
 /// Elements below which waking a second thread costs more than it gives.
 const PARALLEL_MIN: usize = 1 << 14;
@@ -99,95 +102,6 @@ vectorised!(
     gated_backward_part, gated_backward_rows,
     (x: &[f32], apart: usize, dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation)
 );
-
-/// `x / sqrt(mean(x^2) + epsilon) * weight`, row by row.
-#[inline(always)]
-fn norm_rows(x: &[f32], out: &mut [f32], weight: &[f32], epsilon: f32) {
-    for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
-        let scale = inverse_root_mean_square(x, epsilon);
-        for ((out, &x), &weight) in out.iter_mut().zip(x).zip(weight) {
-            *out = x * scale * weight;
-        }
-    }
-}
-vectorised!(
-    /// RMSNorm over rows as long as `weight`.
-    norm_part, norm_rows, (x: &[f32], out: &mut [f32], weight: &[f32], epsilon: f32)
-);
-
-/// What a row's gradient takes off each element of it over that element: `sum(x dy weight) scale^3 / width`.
-#[inline(always)]
-fn norm_inner(x: &[f32], dy: &[f32], weight: &[f32], scale: f32) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    for ((x, dy), weight) in x.chunks(8).zip(dy.chunks(8)).zip(weight.chunks(8)) {
-        for (((lane, x), dy), weight) in lanes.iter_mut().zip(x).zip(dy).zip(weight) {
-            *lane += x * dy * weight;
-        }
-    }
-    lanes.iter().sum::<f32>() * scale * scale * scale / x.len() as f32
-}
-
-/// Adds the gradient of [`norm`] with respect to `x` to `dx`; the weight is frozen.
-#[inline(always)]
-fn norm_backward_rows(x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
-    let width = weight.len();
-    for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
-        let scale = inverse_root_mean_square(x, epsilon);
-        let inner = norm_inner(x, dy, weight, scale);
-        for (((dx, x), dy), weight) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
-            *dx += dy * weight * scale - x * inner;
-        }
-    }
-}
-vectorised!(
-    /// Gradient of [`norm_part`], added to `dx`.
-    norm_backward_part, norm_backward_rows, (x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32)
-);
-
-/// As [`norm_backward_rows`]; `dy` becomes the norm.
-#[inline(always)]
-fn norm_again_rows(x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
-    let width = weight.len();
-    for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact_mut(width)).zip(dx.chunks_exact_mut(width)) {
-        let scale = inverse_root_mean_square(x, epsilon);
-        let inner = norm_inner(x, dy, weight, scale);
-        for (((dx, x), dy), weight) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
-            *dx += *dy * weight * scale - x * inner;
-            *dy = x * scale * weight;
-        }
-    }
-}
-vectorised!(
-    norm_again_part, norm_again_rows, (x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32)
-);
-
-/// Adds the gradient of [`norm`] with respect to its weight, which is as long as `sum`: over rows, `dy x` by the row's
-/// scale.
-#[inline(always)]
-fn norm_weight_rows(x: &[f32], dy: &[f32], sum: &mut [f32], epsilon: f32) {
-    let width = sum.len();
-    for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact(width)) {
-        let scale = inverse_root_mean_square(x, epsilon);
-        for ((sum, &x), &dy) in sum.iter_mut().zip(x).zip(dy) {
-            *sum += dy * x * scale;
-        }
-    }
-}
-vectorised!(
-    /// Gradient of [`norm_part`] with respect to the weight, added to `sum`.
-    norm_weight_backward, norm_weight_rows, (x: &[f32], dy: &[f32], sum: &mut [f32], epsilon: f32)
-);
-
-#[inline(always)]
-fn inverse_root_mean_square(x: &[f32], epsilon: f32) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    for chunk in x.chunks(8) {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += x * x;
-        }
-    }
-    (lanes.iter().sum::<f32>() / x.len() as f32 + epsilon).sqrt().recip()
-}
 
 /// Turns neighbouring halves of each head, `(x1, x2)`, by the row's angles: `(x1 c - x2 s, x2 c + x1 s)`.
 /// `x` is `(rows, heads, 2 half)`, `cos` and `sin` are `(rows, half)`; `sign` is -1 for the gradient.
@@ -366,46 +280,6 @@ pub(crate) fn gated_backward(x: &[f32], d: &mut [f32], dx: &mut [f32], width: us
     let pieces = x.chunks(rows * apart).zip(d.chunks_mut(rows * width)).zip(dx.chunks_mut(rows * apart));
     let mut pieces: Vec<_> = pieces.collect();
     team::each_mut(&mut pieces, |_, ((x, d), dx)| gated_backward_part(x, apart, d, dx, width, activation));
-}
-
-/// RMSNorm (arXiv 1910.07467) over rows as long as `weight`.
-pub(crate) fn norm(x: &[f32], out: &mut [f32], weight: &[f32], epsilon: f32) {
-    let width = weight.len();
-    by_rows(out, width, |row, out| norm_part(&x[row * width..][..out.len()], out, weight, epsilon));
-}
-
-/// Adds the gradient of [`norm`] to `dx`.
-pub(crate) fn norm_backward(x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
-    let width = weight.len();
-    by_rows(dx, width, |row, dx| {
-        let (x, dy) = (&x[row * width..][..dx.len()], &dy[row * width..][..dx.len()]);
-        norm_backward_part(x, dy, dx, weight, epsilon);
-    });
-}
-
-/// As [`norm_backward`]; `dy` becomes the norm itself, which is nearly there and wanted for the gradient of a linear
-/// behind it.
-pub(crate) fn norm_again(x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
-    let width = weight.len();
-    let Some(rows) = rows_of_piece(dx.len(), width) else { return norm_again_part(x, dy, dx, weight, epsilon) };
-    let pieces = x.chunks(rows * width).zip(dy.chunks_mut(rows * width)).zip(dx.chunks_mut(rows * width));
-    let mut pieces: Vec<_> = pieces.collect();
-    team::each_mut(&mut pieces, |_, ((x, dy), dx)| norm_again_part(x, dy, dx, weight, epsilon));
-}
-
-/// `y += x`, and [`norm`] of that.
-pub(crate) fn add_norm(x: &[f32], y: &mut [f32], out: &mut [f32], weight: &[f32], epsilon: f32) {
-    let width = weight.len();
-    let piece = |x: &[f32], y: &mut [f32], out: &mut [f32]| {
-        for ((x, y), out) in x.chunks(width).zip(y.chunks_mut(width)).zip(out.chunks_mut(width)) {
-            add_part(x, y);
-            norm_part(y, out, weight, epsilon);
-        }
-    };
-    let Some(rows) = rows_of_piece(out.len(), width) else { return piece(x, y, out) };
-    let pieces = x.chunks(rows * width).zip(y.chunks_mut(rows * width)).zip(out.chunks_mut(rows * width));
-    let mut pieces: Vec<_> = pieces.collect();
-    team::each_mut(&mut pieces, |_, ((x, y), out)| piece(x, y, out));
 }
 
 #[cfg(test)]

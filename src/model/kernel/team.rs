@@ -7,8 +7,8 @@
 
 mod shared;
 
-use shared::Joining;
 pub(crate) use shared::Shared;
+use shared::{Joining, Waiting};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, OnceLock};
 
@@ -96,9 +96,15 @@ pub(crate) fn each_mut_joined<T: Send>(
         work(index, item, &loops[index]);
     };
     let join = || {
+        let mut waiting = Waiting::default();
         while left.load(SeqCst) > 0 {
-            loops.iter().filter_map(Shared::open).for_each(Joining::join);
-            std::hint::spin_loop();
+            match loops.iter().find_map(Shared::open) {
+                Some(open) => {
+                    open.join();
+                    waiting = Waiting::default();
+                }
+                None => waiting.look_again(),
+            }
         }
     };
     lend(items, work, |item| {

@@ -120,6 +120,20 @@ impl Joining<'_> {
     }
 }
 
+/// A thread's wait for others' pieces.
+#[derive(Default)]
+pub(super) struct Waiting {
+    looks: usize,
+}
+
+impl Waiting {
+    /// Lets a moment pass; after some of them the processor is offered to others.
+    pub(super) fn look_again(&mut self) {
+        self.looks += 1;
+        if self.looks < LOOKS_WAITING { std::hint::spin_loop() } else { std::thread::yield_now() }
+    }
+}
+
 /// Closes the loop, and waits for those who joined, also where a piece panics.
 struct End<'a>(&'a Shared);
 
@@ -128,10 +142,9 @@ impl Drop for End<'_> {
         // After a panic there may be pieces left that nobody needs to begin.
         self.0.next.fetch_add(usize::MAX / 2, SeqCst);
         self.0.state.fetch_and(!OPEN, SeqCst);
-        let mut looks = 0;
+        let mut waiting = Waiting::default();
         while self.0.state.load(SeqCst) & (OPEN - 1) != 0 {
-            looks += 1;
-            if looks < LOOKS_WAITING { std::hint::spin_loop() } else { std::thread::yield_now() }
+            waiting.look_again();
         }
     }
 }
