@@ -288,28 +288,6 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_joins_takes_pieces() {
-        if threads() == 1 {
-            return;
-        }
-        let found = Mutex::new(std::collections::BTreeSet::new());
-        each_mut_joined(
-            &mut [()],
-            |_, (), shared: &Shared| {
-                let start = std::time::Instant::now();
-                while found.lock().unwrap().len() < 2 && start.elapsed().as_secs() < 20 {
-                    shared.each_mut(&mut [(); 20], |_, ()| {
-                        std::thread::sleep(std::time::Duration::from_micros(100));
-                        found.lock().unwrap().insert(format!("{:?}", std::thread::current().id()));
-                    });
-                }
-            },
-            Filler::NONE,
-        );
-        assert!(found.into_inner().unwrap().len() >= 2, "one thread alone");
-    }
-
-    #[test]
     fn a_panic_in_joined_work_reaches_the_caller() {
         let mut items = [0; 4];
         let work = |index: usize, item: &mut usize, shared: &Shared| {

@@ -148,3 +148,55 @@ impl Drop for End<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    /// Joins loops of `shared` until `done`.
+    fn join_until(done: &AtomicBool, shared: &Shared) {
+        while !done.load(SeqCst) {
+            shared.open().into_iter().for_each(Joining::join);
+        }
+    }
+
+    #[test]
+    fn who_joins_takes_pieces_beside_the_owner() {
+        let (shared, done, inside) = (Shared::new(), AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| join_until(&done, &shared));
+            let start = Instant::now();
+            // Both are inside at once, or the owner waits alone until time is up.
+            let wait_for_the_other = |_| {
+                inside.fetch_add(1, SeqCst);
+                while inside.load(SeqCst) < 2 && start.elapsed() < Duration::from_secs(60) {
+                    std::thread::yield_now();
+                }
+            };
+            shared.run(2, &wait_for_the_other, || {});
+            done.store(true, SeqCst);
+            assert!(start.elapsed() < Duration::from_secs(60), "nobody joined");
+        });
+    }
+
+    #[test]
+    fn every_loop_is_over_when_it_returns() {
+        let (shared, done) = (Shared::new(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| join_until(&done, &shared));
+            }
+            let whole = (0..2000).all(|_| {
+                let counts = [const { AtomicUsize::new(0) }; 5];
+                let count = |piece: usize| {
+                    counts[piece].fetch_add(1, SeqCst);
+                };
+                shared.run(counts.len(), &count, || {});
+                counts.iter().all(|count| count.load(SeqCst) == 1)
+            });
+            done.store(true, SeqCst);
+            assert!(whole, "a piece of a loop that was over had not run once");
+        });
+    }
+}
