@@ -244,6 +244,20 @@ pub(crate) fn by_rows(out: &mut [f32], width: usize, part: impl Fn(usize, &mut [
     team::each_mut(&mut pieces, |index, out| part(index * rows, out));
 }
 
+/// Runs `part` on pieces of as many rows of `x`, `a` and `b`, each given with the floats from one row to the next; on several
+/// threads where it pays.
+fn by_rows_of(
+    (x, x_width): (&[f32], usize),
+    (a, a_width): (&mut [f32], usize),
+    (b, b_width): (&mut [f32], usize),
+    part: impl Fn(&[f32], &mut [f32], &mut [f32]) + Sync,
+) {
+    let Some(rows) = rows_of_piece(a.len(), a_width) else { return part(x, a, b) };
+    let pieces = x.chunks(rows * x_width).zip(a.chunks_mut(rows * a_width)).zip(b.chunks_mut(rows * b_width));
+    let mut pieces: Vec<_> = pieces.collect();
+    team::each_mut(&mut pieces, |_, ((x, a), b)| part(x, a, b));
+}
+
 /// Rows, `width` elements each, that a thread takes at a time of `count` elements, where it pays to share them.
 fn rows_of_piece(count: usize, width: usize) -> Option<usize> {
     let pays = count >= PARALLEL_MIN && team::threads() > 1;
@@ -274,12 +288,9 @@ pub(crate) fn gated(x: &[f32], out: &mut [f32], width: usize, activation: Activa
 /// Gradient of [`gated`], `dx`, which lies as `x` does, from that of its result, `d`, which becomes the result.
 pub(crate) fn gated_backward(x: &[f32], d: &mut [f32], dx: &mut [f32], width: usize, activation: Activation) {
     let apart = x.len() / (d.len() / width).max(1);
-    let Some(rows) = rows_of_piece(d.len(), width) else {
-        return gated_backward_part(x, apart, d, dx, width, activation);
-    };
-    let pieces = x.chunks(rows * apart).zip(d.chunks_mut(rows * width)).zip(dx.chunks_mut(rows * apart));
-    let mut pieces: Vec<_> = pieces.collect();
-    team::each_mut(&mut pieces, |_, ((x, d), dx)| gated_backward_part(x, apart, d, dx, width, activation));
+    by_rows_of((x, apart), (d, width), (dx, apart), |x, d, dx| {
+        gated_backward_part(x, apart, d, dx, width, activation);
+    });
 }
 
 #[cfg(test)]

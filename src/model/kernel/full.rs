@@ -172,13 +172,6 @@ pub(super) enum Begun {
     No,
 }
 
-impl Begun {
-    /// Of sums that are begun where `is_first`.
-    pub(super) fn unless(is_first: bool) -> Self {
-        if is_first { Self::No } else { Self::Yes }
-    }
-}
-
 /// Adds `height` rows, each as deep as there are lanes, times one panel: `sums[r][c] += sum_k a[r][k] * lanes[k][c]`, or puts
 /// that there where sums are not begun.
 #[inline(always)]

@@ -78,7 +78,7 @@ pub(super) fn sums_of(
             if is_last {
                 begin(rows.clone());
             }
-            let begun = Begun::unless(depth.start == 0);
+            let begun = if depth.start == 0 { Begun::No } else { Begun::Yes };
             tile(isa, rows.len(), x.tile(&rows, &depth), &lanes[depth.clone()], (&mut *sums, begun));
             if is_last {
                 if let Some((x, lanes)) = &beside {

@@ -44,7 +44,8 @@ pub(crate) fn each(pieces: usize, piece: impl Fn(usize) + Sync) {
 /// # Panics
 /// Where `work` does.
 pub(crate) fn each_mut<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + Sync) {
-    each_mut_and(items, work, Filler::NONE);
+    let count = items.len();
+    lend(items, work, |item| each(count, item));
 }
 
 /// Pieces of other work, run at the end of a loop where threads would wait for each other.
@@ -59,22 +60,8 @@ impl Filler<'_> {
     pub(crate) const NONE: Filler<'static> = Filler { pieces: 0, piece: &|_| {} };
 }
 
-/// As [`each_mut`], and the pieces of `filler` behind the items.
-///
-/// # Panics
-/// Where `work` or a piece does.
-pub(crate) fn each_mut_and<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + Sync, filler: Filler<'_>) {
-    let count = items.len();
-    lend(items, work, |item| {
-        each(count + filler.pieces, |index| match index.checked_sub(count) {
-            Some(piece) => (filler.piece)(piece),
-            None => item(index),
-        });
-    });
-}
-
-/// As [`each_mut_and`] for long work: `work` may run loops of its own in the [`Shared`] that it is given, which threads join
-/// that find nothing else to do.
+/// As [`each_mut`] for long work, with the pieces of `filler` behind the items: `work` may run loops of its own in the
+/// [`Shared`] that it is given, which threads join that find nothing else to do.
 ///
 /// # Panics
 /// Where `work` or a piece does.
@@ -262,7 +249,7 @@ mod tests {
         let piece = |index: usize| {
             filled.fetch_add(index + 1, SeqCst);
         };
-        each_mut_and(&mut items, |index, item| *item += index, Filler { pieces: 20, piece: &piece });
+        each_mut_joined(&mut items, |index, item, _| *item += index, Filler { pieces: 20, piece: &piece });
         assert_eq!((items, filled.into_inner()), ([0, 1, 2, 3, 4, 5, 6], 210));
     }
 

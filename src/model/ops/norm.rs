@@ -1,7 +1,6 @@
 //! RMSNorm and its gradients, alone and together with what is next to them.
 
-use super::{add_part, by_rows, rows_of_piece, vectorised};
-use crate::model::kernel::team;
+use super::{add_part, by_rows, by_rows_of, vectorised};
 
 /// `x / sqrt(mean(x^2) + epsilon) * weight`, row by row.
 #[inline(always)]
@@ -111,23 +110,16 @@ pub(crate) fn norm_backward(x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32
 /// behind it.
 pub(crate) fn norm_again(x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
     let width = weight.len();
-    let Some(rows) = rows_of_piece(dx.len(), width) else { return norm_again_part(x, dy, dx, weight, epsilon) };
-    let pieces = x.chunks(rows * width).zip(dy.chunks_mut(rows * width)).zip(dx.chunks_mut(rows * width));
-    let mut pieces: Vec<_> = pieces.collect();
-    team::each_mut(&mut pieces, |_, ((x, dy), dx)| norm_again_part(x, dy, dx, weight, epsilon));
+    by_rows_of((x, width), (dy, width), (dx, width), |x, dy, dx| norm_again_part(x, dy, dx, weight, epsilon));
 }
 
 /// `y += x`, and [`norm`] of that.
 pub(crate) fn add_norm(x: &[f32], y: &mut [f32], out: &mut [f32], weight: &[f32], epsilon: f32) {
     let width = weight.len();
-    let piece = |x: &[f32], y: &mut [f32], out: &mut [f32]| {
+    by_rows_of((x, width), (y, width), (out, width), |x, y, out| {
         for ((x, y), out) in x.chunks(width).zip(y.chunks_mut(width)).zip(out.chunks_mut(width)) {
             add_part(x, y);
             norm_part(y, out, weight, epsilon);
         }
-    };
-    let Some(rows) = rows_of_piece(out.len(), width) else { return piece(x, y, out) };
-    let pieces = x.chunks(rows * width).zip(y.chunks_mut(rows * width)).zip(out.chunks_mut(rows * width));
-    let mut pieces: Vec<_> = pieces.collect();
-    team::each_mut(&mut pieces, |_, ((x, y), out)| piece(x, y, out));
+    });
 }

@@ -1,12 +1,9 @@
 //! Queries of one prefix or one text, and their scores over the keys that at least one of them sees.
 
-use super::softmax::Seen;
+use super::softmax::{KEYS, Seen};
 use crate::model::kernel::{Operand, Strided, Total};
 use crate::model::score::packed::Segments;
 use std::ops::Range;
-
-/// Keys that are computed together: what a panel holds.
-const KEYS: usize = Total::WIDTH;
 
 /// Neighbouring queries of a sequence, and panels of the sequence's keys.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use crate::model::kernel::Total;
 use crate::model::ops::{exp, vectorised};
 use std::ops::Range;
 
-/// Keys of a panel.
-const KEYS: usize = Total::WIDTH;
+/// Keys that are computed together: what a panel holds.
+pub(super) const KEYS: usize = Total::WIDTH;
 /// Panels whose terms are summed in single precision.
 const SUMMED: usize = 64;
 
