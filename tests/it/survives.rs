@@ -14,6 +14,13 @@ fn steps(events: &[Event]) -> usize {
     events.iter().filter(|event| matches!(event, Event::Learned { .. })).count()
 }
 
+/// Waits for a restart after the `before` that there were: until a fault is noticed, steps that were under way may still
+/// end.
+async fn restarted(running: &Running, before: u64, after: &str) {
+    let is_later = |event: &Event| matches!(event, Event::Restarted { restarts, .. } if *restarts > before);
+    running.log.until(after, |events| events.iter().any(is_later)).await;
+}
+
 /// Waits for `more` learner steps on top of those there are.
 async fn go_on(running: &Running, more: usize, after: &str) {
     let there = steps(&running.log.events.lock().unwrap());
@@ -36,7 +43,9 @@ async fn killing_any_actor_but_the_device_loses_no_scored_group_and_learns_none_
     let (folder, running) = run("").await;
     for station in Station::ALL.into_iter().skip(1) {
         for _ in 0..2 {
+            let before = running.node.progress().restarts;
             assert!(running.node.kill(station).await, "{station:?} is up");
+            restarted(&running, before, station.name()).await;
             go_on(&running, 2, station.name()).await;
         }
     }
@@ -55,14 +64,9 @@ async fn a_panic_of_the_device_thread_goes_back_to_the_newest_checkpoint_and_on(
     let (folder, running) = run("learner.publish_every_steps=3").await;
     for _ in 0..3 {
         go_on(&running, 4, "a publication").await;
+        let before = running.node.progress().restarts;
         assert!(running.node.fault().await);
-        let restarts = running.node.progress().restarts;
-        running
-            .log
-            .until("a restart", |events| {
-                events.iter().any(|event| matches!(event, Event::Restarted { restarts: now, .. } if *now > restarts))
-            })
-            .await;
+        restarted(&running, before, "a restart").await;
         go_on(&running, 2, "life after the fault").await;
     }
     running.node.stop();
@@ -89,9 +93,11 @@ async fn more_faults_than_the_budget_end_the_node_with_a_code_of_its_own() {
     for (device, exit) in [(false, Exit::Restarts), (true, Exit::Device)] {
         let (_folder, running) = run("supervisor.restarts_max=2").await;
         for round in 0..3 {
+            let before = running.node.progress().restarts;
             let hit = if device { running.node.fault().await } else { running.node.kill(Station::Critic).await };
             assert!(hit, "round {round}");
             if round < 2 {
+                restarted(&running, before, "the restart").await;
                 go_on(&running, 1, "life after the fault").await;
             }
         }
