@@ -1,7 +1,7 @@
 //! Weights that come next, asked for from memory while tiles work on those at hand: a part of them at every tile, so
 //! that memory is never idle and never waited for.
 
-use super::{PANEL, PackedMatrix};
+use super::{Lane, PANEL, PackedMatrix};
 use std::ops::Range;
 
 /// Some inputs of some panels, which are asked for in so many steps.
@@ -15,27 +15,27 @@ pub(super) struct Ahead<'a> {
 }
 
 impl<'a> Ahead<'a> {
-    /// Inputs `inputs` of `panels`, as far as there are such panels.
+    /// Inputs `inputs` of `panels`, as far as there are such panels, in `steps` steps at least if there are as many as panels.
     pub(super) fn new(weights: &'a PackedMatrix, panels: Range<usize>, inputs: Range<usize>, steps: usize) -> Self {
         let all = weights.outputs().div_ceil(PANEL);
         let panels = panels.start.min(all)..panels.end.min(all);
-        let per_step = (panels.len() * inputs.len()).div_ceil(steps.max(1));
+        let steps_each = steps.checked_div(panels.len()).unwrap_or(1).max(1);
+        let per_step = inputs.len().div_ceil(steps_each);
         Self { weights, panels, inputs, asked: 0, per_step }
     }
 
-    /// Asks for what belongs to one step.
-    pub(super) fn step(&mut self) {
-        let mut left = self.per_step;
-        while left > 0 && !self.panels.is_empty() {
-            let inputs = &self.weights.panel(self.panels.start)[self.inputs.clone()][self.asked..];
-            let many = inputs.len().min(left);
-            inputs[..many].iter().for_each(|lane| fetch(lane));
-            left -= many;
-            self.asked += many;
-            if many == inputs.len() {
-                (self.panels.start, self.asked) = (self.panels.start + 1, 0);
-            }
+    /// The lanes of the next step.
+    pub(super) fn step(&mut self) -> &'a [Lane] {
+        if self.panels.is_empty() {
+            return &[];
         }
+        let inputs = &self.weights.panel(self.panels.start)[self.inputs.clone()][self.asked..];
+        let many = inputs.len().min(self.per_step);
+        self.asked += many;
+        if many == inputs.len() {
+            (self.panels.start, self.asked) = (self.panels.start + 1, 0);
+        }
+        &inputs[..many]
     }
 }
 

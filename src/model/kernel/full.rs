@@ -129,10 +129,11 @@ pub(super) enum Tile<'a> {
     Strided(Strided<'a>),
     /// As they lie; the panel is in the cache.
     Near(Strided<'a>),
-    /// `(depth, rows)`.
-    Ordered(&'a [f32]),
-    /// Inputs of packed weights: element `k` of a row is the weight of output `k`. 16 outputs are `inputs` lanes long.
-    Turned { weights: &'a [Lane], inputs: usize },
+    /// `(depth, rows)`. On the way the lanes `next` are asked for, as many as there is time for.
+    Ordered { rows: &'a [f32], next: &'a [Lane] },
+    /// Inputs of packed weights: element `k` of a row is the weight of output `k`. 16 outputs are `inputs` lanes long. `next`
+    /// as above.
+    Turned { weights: &'a [Lane], inputs: usize, next: &'a [Lane] },
 }
 
 impl Tile<'_> {
@@ -140,8 +141,8 @@ impl Tile<'_> {
     fn holds(self, height: usize, depth: usize) -> bool {
         match self {
             Self::Strided(values) | Self::Near(values) => values.holds(height, depth),
-            Self::Ordered(values) => values.len() == height * depth,
-            Self::Turned { weights, inputs } => {
+            Self::Ordered { rows, .. } => rows.len() == height * depth,
+            Self::Turned { weights, inputs, .. } => {
                 depth == 0 || (depth.div_ceil(PANEL) - 1) * inputs + height <= weights.len()
             }
         }
@@ -185,14 +186,57 @@ pub(super) fn tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], (sums, 
     {
         if isa == Isa::Avx2 && height == 6 {
             // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panel.
-            return unsafe { super::x86::tile_avx2::<6>(a, lanes, sums, begun) };
+            return unsafe { super::x86::tile_avx2::<6, 1>(a, [lanes], [sums], begun) };
         }
-        if isa.is_wide() && height == 14 {
+        if isa.is_wide() && height == 12 {
             // SAFETY: as above.
-            return unsafe { super::x86::tile_avx512::<14>(a, lanes, sums, begun) };
+            return unsafe { super::x86::tile_avx512::<12, 1>(a, [lanes], [sums], begun) };
         }
     }
     lower_tile(isa, height, a, lanes, (sums, begun));
+}
+
+/// A [`tile`] of two panels, equally deep: with enough registers for both, elements of rows are read once.
+#[inline(always)]
+pub(super) fn twin_tile(
+    isa: Isa,
+    height: usize,
+    a: Tile<'_>,
+    lanes: [&[Lane]; 2],
+    ([sums, others], begun): ([&mut [Lane]; 2], Begun),
+) {
+    #[cfg(target_arch = "x86_64")]
+    if isa.is_wide() {
+        let fits = (1..=isa.rows().min(sums.len()).min(others.len())).contains(&height);
+        let fits = fits && lanes[0].len() == lanes[1].len() && a.holds(height, lanes[0].len());
+        assert!(fits, "a tile of {height} rows and two panels");
+        if height == 12 {
+            // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as both panels.
+            return unsafe { super::x86::tile_avx512::<12, 2>(a, lanes, [sums, others], begun) };
+        }
+        return lower_twin_tile(height, a, lanes, ([sums, others], begun));
+    }
+    tile(isa, height, a, lanes[0], (sums, begun));
+    tile(isa, height, a, lanes[1], (others, begun));
+}
+
+/// Calls a tile of a height that is known when it runs.
+#[cfg(target_arch = "x86_64")]
+macro_rules! by_height {
+    ($height:ident, $tile:ident<$panels:literal>: $($h:literal)+, $a:expr, $lanes:expr, $sums:expr, $begun:expr) => {
+        match $height {
+            // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panels.
+            $($h => unsafe { super::x86::$tile::<$h, $panels>($a, $lanes, $sums, $begun) },)+
+            _ => unreachable!("the height was just checked"),
+        }
+    };
+}
+
+/// A [`twin_tile`] of AVX-512 that is not as high as can be; the sizes fit.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+fn lower_twin_tile(height: usize, a: Tile<'_>, lanes: [&[Lane]; 2], (sums, begun): ([&mut [Lane]; 2], Begun)) {
+    by_height!(height, tile_avx512<2>: 1 2 3 4 5 6 7 8 9 10 11, a, lanes, sums, begun);
 }
 
 /// A [`tile`] that is not as high as can be, or of any height without intrinsics; the sizes fit.
@@ -200,23 +244,11 @@ pub(super) fn tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], (sums, 
 fn lower_tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], (sums, begun): (&mut [Lane], Begun)) {
     #[cfg(target_arch = "x86_64")]
     {
-        use super::x86::{tile_avx2, tile_avx512};
-        macro_rules! by_height {
-            ($tile:ident: $($h:literal)+) => {
-                match height {
-                    // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panel.
-                    $($h => unsafe { $tile::<$h>(a, lanes, sums, begun) },)+
-                    _ => unreachable!("the height was just checked"),
-                }
-            };
-        }
         if isa.is_wide() {
-            by_height!(tile_avx512: 1 2 3 4 5 6 7 8 9 10 11 12 13);
-            return;
+            return by_height!(height, tile_avx512<1>: 1 2 3 4 5 6 7 8 9 10 11, a, [lanes], [sums], begun);
         }
         if isa == Isa::Avx2 {
-            by_height!(tile_avx2: 1 2 3 4 5);
-            return;
+            return by_height!(height, tile_avx2<1>: 1 2 3 4 5, a, [lanes], [sums], begun);
         }
     }
     if begun == Begun::No {
@@ -226,8 +258,8 @@ fn lower_tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], (sums, begun
         Tile::Strided(a) | Tile::Near(a) => {
             portable_tile(height, lanes, sums, |row, k| a.values[row * a.row + k * a.step])
         }
-        Tile::Ordered(a) => portable_tile(height, lanes, sums, |row, k| a[k * height + row]),
-        Tile::Turned { weights, inputs } => {
+        Tile::Ordered { rows, .. } => portable_tile(height, lanes, sums, |row, k| rows[k * height + row]),
+        Tile::Turned { weights, inputs, .. } => {
             portable_tile(height, lanes, sums, |row, k| weights[k / PANEL * inputs + row].0[k % PANEL]);
         }
     }

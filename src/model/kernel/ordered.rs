@@ -2,7 +2,7 @@
 //! two of bytes long these meet in the same few lines of the cache and drive each other out.
 
 use super::ahead::Ahead;
-use super::full::{Begun, Tile, tile};
+use super::full::{Begun, Tile, tile, twin_tile};
 use super::isa::Isa;
 use super::strided::Strided;
 use super::{Lane, PackedMatrix, prefetch, tiles};
@@ -49,43 +49,68 @@ impl<'a> Ordered<'a> {
         Self { values, depth, part: 0..depth }
     }
 
-    /// Elements `depth` of those that count, of one tile.
-    pub(super) fn tile(&self, rows: &Range<usize>, depth: &Range<usize>) -> Tile<'a> {
+    /// Elements `depth` of those that count, of one tile, which asks for `next`.
+    pub(super) fn tile(&self, rows: &Range<usize>, depth: &Range<usize>, next: &'a [Lane]) -> Tile<'a> {
         let tile = &self.values[rows.start * self.depth..rows.end * self.depth];
         let (first, end) = (self.part.start + depth.start, self.part.start + depth.end);
-        Tile::Ordered(&tile[first * rows.len()..end * rows.len()])
+        Tile::Ordered { rows: &tile[first * rows.len()..end * rows.len()], next }
     }
 }
 
-/// Sums of one panel, `W` giving it: ordered rows times its lanes, and behind these in the same chain those beside it.
-/// `begin` is told of each tile's rows before their last product, `end` is handed them with their sums.
-pub(super) fn sums_of(
+/// What is added to sums of one panel: rows, and as many lanes as their elements that count.
+pub(super) type Added<'a> = Option<(Ordered<'a>, &'a [Lane])>;
+
+/// Sums of one panel of `W`, or of two, `(panels, rows)`: ordered rows times its lanes, and behind these in the same chain what
+/// is `beside` a panel. `begin` is told of a panel and each tile's rows before their last product, `end` is handed them with
+/// their sums.
+pub(super) fn sums_of<'b>(
     isa: Isa,
-    (w, panel): (&PackedMatrix, usize),
+    (w, panels): (&PackedMatrix, Range<usize>),
     x: &Ordered<'_>,
-    beside: Option<(Ordered<'_>, &[Lane])>,
+    beside: impl Fn(usize) -> Added<'b>,
     sums: &mut [Lane],
-    (begin, mut end): (impl Fn(Range<usize>), impl FnMut(Range<usize>, &[Lane])),
+    (begin, mut end): (impl Fn(usize, Range<usize>), impl FnMut(usize, Range<usize>, &[Lane])),
 ) {
-    let (rows, lanes) = (sums.len(), w.panel(panel));
+    let rows = sums.len() / panels.len();
     let steps = w.inputs().div_ceil(DEPTH) * rows.div_ceil(isa.rows());
-    let mut ahead = Ahead::new(w, panel + 1..panel + 2, 0..w.inputs(), steps);
-    for depth in tiles(lanes.len(), DEPTH) {
-        let is_last = depth.end == lanes.len();
+    let next = panels.end..panels.end + panels.len();
+    let mut ahead = Ahead::new(w, next, 0..w.inputs(), steps);
+    let (sums, others) = sums.split_at_mut(rows);
+    for depth in tiles(w.inputs(), DEPTH) {
+        let is_last = depth.end == w.inputs();
+        let begun = if depth.start == 0 { Begun::No } else { Begun::Yes };
         for rows in tiles(rows, isa.rows()) {
-            ahead.step();
-            let sums = &mut sums[rows.clone()];
             if is_last {
-                begin(rows.clone());
+                panels.clone().for_each(|panel| begin(panel, rows.clone()));
             }
-            let begun = if depth.start == 0 { Begun::No } else { Begun::Yes };
-            tile(isa, rows.len(), x.tile(&rows, &depth), &lanes[depth.clone()], (&mut *sums, begun));
-            if is_last {
-                if let Some((x, lanes)) = &beside {
-                    tile(isa, rows.len(), x.tile(&rows, &(0..lanes.len())), lanes, (&mut *sums, Begun::Yes));
+            let (height, lanes) = (rows.len(), |panel: usize| &w.panel(panel)[depth.clone()]);
+            let (x_tile, sums) = (x.tile(&rows, &depth, ahead.step()), &mut sums[rows.clone()]);
+            let mut finish = |panel: usize, sums: &mut [Lane]| {
+                if let Some((x, lanes)) = beside(panel) {
+                    tile(isa, height, x.tile(&rows, &(0..lanes.len()), &[]), lanes, (&mut *sums, Begun::Yes));
                 }
-                end(rows, sums);
+                end(panel, rows.clone(), sums);
+            };
+            if panels.len() == 2 {
+                let others = &mut others[rows.clone()];
+                let both = [panels.start, panels.start + 1].map(lanes);
+                twin_tile(isa, height, x_tile, both, ([&mut *sums, &mut *others], begun));
+                if is_last {
+                    finish(panels.start, sums);
+                    finish(panels.start + 1, others);
+                }
+            } else {
+                tile(isa, height, x_tile, lanes(panels.start), (&mut *sums, begun));
+                if is_last {
+                    finish(panels.start, sums);
+                }
             }
         }
     }
+}
+
+/// Panels `panels`, as many at a time as tiles take.
+pub(super) fn groups(isa: Isa, panels: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = panels.end;
+    panels.step_by(isa.panels()).map(move |first| first..end.min(first + isa.panels()))
 }

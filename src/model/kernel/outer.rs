@@ -1,6 +1,6 @@
 //! Products over the rows of two matrices, `x^T u`: what the gradients of a low-rank branch are made of.
 
-use super::full::{Begun, tile};
+use super::full::{Begun, tile, twin_tile};
 use super::isa::Isa;
 use super::ordered::{Ordered, order};
 use super::square::turn;
@@ -115,10 +115,19 @@ impl<'a> Outer<'a> {
                     lanes[whole.len() * DEPTH + row].0[..rest.len()].copy_from_slice(rest);
                 }
             }
-            for (lanes, sums) in lanes.chunks_exact(DEPTH).zip(sums.chunks_exact_mut(self.count)) {
+            let mut pairs =
+                lanes.chunks_exact(DEPTH).map(|lanes| &lanes[..rows.len()]).zip(sums.chunks_exact_mut(self.count));
+            while let Some((lanes, sums)) = pairs.next() {
+                let mut twin = if self.isa.panels() > 1 { pairs.next() } else { None };
                 for columns in tiles(self.count, self.isa.rows()) {
-                    let (u, sums) = (u.tile(&columns, &rows), &mut sums[columns.clone()]);
-                    tile(self.isa, columns.len(), u, &lanes[..rows.len()], (sums, Begun::Yes));
+                    let (height, u, sums) = (columns.len(), u.tile(&columns, &rows, &[]), &mut sums[columns.clone()]);
+                    match &mut twin {
+                        Some((other, others)) => {
+                            let sums = [sums, &mut others[columns]];
+                            twin_tile(self.isa, height, u, [lanes, other], (sums, Begun::Yes));
+                        }
+                        None => tile(self.isa, height, u, lanes, (sums, Begun::Yes)),
+                    }
                 }
             }
         }

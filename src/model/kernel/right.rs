@@ -2,7 +2,7 @@
 //! panels of `W` as the left side.
 
 use super::ahead::Ahead;
-use super::full::{Begun, PackedMatrix, Tile, tile};
+use super::full::{Begun, PackedMatrix, Tile, tile, twin_tile};
 use super::isa::Isa;
 use super::square::{turn, turn_back, turn_rows};
 use super::{Lane, NO_SUM, PANEL, tiles};
@@ -124,15 +124,21 @@ impl Right {
         first: usize,
         dy: impl Iterator<Item = &'d [Lane]>,
     ) {
-        let steps = self.rows.div_ceil(PANEL) * inputs.len().div_ceil(isa.rows());
+        let steps = self.rows.div_ceil(PANEL * isa.panels()) * inputs.len().div_ceil(isa.rows());
         let mut ahead = Ahead::new(w, next.0.clone(), next.1.clone(), steps);
-        for (sums, dy) in self.panels_mut().zip(dy) {
-            let sums = &mut sums[first..][..inputs.len()];
+        let mut pairs = self.panels_mut().map(|sums| &mut sums[first..][..inputs.len()]).zip(dy);
+        while let Some((sums, dy)) = pairs.next() {
+            let mut twin = if isa.panels() > 1 { pairs.next() } else { None };
             for tile_inputs in tiles(inputs.len(), isa.rows()) {
-                ahead.step();
                 let weights = w.lanes_from(outputs.start / PANEL, inputs.start + tile_inputs.start);
-                let turned = Tile::Turned { weights, inputs: w.inputs() };
-                tile(isa, tile_inputs.len(), turned, dy, (&mut sums[tile_inputs], Begun::Yes));
+                let turned = Tile::Turned { weights, inputs: w.inputs(), next: ahead.step() };
+                let (height, sums) = (tile_inputs.len(), &mut sums[tile_inputs.clone()]);
+                match &mut twin {
+                    Some((others, other)) => {
+                        twin_tile(isa, height, turned, [dy, other], ([sums, &mut others[tile_inputs]], Begun::Yes));
+                    }
+                    None => tile(isa, height, turned, dy, (sums, Begun::Yes)),
+                }
             }
         }
     }

@@ -138,7 +138,7 @@ impl Operand {
             for rows in tiles(a.rows, isa.rows()) {
                 let seen = seen(&rows);
                 if seen > 0 {
-                    let turned = Tile::Turned { weights: &left[rows.start..], inputs: a.rows };
+                    let turned = Tile::Turned { weights: &left[rows.start..], inputs: a.rows, next: &[] };
                     tile(isa, rows.len(), turned, &lanes[..seen], (&mut sums[rows], Begun::Yes));
                 }
             }

@@ -5,7 +5,7 @@
 
 use super::full::PackedMatrix;
 use super::isa::Isa;
-use super::ordered::{Ordered, order, sums_of};
+use super::ordered::{Ordered, groups, order, sums_of};
 use super::right::{self, OUTPUTS, Right, copy};
 use super::strided::Strided;
 use super::team::{self, Filler, Shared};
@@ -48,7 +48,7 @@ struct Part {
 // Used again, since memory fresh from the system costs as much as what is done with it.
 thread_local! {
     static PARTS: Cell<Vec<Part>> = Cell::default();
-    /// Sums of one panel, by row.
+    /// Sums of the panels at hand, by row.
     static SUMS: Cell<Vec<Lane>> = Cell::default();
     static GRADIENTS: Cell<Gradients> = Cell::default();
 }
@@ -75,15 +75,15 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
         order(isa, x, rows.len(), inputs, &mut part.rows);
         if let Some(Beside { a, .. }) = branch {
             let (x, mut sums) = (Ordered::new(&part.rows, inputs), SUMS.take());
-            sums.resize(rows.len(), NO_SUM);
-            for (panel, first) in (0..width.div_ceil(PANEL)).zip((0..).step_by(PANEL)) {
-                let count = PANEL.min(width - first);
-                let end = |rows: Range<usize>, sums: &[Lane]| {
+            for panels in groups(isa, 0..width.div_ceil(PANEL)) {
+                let end = |panel: usize, rows: Range<usize>, sums: &[Lane]| {
+                    let columns = panel * PANEL..width.min((panel + 1) * PANEL);
                     for (row, sums) in rows.zip(sums) {
-                        copy(&sums.0[..count], &mut u[row * width + first..][..count]);
+                        copy(&sums.0[..columns.len()], &mut u[row * width..][columns.clone()]);
                     }
                 };
-                sums_of(isa, (a, panel), &x, None, &mut sums, (|_| {}, end));
+                sums.resize(panels.len() * rows.len(), NO_SUM);
+                sums_of(isa, (a, panels), &x, |_| None, &mut sums, (|_, _| {}, end));
             }
             SUMS.set(sums);
             order(isa, Strided::rows(u, width), rows.len(), width, &mut part.inner);
@@ -92,19 +92,22 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
 
     let apart = y.len() / rows.max(1);
     let y = Columns::apart(y, w.outputs(), apart);
-    team::each_of_parts(bounds.len(), w.outputs().div_ceil(PANEL), |part, panel| {
-        let mut sums = SUMS.take();
+    let pieces = Vec::from_iter(groups(isa, 0..w.outputs().div_ceil(PANEL)));
+    team::each_of_parts(bounds.len(), pieces.len(), |part, piece| {
+        let (mut sums, panels) = (SUMS.take(), pieces[piece].clone());
         let (rows, Part { rows: x, inner }) = (&bounds[part], &parts[part]);
-        sums.resize(rows.len(), NO_SUM);
-        let beside = branch.map(|Beside { b, blocks, .. }| {
-            let seen = seen(blocks, panel);
-            (Ordered { values: inner, depth: width, part: seen.clone() }, &b.panel(panel)[seen])
-        });
-        let begin = |tile: Range<usize>| tile.for_each(|row| y.fetch(rows.start + row, panel * PANEL));
-        let end = |tile: Range<usize>, sums: &[Lane]| {
+        sums.resize(panels.len() * rows.len(), NO_SUM);
+        let beside = |panel| {
+            branch.map(|Beside { b, blocks, .. }| {
+                let seen = seen(blocks, panel);
+                (Ordered { values: inner, depth: width, part: seen.clone() }, &b.panel(panel)[seen])
+            })
+        };
+        let begin = |panel, tile: Range<usize>| tile.for_each(|row| y.fetch(rows.start + row, panel * PANEL));
+        let end = |panel, tile: Range<usize>, sums: &[Lane]| {
             tile.zip(sums).for_each(|(row, sums)| y.write(rows.start + row, panel * PANEL, &sums.0));
         };
-        sums_of(isa, (w, panel), &Ordered::new(x, inputs), beside, &mut sums, (begin, end));
+        sums_of(isa, (w, panels), &Ordered::new(x, inputs), beside, &mut sums, (begin, end));
         SUMS.set(sums);
     });
     PARTS.set(parts);

@@ -163,8 +163,34 @@ fn every_instruction_set_gives_the_same_tile() {
             }
         }
         for isa in able {
-            for other in [Tile::Near(rows), Tile::Ordered(&ordered)] {
+            for other in [Tile::Near(rows), Tile::Ordered { rows: &ordered, next: packed.panel(0) }] {
                 assert_eq!(tile(isa, strided), tile(isa, other), "{isa:?}, {height} rows");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tile_of_two_panels_is_a_tile_of_each() {
+    let inputs = 77;
+    let packed = PackedMatrix::new(&[&values(2 * PANEL * inputs, 3)], inputs);
+    let (x, lanes) = (values(ROWS_MAX * inputs, 4), [0, 1].map(|panel| packed.panel(panel)));
+    for isa in Isa::all() {
+        for height in 1..=isa.rows() {
+            let rows = Strided::rows(&x[..height * inputs], inputs);
+            let turned = Tile::Turned { weights: lanes[0], inputs: 5, next: &[] };
+            let ordered = Tile::Ordered { rows: &x[..height * inputs], next: lanes[1] };
+            for a in [Tile::Strided(rows), Tile::Near(rows), ordered, turned] {
+                for begun in [Begun::Yes, Begun::No] {
+                    let sums = [[Line([0.5; PANEL]); ROWS_MAX], [Line([-2.0; PANEL]); ROWS_MAX]];
+                    let (mut twins, mut alone) = (sums, sums);
+                    let [one, other] = &mut twins;
+                    full::twin_tile(isa, height, a, lanes, ([one, other], begun));
+                    for (lanes, sums) in lanes.into_iter().zip(&mut alone) {
+                        tile(isa, height, a, lanes, (sums, begun));
+                    }
+                    assert_eq!(twins, alone, "{isa:?}, {height} rows");
+                }
             }
         }
     }
@@ -176,11 +202,11 @@ fn inputs_of_packed_weights_are_rows_of_a_tile() {
     let w = values(outputs * inputs, 3);
     let packed = PackedMatrix::new(&[&w], inputs);
     let lanes: Vec<_> = values(outputs * PANEL, 4).chunks(PANEL).map(|lane| Line(lane.try_into().unwrap())).collect();
-    for (height, first, from) in [(1, 0, 0), (6, 33, 16), (14, 26, 64)] {
+    for (height, first, from) in [(1, 0, 0), (6, 33, 16), (12, 28, 64)] {
         for isa in Isa::all().into_iter().filter(|isa| height <= isa.rows()) {
             let (mut sums, lanes) = (NO_SUMS, &lanes[from..]);
             let weights = packed.lanes_from(from / PANEL, first);
-            tile(isa, height, Tile::Turned { weights, inputs }, lanes, (&mut sums, Begun::Yes));
+            tile(isa, height, Tile::Turned { weights, inputs, next: lanes }, lanes, (&mut sums, Begun::Yes));
             let turned: Vec<f32> = (0..height * lanes.len())
                 .map(|i| w[(from + i % lanes.len()) * inputs + first + i / lanes.len()])
                 .collect();

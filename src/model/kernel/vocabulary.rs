@@ -8,7 +8,7 @@
 
 use super::full::PackedMatrix;
 use super::isa::Isa;
-use super::ordered::{Ordered, order, sums_of};
+use super::ordered::{Ordered, groups, order, sums_of};
 use super::right::{OUTPUTS, Right};
 use super::strided::Strided;
 use super::sweep::parts;
@@ -157,12 +157,15 @@ impl Segment {
             let outputs = first..(first + BLOCK).min(outputs.end);
             let panels = first / PANEL..outputs.end.div_ceil(PANEL);
             logits.resize(panels.len() * rows, NO_SUM);
-            for (panel, logits) in panels.zip(logits.chunks_exact_mut(rows)) {
-                sums_of(isa, (w, panel), &x, None, logits, (|_| {}, |_, _: &[Lane]| {}));
-                let count = PANEL.min(w.outputs() - panel * PANEL);
-                if count < PANEL {
-                    logits.iter_mut().for_each(|lane| lane.0[count..].fill(f32::NEG_INFINITY)); // no ids
-                }
+            let (ends, block) = (panels.clone(), &mut *logits);
+            for panels in groups(isa, panels) {
+                let logits = &mut block[(panels.start - ends.start) * rows..(panels.end - ends.start) * rows];
+                sums_of(isa, (w, panels), &x, |_| None, logits, (|_, _| {}, |_, _, _: &[Lane]| {}));
+            }
+            let count = outputs.len() - (ends.len() - 1) * PANEL;
+            if count < PANEL {
+                let last = &mut logits[(ends.len() - 1) * rows..];
+                last.iter_mut().for_each(|lane| lane.0[count..].fill(f32::NEG_INFINITY)); // no ids
             }
             for (row, (softmax, &id)) in softmax.iter_mut().zip(targets).enumerate() {
                 if outputs.contains(&(id as usize)) {

@@ -52,8 +52,8 @@ fn store_avx512<const H: usize>(rows: &[__m512; H], sums: &mut [Lane]) {
     }
 }
 
-/// Sums of a tile in registers.
-trait Registers<const H: usize> {
+/// Sums of `H` rows and `P` panels in registers.
+trait Registers<const H: usize, const P: usize>: Sized {
     /// Sums of nothing.
     ///
     /// # Safety
@@ -64,43 +64,55 @@ trait Registers<const H: usize> {
     ///
     /// # Safety
     /// The processor must have the instructions.
-    unsafe fn load(sums: &[Lane]) -> Self;
+    unsafe fn load(sums: &[&mut [Lane]; P]) -> Self;
 
-    /// Adds `H` elements, `across` apart from `a` on, times one lane.
+    /// Adds `H` elements, `across` apart from `a` on, times `lane` of the first panel and lane `k` of each other.
     ///
     /// # Safety
-    /// The processor must have the instructions, and `a` must hold `H` such elements.
-    unsafe fn add(&mut self, a: *const f32, across: usize, lane: &Lane);
+    /// The processor must have the instructions, `a` must hold `H` such elements, and each panel that lane.
+    unsafe fn add(&mut self, a: *const f32, across: usize, lane: &Lane, panels: &[*const Lane; P], k: usize);
 
     /// Writes them.
     ///
     /// # Safety
     /// The processor must have the instructions.
-    unsafe fn store(&self, sums: &mut [Lane]);
+    unsafe fn store(&self, sums: [&mut [Lane]; P]);
+
+    /// What a tile adds to.
+    ///
+    /// # Safety
+    /// The processor must have the instructions.
+    #[inline(always)]
+    unsafe fn begin(sums: &[&mut [Lane]; P], begun: Begun) -> Self {
+        // SAFETY: as the caller's.
+        unsafe { if begun == Begun::Yes { Self::load(sums) } else { Self::zero() } }
+    }
 }
 
-/// Two registers a row, for up to 6 rows.
-struct Narrow<const H: usize>([__m256; H], [__m256; H]);
+/// Two registers a row, for up to 6 rows of one panel.
+struct Narrow<const H: usize, const P: usize>([[__m256; H]; P], [[__m256; H]; P]);
 
-/// One register a row, for up to 14 rows.
-struct Wide<const H: usize>([__m512; H]);
+/// One register a row, for up to 14 rows of one panel or 12 of two.
+struct Wide<const H: usize, const P: usize>([[__m512; H]; P]);
 
-impl<const H: usize> Registers<H> for Narrow<H> {
+impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     unsafe fn zero() -> Self {
-        Self([_mm256_setzero_ps(); H], [_mm256_setzero_ps(); H])
+        Self([[_mm256_setzero_ps(); H]; P], [[_mm256_setzero_ps(); H]; P])
     }
 
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn load(sums: &[Lane]) -> Self {
-        let (mut low, mut high) = ([_mm256_setzero_ps(); H], [_mm256_setzero_ps(); H]);
-        for row in 0..H {
-            // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
-            unsafe {
-                low[row] = _mm256_load_ps(sums[row].0.as_ptr());
-                high[row] = _mm256_load_ps(sums[row].0.as_ptr().add(8));
+    unsafe fn load(sums: &[&mut [Lane]; P]) -> Self {
+        let (mut low, mut high) = ([[_mm256_setzero_ps(); H]; P], [[_mm256_setzero_ps(); H]; P]);
+        for panel in 0..P {
+            for row in 0..H {
+                // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
+                unsafe {
+                    low[panel][row] = _mm256_load_ps(sums[panel][row].0.as_ptr());
+                    high[panel][row] = _mm256_load_ps(sums[panel][row].0.as_ptr().add(8));
+                }
             }
         }
         Self(low, high)
@@ -108,166 +120,226 @@ impl<const H: usize> Registers<H> for Narrow<H> {
 
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn add(&mut self, a: *const f32, across: usize, lane: &Lane) {
+    unsafe fn add(&mut self, a: *const f32, across: usize, lane: &Lane, panels: &[*const Lane; P], k: usize) {
         // SAFETY: a lane is 16 floats aligned to 64 bytes, and `a` holds `H` elements.
         unsafe {
-            let first = _mm256_load_ps(lane.0.as_ptr());
-            let second = _mm256_load_ps(lane.0.as_ptr().add(8));
+            let (mut first, mut second) = ([_mm256_setzero_ps(); P], [_mm256_setzero_ps(); P]);
+            for panel in 0..P {
+                let lane = if panel == 0 { lane.0.as_ptr() } else { panels[panel].add(k).cast() };
+                (first[panel], second[panel]) = (_mm256_load_ps(lane), _mm256_load_ps(lane.add(8)));
+            }
             for row in 0..H {
                 let factor = _mm256_set1_ps(*a.add(row * across));
-                self.0[row] = _mm256_fmadd_ps(factor, first, self.0[row]);
-                self.1[row] = _mm256_fmadd_ps(factor, second, self.1[row]);
+                for panel in 0..P {
+                    self.0[panel][row] = _mm256_fmadd_ps(factor, first[panel], self.0[panel][row]);
+                    self.1[panel][row] = _mm256_fmadd_ps(factor, second[panel], self.1[panel][row]);
+                }
             }
         }
     }
 
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn store(&self, sums: &mut [Lane]) {
-        store_avx2(&self.0, &self.1, sums);
+    unsafe fn store(&self, sums: [&mut [Lane]; P]) {
+        for panel in 0..P {
+            store_avx2(&self.0[panel], &self.1[panel], sums[panel]);
+        }
     }
 }
 
-impl<const H: usize> Registers<H> for Wide<H> {
+impl<const H: usize, const P: usize> Registers<H, P> for Wide<H, P> {
     #[target_feature(enable = "avx512f")]
     #[inline]
     unsafe fn zero() -> Self {
-        Self([_mm512_setzero_ps(); H])
+        Self([[_mm512_setzero_ps(); H]; P])
     }
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn load(sums: &[Lane]) -> Self {
-        let mut rows = [_mm512_setzero_ps(); H];
-        for (row, sum) in rows.iter_mut().enumerate() {
-            // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
-            *sum = unsafe { _mm512_load_ps(sums[row].0.as_ptr()) };
+    unsafe fn load(sums: &[&mut [Lane]; P]) -> Self {
+        let mut rows = [[_mm512_setzero_ps(); H]; P];
+        for panel in 0..P {
+            for row in 0..H {
+                // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
+                rows[panel][row] = unsafe { _mm512_load_ps(sums[panel][row].0.as_ptr()) };
+            }
         }
         Self(rows)
     }
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn add(&mut self, a: *const f32, across: usize, lane: &Lane) {
+    unsafe fn add(&mut self, a: *const f32, across: usize, lane: &Lane, panels: &[*const Lane; P], k: usize) {
         // SAFETY: a lane is 16 floats aligned to 64 bytes, and `a` holds `H` elements.
         unsafe {
-            let weights = _mm512_load_ps(lane.0.as_ptr());
-            for (row, sum) in self.0.iter_mut().enumerate() {
+            let mut weights = [_mm512_setzero_ps(); P];
+            for panel in 0..P {
+                weights[panel] = _mm512_load_ps(if panel == 0 { lane.0.as_ptr() } else { panels[panel].add(k).cast() });
+            }
+            for row in 0..H {
                 let factor = _mm512_set1_ps(*a.add(row * across));
-                *sum = _mm512_fmadd_ps(factor, weights, *sum);
+                for panel in 0..P {
+                    self.0[panel][row] = _mm512_fmadd_ps(factor, weights[panel], self.0[panel][row]);
+                }
             }
         }
     }
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn store(&self, sums: &mut [Lane]) {
-        store_avx512(&self.0, sums);
+    unsafe fn store(&self, sums: [&mut [Lane]; P]) {
+        for panel in 0..P {
+            store_avx512(&self.0[panel], sums[panel]);
+        }
     }
 }
 
-/// Adds the rows whose element `k` lies at `k * along` from `a` on, `across` apart, times `lanes`: four lanes a round,
-/// since the steps of a loop take as much of a processor's front as some of the multiply-adds.
+/// Adds the rows whose element `k` lies at `k * along` from `a` on, `across` apart, times the lanes of the first panel and as
+/// many of the others: four lanes a round, since the steps of a loop take as much of a processor's front as some of the
+/// multiply-adds.
 macro_rules! add_lanes {
-    ($rows:ident, $a:expr, $across:expr, $along:expr, $lanes:expr) => {
-        let (rounds, rest) = $lanes.as_chunks::<4>();
+    ($rows:ident, $a:expr, $across:expr, $along:expr, $first:expr, $panels:expr, $next:ident) => {
+        let (rounds, rest) = $first.as_chunks::<4>();
         for (round, lanes) in rounds.iter().enumerate() {
+            if let Some((line, rest)) = $next.split_first() {
+                prefetch_later(line);
+                $next = rest;
+            }
             for (k, lane) in lanes.iter().enumerate() {
-                $rows.add($a.add((4 * round + k) * $along), $across, lane);
+                $rows.add($a.add((4 * round + k) * $along), $across, lane, $panels, 4 * round + k);
             }
         }
         for (k, lane) in rest.iter().enumerate() {
-            $rows.add($a.add((4 * rounds.len() + k) * $along), $across, lane);
+            $rows.add($a.add((4 * rounds.len() + k) * $along), $across, lane, $panels, 4 * rounds.len() + k);
         }
     };
 }
 
-/// Two tiles over rows as they lie, whose panel comes from memory or lies in the cache, one over rows that were put in
+/// Where panels begin.
+#[inline(always)]
+fn starts<const P: usize>(lanes: &[&[Lane]; P]) -> [*const Lane; P] {
+    let mut starts = [std::ptr::null(); P];
+    for panel in 0..P {
+        starts[panel] = lanes[panel].as_ptr();
+    }
+    starts
+}
+
+/// Two tiles over rows as they lie, whose panels come from memory or lie in the cache, one over rows that were put in
 /// the tile's own order, whose places are constants, and one whose rows are the inputs of packed weights.
 macro_rules! tiles_of {
     ($features:literal, $registers:ident, $tile:ident, $strided:ident, $near:ident, $ordered:ident, $turned:ident) => {
-        /// Adds `H` rows, whatever way they are read, times one panel to `sums`.
+        /// Adds `H` rows, whatever way they are read, times each of `P` panels to its sums.
         ///
         /// # Safety
-        /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
+        /// The processor must have the instructions, the panels must be equally deep, and `a` must hold `H` rows as deep.
         #[inline(always)]
-        pub(super) unsafe fn $tile<const H: usize>(a: Tile<'_>, lanes: &[Lane], sums: &mut [Lane], begun: Begun) {
+        pub(super) unsafe fn $tile<const H: usize, const P: usize>(
+            a: Tile<'_>,
+            lanes: [&[Lane]; P],
+            sums: [&mut [Lane]; P],
+            begun: Begun,
+        ) {
             // SAFETY: as the caller's.
             unsafe {
                 match a {
-                    Tile::Strided(a) => $strided::<H>(a, lanes, sums, begun),
-                    Tile::Near(a) => $near::<H>(a, lanes, sums, begun),
-                    Tile::Ordered(a) => $ordered::<H>(a, lanes, sums, begun),
-                    Tile::Turned { weights, inputs } => $turned::<H>(weights, inputs, lanes, sums, begun),
+                    Tile::Strided(a) => $strided::<H, P>(a, lanes, sums, begun),
+                    Tile::Near(a) => $near::<H, P>(a, lanes, sums, begun),
+                    Tile::Ordered { rows, next } => $ordered::<H, P>(rows, next, lanes, sums, begun),
+                    Tile::Turned { weights, inputs, next } => {
+                        $turned::<H, P>((weights, inputs), next, lanes, sums, begun);
+                    }
                 }
             }
         }
 
-        /// Adds `H` rows times one panel to `sums`.
+        /// Adds `H` rows times panels to sums.
         ///
         /// # Safety
-        /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
+        /// As for the tile of any kind.
         #[target_feature(enable = $features)]
-        unsafe fn $strided<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut [Lane], begun: Begun) {
+        unsafe fn $strided<const H: usize, const P: usize>(
+            a: Strided<'_>,
+            lanes: [&[Lane]; P],
+            sums: [&mut [Lane]; P],
+            begun: Begun,
+        ) {
             // SAFETY: as the caller's.
             unsafe {
-                let mut rows = if begun == Begun::Yes { $registers::<H>::load(sums) } else { $registers::<H>::zero() };
-                for (k, lane) in lanes.iter().enumerate() {
+                let mut rows = $registers::<H, P>::begin(&sums, begun);
+                let panels = starts(&lanes);
+                for (k, lane) in lanes[0].iter().enumerate() {
                     prefetch(lane);
-                    rows.add(a.values.as_ptr().add(k * a.step), a.row, lane);
+                    rows.add(a.values.as_ptr().add(k * a.step), a.row, lane, &panels, k);
                 }
                 rows.store(sums);
             }
         }
 
-        /// Adds `H` rows times one panel that is in the cache to `sums`.
+        /// Adds `H` rows times panels that are in the cache to sums.
         ///
         /// # Safety
-        /// The processor must have the instructions, and `a` must hold `H` rows of `lanes.len()` floats.
+        /// As for the tile of any kind.
         #[target_feature(enable = $features)]
-        unsafe fn $near<const H: usize>(a: Strided<'_>, lanes: &[Lane], sums: &mut [Lane], begun: Begun) {
+        unsafe fn $near<const H: usize, const P: usize>(
+            a: Strided<'_>,
+            lanes: [&[Lane]; P],
+            sums: [&mut [Lane]; P],
+            begun: Begun,
+        ) {
             // SAFETY: as the caller's.
             unsafe {
-                let mut rows = if begun == Begun::Yes { $registers::<H>::load(sums) } else { $registers::<H>::zero() };
-                add_lanes!(rows, a.values.as_ptr(), a.row, a.step, lanes);
+                let mut next: &[Lane] = &[];
+                let mut rows = $registers::<H, P>::begin(&sums, begun);
+                add_lanes!(rows, a.values.as_ptr(), a.row, a.step, lanes[0], &starts(&lanes), next);
                 rows.store(sums);
             }
         }
 
-        /// Adds `H` rows, `(lanes.len(), H)` in memory, times one panel to `sums`.
+        /// Adds `H` rows, `(depth, H)` in memory, times panels to sums.
         ///
         /// # Safety
-        /// The processor must have the instructions, and `a` must hold `H` floats a lane.
+        /// As for the tile of any kind.
         #[target_feature(enable = $features)]
-        unsafe fn $ordered<const H: usize>(a: &[f32], lanes: &[Lane], sums: &mut [Lane], begun: Begun) {
+        unsafe fn $ordered<const H: usize, const P: usize>(
+            a: &[f32],
+            mut next: &[Lane],
+            lanes: [&[Lane]; P],
+            sums: [&mut [Lane]; P],
+            begun: Begun,
+        ) {
             // SAFETY: as the caller's.
             unsafe {
-                let mut rows = if begun == Begun::Yes { $registers::<H>::load(sums) } else { $registers::<H>::zero() };
-                add_lanes!(rows, a.as_ptr(), 1, H, lanes);
+                let mut rows = $registers::<H, P>::begin(&sums, begun);
+                add_lanes!(rows, a.as_ptr(), 1, H, lanes[0], &starts(&lanes), next);
                 rows.store(sums);
             }
         }
 
-        /// Adds to `sums` the transpose of `H` inputs of packed weights, over as many outputs as there are lanes, times
-        /// one panel. `weights` begins with the first input of the first outputs; 16 outputs are `inputs` lanes long.
+        /// Adds to sums the transpose of `H` inputs of packed weights, over as many outputs as panels have lanes, times the
+        /// panels. `weights` begins with the first input of the first outputs; 16 outputs are `inputs` lanes long.
         ///
         /// # Safety
-        /// The processor must have the instructions, and `weights` must hold `H` lanes from every `inputs`th on, one
-        /// time for each 16 of `lanes`.
+        /// As for the tile of any kind: `weights` must hold `H` lanes from every `inputs`th on, one time for each 16 lanes of
+        /// a panel.
         #[target_feature(enable = $features)]
-        unsafe fn $turned<const H: usize>(
-            weights: &[Lane],
-            inputs: usize,
-            lanes: &[Lane],
-            sums: &mut [Lane],
+        unsafe fn $turned<const H: usize, const P: usize>(
+            (weights, inputs): (&[Lane], usize),
+            mut next: &[Lane],
+            lanes: [&[Lane]; P],
+            sums: [&mut [Lane]; P],
             begun: Begun,
         ) {
             // SAFETY: as the caller's; an input's outputs lie side by side, and the next input's behind them.
             unsafe {
-                let mut rows = if begun == Begun::Yes { $registers::<H>::load(sums) } else { $registers::<H>::zero() };
-                for (panel, lanes) in lanes.chunks(PANEL).enumerate() {
+                let mut rows = $registers::<H, P>::begin(&sums, begun);
+                let mut panels = starts(&lanes);
+                for (panel, first) in lanes[0].chunks(PANEL).enumerate() {
                     let weights = weights.as_ptr().add(panel * inputs).cast::<f32>();
-                    add_lanes!(rows, weights, PANEL, 1, lanes);
+                    add_lanes!(rows, weights, PANEL, 1, first, &panels, next);
+                    for panel in 1..P {
+                        panels[panel] = panels[panel].wrapping_add(PANEL);
+                    }
                 }
                 rows.store(sums);
             }
