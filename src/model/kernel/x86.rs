@@ -95,6 +95,10 @@ struct Narrow<const H: usize, const P: usize>([[__m256; H]; P], [[__m256; H]; P]
 /// One register a row, for up to 14 rows of one panel or 12 of two.
 struct Wide<const H: usize, const P: usize>([[__m512; H]; P]);
 
+#[expect(
+    clippy::needless_range_loop,
+    reason = "loops over constants alone are unrolled early enough to stay in registers"
+)]
 impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
     #[target_feature(enable = "avx2,fma")]
     #[inline]
@@ -147,6 +151,10 @@ impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
     }
 }
 
+#[expect(
+    clippy::needless_range_loop,
+    reason = "loops over constants alone are unrolled early enough to stay in registers"
+)]
 impl<const H: usize, const P: usize> Registers<H, P> for Wide<H, P> {
     #[target_feature(enable = "avx512f")]
     #[inline]
