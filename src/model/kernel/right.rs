@@ -8,8 +8,8 @@ use super::square::{turn, turn_back, turn_rows};
 use super::{Lane, NO_SUM, PANEL, tiles};
 use std::ops::Range;
 
-/// Outputs of `W` that rows meet at a time.
-pub(super) const OUTPUTS: usize = 256;
+/// Outputs of `W` that rows meet at a time, at most.
+pub(super) const OUTPUTS: usize = 288;
 /// Inputs of so many outputs that stay in the second cache while rows pass by.
 const INPUTS: usize = 48;
 
@@ -142,6 +142,13 @@ impl Right {
             }
         }
     }
+}
+
+/// Outputs of a matrix in steps of whole panels and at most [`OUTPUTS`], nearly equal ones: a short step would cost its sums
+/// as much memory as a long one.
+pub(super) fn steps(outputs: usize) -> impl Iterator<Item = Range<usize>> {
+    let panels = tiles(outputs.div_ceil(PANEL), OUTPUTS / PANEL);
+    panels.map(move |panels| panels.start * PANEL..outputs.min(panels.end * PANEL))
 }
 
 /// Inputs of some outputs of a matrix that meet rows together.

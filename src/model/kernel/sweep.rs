@@ -146,8 +146,8 @@ pub(crate) fn backward(
             shared.each_mut(&mut blocks, |_, (block, sums)| sums.add_block(isa, w, block, 0, dy.panels()));
         };
         inner.clear(width, rows);
-        for first in (0..outputs).step_by(OUTPUTS) {
-            let step = first..(first + OUTPUTS).min(outputs);
+        for step in right::steps(outputs) {
+            let first = step.start;
             right.fill(isa, &dy[first..], apart, step.len(), rows);
             add(w, step.clone(), right);
             let Some(Beside { b, blocks, .. }) = branch else { continue };

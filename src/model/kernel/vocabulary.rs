@@ -9,7 +9,7 @@
 use super::full::PackedMatrix;
 use super::isa::Isa;
 use super::ordered::{Ordered, groups, order, sums_of};
-use super::right::{OUTPUTS, Right};
+use super::right::Right;
 use super::strided::Strided;
 use super::sweep::parts;
 use super::{Lane, NO_SUM, PANEL, team};
@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Outputs of a block.
-const BLOCK: usize = OUTPUTS;
+const BLOCK: usize = 256;
 /// Outputs of a segment.
 const SEGMENT: usize = 24 * BLOCK;
 /// Logits may be so far above the maximum that their terms are taken from (nats): it seldom has to move.
