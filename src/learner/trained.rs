@@ -7,7 +7,7 @@ use super::start::fresh_adapter;
 use super::whole::Full;
 use super::{Error, HostTensor, LearnerConfig, Mode};
 use crate::model::lora::{Adapter, Factors, LoraConfig, Site};
-use crate::model::score::{self, Batch, Branches, Keep, Scored, Space};
+use crate::model::score::{self, Batch, Branches, Gradients, Keep, Scored, Space};
 use crate::model::transformer::Transformer;
 use crate::model::whole::CriticWeights;
 use rayon::prelude::*;
@@ -30,6 +30,8 @@ pub(super) struct Lora {
     branches: Option<Branches>,
     /// The factors changed since.
     stale: bool,
+    /// The gradients of the last batch, written over by the next.
+    gradients: Gradients,
 }
 
 impl Trained {
@@ -85,12 +87,14 @@ impl Trained {
         match self {
             Self::Whole(full) => full.learn(batch, keep, space, weigh),
             Self::Lora(lora) => {
+                let mut gradients = std::mem::take(&mut lora.gradients);
                 let recorded = score::record_in(model, batch, lora.branches(model)?, keep, space)?;
                 let weights = weigh(&recorded.scored);
-                let gradients = recorded.backward_in(&weights, space)?;
+                recorded.backward_in(&weights, &mut gradients, space)?;
+                lora.gradients = gradients;
                 lora.places.par_iter().zip(lora.parameters.par_chunks_exact_mut(2)).try_for_each(|(place, pair)| {
                     let [a, b] = pair else { unreachable!("chunks of two") };
-                    let found = gradients.factors.get(place);
+                    let found = lora.gradients.factors.get(place);
                     let found = found.ok_or_else(|| Error::NoGradient { name: a.name.clone() })?;
                     a.gather(&found.a);
                     b.gather(&found.b);
@@ -173,7 +177,14 @@ impl Lora {
             add("lora_B", [outputs, rank], &pair.b);
         }
         let places = adapter.factors.keys().copied().collect();
-        Self { config: adapter.config.clone(), parameters, places, branches: None, stale: false }
+        Self {
+            config: adapter.config.clone(),
+            parameters,
+            places,
+            branches: None,
+            stale: false,
+            gradients: Gradients::default(),
+        }
     }
 
     /// The current factors as an adapter.
@@ -185,14 +196,14 @@ impl Lora {
     }
 
     fn branches(&mut self, model: &Transformer) -> Result<&Branches, crate::model::Error> {
-        let branches = match self.branches.take() {
-            Some(branches) if !self.stale => branches,
-            Some(mut branches) => {
-                branches.refill(model, &self.adapter())?;
-                branches
-            }
-            None => Branches::new(model, &self.adapter())?,
+        let branches = self.branches.take();
+        let (places, parameters, scale) = (&self.places, &self.parameters, self.config.scale());
+        let factors = |layer, site| {
+            let index = 2 * places.binary_search(&(layer, site)).expect("a place of the adapter");
+            (parameters[index].values.as_slice(), parameters[index + 1].values.as_slice())
         };
+        let refilled = |mut branches: Branches| (!self.stale || branches.refill(scale, factors)).then_some(branches);
+        let branches = branches.and_then(refilled).map_or_else(|| Branches::new(model, &self.adapter()), Ok)?;
         self.stale = false;
         Ok(self.branches.insert(branches))
     }

@@ -42,13 +42,18 @@ pub struct Gradients {
 }
 
 impl Gradients {
+    /// One site's; empty where there is none yet.
+    fn of(&mut self, layer: usize, site: Site) -> &mut Factors {
+        self.factors.entry((layer, site)).or_default()
+    }
+
     /// Adds one site's; a factor without elements adds nothing.
     pub(crate) fn add(&mut self, layer: usize, site: Site, gradient: Factors) {
         let sum = |to: &mut Vec<f32>, values: Vec<f32>| match to.is_empty() {
             true => *to = values,
             false => to.iter_mut().zip(values).for_each(|(to, value)| *to += value),
         };
-        let to = self.factors.entry((layer, site)).or_default();
+        let to = self.of(layer, site);
         sum(&mut to.a, gradient.a);
         sum(&mut to.b, gradient.b);
     }
@@ -77,16 +82,15 @@ impl Branches {
         }))
     }
 
-    /// Takes the factors of another `adapter` for the same places, where it can in the memory that is there.
-    ///
-    /// # Errors
-    /// As [`Branches::new`].
-    pub(crate) fn refill(&mut self, model: &Transformer, adapter: &Adapter) -> Result<()> {
-        match &mut self.0 {
-            Laid::Panels(branches) => branches.refill(adapter.config.scale(), &adapter.factors),
-            Laid::Dense(_) => *self = Self::new(model, adapter)?,
-        }
-        Ok(())
+    /// Takes `A` and `B` of other factors for the same places in the memory that is there; whether it can.
+    pub(crate) fn refill<'f>(
+        &mut self,
+        scale: f32,
+        factors: impl Fn(usize, Site) -> (&'f [f32], &'f [f32]) + Sync,
+    ) -> bool {
+        let Laid::Panels(branches) = &mut self.0 else { return false };
+        branches.refill(scale, factors);
+        true
     }
 
     fn packed(&self) -> Result<&PackedBranches> {
@@ -227,21 +231,20 @@ impl Recorded<'_> {
     /// # Panics
     /// Where there are not as many weights as log-probabilities.
     pub fn backward(self, weights: &[f32]) -> Result<Gradients> {
-        self.backward_in(weights, &mut Space::default())
+        let mut gradients = Gradients::default();
+        self.backward_in(weights, &mut gradients, &mut Space::default())?;
+        Ok(gradients)
     }
 
-    /// [`Recorded::backward`] in the memory of `space`.
-    pub(crate) fn backward_in(self, weights: &[f32], space: &mut Space) -> Result<Gradients> {
+    /// [`Recorded::backward`] in the memory of `space`; `gradients`, of the same adapter, are written over.
+    pub(crate) fn backward_in(self, weights: &[f32], gradients: &mut Gradients, space: &mut Space) -> Result<()> {
         assert_eq!(weights.len(), self.scored.log_probs.len(), "one weight a log-probability");
         match self.graph {
-            Graph::Panels(record) if record.spoken.is_some() => Err(Error::OtherForm),
-            Graph::Panels(record) => {
-                let mut gradients = Gradients::default();
-                record.backward(weights, &mut Sought::Factors(&mut gradients), space);
-                Ok(gradients)
-            }
-            Graph::Dense(record) => record.backward(weights),
+            Graph::Panels(record) if record.spoken.is_some() => return Err(Error::OtherForm),
+            Graph::Panels(record) => record.backward(weights, &mut Sought::Factors(gradients), space),
+            Graph::Dense(record) => *gradients = record.backward(weights)?,
         }
+        Ok(())
     }
 }
 

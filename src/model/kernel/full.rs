@@ -59,6 +59,19 @@ impl PackedMatrix {
         }
     }
 
+    /// Takes `values`, rows of `width` of them, times `scale` at row `first` and column `left` and behind; the rest stays.
+    ///
+    /// # Panics
+    /// Where they do not lie in the matrix.
+    pub(crate) fn refill_block(&mut self, (first, left): (usize, usize), values: &[f32], width: usize, scale: f32) {
+        let fits = left + width <= self.inputs && first + values.len() / width <= self.outputs;
+        assert!(fits && values.len().is_multiple_of(width), "{} values at {first}, {left} of {self:?}", values.len());
+        for (row, values) in (first..).zip(values.chunks_exact(width)) {
+            let lanes = &mut self.lanes[row / PANEL * self.inputs + left..][..width];
+            lanes.iter_mut().zip(values).for_each(|(lane, value)| lane.0[row % PANEL] = scale * value);
+        }
+    }
+
     /// Rows of the matrix.
     pub fn outputs(&self) -> usize {
         self.outputs

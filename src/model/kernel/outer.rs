@@ -37,6 +37,8 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
+    /// What products had their `u` in that are over.
+    static ORDERED: Cell<Vec<Vec<f32>>> = Cell::default();
 }
 
 /// `x^T u`, to be computed piece by piece. Each sum is one chain in the order of the rows.
@@ -48,8 +50,19 @@ pub(crate) struct Outer<'a> {
     /// Columns of `u` that count, and rows.
     count: usize,
     depth: usize,
-    out: Columns<'a>,
+    /// One, or where it is turned equal shares of the rows.
+    out: Vec<Columns<'a>>,
     is_turned: bool,
+}
+
+impl Drop for Outer<'_> {
+    fn drop(&mut self) {
+        ORDERED.with(|free| {
+            let mut all = free.take();
+            all.push(std::mem::take(&mut self.u));
+            free.set(all);
+        });
+    }
 }
 
 impl<'a> Outer<'a> {
@@ -58,24 +71,36 @@ impl<'a> Outer<'a> {
     /// # Panics
     /// Where the columns are not the matrices', the matrices have not the same number of rows, or `out` is of another size.
     pub(crate) fn new(x: &Slice<'a>, u: &Slice<'_>, out: &'a mut [f32]) -> Self {
-        Self::with(x, u, out, false)
+        Self::with(x, u, [out].into_iter(), false)
     }
 
-    /// Its transpose, `(columns of u, columns of x)`.
+    /// Its transpose, `(columns of u, columns of x)`, to be written to `out` by equal shares, one below the other.
     ///
     /// # Panics
     /// As [`Outer::new`].
-    pub(crate) fn turned(x: &Slice<'a>, u: &Slice<'_>, out: &'a mut [f32]) -> Self {
-        Self::with(x, u, out, true)
+    pub(crate) fn turned(x: &Slice<'a>, u: &Slice<'_>, out: &'a mut [Vec<f32>]) -> Self {
+        Self::with(x, u, out.iter_mut().map(Vec::as_mut_slice), true)
     }
 
-    fn with(x: &Slice<'a>, u: &Slice<'_>, out: &'a mut [f32], is_turned: bool) -> Self {
+    fn with(x: &Slice<'a>, u: &Slice<'_>, out: impl ExactSizeIterator<Item = &'a mut [f32]>, is_turned: bool) -> Self {
         let (depth, columns, count) = (x.values.len() / x.width, x.columns.len(), u.columns.len());
         let fits = u.values.len() == depth * u.width && x.columns.end <= x.width && u.columns.end <= u.width;
-        assert!(fits && out.len() == columns * count, "columns of {depth} rows of {} and of {}", x.width, u.width);
-        let (isa, mut ordered) = (Isa::detect(), vec![]);
+        let share = columns * count / out.len();
+        let whole = |out: &'a mut [f32]| {
+            assert!(fits && out.len() == share, "columns of {depth} rows of {} and of {}", x.width, u.width);
+            Columns::new(out, if is_turned { columns } else { count })
+        };
+        let out: Vec<_> = out.map(whole).collect();
+        let (isa, mut ordered) = (
+            Isa::detect(),
+            ORDERED.with(|free| {
+                let mut all = free.take();
+                let ordered = all.pop().unwrap_or_default();
+                free.set(all);
+                ordered
+            }),
+        );
         order(isa, Strided::columns(&u.values[u.columns.start..], u.width), count, depth, &mut ordered);
-        let out = Columns::new(out, if is_turned { columns } else { count });
         Self { isa, x: x.clone(), u: ordered, count, depth, out, is_turned }
     }
 
@@ -140,12 +165,14 @@ impl<'a> Outer<'a> {
     /// Writes sums of 16 columns of `x` from `first` on, a column of `u` a lane.
     fn write(&self, first: usize, sums: &[Lane]) {
         if self.is_turned {
-            return sums.iter().enumerate().for_each(|(row, sums)| self.out.write(row, first, &sums.0));
+            let shares = self.out.iter().zip(sums.chunks_exact(self.count / self.out.len()));
+            let rows = shares.flat_map(|(out, sums)| sums.iter().enumerate().map(move |(row, sums)| (out, row, sums)));
+            return rows.for_each(|(out, row, sums)| out.write(row, first, &sums.0));
         }
         let mut turned = [NO_SUM; PANEL];
         for (sums, left) in sums.chunks(PANEL).zip((0..).step_by(PANEL)) {
             turn(self.isa, sums, &mut turned);
-            (first..self.x.columns.len()).zip(&turned).for_each(|(row, lane)| self.out.write(row, left, &lane.0));
+            (first..self.x.columns.len()).zip(&turned).for_each(|(row, lane)| self.out[0].write(row, left, &lane.0));
         }
     }
 }

@@ -48,18 +48,26 @@ impl PackedBranches {
         Self { branches }
     }
 
-    /// Takes the values of other `factors` at the same places, in the memory that is there.
+    /// Takes the values `A` and `B` of other factors at the same places, in the memory that is there.
     ///
     /// # Panics
-    /// Where their places or sizes are others.
-    pub(super) fn refill(&mut self, scale: f32, factors: &BTreeMap<(usize, Site), Factors>) {
+    /// Where their sizes are others, or `factors` does.
+    pub(super) fn refill<'f>(&mut self, scale: f32, factors: impl Fn(usize, Site) -> (&'f [f32], &'f [f32]) + Sync) {
         let mut branches: Vec<_> = self.branches.iter_mut().collect();
-        team::each_mut(&mut branches, |_, (place, branch)| branch.refill(place.0, scale, factors));
+        team::each_mut(&mut branches, |_, (place, branch)| branch.refill(place.0, scale, &factors));
     }
 
     /// The branch on `linear` of `layer`, if there is one.
     pub(super) fn of(&self, layer: usize, linear: Linear) -> Option<&Branch> {
         self.branches.get(&(layer, linear as usize))
+    }
+}
+
+/// `A` and `B` of a place among `factors`.
+fn of<'f>(factors: &'f BTreeMap<(usize, Site), Factors>) -> impl Fn(usize, Site) -> (&'f [f32], &'f [f32]) {
+    |layer, site| {
+        let Factors { a, b } = &factors[&(layer, site)];
+        (a, b)
     }
 }
 
@@ -89,25 +97,18 @@ impl Branch {
         let (width, blocks) = (sites.len() * rank, sites.iter().enumerate().map(of_site).collect());
         let [a, b] = [(width, inputs), (columns, width)].map(|(outputs, inputs)| PackedMatrix::zeros(outputs, inputs));
         let mut branch = Self { a, b, sites, blocks, rank, scale };
-        branch.refill(layer, scale, factors);
+        branch.refill(layer, scale, of(factors));
         Some(branch)
     }
 
     /// Takes the values of `factors`, which has all of its sites in `layer`.
-    fn refill(&mut self, layer: usize, scale: f32, factors: &BTreeMap<(usize, Site), Factors>) {
-        let (width, rank) = (self.width(), self.rank);
-        let mut b = vec![0.0; self.b.outputs() * width];
-        for (index, (site, first, outputs)) in self.sites.iter().enumerate() {
-            let rows = b[first * width..][..outputs * width].chunks_exact_mut(width);
-            for (row, values) in rows.zip(factors[&(layer, *site)].b.chunks_exact(rank)) {
-                for (to, value) in row[index * rank..][..rank].iter_mut().zip(values) {
-                    *to = scale * value;
-                }
-            }
-        }
-        let a: Vec<&[f32]> = self.sites.iter().map(|(site, ..)| factors[&(layer, *site)].a.as_slice()).collect();
+    fn refill<'f>(&mut self, layer: usize, scale: f32, factors: impl Fn(usize, Site) -> (&'f [f32], &'f [f32])) {
+        let a: Vec<&[f32]> = self.sites.iter().map(|(site, ..)| factors(layer, *site).0).collect();
         self.a.refill(&a);
-        self.b.refill(&[&b]);
+        for (index, (site, first, _)) in self.sites.iter().enumerate() {
+            let (_, b) = factors(layer, *site);
+            self.b.refill_block((*first, index * self.rank), b, self.rank, scale);
+        }
         self.scale = scale;
     }
 
@@ -121,9 +122,14 @@ impl Branch {
         Beside { a: &self.a, b: &self.b, blocks: &self.blocks }
     }
 
-    /// Zeros for the gradients of `B`, `(columns, rank)` of each site.
-    pub(super) fn b_zeros(&self) -> Vec<Vec<f32>> {
-        self.sites.iter().map(|(_, _, columns)| vec![0.0; columns * self.rank]).collect()
+    /// Room for the gradients of `B`, `(columns, rank)` of each site, taken out of `gradients` with whatever is in there.
+    pub(super) fn b_room(&self, layer: usize, gradients: &mut Gradients) -> Vec<Vec<f32>> {
+        let room = |(site, _, columns): &(Site, _, usize)| {
+            let mut b = std::mem::take(&mut gradients.of(layer, *site).b);
+            b.resize(columns * self.rank, 0.0);
+            b
+        };
+        self.sites.iter().map(room).collect()
     }
 
     /// What computes the gradients of `B` over its scale, from the inner rows `u` and the gradient of the linear's result.
@@ -141,30 +147,35 @@ impl Branch {
         })
     }
 
-    /// Adds what [`Branch::b_gradients`] found to `gradients`.
+    /// Puts what [`Branch::b_gradients`] found into `gradients`.
     pub(super) fn note_b(&self, layer: usize, found: Vec<Vec<f32>>, gradients: &mut Gradients) {
         for ((site, ..), mut b) in self.sites.iter().zip(found) {
             b.iter_mut().for_each(|gradient| *gradient *= self.scale);
-            gradients.add(layer, *site, Factors { a: vec![], b });
+            gradients.of(layer, *site).b = b;
         }
     }
 
-    /// Zeros for the gradient of `A`, `(sites * rank, inputs)`.
-    pub(super) fn a_zeros(&self) -> Vec<f32> {
-        vec![0.0; self.width() * self.a.inputs()]
+    /// Room for the gradients of `A`, `(rank, inputs)` of each site, taken out of `gradients` with whatever is in there.
+    pub(super) fn a_room(&self, layer: usize, gradients: &mut Gradients) -> Vec<Vec<f32>> {
+        let room = |(site, ..): &(Site, usize, usize)| {
+            let mut a = std::mem::take(&mut gradients.of(layer, *site).a);
+            a.resize(self.rank * self.a.inputs(), 0.0);
+            a
+        };
+        self.sites.iter().map(room).collect()
     }
 
-    /// What computes the gradient of `A`, from the linear's input `x` and the gradient of the inner rows.
-    pub(super) fn a_gradient<'a>(&self, x: &'a [f32], du: &[f32], to: &'a mut [f32]) -> Outer<'a> {
+    /// What computes the gradients of `A`, from the linear's input `x` and the gradient of the inner rows.
+    pub(super) fn a_gradients<'a>(&self, x: &'a [f32], du: &[f32], to: &'a mut [Vec<f32>]) -> Outer<'a> {
         let (width, inputs) = (self.width(), self.a.inputs());
         let du = Slice { values: du, width, columns: 0..width };
         Outer::turned(&Slice { values: x, width: inputs, columns: 0..inputs }, &du, to)
     }
 
-    /// Adds what [`Branch::a_gradient`] found to `gradients`.
-    pub(super) fn note_a(&self, layer: usize, found: &[f32], gradients: &mut Gradients) {
-        for ((site, ..), a) in self.sites.iter().zip(found.chunks_exact(self.rank * self.a.inputs())) {
-            gradients.add(layer, *site, Factors { a: a.to_vec(), b: vec![] });
+    /// Puts what [`Branch::a_gradients`] found into `gradients`.
+    pub(super) fn note_a(&self, layer: usize, found: Vec<Vec<f32>>, gradients: &mut Gradients) {
+        for ((site, ..), a) in self.sites.iter().zip(found) {
+            gradients.of(layer, *site).a = a;
         }
     }
 }

@@ -121,7 +121,7 @@ fn a_pass_takes_no_more_memory_than_planned() {
             let batch = Batch { packed: &all, temperature: 1.0 };
             let recorded = record_in(&model, batch, &branches, keep, &mut space).unwrap();
             let targets = recorded.scored.log_probs.len();
-            recorded.backward_in(&vec![1.0; targets], &mut space).unwrap();
+            recorded.backward_in(&vec![1.0; targets], &mut Gradients::default(), &mut space).unwrap();
             let planned = activation_floats(model.spec(), adapter.config.rank, tokens, targets, keep);
             let (held, planned) = (space.floats() as f64, planned as f64);
             assert!(held <= planned && held >= 0.7 * planned, "{name}, {keep:?}: {held} of {planned}");

@@ -68,23 +68,25 @@ impl Walk<'_> {
             }
             Sought::Factors(gradients) => {
                 let owed = before.and_then(|owed| Some((self.branch(owed.at.0, owed.at.1)?, owed)));
-                let mut b = branch.map(Branch::b_zeros).unwrap_or_default();
-                let mut a = owed.as_ref().map(|(branch, _)| branch.a_zeros()).unwrap_or_default();
+                let mut b = branch.map(|branch| branch.b_room(layer, gradients)).unwrap_or_default();
+                let of_owed = |(branch, owed): &(&Branch, Owed<'_>)| branch.a_room(owed.at.0, gradients);
+                let mut a = owed.as_ref().map(of_owed).unwrap_or_default();
                 let mut outers: Vec<Outer> = vec![];
                 if let Some(branch) = branch {
                     outers.extend(branch.b_gradients(inner, dy, &mut b));
                 }
                 if let Some((branch, owed)) = &owed {
-                    outers.push(branch.a_gradient(owed.x, owed.d_inner, &mut a));
+                    outers.push(branch.a_gradients(owed.x, owed.d_inner, &mut a));
                 }
                 let pieces = outers.iter().flat_map(|outer| (0..outer.pieces()).map(move |piece| (outer, piece)));
                 let pieces: Vec<_> = pieces.collect();
                 backward(Filler { pieces: pieces.len(), piece: &|index| pieces[index].0.piece(pieces[index].1) });
+                drop(outers);
                 if let Some(branch) = branch {
                     branch.note_b(layer, b, gradients);
                 }
                 if let Some((branch, owed)) = owed {
-                    branch.note_a(owed.at.0, &a, gradients);
+                    branch.note_a(owed.at.0, a, gradients);
                 }
             }
         }
@@ -100,9 +102,9 @@ impl Walk<'_> {
             }
             Sought::Factors(gradients) => {
                 let Some(branch) = self.branch(layer, linear) else { return };
-                let mut a = branch.a_zeros();
-                branch.a_gradient(owed.x, owed.d_inner, &mut a).run();
-                branch.note_a(layer, &a, gradients);
+                let mut a = branch.a_room(layer, gradients);
+                branch.a_gradients(owed.x, owed.d_inner, &mut a).run();
+                branch.note_a(layer, a, gradients);
             }
         }
     }
