@@ -6,7 +6,7 @@ use super::ordered::{Ordered, order};
 use super::square::turn;
 use super::strided::Strided;
 use super::{Columns, Lane, NO_SUM, PANEL, PARALLEL_MIN, prefetch, team, tiles};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 /// Panels of `x` that a thread takes at a time: a row's lie side by side in memory.
@@ -38,7 +38,7 @@ struct Scratch {
 thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
     /// What products had their `u` in that are over.
-    static ORDERED: Cell<Vec<Vec<f32>>> = Cell::default();
+    static ORDERED: RefCell<Vec<Vec<f32>>> = RefCell::default();
 }
 
 /// `x^T u`, to be computed piece by piece. Each sum is one chain in the order of the rows.
@@ -57,11 +57,7 @@ pub(crate) struct Outer<'a> {
 
 impl Drop for Outer<'_> {
     fn drop(&mut self) {
-        ORDERED.with(|free| {
-            let mut all = free.take();
-            all.push(std::mem::take(&mut self.u));
-            free.set(all);
-        });
+        ORDERED.with_borrow_mut(|free| free.push(std::mem::take(&mut self.u)));
     }
 }
 
@@ -91,15 +87,7 @@ impl<'a> Outer<'a> {
             Columns::new(out, if is_turned { columns } else { count })
         };
         let out: Vec<_> = out.map(whole).collect();
-        let (isa, mut ordered) = (
-            Isa::detect(),
-            ORDERED.with(|free| {
-                let mut all = free.take();
-                let ordered = all.pop().unwrap_or_default();
-                free.set(all);
-                ordered
-            }),
-        );
+        let (isa, mut ordered) = (Isa::detect(), ORDERED.with_borrow_mut(Vec::pop).unwrap_or_default());
         order(isa, Strided::columns(&u.values[u.columns.start..], u.width), count, depth, &mut ordered);
         Self { isa, x: x.clone(), u: ordered, count, depth, out, is_turned }
     }
