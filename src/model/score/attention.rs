@@ -11,7 +11,7 @@ mod softmax;
 
 use super::packed::Segments;
 use crate::model::attention::Heads;
-use crate::model::kernel::{Operand, Strided, Total, team};
+use crate::model::kernel::{Operand, Strided, Total, prefetch, team};
 use crate::model::ops;
 use block::Block;
 use softmax::Row;
@@ -19,7 +19,9 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 /// Queries that meet the keys at once.
-const QUERIES: usize = 42;
+const QUERIES: usize = 48;
+/// Rows between the one that is read and the one that is asked for: a head's lie far apart.
+const AHEAD: usize = 8;
 
 /// Attention of one layer over `qkv`, `(rows, q + k + v widths)`, already turned by position.
 #[derive(Clone, Copy)]
@@ -291,9 +293,11 @@ impl<'a> Part<'a> {
             let d_rows = Strided::rows(self.at(d_out, out_width, first, self.head), out_width);
             block.scores(queries, keys_turned, scores);
             block.scores(d_rows, values_turned, d_scores);
-            for row in 0..block.rows.len() {
-                let at = |matrix| &self.at(matrix, out_width, first + row, self.head)[..dim];
-                let inner = ops::dot(at(found.out), at(d_out));
+            let last = block.rows.len() - 1;
+            for row in 0..=last {
+                let at = |matrix, row| &self.at(matrix, out_width, first + row, self.head)[..dim];
+                prefetch(at(found.out, last.min(row + AHEAD)));
+                let inner = ops::dot(at(found.out, row), at(d_out, row));
                 let lse = found.lse[(self.tree.rows.start + first + row) * heads + self.head];
                 softmax::backward(scores, d_scores, Row { row, scale, lse, inner }, block.seen(row));
             }
