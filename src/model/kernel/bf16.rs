@@ -119,7 +119,7 @@ fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Pair], sums: 
     assert!(pairs.len() == depth.div_ceil(2), "a panel as deep as the rows");
     #[cfg(target_arch = "x86_64")]
     {
-        use super::x86::{tile_bf16_avx2, tile_bf16_avx512};
+        use super::x86_bf16::{tile_bf16_avx2, tile_bf16_avx512};
         macro_rules! by_height {
             ($tile:ident: $($h:literal)+) => {
                 match height {
