@@ -209,28 +209,34 @@ pub(super) fn tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], (sums, 
     lower_tile(isa, height, a, lanes, (sums, begun));
 }
 
-/// A [`tile`] of two panels, equally deep: with enough registers for both, elements of rows are read once.
+/// A panel, and the sums of a tile with it.
+pub(super) type Summed<'a> = (&'a [Lane], &'a mut [Lane]);
+
+/// A [`tile`], and one of another panel as deep where there is a `twin`: with enough registers for both, elements of rows are
+/// read once.
 #[inline(always)]
 pub(super) fn twin_tile(
     isa: Isa,
     height: usize,
     a: Tile<'_>,
-    lanes: [&[Lane]; 2],
-    ([sums, others], begun): ([&mut [Lane]; 2], Begun),
+    (lanes, sums): Summed<'_>,
+    twin: Option<Summed<'_>>,
+    begun: Begun,
 ) {
+    let Some((other, others)) = twin else { return tile(isa, height, a, lanes, (sums, begun)) };
     #[cfg(target_arch = "x86_64")]
     if isa.is_wide() {
         let fits = (1..=isa.rows().min(sums.len()).min(others.len())).contains(&height);
-        let fits = fits && lanes[0].len() == lanes[1].len() && a.holds(height, lanes[0].len());
+        let fits = fits && lanes.len() == other.len() && a.holds(height, lanes.len());
         assert!(fits, "a tile of {height} rows and two panels");
         if height == 12 {
             // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as both panels.
-            return unsafe { super::x86::tile_avx512::<12, 2>(a, lanes, [sums, others], begun) };
+            return unsafe { super::x86::tile_avx512::<12, 2>(a, [lanes, other], [sums, others], begun) };
         }
-        return lower_twin_tile(height, a, lanes, ([sums, others], begun));
+        return lower_twin_tile(height, a, [lanes, other], ([sums, others], begun));
     }
-    tile(isa, height, a, lanes[0], (sums, begun));
-    tile(isa, height, a, lanes[1], (others, begun));
+    tile(isa, height, a, lanes, (sums, begun));
+    tile(isa, height, a, other, (others, begun));
 }
 
 /// Calls a tile of a height that is known when it runs.

@@ -84,26 +84,18 @@ pub(super) fn sums_of<'b>(
                 panels.clone().for_each(|panel| begin(panel, rows.clone()));
             }
             let (height, lanes) = (rows.len(), |panel: usize| &w.panel(panel)[depth.clone()]);
-            let (x_tile, sums) = (x.tile(&rows, &depth, ahead.step()), &mut sums[rows.clone()]);
-            let mut finish = |panel: usize, sums: &mut [Lane]| {
+            let twin = (panels.len() == 2).then(|| (lanes(panels.start + 1), &mut others[rows.clone()]));
+            let own = (lanes(panels.start), &mut sums[rows.clone()]);
+            twin_tile(isa, height, x.tile(&rows, &depth, ahead.step()), own, twin, begun);
+            if !is_last {
+                continue;
+            }
+            for (panel, sums) in panels.clone().zip([&mut *sums, &mut *others]) {
+                let sums = &mut sums[rows.clone()];
                 if let Some((x, lanes)) = beside(panel) {
                     tile(isa, height, x.tile(&rows, &(0..lanes.len()), &[]), lanes, (&mut *sums, Begun::Yes));
                 }
                 end(panel, rows.clone(), sums);
-            };
-            if panels.len() == 2 {
-                let others = &mut others[rows.clone()];
-                let both = [panels.start, panels.start + 1].map(lanes);
-                twin_tile(isa, height, x_tile, both, ([&mut *sums, &mut *others], begun));
-                if is_last {
-                    finish(panels.start, sums);
-                    finish(panels.start + 1, others);
-                }
-            } else {
-                tile(isa, height, x_tile, lanes(panels.start), (&mut *sums, begun));
-                if is_last {
-                    finish(panels.start, sums);
-                }
             }
         }
     }

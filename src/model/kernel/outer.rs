@@ -1,6 +1,6 @@
 //! Products over the rows of two matrices, `x^T u`: what the gradients of a low-rank branch are made of.
 
-use super::full::{Begun, tile, twin_tile};
+use super::full::{Begun, twin_tile};
 use super::isa::Isa;
 use super::ordered::{Ordered, order};
 use super::square::turn;
@@ -133,14 +133,9 @@ impl<'a> Outer<'a> {
             while let Some((lanes, sums)) = pairs.next() {
                 let mut twin = if self.isa.panels() > 1 { pairs.next() } else { None };
                 for columns in tiles(self.count, self.isa.rows()) {
-                    let (height, u, sums) = (columns.len(), u.tile(&columns, &rows, &[]), &mut sums[columns.clone()]);
-                    match &mut twin {
-                        Some((other, others)) => {
-                            let sums = [sums, &mut others[columns]];
-                            twin_tile(self.isa, height, u, [lanes, other], (sums, Begun::Yes));
-                        }
-                        None => tile(self.isa, height, u, lanes, (sums, Begun::Yes)),
-                    }
+                    let (height, u) = (columns.len(), u.tile(&columns, &rows, &[]));
+                    let twin = twin.as_mut().map(|(other, others)| (*other, &mut others[columns.clone()]));
+                    twin_tile(self.isa, height, u, (lanes, &mut sums[columns]), twin, Begun::Yes);
                 }
             }
         }

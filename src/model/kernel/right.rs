@@ -2,7 +2,7 @@
 //! panels of `W` as the left side.
 
 use super::ahead::Ahead;
-use super::full::{Begun, PackedMatrix, Tile, tile, twin_tile};
+use super::full::{Begun, PackedMatrix, Tile, twin_tile};
 use super::isa::Isa;
 use super::square::{turn, turn_back, turn_rows};
 use super::{Lane, NO_SUM, PANEL, tiles};
@@ -132,13 +132,9 @@ impl Right {
             for tile_inputs in tiles(inputs.len(), isa.rows()) {
                 let weights = w.lanes_from(outputs.start / PANEL, inputs.start + tile_inputs.start);
                 let turned = Tile::Turned { weights, inputs: w.inputs(), next: ahead.step() };
-                let (height, sums) = (tile_inputs.len(), &mut sums[tile_inputs.clone()]);
-                match &mut twin {
-                    Some((others, other)) => {
-                        twin_tile(isa, height, turned, [dy, other], ([sums, &mut others[tile_inputs]], Begun::Yes));
-                    }
-                    None => tile(isa, height, turned, dy, (sums, Begun::Yes)),
-                }
+                let twin = twin.as_mut().map(|(others, other)| (*other, &mut others[tile_inputs.clone()]));
+                let height = tile_inputs.len();
+                twin_tile(isa, height, turned, (dy, &mut sums[tile_inputs]), twin, Begun::Yes);
             }
         }
     }

@@ -185,7 +185,7 @@ fn a_tile_of_two_panels_is_a_tile_of_each() {
                     let sums = [[Line([0.5; PANEL]); ROWS_MAX], [Line([-2.0; PANEL]); ROWS_MAX]];
                     let (mut twins, mut alone) = (sums, sums);
                     let [one, other] = &mut twins;
-                    full::twin_tile(isa, height, a, lanes, ([one, other], begun));
+                    full::twin_tile(isa, height, a, (lanes[0], one), Some((lanes[1], other)), begun);
                     for (lanes, sums) in lanes.into_iter().zip(&mut alone) {
                         tile(isa, height, a, lanes, (sums, begun));
                     }
@@ -308,4 +308,30 @@ fn a_weight_that_is_no_number_is_not_hidden_by_rounding() {
     let mut y = [0.0; 4];
     Int8Matrix::new(&[&w], 64).forward(&values(64, 6), &mut y);
     assert!(y[1].is_nan() && [y[0], y[2], y[3]].iter().all(|y| y.is_finite()), "{y:?}");
+}
+
+#[test]
+fn steps_of_outputs_are_whole_panels_and_nearly_equal() {
+    for outputs in [1, 16, 40, 288, 289, 576, 960, 1103, 3072] {
+        let steps: Vec<_> = right::steps(outputs).collect();
+        let panels: Vec<usize> = steps.iter().map(|step| step.len().div_ceil(PANEL)).collect();
+        assert_eq!((steps[0].start, steps[steps.len() - 1].end), (0, outputs));
+        assert!(steps.windows(2).all(|pair| pair[0].end == pair[1].start && pair[1].start.is_multiple_of(PANEL)));
+        let (least, most) = (panels.iter().min().unwrap(), panels.iter().max().unwrap());
+        assert!(most - least <= 1 && most * PANEL <= right::OUTPUTS, "{outputs} outputs in {panels:?} panels");
+    }
+}
+
+#[test]
+fn what_comes_next_is_asked_for_once() {
+    let packed = PackedMatrix::new(&[&values(5 * PANEL * 30, 3)], 30);
+    for (panels, inputs, steps) in
+        [(1..2, 0..30, 7), (1..3, 0..30, 40), (2..5, 4..25, 3), (3..9, 0..30, 8), (5..6, 0..30, 4)]
+    {
+        let mut ahead = ahead::Ahead::new(&packed, panels.clone(), inputs.clone(), steps);
+        let asked: Vec<*const Lane> = (0..steps).flat_map(|_| ahead.step()).map(std::ptr::from_ref).collect();
+        let there = panels.start..panels.end.min(5);
+        let expected = there.flat_map(|panel| &packed.panel(panel)[inputs.clone()]).map(std::ptr::from_ref);
+        assert_eq!(asked, Vec::from_iter(expected), "{panels:?}, {inputs:?} in {steps} steps");
+    }
 }
