@@ -95,6 +95,7 @@ impl Trained {
                 lora.places.par_iter().zip(lora.parameters.par_chunks_exact_mut(2)).try_for_each(|(place, pair)| {
                     let [a, b] = pair else { unreachable!("chunks of two") };
                     let found = lora.gradients.factors.get(place);
+                    let found = found.filter(|found| !found.a.is_empty() && !found.b.is_empty());
                     let found = found.ok_or_else(|| Error::NoGradient { name: a.name.clone() })?;
                     a.gather(&found.a);
                     b.gather(&found.b);

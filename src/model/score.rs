@@ -6,6 +6,7 @@
 
 mod attention;
 mod branches;
+mod gradients;
 mod head;
 mod layer;
 mod packed;
@@ -14,6 +15,7 @@ mod space;
 mod tests;
 mod whole;
 
+pub use gradients::Gradients;
 pub use packed::Packed;
 pub(crate) use packed::Segments;
 pub(crate) use space::Space;
@@ -21,7 +23,7 @@ pub(crate) use whole::record_whole_in;
 pub use whole::{WholeGradients, record_whole};
 
 use super::dense;
-use super::lora::{Adapter, Factors, Site};
+use super::lora::{Adapter, Site};
 use super::rotary::Tables;
 use super::spec::ModelSpec;
 use super::transformer::{Panels, Placed, Stack, Transformer};
@@ -30,34 +32,9 @@ use super::{Error, Result};
 use attention::{Blocks, Tree};
 use branches::PackedBranches;
 use layer::{Tape, Walk};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use whole::{Sought, Spoken};
-
-/// Gradients of an adapter's factors.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Gradients {
-    /// By layer and site, in the shapes of the factors.
-    pub factors: BTreeMap<(usize, Site), Factors>,
-}
-
-impl Gradients {
-    /// One site's; empty where there is none yet.
-    fn of(&mut self, layer: usize, site: Site) -> &mut Factors {
-        self.factors.entry((layer, site)).or_default()
-    }
-
-    /// Adds one site's; a factor without elements adds nothing.
-    pub(crate) fn add(&mut self, layer: usize, site: Site, gradient: Factors) {
-        let sum = |to: &mut Vec<f32>, values: Vec<f32>| match to.is_empty() {
-            true => *to = values,
-            false => to.iter_mut().zip(values).for_each(|(to, value)| *to += value),
-        };
-        let to = self.of(layer, site);
-        sum(&mut to.a, gradient.a);
-        sum(&mut to.b, gradient.b);
-    }
-}
 
 /// An adapter laid out for the score pass over the weights of one model.
 #[derive(Debug)]
@@ -236,12 +213,15 @@ impl Recorded<'_> {
         Ok(gradients)
     }
 
-    /// [`Recorded::backward`] in the memory of `space`; `gradients`, of the same adapter, are written over.
+    /// [`Recorded::backward`] in the memory of `space`; `gradients` become the pass's, in the memory they have.
     pub(crate) fn backward_in(self, weights: &[f32], gradients: &mut Gradients, space: &mut Space) -> Result<()> {
         assert_eq!(weights.len(), self.scored.log_probs.len(), "one weight a log-probability");
         match self.graph {
             Graph::Panels(record) if record.spoken.is_some() => return Err(Error::OtherForm),
-            Graph::Panels(record) => record.backward(weights, &mut Sought::Factors(gradients), space),
+            Graph::Panels(record) => {
+                gradients.clear();
+                record.backward(weights, &mut Sought::Factors(gradients), space);
+            }
             Graph::Dense(record) => *gradients = record.backward(weights)?,
         }
         Ok(())

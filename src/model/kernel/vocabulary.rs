@@ -157,14 +157,12 @@ impl Segment {
             let outputs = first..(first + BLOCK).min(outputs.end);
             let panels = first / PANEL..outputs.end.div_ceil(PANEL);
             logits.resize(panels.len() * rows, NO_SUM);
-            let (ends, block) = (panels.clone(), &mut *logits);
-            for panels in groups(isa, panels) {
-                let logits = &mut block[(panels.start - ends.start) * rows..(panels.end - ends.start) * rows];
+            for (panels, logits) in groups(isa, panels.clone()).zip(logits.chunks_mut(isa.panels() * rows)) {
                 sums_of(isa, (w, panels), &x, |_| None, logits, (|_, _| {}, |_, _, _: &[Lane]| {}));
             }
-            let count = outputs.len() - (ends.len() - 1) * PANEL;
-            if count < PANEL {
-                let last = &mut logits[(ends.len() - 1) * rows..];
+            let count = outputs.len() % PANEL;
+            if count > 0 {
+                let last = &mut logits[(panels.len() - 1) * rows..];
                 last.iter_mut().for_each(|lane| lane.0[count..].fill(f32::NEG_INFINITY)); // no ids
             }
             for (row, (softmax, &id)) in softmax.iter_mut().zip(targets).enumerate() {

@@ -293,10 +293,10 @@ impl<'a> Part<'a> {
             let d_rows = Strided::rows(self.at(d_out, out_width, first, self.head), out_width);
             block.scores(queries, keys_turned, scores);
             block.scores(d_rows, values_turned, d_scores);
-            let last = block.rows.len() - 1;
-            for row in 0..=last {
+            let count = block.rows.len();
+            for row in 0..count {
                 let at = |matrix, row| &self.at(matrix, out_width, first + row, self.head)[..dim];
-                prefetch(at(found.out, last.min(row + AHEAD)));
+                prefetch(at(found.out, (row + AHEAD).min(count - 1)));
                 let inner = ops::dot(at(found.out, row), at(d_out, row));
                 let lse = found.lse[(self.tree.rows.start + first + row) * heads + self.head];
                 softmax::backward(scores, d_scores, Row { row, scale, lse, inner }, block.seen(row));

@@ -71,6 +71,13 @@ fn of<'f>(factors: &'f BTreeMap<(usize, Site), Factors>) -> impl Fn(usize, Site)
     }
 }
 
+/// `len` floats, whatever they are, in the memory of `from`, which is then empty.
+fn room(from: &mut Vec<f32>, len: usize) -> Vec<f32> {
+    let mut room = std::mem::take(from);
+    room.resize(len, 0.0);
+    room
+}
+
 impl Branch {
     fn new(
         spec: &ModelSpec,
@@ -122,13 +129,10 @@ impl Branch {
         Beside { a: &self.a, b: &self.b, blocks: &self.blocks }
     }
 
-    /// Room for the gradients of `B`, `(columns, rank)` of each site, taken out of `gradients` with whatever is in there.
+    /// Room for the gradients of `B`, `(columns, rank)` of each site, in the memory that `gradients` has for them.
     pub(super) fn b_room(&self, layer: usize, gradients: &mut Gradients) -> Vec<Vec<f32>> {
-        let room = |(site, _, columns): &(Site, _, usize)| {
-            let mut b = std::mem::take(&mut gradients.of(layer, *site).b);
-            b.resize(columns * self.rank, 0.0);
-            b
-        };
+        let room =
+            |&(site, _, columns): &(Site, usize, usize)| room(&mut gradients.of(layer, site).b, columns * self.rank);
         self.sites.iter().map(room).collect()
     }
 
@@ -155,13 +159,10 @@ impl Branch {
         }
     }
 
-    /// Room for the gradients of `A`, `(rank, inputs)` of each site, taken out of `gradients` with whatever is in there.
+    /// Room for the gradients of `A`, `(rank, inputs)` of each site, in the memory that `gradients` has for them.
     pub(super) fn a_room(&self, layer: usize, gradients: &mut Gradients) -> Vec<Vec<f32>> {
-        let room = |(site, ..): &(Site, usize, usize)| {
-            let mut a = std::mem::take(&mut gradients.of(layer, *site).a);
-            a.resize(self.rank * self.a.inputs(), 0.0);
-            a
-        };
+        let room =
+            |&(site, ..): &(Site, usize, usize)| room(&mut gradients.of(layer, site).a, self.rank * self.a.inputs());
         self.sites.iter().map(room).collect()
     }
 

@@ -109,6 +109,22 @@ fn a_pass_without_a_gradient_finds_the_same_bits() {
 }
 
 #[test]
+fn gradients_are_the_same_bits_in_memory_that_was_used() {
+    let trees: [Tree; 2] = [(ids(40, 1), vec![ids(17, 2), ids(30, 3)]), (ids(9, 4), vec![ids(21, 5)])];
+    let (model, adapter) = tiny("llama");
+    let branches = Branches::new(&model, &adapter).unwrap();
+    let (mut gradients, mut space) = (Gradients::default(), Space::new(100));
+    for tree in &trees {
+        let packed = [packed(tree)];
+        let batch = Batch { packed: &packed, temperature: 0.9 };
+        let recorded = record_in(&model, batch, &branches, Keep::Layers, &mut space).unwrap();
+        let weights = vec![0.5; recorded.scored.log_probs.len()];
+        recorded.backward_in(&weights, &mut gradients, &mut space).unwrap();
+        assert_eq!(gradients, learned(&model, &adapter, &packed, &weights, Keep::Layers).1);
+    }
+}
+
+#[test]
 fn a_pass_takes_no_more_memory_than_planned() {
     let trees: Vec<Tree> = (0..3).map(|seed| (ids(60, seed), vec![ids(40, seed + 3), ids(25, seed + 6)])).collect();
     let all: Vec<Packed<'_>> = trees.iter().map(packed).collect();
