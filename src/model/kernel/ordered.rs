@@ -2,7 +2,7 @@
 //! two of bytes long these meet in the same few lines of the cache and drive each other out.
 
 use super::ahead::Ahead;
-use super::full::{Begun, Tile, tile, twin_tile};
+use super::full::{Begun, Tile, twin_tile};
 use super::isa::Isa;
 use super::strided::Strided;
 use super::{Lane, PackedMatrix, prefetch, tiles};
@@ -20,18 +20,46 @@ pub(super) fn order(isa: Isa, a: Strided<'_>, rows: usize, depth: usize, out: &m
     }
     for rows in tiles(rows, isa.rows()) {
         let (height, tile) = (rows.len(), &mut out[rows.start * depth..rows.end * depth]);
+        if a.row == 1 {
+            let columns = tile.chunks_exact_mut(height).zip(a.values[rows.start..].chunks(a.step));
+            columns.for_each(|(to, values)| to.copy_from_slice(&values[..height]));
+            continue;
+        }
         for first in (0..depth).step_by(PIECE) {
             let end = (first + PIECE).min(depth);
+            let to = &mut tile[first * height..end * height];
+            let values = |row: usize| &a.values[(rows.start + row) * a.row + first..];
             for row in 0..height {
-                let values = &a.values[(rows.start + row) * a.row + first * a.step..];
-                if a.step == 1 {
-                    prefetch(values.get(2 * PIECE..3 * PIECE).unwrap_or_default());
-                }
-                let values = values.iter().step_by(a.step);
-                let to = tile[first * height..end * height].iter_mut().skip(row).step_by(height);
-                to.zip(values).for_each(|(to, value)| *to = *value);
+                prefetch(values(row).get(2 * PIECE..3 * PIECE).unwrap_or_default());
+            }
+            let fours = height / 4 * 4;
+            for row in (0..fours).step_by(4) {
+                interleave(
+                    [row, row + 1, row + 2, row + 3].map(|row| &values(row)[..end - first]),
+                    &mut to[row..],
+                    height,
+                );
+            }
+            for row in fours..height {
+                let to = to.iter_mut().skip(row).step_by(height);
+                to.zip(values(row)).for_each(|(to, value)| *to = *value);
             }
         }
+    }
+}
+
+/// Writes what four rows have in a column side by side, columns `height` apart: squares of four by four at a time.
+fn interleave(rows: [&[f32]; 4], to: &mut [f32], height: usize) {
+    let squares = rows.map(|row| row.as_chunks::<4>());
+    let whole = squares[0].0.len();
+    for square in 0..whole {
+        let square_of = squares.map(|(squares, _)| squares[square]);
+        for k in 0..4 {
+            to[(4 * square + k) * height..][..4].copy_from_slice(&square_of.map(|row| row[k]));
+        }
+    }
+    for k in 4 * whole..rows[0].len() {
+        to[k * height..][..4].copy_from_slice(&rows.map(|row| row[k]));
     }
 }
 
@@ -57,17 +85,17 @@ impl<'a> Ordered<'a> {
     }
 }
 
-/// What is added to sums of one panel: rows, and as many lanes as their elements that count.
-pub(super) type Added<'a> = Option<(Ordered<'a>, &'a [Lane])>;
+/// What is added to sums of panels: rows, times the inputs that count of the same panels of a matrix.
+pub(super) type Added<'a> = Option<(Ordered<'a>, &'a PackedMatrix)>;
 
 /// Sums of one panel of `W`, or of two, `(panels, rows)`: ordered rows times its lanes, and behind these in the same chain what
-/// is `beside` a panel. `begin` is told of a panel and each tile's rows before their last product, `end` is handed them with
+/// is `beside` them. `begin` is told of a panel and each tile's rows before their last product, `end` is handed them with
 /// their sums.
-pub(super) fn sums_of<'b>(
+pub(super) fn sums_of(
     isa: Isa,
     (w, panels): (&PackedMatrix, Range<usize>),
     x: &Ordered<'_>,
-    beside: impl Fn(usize) -> Added<'b>,
+    beside: Added<'_>,
     sums: &mut [Lane],
     (begin, mut end): (impl Fn(usize, Range<usize>), impl FnMut(usize, Range<usize>, &[Lane])),
 ) {
@@ -83,19 +111,20 @@ pub(super) fn sums_of<'b>(
             if is_last {
                 panels.clone().for_each(|panel| begin(panel, rows.clone()));
             }
-            let (height, lanes) = (rows.len(), |panel: usize| &w.panel(panel)[depth.clone()]);
-            let twin = (panels.len() == 2).then(|| (lanes(panels.start + 1), &mut others[rows.clone()]));
-            let own = (lanes(panels.start), &mut sums[rows.clone()]);
-            twin_tile(isa, height, x.tile(&rows, &depth, ahead.step()), own, twin, begun);
+            let mut add = |a: Tile<'_>, w: &PackedMatrix, inputs: &Range<usize>, begun: Begun| {
+                let lanes = |panel: usize| &w.panel(panel)[inputs.clone()];
+                let twin = (panels.len() == 2).then(|| (lanes(panels.start + 1), &mut others[rows.clone()]));
+                twin_tile(isa, rows.len(), a, (lanes(panels.start), &mut sums[rows.clone()]), twin, begun);
+            };
+            add(x.tile(&rows, &depth, ahead.step()), w, &depth, begun);
             if !is_last {
                 continue;
             }
-            for (panel, sums) in panels.clone().zip([&mut *sums, &mut *others]) {
-                let sums = &mut sums[rows.clone()];
-                if let Some((x, lanes)) = beside(panel) {
-                    tile(isa, height, x.tile(&rows, &(0..lanes.len()), &[]), lanes, (&mut *sums, Begun::Yes));
-                }
-                end(panel, rows.clone(), sums);
+            if let Some((x, b)) = &beside {
+                add(x.tile(&rows, &(0..x.part.len()), &[]), b, &x.part, Begun::Yes);
+            }
+            for (panel, sums) in panels.clone().zip([&*sums, &*others]) {
+                end(panel, rows.clone(), &sums[rows.clone()]);
             }
         }
     }

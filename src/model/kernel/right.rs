@@ -4,7 +4,7 @@
 use super::ahead::Ahead;
 use super::full::{Begun, PackedMatrix, Tile, twin_tile};
 use super::isa::Isa;
-use super::square::{turn, turn_back, turn_rows};
+use super::square::{ask_for, turn, turn_back, turn_rows};
 use super::{Lane, NO_SUM, PANEL, tiles};
 use std::ops::Range;
 
@@ -94,6 +94,7 @@ impl Right {
         for (lanes, out) in self.panels().zip(out.chunks_mut(PANEL * width)) {
             let rows = out.len().div_ceil(width);
             for (lanes, first) in lanes.chunks(PANEL).zip((first..).step_by(PANEL)) {
+                ask_for(&out[first..], width);
                 turn_back(isa, lanes, rows, (&mut out[first..], width));
             }
         }
@@ -111,18 +112,18 @@ impl Right {
     ) {
         for block in blocks(inputs.clone(), outputs) {
             let first = first + block.inputs.start - inputs.start;
-            self.add_block(isa, w, &block, first, dy.clone());
+            self.add_block(isa, w, &block, first, (dy.clone(), Begun::Yes));
         }
     }
 
-    /// [`Right::add`] of one block.
+    /// [`Right::add`] of one block, to sums that are begun, or that begin with it.
     pub(super) fn add_block<'d>(
         &mut self,
         isa: Isa,
         w: &PackedMatrix,
         Block { inputs, outputs, next }: &Block,
         first: usize,
-        dy: impl Iterator<Item = &'d [Lane]>,
+        (dy, begun): (impl Iterator<Item = &'d [Lane]>, Begun),
     ) {
         let steps = self.rows.div_ceil(PANEL * isa.panels()) * inputs.len().div_ceil(isa.rows());
         let mut ahead = Ahead::new(w, next.0.clone(), next.1.clone(), steps);
@@ -134,7 +135,7 @@ impl Right {
                 let turned = Tile::Turned { weights, inputs: w.inputs(), next: ahead.step() };
                 let twin = twin.as_mut().map(|(others, other)| (*other, &mut others[tile_inputs.clone()]));
                 let height = tile_inputs.len();
-                twin_tile(isa, height, turned, (dy, &mut sums[tile_inputs]), twin, Begun::Yes);
+                twin_tile(isa, height, turned, (dy, &mut sums[tile_inputs]), twin, begun);
             }
         }
     }

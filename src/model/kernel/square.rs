@@ -41,6 +41,14 @@ pub(super) fn turn_square(isa: Isa, (from, from_width): (&[f32], usize), (to, to
     }
 }
 
+/// Asks for the square some way behind the beginning of `values`, whose rows are `width` apart.
+#[inline(always)]
+pub(super) fn ask_for(values: &[f32], width: usize) {
+    for row in 0..PANEL {
+        prefetch(values.get(row * width + AHEAD..).map_or(&[], |values| &values[..values.len().min(1)]));
+    }
+}
+
 /// Turns rows that are `width` apart into panels of 16, each `(depth, 16)`; rows past the last become zero.
 pub(super) fn turn_rows<'p>(
     isa: Isa,
@@ -49,13 +57,14 @@ pub(super) fn turn_rows<'p>(
     panels: impl Iterator<Item = &'p mut [Lane]>,
 ) {
     for (lanes, first_row) in panels.zip((0..).step_by(PANEL)) {
-        let count = PANEL.min(rows - first_row);
+        let (count, depth) = (PANEL.min(rows - first_row), lanes.len());
         for (lanes, first) in lanes.chunks_mut(PANEL).zip((0..).step_by(PANEL)) {
+            // Behind a panel's last squares come the first ones of the next.
+            let next = if first + AHEAD < depth { first } else { (PANEL * width + first).saturating_sub(depth) };
+            let next = values.get(first_row * width + next..).unwrap_or_default();
             let values = &values[first_row * width + first..];
             if count == PANEL && lanes.len() == PANEL {
-                for row in 0..PANEL {
-                    prefetch(values.get(row * width + AHEAD..).map_or(&[], |values| &values[..values.len().min(1)]));
-                }
+                ask_for(next, width);
                 turn_square(isa, (values, width), (floats_mut(lanes), PANEL));
                 continue;
             }

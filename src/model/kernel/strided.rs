@@ -2,7 +2,7 @@
 //!
 //! Serial: whoever calls has split the work between threads already.
 
-use super::full::{Begun, Tile, tile};
+use super::full::{Begun, Summed, Tile, twin_tile};
 use super::isa::Isa;
 use super::right::copy;
 use super::square::{turn_back, turn_rows};
@@ -108,13 +108,15 @@ impl Operand {
     ) {
         let (isa, depth, height) = (Isa::detect(), self.depth.max(1), to.rows);
         let operands = self.lanes[panels.start * depth..panels.end * depth].chunks_exact(depth);
-        for ((panel, lanes), sums) in panels.zip(operands).zip(to.lanes[first * height..].chunks_exact_mut(height)) {
-            let from = from(panel).min(height);
-            for rows in tiles(height - from, isa.rows()) {
-                let (a, sums) = (a.below(from + rows.start), &mut sums[from + rows.start..from + rows.end]);
-                tile(isa, rows.len(), Tile::Near(a), lanes, (sums, Begun::No));
+        let operands = operands.zip(to.lanes[first * height..].chunks_exact_mut(height));
+        by_twins(isa, panels.map(from).zip(operands), height, |rows, (lanes, sums), mut twin| {
+            for tile in tiles(rows.len(), isa.rows()) {
+                let rows = rows.start + tile.start..rows.start + tile.end;
+                let twin = twin.as_mut().map(|(lanes, sums)| (*lanes, &mut sums[rows.clone()]));
+                let own = (lanes, &mut sums[rows.clone()]);
+                twin_tile(isa, rows.len(), Tile::Near(a.below(rows.start)), own, twin, Begun::No);
             }
-        }
+        });
     }
 
     /// `sums += a b`, to the rows of `sums` from `to` on: `a` is as deep as the part `depth` of the matrix's rows, its panels
@@ -133,15 +135,42 @@ impl Operand {
         assert!(fits, "rows from {to} on of {}, a part of {} x {}", sums.rows, self.depth, self.columns);
         let (isa, left) = (Isa::detect(), &a.lanes[first * a.rows..]);
         let panels = self.lanes.chunks_exact(self.depth.max(1)).zip(sums.lanes.chunks_exact_mut(sums.rows.max(1)));
-        for (lanes, sums) in panels {
-            let (lanes, sums) = (&lanes[depth.clone()], &mut sums[to..][..a.rows]);
-            for rows in tiles(a.rows, isa.rows()) {
+        let panels = panels.map(|(lanes, sums)| (0, (&lanes[depth.clone()], &mut sums[to..][..a.rows])));
+        by_twins(isa, panels, a.rows, |rows, (lanes, sums), mut twin| {
+            for rows in tiles(rows.len(), isa.rows()) {
                 let seen = seen(&rows);
                 if seen > 0 {
                     let turned = Tile::Turned { weights: &left[rows.start..], inputs: a.rows, next: &[] };
-                    tile(isa, rows.len(), turned, &lanes[..seen], (&mut sums[rows], Begun::Yes));
+                    let twin = twin.as_mut().map(|(lanes, sums)| (&lanes[..seen], &mut sums[rows.clone()]));
+                    twin_tile(isa, rows.len(), turned, (&lanes[..seen], &mut sums[rows]), twin, Begun::Yes);
                 }
             }
+        });
+    }
+}
+
+/// Calls `work` for each panel from where it begins up to `end`: for what two neighbours have in common with both, as far as
+/// tiles take two.
+fn by_twins<'p>(
+    isa: Isa,
+    mut panels: impl Iterator<Item = (usize, Summed<'p>)>,
+    end: usize,
+    mut work: impl FnMut(Range<usize>, Summed<'_>, Option<Summed<'_>>),
+) {
+    while let Some((begin, (lanes, sums))) = panels.next() {
+        let twin = if isa.panels() > 1 { panels.next() } else { None };
+        let both = twin.as_ref().map_or(begin, |(other, _)| begin.max(*other)).min(end);
+        if begin < both {
+            work(begin..both, (lanes, &mut *sums), None);
+        }
+        let twin = twin.map(|(other, (lanes, sums))| {
+            if other < both {
+                work(other..both, (lanes, &mut *sums), None);
+            }
+            (lanes, sums)
+        });
+        if both < end {
+            work(both..end, (lanes, sums), twin);
         }
     }
 }
@@ -177,17 +206,29 @@ impl Total {
         &mut self.lanes[panel * self.rows + row].0
     }
 
-    /// Adds `a b` to panel `to`: `b` are the rows `depth` of panel `panel` of another total, and as many elements deep is
-    /// `a`, with as many rows as there are.
+    /// Adds `a b` to the panels `to`: `b` are the panels of another total from `panel` on, of which the rows from
+    /// `from(panel of self)` on count, and as many elements deep as it has rows is `a`, with as many rows as there are.
     ///
     /// # Panics
     /// Where there are no such panels, rows or elements.
-    pub(crate) fn add_product(&mut self, to: usize, a: Strided<'_>, (b, panel): (&Self, usize), depth: Range<usize>) {
-        let (isa, lanes) = (Isa::detect(), &b.lanes[panel * b.rows..][..b.rows][depth]);
-        let sums = &mut self.lanes[to * self.rows..][..self.rows];
-        for rows in tiles(sums.len(), isa.rows()) {
-            tile(isa, rows.len(), Tile::Near(a.below(rows.start)), lanes, (&mut sums[rows], Begun::Yes));
-        }
+    pub(crate) fn add_product(
+        &mut self,
+        to: Range<usize>,
+        a: Strided<'_>,
+        (b, panel): (&Self, usize),
+        from: impl Fn(usize) -> usize,
+    ) {
+        let (isa, height) = (Isa::detect(), self.rows);
+        let sums = self.lanes[to.start * height..to.end * height].chunks_exact_mut(height);
+        let panels = to.map(from).zip(b.lanes[panel * b.rows..].chunks_exact(b.rows).zip(sums));
+        by_twins(isa, panels, b.rows, |depth, (lanes, sums), mut twin| {
+            let a = a.behind(depth.start);
+            for rows in tiles(height, isa.rows()) {
+                let twin = twin.as_mut().map(|(lanes, sums)| (&lanes[depth.clone()], &mut sums[rows.clone()]));
+                let own = (&lanes[depth.clone()], &mut sums[rows.clone()]);
+                twin_tile(isa, rows.len(), Tile::Near(a.below(rows.start)), own, twin, Begun::Yes);
+            }
+        });
     }
 
     /// Writes the rows to `out`, row-major.

@@ -3,7 +3,7 @@
 //! A thread takes some of the rows through the whole product. Who is done first helps another with its last outputs, or,
 //! backward, goes on with other work and then takes inputs of the others' rows. Every sum is one chain whoever computes it.
 
-use super::full::PackedMatrix;
+use super::full::{Begun, PackedMatrix};
 use super::isa::Isa;
 use super::ordered::{Ordered, groups, order, sums_of};
 use super::right::{self, OUTPUTS, Right, copy};
@@ -83,7 +83,7 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
                     }
                 };
                 sums.resize(panels.len() * rows.len(), NO_SUM);
-                sums_of(isa, (a, panels), &x, |_| None, &mut sums, (|_, _| {}, end));
+                sums_of(isa, (a, panels), &x, None, &mut sums, (|_, _| {}, end));
             }
             SUMS.set(sums);
             order(isa, Strided::rows(u, width), rows.len(), width, &mut part.inner);
@@ -97,12 +97,8 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
         let (mut sums, panels) = (SUMS.take(), pieces[piece].clone());
         let (rows, Part { rows: x, inner }) = (&bounds[part], &parts[part]);
         sums.resize(panels.len() * rows.len(), NO_SUM);
-        let beside = |panel| {
-            branch.map(|Beside { b, blocks, .. }| {
-                let seen = seen(blocks, panel);
-                (Ordered { values: inner, depth: width, part: seen.clone() }, &b.panel(panel)[seen])
-            })
-        };
+        let beside = branch
+            .map(|Beside { b, blocks, .. }| (Ordered { values: inner, depth: width, part: seen(blocks, &panels) }, b));
         let begin = |panel, tile: Range<usize>| tile.for_each(|row| y.fetch(rows.start + row, panel * PANEL));
         let end = |panel, tile: Range<usize>, sums: &[Lane]| {
             tile.zip(sums).for_each(|(row, sums)| y.write(rows.start + row, panel * PANEL, &sums.0));
@@ -140,16 +136,16 @@ pub(crate) fn backward(
         let Gradients { right, sums, inner } = &mut gradients;
         let blocks = Vec::from_iter(right::blocks(0..inputs, 0..outputs).map(|block| block.inputs));
         sums.resize_with(sums.len().max(blocks.len()), Right::default);
-        blocks.iter().zip(&mut *sums).for_each(|(block, sums)| sums.clear(block.len(), rows));
-        let mut add = |w: &PackedMatrix, outputs: Range<usize>, dy: &Right| {
+        blocks.iter().zip(&mut *sums).for_each(|(block, sums)| sums.shape(block.len(), rows));
+        let mut add = |w: &PackedMatrix, outputs: Range<usize>, dy: &Right, begun: Begun| {
             let mut blocks: Vec<_> = right::blocks(0..inputs, outputs).zip(&mut *sums).collect();
-            shared.each_mut(&mut blocks, |_, (block, sums)| sums.add_block(isa, w, block, 0, dy.panels()));
+            shared.each_mut(&mut blocks, |_, (block, sums)| sums.add_block(isa, w, block, 0, (dy.panels(), begun)));
         };
         inner.clear(width, rows);
         for step in right::steps(outputs) {
             let first = step.start;
             right.fill(isa, &dy[first..], apart, step.len(), rows);
-            add(w, step.clone(), right);
+            add(w, step.clone(), right, if first == 0 { Begun::No } else { Begun::Yes });
             let Some(Beside { b, blocks, .. }) = branch else { continue };
             for (of, seen) in blocks {
                 // Whole panels of outputs: those of another block are zero here.
@@ -161,7 +157,7 @@ pub(crate) fn backward(
             }
         }
         if let Some(Beside { a, .. }) = branch {
-            add(a, 0..width, inner);
+            add(a, 0..width, inner, Begun::Yes);
             inner.read_to(isa, du, (width, 0));
         }
         blocks.iter().zip(&*sums).for_each(|(block, sums)| sums.read_to(isa, dx, (inputs, block.start)));
@@ -170,9 +166,9 @@ pub(crate) fn backward(
     team::each_mut_joined(&mut parts, part, filler);
 }
 
-/// Inner rows that the outputs of panel `panel` see.
-fn seen(blocks: &[(Range<usize>, Range<usize>)], panel: usize) -> Range<usize> {
-    let outputs = panel * PANEL..(panel + 1) * PANEL;
+/// Inner rows that the outputs of `panels` see.
+fn seen(blocks: &[(Range<usize>, Range<usize>)], panels: &Range<usize>) -> Range<usize> {
+    let outputs = panels.start * PANEL..panels.end * PANEL;
     let mut seen =
         blocks.iter().filter(|(of, _)| of.start < outputs.end && outputs.start < of.end).map(|(_, inner)| inner);
     let first = seen.next().cloned().unwrap_or_default();

@@ -158,7 +158,7 @@ impl Segment {
             let panels = first / PANEL..outputs.end.div_ceil(PANEL);
             logits.resize(panels.len() * rows, NO_SUM);
             for (panels, logits) in groups(isa, panels.clone()).zip(logits.chunks_mut(isa.panels() * rows)) {
-                sums_of(isa, (w, panels), &x, |_| None, logits, (|_, _| {}, |_, _, _: &[Lane]| {}));
+                sums_of(isa, (w, panels), &x, None, logits, (|_, _| {}, |_, _, _: &[Lane]| {}));
             }
             let count = outputs.len() % PANEL;
             if count > 0 {

@@ -78,10 +78,7 @@ impl Block {
     /// `sums += (weights^T b)^T`: to each key, a column, from the block's rows; `b` is `(rows, head_dim)`.
     pub(super) fn scatter(&self, weights: &Total, b: Strided<'_>, sums: &mut Total) {
         for (first, panels) in self.runs() {
-            for (index, panel) in (first..).zip(panels.clone()) {
-                let rows = self.first_row(panel)..self.rows.len();
-                sums.add_product(panel, b.turned().behind(rows.start), (weights, index), rows);
-            }
+            sums.add_product(panels.clone(), b.turned(), (weights, first), |panel| self.first_row(panel));
         }
     }
 }
