@@ -20,6 +20,7 @@ mod square;
 mod strided;
 pub(crate) mod sweep;
 pub(crate) mod team;
+mod tile;
 mod trained;
 mod vocabulary;
 mod weight;

@@ -4,7 +4,9 @@ use super::isa::Isa;
 use super::pages::filled;
 use super::strided::Strided;
 use super::team::Filler;
-use super::{Columns, Lane, Line, NO_SUM, NO_SUMS, PANEL, each_panel, sweep, tiles};
+use super::tile::{Begun, Panels, Tile, tile};
+use super::{Columns, Lane, Line, NO_SUMS, PANEL, each_panel, sweep, tiles};
+use std::ops::Range;
 
 /// Rows from which threads share out the rows instead of the outputs.
 const SWEEP_MIN: usize = 96;
@@ -129,36 +131,15 @@ impl PackedMatrix {
         &self.lanes[panel * self.inputs..][..self.inputs]
     }
 
+    /// Inputs `inputs` of `panels`.
+    pub(super) fn panels(&self, panels: &Range<usize>, inputs: &Range<usize>) -> Panels<'_> {
+        let lanes = self.lanes_from(panels.start, inputs.start);
+        Panels { lanes, depth: inputs.len(), apart: self.inputs, count: panels.len() }
+    }
+
     /// What lies from input `input` of `panel` on: 16 outputs are as many lanes as the matrix has inputs.
     pub(super) fn lanes_from(&self, panel: usize, input: usize) -> &[Lane] {
         &self.lanes[panel * self.inputs + input..]
-    }
-}
-
-/// Rows as a tile reads them.
-#[derive(Clone, Copy)]
-pub(super) enum Tile<'a> {
-    /// As they lie; the panel comes from memory, and is asked for on the way.
-    Strided(Strided<'a>),
-    /// As they lie; the panel is in the cache.
-    Near(Strided<'a>),
-    /// `(depth, rows)`. On the way the lanes `next` are asked for, as many as there is time for.
-    Ordered { rows: &'a [f32], next: &'a [Lane] },
-    /// Inputs of packed weights: element `k` of a row is the weight of output `k`. 16 outputs are `inputs` lanes long. `next`
-    /// as above.
-    Turned { weights: &'a [Lane], inputs: usize, next: &'a [Lane] },
-}
-
-impl Tile<'_> {
-    /// Whether there are `height` rows of `depth` elements.
-    fn holds(self, height: usize, depth: usize) -> bool {
-        match self {
-            Self::Strided(values) | Self::Near(values) => values.holds(height, depth),
-            Self::Ordered { rows, .. } => rows.len() == height * depth,
-            Self::Turned { weights, inputs, .. } => {
-                depth == 0 || (depth.div_ceil(PANEL) - 1) * inputs + height <= weights.len()
-            }
-        }
     }
 }
 
@@ -171,127 +152,10 @@ pub(super) fn product<'a>(
     put: &mut impl FnMut(usize, &[f32; PANEL]),
 ) {
     let mut sums = NO_SUMS;
-    for rows in tiles(rows, isa.rows()) {
-        tile(isa, rows.len(), read(a.below(rows.start)), lanes, (&mut sums, Begun::No));
+    for rows in tiles(rows, isa.rows_alone()) {
+        tile(isa, rows.len(), read(a.below(rows.start)), Panels::one(lanes), (&mut sums, 0), Begun::No);
         for (row, sums) in rows.zip(&sums) {
             put(row, &sums.0);
-        }
-    }
-}
-
-/// Whether a tile adds to sums that are there, or begins them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Begun {
-    Yes,
-    No,
-}
-
-/// Adds `height` rows, each as deep as there are lanes, times one panel: `sums[r][c] += sum_k a[r][k] * lanes[k][c]`, or puts
-/// that there where sums are not begun.
-#[inline(always)]
-pub(super) fn tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], (sums, begun): (&mut [Lane], Begun)) {
-    assert!(
-        (1..=isa.rows().min(sums.len())).contains(&height) && a.holds(height, lanes.len()),
-        "a tile of {height} rows"
-    );
-    // Nearly all tiles are as high as can be: choosing among all heights takes longer than some of them.
-    #[cfg(target_arch = "x86_64")]
-    {
-        if isa == Isa::Avx2 && height == 6 {
-            // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panel.
-            return unsafe { super::x86::tile_avx2::<6, 1>(a, [lanes], [sums], begun) };
-        }
-        if isa.is_wide() && height == 12 {
-            // SAFETY: as above.
-            return unsafe { super::x86::tile_avx512::<12, 1>(a, [lanes], [sums], begun) };
-        }
-    }
-    lower_tile(isa, height, a, lanes, (sums, begun));
-}
-
-/// A panel, and the sums of a tile with it.
-pub(super) type Summed<'a> = (&'a [Lane], &'a mut [Lane]);
-
-/// A [`tile`], and one of another panel as deep where there is a `twin`: with enough registers for both, elements of rows are
-/// read once.
-#[inline(always)]
-pub(super) fn twin_tile(
-    isa: Isa,
-    height: usize,
-    a: Tile<'_>,
-    (lanes, sums): Summed<'_>,
-    twin: Option<Summed<'_>>,
-    begun: Begun,
-) {
-    let Some((other, others)) = twin else { return tile(isa, height, a, lanes, (sums, begun)) };
-    #[cfg(target_arch = "x86_64")]
-    if isa.is_wide() {
-        let fits = (1..=isa.rows().min(sums.len()).min(others.len())).contains(&height);
-        let fits = fits && lanes.len() == other.len() && a.holds(height, lanes.len());
-        assert!(fits, "a tile of {height} rows and two panels");
-        if height == 12 {
-            // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as both panels.
-            return unsafe { super::x86::tile_avx512::<12, 2>(a, [lanes, other], [sums, others], begun) };
-        }
-        return lower_twin_tile(height, a, [lanes, other], ([sums, others], begun));
-    }
-    tile(isa, height, a, lanes, (sums, begun));
-    tile(isa, height, a, other, (others, begun));
-}
-
-/// Calls a tile of a height that is known when it runs.
-#[cfg(target_arch = "x86_64")]
-macro_rules! by_height {
-    ($height:ident, $tile:ident<$panels:literal>: $($h:literal)+, $a:expr, $lanes:expr, $sums:expr, $begun:expr) => {
-        match $height {
-            // SAFETY: the processor has the instructions, and `a` holds `height` rows as deep as the panels.
-            $($h => unsafe { super::x86::$tile::<$h, $panels>($a, $lanes, $sums, $begun) },)+
-            _ => unreachable!("the height was just checked"),
-        }
-    };
-}
-
-/// A [`twin_tile`] of AVX-512 that is not as high as can be; the sizes fit.
-#[cfg(target_arch = "x86_64")]
-#[inline(never)]
-fn lower_twin_tile(height: usize, a: Tile<'_>, lanes: [&[Lane]; 2], (sums, begun): ([&mut [Lane]; 2], Begun)) {
-    by_height!(height, tile_avx512<2>: 1 2 3 4 5 6 7 8 9 10 11, a, lanes, sums, begun);
-}
-
-/// A [`tile`] that is not as high as can be, or of any height without intrinsics; the sizes fit.
-#[inline(never)]
-fn lower_tile(isa: Isa, height: usize, a: Tile<'_>, lanes: &[Lane], (sums, begun): (&mut [Lane], Begun)) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if isa.is_wide() {
-            return by_height!(height, tile_avx512<1>: 1 2 3 4 5 6 7 8 9 10 11, a, [lanes], [sums], begun);
-        }
-        if isa == Isa::Avx2 {
-            return by_height!(height, tile_avx2<1>: 1 2 3 4 5, a, [lanes], [sums], begun);
-        }
-    }
-    if begun == Begun::No {
-        sums[..height].fill(NO_SUM);
-    }
-    match a {
-        Tile::Strided(a) | Tile::Near(a) => {
-            portable_tile(height, lanes, sums, |row, k| a.values[row * a.row + k * a.step])
-        }
-        Tile::Ordered { rows, .. } => portable_tile(height, lanes, sums, |row, k| rows[k * height + row]),
-        Tile::Turned { weights, inputs, .. } => {
-            portable_tile(height, lanes, sums, |row, k| weights[k / PANEL * inputs + row].0[k % PANEL]);
-        }
-    }
-}
-
-/// The same product without intrinsics, over elements `at(row, k)`.
-fn portable_tile(height: usize, lanes: &[Lane], sums: &mut [Lane], at: impl Fn(usize, usize) -> f32) {
-    for (k, lane) in lanes.iter().enumerate() {
-        for (row, sums) in sums.iter_mut().enumerate().take(height) {
-            let factor = at(row, k);
-            for (sum, weight) in sums.0.iter_mut().zip(lane.0) {
-                *sum += factor * weight;
-            }
         }
     }
 }

@@ -62,15 +62,21 @@ impl Isa {
         false
     }
 
-    /// Rows of its largest tile of floats: sums in 12 of 16 registers on AVX2; on AVX-512, of two panels, in 24 of 32.
+    /// Rows of its largest tile of floats: sums in 12 of 16 registers on AVX2; on AVX-512, of three panels, in 24 of 32.
     pub(super) fn rows(self) -> usize {
+        if self.is_wide() { 8 } else { 6 }
+    }
+
+    /// Rows of its largest tile of a panel that stands alone.
+    pub(super) fn rows_alone(self) -> usize {
         if self.is_wide() { 12 } else { 6 }
     }
 
-    /// Panels that it takes at a time where there are many. One panel of AVX-512 has a load for each multiply-add, as many
-    /// as a processor can do; with two there is time to spare.
+    /// Panels of its largest tile. What a tile loads at each step is an element a row and a line a panel, what it computes
+    /// their product: the nearer it is to a square, the fewer loads come upon a multiply-add. AVX-512 does no more of these
+    /// at a time than loads, and so gains by every load that it is spared.
     pub(super) fn panels(self) -> usize {
-        if self.is_wide() { 2 } else { 1 }
+        if self.is_wide() { 3 } else { 1 }
     }
 
     /// Rows of its largest tile of bf16: on AVX2 widening takes four registers, and a sixth row's sums would have to

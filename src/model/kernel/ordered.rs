@@ -2,25 +2,27 @@
 //! two of bytes long these meet in the same few lines of the cache and drive each other out.
 
 use super::ahead::Ahead;
-use super::full::{Begun, Tile, twin_tile};
 use super::isa::Isa;
 use super::strided::Strided;
+use super::tile::{Begun, Tile, tile};
 use super::{Lane, PackedMatrix, prefetch, tiles};
 use std::ops::Range;
 
-/// Depth that tiles go at a time: 16 columns of it stay in the first cache while tiles pass by.
+/// Depth that tiles go at a time: their columns stay near while tiles pass by.
 const DEPTH: usize = 288;
 
-/// Puts `rows` rows of `depth` elements in tiles, `(depth, rows of the tile)` each, one behind the other.
+/// Puts `rows` rows of `depth` elements in tiles, `(depth, rows of the tile)` each, one behind the other: rows of a row-major
+/// matrix, or its columns.
 pub(super) fn order(isa: Isa, a: Strided<'_>, rows: usize, depth: usize, out: &mut Vec<f32>) {
     /// Elements of a row that are written at a time, so that what is written stays in the cache.
     const PIECE: usize = 64;
     if out.len() < rows * depth {
         out.resize(rows * depth, 0.0);
     }
+    assert!(a.step == 1 || a.row == 1, "rows or columns, and not every {}th element", a.step);
     for rows in tiles(rows, isa.rows()) {
         let (height, tile) = (rows.len(), &mut out[rows.start * depth..rows.end * depth]);
-        if a.row == 1 {
+        if a.step != 1 {
             let columns = tile.chunks_exact_mut(height).zip(a.values[rows.start..].chunks(a.step));
             columns.for_each(|(to, values)| to.copy_from_slice(&values[..height]));
             continue;
@@ -34,11 +36,8 @@ pub(super) fn order(isa: Isa, a: Strided<'_>, rows: usize, depth: usize, out: &m
             }
             let fours = height / 4 * 4;
             for row in (0..fours).step_by(4) {
-                interleave(
-                    [row, row + 1, row + 2, row + 3].map(|row| &values(row)[..end - first]),
-                    &mut to[row..],
-                    height,
-                );
+                let four = [row, row + 1, row + 2, row + 3].map(|row| &values(row)[..end - first]);
+                interleave(four, &mut to[row..], height);
             }
             for row in fours..height {
                 let to = to.iter_mut().skip(row).step_by(height);
@@ -88,7 +87,7 @@ impl<'a> Ordered<'a> {
 /// What is added to sums of panels: rows, times the inputs that count of the same panels of a matrix.
 pub(super) type Added<'a> = Option<(Ordered<'a>, &'a PackedMatrix)>;
 
-/// Sums of one panel of `W`, or of two, `(panels, rows)`: ordered rows times its lanes, and behind these in the same chain what
+/// Sums of as many panels of `W` as a tile takes, `(panels, rows)`: ordered rows times their lanes, and behind these in the same chain what
 /// is `beside` them. `begin` is told of a panel and each tile's rows before their last product, `end` is handed them with
 /// their sums.
 pub(super) fn sums_of(
@@ -99,39 +98,36 @@ pub(super) fn sums_of(
     sums: &mut [Lane],
     (begin, mut end): (impl Fn(usize, Range<usize>), impl FnMut(usize, Range<usize>, &[Lane])),
 ) {
-    let rows = sums.len() / panels.len();
-    let steps = w.inputs().div_ceil(DEPTH) * rows.div_ceil(isa.rows());
+    let all = sums.len() / panels.len();
+    let steps = w.inputs().div_ceil(DEPTH) * all.div_ceil(isa.rows());
     let next = panels.end..panels.end + panels.len();
     let mut ahead = Ahead::new(w, next, 0..w.inputs(), steps);
-    let (sums, others) = sums.split_at_mut(rows);
     for depth in tiles(w.inputs(), DEPTH) {
         let is_last = depth.end == w.inputs();
         let begun = if depth.start == 0 { Begun::No } else { Begun::Yes };
-        for rows in tiles(rows, isa.rows()) {
+        for rows in tiles(all, isa.rows()) {
             if is_last {
                 panels.clone().for_each(|panel| begin(panel, rows.clone()));
             }
-            let mut add = |a: Tile<'_>, w: &PackedMatrix, inputs: &Range<usize>, begun: Begun| {
-                let lanes = |panel: usize| &w.panel(panel)[inputs.clone()];
-                let twin = (panels.len() == 2).then(|| (lanes(panels.start + 1), &mut others[rows.clone()]));
-                twin_tile(isa, rows.len(), a, (lanes(panels.start), &mut sums[rows.clone()]), twin, begun);
-            };
-            add(x.tile(&rows, &depth, ahead.step()), w, &depth, begun);
+            let to = &mut sums[rows.start..];
+            let a = x.tile(&rows, &depth, ahead.step());
+            tile(isa, rows.len(), a, w.panels(&panels, &depth), (&mut *to, all), begun);
             if !is_last {
                 continue;
             }
             if let Some((x, b)) = &beside {
-                add(x.tile(&rows, &(0..x.part.len()), &[]), b, &x.part, Begun::Yes);
+                let a = x.tile(&rows, &(0..x.part.len()), &[]);
+                tile(isa, rows.len(), a, b.panels(&panels, &x.part), (&mut *to, all), Begun::Yes);
             }
-            for (panel, sums) in panels.clone().zip([&*sums, &*others]) {
-                end(panel, rows.clone(), &sums[rows.clone()]);
+            for (panel, sums) in panels.clone().zip(to.chunks(all)) {
+                end(panel, rows.clone(), &sums[..rows.len()]);
             }
         }
     }
 }
 
-/// Panels `panels`, as many at a time as tiles take.
+/// Panels `panels`, as many at a time as tiles take, or nearly.
 pub(super) fn groups(isa: Isa, panels: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let end = panels.end;
-    panels.step_by(isa.panels()).map(move |first| first..end.min(first + isa.panels()))
+    let start = panels.start;
+    tiles(panels.len(), isa.panels()).map(move |group| start + group.start..start + group.end)
 }

@@ -1,16 +1,16 @@
 //! Products over the rows of two matrices, `x^T u`: what the gradients of a low-rank branch are made of.
 
-use super::full::{Begun, twin_tile};
 use super::isa::Isa;
-use super::ordered::{Ordered, order};
+use super::ordered::{Ordered, groups, order};
 use super::square::turn;
 use super::strided::Strided;
+use super::tile::{Begun, Panels, tile};
 use super::{Columns, Lane, NO_SUM, PANEL, PARALLEL_MIN, prefetch, team, tiles};
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 /// Panels of `x` that a thread takes at a time: a row's lie side by side in memory.
-const PANELS: usize = 4;
+const PANELS: usize = 6;
 /// Rows that tiles go at a time: 16 columns of them stay in the first cache.
 const DEPTH: usize = 256;
 /// Rows between the one that is read and the one that is asked for: they lie far apart.
@@ -128,14 +128,13 @@ impl<'a> Outer<'a> {
                     lanes[whole.len() * DEPTH + row].0[..rest.len()].copy_from_slice(rest);
                 }
             }
-            let mut pairs =
-                lanes.chunks_exact(DEPTH).map(|lanes| &lanes[..rows.len()]).zip(sums.chunks_exact_mut(self.count));
-            while let Some((lanes, sums)) = pairs.next() {
-                let mut twin = if self.isa.panels() > 1 { pairs.next() } else { None };
+            let all = Panels { lanes, depth: rows.len(), apart: DEPTH, count: panels };
+            for panels in groups(self.isa, 0..panels) {
+                let sums = &mut sums[panels.start * self.count..];
                 for columns in tiles(self.count, self.isa.rows()) {
                     let (height, u) = (columns.len(), u.tile(&columns, &rows, &[]));
-                    let twin = twin.as_mut().map(|(other, others)| (*other, &mut others[columns.clone()]));
-                    twin_tile(self.isa, height, u, (lanes, &mut sums[columns]), twin, Begun::Yes);
+                    let to = (&mut sums[columns.start..], self.count);
+                    tile(self.isa, height, u, all.part(&panels), to, Begun::Yes);
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! Rows of 16 floats, a cache line each: small products of matrices that are in the cache.
 
-use super::full::{Begun, Tile, tile};
 use super::isa::Isa;
 use super::strided::Strided;
+use super::tile::{Begun, Panels, Tile, tile};
 use super::{Lane, NO_SUM, PANEL, tiles};
 use std::ops::Range;
 
@@ -67,9 +67,9 @@ impl Panel {
     /// # Panics
     /// Where `a` has no such rows, or there are no such lanes.
     pub(crate) fn add_product(&mut self, to: Range<usize>, a: Strided<'_>, b: &Self, depth: Range<usize>) {
-        let (isa, sums, lanes) = (Isa::detect(), &mut self.lanes[to], &b.lanes[depth]);
-        for rows in tiles(sums.len(), isa.rows()) {
-            tile(isa, rows.len(), Tile::Near(a.below(rows.start)), lanes, (&mut sums[rows], Begun::Yes));
+        let (isa, sums, lanes) = (Isa::detect(), &mut self.lanes[to], Panels::one(&b.lanes[depth]));
+        for rows in tiles(sums.len(), isa.rows_alone()) {
+            tile(isa, rows.len(), Tile::Near(a.below(rows.start)), lanes, (&mut sums[rows], 0), Begun::Yes);
         }
     }
 }

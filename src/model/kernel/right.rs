@@ -2,9 +2,11 @@
 //! panels of `W` as the left side.
 
 use super::ahead::Ahead;
-use super::full::{Begun, PackedMatrix, Tile, twin_tile};
+use super::full::PackedMatrix;
 use super::isa::Isa;
+use super::ordered::groups;
 use super::square::{ask_for, turn, turn_back, turn_rows};
+use super::tile::{Begun, Panels, Tile, tile};
 use super::{Lane, NO_SUM, PANEL, tiles};
 use std::ops::Range;
 
@@ -37,8 +39,14 @@ impl Right {
         self.panels_mut().for_each(|lanes| lanes.fill(NO_SUM));
     }
 
+    /// Elements `depth` of all rows.
+    pub(super) fn part(&self, depth: &Range<usize>) -> Panels<'_> {
+        let (lanes, count) = (&self.lanes[depth.start..], self.rows.div_ceil(PANEL));
+        Panels { lanes, depth: depth.len(), apart: self.depth, count }
+    }
+
     /// Elements of all rows, panel by panel.
-    pub(super) fn panels(&self) -> impl Iterator<Item = &[Lane]> + Clone {
+    fn panels(&self) -> impl Iterator<Item = &[Lane]> {
         self.lanes.chunks_exact(self.depth.max(1)).take(self.rows.div_ceil(PANEL))
     }
 
@@ -101,41 +109,39 @@ impl Right {
     }
 
     /// Adds `dy W`, over `outputs` of `W`, a multiple of 16 the first: elements of the rows from `first` on are `inputs`
-    /// of the result, `dy` has the panels of as many rows, of these outputs alone.
-    pub(super) fn add<'d>(
+    /// of the result, `dy` are as many rows, of these outputs alone.
+    pub(super) fn add(
         &mut self,
         isa: Isa,
         w: &PackedMatrix,
         (inputs, first): (Range<usize>, usize),
         outputs: Range<usize>,
-        dy: impl Iterator<Item = &'d [Lane]> + Clone,
+        dy: Panels<'_>,
     ) {
         for block in blocks(inputs.clone(), outputs) {
             let first = first + block.inputs.start - inputs.start;
-            self.add_block(isa, w, &block, first, (dy.clone(), Begun::Yes));
+            self.add_block(isa, w, &block, first, (dy, Begun::Yes));
         }
     }
 
     /// [`Right::add`] of one block, to sums that are begun, or that begin with it.
-    pub(super) fn add_block<'d>(
+    pub(super) fn add_block(
         &mut self,
         isa: Isa,
         w: &PackedMatrix,
         Block { inputs, outputs, next }: &Block,
         first: usize,
-        (dy, begun): (impl Iterator<Item = &'d [Lane]>, Begun),
+        (dy, begun): (Panels<'_>, Begun),
     ) {
-        let steps = self.rows.div_ceil(PANEL * isa.panels()) * inputs.len().div_ceil(isa.rows());
+        let panels = self.rows.div_ceil(PANEL);
+        let steps = panels.div_ceil(isa.panels()) * inputs.len().div_ceil(isa.rows());
         let mut ahead = Ahead::new(w, next.0.clone(), next.1.clone(), steps);
-        let mut pairs = self.panels_mut().map(|sums| &mut sums[first..][..inputs.len()]).zip(dy);
-        while let Some((sums, dy)) = pairs.next() {
-            let mut twin = if isa.panels() > 1 { pairs.next() } else { None };
-            for tile_inputs in tiles(inputs.len(), isa.rows()) {
-                let weights = w.lanes_from(outputs.start / PANEL, inputs.start + tile_inputs.start);
+        for panels in groups(isa, 0..panels) {
+            let sums = &mut self.lanes[panels.start * self.depth + first..];
+            for rows in tiles(inputs.len(), isa.rows()) {
+                let weights = w.lanes_from(outputs.start / PANEL, inputs.start + rows.start);
                 let turned = Tile::Turned { weights, inputs: w.inputs(), next: ahead.step() };
-                let twin = twin.as_mut().map(|(others, other)| (*other, &mut others[tile_inputs.clone()]));
-                let height = tile_inputs.len();
-                twin_tile(isa, height, turned, (dy, &mut sums[tile_inputs]), twin, begun);
+                tile(isa, rows.len(), turned, dy.part(&panels), (&mut sums[rows.start..], self.depth), begun);
             }
         }
     }

@@ -2,10 +2,11 @@
 //!
 //! Serial: whoever calls has split the work between threads already.
 
-use super::full::{Begun, Summed, Tile, twin_tile};
 use super::isa::Isa;
+use super::ordered::groups;
 use super::right::copy;
 use super::square::{turn_back, turn_rows};
+use super::tile::{Begun, Panels, Tile, tile};
 use super::{Lane, Line, NO_SUM, PANEL, tiles};
 use std::ops::Range;
 
@@ -106,17 +107,22 @@ impl Operand {
         from: impl Fn(usize) -> usize,
         (to, first): (&mut Total, usize),
     ) {
-        let (isa, depth, height) = (Isa::detect(), self.depth.max(1), to.rows);
-        let operands = self.lanes[panels.start * depth..panels.end * depth].chunks_exact(depth);
-        let operands = operands.zip(to.lanes[first * height..].chunks_exact_mut(height));
-        by_twins(isa, panels.map(from).zip(operands), height, |rows, (lanes, sums), mut twin| {
-            for tile in tiles(rows.len(), isa.rows()) {
-                let rows = rows.start + tile.start..rows.start + tile.end;
-                let twin = twin.as_mut().map(|(lanes, sums)| (*lanes, &mut sums[rows.clone()]));
-                let own = (lanes, &mut sums[rows.clone()]);
-                twin_tile(isa, rows.len(), Tile::Near(a.below(rows.start)), own, twin, Begun::No);
-            }
-        });
+        let (isa, depth, height) = (Isa::detect(), self.depth, to.rows);
+        let operand = Panels { lanes: &self.lanes[panels.start * depth..], depth, apart: depth, count: panels.len() };
+        let sums = &mut to.lanes[first * height..];
+        together(
+            isa,
+            panels.len(),
+            |index| from(panels.start + index),
+            height,
+            |panels, rows| {
+                for tile_rows in tiles(rows.len(), isa.rows()) {
+                    let (row, count) = (rows.start + tile_rows.start, tile_rows.len());
+                    let to = (&mut sums[panels.start * height + row..], height);
+                    tile(isa, count, Tile::Near(a.below(row)), operand.part(&panels), to, Begun::No);
+                }
+            },
+        );
     }
 
     /// `sums += a b`, to the rows of `sums` from `to` on: `a` is as deep as the part `depth` of the matrix's rows, its panels
@@ -134,43 +140,37 @@ impl Operand {
         let fits = self.columns == sums.columns && to + a.rows <= sums.rows && depth.end <= self.depth;
         assert!(fits, "rows from {to} on of {}, a part of {} x {}", sums.rows, self.depth, self.columns);
         let (isa, left) = (Isa::detect(), &a.lanes[first * a.rows..]);
-        let panels = self.lanes.chunks_exact(self.depth.max(1)).zip(sums.lanes.chunks_exact_mut(sums.rows.max(1)));
-        let panels = panels.map(|(lanes, sums)| (0, (&lanes[depth.clone()], &mut sums[to..][..a.rows])));
-        by_twins(isa, panels, a.rows, |rows, (lanes, sums), mut twin| {
-            for rows in tiles(rows.len(), isa.rows()) {
+        for panels in groups(isa, 0..self.columns.div_ceil(PANEL)) {
+            let lanes = &self.lanes[panels.start * self.depth + depth.start..];
+            for rows in tiles(a.rows, isa.rows()) {
                 let seen = seen(&rows);
                 if seen > 0 {
                     let turned = Tile::Turned { weights: &left[rows.start..], inputs: a.rows, next: &[] };
-                    let twin = twin.as_mut().map(|(lanes, sums)| (&lanes[..seen], &mut sums[rows.clone()]));
-                    twin_tile(isa, rows.len(), turned, (&lanes[..seen], &mut sums[rows]), twin, Begun::Yes);
+                    let operand = Panels { lanes, depth: seen, apart: self.depth, count: panels.len() };
+                    let to = (&mut sums.lanes[panels.start * sums.rows + to + rows.start..], sums.rows);
+                    tile(isa, rows.len(), turned, operand, to, Begun::Yes);
                 }
             }
-        });
+        }
     }
 }
 
-/// Calls `work` for each panel from where it begins up to `end`: for what two neighbours have in common with both, as far as
-/// tiles take two.
-fn by_twins<'p>(
+/// Calls `work` for each of `count` panels, from where it begins up to `end`: for what some have in common with all of them,
+/// as far as a tile takes so many. None begins before the one in front of it.
+fn together(
     isa: Isa,
-    mut panels: impl Iterator<Item = (usize, Summed<'p>)>,
+    count: usize,
+    begin: impl Fn(usize) -> usize,
     end: usize,
-    mut work: impl FnMut(Range<usize>, Summed<'_>, Option<Summed<'_>>),
+    mut work: impl FnMut(Range<usize>, Range<usize>),
 ) {
-    while let Some((begin, (lanes, sums))) = panels.next() {
-        let twin = if isa.panels() > 1 { panels.next() } else { None };
-        let both = twin.as_ref().map_or(begin, |(other, _)| begin.max(*other)).min(end);
-        if begin < both {
-            work(begin..both, (lanes, &mut *sums), None);
-        }
-        let twin = twin.map(|(other, (lanes, sums))| {
-            if other < both {
-                work(other..both, (lanes, &mut *sums), None);
+    for panels in groups(isa, 0..count) {
+        for last in panels.clone() {
+            let (first, next) = (begin(last), if last + 1 < panels.end { begin(last + 1) } else { end });
+            assert!(first <= next, "panel {last} begins at {first}, the next at {next}");
+            if first < next.min(end) {
+                work(panels.start..last + 1, first..next.min(end));
             }
-            (lanes, sums)
-        });
-        if both < end {
-            work(both..end, (lanes, sums), twin);
         }
     }
 }
@@ -219,16 +219,21 @@ impl Total {
         from: impl Fn(usize) -> usize,
     ) {
         let (isa, height) = (Isa::detect(), self.rows);
-        let sums = self.lanes[to.start * height..to.end * height].chunks_exact_mut(height);
-        let panels = to.map(from).zip(b.lanes[panel * b.rows..].chunks_exact(b.rows).zip(sums));
-        by_twins(isa, panels, b.rows, |depth, (lanes, sums), mut twin| {
-            let a = a.behind(depth.start);
-            for rows in tiles(height, isa.rows()) {
-                let twin = twin.as_mut().map(|(lanes, sums)| (&lanes[depth.clone()], &mut sums[rows.clone()]));
-                let own = (&lanes[depth.clone()], &mut sums[rows.clone()]);
-                twin_tile(isa, rows.len(), Tile::Near(a.below(rows.start)), own, twin, Begun::Yes);
-            }
-        });
+        let (lanes, sums) = (&b.lanes[panel * b.rows..], &mut self.lanes[to.start * height..]);
+        together(
+            isa,
+            to.len(),
+            |index| from(to.start + index),
+            b.rows,
+            |panels, depth| {
+                let (a, lanes) = (a.behind(depth.start), &lanes[panels.start * b.rows + depth.start..]);
+                let operand = Panels { lanes, depth: depth.len(), apart: b.rows, count: panels.len() };
+                for rows in tiles(height, isa.rows()) {
+                    let to = (&mut sums[panels.start * height + rows.start..], height);
+                    tile(isa, rows.len(), Tile::Near(a.below(rows.start)), operand, to, Begun::Yes);
+                }
+            },
+        );
     }
 
     /// Writes the rows to `out`, row-major.

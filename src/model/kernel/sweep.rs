@@ -3,12 +3,13 @@
 //! A thread takes some of the rows through the whole product. Who is done first helps another with its last outputs, or,
 //! backward, goes on with other work and then takes inputs of the others' rows. Every sum is one chain whoever computes it.
 
-use super::full::{Begun, PackedMatrix};
+use super::full::PackedMatrix;
 use super::isa::Isa;
 use super::ordered::{Ordered, groups, order, sums_of};
 use super::right::{self, OUTPUTS, Right, copy};
 use super::strided::Strided;
 use super::team::{self, Filler, Shared};
+use super::tile::{Begun, Panels};
 use super::{Columns, Lane, NO_SUM, PANEL};
 use std::cell::Cell;
 use std::ops::Range;
@@ -129,7 +130,7 @@ pub(crate) fn backward(
         let dx = dx.split_off_mut(..part.len() * inputs).unwrap_or_default();
         (&dy[part.start * apart..part.end * apart], du, dx)
     };
-    let mut parts: Vec<_> = parts(rows, PANEL, 3 * OUTPUTS).into_iter().map(split).collect();
+    let mut parts: Vec<_> = parts(rows, PANEL * isa.panels(), 3 * OUTPUTS).into_iter().map(split).collect();
     let part = |_, (dy, du, dx): &mut (&[f32], &mut [f32], &mut [f32]), shared: &Shared| {
         let rows = dy.len() / apart;
         let mut gradients = GRADIENTS.take();
@@ -137,27 +138,28 @@ pub(crate) fn backward(
         let blocks = Vec::from_iter(right::blocks(0..inputs, 0..outputs).map(|block| block.inputs));
         sums.resize_with(sums.len().max(blocks.len()), Right::default);
         blocks.iter().zip(&mut *sums).for_each(|(block, sums)| sums.shape(block.len(), rows));
-        let mut add = |w: &PackedMatrix, outputs: Range<usize>, dy: &Right, begun: Begun| {
+        let mut add = |w: &PackedMatrix, outputs: Range<usize>, dy: Panels<'_>, begun: Begun| {
             let mut blocks: Vec<_> = right::blocks(0..inputs, outputs).zip(&mut *sums).collect();
-            shared.each_mut(&mut blocks, |_, (block, sums)| sums.add_block(isa, w, block, 0, (dy.panels(), begun)));
+            shared.each_mut(&mut blocks, |_, (block, sums)| sums.add_block(isa, w, block, 0, (dy, begun)));
         };
         inner.clear(width, rows);
         for step in right::steps(outputs) {
             let first = step.start;
             right.fill(isa, &dy[first..], apart, step.len(), rows);
-            add(w, step.clone(), right, if first == 0 { Begun::No } else { Begun::Yes });
+            let begun = if first == 0 { Begun::No } else { Begun::Yes };
+            add(w, step.clone(), right.part(&(0..step.len())), begun);
             let Some(Beside { b, blocks, .. }) = branch else { continue };
             for (of, seen) in blocks {
                 // Whole panels of outputs: those of another block are zero here.
                 let part = (of.start / PANEL * PANEL).max(first)..of.end.min(step.end);
                 if !part.is_empty() {
-                    let dy = right.panels().map(|lanes| &lanes[part.start - first..part.end - first]);
+                    let dy = right.part(&(part.start - first..part.end - first));
                     inner.add(isa, b, (seen.clone(), seen.start), part.clone(), dy);
                 }
             }
         }
         if let Some(Beside { a, .. }) = branch {
-            add(a, 0..width, inner, Begun::Yes);
+            add(a, 0..width, inner.part(&(0..width)), Begun::Yes);
             inner.read_to(isa, du, (width, 0));
         }
         blocks.iter().zip(&*sums).for_each(|(block, sums)| sums.read_to(isa, dx, (inputs, block.start)));

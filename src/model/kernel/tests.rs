@@ -1,5 +1,5 @@
-use super::full::{Begun, Tile, tile};
 use super::isa::Isa;
+use super::tile::{Begun, Panels, Tile, tile};
 use super::*;
 use proptest::prelude::*;
 
@@ -145,15 +145,15 @@ fn every_instruction_set_gives_the_same_tile() {
         let ordered: Vec<f32> = (0..height * inputs).map(|i| x[i % height * inputs + i / height]).collect();
         let tile = |isa: Isa, a: Tile<'_>| {
             let mut sums = NO_SUMS;
-            tile(isa, height, a, packed.panel(0), (&mut sums, Begun::Yes));
+            tile(isa, height, a, Panels::one(packed.panel(0)), (&mut sums, 0), Begun::Yes);
             let mut begun = [Line([7.0; PANEL]); ROWS_MAX];
-            full::tile(isa, height, a, packed.panel(0), (&mut begun, Begun::No));
+            tile::tile(isa, height, a, Panels::one(packed.panel(0)), (&mut begun, 0), Begun::No);
             assert_eq!(begun[..height], sums[..height], "{isa:?}, {height} rows");
             sums
         };
         let rows = Strided::rows(&x[..height * inputs], inputs);
         let strided = Tile::Strided(rows);
-        let able: Vec<Isa> = Isa::all().into_iter().filter(|isa| height <= isa.rows()).collect();
+        let able: Vec<Isa> = Isa::all().into_iter().filter(|isa| height <= isa.rows_alone()).collect();
         for pair in able.windows(2) {
             let (one, other) = (tile(pair[0], strided), tile(pair[1], strided));
             assert_close(&floats(&one), &floats(&other), rounding(inputs));
@@ -171,25 +171,26 @@ fn every_instruction_set_gives_the_same_tile() {
 }
 
 #[test]
-fn a_tile_of_two_panels_is_a_tile_of_each() {
-    let inputs = 77;
-    let packed = PackedMatrix::new(&[&values(2 * PANEL * inputs, 3)], inputs);
-    let (x, lanes) = (values(ROWS_MAX * inputs, 4), [0, 1].map(|panel| packed.panel(panel)));
+fn a_tile_of_several_panels_is_a_tile_of_each() {
+    let (inputs, apart) = (77, ROWS_MAX + 1);
+    let packed = PackedMatrix::new(&[&values(3 * PANEL * inputs, 3)], inputs);
+    let x = values(ROWS_MAX * inputs, 4);
     for isa in Isa::all() {
-        for height in 1..=isa.rows() {
+        for (height, count) in (1..=isa.rows()).flat_map(|height| (1..=isa.panels()).map(move |count| (height, count)))
+        {
             let rows = Strided::rows(&x[..height * inputs], inputs);
-            let turned = Tile::Turned { weights: lanes[0], inputs: 5, next: &[] };
-            let ordered = Tile::Ordered { rows: &x[..height * inputs], next: lanes[1] };
+            let turned = Tile::Turned { weights: packed.panel(0), inputs: 5, next: &[] };
+            let ordered = Tile::Ordered { rows: &x[..height * inputs], next: packed.panel(1) };
             for a in [Tile::Strided(rows), Tile::Near(rows), ordered, turned] {
                 for begun in [Begun::Yes, Begun::No] {
-                    let sums = [[Line([0.5; PANEL]); ROWS_MAX], [Line([-2.0; PANEL]); ROWS_MAX]];
-                    let (mut twins, mut alone) = (sums, sums);
-                    let [one, other] = &mut twins;
-                    full::twin_tile(isa, height, a, (lanes[0], one), Some((lanes[1], other)), begun);
-                    for (lanes, sums) in lanes.into_iter().zip(&mut alone) {
-                        tile(isa, height, a, lanes, (sums, begun));
+                    let mut together: Vec<Lane> = (0..3 * apart).map(|lane| Line([lane as f32; PANEL])).collect();
+                    let mut alone = together.clone();
+                    let panels = packed.panels(&(0..count), &(0..inputs));
+                    tile(isa, height, a, panels, (&mut together, apart), begun);
+                    for (panel, sums) in alone.chunks_exact_mut(apart).take(count).enumerate() {
+                        tile(isa, height, a, Panels::one(packed.panel(panel)), (sums, 0), begun);
                     }
-                    assert_eq!(twins, alone, "{isa:?}, {height} rows");
+                    assert_eq!(together, alone, "{isa:?}, {height} rows and {count} panels");
                 }
             }
         }
@@ -203,10 +204,11 @@ fn inputs_of_packed_weights_are_rows_of_a_tile() {
     let packed = PackedMatrix::new(&[&w], inputs);
     let lanes: Vec<_> = values(outputs * PANEL, 4).chunks(PANEL).map(|lane| Line(lane.try_into().unwrap())).collect();
     for (height, first, from) in [(1, 0, 0), (6, 33, 16), (12, 28, 64)] {
-        for isa in Isa::all().into_iter().filter(|isa| height <= isa.rows()) {
+        for isa in Isa::all().into_iter().filter(|isa| height <= isa.rows_alone()) {
             let (mut sums, lanes) = (NO_SUMS, &lanes[from..]);
             let weights = packed.lanes_from(from / PANEL, first);
-            tile(isa, height, Tile::Turned { weights, inputs, next: lanes }, lanes, (&mut sums, Begun::Yes));
+            let turned = Tile::Turned { weights, inputs, next: lanes };
+            tile(isa, height, turned, Panels::one(lanes), (&mut sums, 0), Begun::Yes);
             let turned: Vec<f32> = (0..height * lanes.len())
                 .map(|i| w[(from + i % lanes.len()) * inputs + first + i / lanes.len()])
                 .collect();

@@ -3,10 +3,11 @@
 //! An optimizer goes from value to value and does not care in which order they lie: so gradient and moments lie as the
 //! weights do, and nothing is ever turned around but for a file.
 
-use super::full::{Tile, product};
+use super::full::product;
 use super::isa::Isa;
 use super::square::{floats, floats_mut};
 use super::strided::Strided;
+use super::tile::Tile;
 use super::{Lane, NO_SUM, PANEL, PARALLEL_MIN, PackedMatrix, team, tiles};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -81,7 +82,7 @@ pub(crate) fn gradient_add(x: &[f32], inputs: usize, dy: &[f32], outputs: usize,
                     lane.0[..count].copy_from_slice(&dy[first..][..count]);
                 }
             }
-            for tile in tiles(inputs, isa.rows()) {
+            for tile in tiles(inputs, isa.rows_alone()) {
                 // The tile's columns of `x` side by side: they meet every panel, and lie far apart.
                 columns.clear();
                 columns.extend(x.chunks_exact(inputs).flat_map(|x| &x[tile.clone()]));

@@ -99,7 +99,7 @@ fn log_probs_by(
     let (isa, rows, inputs) = (Isa::detect(), targets.len(), w.inputs());
     let fits = hidden.len() == rows * inputs && found.len() == rows;
     assert!(fits && targets.iter().all(|&id| (id as usize) < w.outputs()), "{rows} targets of {w:?}");
-    let (bounds, segments) = (parts(rows, PANEL, 3 * BLOCK), w.outputs().div_ceil(segment));
+    let (bounds, segments) = (parts(rows, PANEL * isa.panels(), 3 * BLOCK), w.outputs().div_ceil(segment));
     let mut room = PARTS.take();
     room.resize_with(room.len().max(bounds.len()), Part::default);
 
@@ -157,7 +157,9 @@ impl Segment {
             let outputs = first..(first + BLOCK).min(outputs.end);
             let panels = first / PANEL..outputs.end.div_ceil(PANEL);
             logits.resize(panels.len() * rows, NO_SUM);
-            for (panels, logits) in groups(isa, panels.clone()).zip(logits.chunks_mut(isa.panels() * rows)) {
+            let mut room = logits.as_mut_slice();
+            for panels in groups(isa, panels.clone()) {
+                let logits = room.split_off_mut(..panels.len() * rows).unwrap_or_default();
                 sums_of(isa, (w, panels), &x, None, logits, (|_, _| {}, |_, _, _: &[Lane]| {}));
             }
             let count = outputs.len() % PANEL;
@@ -175,8 +177,7 @@ impl Segment {
             if slopes {
                 expected.scale_rows(softmax.iter().map(|softmax| softmax.change));
                 terms.fill_turned(isa, logits, rows);
-                let terms = terms.panels().map(|lanes| &lanes[..outputs.len()]);
-                expected.add(isa, w, (0..inputs, 0), outputs.clone(), terms);
+                expected.add(isa, w, (0..inputs, 0), outputs.clone(), terms.part(&(0..outputs.len())));
             }
         }
     }

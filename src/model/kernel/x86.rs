@@ -1,7 +1,7 @@
 //! Tiles of floats for AVX2 and AVX-512.
 
-use super::full::{Begun, Tile};
 use super::strided::Strided;
+use super::tile::{Begun, Panels, Tile};
 use super::{Lane, PANEL};
 use std::arch::x86_64::*;
 
@@ -51,7 +51,7 @@ pub(super) fn store_avx512<const H: usize>(rows: &[__m512; H], sums: &mut [Lane]
     }
 }
 
-/// Sums of `H` rows and `P` panels in registers.
+/// Sums of `H` rows and `P` panels in registers; in memory, those with the next panel lie `apart` lanes behind.
 trait Registers<const H: usize, const P: usize>: Sized {
     /// Sums of nothing.
     ///
@@ -63,41 +63,37 @@ trait Registers<const H: usize, const P: usize>: Sized {
     ///
     /// # Safety
     /// The processor must have the instructions.
-    unsafe fn load(sums: &[&mut [Lane]; P]) -> Self;
+    unsafe fn load(sums: &[Lane], apart: usize) -> Self;
 
-    /// Adds `H` elements, `across` apart from `a` on, times `lane` of the first panel and lane `k` of each other.
+    /// Adds `H` elements, `across` apart from `a` on, times `P` lanes, `apart` from `lane` on.
     ///
     /// # Safety
-    /// The processor must have the instructions, `a` must hold `H` such elements, and each panel that lane.
-    unsafe fn add(&mut self, a: *const f32, across: usize, lane: &Lane, panels: &[*const Lane; P], k: usize);
+    /// The processor must have the instructions, and elements and lanes must be there.
+    unsafe fn add(&mut self, a: *const f32, across: usize, lane: *const Lane, apart: usize);
 
     /// Writes them.
     ///
     /// # Safety
     /// The processor must have the instructions.
-    unsafe fn store(&self, sums: [&mut [Lane]; P]);
+    unsafe fn store(&self, sums: &mut [Lane], apart: usize);
 
     /// What a tile adds to.
     ///
     /// # Safety
     /// The processor must have the instructions.
     #[inline(always)]
-    unsafe fn begin(sums: &[&mut [Lane]; P], begun: Begun) -> Self {
+    unsafe fn begin(sums: &[Lane], apart: usize, begun: Begun) -> Self {
         // SAFETY: as the caller's.
-        unsafe { if begun == Begun::Yes { Self::load(sums) } else { Self::zero() } }
+        unsafe { if begun == Begun::Yes { Self::load(sums, apart) } else { Self::zero() } }
     }
 }
 
 /// Two registers a row, for up to 6 rows of one panel.
 struct Narrow<const H: usize, const P: usize>([[__m256; H]; P], [[__m256; H]; P]);
 
-/// One register a row and panel, for up to 12 rows of two panels.
+/// One register a row and panel, for up to 8 rows of three panels or 12 of one.
 struct Wide<const H: usize, const P: usize>([[__m512; H]; P]);
 
-#[expect(
-    clippy::needless_range_loop,
-    reason = "loops over constants alone are unrolled early enough to stay in registers"
-)]
 impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
     #[target_feature(enable = "avx2,fma")]
     #[inline]
@@ -107,14 +103,15 @@ impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
 
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn load(sums: &[&mut [Lane]; P]) -> Self {
+    unsafe fn load(sums: &[Lane], apart: usize) -> Self {
         let (mut low, mut high) = ([[_mm256_setzero_ps(); H]; P], [[_mm256_setzero_ps(); H]; P]);
         for panel in 0..P {
+            let sums = &sums[panel * apart..][..H];
             for row in 0..H {
                 // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
                 unsafe {
-                    low[panel][row] = _mm256_load_ps(sums[panel][row].0.as_ptr());
-                    high[panel][row] = _mm256_load_ps(sums[panel][row].0.as_ptr().add(8));
+                    low[panel][row] = _mm256_load_ps(sums[row].0.as_ptr());
+                    high[panel][row] = _mm256_load_ps(sums[row].0.as_ptr().add(8));
                 }
             }
         }
@@ -123,12 +120,12 @@ impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
 
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn add(&mut self, a: *const f32, across: usize, lane: &Lane, panels: &[*const Lane; P], k: usize) {
-        // SAFETY: a lane is 16 floats aligned to 64 bytes, and `a` holds `H` elements.
+    unsafe fn add(&mut self, a: *const f32, across: usize, lane: *const Lane, apart: usize) {
+        // SAFETY: a lane is 16 floats aligned to 64 bytes, and elements and lanes are there.
         unsafe {
             let (mut first, mut second) = ([_mm256_setzero_ps(); P], [_mm256_setzero_ps(); P]);
             for panel in 0..P {
-                let lane = if panel == 0 { lane.0.as_ptr() } else { panels[panel].add(k).cast() };
+                let lane = lane.add(panel * apart).cast::<f32>();
                 (first[panel], second[panel]) = (_mm256_load_ps(lane), _mm256_load_ps(lane.add(8)));
             }
             for row in 0..H {
@@ -143,9 +140,9 @@ impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
 
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn store(&self, sums: [&mut [Lane]; P]) {
+    unsafe fn store(&self, sums: &mut [Lane], apart: usize) {
         for panel in 0..P {
-            store_avx2(&self.0[panel], &self.1[panel], sums[panel]);
+            store_avx2(&self.0[panel], &self.1[panel], &mut sums[panel * apart..][..H]);
         }
     }
 }
@@ -163,12 +160,13 @@ impl<const H: usize, const P: usize> Registers<H, P> for Wide<H, P> {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn load(sums: &[&mut [Lane]; P]) -> Self {
+    unsafe fn load(sums: &[Lane], apart: usize) -> Self {
         let mut rows = [[_mm512_setzero_ps(); H]; P];
         for panel in 0..P {
+            let sums = &sums[panel * apart..][..H];
             for row in 0..H {
                 // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
-                rows[panel][row] = unsafe { _mm512_load_ps(sums[panel][row].0.as_ptr()) };
+                rows[panel][row] = unsafe { _mm512_load_ps(sums[row].0.as_ptr()) };
             }
         }
         Self(rows)
@@ -176,12 +174,12 @@ impl<const H: usize, const P: usize> Registers<H, P> for Wide<H, P> {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn add(&mut self, a: *const f32, across: usize, lane: &Lane, panels: &[*const Lane; P], k: usize) {
-        // SAFETY: a lane is 16 floats aligned to 64 bytes, and `a` holds `H` elements.
+    unsafe fn add(&mut self, a: *const f32, across: usize, lane: *const Lane, apart: usize) {
+        // SAFETY: a lane is 16 floats aligned to 64 bytes, and elements and lanes are there.
         unsafe {
             let mut weights = [_mm512_setzero_ps(); P];
             for panel in 0..P {
-                weights[panel] = _mm512_load_ps(if panel == 0 { lane.0.as_ptr() } else { panels[panel].add(k).cast() });
+                weights[panel] = _mm512_load_ps(lane.add(panel * apart).cast());
             }
             for row in 0..H {
                 let factor = _mm512_set1_ps(*a.add(row * across));
@@ -194,67 +192,55 @@ impl<const H: usize, const P: usize> Registers<H, P> for Wide<H, P> {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn store(&self, sums: [&mut [Lane]; P]) {
+    unsafe fn store(&self, sums: &mut [Lane], apart: usize) {
         for panel in 0..P {
-            store_avx512(&self.0[panel], sums[panel]);
+            store_avx512(&self.0[panel], &mut sums[panel * apart..][..H]);
         }
     }
 }
 
-/// Adds the rows whose element `k` lies at `k * along` from `a` on, `across` apart, times the lanes of the first panel and as
-/// many of the others: four lanes a round, since the steps of a loop take as much of a processor's front as some of the
-/// multiply-adds.
+/// Adds the rows whose element `k` lies at `k * along` from `a` on, `across` apart, times `depth` lanes of panels: four lanes a
+/// round, since the steps of a loop take as much of a processor's front as some of the multiply-adds.
 macro_rules! add_lanes {
-    ($rows:ident, $a:expr, $across:expr, $along:expr, $first:expr, $panels:expr, $next:ident) => {
-        let (rounds, rest) = $first.as_chunks::<4>();
-        for (round, lanes) in rounds.iter().enumerate() {
+    ($rows:ident, ($a:expr, $across:expr, $along:expr), ($lane:expr, $apart:expr), $depth:expr, $next:ident) => {
+        for round in 0..$depth / 4 {
             if let Some((line, rest)) = $next.split_first() {
                 prefetch_later(line);
                 $next = rest;
             }
-            for (k, lane) in lanes.iter().enumerate() {
-                $rows.add($a.add((4 * round + k) * $along), $across, lane, $panels, 4 * round + k);
+            for k in 4 * round..4 * round + 4 {
+                $rows.add($a.add(k * $along), $across, $lane.add(k), $apart);
             }
         }
-        for (k, lane) in rest.iter().enumerate() {
-            $rows.add($a.add((4 * rounds.len() + k) * $along), $across, lane, $panels, 4 * rounds.len() + k);
+        for k in $depth / 4 * 4..$depth {
+            $rows.add($a.add(k * $along), $across, $lane.add(k), $apart);
         }
     };
-}
-
-/// Where panels begin.
-#[inline(always)]
-fn starts<const P: usize>(lanes: &[&[Lane]; P]) -> [*const Lane; P] {
-    let mut starts = [std::ptr::null(); P];
-    for panel in 0..P {
-        starts[panel] = lanes[panel].as_ptr();
-    }
-    starts
 }
 
 /// Two tiles over rows as they lie, whose panels come from memory or lie in the cache, one over rows that were put in
 /// the tile's own order, whose places are constants, and one whose rows are the inputs of packed weights.
 macro_rules! tiles_of {
     ($features:literal, $registers:ident, $tile:ident, $strided:ident, $near:ident, $ordered:ident, $turned:ident) => {
-        /// Adds `H` rows, whatever way they are read, times each of `P` panels to its sums.
+        /// Adds `H` rows, whatever way they are read, times `P` panels to sums, those of each panel `apart` lanes behind.
         ///
         /// # Safety
-        /// The processor must have the instructions, the panels must be equally deep, and `a` must hold `H` rows as deep.
+        /// The processor must have the instructions, there must be `P` panels, and `a` must hold `H` rows as deep.
         #[inline(always)]
         pub(super) unsafe fn $tile<const H: usize, const P: usize>(
             a: Tile<'_>,
-            lanes: [&[Lane]; P],
-            sums: [&mut [Lane]; P],
+            panels: Panels<'_>,
+            (sums, apart): (&mut [Lane], usize),
             begun: Begun,
         ) {
             // SAFETY: as the caller's.
             unsafe {
                 match a {
-                    Tile::Strided(a) => $strided::<H, P>(a, lanes, sums, begun),
-                    Tile::Near(a) => $near::<H, P>(a, lanes, sums, begun),
-                    Tile::Ordered { rows, next } => $ordered::<H, P>(rows, next, lanes, sums, begun),
+                    Tile::Strided(a) => $strided::<H, P>(a, panels, sums, apart, begun),
+                    Tile::Near(a) => $near::<H, P>(a, panels, sums, apart, begun),
+                    Tile::Ordered { rows, next } => $ordered::<H, P>(rows, next, panels, sums, apart, begun),
                     Tile::Turned { weights, inputs, next } => {
-                        $turned::<H, P>((weights, inputs), next, lanes, sums, begun);
+                        $turned::<H, P>((weights, inputs), next, panels, sums, apart, begun);
                     }
                 }
             }
@@ -267,19 +253,19 @@ macro_rules! tiles_of {
         #[target_feature(enable = $features)]
         unsafe fn $strided<const H: usize, const P: usize>(
             a: Strided<'_>,
-            lanes: [&[Lane]; P],
-            sums: [&mut [Lane]; P],
+            panels: Panels<'_>,
+            sums: &mut [Lane],
+            apart: usize,
             begun: Begun,
         ) {
             // SAFETY: as the caller's.
             unsafe {
-                let mut rows = $registers::<H, P>::begin(&sums, begun);
-                let panels = starts(&lanes);
-                for (k, lane) in lanes[0].iter().enumerate() {
+                let mut rows = $registers::<H, P>::begin(sums, apart, begun);
+                for (k, lane) in panels.lanes[..panels.depth].iter().enumerate() {
                     prefetch(lane);
-                    rows.add(a.values.as_ptr().add(k * a.step), a.row, lane, &panels, k);
+                    rows.add(a.values.as_ptr().add(k * a.step), a.row, lane, panels.apart);
                 }
-                rows.store(sums);
+                rows.store(sums, apart);
             }
         }
 
@@ -290,16 +276,18 @@ macro_rules! tiles_of {
         #[target_feature(enable = $features)]
         unsafe fn $near<const H: usize, const P: usize>(
             a: Strided<'_>,
-            lanes: [&[Lane]; P],
-            sums: [&mut [Lane]; P],
+            panels: Panels<'_>,
+            sums: &mut [Lane],
+            apart: usize,
             begun: Begun,
         ) {
             // SAFETY: as the caller's.
             unsafe {
                 let mut next: &[Lane] = &[];
-                let mut rows = $registers::<H, P>::begin(&sums, begun);
-                add_lanes!(rows, a.values.as_ptr(), a.row, a.step, lanes[0], &starts(&lanes), next);
-                rows.store(sums);
+                let mut rows = $registers::<H, P>::begin(sums, apart, begun);
+                let (a, lane) = ((a.values.as_ptr(), a.row, a.step), panels.lanes.as_ptr());
+                add_lanes!(rows, (a.0, a.1, a.2), (lane, panels.apart), panels.depth, next);
+                rows.store(sums, apart);
             }
         }
 
@@ -311,15 +299,17 @@ macro_rules! tiles_of {
         unsafe fn $ordered<const H: usize, const P: usize>(
             a: &[f32],
             mut next: &[Lane],
-            lanes: [&[Lane]; P],
-            sums: [&mut [Lane]; P],
+            panels: Panels<'_>,
+            sums: &mut [Lane],
+            apart: usize,
             begun: Begun,
         ) {
             // SAFETY: as the caller's.
             unsafe {
-                let mut rows = $registers::<H, P>::begin(&sums, begun);
-                add_lanes!(rows, a.as_ptr(), 1, H, lanes[0], &starts(&lanes), next);
-                rows.store(sums);
+                let mut rows = $registers::<H, P>::begin(sums, apart, begun);
+                let lane = panels.lanes.as_ptr();
+                add_lanes!(rows, (a.as_ptr(), 1, H), (lane, panels.apart), panels.depth, next);
+                rows.store(sums, apart);
             }
         }
 
@@ -333,22 +323,20 @@ macro_rules! tiles_of {
         unsafe fn $turned<const H: usize, const P: usize>(
             (weights, inputs): (&[Lane], usize),
             mut next: &[Lane],
-            lanes: [&[Lane]; P],
-            sums: [&mut [Lane]; P],
+            panels: Panels<'_>,
+            sums: &mut [Lane],
+            apart: usize,
             begun: Begun,
         ) {
             // SAFETY: as the caller's; an input's outputs lie side by side, and the next input's behind them.
             unsafe {
-                let mut rows = $registers::<H, P>::begin(&sums, begun);
-                let mut panels = starts(&lanes);
-                for (panel, first) in lanes[0].chunks(PANEL).enumerate() {
-                    let weights = weights.as_ptr().add(panel * inputs).cast::<f32>();
-                    add_lanes!(rows, weights, PANEL, 1, first, &panels, next);
-                    for panel in 1..P {
-                        panels[panel] = panels[panel].wrapping_add(PANEL);
-                    }
+                let mut rows = $registers::<H, P>::begin(sums, apart, begun);
+                for first in (0..panels.depth).step_by(PANEL) {
+                    let weights = weights.as_ptr().add(first / PANEL * inputs).cast::<f32>();
+                    let (lane, depth) = (panels.lanes.as_ptr().add(first), PANEL.min(panels.depth - first));
+                    add_lanes!(rows, (weights, PANEL, 1), (lane, panels.apart), depth, next);
                 }
-                rows.store(sums);
+                rows.store(sums, apart);
             }
         }
     };

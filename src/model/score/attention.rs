@@ -160,20 +160,20 @@ impl<'a> TreeAttention<'a> {
         let width = self.width();
         ops::by_rows(d_qkv, width, |first, d_qkv| {
             let rows = first..first + d_qkv.len() / width;
-            d_qkv.fill(0.0);
+            d_qkv.chunks_exact_mut(width).for_each(|row| row[heads * dim..].fill(0.0));
+            let at = |row: usize, column: usize| (row - first) * width + column * dim;
             for (part, share) in parts.iter().zip(&shares) {
+                let (d_queries, rest) = share.split_at(part.queries().len() * dim);
+                for (row, gradient) in rows_of(&part.rows(), d_queries, dim, rows.clone()) {
+                    d_qkv[at(row, part.head)..][..dim].copy_from_slice(gradient);
+                }
                 // The heads of a group share their keys and values.
                 let kv_head = part.head / (heads / kv_heads);
-                let (d_queries, rest) = share.split_at(part.queries().len() * dim);
                 let (d_keys, d_values) = rest.split_at(part.tree.rows.len() * dim);
-                for (column, of, gradient) in [
-                    (part.head, &part.rows(), d_queries),
-                    (heads + kv_head, &part.tree.rows, d_keys),
-                    (heads + kv_heads + kv_head, &part.tree.rows, d_values),
-                ] {
-                    for (row, gradient) in rows_of(of, gradient, dim, rows.clone()) {
-                        let to = &mut d_qkv[(row - first) * width + column * dim..][..dim];
-                        to.iter_mut().zip(gradient).for_each(|(to, gradient)| *to += gradient);
+                for (column, gradient) in [(heads + kv_head, d_keys), (heads + kv_heads + kv_head, d_values)] {
+                    for (row, gradient) in rows_of(&part.tree.rows, gradient, dim, rows.clone()) {
+                        let to = d_qkv[at(row, column)..][..dim].iter_mut();
+                        to.zip(gradient).for_each(|(to, gradient)| *to += gradient);
                     }
                 }
             }

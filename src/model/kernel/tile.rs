@@ -1,0 +1,168 @@
+//! Tiles: some rows times some panels, with the sums in registers. Which instructions compute them is chosen at run time.
+
+use super::isa::Isa;
+use super::strided::Strided;
+use super::{Lane, NO_SUM, PANEL};
+use std::ops::Range;
+
+/// Rows as a tile reads them.
+#[derive(Clone, Copy)]
+pub(super) enum Tile<'a> {
+    /// As they lie; the panel comes from memory, and is asked for on the way.
+    Strided(Strided<'a>),
+    /// As they lie; the panel is in the cache.
+    Near(Strided<'a>),
+    /// `(depth, rows)`. On the way the lanes `next` are asked for, as many as there is time for.
+    Ordered { rows: &'a [f32], next: &'a [Lane] },
+    /// Inputs of packed weights: element `k` of a row is the weight of output `k`. 16 outputs are `inputs` lanes long. `next`
+    /// as above.
+    Turned { weights: &'a [Lane], inputs: usize, next: &'a [Lane] },
+}
+
+impl Tile<'_> {
+    /// Whether there are `height` rows of `depth` elements.
+    fn holds(self, height: usize, depth: usize) -> bool {
+        match self {
+            Self::Strided(values) | Self::Near(values) => values.holds(height, depth),
+            Self::Ordered { rows, .. } => rows.len() == height * depth,
+            Self::Turned { weights, inputs, .. } => {
+                depth == 0 || (depth.div_ceil(PANEL) - 1) * inputs + height <= weights.len()
+            }
+        }
+    }
+}
+
+/// Panels that rows meet together: from each of them as many lanes.
+#[derive(Clone, Copy)]
+pub(super) struct Panels<'a> {
+    /// Those of the first panel, and all behind them.
+    pub(super) lanes: &'a [Lane],
+    /// How many lanes of each.
+    pub(super) depth: usize,
+    /// Lanes from a panel to the next.
+    pub(super) apart: usize,
+    pub(super) count: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// A panel by itself.
+    pub(super) fn one(lanes: &'a [Lane]) -> Self {
+        Self { lanes, depth: lanes.len(), apart: 0, count: 1 }
+    }
+
+    /// Some of them.
+    pub(super) fn part(self, panels: &Range<usize>) -> Self {
+        Self { lanes: &self.lanes[panels.start * self.apart..], count: panels.len(), ..self }
+    }
+
+    /// Whether they are there.
+    fn hold(self) -> bool {
+        self.count > 0 && (self.count - 1) * self.apart + self.depth <= self.lanes.len()
+    }
+}
+
+/// Whether a tile adds to sums that are there, or begins them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begun {
+    Yes,
+    No,
+}
+
+/// Adds `height` rows, each as deep as the panels, times these: `sums[p * apart + r][c] += sum_k a[r][k] * panel[p][k][c]`, or
+/// puts that there where sums are not begun.
+#[inline(always)]
+pub(super) fn tile(
+    isa: Isa,
+    height: usize,
+    a: Tile<'_>,
+    panels: Panels<'_>,
+    (sums, apart): (&mut [Lane], usize),
+    begun: Begun,
+) {
+    let most = if panels.count == 1 { isa.rows_alone() } else { isa.rows() };
+    let fits = (1..=most).contains(&height) && (1..=isa.panels()).contains(&panels.count);
+    let fits = fits && (panels.count - 1) * apart + height <= sums.len();
+    assert!(
+        fits && panels.hold() && a.holds(height, panels.depth),
+        "a tile of {height} rows and {} panels",
+        panels.count
+    );
+    // Nearly all tiles are as large as can be: choosing among all sizes takes longer than some of them.
+    #[cfg(target_arch = "x86_64")]
+    {
+        if isa == Isa::Avx2 && height == 6 {
+            // SAFETY: the processor has the instructions, and rows, panels and sums were seen to be there.
+            return unsafe { super::x86::tile_avx2::<6, 1>(a, panels, (sums, apart), begun) };
+        }
+        if isa.is_wide() && height == 8 && panels.count == 3 {
+            // SAFETY: as above.
+            return unsafe { super::x86::tile_avx512::<8, 3>(a, panels, (sums, apart), begun) };
+        }
+    }
+    lower_tile(isa, height, a, panels, (sums, apart), begun);
+}
+
+/// Calls a tile of a height that is known when it runs.
+#[cfg(target_arch = "x86_64")]
+macro_rules! by_height {
+    ($height:ident, $tile:ident<$count:literal>: $($h:literal)+, $a:expr, $panels:expr, $sums:expr, $begun:expr) => {
+        match $height {
+            // SAFETY: the processor has the instructions, and rows, panels and sums were seen to be there.
+            $($h => unsafe { super::x86::$tile::<$h, $count>($a, $panels, $sums, $begun) },)+
+            _ => unreachable!("the height was just checked"),
+        }
+    };
+}
+
+/// A [`tile`] that is not as large as can be, or of any size without intrinsics; the sizes fit.
+#[inline(never)]
+fn lower_tile(
+    isa: Isa,
+    height: usize,
+    a: Tile<'_>,
+    panels: Panels<'_>,
+    (sums, apart): (&mut [Lane], usize),
+    begun: Begun,
+) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let to = (&mut *sums, apart);
+        match (isa.is_wide(), panels.count) {
+            (true, 1) => {
+                return by_height!(height, tile_avx512<1>: 1 2 3 4 5 6 7 8 9 10 11 12, a, panels, to, begun);
+            }
+            (true, 2) => return by_height!(height, tile_avx512<2>: 1 2 3 4 5 6 7 8, a, panels, to, begun),
+            (true, _) => return by_height!(height, tile_avx512<3>: 1 2 3 4 5 6 7, a, panels, to, begun),
+            _ if isa == Isa::Avx2 => return by_height!(height, tile_avx2<1>: 1 2 3 4 5, a, panels, to, begun),
+            _ => {}
+        }
+    }
+    for panel in 0..panels.count {
+        let (lanes, sums) =
+            (&panels.lanes[panel * panels.apart..][..panels.depth], &mut sums[panel * apart..][..height]);
+        if begun == Begun::No {
+            sums.fill(NO_SUM);
+        }
+        match a {
+            Tile::Strided(a) | Tile::Near(a) => {
+                portable_tile(lanes, sums, |row, k| a.values[row * a.row + k * a.step]);
+            }
+            Tile::Ordered { rows, .. } => portable_tile(lanes, sums, |row, k| rows[k * height + row]),
+            Tile::Turned { weights, inputs, .. } => {
+                portable_tile(lanes, sums, |row, k| weights[k / PANEL * inputs + row].0[k % PANEL]);
+            }
+        }
+    }
+}
+
+/// The same product without intrinsics, of one panel and elements `at(row, k)`.
+fn portable_tile(lanes: &[Lane], sums: &mut [Lane], at: impl Fn(usize, usize) -> f32) {
+    for (k, lane) in lanes.iter().enumerate() {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let factor = at(row, k);
+            for (sum, weight) in sums.0.iter_mut().zip(lane.0) {
+                *sum += factor * weight;
+            }
+        }
+    }
+}
