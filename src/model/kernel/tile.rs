@@ -98,6 +98,10 @@ pub(super) fn tile(
             // SAFETY: as above.
             return unsafe { super::x86::tile_avx512::<8, 3>(a, panels, (sums, apart), begun) };
         }
+        if isa.is_wide() && height == 12 {
+            // SAFETY: as above; so many rows have one panel alone.
+            return unsafe { super::x86::tile_avx512::<12, 1>(a, panels, (sums, apart), begun) };
+        }
     }
     lower_tile(isa, height, a, panels, (sums, apart), begun);
 }
@@ -129,7 +133,7 @@ fn lower_tile(
         let to = (&mut *sums, apart);
         match (isa.is_wide(), panels.count) {
             (true, 1) => {
-                return by_height!(height, tile_avx512<1>: 1 2 3 4 5 6 7 8 9 10 11 12, a, panels, to, begun);
+                return by_height!(height, tile_avx512<1>: 1 2 3 4 5 6 7 8 9 10 11, a, panels, to, begun);
             }
             (true, 2) => return by_height!(height, tile_avx512<2>: 1 2 3 4 5 6 7 8, a, panels, to, begun),
             (true, _) => return by_height!(height, tile_avx512<3>: 1 2 3 4 5 6 7, a, panels, to, begun),
