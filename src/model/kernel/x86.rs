@@ -331,10 +331,11 @@ macro_rules! tiles_of {
             // SAFETY: as the caller's; an input's outputs lie side by side, and the next input's behind them.
             unsafe {
                 let mut rows = $registers::<H, P>::begin(sums, apart, begun);
-                for first in (0..panels.depth).step_by(PANEL) {
-                    let weights = weights.as_ptr().add(first / PANEL * inputs).cast::<f32>();
-                    let (lane, depth) = (panels.lanes.as_ptr().add(first), PANEL.min(panels.depth - first));
-                    add_lanes!(rows, (weights, PANEL, 1), (lane, panels.apart), depth, next);
+                let (mut weights, mut lane, mut left) = (weights.as_ptr(), panels.lanes.as_ptr(), panels.depth);
+                while left > 0 {
+                    let depth = PANEL.min(left);
+                    add_lanes!(rows, (weights.cast::<f32>(), PANEL, 1), (lane, panels.apart), depth, next);
+                    (weights, lane, left) = (weights.wrapping_add(inputs), lane.add(depth), left - depth);
                 }
                 rows.store(sums, apart);
             }
