@@ -87,9 +87,9 @@ impl<'a> Ordered<'a> {
 /// What is added to sums of panels: rows, times the inputs that count of the same panels of a matrix.
 pub(super) type Added<'a> = Option<(Ordered<'a>, &'a PackedMatrix)>;
 
-/// Sums of as many panels of `W` as a tile takes, `(panels, rows)`: ordered rows times their lanes, and behind these in the same chain what
-/// is `beside` them. `begin` is told of a panel and each tile's rows before their last product, `end` is handed them with
-/// their sums.
+/// Sums of as many panels of `W` as a tile takes, `(panels, rows)`: ordered rows times their lanes, and behind these in the
+/// same chain what is `beside` them. `begin` is told of a panel and each tile's rows before their last product, `end` is
+/// handed them with their sums.
 pub(super) fn sums_of(
     isa: Isa,
     (w, panels): (&PackedMatrix, Range<usize>),

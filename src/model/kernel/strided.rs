@@ -156,7 +156,7 @@ impl Operand {
 }
 
 /// Calls `work` for each of `count` panels, from where it begins up to `end`: for what some have in common with all of them,
-/// as far as a tile takes so many. None begins before the one in front of it.
+/// as far as a tile takes so many. None begins before the one in front of it, nor behind `end`.
 fn together(
     isa: Isa,
     count: usize,
@@ -168,8 +168,8 @@ fn together(
         for last in panels.clone() {
             let (first, next) = (begin(last), if last + 1 < panels.end { begin(last + 1) } else { end });
             assert!(first <= next, "panel {last} begins at {first}, the next at {next}");
-            if first < next.min(end) {
-                work(panels.start..last + 1, first..next.min(end));
+            if first < next {
+                work(panels.start..last + 1, first..next);
             }
         }
     }

@@ -171,6 +171,26 @@ fn every_instruction_set_gives_the_same_tile() {
 }
 
 #[test]
+fn rows_and_columns_come_in_the_order_of_tiles() {
+    // One row or column, tiles that are no fours, depths that are no fours or longer than is written at a time.
+    for (rows, depth) in [(1, 1), (96, 1), (1, 96), (7, 5), (13, 64), (31, 131)] {
+        let values = values(rows * depth, 3);
+        for (a, isa) in Isa::all()
+            .into_iter()
+            .flat_map(|isa| [(Strided::rows(&values, depth), isa), (Strided::columns(&values, rows), isa)])
+        {
+            let mut got = vec![];
+            ordered::order(isa, a, rows, depth, &mut got);
+            let in_tile = |tile: std::ops::Range<usize>| {
+                (0..depth).flat_map(move |k| tile.clone().map(move |row| a.values[row * a.row + k * a.step]))
+            };
+            let expected: Vec<f32> = tiles(rows, isa.rows()).flat_map(in_tile).collect();
+            assert_eq!(got, expected, "{isa:?}, {rows} rows of {depth}, {} apart", a.row);
+        }
+    }
+}
+
+#[test]
 fn a_tile_of_several_panels_is_a_tile_of_each() {
     let (inputs, apart) = (77, ROWS_MAX + 1);
     let packed = PackedMatrix::new(&[&values(3 * PANEL * inputs, 3)], inputs);

@@ -261,8 +261,9 @@ macro_rules! tiles_of {
             // SAFETY: as the caller's.
             unsafe {
                 let mut rows = $registers::<H, P>::begin(sums, apart, begun);
-                for (k, lane) in panels.lanes[..panels.depth].iter().enumerate() {
-                    prefetch(lane);
+                for k in 0..panels.depth {
+                    let lane = panels.lanes.as_ptr().add(k);
+                    prefetch(&*lane);
                     rows.add(a.values.as_ptr().add(k * a.step), a.row, lane, panels.apart);
                 }
                 rows.store(sums, apart);
@@ -285,8 +286,8 @@ macro_rules! tiles_of {
             unsafe {
                 let mut next: &[Lane] = &[];
                 let mut rows = $registers::<H, P>::begin(sums, apart, begun);
-                let (a, lane) = ((a.values.as_ptr(), a.row, a.step), panels.lanes.as_ptr());
-                add_lanes!(rows, (a.0, a.1, a.2), (lane, panels.apart), panels.depth, next);
+                let (values, lane) = (a.values.as_ptr(), panels.lanes.as_ptr());
+                add_lanes!(rows, (values, a.row, a.step), (lane, panels.apart), panels.depth, next);
                 rows.store(sums, apart);
             }
         }
