@@ -7,23 +7,16 @@
 //! nothing is named in ractor's registry (several nodes may live in one process); whatever a shell does
 //! in the background lives in its state and dies with it.
 
-pub mod archive;
-pub mod company;
 pub mod device;
-pub mod exam;
-mod gauges;
 pub mod judge;
 pub mod learner;
-pub mod news;
-pub mod plan;
 pub mod replay;
 pub mod role;
 pub mod rollout;
-pub mod scribe;
-pub mod shelf;
+pub mod run_context;
 pub mod supervisor;
+pub mod task;
 mod tree;
-pub mod work;
 
 use ractor::ActorRef;
 use std::time::Duration;

@@ -7,17 +7,17 @@
 mod best;
 mod disk;
 mod files;
-mod shelf;
+mod store;
 
-use crate::episode::CriticVersion;
-use crate::model::spec::ModelSpec;
-use crate::model::whole::CriticWeights;
+use crate::formats::spec::ModelSpec;
+use crate::transformer::full_weights::CriticWeights;
+use crate::types::CriticVersion;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 pub use best::{Best, best, name_best};
 pub(crate) use files::CONFIG;
-pub use shelf::{Held, Listed, clean, hold, list, prune};
+pub use store::{Held, Listed, clean, hold, list, prune};
 
 /// How much is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,9 +135,9 @@ impl Error {
 /// # Errors
 /// Where the snapshot does not fit `spec` or the disk fails; what was there before is then still there.
 pub fn write(root: &Path, snapshot: &Snapshot, spec: &ModelSpec, base_model: &str, keep: usize) -> Result<PathBuf> {
-    let path = shelf::write(&mut disk::Real, root, snapshot, spec, base_model)?;
+    let path = store::write(&mut disk::Real, root, snapshot, spec, base_model)?;
     // The new checkpoint is safe whatever becomes of the old ones: a failure to prune is only told.
-    if let Err(error) = shelf::prune_beside(&mut disk::Real, root, keep, &path) {
+    if let Err(error) = store::prune_beside(&mut disk::Real, root, keep, &path) {
         tracing::warn!(%error, "old checkpoints could not be pruned");
     }
     Ok(path)

@@ -13,7 +13,10 @@ pub mod score;
 pub mod start;
 
 use crate::config::Config;
-use crate::model::{self, Loaded, device, kernel::Precision, source::Source};
+use crate::formats;
+use crate::formats::source::Source;
+use crate::kernels::Precision;
+use crate::transformer::{device, load::Loaded};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,7 +35,7 @@ pub struct Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        let exit = if error.is::<model::Error>() { Exit::Model } else { Exit::Failed };
+        let exit = if error.is::<formats::Error>() { Exit::Model } else { Exit::Failed };
         Self { exit, error }
     }
 }
@@ -146,7 +149,7 @@ pub(crate) fn load_model(config: &Config, precision: Precision, score: bool) -> 
     let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
     let device = config.model.device.open().or_exit(Exit::Usage)?;
     tracing::info!(path = %path.display(), device = device::name(&device), "loading model");
-    model::load_on(&path, &device, precision, score).or_exit(Exit::Model)
+    crate::transformer::load::load_on(&path, &device, precision, score).or_exit(Exit::Model)
 }
 
 /// A line of the command's result.

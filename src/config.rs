@@ -16,7 +16,6 @@ use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
 use crate::eval::{EvalConfig, held_out_twin};
 use crate::learner::LearnerConfig;
-use crate::model::device::DeviceChoice;
 use crate::prompts::PromptsConfig;
 use crate::remote::{RemoteConfig, RemotesConfig};
 use crate::replay::ReplayConfig;
@@ -25,6 +24,7 @@ use crate::roles::generator::{GeneratorConfig, GeneratorKind};
 use crate::roles::judge::{JudgeConfig, JudgeKind};
 use crate::roles::refiner::RefinerConfig;
 use crate::telemetry::TelemetryConfig;
+use crate::transformer::device::DeviceChoice;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 

@@ -9,12 +9,12 @@ mod thread;
 mod writer;
 
 use crate::engine::{self, Completion, EngineConfig, StepReport};
-use crate::episode::{CriticVersion, CritiqueGroup};
+use crate::formats::tokenizer::Tokenizer;
 use crate::learner::{self, LearnerConfig};
-use crate::model::decode::PackedAdapter;
-use crate::model::tokenizer::Tokenizer;
-use crate::model::transformer::Transformer;
-use crate::model::whole::CriticWeights;
+use crate::transformer::Transformer;
+use crate::transformer::decode::PackedAdapter;
+use crate::transformer::full_weights::CriticWeights;
+use crate::types::{CriticVersion, CritiqueGroup};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ pub enum Error {
     Learner(#[from] learner::Error),
     /// The model could not be laid out on the device.
     #[error(transparent)]
-    Model(#[from] crate::model::Error),
+    Model(#[from] crate::formats::Error),
     /// The thread could not be started.
     #[error("starting the device thread: {0}")]
     Spawn(#[from] std::io::Error),

@@ -20,10 +20,12 @@ mod scheduler;
 mod sequence;
 mod weigh;
 
-use crate::episode::{CriticVersion, Finish};
-use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter};
-use crate::model::kernel::Precision;
-use crate::model::tokenizer::Tokenizer;
+use crate::formats::tokenizer::Tokenizer;
+use crate::kernels::Precision;
+use crate::transformer::{
+    decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward, decode::PackedAdapter,
+};
+use crate::types::{CriticVersion, Finish};
 use job::{Job, Weights};
 use report::lap;
 pub use report::{Counters, StepReport, Times, Work};
@@ -108,11 +110,11 @@ pub enum Error {
     },
     /// The model failed.
     #[error(transparent)]
-    Model(#[from] crate::model::Error),
+    Model(#[from] crate::formats::Error),
 }
 
 /// Text of ids, special tokens left out.
-pub type Detokenize = Box<dyn Fn(&[u32]) -> crate::model::Result<String> + Send>;
+pub type Detokenize = Box<dyn Fn(&[u32]) -> crate::formats::Result<String> + Send>;
 
 /// What one sequence of a step samples: a token for each of its continuations, if its step ends its tokens.
 struct Sampled {

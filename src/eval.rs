@@ -6,7 +6,7 @@
 //! Invariants: all critics of a record criticise the same response; figures follow from records and a seed alone,
 //! so they can be made again from what was kept.
 
-use crate::episode::{Verdict, utility};
+use crate::types::{Verdict, utility};
 use serde::{Deserialize, Serialize};
 
 pub mod bootstrap;

@@ -13,9 +13,9 @@ mod tensors;
 pub use lora_gguf::lora_gguf;
 pub use merged::{Kind, Shape, merged};
 
-use crate::model;
-use crate::model::lora::{self, Adapter};
-use crate::model::spec::ModelSpec;
+use crate::formats;
+use crate::formats::spec::ModelSpec;
+use crate::formats::{lora, lora::Adapter};
 use aside::Aside;
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ pub enum Error {
     NoName(PathBuf),
     /// The model or adapter cannot be read.
     #[error(transparent)]
-    Model(#[from] model::Error),
+    Model(#[from] formats::Error),
     /// A number has no neighbour in the type asked for.
     #[error("tensor {name}: {value} does not fit into {kind}")]
     Overflow {
@@ -118,7 +118,7 @@ pub fn peft(out: &Path, adapter: &Adapter, spec: &ModelSpec, base: &Base) -> Res
             continue;
         }
         let malformed =
-            |why: safetensors::SafeTensorError| model::Error::Malformed { path: path.clone(), why: why.to_string() };
+            |why: safetensors::SafeTensorError| formats::Error::Malformed { path: path.clone(), why: why.to_string() };
         let file = SafeTensors::deserialize(&bytes).map_err(malformed)?;
         let entries: Vec<Entry> =
             file.iter().map(|(name, view)| Entry { name: name.to_owned(), shape: view.shape().to_vec() }).collect();

@@ -11,7 +11,7 @@ mod recorder;
 
 pub use recorder::Recorder;
 
-use crate::episode::{CritiqueGroup, EpisodeId};
+use crate::types::{CritiqueGroup, EpisodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fmt;

@@ -18,15 +18,15 @@ mod trained;
 pub mod value;
 mod whole;
 
-pub use crate::episode::Objective;
+pub use crate::types::Objective;
 pub use config::{LearnerConfig, Mode};
 pub use state::{HostTensor, Report, State};
 
-use crate::episode::{CriticVersion, CritiqueGroup};
-use crate::model::lora::Site;
-use crate::model::score::Space;
-use crate::model::transformer::Transformer;
-use crate::model::whole::CriticWeights;
+use crate::formats::lora::Site;
+use crate::transformer::Transformer;
+use crate::transformer::full_weights::CriticWeights;
+use crate::transformer::score::Space;
+use crate::types::{CriticVersion, CritiqueGroup};
 use lesson::Lesson;
 use objective::UtilityMoments;
 use optimizer::Adam;
@@ -96,7 +96,7 @@ pub enum Error {
     },
     /// The model failed.
     #[error(transparent)]
-    Model(#[from] crate::model::Error),
+    Model(#[from] crate::formats::Error),
 }
 
 /// The learner: what is trained, and the frozen model that it began as.

@@ -37,7 +37,13 @@
 //!   synchronous order give the same run.
 //! - No metric is exported that is not described.
 
-pub mod episode;
+pub mod types;
+
+pub mod kernels;
+
+pub mod formats;
+
+pub mod transformer;
 
 pub mod eval;
 pub mod groups;
@@ -47,8 +53,6 @@ pub mod roles;
 pub mod verify;
 
 pub mod remote;
-
-pub mod model;
 
 pub mod engine;
 pub mod learner;
@@ -61,7 +65,13 @@ pub mod export;
 
 pub mod telemetry;
 
+pub mod run;
+
+pub mod episode;
+
 pub mod actors;
+
+pub mod http;
 
 pub mod config;
 

@@ -5,26 +5,29 @@
 //! Invariants: a run directory with checkpoints is gone on from or left alone, never begun anew; a node
 //! that ended with [`Exit::Done`] left a whole checkpoint.
 
-use crate::actors::archive::Archive;
-use crate::actors::company::{Company, Remotes, Writer};
-use crate::actors::exam::served::Served;
-use crate::actors::judge::{Compare, JudgeSource, Judges, model::ModelJudge};
-use crate::actors::news::{Activity, Event, News, Progress};
-use crate::actors::plan::Plan;
+use crate::actors::run_context::Plan;
 use crate::actors::supervisor::{Station, Supervisor, SupervisorMsg, SupervisorSetup};
 pub use crate::actors::{Exit, Stop};
 use crate::actors::{Failure, ask};
 use crate::checkpoint;
 use crate::config::Config;
 use crate::engine::EngineConfig;
-use crate::episode::Prompt;
+use crate::episode::judge::model::ModelJudge;
+use crate::episode::judge::{Compare, JudgeSource, Judges};
+use crate::episode::models::{Company, Remotes, Writer};
+use crate::episode::online_eval::Served;
+use crate::formats;
+use crate::formats::{source::Source, template::ChatTemplate, tokenizer::Tokenizer};
 use crate::groups::{self, Origin, Recorder};
 use crate::learner::Mode;
-use crate::model::{self, Loaded, source::Source, template::ChatTemplate, tokenizer::Tokenizer};
 use crate::prompts::{self, PromptStream};
 use crate::remote::{self, Client, RemoteConfig};
 use crate::roles::judge::JudgeKind;
 use crate::roles::{self, critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
+use crate::run::checkpoints::Archive;
+use crate::run::events::{Activity, Event, News, Progress};
+use crate::transformer::load::Loaded;
+use crate::types::Prompt;
 use crate::verify::{Checker, sandbox};
 use ractor::{Actor, ActorRef};
 use std::fs::{File, TryLockError};
@@ -85,7 +88,7 @@ pub enum Error {
     Config(String),
     /// The model cannot be fetched or loaded.
     #[error(transparent)]
-    Model(#[from] model::Error),
+    Model(#[from] formats::Error),
     /// A checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
@@ -106,7 +109,7 @@ impl Error {
     /// How the process ends for it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Model(model::Error::Device { .. } | model::Error::CpuOnly { .. }) => Exit::Usage,
+            Self::Model(formats::Error::Device { .. } | formats::Error::CpuOnly { .. }) => Exit::Usage,
             Self::Model(_) => Exit::Model,
             Self::Checkpoint(_) => Exit::Checkpoint,
             Self::Tree { exit, .. } => *exit,
@@ -216,7 +219,7 @@ pub fn check_judge(config: &Config, template: &ChatTemplate, tokenizer: &Tokeniz
 /// Where all weights are to be trained and it is not the CPU.
 pub fn check_device(config: &Config, device: &candle_core::Device) -> Result<(), Error> {
     if config.learner.mode == Mode::Full && !device.is_cpu() {
-        return Err(model::Error::CpuOnly { device: model::device::name(device) }.into());
+        return Err(formats::Error::CpuOnly { device: crate::transformer::device::name(device) }.into());
     }
     Ok(())
 }
@@ -228,7 +231,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
     }
 }
 
-type Prepared = (Plan, crate::actors::shelf::Shelf, File);
+type Prepared = (Plan, crate::run::state::Shelf, File);
 
 /// Everything that blocks: files, downloads, weights.
 fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Error> {
@@ -310,7 +313,7 @@ pub(crate) fn company(
     check_device(config, &device)?;
     let path = Source::parse(&config.model.source)?.fetch()?;
     news.tell(Event::Turned(Activity::Loading));
-    let model = model::load_on(&path, &device, config.engine.weights, score)?;
+    let model = crate::transformer::load::load_on(&path, &device, config.engine.weights, score)?;
     // Every role speaks in turns: a base model is refused here, not by its first episode.
     model.template.present()?;
     let judge_model = judge_model(config, &device)?;
@@ -354,7 +357,7 @@ fn judge_model(config: &Config, device: &candle_core::Device) -> Result<Option<(
     let Some(source) = config.judge_model() else { return Ok(None) };
     let path = Source::parse(source)?.fetch()?;
     let engine = config.judge_engine();
-    let model = model::load_on(&path, device, engine.weights, false)?;
+    let model = crate::transformer::load::load_on(&path, device, engine.weights, false)?;
     model.template.present()?;
     Ok(Some((model, engine)))
 }

@@ -7,7 +7,7 @@
 //! Invariants: each pass over the file gives every prompt once; an episode that was begun stays in the
 //! ledger until it ends, over any number of restarts.
 
-use crate::episode::{EpisodeId, Prompt};
+use crate::types::{EpisodeId, Prompt};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};

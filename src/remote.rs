@@ -9,8 +9,8 @@
 mod patience;
 mod wire;
 
-use crate::episode::{Finish, Turn};
 use crate::telemetry::metrics::{self, RemoteOutcome, RemoteTokens};
+use crate::types::{Finish, Turn};
 use patience::Budget;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{StatusCode, Url};

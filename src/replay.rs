@@ -9,7 +9,7 @@
 //! Invariants: an accepted group is held, set aside, or was retired for a counted reason; no group is learned
 //! more than `uses_max` times, rewound uses left out; one lease is out at most; a lease's name is never reused.
 
-use crate::episode::{CriticVersion, CritiqueGroup, EpisodeId, Objective};
+use crate::types::{CriticVersion, CritiqueGroup, EpisodeId, Objective};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use seen::Seen;

@@ -7,7 +7,7 @@
 //! Invariants: a template is tried out when it is made, so that a bad one is an error at start-up that names
 //! its key; what two roles' conversations share comes first in both.
 
-use crate::episode::{Speaker, Turn};
+use crate::types::{Speaker, Turn};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
 use std::collections::BTreeMap;
 

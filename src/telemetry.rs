@@ -3,7 +3,6 @@
 //! Knows no other room: they call [`metrics`] with its own label enums, and hand [`status::Progress`] in.
 //! Invariants: no metric is exported that is not described, and no label has an open set of values.
 
-pub mod http;
 pub mod logs;
 pub mod metrics;
 pub mod status;

@@ -7,8 +7,8 @@
 //! Invariants: a text that answers nothing is a wrong answer; a checker that cannot judge says why and gives no score, which
 //! is never a loss; each reads a bounded text in a time linear in it.
 
-use crate::episode::verifier::{Instruction, Verifier};
-use crate::episode::{Invalid, Prompt, Verdict};
+use crate::types::verifier::{Instruction, Verifier};
+use crate::types::{Invalid, Prompt, Verdict};
 use code::{Fault, Task};
 use math::Answer;
 use sandbox::{Limits, Sandbox};

@@ -3,7 +3,7 @@
 //! Others hold the [`Device`] handle itself and ask it directly; the actor only owns the thread's life.
 
 use super::Failure;
-use super::work::{Ended, Work};
+use super::task::{Ended, Work};
 use crate::device::Device;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 

@@ -6,18 +6,18 @@
 //! a course that begins again goes on where the last one died; a critic is on disk before it is in
 //! service, and in service before replay hears of it.
 
-use super::archive::Archive;
-use super::company::Company;
-use super::exam::served::Served;
-use super::news::{Event, News};
 use super::replay::ReplayMsg;
-use super::scribe::Trouble;
-use super::work::{Ended, Work};
+use super::task::{Ended, Work};
 use super::{Failure, Reply, Stop, Unanswered, ask, stranded};
 use crate::device::{self, Device};
-use crate::episode::CriticVersion;
+use crate::episode::models::Company;
+use crate::episode::online_eval::Served;
+use crate::episode::sampling::Trouble;
 use crate::learner::{self, LearnerConfig, Report};
 use crate::replay::Lease;
+use crate::run::checkpoints::Archive;
+use crate::run::events::{Event, News};
+use crate::types::CriticVersion;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -195,7 +195,7 @@ impl Course {
         let archive = self.archive.clone();
         tokio::task::spawn_blocking(move || archive.save(state, shelf))
             .await
-            .map_err(|error| Failure::Panicked(super::work::panic_text(error)))?
+            .map_err(|error| Failure::Panicked(super::task::panic_text(error)))?
             .inspect_err(|_| self.news.tell(Event::NotSaved))?;
         self.news.tell(Event::Saved { step, seconds: begun.elapsed().as_secs_f64() });
         self.device.install(version, Some(critic.clone())).await?;
@@ -229,7 +229,7 @@ impl Course {
         let keep = move || cu.map_or(Ok(false), |cu| archive.keep_if_best(step, cu.value));
         let best = tokio::task::spawn_blocking(keep)
             .await
-            .map_err(|error| Failure::Panicked(super::work::panic_text(error)))??;
+            .map_err(|error| Failure::Panicked(super::task::panic_text(error)))??;
         self.news.tell(Event::Evaluated { version, step, marks, best, seconds: begun.elapsed().as_secs_f64() });
         Ok(())
     }

@@ -6,13 +6,13 @@
 //! Invariant: in one-by-one pacing an episode begins only while the learner waits for a batch and
 //! nothing else is under way: then everything scored before has been learned and published.
 
-use super::news::{Activity, Event, News};
-use super::shelf::{DropReason, Lane, Outcome, Shelf};
 use super::{Reply, Stop};
-use crate::episode::{CriticVersion, EpisodeId};
 use crate::groups::Recorder;
-use crate::model::whole::CriticWeights;
 use crate::replay::{Lease, Pushed, Retired};
+use crate::run::events::{Activity, Event, News};
+use crate::run::state::{DropReason, Lane, Outcome, Shelf};
+use crate::transformer::full_weights::CriticWeights;
+use crate::types::{CriticVersion, EpisodeId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -246,13 +246,13 @@ mod tests {
     use tokio::sync::oneshot;
 
     fn group(episode: EpisodeId) -> Outcome {
-        crate::actors::shelf::tests::group(episode, [0.0, 1.0])
+        crate::run::state::tests::group(episode, [0.0, 1.0])
     }
 
     /// A replay actor that lets two unlearned groups wait.
     async fn actor(pacing: Pacing) -> (ActorRef<ReplayMsg>, Stop) {
         let config = ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 };
-        let shelf = Arc::new(Mutex::new(Shelf::new(Replay::new(config, crate::episode::Objective::Rco, 2, 7))));
+        let shelf = Arc::new(Mutex::new(Shelf::new(Replay::new(config, crate::types::Objective::Rco, 2, 7))));
         let stop = Stop::default();
         let setup = ReplaySetup { shelf, pacing, stop: stop.clone(), news: News::new(None), recorder: None };
         (ReplayActor::spawn(None, ReplayActor, setup).await.unwrap().0, stop)

@@ -7,20 +7,21 @@
 //! again; all seeds come from (node seed, episode, role, index), so it is then the same one; trouble
 //! with one critique or one episode is counted and ends no more than that.
 
-use super::judge::{Case, Contest, JudgeMsg};
-use super::news::{Event, News};
+use super::judge::JudgeMsg;
 use super::replay::ReplayMsg;
-use super::role::{Answer, Opening, Part, RoleMsg};
-use super::scribe::Trouble;
-use super::shelf::{DropReason, Lane, Outcome};
-use super::work::{Ended, Work, panic_text};
+use super::role::RoleMsg;
+use super::task::{Ended, Work, panic_text};
 use super::{Failure, Reply, Stop, Unanswered, ask, stranded};
-use crate::episode::{
-    CritiqueGroup, EpisodeId, Invalid, Preference, Prompt, ScoredCritique, Verdict, Written, utility,
-};
+use crate::episode::judge::{Case, Contest};
+use crate::episode::role::{Answer, Opening, Part};
+use crate::episode::sampling::Trouble;
+use crate::episode::seed::seed;
 use crate::prompts::PromptStream;
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
+use crate::run::events::{Event, News};
+use crate::run::state::{DropReason, Lane, Outcome};
 use crate::telemetry::metrics::{self, Label, Role};
+use crate::types::{CritiqueGroup, EpisodeId, Invalid, Preference, Prompt, ScoredCritique, Verdict, Written, utility};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -324,23 +325,9 @@ fn among(kept: &[usize], Preference { chosen, rejected }: Preference) -> Option<
     Some(Preference { chosen: place(chosen)?, rejected: place(rejected)? })
 }
 
-/// The seed of one request: a pure function of where in the run it stands.
-pub(crate) fn seed(node: u64, episode: EpisodeId, role: Role, index: u64) -> u64 {
-    mix(mix(mix(node, episode.0), role as u64), index)
-}
-
-/// One word from two (splitmix64 over their sum along the golden ratio).
-pub(crate) fn mix(seed: u64, word: u64) -> u64 {
-    let mut z = seed.rotate_left(23).wrapping_add(word.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn preferences_follow_the_critiques_that_were_kept() {
@@ -349,20 +336,5 @@ mod tests {
         assert_eq!(among(&[0, 2, 3], preference(2, 3)), Some(preference(1, 2)));
         assert_eq!(among(&[0, 2, 3], preference(1, 3)), None);
         assert_eq!(among(&[0, 2, 3], preference(3, 1)), None);
-    }
-
-    #[test]
-    fn every_request_of_a_run_has_a_seed_of_its_own_and_always_the_same() {
-        let mut seeds = BTreeSet::new();
-        for node in 0..3 {
-            for episode in (0..50).map(EpisodeId) {
-                for role in [Role::Generator, Role::Critic, Role::Refiner, Role::Judge] {
-                    for index in 0..8 {
-                        assert!(seeds.insert(seed(node, episode, role, index)), "{node} {episode} {role:?} {index}");
-                    }
-                }
-            }
-        }
-        assert_eq!(seed(1, EpisodeId(2), Role::Refiner, 3), seed(1, EpisodeId(2), Role::Refiner, 3));
     }
 }

@@ -5,14 +5,14 @@
 //! failures than the budget end the node with an exit code of their own.
 
 use super::learner::LearnerMsg;
-use super::news::{Activity, Event};
-use super::plan::Plan;
 use super::rollout::RolloutMsg;
-use super::shelf::Shelf;
+use super::run_context::Plan;
+use super::task::panic_text;
 use super::tree::Tree;
-use super::work::panic_text;
 use super::{Exit, Failure, Reply, ask};
 use crate::learner;
+use crate::run::events::{Activity, Event};
+use crate::run::state::Shelf;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;

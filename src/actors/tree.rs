@@ -4,19 +4,21 @@
 //!
 //! Invariant: if a station is up, so is every station before it.
 
+use super::Failure;
 use super::device::DeviceActor;
 use super::judge::{JudgeActor, JudgeMsg};
 use super::learner::{Course, LearnerActor, LearnerMsg};
-use super::plan::Plan;
 use super::replay::{ReplayActor, ReplayMsg, ReplaySetup};
-use super::role::{Part, RoleActor, RoleMsg};
+use super::role::{RoleActor, RoleMsg};
 use super::rollout::{Cast, RolloutActor, RolloutMsg};
-use super::shelf::Shelf;
+use super::run_context::Plan;
 use super::supervisor::Station;
-use super::work::panic_text;
-use super::{Failure, archive::Recalled};
+use super::task::panic_text;
 use crate::device::Device;
+use crate::episode::role::Part;
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
+use crate::run::checkpoints::Recalled;
+use crate::run::state::Shelf;
 use crate::telemetry::metrics::Role;
 use ractor::{Actor, ActorCell, ActorId, ActorRef};
 use std::collections::BTreeMap;

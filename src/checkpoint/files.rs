@@ -1,10 +1,10 @@
 //! What a checkpoint's folder holds: snapshot to bytes, bytes to snapshot, and the manifest over them.
 
 use super::{Error, NamedTensor, Result, Snapshot};
-use crate::episode::CriticVersion;
-use crate::model;
-use crate::model::spec::ModelSpec;
-use crate::model::whole::{self, CriticWeights, WEIGHTS_FILE, Whole};
+use crate::formats;
+use crate::formats::spec::ModelSpec;
+use crate::transformer::{full_weights, full_weights::CriticWeights, full_weights::WEIGHTS_FILE, full_weights::Whole};
+use crate::types::CriticVersion;
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -72,10 +72,10 @@ impl Rendering<'_> {
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         match self {
             Self::Bytes(bytes) => out.write_all(bytes),
-            Self::Weights(weights) => whole::write(weights, out),
+            Self::Weights(weights) => full_weights::write(weights, out),
             Self::Tensors(tensors) => {
                 let named: Vec<_> = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
-                whole::write_f32(out, &named, |index| Cow::Borrowed(&tensors[index].data))
+                full_weights::write_f32(out, &named, |index| Cow::Borrowed(&tensors[index].data))
             }
         }
     }
@@ -176,7 +176,7 @@ pub(super) fn glance(path: &Path) -> Result<()> {
 pub(super) fn read(path: &Path, spec: &ModelSpec) -> Result<Snapshot> {
     let critic = |folder: &str| {
         CriticWeights::load(&path.join(folder), spec).map_err(|error| match error {
-            model::Error::Io { path, source } => Error::Io { path, source },
+            formats::Error::Io { path, source } => Error::Io { path, source },
             other => unfit(path, other.to_string()),
         })
     };
@@ -205,7 +205,7 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
     }
     let manifest: Manifest =
         serde_json::from_value(json).map_err(|error| broken(path, format!("{MANIFEST}: {error}")))?;
-    let adapter = [model::lora::CONFIG_FILE, model::lora::WEIGHTS_FILE].map(|name| format!("{ADAPTER}/{name}"));
+    let adapter = [formats::lora::CONFIG_FILE, formats::lora::WEIGHTS_FILE].map(|name| format!("{ADAPTER}/{name}"));
     let weights = format!("{WEIGHTS}/{WEIGHTS_FILE}");
     let critic = if manifest.files.contains_key(&weights) { vec![weights] } else { adapter.into() };
     let needed = [OPTIMIZER, STATE, CONFIG].map(str::to_owned);

@@ -1,8 +1,8 @@
 //! Promises of the checkpoint room: what `newest` returns is whole, whatever happened before.
 use super::disk::{Content, Disk, Real};
 use super::*;
-use crate::model::lora::{Adapter, Factors, LoraConfig, Site};
-use crate::model::whole::Whole;
+use crate::formats::lora::{Adapter, Factors, LoraConfig, Site};
+use crate::transformer::full_weights::Whole;
 use std::collections::BTreeSet;
 use std::fs;
 use tempfile::TempDir;
@@ -19,7 +19,7 @@ fn spec() -> ModelSpec {
         norm_epsilon: 1e-6,
         context_tokens: 64,
         tied: true,
-        ..crate::model::spec::tests::tiny()
+        ..crate::formats::spec::tests::tiny()
     }
 }
 
@@ -158,7 +158,7 @@ fn a_machine_that_stops_anywhere_in_a_write_leaves_the_checkpoint_before_or_the_
         let root = TempDir::new().unwrap();
         save(root.path(), 10);
         let mut disk = Failing::after(acts);
-        let outcome = shelf::write(&mut disk, root.path(), &snapshot(12), &spec(), "a/model");
+        let outcome = store::write(&mut disk, root.path(), &snapshot(12), &spec(), "a/model");
         let renamed = disk.renamed.is_some();
         disk.lose();
         let found = newest(root.path(), &spec()).unwrap().unwrap();
@@ -244,13 +244,13 @@ fn a_step_written_again_lies_beside_the_first_and_counts_as_newer() {
     let first = save(root.path(), 12);
     assert_eq!(save(root.path(), 12), first, "the same again is not written twice");
     let drained = Snapshot { state: serde_json::json!({"cursor": 99}), ..snapshot(12) };
-    let again = shelf::write(&mut Real, root.path(), &drained, &spec(), "a/model").unwrap();
+    let again = store::write(&mut Real, root.path(), &drained, &spec(), "a/model").unwrap();
     assert_eq!(again, root.path().join("step-00000012-r1"));
     assert_eq!(newest(root.path(), &spec()).unwrap().unwrap(), drained);
     assert_eq!(names(root.path()), ["step-00000012-r1", "step-00000012"]);
     fs::remove_file(again.join("state.json")).unwrap();
     assert_eq!(newest(root.path(), &spec()).unwrap().unwrap(), snapshot(12));
-    let third = shelf::write(&mut Real, root.path(), &drained, &spec(), "a/model").unwrap();
+    let third = store::write(&mut Real, root.path(), &drained, &spec(), "a/model").unwrap();
     assert_eq!(third, root.path().join("step-00000012-r2"), "a broken one is not taken for the same");
 }
 
@@ -270,8 +270,8 @@ fn pruning_keeps_the_newest_and_so_many_beside_it_and_of_a_step_only_the_last() 
 /// All weights of a model of [`spec`], none of them like another.
 fn whole(salt: f32) -> Whole {
     struct Waves(f32);
-    impl crate::model::Weights for Waves {
-        fn get(&mut self, name: &str, shape: &[usize]) -> crate::model::Result<Vec<f32>> {
+    impl crate::formats::Weights for Waves {
+        fn get(&mut self, name: &str, shape: &[usize]) -> crate::formats::Result<Vec<f32>> {
             let pace = self.0 + name.len() as f32;
             Ok((0..shape.iter().product()).map(|i: usize| (i as f32 * 0.3 + pace).sin()).collect())
         }
@@ -317,7 +317,7 @@ fn a_power_loss_while_weights_are_written_leaves_the_checkpoint_before() {
         save(root.path(), 1);
         let mut disk = Failing::after(acts);
         let snapshot = Snapshot { critic: whole(0.3).into(), served: Some(whole(0.4).into()), ..snapshot(2) };
-        let written = shelf::write(&mut disk, root.path(), &snapshot, &spec(), "a/model");
+        let written = store::write(&mut disk, root.path(), &snapshot, &spec(), "a/model");
         disk.lose();
         let newest = newest(root.path(), &spec()).unwrap().unwrap();
         assert!(newest == if newest.step == 2 { snapshot } else { self::snapshot(1) }, "{acts} acts");

@@ -17,10 +17,10 @@ use crate::cli::check::MemoryPlan;
 use crate::config::Config;
 use crate::engine::distinct::Distinct;
 use crate::engine::{Completion, Counters, Engine, EngineConfig, Request, RequestId};
-use crate::model::Loaded;
-use crate::model::decode::{BLOCK_TOKENS, Decoder};
-use crate::model::kernel::Precision;
+use crate::kernels::Precision;
 use crate::telemetry;
+use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
+use crate::transformer::load::Loaded;
 use clap::{Args, Subcommand};
 use machine::Machine;
 use std::collections::HashMap;
@@ -118,7 +118,7 @@ impl Bed {
     }
 
     /// A fresh engine.
-    fn engine(&self, config: &EngineConfig) -> crate::model::Result<Engine<Decoder>> {
+    fn engine(&self, config: &EngineConfig) -> crate::formats::Result<Engine<Decoder>> {
         let decoder = Decoder::sized(self.model.transformer.clone(), config.kv_cache_mib)?;
         Ok(Engine::new(decoder, self.model.tokenizer.clone(), config.clone()))
     }

@@ -3,15 +3,18 @@
 use super::{Exit, Failure, OrExit, say};
 use crate::config::Config;
 use crate::engine::EngineConfig;
+use crate::formats;
+use crate::formats::Opened;
+use crate::formats::source::Source;
+use crate::formats::spec::ModelSpec;
+use crate::kernels::{Precision, Weight};
 use crate::learner::{LearnerConfig, Mode};
-use crate::model::decode::Decoder;
-use crate::model::dense::decode::DenseDecoder;
-use crate::model::kernel::{Precision, Weight};
-use crate::model::score::activation_floats;
-use crate::model::source::Source;
-use crate::model::{self, Opened, device, spec::ModelSpec};
 use crate::node;
 use crate::telemetry;
+use crate::transformer::decode::Decoder;
+use crate::transformer::dense::decode::DenseDecoder;
+use crate::transformer::device;
+use crate::transformer::score::activation_floats;
 use candle_core::Device;
 use clap::Args;
 use std::path::PathBuf;
@@ -110,7 +113,7 @@ impl MemoryPlan {
             return Self { parts: [("program", program(device))].into_iter().chain(parts).collect() };
         }
         let lora = &learner.lora;
-        let of_site = |site: &model::lora::Site| {
+        let of_site = |site: &formats::lora::Site| {
             let (inputs, outputs) = site.sizes(spec);
             lora.rank * (inputs + outputs)
         };
@@ -168,7 +171,7 @@ pub fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, Failure>
     let device = config.model.device.open().or_exit(Exit::Usage)?;
     node::check_device(config, &device).or_exit(Exit::Usage)?;
     let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
-    let opened = model::open(&path).or_exit(Exit::Model)?;
+    let opened = formats::open(&path).or_exit(Exit::Model)?;
     opened.template.present().or_exit(Exit::Model)?;
     let weights = opened.bytes(&device, config.engine.weights, true);
     let spec = opened.spec.clone();
@@ -188,15 +191,15 @@ pub fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, Failure>
     }
     say(&format!("# {:<12} {:>8.1}", "total", mib(plan.total())));
     let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(&spec, config.engine.weights, &device);
-    say(&format!("# the kv cache holds {} tokens", blocks * model::decode::BLOCK_TOKENS));
+    say(&format!("# the kv cache holds {} tokens", blocks * crate::transformer::decode::BLOCK_TOKENS));
     fits(&plan, &spec, config, &device).or_exit(Exit::Usage)?;
     Ok(Exit::Done)
 }
 
 /// The judge's own model, where it has one.
-fn judge(config: &Config) -> Result<Option<Opened>, model::Error> {
+fn judge(config: &Config) -> Result<Option<Opened>, formats::Error> {
     let Some(source) = config.judge_model() else { return Ok(None) };
-    let judge = model::open(&Source::parse(source)?.fetch()?)?;
+    let judge = formats::open(&Source::parse(source)?.fetch()?)?;
     judge.template.present()?;
     Ok(Some(judge))
 }
@@ -210,7 +213,7 @@ fn can_hold(spec: &ModelSpec, engine: &EngineConfig, device: &Device, cache: &st
         engine.context_tokens_max
     );
     let block = Decoder::block_bytes(spec, engine.weights, device);
-    let one = engine.context_tokens_max.div_ceil(model::decode::BLOCK_TOKENS) * block;
+    let one = engine.context_tokens_max.div_ceil(crate::transformer::decode::BLOCK_TOKENS) * block;
     anyhow::ensure!(
         one <= engine.kv_cache_mib << 20,
         "{cache}: expected at least {} for one context of {} tokens, got {}",

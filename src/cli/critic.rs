@@ -4,9 +4,9 @@
 use super::{Failure, OrExit};
 use crate::actors::Exit;
 use crate::checkpoint::{self, Listed};
-use crate::model::source;
-use crate::model::spec::ModelSpec;
-use crate::model::whole::CriticWeights;
+use crate::formats::source;
+use crate::formats::spec::ModelSpec;
+use crate::transformer::full_weights::CriticWeights;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 

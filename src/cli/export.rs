@@ -4,10 +4,11 @@ use super::critic::{self, Critic};
 use super::{Exit, Failure, OrExit, say};
 use crate::config::Config;
 use crate::export::{self, Base, Kind, Shape};
-use crate::model::source::Source;
-use crate::model::whole::CriticWeights;
-use crate::model::{self, Opened};
+use crate::formats;
+use crate::formats::Opened;
+use crate::formats::source::Source;
 use crate::telemetry;
+use crate::transformer::full_weights::CriticWeights;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -88,7 +89,7 @@ pub fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, Failure
     let named = arguments.model.clone().or(trained_on).unwrap_or_else(|| config.model.source.clone());
     let source = Source::parse(&named).or_exit(Exit::Usage)?;
     let path = source.fetch().or_exit(Exit::Model)?;
-    let opened = model::open(&path).or_exit(Exit::Model)?;
+    let opened = formats::open(&path).or_exit(Exit::Model)?;
     let critic = critic.map(|critic| critic.load(&opened.spec)).transpose()?;
     let base = base(arguments, &source, &path)?;
     if arguments.to != Format::Merged && critic.as_ref().is_some_and(|critic| critic.whole().is_some()) {

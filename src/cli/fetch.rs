@@ -2,7 +2,7 @@
 
 use super::{Exit, Failure, OrExit, say};
 use crate::config::Config;
-use crate::model::source::Source;
+use crate::formats::source::Source;
 use crate::telemetry;
 
 /// Runs the command.

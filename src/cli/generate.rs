@@ -4,10 +4,10 @@ use super::critic::Critic;
 use super::{Exit, Failure, OrExit, complain, load_model, say};
 use crate::config::Config;
 use crate::engine::{Completion, Engine, Request, RequestId};
-use crate::episode::{CriticVersion, Prompt, Turn};
-use crate::model::Loaded;
-use crate::model::decode::Decoder;
 use crate::roles::{generator::Generator, judge::Judge, refiner::Refiner};
+use crate::transformer::decode::Decoder;
+use crate::transformer::load::Loaded;
+use crate::types::{CriticVersion, Prompt, Turn};
 use crate::{engine::sampler::SamplingConfig, telemetry};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -93,7 +93,7 @@ struct Output<'a> {
     prompt_ids: &'a [u32],
     token_ids: &'a [u32],
     log_probs: &'a [f32],
-    finish: crate::episode::Finish,
+    finish: crate::types::Finish,
 }
 
 /// Runs the command.
@@ -173,7 +173,7 @@ fn report(arguments: &GenerateArguments, inputs: &[Input], prompts: &[Vec<u32>],
 }
 
 /// The engine of the config over a loaded model.
-pub(super) fn engine(config: &Config, model: &Loaded) -> crate::model::Result<Engine<Decoder>> {
+pub(super) fn engine(config: &Config, model: &Loaded) -> crate::formats::Result<Engine<Decoder>> {
     let decoder = Decoder::sized(model.transformer.clone(), config.engine.kv_cache_mib)?;
     Ok(Engine::new(decoder, model.tokenizer.clone(), config.engine.clone()))
 }
@@ -185,7 +185,7 @@ enum Text {
 }
 
 impl Text {
-    fn ids(&self, model: &Loaded) -> crate::model::Result<Vec<u32>> {
+    fn ids(&self, model: &Loaded) -> crate::formats::Result<Vec<u32>> {
         match self {
             Self::Raw(text) => model.tokenizer.encode_document(text),
             Self::Conversation(turns) => model.tokenizer.encode(&model.template.render(turns, true)?),

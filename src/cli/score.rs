@@ -3,12 +3,12 @@
 use super::critic::Critic;
 use super::{Exit, Failure, OrExit, load_model, say};
 use crate::config::Config;
-use crate::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward};
-use crate::model::kernel::Precision;
-use crate::model::score::{self, Batch as ScoreBatch, Branches, Packed};
-use crate::model::transformer::Transformer;
-use crate::model::whole::{CriticWeights, Whole};
-use crate::{model, telemetry};
+use crate::kernels::Precision;
+use crate::telemetry;
+use crate::transformer::Transformer;
+use crate::transformer::decode::{BLOCK_TOKENS, Batch, Decoder, Forward};
+use crate::transformer::full_weights::{CriticWeights, Whole};
+use crate::transformer::{score, score::Batch as ScoreBatch, score::Branches, score::Packed};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -113,7 +113,7 @@ fn by_scoring(
     input: &Input,
     critic: Option<&CriticWeights>,
     temperature: f32,
-) -> model::Result<Vec<f32>> {
+) -> crate::formats::Result<Vec<f32>> {
     let model = critic.and_then(CriticWeights::whole).map_or(model, Whole::transformer);
     let branches = critic.and_then(CriticWeights::adapter).map(|adapter| Branches::new(model, adapter)).transpose()?;
     let packed = [Packed { prefix: &input.prompt_ids, texts: vec![&input.completion_ids] }];
@@ -126,7 +126,7 @@ fn by_decoding(
     input: &Input,
     critic: Option<&CriticWeights>,
     temperature: f32,
-) -> model::Result<Vec<f32>> {
+) -> crate::formats::Result<Vec<f32>> {
     let tokens = input.prompt_ids.len() + input.completion_ids.len();
     let blocks: Vec<u32> = (0..tokens.div_ceil(BLOCK_TOKENS) as u32).collect();
     let mut decoder = Decoder::new(model.clone(), blocks.len())?;
@@ -141,9 +141,9 @@ fn by_decoding(
         decoder.step(&batch, &mut logits)?;
         cached += next.len();
         if *id as usize >= logits.len() {
-            return Err(model::Error::TokenId { id: *id, vocab: logits.len() });
+            return Err(crate::formats::Error::TokenId { id: *id, vocab: logits.len() });
         }
-        found.push(model::ops::log_prob(&logits, *id, 1.0 / temperature));
+        found.push(crate::kernels::ops::log_prob(&logits, *id, 1.0 / temperature));
         next = std::slice::from_ref(id);
     }
     Ok(found)

@@ -3,9 +3,9 @@
 //! The first Ctrl-C or SIGTERM drains and saves; the second one ends the process at once.
 
 use super::{Exit, Failure, OrExit};
-use crate::actors::news::{Activity, News};
 use crate::config::Config;
 use crate::node::{Node, Options, Stop};
+use crate::run::events::{Activity, News};
 use crate::telemetry::{Telemetry, logs, status};
 use clap::Args;
 use std::time::{Duration, Instant};
@@ -128,7 +128,7 @@ async fn show(news: &News, telemetry: &Telemetry, live: &logs::Live) -> std::con
     }
 }
 
-fn shown(progress: &crate::actors::news::Progress) -> status::Progress {
+fn shown(progress: &crate::run::events::Progress) -> status::Progress {
     status::Progress {
         episodes: progress.counters.episodes,
         groups: progress.counters.groups,

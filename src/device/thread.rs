@@ -3,11 +3,11 @@
 use super::share::Share;
 use super::writer::{Writer, Writers};
 use super::{Coming, Command, Envelope, Error, Event, JudgeSetup, LearnerSetup, Observer, Reply, Seat, Setup};
-use crate::episode::{CriticVersion, CritiqueGroup};
 use crate::learner::{self, Learner};
-use crate::model::decode::PackedAdapter;
-use crate::model::transformer::Transformer;
-use crate::model::whole::CriticWeights;
+use crate::transformer::Transformer;
+use crate::transformer::decode::PackedAdapter;
+use crate::transformer::full_weights::CriticWeights;
+use crate::types::{CriticVersion, CritiqueGroup};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;

@@ -5,9 +5,9 @@
 
 use super::{Error, Reply, Seat};
 use crate::engine::{self, Completion, Engine, EngineConfig, Request, RequestId, StepReport};
-use crate::model::decode::Decoder;
-use crate::model::tokenizer::Tokenizer;
-use crate::model::transformer::Transformer;
+use crate::formats::tokenizer::Tokenizer;
+use crate::transformer::Transformer;
+use crate::transformer::decode::Decoder;
 use std::collections::HashMap;
 use std::sync::Arc;
 

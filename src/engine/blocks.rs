@@ -8,7 +8,7 @@
 //! no known content is the beginning of another, so that none is kept twice; a cached block is evicted
 //! only when no block is free, the least recently used first.
 
-use crate::model::decode::BLOCK_TOKENS;
+use crate::transformer::decode::BLOCK_TOKENS;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 

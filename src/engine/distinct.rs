@@ -4,7 +4,7 @@
 //! over (weights, prefix). The engine shares what it can without looking at this; it is what its work is held
 //! against. The last token of a text costs nothing: it was sampled, and nothing was computed from it.
 
-use crate::episode::CriticVersion;
+use crate::types::CriticVersion;
 use std::collections::HashMap;
 
 /// Counts distinct tokens. One version must mean one installation of weights.

@@ -4,8 +4,8 @@
 //! Knows no block and no schedule. Text is decoded as it comes only where stop strings are given.
 
 use super::{Completion, Detokenize, Request};
-use crate::episode::{CriticVersion, Finish};
-use crate::model::Result;
+use crate::formats::Result;
+use crate::types::{CriticVersion, Finish};
 
 /// The text of the ids so far, decoded piece by piece.
 #[derive(Clone, Debug, Default)]

@@ -3,7 +3,7 @@
 //! Knows numbers only. Every sum has a fixed order, and what is fused is fused everywhere, so that the result depends
 //! neither on the batch nor on the width of the machine's registers.
 
-use crate::model::ops::{exp, vectorised};
+use crate::kernels::ops::{exp, vectorised};
 
 /// Logits that share one partial sum.
 pub(crate) const CHUNK: usize = 256;

@@ -6,9 +6,9 @@ use super::blocks::BlockKey;
 use super::draft::Draft;
 use super::sampler::Draw;
 use super::{Completion, Detokenize, Request};
-use crate::episode::{CriticVersion, Finish};
-use crate::model::Result;
-use crate::model::decode::PackedAdapter;
+use crate::formats::Result;
+use crate::transformer::decode::PackedAdapter;
+use crate::types::{CriticVersion, Finish};
 use std::sync::Arc;
 
 /// One installation of weights: a critic's, or the base.

@@ -7,7 +7,7 @@ use super::blocks::{BlockKey, BlockPool};
 use super::sampler::{self, SamplingConfig, Scratch, Task};
 use super::scheduler::Scheduler;
 use super::sequence::{Branch, Name, Sequence};
-use crate::model::decode::BLOCK_TOKENS;
+use crate::transformer::decode::BLOCK_TOKENS;
 
 /// Sequences that decode forever: whoever reaches its length ends, and another comes in its place.
 pub struct Scheduling {

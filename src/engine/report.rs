@@ -1,6 +1,6 @@
 //! What the engine says of its work: one step's report, and the sums since it was made.
 
-use crate::model::decode::Batch;
+use crate::transformer::decode::Batch;
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 

@@ -8,7 +8,7 @@
 
 use super::cut::{Border, Cut};
 use super::exp::{self, CHUNK};
-use crate::model::kernel::team;
+use crate::kernels::thread_pool;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -89,7 +89,7 @@ pub(crate) fn draw_all(
     tasks: &[Task<'_>],
     scratch: &mut Vec<Scratch>,
 ) -> Vec<Option<Draw>> {
-    let threads = if tasks.len() * vocab < PARALLEL_MIN { 1 } else { team::threads() };
+    let threads = if tasks.len() * vocab < PARALLEL_MIN { 1 } else { thread_pool::threads() };
     if scratch.len() < threads {
         scratch.resize_with(threads, Scratch::default);
     }
@@ -97,7 +97,7 @@ pub(crate) fn draw_all(
     let share = tasks.len().div_ceil(threads).max(1);
     let shares = tasks.chunks(share).zip(draws.chunks_mut(share)).zip(scratch);
     let mut shares: Vec<_> = shares.map(|((tasks, draws), scratch)| (tasks, draws, scratch)).collect();
-    team::each_mut(&mut shares, |_, (tasks, draws, scratch)| {
+    thread_pool::each_mut(&mut shares, |_, (tasks, draws, scratch)| {
         for (task, drawn) in tasks.iter().zip(draws.iter_mut()) {
             let logits = &logits[task.row * vocab..(task.row + 1) * vocab];
             *drawn = draw(logits, task.config, task.uniform, scratch);

@@ -11,7 +11,7 @@
 use super::RequestId;
 use super::blocks::{BlockPool, Found, common};
 use super::sequence::{Branch, Name, Sequence};
-use crate::model::decode::BLOCK_TOKENS;
+use crate::transformer::decode::BLOCK_TOKENS;
 use std::collections::VecDeque;
 
 /// A waiting sequence waits on where a running one is about to compute so many tokens that both begin with.

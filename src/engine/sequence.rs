@@ -8,7 +8,7 @@
 
 use super::RequestId;
 use super::blocks::BlockKey;
-use crate::model::decode::BLOCK_TOKENS;
+use crate::transformer::decode::BLOCK_TOKENS;
 
 /// Names a sequence: the first continuation of a request that it is, from 0. Orders sequences by age, the oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::model;
+use crate::formats;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Weak;
@@ -66,14 +66,14 @@ impl Forward for HashModel {
     fn vocab(&self) -> usize {
         VOCAB
     }
-    fn copy_blocks(&mut self, pairs: &[(u32, u32)]) -> model::Result<()> {
+    fn copy_blocks(&mut self, pairs: &[(u32, u32)]) -> formats::Result<()> {
         for &(from, to) in pairs {
             let from = from as usize * BLOCK_TOKENS;
             self.cells.copy_within(from..from + BLOCK_TOKENS, to as usize * BLOCK_TOKENS);
         }
         Ok(())
     }
-    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> model::Result<()> {
+    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> formats::Result<()> {
         if self.failures > 0 {
             self.failures -= 1;
             // What a step that broke half-way may leave behind.
@@ -82,7 +82,7 @@ impl Forward for HashModel {
                     self.cells[block as usize * BLOCK_TOKENS + BLOCK_TOKENS - 1] = 666;
                 });
             }
-            return Err(model::Error::Tokenizer("rigged".into()));
+            return Err(formats::Error::Tokenizer("rigged".into()));
         }
         assert_eq!(batch.tokens.len(), batch.spans.iter().map(|s| s.len).sum::<usize>());
         self.tokens_max = self.tokens_max.max(batch.tokens.len());
@@ -265,7 +265,7 @@ fn a_text_that_cannot_be_decoded_leaves_its_siblings_whole() {
     let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let decode: Detokenize = Box::new(move |ids| match calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 7 {
         // Pieces only: the whole text is what a request ends with.
-        5 if ids.len() < 10 => Err(model::Error::Tokenizer("rigged".into())),
+        5 if ids.len() < 10 => Err(formats::Error::Tokenizer("rigged".into())),
         _ => letters()(ids),
     });
     let mut engine = Engine::with_text(HashModel::new(64), decode, config(256, 64));

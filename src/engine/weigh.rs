@@ -5,7 +5,7 @@
 
 use super::sampler::{Draw, SamplingConfig};
 use super::{Engine, Error, Request, RequestId};
-use crate::model::decode::Forward;
+use crate::transformer::decode::Forward;
 
 impl<F: Forward> Engine<F> {
     /// Asks the base how likely each of `candidates` is as the next token of `prompt`. What is handed out is one
@@ -17,10 +17,10 @@ impl<F: Forward> Engine<F> {
     pub fn weigh(&mut self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<RequestId, Error> {
         let vocab = self.model.vocab();
         if let Some(&id) = candidates.iter().find(|id| **id as usize >= vocab) {
-            return Err(crate::model::Error::TokenId { id, vocab }.into());
+            return Err(crate::formats::Error::TokenId { id, vocab }.into());
         }
         if candidates.is_empty() {
-            return Err(crate::model::Error::EmptyText.into());
+            return Err(crate::formats::Error::EmptyText.into());
         }
         let sampling = SamplingConfig::greedy(1);
         let id = self.submit(Request { prompt, n: 1, sampling, stop_ids: Vec::new(), seed: 0, critic: false })?;

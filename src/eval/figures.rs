@@ -5,7 +5,7 @@
 use super::bootstrap::{self, Estimate, Resampling};
 use super::stance::{Stance, stance};
 use super::{Attempt, Heard, Record, Text};
-use crate::episode::Verdict;
+use crate::types::Verdict;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -4,12 +4,13 @@
 
 use super::merged::Kind;
 use super::{Error, Result, aside};
-use crate::model::gguf::{self, Described};
-use crate::model::rotary::{Llama3Scaling, Rotary};
-use crate::model::safetensors::names;
-use crate::model::spec::{Family, ModelSpec};
-use crate::model::tokenizer::Tokenizer;
-use crate::model::{self, Opened};
+use crate::formats;
+use crate::formats::Opened;
+use crate::formats::safetensors::names;
+use crate::formats::spec::{Family, ModelSpec};
+use crate::formats::tokenizer::Tokenizer;
+use crate::formats::{gguf, gguf::Described};
+use crate::transformer::rope::{Llama3Scaling, Rotary};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -35,7 +36,7 @@ pub(super) fn copy(folder: &Path, from: &Path, spec: &ModelSpec, kind: Kind) -> 
     let path = from.join("config.json");
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
     let mut config: Map<String, Value> = serde_json::from_slice(&text)
-        .map_err(|error| model::Error::Malformed { path: path.clone(), why: error.to_string() })?;
+        .map_err(|error| formats::Error::Malformed { path: path.clone(), why: error.to_string() })?;
     let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
     config.insert(key.to_owned(), json!(kind.name()));
     config.insert("tie_word_embeddings".to_owned(), json!(spec.tied));
@@ -194,7 +195,7 @@ fn tokenizer_config(spec: &ModelSpec, tokenizer: &Tokenizer, described: &Describ
 
 /// `tokenizer.json`, which puts the beginning-of-sequence token before a text where the model was trained with one.
 fn tokenizer_json(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u8>> {
-    let malformed = |why: String| model::Error::Malformed { path: path.to_owned(), why };
+    let malformed = |why: String| formats::Error::Malformed { path: path.to_owned(), why };
     let mut json: Value =
         serde_json::from_str(&tokenizer.to_json()?).map_err(|error| malformed(format!("tokenizer: {error}")))?;
     if let Some((id, token)) = tokenizer.begins_with().and_then(|id| Some((id, tokenizer.token(id)?))) {

@@ -5,10 +5,10 @@
 
 use super::aside::Aside;
 use super::{Base, Error, Result};
-use crate::model;
-use crate::model::gguf::{gguf_name, permute};
-use crate::model::lora::{Adapter, Site};
-use crate::model::spec::{Family, ModelSpec};
+use crate::formats;
+use crate::formats::gguf::{gguf_name, permute};
+use crate::formats::lora::{Adapter, Site};
+use crate::formats::spec::{Family, ModelSpec};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
@@ -63,12 +63,12 @@ pub fn lora_gguf(out: &Path, adapter: &Adapter, spec: &ModelSpec, base: &Base) -
     let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let path = aside.path();
     let mut file = BufWriter::new(File::create_new(path).map_err(Error::io(path))?);
-    gguf_file::write(&mut file, &metadata, &tensors).map_err(model::Error::from)?;
+    gguf_file::write(&mut file, &metadata, &tensors).map_err(formats::Error::from)?;
     file.flush().and_then(|()| file.get_ref().sync_all()).map_err(Error::io(path))?;
     aside.place()
 }
 
 fn tensor(values: &[f32], shape: [usize; 2]) -> Result<QTensor> {
-    let tensor = Tensor::from_slice(values, &shape, &Device::Cpu).map_err(model::Error::from)?; // (shape[0], shape[1])
-    Ok(QTensor::quantize(&tensor, GgmlDType::F32).map_err(model::Error::from)?)
+    let tensor = Tensor::from_slice(values, &shape, &Device::Cpu).map_err(formats::Error::from)?; // (shape[0], shape[1])
+    Ok(QTensor::quantize(&tensor, GgmlDType::F32).map_err(formats::Error::from)?)
 }

@@ -8,10 +8,12 @@ use super::aside::{self, Aside};
 use super::config;
 use super::tensors::{self, Entry, Stored};
 use super::{Base, Error, Result};
-use crate::model::lora::{Adapter, Factors, Site};
-use crate::model::spec::{Family, ModelSpec};
-use crate::model::whole::{CriticWeights, Whole};
-use crate::model::{self, Opened, Weights};
+use crate::formats;
+use crate::formats::Opened;
+use crate::formats::Weights;
+use crate::formats::lora::{Adapter, Factors, Site};
+use crate::formats::spec::{Family, ModelSpec};
+use crate::transformer::full_weights::{CriticWeights, Whole};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -72,7 +74,7 @@ pub struct Shape {
 /// type asked for, or the disk fails.
 pub fn merged(out: &Path, path: &Path, critic: Option<&CriticWeights>, base: &Base, shape: Shape) -> Result<()> {
     let adapter = critic.and_then(CriticWeights::adapter);
-    let mut opened = model::open(path)?;
+    let mut opened = formats::open(path)?;
     let branches = adapter.map(|adapter| branches(adapter, &opened.spec)).transpose()?.unwrap_or_default();
     let aside = Aside::folder(out)?;
     let folder = aside.path();
@@ -88,7 +90,7 @@ pub fn merged(out: &Path, path: &Path, critic: Option<&CriticWeights>, base: &Ba
     let merge = Merge { norms_less_one: spec.family == Family::Gemma3, whole, branches, scale, rank };
     write_weights(folder, spec, base, shape, |entry| merge.tensor(weights.as_mut(), entry, shape.kind))?;
 
-    let again = model::open(folder)?.spec;
+    let again = formats::open(folder)?.spec;
     if !spec.is_nearly(&again) {
         return Err(Error::Changed { path: out.to_owned(), model: path.to_owned() });
     }

@@ -9,7 +9,7 @@
 //! | `rest`, `rest_offsets` | U8 (bytes), I64 (groups + 1) | everything else of a group, as JSON |
 
 use super::{Error, Groups, Origin, Recorded, Result};
-use crate::episode::CritiqueGroup;
+use crate::types::CritiqueGroup;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 use std::path::Path;

@@ -4,7 +4,7 @@
 //! the file is opened again. A file that is full becomes the earlier one, and the one before that goes.
 
 use super::{EARLIER_FILE, Error, FILE, Origin, Recorded, Result, lines};
-use crate::episode::CritiqueGroup;
+use crate::types::CritiqueGroup;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::episode::{CriticVersion, Finish, Invalid, Preference, ScoredCritique, Verdict, Written};
+use crate::types::{CriticVersion, Finish, Invalid, Preference, ScoredCritique, Verdict, Written};
 use proptest::prelude::*;
 use std::io::Write as _;
 

@@ -3,9 +3,9 @@
 use super::objective::{Annealed, Baseline, Options, Schedule, Truncation};
 use super::reference::Resets;
 use super::value::ValueConfig;
-use crate::episode::Objective;
-use crate::model::lora::LoraConfig;
-use crate::model::score::Keep;
+use crate::formats::lora::LoraConfig;
+use crate::transformer::score::Keep;
+use crate::types::Objective;
 use serde::{Deserialize, Serialize};
 
 /// What is trained.

@@ -7,7 +7,7 @@
 //!
 //! Use it as the control that RCO has to beat: it learns what reads well to the judge, not what helps.
 
-use crate::episode::Preference;
+use crate::types::Preference;
 
 /// Loss of one group's pairs and its derivatives.
 #[derive(Clone, Debug, PartialEq)]

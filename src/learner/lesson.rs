@@ -6,7 +6,7 @@
 use super::objective::{self, Diagnostics, Observed, UtilityMoments};
 use super::value::Value;
 use super::{LearnerConfig, dpco, selection};
-use crate::episode::{CriticVersion, CritiqueGroup, Objective};
+use crate::types::{CriticVersion, CritiqueGroup, Objective};
 use std::sync::Arc;
 
 /// A step's groups and what is known of them.

@@ -7,8 +7,8 @@ use super::lesson::Lesson;
 use super::reference::References;
 use super::value::Value;
 use super::{Error, Learner, LearnerConfig};
-use crate::episode::{CriticVersion, CritiqueGroup, ScoredCritique};
-use crate::model::score::{self, Batch, Packed, Scored};
+use crate::transformer::{score, score::Batch, score::Packed, score::Scored};
+use crate::types::{CriticVersion, CritiqueGroup, ScoredCritique};
 use std::collections::VecDeque;
 use std::ops::Range;
 

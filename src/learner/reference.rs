@@ -8,9 +8,9 @@
 //! what is kept is all that a resumed learner needs to go on bit for bit.
 
 use super::{Error, HostTensor};
-use crate::model::lora::{Adapter, Factors, Site};
-use crate::model::score::Branches;
-use crate::model::transformer::Transformer;
+use crate::formats::lora::{Adapter, Factors, Site};
+use crate::transformer::Transformer;
+use crate::transformer::score::Branches;
 use std::collections::BTreeMap;
 
 /// The course of references: index 0 is the base model, index k the critic as it was after `k x every` steps.
@@ -185,7 +185,7 @@ impl References {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::model::lora::LoraConfig;
+    use crate::formats::lora::LoraConfig;
 
     #[test]
     fn a_group_belongs_to_the_reference_in_force_when_it_was_first_seen() {

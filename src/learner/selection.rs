@@ -6,7 +6,7 @@
 //! (arXiv 2405.19107, theorem 1); what is estimated from the whole group, as `partition` does, would be wrong.
 
 use super::LearnerConfig;
-use crate::episode::{CritiqueGroup, Objective};
+use crate::types::{CritiqueGroup, Objective};
 use std::sync::Arc;
 
 /// `group` with the critiques that `config` wants of it, in their order.

@@ -2,9 +2,9 @@
 
 use super::trained::{Lora, Trained};
 use super::{Error, Learner};
-use crate::model::lora::{Adapter, Factors, LoraConfig};
-use crate::model::score::{self, Batch, Branches, Packed};
-use crate::model::transformer::Transformer;
+use crate::formats::lora::{Adapter, Factors, LoraConfig};
+use crate::transformer::Transformer;
+use crate::transformer::{score, score::Batch, score::Branches, score::Packed};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! What a learner reports and what it keeps: plain values on the host.
 
 use super::objective::{Diagnostics, UtilityMoments};
-use crate::model::whole::CriticWeights;
+use crate::transformer::full_weights::CriticWeights;
 use serde::{Deserialize, Serialize};
 
 /// What one step did.

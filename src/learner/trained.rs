@@ -6,10 +6,12 @@ use super::optimizer::{self, Parameter};
 use super::start::fresh_adapter;
 use super::whole::Full;
 use super::{Error, HostTensor, LearnerConfig, Mode};
-use crate::model::lora::{Adapter, Factors, LoraConfig, Site};
-use crate::model::score::{self, Batch, Branches, Gradients, Keep, Scored, Space};
-use crate::model::transformer::Transformer;
-use crate::model::whole::CriticWeights;
+use crate::formats::lora::{Adapter, Factors, LoraConfig, Site};
+use crate::transformer::Transformer;
+use crate::transformer::full_weights::CriticWeights;
+use crate::transformer::{
+    score, score::Batch, score::Branches, score::Gradients, score::Keep, score::Scored, score::Space,
+};
 use rayon::prelude::*;
 
 /// What is trained.
@@ -68,7 +70,7 @@ impl Trained {
         model: &Transformer,
         batch: Batch<'_>,
         space: &mut Space,
-    ) -> Result<Scored, crate::model::Error> {
+    ) -> Result<Scored, crate::formats::Error> {
         match self {
             Self::Lora(lora) => score::score_in(model, batch, Some(lora.branches(model)?), space),
             Self::Whole(full) => full.score(batch, space),
@@ -196,7 +198,7 @@ impl Lora {
         Adapter { config: self.config.clone(), factors: factors.collect() }
     }
 
-    fn branches(&mut self, model: &Transformer) -> Result<&Branches, crate::model::Error> {
+    fn branches(&mut self, model: &Transformer) -> Result<&Branches, crate::formats::Error> {
         let branches = self.branches.take();
         let (places, parameters, scale) = (&self.places, &self.parameters, self.config.scale());
         let factors = |layer, site| {

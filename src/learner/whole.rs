@@ -5,9 +5,11 @@
 
 use super::optimizer::{self, Adam};
 use super::{Error, HostTensor, LearnerConfig};
-use crate::model::score::{self, Batch, Keep, Packed, Scored, Space, WholeGradients};
-use crate::model::transformer::Transformer;
-use crate::model::whole::{Slot, Whole};
+use crate::transformer::Transformer;
+use crate::transformer::full_weights::{Slot, Whole};
+use crate::transformer::{
+    score, score::Batch, score::Keep, score::Packed, score::Scored, score::Space, score::WholeGradients,
+};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,7 +52,7 @@ impl Full {
         Self { gradients: WholeGradients::zeros(spec), gathered: false, moments, whole }
     }
 
-    pub(super) fn score(&self, batch: Batch<'_>, space: &mut Space) -> Result<Scored, crate::model::Error> {
+    pub(super) fn score(&self, batch: Batch<'_>, space: &mut Space) -> Result<Scored, crate::formats::Error> {
         score::score_in(self.whole.transformer(), batch, None, space)
     }
 

@@ -3,7 +3,7 @@
 //! It holds lines to the same rules as loading does: a file without faults loads.
 
 use super::EXPECTED;
-use crate::episode::Prompt;
+use crate::types::Prompt;
 use std::collections::HashMap;
 
 /// What a prompt file holds.

@@ -3,7 +3,7 @@
 //! Fields that are at their neutral value are not sent, since strict servers refuse those that they do not know.
 
 use super::{Answer, Chat, Usage};
-use crate::episode::{Finish, Turn};
+use crate::types::{Finish, Turn};
 use serde::{Deserialize, Serialize};
 
 /// Tokens whose log-probabilities are asked for: the most that servers give.
@@ -121,7 +121,7 @@ pub(super) fn read(bytes: &[u8], chat: &Chat) -> Result<Answer, String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::episode::Speaker;
+    use crate::types::Speaker;
     use serde_json::json;
 
     fn chat() -> Chat {

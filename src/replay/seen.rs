@@ -4,7 +4,7 @@
 //! holds the rest. Where the set outgrows its limit, the mark moves up to its lowest member: an episode that
 //! never came and lies that far behind counts as seen.
 
-use crate::episode::EpisodeId;
+use crate::types::EpisodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 

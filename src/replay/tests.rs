@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::episode::{Finish, Preference, ScoredCritique, Written};
+use crate::types::{Finish, Preference, ScoredCritique, Written};
 use std::collections::BTreeSet;
 
 mod property;

@@ -1,7 +1,7 @@
 //! The critic: says of a response what is wrong with it.
 
 use super::{Error, Template, complaints, first, opening};
-use crate::episode::{Prompt, Turn};
+use crate::types::{Prompt, Turn};
 use serde::{Deserialize, Serialize};
 
 const KEY: &str = "critic.prompt";
@@ -47,7 +47,7 @@ impl Critic {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::episode::Speaker;
+    use crate::types::Speaker;
 
     #[test]
     fn the_critic_sees_the_prompt_and_the_response() {

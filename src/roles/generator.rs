@@ -1,7 +1,7 @@
 //! The generator: answers a prompt. Its conversation is the one that the refiner goes on with.
 
 use super::{Error, Template, complaints, first, opening};
-use crate::episode::{Prompt, Turn};
+use crate::types::{Prompt, Turn};
 use serde::{Deserialize, Serialize};
 
 const KEY: &str = "generator.prompt";

@@ -11,7 +11,7 @@
 
 use super::reading::{Read, read};
 use super::{Error, Template, complaints_with, first, opening};
-use crate::episode::{Invalid, Prompt, Turn, Verdict};
+use crate::types::{Invalid, Prompt, Turn, Verdict};
 pub use criteria::Criteria;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;

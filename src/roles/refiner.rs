@@ -4,7 +4,7 @@
 //! serves the refinement too.
 
 use super::{Error, Template, complaints, first};
-use crate::episode::{Speaker, Turn};
+use crate::types::{Speaker, Turn};
 use serde::{Deserialize, Serialize};
 
 const KEY: &str = "refiner.prompt";
@@ -49,8 +49,8 @@ impl Refiner {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::episode::Prompt;
     use crate::roles::generator::{Generator, GeneratorConfig, GeneratorKind};
+    use crate::types::Prompt;
 
     #[test]
     fn the_refiner_goes_on_with_the_generators_conversation() {

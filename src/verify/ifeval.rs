@@ -9,7 +9,7 @@ mod language;
 mod sentences;
 mod words;
 
-use crate::episode::verifier::Instruction;
+use crate::types::verifier::Instruction;
 use regex::{Regex, RegexBuilder};
 use std::sync::LazyLock;
 

@@ -1,9 +1,12 @@
 //! What the integration tests share: golden files, the tiny model, the real model.
 
 use candle_core::Device;
-use rco_node::model::kernel::Precision;
-use rco_node::model::source::Source;
-use rco_node::model::{self, Loaded, Opened};
+use rco_node::formats;
+use rco_node::formats::Opened;
+use rco_node::formats::source::Source;
+use rco_node::kernels::Precision;
+use rco_node::transformer::load;
+use rco_node::transformer::load::Loaded;
 use safetensors::{Dtype, SafeTensors};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -16,7 +19,7 @@ pub fn golden(name: &str) -> PathBuf {
 /// The tiny random llama, loaded once.
 pub fn tiny() -> &'static Loaded {
     static TINY: OnceLock<Loaded> = OnceLock::new();
-    TINY.get_or_init(|| model::load(&golden("tiny_llama")).unwrap())
+    TINY.get_or_init(|| load::load(&golden("tiny_llama")).unwrap())
 }
 
 /// A section of the quickstart's config.
@@ -28,17 +31,17 @@ pub fn quickstart<T: serde::de::DeserializeOwned>(section: &str) -> T {
 /// The quickstart's model, fetched and loaded once, in f32 for both passes.
 pub fn smollm2() -> &'static Loaded {
     static REAL: OnceLock<Loaded> = OnceLock::new();
-    REAL.get_or_init(|| model::load(&smollm2_path()).unwrap())
+    REAL.get_or_init(|| load::load(&smollm2_path()).unwrap())
 }
 
 /// The quickstart's model for a decode pass of `precision` alone.
 pub fn smollm2_in(precision: Precision) -> Loaded {
-    model::load_on(&smollm2_path(), &Device::Cpu, precision, false).unwrap()
+    load::load_on(&smollm2_path(), &Device::Cpu, precision, false).unwrap()
 }
 
 /// The quickstart's model, not yet loaded.
 pub fn smollm2_opened() -> Opened {
-    model::open(&smollm2_path()).unwrap()
+    formats::open(&smollm2_path()).unwrap()
 }
 
 fn smollm2_path() -> PathBuf {

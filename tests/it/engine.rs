@@ -4,11 +4,11 @@
 use crate::common::{farthest, golden, quickstart, smollm2, tiny};
 use rco_node::engine::sampler::SamplingConfig;
 use rco_node::engine::{Completion, Engine, EngineConfig, Request, RequestId};
-use rco_node::episode::CriticVersion;
-use rco_node::model::Loaded;
-use rco_node::model::decode::{Decoder, PackedAdapter};
-use rco_node::model::lora::Adapter;
-use rco_node::model::score::{self, Branches, Packed};
+use rco_node::formats::lora::Adapter;
+use rco_node::transformer::load::Loaded;
+use rco_node::transformer::{decode::Decoder, decode::PackedAdapter};
+use rco_node::transformer::{score, score::Branches, score::Packed};
+use rco_node::types::CriticVersion;
 use std::sync::Arc;
 
 fn engine(model: &Loaded, blocks: usize, change: impl FnOnce(&mut EngineConfig)) -> Engine<Decoder> {

@@ -2,9 +2,9 @@
 
 use crate::common::golden;
 use crate::loop_common::{config, likes_even, saved, sets, start};
-use rco_node::actors::news::Event;
 use rco_node::checkpoint;
-use rco_node::episode::CriticVersion;
+use rco_node::run::events::Event;
+use rco_node::types::CriticVersion;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -7,11 +7,13 @@ use crate::passes::score;
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use rco_node::checkpoint::{self, Snapshot};
-use rco_node::episode::CriticVersion;
 use rco_node::export::{Base, Error, Kind, Shape, lora_gguf, merged, peft};
-use rco_node::model::lora::{Adapter, Factors, Site};
-use rco_node::model::whole::CriticWeights;
-use rco_node::model::{self, Loaded};
+use rco_node::formats;
+use rco_node::formats::{lora::Adapter, lora::Factors, lora::Site};
+use rco_node::transformer::full_weights::CriticWeights;
+use rco_node::transformer::load;
+use rco_node::transformer::load::Loaded;
+use rco_node::types::CriticVersion;
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,13 +48,13 @@ fn a_merged_folder_gives_the_log_probs_of_base_and_adapter_for_every_family_and_
     for family in FAMILIES {
         for source in [format!("tiny_{family}"), format!("tiny_{family}.f32.gguf")] {
             let path = golden(&source);
-            let model = model::load(&path).unwrap();
+            let model = load::load(&path).unwrap();
             let adapter = adapter(family, &model);
             for adapter in [None, Some(&adapter)] {
                 let out = place.path().join(format!("{source}-{}", adapter.is_some()));
                 let critic = adapter.map(|adapter| CriticWeights::from(adapter.clone()));
                 merged(&out, &path, critic.as_ref(), &base(), WHOLE).unwrap();
-                let again = model::load(&out).unwrap();
+                let again = load::load(&out).unwrap();
                 let off = farthest(&score(&again, &ids(), None), &score(&model, &ids(), adapter));
                 assert!(off < 1e-5, "{source}, adapter {}: {off}", adapter.is_some());
             }
@@ -69,7 +71,7 @@ fn a_folder_made_from_gguf_reads_and_speaks_as_the_file_did() {
     for source in ["tiny_llama.f32.gguf", "tiny_gemma3.f32.gguf", "tiny_llama3.f32.gguf"] {
         let out = place.path().join(source);
         merged(&out, &golden(source), None, &base(), WHOLE).unwrap();
-        let (file, folder) = (model::open(&golden(source)).unwrap(), model::open(&out).unwrap());
+        let (file, folder) = (formats::open(&golden(source)).unwrap(), formats::open(&out).unwrap());
         for text in ["", "a  tiny\ntext, 123", "<|im_start|>user\nhé 日本<|im_end|>", "   "] {
             let [one, other] = [&file, &folder].map(|opened| opened.tokenizer.encode_document(text).unwrap());
             assert_eq!(one, other, "{source}: {text:?}");
@@ -77,7 +79,7 @@ fn a_folder_made_from_gguf_reads_and_speaks_as_the_file_did() {
         }
         assert_eq!(file.tokenizer.stop_ids(), folder.tokenizer.stop_ids());
         let turns = [serde_json::json!({"role": "user", "content": "x"})];
-        let said = |opened: &model::Opened| opened.template.render(&turns, true).map_err(|error| error.to_string());
+        let said = |opened: &formats::Opened| opened.template.render(&turns, true).map_err(|error| error.to_string());
         match said(&file) {
             Ok(text) => assert_eq!(said(&folder).unwrap(), text),
             Err(_) => assert!(said(&folder).is_err()),
@@ -89,7 +91,7 @@ fn a_folder_made_from_gguf_reads_and_speaks_as_the_file_did() {
 fn shards_are_no_longer_than_asked_and_halves_are_near() {
     let place = tempfile::tempdir().unwrap();
     let path = golden("tiny_qwen2");
-    let model = model::load(&path).unwrap();
+    let model = load::load(&path).unwrap();
     let adapter = adapter("qwen2", &model);
     let exact = score(&model, &ids(), Some(&adapter));
     let critic = CriticWeights::from(adapter);
@@ -106,7 +108,7 @@ fn shards_are_no_longer_than_asked_and_halves_are_near() {
             let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
             assert_eq!(header.metadata().as_ref().unwrap()["base_model"], "owner/base");
         }
-        let off = farthest(&score(&model::load(&out).unwrap(), &ids(), None), &exact);
+        let off = farthest(&score(&load::load(&out).unwrap(), &ids(), None), &exact);
         assert!(off < near, "{kind}: {off}");
     }
 }
@@ -114,7 +116,7 @@ fn shards_are_no_longer_than_asked_and_halves_are_near() {
 #[test]
 fn a_number_that_a_half_cannot_hold_is_named() {
     let place = tempfile::tempdir().unwrap();
-    let model = model::load(&golden("tiny_qwen2")).unwrap();
+    let model = load::load(&golden("tiny_qwen2")).unwrap();
     let mut adapter = adapter("qwen2", &model);
     adapter.factors.get_mut(&(1, Site::UpProj)).unwrap().b.iter_mut().for_each(|b| *b *= 1e6);
     let (shape, critic) = (Shape { kind: Kind::F16, ..WHOLE }, CriticWeights::from(adapter));
@@ -126,7 +128,7 @@ fn a_number_that_a_half_cannot_hold_is_named() {
 #[test]
 fn what_is_there_already_stays() {
     let place = tempfile::tempdir().unwrap();
-    let model = model::load(&golden("tiny_qwen2")).unwrap();
+    let model = load::load(&golden("tiny_qwen2")).unwrap();
     let (adapter, spec) = (adapter("qwen2", &model), model.transformer.spec());
     let out = place.path().join("out");
     std::fs::write(&out, "mine").unwrap();
@@ -145,7 +147,7 @@ fn what_is_there_already_stays() {
 #[test]
 fn an_exported_adapter_is_the_same_adapter_and_names_its_base() {
     let place = tempfile::tempdir().unwrap();
-    let model = model::load(&golden("tiny_gemma3")).unwrap();
+    let model = load::load(&golden("tiny_gemma3")).unwrap();
     let (adapter, spec) = (adapter("gemma3", &model), model.transformer.spec());
     let out = place.path().join("deep/er/out");
     peft(&out, &adapter, spec, &base()).unwrap();
@@ -189,7 +191,7 @@ fn a_lora_file_added_to_its_base_file_is_the_merged_model() {
     let place = tempfile::tempdir().unwrap();
     for family in ["llama3", "qwen2"] {
         let path = golden(&format!("tiny_{family}.f32.gguf"));
-        let model = model::load(&path).unwrap();
+        let model = load::load(&path).unwrap();
         let (adapter, spec) = (adapter(family, &model), model.transformer.spec().clone());
         let (lora, folder) = (place.path().join(format!("{family}.gguf")), place.path().join(family));
         lora_gguf(&lora, &adapter, &spec, &base()).unwrap();
@@ -219,7 +221,7 @@ fn a_lora_file_added_to_its_base_file_is_the_merged_model() {
         let mut out = std::fs::File::create(&there).unwrap();
         candle_core::quantized::gguf_file::write(&mut out, &metadata, &tensors).unwrap();
 
-        let [one, other] = [&there, &folder].map(|path| score(&model::load(path).unwrap(), &ids(), None));
+        let [one, other] = [&there, &folder].map(|path| score(&load::load(path).unwrap(), &ids(), None));
         assert!(farthest(&one, &other) < 1e-5, "{family}: {}", farthest(&one, &other));
         let off = farthest(&one, &score(&model, &ids(), Some(&adapter)));
         assert!(off < 1e-5, "{family}: {off}");
@@ -229,7 +231,7 @@ fn a_lora_file_added_to_its_base_file_is_the_merged_model() {
 #[test]
 fn a_lora_file_says_what_llama_cpp_asks_for_and_whose_it_is() {
     let place = tempfile::tempdir().unwrap();
-    let model = model::load(&golden("tiny_qwen3")).unwrap();
+    let model = load::load(&golden("tiny_qwen3")).unwrap();
     let adapter = adapter("qwen3", &model);
     let out = place.path().join("adapter.gguf");
     lora_gguf(&out, &adapter, model.transformer.spec(), &base()).unwrap();
@@ -272,7 +274,7 @@ fn run_directory(place: &Path, adapter: &Adapter, model: &Loaded) -> PathBuf {
 #[test]
 fn the_program_exports_a_runs_checkpoint_on_the_model_it_was_trained_on() {
     let place = tempfile::tempdir().unwrap();
-    let model = model::load(&golden("tiny_qwen2")).unwrap();
+    let model = load::load(&golden("tiny_qwen2")).unwrap();
     let adapter = adapter("qwen2", &model);
     let run = run_directory(place.path(), &adapter, &model);
     let export = |arguments: &[&str]| {
@@ -290,7 +292,7 @@ fn the_program_exports_a_runs_checkpoint_on_the_model_it_was_trained_on() {
     assert_eq!(two.factors[&(0, Site::VProj)].b[0], 2.0 * adapter.factors[&(0, Site::VProj)].b[0]);
     assert_eq!(export(&["--to", "merged", "--run", run, "--base-name", "mine", "whole"]).0, Some(0));
     let off = farthest(
-        &score(&model::load(&place.path().join("whole")).unwrap(), &ids(), None),
+        &score(&load::load(&place.path().join("whole")).unwrap(), &ids(), None),
         &score(&model, &ids(), Some(&two)),
     );
     assert!(off < 1e-5, "{off}");

@@ -4,9 +4,11 @@
 
 use crate::common::{Numbers, farthest, golden, relative};
 use crate::passes::{decode, log_probs, of_next, score};
-use rco_node::model::lora::Adapter;
-use rco_node::model::score::{self, Branches, Keep, Packed};
-use rco_node::model::{self, Loaded};
+use rco_node::formats;
+use rco_node::formats::lora::Adapter;
+use rco_node::transformer::load;
+use rco_node::transformer::load::Loaded;
+use rco_node::transformer::{score, score::Branches, score::Keep, score::Packed};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ const FAMILIES: [&str; 4] = ["qwen2", "qwen3", "gemma3", "llama3"];
 const PREFIX: usize = 24;
 
 fn folder(family: &str) -> Loaded {
-    model::load(&golden(&format!("tiny_{family}"))).unwrap()
+    load::load(&golden(&format!("tiny_{family}"))).unwrap()
 }
 
 fn numbers(family: &str) -> Numbers {
@@ -96,7 +98,7 @@ fn an_adapter_of_peft_gives_its_log_probs_and_gradients_in_every_family() {
 }
 
 /// The tiny model of `family` with other words in its config.
-fn changed(family: &str, change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> model::Result<Loaded> {
+fn changed(family: &str, change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> formats::Result<Loaded> {
     let copy = tempfile::tempdir().unwrap();
     let from = golden(&format!("tiny_{family}"));
     for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
@@ -105,7 +107,7 @@ fn changed(family: &str, change: impl FnOnce(&mut serde_json::Map<String, Value>
     let mut config = serde_json::from_slice(&std::fs::read(from.join("config.json")).unwrap()).unwrap();
     change(&mut config);
     std::fs::write(copy.path().join("config.json"), serde_json::to_vec(&config).unwrap()).unwrap();
-    model::load(copy.path())
+    load::load(copy.path())
 }
 
 #[test]
@@ -129,17 +131,21 @@ fn what_a_config_says_of_windows_bases_and_scales_is_what_is_computed() {
 #[test]
 fn a_gguf_file_holds_the_same_model_as_the_folder_it_was_made_of() {
     for family in FAMILIES {
-        let mut file = model::open(&golden(&format!("tiny_{family}.f32.gguf"))).unwrap();
-        let mut folder = model::open(&golden(&format!("tiny_{family}"))).unwrap();
+        let mut file = formats::open(&golden(&format!("tiny_{family}.f32.gguf"))).unwrap();
+        let mut folder = formats::open(&golden(&format!("tiny_{family}"))).unwrap();
         for (name, shape) in folder.spec.tensors() {
             assert_eq!(file.weights.get(&name, &shape).unwrap(), folder.weights.get(&name, &shape).unwrap(), "{name}");
         }
-        let frequencies = |spec: &model::spec::ModelSpec| spec.rotary.frequencies.clone();
+        let frequencies = |spec: &formats::spec::ModelSpec| spec.rotary.frequencies.clone();
         let pairs = std::iter::zip(frequencies(&file.spec), frequencies(&folder.spec));
         // Quotients in one, the numbers themselves in the other.
         assert!(pairs.into_iter().all(|(a, b)| (a / b - 1.0).abs() < 2e-7), "{family}");
-        assert_eq!(model::spec::ModelSpec { rotary: folder.spec.rotary.clone(), ..file.spec }, folder.spec, "{family}");
-        assert_next(&model::load(&golden(&format!("tiny_{family}.f32.gguf"))).unwrap(), family, "next", None);
+        assert_eq!(
+            formats::spec::ModelSpec { rotary: folder.spec.rotary.clone(), ..file.spec },
+            folder.spec,
+            "{family}"
+        );
+        assert_next(&load::load(&golden(&format!("tiny_{family}.f32.gguf"))).unwrap(), family, "next", None);
     }
 }
 
@@ -157,7 +163,7 @@ fn a_sentencepiece_vocabulary_gives_the_ids_of_transformers() {
     let families: BTreeMap<String, Vec<Text>> = serde_json::from_slice(&golden_ids).unwrap();
     assert_eq!(families.len(), 2);
     for (family, texts) in families {
-        let tokenizer = model::open(&golden(&format!("tiny_{family}.f32.gguf"))).unwrap().tokenizer;
+        let tokenizer = formats::open(&golden(&format!("tiny_{family}.f32.gguf"))).unwrap().tokenizer;
         for Text { text, ids, document, decoded } in texts {
             assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{family}: {text:?}");
             assert_eq!(tokenizer.encode_document(&text).unwrap(), document, "{family}: {text:?}");

@@ -2,12 +2,12 @@
 
 use crate::common::{Numbers, farthest, golden, quickstart, tiny};
 use crate::loop_common::{config, judged};
-use rco_node::actors::news::Event;
 use rco_node::engine::Engine;
-use rco_node::episode::{Invalid, Verdict};
-use rco_node::model::decode::Decoder;
 use rco_node::roles::judge::Judge;
 use rco_node::roles::reading::Read;
+use rco_node::run::events::Event;
+use rco_node::transformer::decode::Decoder;
+use rco_node::types::{Invalid, Verdict};
 
 #[test]
 fn candidates_weigh_what_transformers_gives_them() {

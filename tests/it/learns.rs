@@ -1,8 +1,8 @@
 //! It learns: through the real actors and the real device thread, under a judge with a simple taste.
 
 use crate::loop_common::{config, likes_even, start};
-use rco_node::actors::news::Event;
-use rco_node::episode::CriticVersion;
+use rco_node::run::events::Event;
+use rco_node::types::CriticVersion;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,13 +1,13 @@
 //! What the tests of the whole loop share: a node on the tiny model, and its events.
 
 use crate::common::golden;
-use rco_node::actors::judge::{Compare, Pair};
-use rco_node::actors::news::{Event, News, Progress};
 use rco_node::checkpoint::{Snapshot, newest};
 use rco_node::config::Config;
-use rco_node::episode::{EpisodeId, Verdict};
+use rco_node::episode::judge::{Compare, Pair};
 use rco_node::node::{Exit, Node, Options};
 use rco_node::replay::Pushed;
+use rco_node::run::{events::Event, events::News, events::Progress};
+use rco_node::types::{EpisodeId, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -160,7 +160,7 @@ pub fn distinct(ids: &[EpisodeId]) -> BTreeSet<EpisodeId> {
 
 /// The newest whole checkpoint of the run in `run`.
 pub fn saved(run: &Path) -> Snapshot {
-    let spec = rco_node::model::open(&golden("tiny_llama")).unwrap().spec;
+    let spec = rco_node::formats::open(&golden("tiny_llama")).unwrap().spec;
     newest(&run.join("run/checkpoints"), &spec).unwrap().expect("a whole checkpoint")
 }
 

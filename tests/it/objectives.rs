@@ -3,9 +3,9 @@
 
 use crate::common::{Numbers, relative, tiny};
 use crate::parity::{DroGroup, dro, groups, learner, peft_name, take_step};
-use rco_node::episode::{CritiqueGroup, Objective, Preference};
 use rco_node::learner::objective::{Baseline, Schedule, Truncation};
 use rco_node::learner::{Learner, LearnerConfig};
+use rco_node::types::{CritiqueGroup, Objective, Preference};
 use std::sync::Arc;
 
 /// `groups` after `change`.

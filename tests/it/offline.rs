@@ -2,10 +2,10 @@
 
 use crate::common::golden;
 use crate::loop_common::{config, held, likes_even, saved, sets, start};
-use rco_node::actors::news::Event;
-use rco_node::episode::EpisodeId;
 use rco_node::groups::{self, Groups};
 use rco_node::replay::Pushed;
+use rco_node::run::events::Event;
+use rco_node::types::EpisodeId;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -4,11 +4,13 @@
 
 use crate::common::{Numbers, farthest, golden, quickstart, relative, tiny};
 use crate::passes::{VOCAB, decode, of_next, score};
-use rco_node::episode::{CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique, Written};
+use rco_node::formats;
+use rco_node::formats::lora::Adapter;
 use rco_node::learner::{HostTensor, Learner, LearnerConfig, State, objective::Baseline};
-use rco_node::model::lora::Adapter;
-use rco_node::model::score::{self, Packed};
-use rco_node::model::{self, Loaded};
+use rco_node::transformer::load;
+use rco_node::transformer::load::Loaded;
+use rco_node::transformer::{score, score::Packed};
+use rco_node::types::{CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique, Written};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,8 +35,8 @@ fn assert_logits(model: &Loaded, numbers: &str, adapter: Option<&Adapter>) {
 #[test]
 fn both_passes_give_the_log_probs_of_transformers() {
     assert_logits(tiny(), "tiny_logits.safetensors", None);
-    assert_logits(&model::load(&golden("tiny_llama.f32.gguf")).unwrap(), "tiny_logits.safetensors", None);
-    assert_logits(&model::load(&golden("tiny_llama_tied")).unwrap(), "tiny_logits_tied.safetensors", None);
+    assert_logits(&load::load(&golden("tiny_llama.f32.gguf")).unwrap(), "tiny_logits.safetensors", None);
+    assert_logits(&load::load(&golden("tiny_llama_tied")).unwrap(), "tiny_logits_tied.safetensors", None);
 }
 
 #[test]
@@ -45,7 +47,7 @@ fn both_passes_give_the_log_probs_of_peft_with_an_adapter() {
 
 #[test]
 fn quantised_weights_give_the_log_probs_of_their_dequantised_twins() {
-    let model = model::load(&golden("tiny_llama.q8_0.gguf")).unwrap();
+    let model = load::load(&golden("tiny_llama.q8_0.gguf")).unwrap();
     let numbers = Numbers::read("tiny_logits_q8_0.safetensors");
     for i in 0..SEQUENCES {
         let ids = numbers.u32(&format!("ids.{i}"));
@@ -175,7 +177,7 @@ pub fn learner(golden: &Dro, change: impl FnOnce(&mut LearnerConfig)) -> Learner
 }
 
 fn moment_shapes(adapter: &Adapter) -> Vec<(String, usize)> {
-    let of = |(&(layer, site), factors): (&(usize, model::lora::Site), &model::lora::Factors)| {
+    let of = |(&(layer, site), factors): (&(usize, formats::lora::Site), &formats::lora::Factors)| {
         let name = format!("layers.{layer}.{}", site.name());
         [("lora_A", factors.a.len()), ("lora_B", factors.b.len())]
             .into_iter()

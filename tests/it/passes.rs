@@ -1,9 +1,11 @@
 //! Both passes over whole sequences of a tiny model.
 
-use rco_node::model::Loaded;
-use rco_node::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward, PackedAdapter};
-use rco_node::model::lora::Adapter;
-use rco_node::model::score::{self, Branches, Packed};
+use rco_node::formats::lora::Adapter;
+use rco_node::transformer::load::Loaded;
+use rco_node::transformer::{
+    decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward, decode::PackedAdapter,
+};
+use rco_node::transformer::{score, score::Branches, score::Packed};
 use std::sync::Arc;
 
 /// Rows of every tiny model's head.

@@ -6,9 +6,10 @@
 use crate::common::{Numbers, farthest, golden, quickstart};
 use crate::passes::log_probs;
 use rco_node::engine::{Engine, EngineConfig, Request, sampler::SamplingConfig};
-use rco_node::model::decode::Decoder;
-use rco_node::model::score::Packed;
-use rco_node::model::{self, Loaded};
+use rco_node::transformer::decode::Decoder;
+use rco_node::transformer::load;
+use rco_node::transformer::load::Loaded;
+use rco_node::transformer::score::Packed;
 use serde::Deserialize;
 use std::path::Path;
 
@@ -27,7 +28,7 @@ struct Text {
 
 fn load(file: &str) -> Loaded {
     let folder = std::env::var_os("RCO_MODELS").expect("RCO_MODELS names the folder of scripts/fetch-models.py");
-    model::load(&Path::new(&folder).join(file)).unwrap()
+    load::load(&Path::new(&folder).join(file)).unwrap()
 }
 
 /// What follows `ids`, written greedily by the engine.

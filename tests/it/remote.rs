@@ -2,12 +2,12 @@
 
 use crate::loop_common::{config, held, judged, saved};
 use crate::rigged::{Act, Asked, Rigged};
-use rco_node::actors::news::Event;
-use rco_node::actors::shelf::DropReason;
-use rco_node::episode::{CritiqueGroup, Invalid, Objective, Speaker, Turn, Verdict};
 use rco_node::remote::{Chat, Client, Error, RemoteConfig};
 use rco_node::roles::reading::Read;
+use rco_node::run::events::Event;
+use rco_node::run::state::DropReason;
 use rco_node::telemetry::Telemetry;
+use rco_node::types::{CritiqueGroup, Invalid, Objective, Speaker, Turn, Verdict};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -322,7 +322,7 @@ async fn a_remote_generator_answers_and_refines_and_its_failures_end_no_more_tha
          remote.generator.backoff_milliseconds=1\nremote.generator.backoff_max_milliseconds=1",
         server.base_url
     );
-    let judge = |pair: rco_node::actors::judge::Pair<'_>| {
+    let judge = |pair: rco_node::episode::judge::Pair<'_>| {
         assert_eq!(pair.response.text, "forty-two");
         assert_eq!(pair.refinement.text, "better than \"forty-two\"");
         assert_eq!(pair.response.ids, b"forty-two".map(u32::from));

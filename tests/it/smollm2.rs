@@ -4,9 +4,9 @@ use crate::common::{Numbers, farthest, golden, quickstart, smollm2, smollm2_in, 
 use crate::passes::log_probs;
 use candle_core::Device;
 use rco_node::engine::{Engine, EngineConfig, Request, sampler::SamplingConfig};
-use rco_node::model::decode::{BLOCK_TOKENS, Batch, Decoder, Forward};
-use rco_node::model::kernel::Precision;
-use rco_node::model::score::Packed;
+use rco_node::kernels::Precision;
+use rco_node::transformer::score::Packed;
+use rco_node::transformer::{decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward};
 
 const PROMPTS: usize = 20;
 

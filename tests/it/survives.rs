@@ -1,9 +1,9 @@
 //! It survives: faults restart what depends on them, and nothing scored is lost or learned twice by it.
 
 use crate::loop_common::{Running, config, distinct, held, likes_even, saved, sets, start};
-use rco_node::actors::news::Event;
 use rco_node::actors::supervisor::Station;
 use rco_node::node::{Exit, Node, Options};
+use rco_node::run::events::Event;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;

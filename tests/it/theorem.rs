@@ -8,14 +8,15 @@
 use crate::common::{golden, quickstart};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use rco_node::episode::{CriticVersion, CritiqueGroup, EpisodeId, Finish, Objective, ScoredCritique, Written};
+use rco_node::formats;
+use rco_node::formats::Weights;
+use rco_node::formats::lora::Adapter;
+use rco_node::kernels::Precision;
 use rco_node::learner::objective::Baseline;
 use rco_node::learner::{Learner, LearnerConfig};
-use rco_node::model::kernel::Precision;
-use rco_node::model::lora::Adapter;
-use rco_node::model::score::{Batch, Branches, Packed, score};
-use rco_node::model::transformer::Transformer;
-use rco_node::model::{self, Weights};
+use rco_node::transformer::Transformer;
+use rco_node::transformer::{score::Batch, score::Branches, score::Packed, score::score};
+use rco_node::types::{CriticVersion, CritiqueGroup, EpisodeId, Finish, Objective, ScoredCritique, Written};
 use std::sync::{Arc, OnceLock};
 
 const SYMBOLS: usize = 4;
@@ -36,7 +37,7 @@ const USES: usize = 4;
 struct Symbols(Box<dyn Weights>);
 
 impl Weights for Symbols {
-    fn get(&mut self, name: &str, shape: &[usize]) -> model::Result<Vec<f32>> {
+    fn get(&mut self, name: &str, shape: &[usize]) -> formats::Result<Vec<f32>> {
         let factor = match name {
             "model.embed_tokens.weight" => 1.0,
             "lm_head.weight" => 0.5,
@@ -74,7 +75,7 @@ struct Distribution {
 fn task() -> &'static Task {
     static TASK: OnceLock<Task> = OnceLock::new();
     TASK.get_or_init(|| {
-        let opened = model::open(&golden("tiny_llama")).unwrap();
+        let opened = formats::open(&golden("tiny_llama")).unwrap();
         let mut spec = opened.spec;
         spec.vocab = SYMBOLS;
         let model = Transformer::load(&spec, &mut Symbols(opened.weights), Precision::F32, true).unwrap();

@@ -7,17 +7,20 @@ use crate::loop_common::{config, likes_even, saved, sets, start};
 use crate::parity::{DroStep, dro, groups, take_step};
 use crate::passes::score;
 use candle_core::Device;
-use rco_node::actors::news::Event;
 use rco_node::checkpoint;
 use rco_node::engine::{Completion, Engine, EngineConfig, Request, RequestId};
-use rco_node::episode::CriticVersion;
 use rco_node::export::{Base, Kind, Shape, merged};
+use rco_node::kernels::Precision;
 use rco_node::learner::{Learner, LearnerConfig, Mode};
-use rco_node::model::decode::Decoder;
-use rco_node::model::kernel::Precision;
-use rco_node::model::score::{Batch, Keep, Packed, WholeGradients, record_whole, score as score_batch};
-use rco_node::model::whole::{CriticWeights, Whole};
-use rco_node::model::{self, Loaded};
+use rco_node::run::events::Event;
+use rco_node::transformer::decode::Decoder;
+use rco_node::transformer::load;
+use rco_node::transformer::load::Loaded;
+use rco_node::transformer::{full_weights::CriticWeights, full_weights::Whole};
+use rco_node::transformer::{
+    score::Batch, score::Keep, score::Packed, score::WholeGradients, score::record_whole, score::score as score_batch,
+};
+use rco_node::types::CriticVersion;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,7 +33,7 @@ const PREFIX: usize = 24;
 #[test]
 fn every_weight_has_the_gradient_of_pytorch_in_every_family() {
     for family in ["qwen2", "qwen3", "gemma3", "llama3"] {
-        let model = model::load(&golden(&format!("tiny_{family}"))).unwrap().transformer;
+        let model = load::load(&golden(&format!("tiny_{family}"))).unwrap().transformer;
         let whole = Whole::copy_of(&model).unwrap();
         let (inputs, expected) = (
             Numbers::read(&format!("tiny_{family}_numbers.safetensors")),
@@ -204,7 +207,7 @@ fn as_model(critic: &CriticWeights, out: &Path, precision: Precision) -> Loaded 
         let shape = Shape { kind: Kind::F32, shard_bytes: 1 << 30 };
         merged(out, &golden("tiny_llama"), Some(critic), &base(), shape).unwrap();
     }
-    model::load_on(out, &Device::Cpu, precision, false).unwrap()
+    load::load_on(out, &Device::Cpu, precision, false).unwrap()
 }
 
 fn engine(model: &Loaded) -> Engine {
@@ -234,7 +237,7 @@ fn critics_of_their_own_weights_write_side_by_side_what_each_writes_as_a_model_a
     let critics = critics();
     let place = tempfile::tempdir().unwrap();
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
-        let model = model::load_on(&golden("tiny_llama"), &Device::Cpu, precision, true).unwrap();
+        let model = load::load_on(&golden("tiny_llama"), &Device::Cpu, precision, true).unwrap();
         let mut mixed = engine(&model);
         let served = critics.clone().map(|critic| Arc::new(model.transformer.pack(&critic).unwrap()));
         let mut expected = vec![];
@@ -326,7 +329,7 @@ async fn a_node_trains_all_weights_serves_them_and_lets_them_out() {
         score_batch(snapshot.critic.whole().unwrap().transformer(), batch, None).unwrap().log_probs
     };
     assert_eq!(program(place, &["export", "--to", "merged", "--run", "run", "out"]).0, Some(0));
-    assert_eq!(score(&model::load(&place.join("out")).unwrap(), &ids, None), expected);
+    assert_eq!(score(&load::load(&place.join("out")).unwrap(), &ids, None), expected);
     for to in ["peft", "gguf-lora"] {
         let (code, says) = program(place, &["export", "--to", to, "--run", "run", "no"]);
         assert!(code == Some(2) && says.contains("--to merged") && !place.join("no").exists(), "{code:?}: {says}");

@@ -3,10 +3,10 @@
 //! Knows sizes and counters; runs nothing but the peak's loop.
 
 use crate::engine::Counters;
-use crate::model::decode::{BLOCK_TOKENS, Decoder};
-use crate::model::kernel::peak;
-use crate::model::lora::LoraConfig;
-use crate::model::transformer::Transformer;
+use crate::formats::lora::LoraConfig;
+use crate::kernels::peak;
+use crate::transformer::Transformer;
+use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
 use serde::Serialize;
 
 /// The machine, measured once a command.

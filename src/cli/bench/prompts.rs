@@ -2,11 +2,11 @@
 
 use super::Common;
 use crate::config::Config;
-use crate::episode::Prompt;
-use crate::model::Loaded;
-use crate::model::template::ChatTemplate;
+use crate::formats::template::ChatTemplate;
 use crate::prompts;
 use crate::roles::generator::Generator;
+use crate::transformer::load::Loaded;
+use crate::types::Prompt;
 use anyhow::Context;
 use serde::Deserialize;
 
@@ -75,7 +75,7 @@ pub(super) fn ids(
         let text = template.render(&generator.conversation(prompt), true)?;
         model.tokenizer.encode(&text)
     });
-    let encoded: Vec<Vec<u32>> = encoded.collect::<crate::model::Result<_>>()?;
+    let encoded: Vec<Vec<u32>> = encoded.collect::<crate::formats::Result<_>>()?;
     let from = |first: usize| encoded.iter().cycle().skip(first % encoded.len());
     let one = |index: usize| match context {
         None => from(index).next().cloned().unwrap_or_default(),

@@ -4,14 +4,14 @@
 //! and no learner.
 
 use super::{Bed, Common, prompts};
-use crate::actors::scribe::Composed;
 use crate::engine::distinct::Distinct;
 use crate::engine::sampler::SamplingConfig;
 use crate::engine::{Completion, Engine, Request, RequestId};
-use crate::episode::{CritiqueGroup, EpisodeId, Invalid, Prompt, ScoredCritique, Verdict, Written, utility};
-use crate::model::decode::Decoder;
-use crate::model::template::ChatTemplate;
+use crate::episode::sampling::Composed;
+use crate::formats::template::ChatTemplate;
 use crate::roles::{critic::Critic, generator::Generator, judge::Judge, reading::Read, refiner::Refiner};
+use crate::transformer::decode::Decoder;
+use crate::types::{CritiqueGroup, EpisodeId, Invalid, Prompt, ScoredCritique, Verdict, Written, utility};
 use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;

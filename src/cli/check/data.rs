@@ -6,10 +6,11 @@
 use super::{CheckArguments, say};
 use crate::cli::{Exit, Failure, OrExit};
 use crate::config::Config;
-use crate::episode::{Prompt, verifier::Verifier};
-use crate::model::{self, source::Source, tokenizer::Tokenizer};
+use crate::formats;
+use crate::formats::{source::Source, tokenizer::Tokenizer};
 use crate::prompts::{self, survey::survey};
 use crate::roles::judge::JudgeKind;
+use crate::types::{Prompt, verifier::Verifier};
 use crate::verify;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
@@ -83,7 +84,7 @@ pub(super) fn run(config: &Config, file: &Path, arguments: &CheckArguments) -> R
 
 fn tokenizer(config: &Config) -> Result<Tokenizer, Failure> {
     let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
-    Ok(model::open(&path).or_exit(Exit::Model)?.tokenizer)
+    Ok(formats::open(&path).or_exit(Exit::Model)?.tokenizer)
 }
 
 /// The prompts of `file`, or all that come with the node to be held out.
@@ -144,7 +145,7 @@ fn verifier(prompt: &Prompt) -> &'static str {
     }
 }
 
-fn lengths(config: &Config, prompts: &[(usize, Prompt)], tokenizer: &Tokenizer) -> model::Result<Option<Lengths>> {
+fn lengths(config: &Config, prompts: &[(usize, Prompt)], tokenizer: &Tokenizer) -> formats::Result<Option<Lengths>> {
     let room = config.engine.context_tokens_max.saturating_sub(config.generator.sampling.max_tokens);
     let mut lengths = Vec::with_capacity(prompts.len());
     let mut too_long = vec![];

@@ -1,23 +1,23 @@
 //! What an evaluation was asked: prompts, critics and sizes, out of the config and the command line.
 
 use super::EvalArguments;
-use crate::actors::exam::{Candidate, Kind};
-use crate::actors::scribe::Hand;
 use crate::cli::critic::Critic;
 use crate::cli::{Exit, Failure, OrExit};
 use crate::config::{Config, RoleSection};
-use crate::episode::{CriticVersion, Prompt};
+use crate::episode::eval_runner::{Candidate, Kind};
+use crate::episode::sampling::Hand;
 use crate::eval::bootstrap::Resampling;
 use crate::eval::{EvalConfig, figures};
-use crate::model::kernel::Precision;
-use crate::model::source::Source;
-use crate::model::spec::ModelSpec;
+use crate::formats::source::Source;
+use crate::formats::spec::ModelSpec;
+use crate::kernels::Precision;
 use crate::prompts;
 use crate::remote::RemoteConfig;
 use crate::roles::critic::CriticConfig;
 use crate::roles::generator::GeneratorConfig;
 use crate::roles::judge::JudgeConfig;
 use crate::roles::refiner::RefinerConfig;
+use crate::types::{CriticVersion, Prompt};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};

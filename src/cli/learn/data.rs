@@ -1,8 +1,8 @@
 //! Which groups are learned from, in which order, and which are held out.
 
-use crate::episode::{CritiqueGroup, EpisodeId, Objective};
 use crate::groups::Recorded;
 use crate::prompts::shuffled;
+use crate::types::{CritiqueGroup, EpisodeId, Objective};
 use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -112,8 +112,8 @@ impl Data {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::episode::{CriticVersion, Finish, Preference, ScoredCritique, Written};
     use crate::groups::Origin;
+    use crate::types::{CriticVersion, Finish, Preference, ScoredCritique, Written};
     use std::collections::BTreeSet;
 
     /// `count` groups, all of one episode's name; every fifth is flat.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::episode::{Invalid, Verdict};
+use crate::types::{Invalid, Verdict};
 
 const ASKED: Asked =
     Asked { critiques: 1, rounds: 1, in_both_orders: false, how: Resampling { resamples: 200, seed: 1 } };

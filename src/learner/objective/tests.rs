@@ -1,10 +1,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::episode::Preference;
 use crate::learner::optimizer::Adam;
 use crate::learner::value::Value;
 use crate::learner::{HostTensor, dpco};
+use crate::types::Preference;
 use std::collections::BTreeMap;
 
 const UTILITIES: [f32; 4] = [0.0, 0.25, 0.5, 1.0];

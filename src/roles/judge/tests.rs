@@ -1,6 +1,6 @@
 //! Promises of the judge: both orders, and no bias in what comes of them.
 use super::*;
-use crate::episode::utility;
+use crate::types::utility;
 use proptest::prelude::*;
 
 type Heard = Result<Read, Invalid>;

@@ -1,7 +1,7 @@
 //! What passes, what fails and why, and that nothing harms or outlives its run.
 
 use super::*;
-use crate::episode::verifier::Verifier;
+use crate::types::verifier::Verifier;
 use crate::verify::sandbox::Limits;
 use std::time::{Duration, Instant};
 
@@ -136,20 +136,20 @@ fn what_gets_past_the_names_still_harms_nothing() {
 }
 
 /// The lines of HumanEval that come with the node.
-fn human_eval() -> Vec<(crate::episode::Prompt, String)> {
+fn human_eval() -> Vec<(crate::types::Prompt, String)> {
     let prompts = ["bundled:humaneval"].map(|bundle| crate::prompts::load(bundle).unwrap()).concat();
     prompts.into_iter().map(|prompt| (prompt.clone(), prompt.answer.unwrap())).collect()
 }
 
 /// Runs `text_of` each of `tasks`, as many at once as there are processors; those for which `holds` is false.
 fn unlike(
-    tasks: &[(crate::episode::Prompt, String)],
+    tasks: &[(crate::types::Prompt, String)],
     text_of: impl Fn(&str) -> String + Sync,
     holds: fn(&Option<Fault>) -> bool,
 ) -> Vec<String> {
     let sandbox = sandbox();
     let threads = std::thread::available_parallelism().unwrap().get() + 1;
-    let judge = |(prompt, solution): &(crate::episode::Prompt, String)| {
+    let judge = |(prompt, solution): &(crate::types::Prompt, String)| {
         let Some(Verifier::Code { entry_point, test, preamble }) = &prompt.verifier else { panic!("{}", prompt.id) };
         let found = fault(&sandbox, Task { entry_point, test, preamble }, &text_of(solution), true).unwrap();
         (!holds(&found)).then(|| format!("{}: {found:?}", prompt.id))

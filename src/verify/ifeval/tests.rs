@@ -1,7 +1,7 @@
 //! Agreement with the published checker, and what that comparison cannot see.
 
 use super::*;
-use crate::episode::verifier::Instruction;
+use crate::types::verifier::Instruction;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 

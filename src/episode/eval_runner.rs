@@ -1,0 +1,308 @@
+//! An exam: a held-out prompt through several critics, side by side on the same response.
+//!
+//! `Exam::sit` is one prompt in the order of the paper (arXiv 2506.22157, section 3), with as many critics as there are
+//! candidates. Who keeps the records and makes figures of them is no business of this file.
+//!
+//! Invariants: every candidate criticises the same response; all seeds come from (seed, place of the prompt, role,
+//! index) and not from the candidate, so that two candidates of the same weights fare the same; trouble with one
+//! critique loses that one.
+
+use super::judge::{Case, JudgeSource, verdicts};
+use super::models::Company;
+use super::role::{self, Opening};
+use super::sampling::{Hand, Scribe, Trouble};
+use crate::device::Device;
+use crate::episode::seed::seed;
+use crate::eval::{Attempt, EvalConfig, Heard, Record, Text};
+use crate::run::events::News;
+use crate::telemetry::metrics::Role;
+use crate::types::{CriticVersion, EpisodeId, Finish, Prompt, Speaker, Turn, Verdict, Written};
+use crate::verify::{self, Checker, Unchecked};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+/// How long an answer may take at least. A rollout's deadline would lose the longest texts first where a machine is slow,
+/// and flatter whoever writes them: in an exam only what hangs is given up.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// A critic under examination.
+#[derive(Clone)]
+pub struct Candidate {
+    /// What it is called.
+    pub name: String,
+    /// How it comes by its critiques.
+    pub kind: Kind,
+}
+
+/// How a critic comes by its critiques.
+#[derive(Clone)]
+pub enum Kind {
+    /// It is asked in the critic's words, by these weights.
+    Critic(Hand),
+    /// It says the same of every response.
+    Empty,
+    /// The base goes on with the generator's own conversation, sampled as the generator is.
+    Itself,
+    /// It states the prompt's known answer.
+    Oracle,
+}
+
+/// What an exam is made of.
+pub struct Exam {
+    /// Everyone who is asked.
+    pub company: Arc<Company>,
+    /// Where they write.
+    pub device: Device,
+    /// Scores texts where a prompt can be checked.
+    pub checker: Arc<Checker>,
+    /// Who is examined.
+    pub candidates: Vec<Candidate>,
+    /// N, M and what those say that are no model of their own.
+    pub config: EvalConfig,
+    /// Rounds of refinement, at least 1.
+    pub rounds: usize,
+    /// All that is drawn follows from it.
+    pub seed: u64,
+    /// Who is told what is written and judged.
+    pub news: News,
+}
+
+/// A chain of refinements: one critique of the response, and in later rounds one of what came of the one before.
+struct Chain {
+    candidate: Kind,
+    opening: Arc<Opening>,
+    before: Text,
+    place: EpisodeId,
+    index: usize,
+}
+
+/// How one prompt ended, by its place.
+pub type Sat = (u64, Result<Record, Trouble>);
+
+impl Exam {
+    /// Every prompt through every candidate, some at a time; in whatever order they end.
+    pub fn sit_all(self: &Arc<Self>, prompts: impl Iterator<Item = (u64, Arc<Prompt>)>) -> JoinSet<Sat> {
+        let turns = Arc::new(Semaphore::new(self.at_once()));
+        let mut sitting = JoinSet::new();
+        for (place, prompt) in prompts {
+            let (exam, turns) = (self.clone(), turns.clone());
+            sitting.spawn(async move {
+                // The semaphore is never closed.
+                let _turn = turns.acquire_owned().await;
+                (place, exam.sit(place, prompt).await)
+            });
+        }
+        sitting
+    }
+
+    /// Prompts under way at once: enough that the engine's rows are full while some of them still wait for a response
+    /// or a critique, and few enough that nothing waits long.
+    fn at_once(&self) -> usize {
+        let critiques = self.candidates.len() * self.config.critiques;
+        self.company.engine.sequences_max.div_ceil(critiques.max(1)).max(2)
+    }
+
+    /// What `role` writes with.
+    fn scribe(&self, role: Role) -> Scribe {
+        let scribe = self.company.scribe(role, &self.device);
+        Scribe { news: self.news.clone(), deadline: scribe.deadline.max(PATIENCE), ..scribe }
+    }
+
+    /// The prompt at `place` of its file through every candidate.
+    ///
+    /// # Errors
+    /// Where there is no response, or something is broken.
+    pub async fn sit(self: Arc<Self>, place: u64, prompt: Arc<Prompt>) -> Result<Record, Trouble> {
+        let place = EpisodeId(place);
+        let generator = self.scribe(Role::Generator);
+        let asked = seed(self.seed, place, Role::Generator, 0);
+        let answer = role::answer(&self.company.generator.role, &generator, &prompt, 1, asked).await?;
+        let one = answer.written.into_iter().next();
+        let response = one.ok_or_else(|| Trouble::Broken("expected one text, got none".to_owned()))?;
+        let opening = Arc::new(Opening { prompt: prompt.clone(), composed: answer.composed, response });
+        let before = self.texts(&prompt, std::slice::from_ref(&opening.response)).await?.remove(0);
+
+        let mut sitting = JoinSet::new();
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            let (exam, candidate) = (self.clone(), candidate.clone());
+            let (opening, before) = (opening.clone(), before.clone());
+            sitting.spawn(async move { (index, exam.hear(candidate, opening, before, place).await) });
+        }
+        let mut critics = Vec::with_capacity(self.candidates.len());
+        while let Some(heard) = sitting.join_next().await {
+            let (index, heard) = heard.map_err(|error| Trouble::Broken(error.to_string()))?;
+            critics.push((index, heard?));
+        }
+        critics.sort_by_key(|(index, _)| *index);
+        let critics = critics.into_iter().map(|(_, heard)| heard).collect();
+        Ok(Record { id: prompt.id.clone(), task: prompt.task.clone(), response: before, critics })
+    }
+
+    /// All chains of one candidate.
+    async fn hear(
+        self: Arc<Self>,
+        candidate: Candidate,
+        opening: Arc<Opening>,
+        before: Text,
+        place: EpisodeId,
+    ) -> Result<Heard, Trouble> {
+        let Candidate { name, kind } = candidate;
+        let asked = seed(self.seed, place, Role::Critic, 0);
+        let critiques = bearable(self.critiques(&kind, &opening, self.config.critiques, asked).await)?;
+        let mut going = JoinSet::new();
+        for (index, critique) in critiques.unwrap_or_default().into_iter().enumerate() {
+            let chain =
+                Chain { candidate: kind.clone(), opening: opening.clone(), before: before.clone(), place, index };
+            going.spawn(self.clone().follow(chain, critique));
+        }
+        let mut attempts = Vec::new();
+        while let Some(chain) = going.join_next().await {
+            attempts.extend(chain.map_err(|error| Trouble::Broken(error.to_string()))??);
+        }
+        attempts.sort_by_key(|attempt: &Attempt| (attempt.round, attempt.chain));
+        Ok(Heard { critic: name, attempts })
+    }
+
+    /// Round after round of one chain: refine, and criticise the first of what came of it.
+    async fn follow(self: Arc<Self>, chain: Chain, critique: Written) -> Result<Vec<Attempt>, Trouble> {
+        let (mut attempts, mut critique) = (Vec::new(), Arc::new(critique));
+        let mut opening = chain.opening.clone();
+        // What the round criticises, where that is not the response.
+        let mut criticised = None;
+        for round in 1..=self.rounds {
+            // Indices of a round behind those of the rounds before it.
+            let index = ((round - 1) * self.config.critiques + chain.index) as u64;
+            let Some((written, texts, verdicts)) =
+                bearable(self.refine(&chain, &opening, critique.clone(), index).await)?
+            else {
+                break;
+            };
+            let (text, tokens) = (critique.text.clone(), critique.ids.len());
+            let about = std::mem::replace(&mut criticised, texts.first().cloned());
+            attempts.push(Attempt {
+                round,
+                chain: chain.index,
+                critique: text,
+                tokens,
+                about,
+                refinements: texts,
+                verdicts,
+            });
+            let (Some(response), true) = (written.into_iter().next(), round < self.rounds) else { break };
+            let (prompt, composed) = (opening.prompt.clone(), opening.composed.clone());
+            opening = Arc::new(Opening { prompt, composed, response });
+            let asked = seed(self.seed, chain.place, Role::Critic, 1 + index);
+            let Some(next) = bearable(self.critiques(&chain.candidate, &opening, 1, asked).await)? else { break };
+            let Some(next) = next.into_iter().next() else { break };
+            critique = Arc::new(next);
+        }
+        Ok(attempts)
+    }
+
+    /// What a candidate says of a response, `n` times; nothing where it has nothing to say.
+    async fn critiques(
+        &self,
+        candidate: &Kind,
+        opening: &Arc<Opening>,
+        n: usize,
+        seed: u64,
+    ) -> Result<Vec<Written>, Trouble> {
+        let scribe = self.scribe(Role::Critic);
+        match candidate {
+            Kind::Critic(hand) => {
+                let scribe = Scribe { hand: hand.clone(), ..scribe };
+                Ok(role::answer(&self.company.critic.role, &scribe, opening, n, seed).await?.written)
+            }
+            Kind::Empty => said(&scribe, &self.config.empty_critique, n),
+            Kind::Oracle => match opening.prompt.answer.as_deref() {
+                Some(answer) => said(&scribe, &self.config.oracle(answer), n),
+                None => Ok(Vec::new()),
+            },
+            Kind::Itself => self.itself(opening, n, seed).await,
+        }
+    }
+
+    /// The generator's own conversation goes on: what it says of its own response, as long as a critique may be.
+    async fn itself(&self, opening: &Opening, n: usize, seed: u64) -> Result<Vec<Written>, Trouble> {
+        let mut scribe = self.scribe(Role::Generator);
+        scribe.sampling.max_tokens = self.company.critic.sampling.max_tokens;
+        let mut turns = opening.composed.turns.clone();
+        turns.push(Turn::new(Speaker::Assistant, opening.response.text.clone()));
+        turns.push(Turn::new(Speaker::User, self.config.self_prompt.clone()));
+        let composed = scribe.go_on(&opening.composed, &opening.response, turns)?;
+        scribe.write(&composed, n, seed).await
+    }
+
+    /// M refinements by `critique`, with their scores and verdicts beside the chain's first response.
+    async fn refine(
+        &self,
+        chain: &Chain,
+        opening: &Arc<Opening>,
+        critique: Arc<Written>,
+        index: u64,
+    ) -> Result<(Vec<Written>, Vec<Text>, Vec<Verdict>), Trouble> {
+        let refiner = self.scribe(Role::Refiner);
+        let brief = (opening.clone(), critique.clone());
+        let asked = seed(self.seed, chain.place, Role::Refiner, index);
+        let m = self.config.refinements;
+        let written = role::answer(&self.company.refiner.role, &refiner, &brief, m, asked).await?.written;
+        let texts = self.texts(&opening.prompt, &written).await?;
+        let verdicts = match &self.company.judges.verdicts {
+            // The verifier's preference is that of the scores, and code is run once.
+            JudgeSource::Verifier(_) => texts.iter().map(|text| prefer(chain.before.score, text.score)).collect(),
+            source => {
+                let judge = self.scribe(Role::Judge);
+                let case = Case { opening: chain.opening.clone(), critique, refinements: written.clone() };
+                verdicts(source, &judge, case, seed(self.seed, chain.place, Role::Judge, index)).await?
+            }
+        };
+        Ok((written, texts, verdicts))
+    }
+
+    /// `written` with their scores, where the prompt can be checked.
+    async fn texts(&self, prompt: &Arc<Prompt>, written: &[Written]) -> Result<Vec<Text>, Trouble> {
+        let (checker, prompt) = (self.checker.clone(), prompt.clone());
+        let unscored: Vec<Text> = written
+            .iter()
+            .map(|written| Text { text: written.text.clone(), tokens: written.ids.len(), score: None })
+            .collect();
+        if !verify::can_check(&prompt) {
+            return Ok(unscored);
+        }
+        let check = move || {
+            let score = |text: &Text| checker.check(&prompt, &text.text).ok().map(|checked| checked.score);
+            unscored.into_iter().map(|text| Text { score: score(&text), ..text }).collect()
+        };
+        // Code takes seconds, and others wait on this thread.
+        tokio::task::spawn_blocking(check).await.map_err(|error| Trouble::Broken(error.to_string()))
+    }
+}
+
+/// The base, as a critic.
+pub fn base(name: &str) -> Candidate {
+    Candidate { name: name.to_owned(), kind: Kind::Critic(Hand::Base) }
+}
+
+/// `n` times `text`, as if it had been written.
+fn said(scribe: &Scribe, text: &str, n: usize) -> Result<Vec<Written>, Trouble> {
+    let ids = scribe.tokenizer.encode(text)?;
+    let version = CriticVersion::BASE;
+    let written = Written { text: text.to_owned(), ids, log_probs: Vec::new(), version, finish: Finish::Stop };
+    Ok(vec![written; n])
+}
+
+fn prefer(before: Option<f32>, after: Option<f32>) -> Verdict {
+    let score = |score: Option<f32>| score.ok_or_else(|| Unchecked::Prompt(String::new()));
+    verify::prefer(score(before), score(after))
+}
+
+/// Trouble that loses one critique is none at all here.
+fn bearable<T>(result: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Trouble::Deadline | Trouble::TooLong | Trouble::Remote(_)) => Ok(None),
+        Err(trouble @ (Trouble::Gone | Trouble::Broken(_))) => Err(trouble),
+    }
+}

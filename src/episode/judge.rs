@@ -1,0 +1,113 @@
+//! The judge: compares refinements with the response they refine.
+//!
+//! Three sources of verdicts: the task's own checker, a model asked in both orders ([`model`]), or a function
+//! that the node was handed. Preferences between critiques have but one, a model, which may sit beside a checker.
+//! No verdict is invented: a judge that fails answers `Invalid` with its reason.
+
+use super::role::Opening;
+use crate::episode::sampling::{Scribe, Trouble};
+use crate::run::events::Event;
+use crate::types::{Invalid, Prompt, Verdict, Written};
+use crate::verify::Checker;
+use model::ModelJudge;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+pub mod model;
+
+/// One refinement and what it came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// What was asked.
+    pub prompt: &'a Prompt,
+    /// What was answered.
+    pub response: &'a Written,
+    /// What was criticised.
+    pub critique: &'a Written,
+    /// What came of it.
+    pub refinement: &'a Written,
+}
+
+/// A judge handed to the node.
+pub type Compare = dyn Fn(Pair<'_>) -> Verdict + Send + Sync;
+
+/// Where verdicts come from.
+#[derive(Clone)]
+pub enum JudgeSource {
+    /// The checker of the prompt's task, by what the prompt carries.
+    Verifier(Arc<Checker>),
+    /// A model, asked in both orders.
+    Model(Arc<ModelJudge>),
+    /// A function.
+    Custom(Arc<Compare>),
+}
+
+/// All refinements of one critique.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Prompt and response.
+    pub opening: Arc<Opening>,
+    /// The critique.
+    pub critique: Arc<Written>,
+    /// Its refinements.
+    pub refinements: Vec<Written>,
+}
+
+/// All critiques of one response.
+#[derive(Clone, Debug)]
+pub struct Contest {
+    /// Prompt and response.
+    pub opening: Arc<Opening>,
+    /// The critiques.
+    pub critiques: Vec<Arc<Written>>,
+}
+
+/// Who judges what.
+#[derive(Clone)]
+pub struct Judges {
+    /// Of refinements.
+    pub verdicts: JudgeSource,
+    /// Of critiques beside each other, where they are compared.
+    pub preferences: Option<Arc<ModelJudge>>,
+}
+
+/// Verdicts on the refinements of `case`; two each, by order, from a model.
+pub(crate) async fn verdicts(
+    source: &JudgeSource,
+    scribe: &Scribe,
+    case: Case,
+    seed: u64,
+) -> Result<Vec<Verdict>, Trouble> {
+    let verdicts: Vec<_> = match source {
+        JudgeSource::Verifier(checker) => by_checker(checker.clone(), case).await?,
+        JudgeSource::Custom(compare) => case
+            .refinements
+            .iter()
+            .map(|refinement| {
+                let (prompt, response) = (&*case.opening.prompt, &case.opening.response);
+                guarded(|| compare(Pair { prompt, response, critique: &case.critique, refinement }))
+            })
+            .collect(),
+        JudgeSource::Model(judge) => judge.compare(scribe, &case, seed).await?,
+    };
+    for verdict in &verdicts {
+        scribe.news.tell(Event::Judged(*verdict));
+    }
+    Ok(verdicts)
+}
+
+/// A checker that panics has no verdict: that is the checker's failure, not the refinement's.
+fn guarded(compare: impl FnOnce() -> Verdict) -> Verdict {
+    catch_unwind(AssertUnwindSafe(compare)).unwrap_or(Verdict::Invalid(Invalid::Checker))
+}
+
+/// Checks on a thread of its own: code takes seconds, and others wait on this one.
+async fn by_checker(checker: Arc<Checker>, case: Case) -> Result<Vec<Verdict>, Trouble> {
+    let check = move || {
+        let texts: Vec<&str> = case.refinements.iter().map(|refinement| refinement.text.as_str()).collect();
+        let compare = || checker.compare(&case.opening.prompt, &case.opening.response.text, &texts);
+        let failed = || vec![Verdict::Invalid(Invalid::Checker); texts.len()];
+        catch_unwind(AssertUnwindSafe(compare)).unwrap_or_else(|_| failed())
+    };
+    tokio::task::spawn_blocking(check).await.map_err(|error| Trouble::Broken(error.to_string()))
+}

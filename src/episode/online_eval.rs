@@ -1,0 +1,114 @@
+//! The small exam of the critic in service, between two learner steps.
+//!
+//! The same prompts with the same seeds each time, so that one exam differs from the next by the critic alone. Its
+//! texts are written by the node's own device, in the same queue as everybody's; a row's result does not depend on who
+//! shares its batch, so that training goes its way as if there were no exam.
+
+use super::eval_runner::{Candidate, Exam, Kind};
+use crate::device::Device;
+use crate::episode::models::Company;
+use crate::episode::sampling::{Hand, Trouble};
+use crate::eval::bootstrap::{Estimate, Resampling};
+use crate::eval::figures::{Asked, Figures};
+use crate::eval::{EvalConfig, Record};
+use crate::run::events::News;
+use crate::types::Prompt;
+use crate::verify::Checker;
+use std::sync::Arc;
+
+/// What stays the same over all exams of a process.
+pub struct Served {
+    /// Held-out prompts.
+    pub prompts: Vec<Arc<Prompt>>,
+    /// Scores texts where a prompt can be checked.
+    pub checker: Arc<Checker>,
+    /// How often, N and M.
+    pub config: EvalConfig,
+    /// All that is drawn follows from it.
+    pub seed: u64,
+}
+
+/// What the critic in service is worth, times 100.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Marks {
+    /// Critique utility.
+    pub cu: Option<Estimate>,
+    /// Share of the responses that is right.
+    pub accuracy_before: Option<Estimate>,
+    /// Share of the refinements that is right.
+    pub accuracy_after: Option<Estimate>,
+}
+
+impl Served {
+    /// Whether there is an exam after `step`, where the last one could have been after `before`: one before the first
+    /// step, and one at the first publication behind each multiple of `eval.every_steps`.
+    pub fn is_due(&self, before: Option<u64>, step: u64) -> bool {
+        let every = self.config.every_steps.max(1);
+        before.map_or(step == 0, |before| before / every < step / every)
+    }
+
+    /// Examines whatever critic is in service on `device`.
+    ///
+    /// # Errors
+    /// Where the device is gone or something is broken; a prompt without a response is left out.
+    pub async fn examine(&self, company: Arc<Company>, device: Device) -> Result<Marks, Trouble> {
+        let exam = Arc::new(Exam {
+            company,
+            device,
+            checker: self.checker.clone(),
+            candidates: vec![Candidate { name: "served".to_owned(), kind: Kind::Critic(Hand::Served) }],
+            config: self.config.clone(),
+            rounds: 1,
+            seed: self.seed,
+            news: News::silent(),
+        });
+        let mut sitting = exam.sit_all((0..).zip(self.prompts.iter().cloned()));
+        let mut records: Vec<(u64, Record)> = Vec::with_capacity(self.prompts.len());
+        while let Some(ended) = sitting.join_next().await {
+            match ended.map_err(|error| Trouble::Broken(error.to_string()))? {
+                (place, Ok(record)) => records.push((place, record)),
+                (_, Err(trouble @ (Trouble::Gone | Trouble::Broken(_)))) => return Err(trouble),
+                (_, Err(_)) => {}
+            }
+        }
+        records.sort_by_key(|(place, _)| *place);
+        let records: Vec<Record> = records.into_iter().map(|(_, record)| record).collect();
+        Ok(self.marks(&records))
+    }
+
+    fn marks(&self, records: &[Record]) -> Marks {
+        let how = Resampling { seed: self.seed, ..Resampling::default() };
+        let asked = Asked { critiques: self.config.critiques, rounds: 1, in_both_orders: false, how };
+        let figures = Figures::of(records, asked);
+        let served = figures.critics.first();
+        Marks {
+            cu: served.and_then(|served| served.cu),
+            accuracy_before: figures.response.accuracy,
+            accuracy_after: served.and_then(|served| served.accuracy),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exam_comes_before_the_first_step_and_once_behind_each_multiple() {
+        let config = toml::from_str::<toml::Table>(crate::config::Config::embedded_text()).unwrap();
+        let config: EvalConfig = config["eval"].clone().try_into().unwrap();
+        let served = Served {
+            prompts: Vec::new(),
+            checker: Arc::new(Checker::open([], false).unwrap()),
+            config: EvalConfig { every_steps: 10, ..config },
+            seed: 0,
+        };
+        // Published every four steps, from the start and after a resume at 12.
+        let published = [0, 4, 8, 12, 16, 20, 24];
+        let due: Vec<u64> =
+            published.windows(2).filter(|pair| served.is_due(Some(pair[0]), pair[1])).map(|p| p[1]).collect();
+        assert_eq!(due, [12, 20]);
+        assert!(served.is_due(None, 0) && !served.is_due(None, 12));
+    }
+}

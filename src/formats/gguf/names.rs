@@ -1,0 +1,33 @@
+//! Names of tensors: Hugging Face's to llama.cpp's.
+
+use crate::formats::spec::Block;
+
+/// The name in a GGUF file of what Hugging Face calls `name` in a model of such blocks.
+pub(crate) fn gguf_name(name: &str, block: &Block) -> Option<String> {
+    match name {
+        "model.embed_tokens.weight" => return Some("token_embd.weight".to_owned()),
+        "model.norm.weight" => return Some("output_norm.weight".to_owned()),
+        "lm_head.weight" => return Some("output.weight".to_owned()),
+        _ => {}
+    }
+    let (layer, tensor) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let layer: usize = layer.parse().ok()?;
+    let (tensor, kind) = tensor.rsplit_once('.')?;
+    let inner = match tensor {
+        "input_layernorm" => "attn_norm",
+        "post_attention_layernorm" if block.sandwich_norms => "post_attention_norm",
+        "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
+        "post_feedforward_layernorm" => "post_ffw_norm",
+        "self_attn.q_norm" => "attn_q_norm",
+        "self_attn.k_norm" => "attn_k_norm",
+        "self_attn.q_proj" => "attn_q",
+        "self_attn.k_proj" => "attn_k",
+        "self_attn.v_proj" => "attn_v",
+        "self_attn.o_proj" => "attn_output",
+        "mlp.gate_proj" => "ffn_gate",
+        "mlp.up_proj" => "ffn_up",
+        "mlp.down_proj" => "ffn_down",
+        _ => return None,
+    };
+    Some(format!("blk.{layer}.{inner}.{kind}"))
+}

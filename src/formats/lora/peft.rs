@@ -1,0 +1,257 @@
+//! PEFT's adapter folder: `adapter_config.json` beside `adapter_model.safetensors`.
+//!
+//! Written so that PEFT and vLLM take it as it is; read strictly: what this node would compute
+//! differently from PEFT (DoRA, rank-stabilised scale, per-layer patterns, biases) is refused by name.
+
+use super::{Adapter, Factors, LoraConfig, Site};
+use crate::formats::{Error, Result, spec::ModelSpec};
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// PEFT's name of the config.
+pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
+/// PEFT's name of the weights.
+pub(crate) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+
+/// Keys of PEFT that make an adapter compute something else; each must be absent, false, null or empty.
+const MUST_BE_OFF: &[&str] = &[
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "lora_bias",
+    "fan_in_fan_out",
+    "modules_to_save",
+    "trainable_token_indices",
+    "target_parameters",
+    "layers_to_transform",
+    "layer_replication",
+    "rank_pattern",
+    "alpha_pattern",
+    "alora_invocation_tokens",
+    "kasa_config",
+    "velora_config",
+    "monteclora_config",
+    "arrow_config",
+];
+
+/// `base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight`, as PEFT names a factor.
+fn tensor_name(layer: usize, site: Site, factor: char) -> String {
+    format!("base_model.model.model.layers.{layer}.{}.{}.lora_{factor}.weight", site.module(), site.name())
+}
+
+/// Shapes of A and B: `(rank, inputs)`, `(outputs, rank)`.
+fn shapes(site: Site, rank: usize, spec: &ModelSpec) -> ([usize; 2], [usize; 2]) {
+    let (inputs, outputs) = site.sizes(spec);
+    ([rank, inputs], [outputs, rank])
+}
+
+/// The two files of `adapter`, by name.
+pub(super) fn files(
+    adapter: &Adapter,
+    dir: &Path,
+    base_model: &str,
+    spec: &ModelSpec,
+) -> Result<[(&'static str, Vec<u8>); 2]> {
+    let config = serde_json::to_vec_pretty(&config_json(&adapter.config, base_model))
+        .expect("a tree of strings and finite numbers is always JSON");
+    Ok([(CONFIG_FILE, config), (WEIGHTS_FILE, weights(adapter, &dir.join(WEIGHTS_FILE), spec)?)])
+}
+
+/// The keys that every PEFT since 0.5 knows; newer ones fill in their own defaults, which change nothing.
+fn config_json(config: &LoraConfig, base_model: &str) -> Value {
+    let mut targets: Vec<_> = config.targets.iter().map(|site| site.name()).collect();
+    targets.sort_unstable();
+    // PEFT documents an integer, and some readers insist on one.
+    let alpha = if config.alpha.fract() == 0.0 { json!(config.alpha as i64) } else { json!(config.alpha) };
+    json!({
+        "alpha_pattern": {},
+        "auto_mapping": null,
+        "base_model_name_or_path": base_model,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "layers_pattern": null,
+        "layers_to_transform": null,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": config.rank,
+        "rank_pattern": {},
+        "revision": null,
+        "target_modules": targets,
+        "task_type": "CAUSAL_LM",
+        "use_dora": false,
+        "use_rslora": config.rslora,
+    })
+}
+
+/// The weights as one safetensors file.
+fn weights(adapter: &Adapter, path: &Path, spec: &ModelSpec) -> Result<Vec<u8>> {
+    let rank = adapter.config.rank;
+    let mut tensors = Vec::new();
+    for (layer, site) in places(&adapter.config.targets, spec) {
+        let factors = adapter
+            .factors
+            .get(&(layer, site))
+            .ok_or_else(|| Error::MissingTensor { path: path.to_owned(), name: tensor_name(layer, site, 'A') })?;
+        let (a, b) = shapes(site, rank, spec);
+        for (factor, data, shape) in [('A', &factors.a, a), ('B', &factors.b, b)] {
+            let name = tensor_name(layer, site, factor);
+            if data.len() != shape[0] * shape[1] {
+                return Err(Error::Shape {
+                    path: path.to_owned(),
+                    name,
+                    expected: shape.to_vec(),
+                    got: vec![data.len()],
+                });
+            }
+            let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
+            tensors.push((name, shape.to_vec(), bytes));
+        }
+    }
+    if let Some((layer, site)) =
+        adapter.factors.keys().find(|(layer, site)| *layer >= spec.layers || !adapter.config.targets.contains(site))
+    {
+        let why = format!("factors on {site} of layer {layer}: expected only the adapter's own targets");
+        return Err(Error::Malformed { path: path.to_owned(), why });
+    }
+    let malformed =
+        |error: safetensors::SafeTensorError| Error::Malformed { path: path.to_owned(), why: error.to_string() };
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(malformed)?;
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    safetensors::serialize(views, Some(metadata)).map_err(malformed)
+}
+
+/// Every (layer, site) that `targets` cover.
+fn places(targets: &[Site], spec: &ModelSpec) -> impl Iterator<Item = (usize, Site)> {
+    (0..spec.layers).flat_map(move |layer| targets.iter().map(move |site| (layer, *site)))
+}
+
+/// Reads the folder `dir`.
+pub(super) fn load(dir: &Path, spec: &ModelSpec) -> Result<Adapter> {
+    let path = dir.join(CONFIG_FILE);
+    let text = std::fs::read(&path).map_err(Error::io(&path))?;
+    let json: Map<String, Value> = serde_json::from_slice(&text)
+        .map_err(|error| Error::Malformed { path: path.clone(), why: error.to_string() })?;
+    let config = read_config(&json, &path)?;
+
+    let path = dir.join(WEIGHTS_FILE);
+    let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|error| Error::Malformed { path: path.clone(), why: error.to_string() })?;
+    let mut factors = BTreeMap::new();
+    for (layer, site) in places(&config.targets, spec) {
+        let (a, b) = shapes(site, config.rank, spec);
+        let a = read_tensor(&file, tensor_name(layer, site, 'A'), a, &path)?;
+        let b = read_tensor(&file, tensor_name(layer, site, 'B'), b, &path)?;
+        factors.insert((layer, site), Factors { a, b });
+    }
+    let known: std::collections::BTreeSet<String> = places(&config.targets, spec)
+        .flat_map(|(layer, site)| ['A', 'B'].map(|factor| tensor_name(layer, site, factor)))
+        .collect();
+    if let Some(name) = file.names().into_iter().find(|name| !known.contains(*name)) {
+        let why = format!(
+            "tensor {name} is not a factor of {} in layers 0 to {}",
+            names(&config.targets),
+            spec.layers.saturating_sub(1)
+        );
+        return Err(Error::Malformed { path, why });
+    }
+    Ok(Adapter { config, factors })
+}
+
+/// Rank, scale and targets; refuses whatever would make the adapter compute something else than
+/// `y += alpha / r * (x A^T) B^T` on every layer.
+fn read_config(json: &Map<String, Value>, path: &Path) -> Result<LoraConfig> {
+    let refused = |what: &'static str, got: &Value, expected: &str| Error::Unsupported {
+        path: path.to_owned(),
+        what,
+        got: got.as_str().map_or_else(|| got.to_string(), str::to_owned),
+        expected: expected.to_owned(),
+    };
+    let key = |name: &str| json.get(name).unwrap_or(&Value::Null);
+    let is_off = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    };
+    if key("peft_type") != "LORA" {
+        return Err(refused("peft_type", key("peft_type"), "LORA"));
+    }
+    if !matches!(key("bias"), Value::Null) && key("bias") != "none" {
+        return Err(refused("bias", key("bias"), "none"));
+    }
+    for name in MUST_BE_OFF {
+        if !is_off(key(name)) {
+            return Err(refused(name, key(name), "off"));
+        }
+    }
+    let rank = key("r").as_u64().filter(|rank| *rank > 0);
+    let rank = rank.ok_or_else(|| refused("r", key("r"), "a positive integer"))? as usize;
+    let alpha = key("lora_alpha").as_f64().filter(|alpha| alpha.is_finite());
+    let alpha = alpha.ok_or_else(|| refused("lora_alpha", key("lora_alpha"), "a number"))? as f32;
+    let listed = key("target_modules");
+    let wanted = format!("a list of {}", names(&Site::ALL));
+    let list = listed.as_array().filter(|list| !list.is_empty());
+    let mut targets = list
+        .ok_or_else(|| refused("target_modules", listed, &wanted))?
+        .iter()
+        .map(|name| {
+            let site = Site::ALL.into_iter().find(|site| name == site.name());
+            site.ok_or_else(|| refused("target_modules", name, &wanted))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    targets.sort_unstable();
+    targets.dedup();
+    let rslora = match key("use_rslora") {
+        Value::Null => false,
+        Value::Bool(on) => *on,
+        other => return Err(refused("use_rslora", other, "true or false")),
+    };
+    Ok(LoraConfig { rank, alpha, rslora, targets })
+}
+
+/// The sites' names, as a list for people.
+fn names(sites: &[Site]) -> String {
+    sites.iter().map(|site| site.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// One factor as f32, row-major.
+fn read_tensor(file: &SafeTensors<'_>, name: String, shape: [usize; 2], path: &Path) -> Result<Vec<f32>> {
+    let Ok(view) = file.tensor(&name) else {
+        return Err(Error::MissingTensor { path: path.to_owned(), name });
+    };
+    if view.shape() != shape {
+        let (expected, got) = (shape.to_vec(), view.shape().to_vec());
+        return Err(Error::Shape { path: path.to_owned(), name, expected, got });
+    }
+    let dtype = match view.dtype() {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        other => {
+            return Err(Error::Unsupported {
+                path: path.to_owned(),
+                what: "tensor type",
+                got: format!("{other:?} of {name}"),
+                expected: "F32, F16, BF16".to_owned(),
+            });
+        }
+    };
+    let tensor = Tensor::from_raw_buffer(view.data(), dtype, &shape, &Device::Cpu)?; // (shape[0], shape[1])
+    Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,531 @@
+//! Hugging Face folders: `config.json`, safetensors in one file or in shards, `tokenizer.json`, chat template.
+//!
+//! Only the headers are read when the folder is opened; a tensor is read from its place when it is asked for, and
+//! widened to f32. Gemma's norms lie there less 1, and have it added. Does not know what the tensors are for.
+
+mod config;
+
+use super::spec::Family;
+use super::template::ChatTemplate;
+use super::tokenizer::Tokenizer;
+use super::{Error, Result, Weights};
+use crate::formats::Opened;
+use config::Config;
+pub(crate) use config::names;
+use safetensors::tensor::{Dtype, Metadata};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// A longer header is not one that any writer makes.
+const HEADER_BYTES_MAX: u64 = 100_000_000;
+
+/// Opens a Hugging Face folder.
+///
+/// # Errors
+/// Where a file is unreadable or malformed, the architecture is unknown or uses what is not supported, a tensor is
+/// missing or of the wrong shape or type.
+pub fn open(path: &Path) -> Result<Opened> {
+    let config_path = path.join("config.json");
+    let config: Config = json(&config_path)?;
+    let mut weights = FolderWeights::open(path)?;
+    let spec = config.spec(&config_path, weights.has("lm_head.weight"))?;
+    weights.norms_less_one = spec.family == Family::Gemma3;
+    for (name, shape) in spec.tensors() {
+        weights.find(&name, &shape)?;
+    }
+
+    let settings: TokenizerConfig = optional_json(&path.join("tokenizer_config.json"))?.unwrap_or_default();
+    let generation: Generation = optional_json(&path.join("generation_config.json"))?.unwrap_or_default();
+    let tokenizer_path = path.join("tokenizer.json");
+    let eos_ids = [config.eos_token_id, generation.eos_token_id].into_iter().flatten().flat_map(Ids::all).collect();
+    let eos = settings.eos_token.map(Name::text);
+    let bos = settings.bos_token.map(Name::text);
+    let begins = settings.add_bos_token;
+    let tokenizer = Tokenizer::from_file(&tokenizer_path, eos_ids, eos.as_deref(), bos.as_deref(), begins)?;
+    if tokenizer.len() > spec.vocab {
+        return Err(Error::Malformed {
+            path: tokenizer_path,
+            why: format!("expected {} tokens at most, as config.json says, got {}", spec.vocab, tokenizer.len()),
+        });
+    }
+
+    let template = match template_source(path, settings.chat_template)? {
+        Some(source) => ChatTemplate::new(&source, &bos.unwrap_or_default(), &eos.unwrap_or_default())?,
+        None => ChatTemplate::absent("chat_template.jinja, or chat_template in tokenizer_config.json"),
+    };
+    Ok(Opened { spec, tokenizer, template, weights: Box::new(weights) })
+}
+
+/// The tensors of one file, as they lie there.
+///
+/// # Errors
+/// Where it is unreadable or malformed.
+pub(crate) fn file(path: &Path) -> Result<Box<dyn Weights>> {
+    let folder = path.parent().unwrap_or(path).to_owned();
+    let mut weights = FolderWeights { folder, shards: Vec::new(), places: HashMap::new(), norms_less_one: false };
+    weights.add(path.to_owned(), |_| true)?;
+    Ok(Box::new(weights))
+}
+
+fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read(path).map_err(Error::io(path))?;
+    serde_json::from_slice(&text).map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })
+}
+
+fn optional_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    if path.exists() { json(path).map(Some) } else { Ok(None) }
+}
+
+/// The file wins over the setting, and of several named templates the one called `default`.
+fn template_source(folder: &Path, setting: Option<Templates>) -> Result<Option<String>> {
+    let path = folder.join("chat_template.jinja");
+    if path.exists() {
+        return std::fs::read_to_string(&path).map(Some).map_err(Error::io(&path));
+    }
+    Ok(match setting {
+        None => None,
+        Some(Templates::One(source)) => Some(source),
+        Some(Templates::Named(list)) => list.into_iter().find(|named| named.name == "default").map(|t| t.template),
+    })
+}
+
+#[derive(Deserialize, Default)]
+struct TokenizerConfig {
+    chat_template: Option<Templates>,
+    bos_token: Option<Name>,
+    add_bos_token: Option<bool>,
+    eos_token: Option<Name>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Templates {
+    One(String),
+    Named(Vec<NamedTemplate>),
+}
+
+#[derive(Deserialize)]
+struct NamedTemplate {
+    name: String,
+    template: String,
+}
+
+/// A token, alone or with its settings.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Name {
+    Text(String),
+    Token { content: String },
+}
+
+impl Name {
+    fn text(self) -> String {
+        match self {
+            Self::Text(text) | Self::Token { content: text } => text,
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+struct Generation {
+    eos_token_id: Option<Ids>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum Ids {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+impl Ids {
+    fn all(self) -> Vec<u32> {
+        match self {
+            Self::One(id) => vec![id],
+            Self::Several(ids) => ids,
+        }
+    }
+}
+
+/// Where a tensor lies.
+struct Place {
+    shard: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    start: u64,
+    bytes: usize,
+}
+
+/// The tensors of a folder.
+struct FolderWeights {
+    folder: PathBuf,
+    shards: Vec<(PathBuf, File)>,
+    places: HashMap<String, Place>,
+    /// Norms are stored as what is added to 1.
+    norms_less_one: bool,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: HashMap<String, String>,
+}
+
+impl FolderWeights {
+    fn open(folder: &Path) -> Result<Self> {
+        let mut weights =
+            Self { folder: folder.to_owned(), shards: Vec::new(), places: HashMap::new(), norms_less_one: false };
+        let index_path = folder.join("model.safetensors.index.json");
+        let Some(index) = optional_json::<Index>(&index_path)? else {
+            weights.add(folder.join("model.safetensors"), |_| true)?;
+            return Ok(weights);
+        };
+        for file in index.weight_map.values().collect::<BTreeSet<_>>() {
+            if Path::new(file).file_name() != Some(file.as_ref()) {
+                let why = format!("weight_map: expected the name of a file in this folder, got {file:?}");
+                return Err(Error::Malformed { path: index_path, why });
+            }
+            weights.add(folder.join(file), |name| index.weight_map.get(name) == Some(file))?;
+        }
+        for (name, file) in &index.weight_map {
+            if !weights.places.contains_key(name) {
+                return Err(Error::MissingTensor { path: folder.join(file), name: name.clone() });
+            }
+        }
+        Ok(weights)
+    }
+
+    /// Reads the header of `path` and takes in the tensors that `wanted` names.
+    fn add(&mut self, path: PathBuf, wanted: impl Fn(&str) -> bool) -> Result<()> {
+        let malformed = |why: String| Error::Malformed { path: path.clone(), why };
+        let mut file = File::open(&path).map_err(Error::io(&path))?;
+        let file_bytes = file.metadata().map_err(Error::io(&path))?.len();
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(Error::io(&path))?;
+        let length = u64::from_le_bytes(length);
+        if length > HEADER_BYTES_MAX.min(file_bytes) {
+            return Err(malformed(format!("expected a header that fits the file, got one of {length} bytes")));
+        }
+        let mut header = vec![0; length as usize];
+        file.read_exact(&mut header).map_err(Error::io(&path))?;
+        // Deserialising checks that offsets follow each other and match shape and type.
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| malformed(error.to_string()))?;
+        let data = 8 + length;
+        let shard = self.shards.len();
+        for (name, info) in metadata.tensors() {
+            let (start, end) = info.data_offsets;
+            if start > end || data.saturating_add(end as u64) > file_bytes {
+                return Err(malformed(format!("tensor {name}: its bytes {start}..{end} lie outside the file")));
+            }
+            if wanted(&name) {
+                let (start, bytes) = (data + start as u64, end - start);
+                let place = Place { shard, dtype: info.dtype, shape: info.shape.clone(), start, bytes };
+                self.places.insert(name, place);
+            }
+        }
+        self.shards.push((path, file));
+        Ok(())
+    }
+
+    /// Where the tensor `name` lies, if it has `shape` and a type that is read.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<&Place> {
+        let Some(place) = self.places.get(name) else {
+            return Err(Error::MissingTensor { path: self.folder.clone(), name: name.to_owned() });
+        };
+        let path = || self.shards[place.shard].0.clone();
+        if place.shape != shape {
+            let (expected, got) = (shape.to_vec(), place.shape.clone());
+            return Err(Error::Shape { path: path(), name: name.to_owned(), expected, got });
+        }
+        let Some(width) = width(place.dtype) else {
+            let (got, expected) = (format!("{:?} of {name}", place.dtype), "F32, F16, BF16".to_owned());
+            return Err(Error::Unsupported { path: path(), what: "tensor type", got, expected });
+        };
+        let bytes = shape.iter().product::<usize>() * width;
+        if place.bytes != bytes {
+            let why = format!("tensor {name}: expected {bytes} bytes, got {}", place.bytes);
+            return Err(Error::Malformed { path: path(), why });
+        }
+        Ok(place)
+    }
+}
+
+/// Bytes of one value, if the type is one that is read.
+fn width(dtype: Dtype) -> Option<usize> {
+    match dtype {
+        Dtype::F32 => Some(4),
+        Dtype::F16 | Dtype::BF16 => Some(2),
+        _ => None,
+    }
+}
+
+impl Weights for FolderWeights {
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let place = self.find(name, shape)?;
+        let (shard, dtype, start) = (place.shard, place.dtype, place.start);
+        let mut raw = vec![0; place.bytes];
+        let (path, file) = &mut self.shards[shard];
+        file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut raw)).map_err(Error::io(path))?;
+        let mut values: Vec<f32> = match dtype {
+            Dtype::F32 => raw.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            Dtype::F16 => raw.as_chunks().0.iter().map(|bytes| half(u16::from_le_bytes(*bytes))).collect(),
+            // `find` let no fourth type pass.
+            _ => raw.as_chunks().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect(),
+        };
+        if self.norms_less_one && name.ends_with("norm.weight") {
+            values.iter_mut().for_each(|value| *value += 1.0);
+        }
+        Ok(values)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    fn is_coarse(&self, _: &str) -> bool {
+        false
+    }
+}
+
+/// The f32 of an IEEE half.
+fn half(bits: u16) -> f32 {
+    half::f16::from_bits(bits).to_f32()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::{spec::ModelSpec, spec::tests::tiny};
+    use crate::transformer::rope::Rotary;
+    use candle_core::{DType, Device, Tensor};
+    use serde_json::{Value, json};
+    use tempfile::TempDir;
+
+    type Tensors = HashMap<String, Tensor>;
+
+    /// The tensors of [`tiny`], all values different.
+    fn tensors(spec: &ModelSpec, dtype: DType) -> Tensors {
+        let tensor = |(name, shape): (String, Vec<usize>)| {
+            let count = shape.iter().product::<usize>();
+            let values: Vec<f32> = (0..count).map(|i| ((i + name.len()) as f32 * 0.3).cos()).collect();
+            let tensor = Tensor::from_vec(values, shape, &Device::Cpu).and_then(|t| t.to_dtype(dtype)).unwrap();
+            (name, tensor)
+        };
+        spec.tensors().into_iter().map(tensor).collect()
+    }
+
+    fn config() -> Value {
+        json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 260, "hidden_size": 32,
+            "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "rope_scaling": null,
+            "hidden_act": "silu", "tie_word_embeddings": true, "attention_bias": false, "eos_token_id": 2
+        })
+    }
+
+    /// A folder with everything but weights.
+    fn folder(config: &Value) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        write("config.json", config.to_string());
+        write("tokenizer.json", Tokenizer::bytes().to_json().unwrap());
+        let settings = json!({
+            "chat_template": "{{ bos_token }}one{{ eos_token }}",
+            "bos_token": "<|im_start|>",
+            "eos_token": {"content": "<|im_end|>", "special": true}
+        });
+        write("tokenizer_config.json", settings.to_string());
+        write("generation_config.json", json!({"eos_token_id": [2, 5]}).to_string());
+        folder
+    }
+
+    fn save(folder: &TempDir, file: &str, tensors: &Tensors) {
+        candle_core::safetensors::save(tensors, folder.path().join(file)).unwrap();
+    }
+
+    fn set(config: &mut Value, key: &str, value: Value) {
+        config.as_object_mut().unwrap().insert(key.to_owned(), value);
+    }
+
+    /// The error of opening a folder of this config, weights and all.
+    fn error(config: &Value) -> String {
+        let folder = folder(config);
+        save(&folder, "model.safetensors", &tensors(&tiny(), DType::F32));
+        open(folder.path()).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn every_type_is_widened_as_candle_does_it() {
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let folder = folder(&config());
+            let tensors = tensors(&tiny(), dtype);
+            save(&folder, "model.safetensors", &tensors);
+            let mut opened = open(folder.path()).unwrap();
+            assert_eq!(opened.spec, tiny());
+            for (name, shape) in tiny().tensors() {
+                let expected = tensors[&name].to_dtype(DType::F32).and_then(|t| t.flatten_all()).unwrap();
+                assert_eq!(opened.weights.get(&name, &shape).unwrap(), expected.to_vec1::<f32>().unwrap(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_half_is_the_number_that_candle_reads() {
+        let bits: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let tensor = Tensor::from_raw_buffer(&bits, DType::F16, &[65_536], &Device::Cpu).unwrap();
+        let expected = tensor.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
+        for (bits, expected) in (0..=u16::MAX).zip(expected) {
+            let got = half(bits);
+            assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{bits:#x}: {got}");
+        }
+    }
+
+    #[test]
+    fn shards_hold_the_same_model_as_one_file() {
+        let folder = folder(&config());
+        let all = tensors(&tiny(), DType::F32);
+        let (first, second): (Tensors, Tensors) =
+            all.clone().into_iter().partition(|(name, _)| name.contains("layers.0"));
+        save(&folder, "a.safetensors", &first);
+        save(&folder, "b.safetensors", &second);
+        let file = |name: &String| if first.contains_key(name) { "a.safetensors" } else { "b.safetensors" };
+        let map: HashMap<_, _> = all.keys().map(|name| (name.clone(), file(name))).collect();
+        let index = folder.path().join("model.safetensors.index.json");
+        std::fs::write(&index, json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
+        let mut opened = open(folder.path()).unwrap();
+        for (name, shape) in tiny().tensors() {
+            let expected = all[&name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(opened.weights.get(&name, &shape).unwrap(), expected, "{name}");
+        }
+
+        std::fs::remove_file(folder.path().join("b.safetensors")).unwrap();
+        let error = open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("b.safetensors: "), "{error}");
+        std::fs::write(&index, r#"{"weight_map": {"x": "../a.safetensors"}}"#).unwrap();
+        let error = open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("got \"../a.safetensors\""), "{error}");
+    }
+
+    #[test]
+    fn a_promise_of_the_index_that_a_shard_does_not_keep_is_named() {
+        let folder = folder(&config());
+        save(&folder, "a.safetensors", &tensors(&tiny(), DType::F32));
+        let index = json!({"weight_map": {"model.norm.weight": "a.safetensors", "other": "a.safetensors"}});
+        std::fs::write(folder.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+        let error = open(folder.path()).err().unwrap().to_string();
+        assert!(error.ends_with("a.safetensors: tensor other is missing"), "{error}");
+    }
+
+    #[test]
+    fn missing_tensors_wrong_shapes_and_types_are_named() {
+        let name = "model.layers.1.mlp.up_proj.weight";
+        let mut without = tensors(&tiny(), DType::F32);
+        without.remove(name);
+        let mut misshapen = without.clone();
+        misshapen.insert(name.to_owned(), Tensor::zeros((32, 64), DType::F32, &Device::Cpu).unwrap());
+        let mut mistyped = without.clone();
+        mistyped.insert(name.to_owned(), Tensor::zeros((64, 32), DType::F64, &Device::Cpu).unwrap());
+        for (tensors, words) in [
+            (without, format!("tensor {name} is missing")),
+            (misshapen, format!("tensor {name}: expected shape [64, 32], got [32, 64]")),
+            (mistyped, format!("tensor type \"F64 of {name}\" is not supported")),
+        ] {
+            let folder = folder(&config());
+            save(&folder, "model.safetensors", &tensors);
+            let error = open(folder.path()).err().unwrap().to_string();
+            assert!(error.contains(&words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_cut_short_or_no_safetensors_is_an_error() {
+        let folder = folder(&config());
+        save(&folder, "model.safetensors", &tensors(&tiny(), DType::F32));
+        let path = folder.path().join("model.safetensors");
+        let whole = std::fs::read(&path).unwrap();
+        for bytes in [&whole[..whole.len() - 1], &whole[..100], &whole[..4], b"\x08\0\0\0\0\0\0\0[1, 2, ]"] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = open(folder.path()).err().unwrap().to_string();
+            assert!(error.contains("model.safetensors: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn stops_and_template_are_gathered_from_every_file_that_tells_them() {
+        let folder = folder(&config());
+        save(&folder, "model.safetensors", &tensors(&tiny(), DType::F32));
+        let opened = open(folder.path()).unwrap();
+        assert_eq!(opened.tokenizer.stop_ids(), [2, 5, 256, 258]);
+        let turns = [json!({})];
+        assert_eq!(opened.template.render(&turns, true).unwrap(), "<|im_start|>one<|im_end|>");
+
+        std::fs::write(folder.path().join("chat_template.jinja"), "two").unwrap();
+        assert_eq!(open(folder.path()).unwrap().template.render(&turns, true).unwrap(), "two");
+        std::fs::remove_file(folder.path().join("chat_template.jinja")).unwrap();
+        let settings = folder.path().join("tokenizer_config.json");
+        let named = json!([{"name": "tools", "template": "no"}, {"name": "default", "template": "three"}]);
+        std::fs::write(&settings, json!({"chat_template": named}).to_string()).unwrap();
+        assert_eq!(open(folder.path()).unwrap().template.render(&turns, true).unwrap(), "three");
+        std::fs::remove_file(settings).unwrap();
+        let error = open(folder.path()).unwrap().template.render(&turns, true).unwrap_err().to_string();
+        assert!(error.starts_with("chat template: the model has none (chat_template.jinja"), "{error}");
+    }
+
+    #[test]
+    fn configs_of_either_generation_are_read() {
+        let mut new = config();
+        new.as_object_mut().unwrap().retain(|key, _| !key.starts_with("rope") && key != "tie_word_embeddings");
+        set(&mut new, "rope_parameters", json!({"rope_theta": 5e5, "rope_type": "default"}));
+        set(&mut new, "head_dim", json!(16));
+        let rotary = Rotary::new(5e5, 16);
+        let spec = ModelSpec { head_dim: 16, score_scale: 0.25, rotary, tied: false, ..tiny() };
+        let folder = folder(&new);
+        save(&folder, "model.safetensors", &tensors(&spec, DType::F32));
+        assert_eq!(open(folder.path()).unwrap().spec, spec);
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        for (key, value, words) in [
+            ("architectures", json!(["PhiForCausalLM"]), "architecture \"PhiForCausalLM\" is not supported"),
+            (
+                "architectures",
+                json!(["Qwen2ForCausalLM"]),
+                "model_type \"llama\" is not supported, expected one of qwen2",
+            ),
+            ("model_type", json!("mistral"), "model_type \"mistral\" is not supported"),
+            ("rope_scaling", json!({"rope_type": "llama3", "factor": 8.0}), "rope scaling: expected low_freq_factor"),
+            ("rope_scaling", json!({"type": "linear", "factor": 0.0}), "rope scaling: expected factor above 0"),
+            ("layer_types", json!(["full_attention", "chunked_attention"]), "layer_types \"chunked_attention\""),
+            ("layer_types", json!(["full_attention", "sliding_attention"]), "layer_types \"sliding_attention\""),
+            ("final_logit_softcapping", json!(30.0), "final_logit_softcapping \"30\""),
+            ("partial_rotary_factor", json!(0.5), "partial_rotary_factor \"0.5\""),
+            ("rope_scaling", json!({"factor": 8.0}), "rope scaling \"of no type\""),
+            ("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 1e4}), "rope scaling \"yarn\""),
+            ("attention_bias", json!(true), "attention_bias \"true\""),
+            ("mlp_bias", json!(true), "mlp_bias \"true\""),
+            ("hidden_act", json!("gelu"), "hidden_act \"gelu\""),
+            ("num_key_value_heads", json!(3), "multiple of 3"),
+            ("vocab_size", json!(100), "expected shape [100, 32], got [260, 32]"),
+        ] {
+            let mut config = config();
+            set(&mut config, key, value);
+            let error = error(&config);
+            assert!(error.contains(words), "{error}");
+        }
+        let mut config = config();
+        config.as_object_mut().unwrap().remove("hidden_size");
+        let error = error(&config);
+        assert!(error.contains("config.json: missing field `hidden_size`"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_without_a_config_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = crate::formats::open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("config.json: "), "{error}");
+    }
+}

@@ -1,0 +1,381 @@
+//! Sizes and constants of a transformer, as read from a GGUF header or a `config.json`.
+//!
+//! What families differ in is data here: the walk and its passes ask the spec and never the family.
+
+use super::lora::Site;
+use crate::transformer::rope::Rotary;
+use serde::{Deserialize, Serialize};
+use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
+
+/// The families of models that are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Llama 1 to 3.3, and what calls itself so (arXiv 2302.13971, 2407.21783).
+    Llama,
+    /// Qwen 2 and 2.5 (arXiv 2407.10671): biases on queries, keys and values.
+    Qwen2,
+    /// Qwen 3, dense (arXiv 2505.09388): queries and keys are normalised.
+    Qwen3,
+    /// Gemma 3, its text part (arXiv 2503.19786): sliding windows, norms on both sides of each block.
+    Gemma3,
+}
+
+impl Family {
+    /// Every family.
+    pub const ALL: [Self; 4] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Gemma3];
+
+    /// Its name, as GGUF files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+            Self::Gemma3 => "gemma3",
+        }
+    }
+
+    /// What its layers are made of.
+    pub fn block(self) -> Block {
+        let llama = Block { qkv_bias: false, qk_norm: false, sandwich_norms: false, activation: Activation::Silu };
+        match self {
+            Self::Llama => llama,
+            Self::Qwen2 => Block { qkv_bias: true, ..llama },
+            Self::Qwen3 => Block { qk_norm: true, ..llama },
+            Self::Gemma3 => Block { qk_norm: true, sandwich_norms: true, activation: Activation::GeluTanh, ..llama },
+        }
+    }
+
+    /// What embeddings of width `hidden` are multiplied by.
+    pub fn embedding_scale(self, hidden: usize) -> f32 {
+        match self {
+            Self::Gemma3 => (hidden as f64).sqrt() as f32,
+            Self::Llama | Self::Qwen2 | Self::Qwen3 => 1.0,
+        }
+    }
+}
+
+/// What a layer has beside its linears and the norms before attention and feed-forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// Queries, keys and values have a bias.
+    pub qkv_bias: bool,
+    /// Each head of queries and keys is normalised before it is turned (arXiv 2302.05442).
+    pub qk_norm: bool,
+    /// What attention and feed-forward give is normalised before it is added to the residual stream.
+    pub sandwich_norms: bool,
+    /// What the gate passes through.
+    pub activation: Activation,
+}
+
+/// The gate of a gated linear unit (arXiv 2002.05202): `x * sigmoid(x (a + b x^2))`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// The tanh approximation of GELU (arXiv 1606.08415).
+    GeluTanh,
+}
+
+impl Activation {
+    /// `(a, b)` of the formula above; `(1 + tanh u) / 2 = sigmoid(2 u)` makes GELU one of its kind.
+    pub(crate) fn coefficients(self) -> (f32, f32) {
+        const TWICE_ROOT: f32 = FRAC_2_SQRT_PI * SQRT_2; // 2 sqrt(2 / pi)
+        match self {
+            Self::Silu => (1.0, 0.0),
+            Self::GeluTanh => (TWICE_ROOT, TWICE_ROOT * 0.044_715),
+        }
+    }
+}
+
+/// Layers that see the newest tokens only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sliding {
+    /// Tokens that a token sees, itself included.
+    pub window_tokens: usize,
+    /// Their rotary positions.
+    pub rotary: Rotary,
+    /// For each layer of the model, whether it is one of them.
+    pub layers: Vec<bool>,
+}
+
+/// A decoder: RMSNorm, rotary positions, grouped-query attention, a gated feed-forward block.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// The family that the file names.
+    pub family: Family,
+    /// Rows of the embedding and of the head.
+    pub vocab: usize,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Width inside the feed-forward block.
+    pub intermediate: usize,
+    /// Transformer layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// What layers are made of.
+    pub block: Block,
+    /// What embeddings are multiplied by.
+    pub embedding_scale: f32,
+    /// What attention scores are multiplied by.
+    pub score_scale: f32,
+    /// Rotary positions of the layers that see every earlier token.
+    pub rotary: Rotary,
+    /// The other layers, if there are any.
+    pub sliding: Option<Sliding>,
+    /// Epsilon under the root of RMSNorm.
+    pub norm_epsilon: f32,
+    /// Longest context the model was trained for, in tokens.
+    pub context_tokens: usize,
+    /// The head is the embedding.
+    pub tied: bool,
+}
+
+/// Names under `model.layers.N.` of the norms around attention and feed-forward.
+pub(crate) struct NormNames {
+    pub(crate) attention: &'static str,
+    pub(crate) attention_output: Option<&'static str>,
+    pub(crate) mlp: &'static str,
+    pub(crate) mlp_output: Option<&'static str>,
+}
+
+impl Block {
+    pub(crate) fn norm_names(&self) -> NormNames {
+        let after_attention = "post_attention_layernorm";
+        match self.sandwich_norms {
+            false => NormNames {
+                attention: "input_layernorm",
+                attention_output: None,
+                mlp: after_attention,
+                mlp_output: None,
+            },
+            true => NormNames {
+                attention: "input_layernorm",
+                attention_output: Some(after_attention),
+                mlp: "pre_feedforward_layernorm",
+                mlp_output: Some("post_feedforward_layernorm"),
+            },
+        }
+    }
+}
+
+impl ModelSpec {
+    /// Every tensor a model of these sizes is made of: Hugging Face name and shape, `(outputs, inputs)` for a linear.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let hidden = self.hidden;
+        let mut tensors = vec![("model.embed_tokens.weight".to_owned(), vec![self.vocab, hidden])];
+        for layer in 0..self.layers {
+            let mut add = |name: &str, shape: Vec<usize>| tensors.push((format!("model.layers.{layer}.{name}"), shape));
+            let norms = self.block.norm_names();
+            for norm in [Some(norms.attention), norms.attention_output, Some(norms.mlp), norms.mlp_output] {
+                norm.into_iter().for_each(|norm| add(&format!("{norm}.weight"), vec![hidden]));
+            }
+            if self.block.qk_norm {
+                add("self_attn.q_norm.weight", vec![self.head_dim]);
+                add("self_attn.k_norm.weight", vec![self.head_dim]);
+            }
+            for site in Site::ALL {
+                let (inputs, outputs) = site.sizes(self);
+                let name = format!("{}.{}", site.module(), site.name());
+                add(&format!("{name}.weight"), vec![outputs, inputs]);
+                if self.block.qkv_bias && matches!(site, Site::QProj | Site::KProj | Site::VProj) {
+                    add(&format!("{name}.bias"), vec![outputs]);
+                }
+            }
+        }
+        tensors.push(("model.norm.weight".to_owned(), vec![hidden]));
+        if !self.tied {
+            tensors.push(("lm_head.weight".to_owned(), vec![self.vocab, hidden]));
+        }
+        tensors
+    }
+
+    /// Whether both are one model, up to the rounding of the formulas that describe rotary positions and scales.
+    pub(crate) fn is_nearly(&self, other: &Self) -> bool {
+        let sliding = match (&self.sliding, &other.sliding) {
+            (None, None) => true,
+            (Some(one), Some(two)) => one.rotary.is_nearly(&two.rotary),
+            _ => false,
+        };
+        let alike = Self {
+            rotary: self.rotary.clone(),
+            score_scale: self.score_scale,
+            sliding: other
+                .sliding
+                .clone()
+                .zip(self.sliding.as_ref())
+                .map(|(other, own)| Sliding { rotary: own.rotary.clone(), ..other }),
+            ..other.clone()
+        };
+        let scaled = (self.score_scale / other.score_scale - 1.0).abs() < 1e-5;
+        sliding && scaled && self.rotary.is_nearly(&other.rotary) && *self == alike
+    }
+
+    /// Whether `layer` sees the newest tokens only.
+    pub fn slides(&self, layer: usize) -> bool {
+        self.sliding.as_ref().is_some_and(|sliding| sliding.layers[layer])
+    }
+
+    /// Tokens that a token of `layer` sees at most, itself included.
+    pub(crate) fn window(&self, layer: usize) -> usize {
+        match &self.sliding {
+            Some(sliding) if sliding.layers[layer] => sliding.window_tokens,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Number of weights, a tied head counted once.
+    pub fn parameters(&self) -> usize {
+        self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+
+    /// What makes these sizes impossible, if anything does.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        // Far above any model of today, and far below what overflows where sizes are multiplied.
+        let sizes = [
+            ("vocabulary", self.vocab, 1 << 24),
+            ("hidden width", self.hidden, 1 << 17),
+            ("feed-forward width", self.intermediate, 1 << 19),
+            ("number of layers", self.layers, 1 << 10),
+            ("number of heads", self.heads, 1 << 10),
+            ("number of key-value heads", self.kv_heads, 1 << 10),
+            ("head width", self.head_dim, 1 << 12),
+            ("context", self.context_tokens, 1 << 30),
+        ];
+        if let Some((what, size, most)) = sizes.iter().find(|(_, size, most)| !(1..=*most).contains(size)) {
+            return Some(format!("{what}: expected 1 to {most}, got {size}"));
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return Some(format!(
+                "expected {} heads to be a multiple of {} key-value heads",
+                self.heads, self.kv_heads
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Some(format!("head width: expected an even number for rotary positions, got {}", self.head_dim));
+        }
+        for (what, scale) in [("embedding scale", self.embedding_scale), ("attention scale", self.score_scale)] {
+            if !(scale > 0.0 && scale.is_finite()) {
+                return Some(format!("{what}: expected a number above 0, got {scale}"));
+            }
+        }
+        let sliding = self.sliding.iter().map(|sliding| &sliding.rotary);
+        if let Some(complaint) =
+            [&self.rotary].into_iter().chain(sliding).find_map(|rotary| self.rotary_complaint(rotary))
+        {
+            return Some(complaint);
+        }
+        if let Some(Sliding { window_tokens, layers, .. }) = &self.sliding
+            && (*window_tokens == 0 || layers.len() != self.layers)
+        {
+            let got = layers.len();
+            return Some(format!(
+                "sliding window: expected one token at least and {} layers, got {window_tokens} and {got}",
+                self.layers
+            ));
+        }
+        if !(self.norm_epsilon > 0.0 && self.norm_epsilon < 1.0) {
+            return Some(format!("norm epsilon: expected a number between 0 and 1, got {}", self.norm_epsilon));
+        }
+        None
+    }
+
+    fn rotary_complaint(&self, rotary: &Rotary) -> Option<String> {
+        let (got, expected) = (rotary.frequencies.len(), self.head_dim / 2);
+        if got != expected {
+            return Some(format!("rotary frequencies: expected {expected}, got {got}"));
+        }
+        let wrong = rotary.frequencies.iter().find(|&&frequency| !(frequency > 0.0 && frequency <= 1.0));
+        wrong.map(|wrong| {
+            format!("rotary frequency (base or scaling): expected a number above 0 and up to 1, got {wrong}")
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Two layers, four query heads on two key-value heads.
+    pub(crate) fn tiny() -> ModelSpec {
+        ModelSpec {
+            family: Family::Llama,
+            block: Family::Llama.block(),
+            embedding_scale: 1.0,
+            score_scale: 1.0 / 8f32.sqrt(),
+            sliding: None,
+            vocab: 260,
+            hidden: 32,
+            intermediate: 64,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 8,
+            rotary: Rotary::new(10_000.0, 8),
+            norm_epsilon: 1e-5,
+            context_tokens: 128,
+            tied: true,
+        }
+    }
+
+    #[test]
+    fn the_135m_model_has_as_many_weights_as_its_card_says() {
+        let spec = ModelSpec {
+            vocab: 49_152,
+            hidden: 576,
+            intermediate: 1536,
+            layers: 30,
+            heads: 9,
+            kv_heads: 3,
+            head_dim: 64,
+            rotary: Rotary::new(100_000.0, 64),
+            ..tiny()
+        };
+        assert_eq!(spec.parameters(), 134_515_008);
+        assert_eq!(spec.complaint(), None);
+    }
+
+    fn sliding() -> Sliding {
+        Sliding { window_tokens: 4, rotary: Rotary::new(100.0, 8), layers: vec![true, false] }
+    }
+
+    #[test]
+    fn what_a_family_adds_is_counted() {
+        let of =
+            |family: Family| ModelSpec { family, block: family.block(), ..tiny() }.parameters() - tiny().parameters();
+        // Per layer: biases of q, k and v; a norm of q and one of k; those and two of the stream.
+        assert_eq!([of(Family::Qwen2), of(Family::Qwen3), of(Family::Gemma3)], [2 * 64, 2 * 16, 2 * (16 + 64)]);
+    }
+
+    #[test]
+    fn an_untied_head_is_counted() {
+        let tied = tiny();
+        let untied = ModelSpec { tied: false, ..tiny() };
+        assert_eq!(untied.parameters() - tied.parameters(), 260 * 32);
+    }
+
+    #[test]
+    fn impossible_sizes_are_named() {
+        for (spec, word) in [
+            (ModelSpec { kv_heads: 3, ..tiny() }, "multiple of 3"),
+            (ModelSpec { head_dim: 7, ..tiny() }, "even"),
+            (ModelSpec { layers: 0, ..tiny() }, "layers"),
+            (ModelSpec { score_scale: f32::INFINITY, ..tiny() }, "attention scale"),
+            (ModelSpec { rotary: Rotary::new(10_000.0, 16), ..tiny() }, "rotary frequencies: expected 4, got 8"),
+            (ModelSpec { rotary: Rotary::new(0.5, 8), ..tiny() }, "rotary frequency"),
+            (ModelSpec { sliding: Some(Sliding { window_tokens: 0, ..sliding() }), ..tiny() }, "sliding window"),
+            (ModelSpec { sliding: Some(Sliding { layers: vec![true], ..sliding() }), ..tiny() }, "sliding window"),
+            (ModelSpec { vocab: usize::MAX, ..tiny() }, "vocabulary"),
+            (ModelSpec { norm_epsilon: f32::NAN, ..tiny() }, "epsilon"),
+        ] {
+            let complaint = spec.complaint().unwrap_or_default();
+            assert!(complaint.contains(word), "{complaint}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A tokenizer out of a GGUF header: byte-level BPE with its pre-tokenizer by name, or SentencePiece's.
+
+use super::{Tokenizer, failed, spm};
+use crate::formats::gguf::Header;
+use crate::formats::{Error, Result};
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::normalizers::unicode::NFC;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior};
+
+/// The pre-tokenizers we know, as error messages list them.
+const KNOWN: &str = "gpt-2, phi-2, smollm, starcoder, refact, llama-bpe, llama-v3, llama3, qwen2, deepseek-r1-qwen, \
+                     default";
+
+/// Contractions in any case, words with one leading sign, runs of up to three digits, signs, line ends, spaces.
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The same with single digits.
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// What llama.cpp does with files that say `default`: four splits in a row.
+const DEFAULT: [&str; 4] = [
+    r"[\p{P}\$\+<=>\^~\|]+",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
+    r"\p{N}+",
+    r"[0-9][0-9][0-9]",
+];
+
+/// Token types of a GGUF file.
+const NORMAL: usize = 1;
+const USER_DEFINED: usize = 4;
+const BYTE: usize = 6;
+
+/// How text is cut before merges apply.
+struct Pre {
+    split: PreTokenizerWrapper,
+    /// Text is brought into normal form C first.
+    normalised: bool,
+    /// A piece that is in the vocabulary is one token, whatever the merges say.
+    whole_pieces: bool,
+    /// A document begins with the beginning-of-sequence token, unless the file says otherwise.
+    begins: bool,
+}
+
+impl Pre {
+    fn plain(split: impl Into<PreTokenizerWrapper>) -> Self {
+        Self { split: split.into(), normalised: false, whole_pieces: false, begins: false }
+    }
+
+    fn named(name: &str) -> Result<Option<Self>> {
+        let letters = || PreTokenizerWrapper::from(ByteLevel::new(false, true, false));
+        let words = || PreTokenizerWrapper::from(ByteLevel::new(false, true, true));
+        Ok(Some(match name {
+            "gpt-2" | "phi-2" => Self::plain(words()),
+            "smollm" | "starcoder" | "refact" => Self::plain(Sequence::new(vec![Digits::new(true).into(), words()])),
+            "llama-bpe" | "llama-v3" | "llama3" => {
+                Self { whole_pieces: true, begins: true, ..Self::plain(Sequence::new(vec![cut(LLAMA3)?, letters()])) }
+            }
+            "qwen2" | "deepseek-r1-qwen" => {
+                Self { normalised: true, ..Self::plain(Sequence::new(vec![cut(QWEN2)?, letters()])) }
+            }
+            "default" => {
+                let mut cuts = DEFAULT.into_iter().map(cut).collect::<Result<Vec<_>>>()?;
+                cuts.push(letters());
+                Self::plain(Sequence::new(cuts))
+            }
+            _ => return Ok(None),
+        }))
+    }
+}
+
+fn cut(pattern: &str) -> Result<PreTokenizerWrapper> {
+    let pattern = SplitPattern::Regex(pattern.to_owned());
+    Ok(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(failed)?.into())
+}
+
+impl Tokenizer {
+    /// Builds the tokenizer that the header describes.
+    pub(crate) fn from_gguf(header: &Header<'_>) -> Result<Self> {
+        let model = header.needed("tokenizer.ggml.model", header.text("tokenizer.ggml.model")?)?;
+        let tokens = header.needed("tokenizer.ggml.tokens", header.texts("tokenizer.ggml.tokens")?)?;
+        // Where a file does not say it, llama.cpp goes by the kind of vocabulary.
+        let (mut inner, begins) = match model {
+            "gpt2" => {
+                // A file without a name says nothing of how its text is cut: a guess would be silently wrong.
+                let name = header.text("tokenizer.ggml.pre")?.unwrap_or("");
+                let pre = Pre::named(name)?.ok_or_else(|| header.unsupported("pre-tokenizer", name, KNOWN))?;
+                let begins = pre.begins;
+                (byte_level(header, &tokens, pre)?, begins)
+            }
+            "llama" => (spm::build(header, &tokens)?, true),
+            other => return Err(header.unsupported("tokenizer", other, "gpt2, llama")),
+        };
+        let ids = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"]
+            .into_iter()
+            .map(|key| id(header, key, tokens.len()))
+            .collect::<Result<Vec<_>>>()?;
+        let begins = header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(begins);
+        let bos = id(header, "tokenizer.ggml.bos_token_id", tokens.len())?.filter(|_| begins);
+        let mut added = added(header, &tokens)?;
+        // A run of spaces that the vocabulary spells in its own letter is reached by merges.
+        added.retain(|token| inner.token_to_id(&token.content).is_some());
+        inner.add_tokens(added).map_err(failed)?;
+        Ok(Self::new(inner, ids.into_iter().flatten(), bos))
+    }
+}
+
+/// Byte-level BPE by the file's own merges.
+fn byte_level(header: &Header<'_>, tokens: &[&str], pre: Pre) -> Result<tokenizers::Tokenizer> {
+    let merges = header.needed("tokenizer.ggml.merges", header.texts("tokenizer.ggml.merges")?)?;
+    let merges = merges.into_iter().map(|merge| match merge.split_once(' ') {
+        Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
+        None => Err(header.malformed(format!("tokenizer.ggml.merges: expected two tokens, got {merge:?}"))),
+    });
+    let vocab = tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect();
+    let builder = BPE::builder().vocab_and_merges::<Vocab>(vocab, merges.collect::<Result<_>>()?);
+    let model = builder.ignore_merges(pre.whole_pieces).build();
+    let mut inner = tokenizers::Tokenizer::new(model.map_err(|error| header.malformed(error.to_string()))?);
+    if pre.normalised {
+        inner.with_normalizer(Some(NFC)).map_err(failed)?;
+    }
+    inner.with_pre_tokenizer(Some(pre.split));
+    inner.with_decoder(Some(ByteLevel::new(false, true, true)));
+    Ok(inner)
+}
+
+/// The id under `key`, which must be one of the vocabulary.
+fn id(header: &Header<'_>, key: &str, tokens: usize) -> Result<Option<u32>> {
+    let outside = |id| header.malformed(format!("{key}: expected an id below {tokens}, got {id}"));
+    let Some(id) = header.count(key)? else { return Ok(None) };
+    if id >= tokens {
+        return Err(outside(id));
+    }
+    u32::try_from(id).map(Some).map_err(|_| outside(id))
+}
+
+/// The tokens that are matched whole in text: neither normal nor a byte. All but the user's own are special.
+fn added(header: &Header<'_>, tokens: &[&str]) -> Result<Vec<AddedToken>> {
+    let key = "tokenizer.ggml.token_type";
+    let types = header.needed(key, header.counts(key)?)?;
+    if types.len() != tokens.len() {
+        let why = format!("{key}: expected one for each of {} tokens, got {}", tokens.len(), types.len());
+        return Err(Error::Malformed { path: header.path.to_owned(), why });
+    }
+    let whole = tokens.iter().zip(types).filter(|(_, kind)| *kind != NORMAL && *kind != BYTE);
+    Ok(whole.map(|(token, kind)| AddedToken::from(*token, kind != USER_DEFINED).normalized(false)).collect())
+}

@@ -1,0 +1,160 @@
+//! Products over the rows of two matrices, `x^T u`: what the gradients of a low-rank branch are made of.
+
+use super::isa::Isa;
+use super::packed_rows::{Ordered, groups, order};
+use super::strided::Strided;
+use super::tile::{Begun, Panels, tile};
+use super::transpose16::turn;
+use super::{Columns, Lane, NO_SUM, PANEL, PARALLEL_MIN, prefetch, thread_pool, tiles};
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+
+/// Panels of `x` that a thread takes at a time: a row's lie side by side in memory.
+const PANELS: usize = 6;
+/// Rows that tiles go at a time: 16 columns of them stay in the first cache.
+const DEPTH: usize = 256;
+/// Rows between the one that is read and the one that is asked for: they lie far apart.
+const AHEAD: usize = 8;
+
+/// Some columns of a row-major matrix.
+#[derive(Clone)]
+pub(crate) struct Slice<'a> {
+    pub(crate) values: &'a [f32],
+    /// Floats of a row.
+    pub(crate) width: usize,
+    /// Those that count.
+    pub(crate) columns: Range<usize>,
+}
+
+/// What a thread works with, used again.
+#[derive(Default)]
+struct Scratch {
+    /// Columns of `x`, panel by panel: as they lie, a row's are too far from the next row's for the cache.
+    lanes: Vec<Lane>,
+    /// Sums of these panels, by column of `u`.
+    sums: Vec<Lane>,
+}
+
+thread_local! {
+    static SCRATCH: Cell<Scratch> = Cell::default();
+    /// What products had their `u` in that are over.
+    static ORDERED: RefCell<Vec<Vec<f32>>> = RefCell::default();
+}
+
+/// `x^T u`, to be computed piece by piece. Each sum is one chain in the order of the rows.
+pub(crate) struct Outer<'a> {
+    isa: Isa,
+    x: Slice<'a>,
+    /// Columns of `u` as tiles read them.
+    u: Vec<f32>,
+    /// Columns of `u` that count, and rows.
+    count: usize,
+    depth: usize,
+    /// One, or where it is turned equal shares of the rows.
+    out: Vec<Columns<'a>>,
+    is_turned: bool,
+}
+
+impl Drop for Outer<'_> {
+    fn drop(&mut self) {
+        ORDERED.with_borrow_mut(|free| free.push(std::mem::take(&mut self.u)));
+    }
+}
+
+impl<'a> Outer<'a> {
+    /// `x^T u`, to be written to `out`, `(columns of x, columns of u)` in row-major order.
+    ///
+    /// # Panics
+    /// Where the columns are not the matrices', the matrices have not the same number of rows, or `out` is of another size.
+    pub(crate) fn new(x: &Slice<'a>, u: &Slice<'_>, out: &'a mut [f32]) -> Self {
+        Self::with(x, u, [out].into_iter(), false)
+    }
+
+    /// Its transpose, `(columns of u, columns of x)`, to be written to `out` by equal shares, one below the other.
+    ///
+    /// # Panics
+    /// As [`Outer::new`].
+    pub(crate) fn turned(x: &Slice<'a>, u: &Slice<'_>, out: &'a mut [Vec<f32>]) -> Self {
+        Self::with(x, u, out.iter_mut().map(Vec::as_mut_slice), true)
+    }
+
+    fn with(x: &Slice<'a>, u: &Slice<'_>, out: impl ExactSizeIterator<Item = &'a mut [f32]>, is_turned: bool) -> Self {
+        let (depth, columns, count) = (x.values.len() / x.width, x.columns.len(), u.columns.len());
+        let fits = u.values.len() == depth * u.width && x.columns.end <= x.width && u.columns.end <= u.width;
+        let share = columns * count / out.len();
+        let whole = |out: &'a mut [f32]| {
+            assert!(fits && out.len() == share, "columns of {depth} rows of {} and of {}", x.width, u.width);
+            Columns::new(out, if is_turned { columns } else { count })
+        };
+        let out: Vec<_> = out.map(whole).collect();
+        let (isa, mut ordered) = (Isa::detect(), ORDERED.with_borrow_mut(Vec::pop).unwrap_or_default());
+        order(isa, Strided::columns(&u.values[u.columns.start..], u.width), count, depth, &mut ordered);
+        Self { isa, x: x.clone(), u: ordered, count, depth, out, is_turned }
+    }
+
+    /// How many pieces there are.
+    pub(crate) fn pieces(&self) -> usize {
+        self.x.columns.len().div_ceil(PANELS * PANEL)
+    }
+
+    /// Computes all of it, on several threads where it pays.
+    pub(crate) fn run(&self) {
+        if self.depth * self.x.columns.len() * self.count < PARALLEL_MIN {
+            (0..self.pieces()).for_each(|piece| self.piece(piece));
+        } else {
+            thread_pool::each(self.pieces(), |piece| self.piece(piece));
+        }
+    }
+
+    /// Computes piece `piece`, which nobody else may.
+    pub(crate) fn piece(&self, piece: usize) {
+        let (x, u, first) = (&self.x, Ordered::new(&self.u, self.depth), piece * PANELS * PANEL);
+        let part = x.columns.start + first..x.columns.end.min(x.columns.start + first + PANELS * PANEL);
+        let panels = part.len().div_ceil(PANEL);
+        let mut scratch = SCRATCH.take();
+        let Scratch { lanes, sums } = &mut scratch;
+        sums.clear();
+        sums.resize(panels * self.count, NO_SUM);
+        lanes.resize(panels * DEPTH, NO_SUM);
+        for rows in (0..self.depth).step_by(DEPTH).map(|first| first..self.depth.min(first + DEPTH)) {
+            for (row, index) in rows.clone().enumerate() {
+                let of = |row: usize| &x.values[row * x.width..][part.clone()];
+                prefetch(of((index + AHEAD).min(self.depth - 1)));
+                let (whole, rest) = of(index).as_chunks::<PANEL>();
+                for (values, lanes) in whole.iter().zip(lanes.chunks_exact_mut(DEPTH)) {
+                    lanes[row].0 = *values;
+                }
+                if !rest.is_empty() {
+                    lanes[whole.len() * DEPTH + row].0[..rest.len()].copy_from_slice(rest);
+                }
+            }
+            let all = Panels { lanes, depth: rows.len(), apart: DEPTH, count: panels };
+            for panels in groups(self.isa, 0..panels) {
+                let sums = &mut sums[panels.start * self.count..];
+                for columns in tiles(self.count, self.isa.rows()) {
+                    let (height, u) = (columns.len(), u.tile(&columns, &rows, &[]));
+                    let to = (&mut sums[columns.start..], self.count);
+                    tile(self.isa, height, u, all.part(&panels), to, Begun::Yes);
+                }
+            }
+        }
+        for (sums, first) in sums.chunks_exact(self.count).zip((first..).step_by(PANEL)) {
+            self.write(first, sums);
+        }
+        SCRATCH.set(scratch);
+    }
+
+    /// Writes sums of 16 columns of `x` from `first` on, a column of `u` a lane.
+    fn write(&self, first: usize, sums: &[Lane]) {
+        if self.is_turned {
+            let shares = self.out.iter().zip(sums.chunks_exact(self.count / self.out.len()));
+            let rows = shares.flat_map(|(out, sums)| sums.iter().enumerate().map(move |(row, sums)| (out, row, sums)));
+            return rows.for_each(|(out, row, sums)| out.write(row, first, &sums.0));
+        }
+        let mut turned = [NO_SUM; PANEL];
+        for (sums, left) in sums.chunks(PANEL).zip((0..).step_by(PANEL)) {
+            turn(self.isa, sums, &mut turned);
+            (first..self.x.columns.len()).zip(&turned).for_each(|(row, lane)| self.out[0].write(row, left, &lane.0));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Rows in the order in which tiles read them: as they lie, a tile reads one stream a row, and where a row is a power of
+//! two of bytes long these meet in the same few lines of the cache and drive each other out.
+
+use super::isa::Isa;
+use super::strided::Strided;
+use super::tile::{Begun, Tile, tile};
+use super::weight_prefetch::Ahead;
+use super::{Lane, PackedMatrix, prefetch, tiles};
+use std::ops::Range;
+
+/// Depth that tiles go at a time: their columns stay near while tiles pass by.
+const DEPTH: usize = 288;
+
+/// Puts `rows` rows of `depth` elements in tiles, `(depth, rows of the tile)` each, one behind the other: rows of a row-major
+/// matrix, or its columns.
+pub(super) fn order(isa: Isa, a: Strided<'_>, rows: usize, depth: usize, out: &mut Vec<f32>) {
+    /// Elements of a row that are written at a time, so that what is written stays in the cache.
+    const PIECE: usize = 64;
+    if out.len() < rows * depth {
+        out.resize(rows * depth, 0.0);
+    }
+    assert!(a.step == 1 || a.row == 1, "rows or columns, and not every {}th element", a.step);
+    for rows in tiles(rows, isa.rows()) {
+        let (height, tile) = (rows.len(), &mut out[rows.start * depth..rows.end * depth]);
+        if a.step != 1 {
+            let columns = tile.chunks_exact_mut(height).zip(a.values[rows.start..].chunks(a.step));
+            columns.for_each(|(to, values)| to.copy_from_slice(&values[..height]));
+            continue;
+        }
+        for first in (0..depth).step_by(PIECE) {
+            let end = (first + PIECE).min(depth);
+            let to = &mut tile[first * height..end * height];
+            let values = |row: usize| &a.values[(rows.start + row) * a.row + first..];
+            for row in 0..height {
+                prefetch(values(row).get(2 * PIECE..3 * PIECE).unwrap_or_default());
+            }
+            let fours = height / 4 * 4;
+            for row in (0..fours).step_by(4) {
+                let four = [row, row + 1, row + 2, row + 3].map(|row| &values(row)[..end - first]);
+                interleave(four, &mut to[row..], height);
+            }
+            for row in fours..height {
+                let to = to.iter_mut().skip(row).step_by(height);
+                to.zip(values(row)).for_each(|(to, value)| *to = *value);
+            }
+        }
+    }
+}
+
+/// Writes what four rows have in a column side by side, columns `height` apart: squares of four by four at a time.
+fn interleave(rows: [&[f32]; 4], to: &mut [f32], height: usize) {
+    let squares = rows.map(|row| row.as_chunks::<4>());
+    let whole = squares[0].0.len();
+    for square in 0..whole {
+        let square_of = squares.map(|(squares, _)| squares[square]);
+        for k in 0..4 {
+            to[(4 * square + k) * height..][..4].copy_from_slice(&square_of.map(|row| row[k]));
+        }
+    }
+    for k in 4 * whole..rows[0].len() {
+        to[k * height..][..4].copy_from_slice(&rows.map(|row| row[k]));
+    }
+}
+
+/// Rows as [`order`] leaves them, of whose elements `part` count.
+#[derive(Clone)]
+pub(super) struct Ordered<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) depth: usize,
+    pub(super) part: Range<usize>,
+}
+
+impl<'a> Ordered<'a> {
+    /// Rows of `depth` elements, all of which count.
+    pub(super) fn new(values: &'a [f32], depth: usize) -> Self {
+        Self { values, depth, part: 0..depth }
+    }
+
+    /// Elements `depth` of those that count, of one tile, which asks for `next`.
+    pub(super) fn tile(&self, rows: &Range<usize>, depth: &Range<usize>, next: &'a [Lane]) -> Tile<'a> {
+        let tile = &self.values[rows.start * self.depth..rows.end * self.depth];
+        let (first, end) = (self.part.start + depth.start, self.part.start + depth.end);
+        Tile::Ordered { rows: &tile[first * rows.len()..end * rows.len()], next }
+    }
+}
+
+/// What is added to sums of panels: rows, times the inputs that count of the same panels of a matrix.
+pub(super) type Added<'a> = Option<(Ordered<'a>, &'a PackedMatrix)>;
+
+/// Sums of as many panels of `W` as a tile takes, `(panels, rows)`: ordered rows times their lanes, and behind these in the
+/// same chain what is `beside` them. `begin` is told of a panel and each tile's rows before their last product, `end` is
+/// handed them with their sums.
+pub(super) fn sums_of(
+    isa: Isa,
+    (w, panels): (&PackedMatrix, Range<usize>),
+    x: &Ordered<'_>,
+    beside: Added<'_>,
+    sums: &mut [Lane],
+    (begin, mut end): (impl Fn(usize, Range<usize>), impl FnMut(usize, Range<usize>, &[Lane])),
+) {
+    let all = sums.len() / panels.len();
+    let steps = w.inputs().div_ceil(DEPTH) * all.div_ceil(isa.rows());
+    let next = panels.end..panels.end + panels.len();
+    let mut ahead = Ahead::new(w, next, 0..w.inputs(), steps);
+    for depth in tiles(w.inputs(), DEPTH) {
+        let is_last = depth.end == w.inputs();
+        let begun = if depth.start == 0 { Begun::No } else { Begun::Yes };
+        for rows in tiles(all, isa.rows()) {
+            if is_last {
+                panels.clone().for_each(|panel| begin(panel, rows.clone()));
+            }
+            let to = &mut sums[rows.start..];
+            let a = x.tile(&rows, &depth, ahead.step());
+            tile(isa, rows.len(), a, w.panels(&panels, &depth), (&mut *to, all), begun);
+            if !is_last {
+                continue;
+            }
+            if let Some((x, b)) = &beside {
+                let a = x.tile(&rows, &(0..x.part.len()), &[]);
+                tile(isa, rows.len(), a, b.panels(&panels, &x.part), (&mut *to, all), Begun::Yes);
+            }
+            for (panel, sums) in panels.clone().zip(to.chunks(all)) {
+                end(panel, rows.clone(), &sums[..rows.len()]);
+            }
+        }
+    }
+}
+
+/// Panels `panels`, as many at a time as tiles take, or nearly.
+pub(super) fn groups(isa: Isa, panels: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let start = panels.start;
+    tiles(panels.len(), isa.panels()).map(move |group| start + group.start..start + group.end)
+}

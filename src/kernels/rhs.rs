@@ -1,0 +1,188 @@
+//! Rows as the right side of a product, and what adds up there: `dx^T = W^T dy^T`, since `W^T` can be read from the
+//! panels of `W` as the left side.
+
+use super::full::PackedMatrix;
+use super::isa::Isa;
+use super::packed_rows::groups;
+use super::tile::{Begun, Panels, Tile, tile};
+use super::transpose16::{ask_for, turn, turn_back, turn_rows};
+use super::weight_prefetch::Ahead;
+use super::{Lane, NO_SUM, PANEL, tiles};
+use std::ops::Range;
+
+/// Outputs of `W` that rows meet at a time, at most.
+pub(super) const OUTPUTS: usize = 288;
+/// Inputs of so many outputs that stay in the second cache while rows pass by.
+const INPUTS: usize = 48;
+
+/// Rows in panels of 16, each `(depth, 16)`; rows past the last are zero.
+#[derive(Default)]
+pub(super) struct Right {
+    lanes: Vec<Lane>,
+    depth: usize,
+    rows: usize,
+}
+
+impl Right {
+    /// Becomes `rows` rows of `depth` elements, whatever they are.
+    pub(super) fn shape(&mut self, depth: usize, rows: usize) {
+        (self.depth, self.rows) = (depth, rows);
+        let lanes = rows.div_ceil(PANEL) * depth;
+        if self.lanes.len() < lanes {
+            self.lanes.resize(lanes, NO_SUM);
+        }
+    }
+
+    /// Becomes `rows` rows of `depth` zeros.
+    pub(super) fn clear(&mut self, depth: usize, rows: usize) {
+        self.shape(depth, rows);
+        self.panels_mut().for_each(|lanes| lanes.fill(NO_SUM));
+    }
+
+    /// Elements `depth` of all rows.
+    pub(super) fn part(&self, depth: &Range<usize>) -> Panels<'_> {
+        let (lanes, count) = (&self.lanes[depth.start..], self.rows.div_ceil(PANEL));
+        Panels { lanes, depth: depth.len(), apart: self.depth, count }
+    }
+
+    /// Elements of all rows, panel by panel.
+    fn panels(&self) -> impl Iterator<Item = &[Lane]> {
+        self.lanes.chunks_exact(self.depth.max(1)).take(self.rows.div_ceil(PANEL))
+    }
+
+    fn panels_mut(&mut self) -> impl Iterator<Item = &mut [Lane]> {
+        self.lanes.chunks_exact_mut(self.depth.max(1)).take(self.rows.div_ceil(PANEL))
+    }
+
+    /// Becomes the first `depth` elements of rows that are `width` apart.
+    pub(super) fn fill(&mut self, isa: Isa, values: &[f32], width: usize, depth: usize, rows: usize) {
+        self.shape(depth, rows);
+        turn_rows(isa, (values, width), rows, self.panels_mut());
+    }
+
+    /// Becomes `rows` rows from panels of 16 elements, `(panels, rows)` lanes.
+    pub(super) fn fill_turned(&mut self, isa: Isa, lanes: &[Lane], rows: usize) {
+        self.shape(lanes.len() / rows * PANEL, rows);
+        for (panel, to) in self.panels_mut().enumerate() {
+            let count = PANEL.min(rows - panel * PANEL);
+            for (turned, lanes) in to.as_chunks_mut::<PANEL>().0.iter_mut().zip(lanes.chunks_exact(rows)) {
+                turn(isa, &lanes[panel * PANEL..][..count], turned);
+            }
+        }
+    }
+
+    /// Multiplies each row by its factor.
+    pub(super) fn scale_rows(&mut self, factors: impl Iterator<Item = f32>) {
+        let factors: Vec<f32> = factors.collect();
+        for (factors, lanes) in factors.chunks(PANEL).zip(self.panels_mut()) {
+            if factors.iter().all(|factor| *factor == 1.0) {
+                continue;
+            }
+            for lane in lanes {
+                lane.0.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+            }
+        }
+    }
+
+    /// `put(row, first element, values)` for each row and each 16 of its elements, the last ones followed by zeros.
+    pub(super) fn read(&self, isa: Isa, mut put: impl FnMut(usize, usize, &[f32; PANEL])) {
+        let mut turned = [NO_SUM; PANEL];
+        for (panel, lanes) in self.panels().enumerate() {
+            for (lanes, first) in lanes.chunks(PANEL).zip((0..).step_by(PANEL)) {
+                turn(isa, lanes, &mut turned);
+                for (row, lane) in (panel * PANEL..self.rows).zip(&turned) {
+                    put(row, first, &lane.0);
+                }
+            }
+        }
+    }
+
+    /// Writes the rows to columns of `out`, whose rows are `width` apart, from column `first` on.
+    pub(super) fn read_to(&self, isa: Isa, out: &mut [f32], (width, first): (usize, usize)) {
+        for (lanes, out) in self.panels().zip(out.chunks_mut(PANEL * width)) {
+            let rows = out.len().div_ceil(width);
+            for (lanes, first) in lanes.chunks(PANEL).zip((first..).step_by(PANEL)) {
+                ask_for(&out[first..], width);
+                turn_back(isa, lanes, rows, (&mut out[first..], width));
+            }
+        }
+    }
+
+    /// Adds `dy W`, over `outputs` of `W`, a multiple of 16 the first: elements of the rows from `first` on are `inputs`
+    /// of the result, `dy` are as many rows, of these outputs alone.
+    pub(super) fn add(
+        &mut self,
+        isa: Isa,
+        w: &PackedMatrix,
+        (inputs, first): (Range<usize>, usize),
+        outputs: Range<usize>,
+        dy: Panels<'_>,
+    ) {
+        for block in blocks(inputs.clone(), outputs) {
+            let first = first + block.inputs.start - inputs.start;
+            self.add_block(isa, w, &block, first, (dy, Begun::Yes));
+        }
+    }
+
+    /// [`Right::add`] of one block, to sums that are begun, or that begin with it.
+    pub(super) fn add_block(
+        &mut self,
+        isa: Isa,
+        w: &PackedMatrix,
+        Block { inputs, outputs, next }: &Block,
+        first: usize,
+        (dy, begun): (Panels<'_>, Begun),
+    ) {
+        let panels = self.rows.div_ceil(PANEL);
+        let steps = panels.div_ceil(isa.panels()) * inputs.len().div_ceil(isa.rows());
+        let mut ahead = Ahead::new(w, next.0.clone(), next.1.clone(), steps);
+        for panels in groups(isa, 0..panels) {
+            let sums = &mut self.lanes[panels.start * self.depth + first..];
+            for rows in tiles(inputs.len(), isa.rows()) {
+                let weights = w.lanes_from(outputs.start / PANEL, inputs.start + rows.start);
+                let turned = Tile::Turned { weights, inputs: w.inputs(), next: ahead.step() };
+                tile(isa, rows.len(), turned, dy.part(&panels), (&mut sums[rows.start..], self.depth), begun);
+            }
+        }
+    }
+}
+
+/// Outputs of a matrix in steps of whole panels and at most [`OUTPUTS`], nearly equal ones: a short step would cost its sums
+/// as much memory as a long one.
+pub(super) fn steps(outputs: usize) -> impl Iterator<Item = Range<usize>> {
+    let panels = tiles(outputs.div_ceil(PANEL), OUTPUTS / PANEL);
+    panels.map(move |panels| panels.start * PANEL..outputs.min(panels.end * PANEL))
+}
+
+/// Inputs of some outputs of a matrix that meet rows together.
+pub(super) struct Block {
+    pub(super) inputs: Range<usize>,
+    outputs: Range<usize>,
+    /// Panels and their inputs that come next.
+    next: (Range<usize>, Range<usize>),
+}
+
+/// Inputs `inputs` and outputs `outputs` of a matrix, block by block.
+pub(super) fn blocks(inputs: Range<usize>, outputs: Range<usize>) -> impl Iterator<Item = Block> {
+    let panels = outputs.start / PANEL..outputs.end.div_ceil(PANEL);
+    let (start, count) = (inputs.start, inputs.len());
+    let mut ranges = tiles(count, INPUTS).map(move |block| start + block.start..start + block.end).peekable();
+    let first = ranges.peek().cloned().unwrap_or_default();
+    std::iter::from_fn(move || {
+        let inputs = ranges.next()?;
+        // Behind the last inputs come the first ones of the next outputs.
+        let next = match ranges.peek() {
+            Some(next) => (panels.clone(), next.clone()),
+            None => (panels.end..panels.end + panels.len(), first.clone()),
+        };
+        Some(Block { inputs, outputs: outputs.clone(), next })
+    })
+}
+
+/// Copies `from`; a whole panel is one store, the general copy a call.
+pub(super) fn copy(from: &[f32], to: &mut [f32]) {
+    match (<&[f32; PANEL]>::try_from(from), <&mut [f32; PANEL]>::try_from(&mut *to)) {
+        (Ok(from), Ok(to)) => *to = *from,
+        _ => to.copy_from_slice(from),
+    }
+}

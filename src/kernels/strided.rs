@@ -1,0 +1,265 @@
+//! Products of matrices that are made on the way, such as attention's scores: packed, multiplied, forgotten.
+//!
+//! Serial: whoever calls has split the work between threads already.
+
+use super::isa::Isa;
+use super::packed_rows::groups;
+use super::rhs::copy;
+use super::tile::{Begun, Panels, Tile, tile};
+use super::transpose16::{turn_back, turn_rows};
+use super::{Lane, Line, NO_SUM, PANEL, tiles};
+use std::ops::Range;
+
+/// A matrix read through strides: `(row, k)` lies at `row * self.row + k * self.step`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strided<'a> {
+    /// Where `(0, 0)` is, and all behind it.
+    pub(crate) values: &'a [f32],
+    /// Floats from a row to the next.
+    pub(crate) row: usize,
+    /// Floats from an element to the next of its row.
+    pub(crate) step: usize,
+}
+
+impl<'a> Strided<'a> {
+    /// A row-major matrix whose rows are `width` apart.
+    pub(crate) fn rows(values: &'a [f32], width: usize) -> Self {
+        Self { values, row: width, step: 1 }
+    }
+
+    /// The transpose of a row-major matrix whose rows are `width` apart.
+    pub(crate) fn columns(values: &'a [f32], width: usize) -> Self {
+        Self::rows(values, width).turned()
+    }
+
+    /// The transpose.
+    pub(crate) fn turned(self) -> Self {
+        Self { row: self.step, step: self.row, ..self }
+    }
+
+    /// Row `row` and those below it.
+    pub(super) fn below(self, row: usize) -> Self {
+        Self { values: &self.values[row * self.row..], ..self }
+    }
+
+    /// Elements of all rows from element `k` on.
+    pub(crate) fn behind(self, k: usize) -> Self {
+        Self { values: &self.values[k * self.step..], ..self }
+    }
+
+    /// Whether there are `rows` rows of `depth` elements.
+    pub(super) fn holds(self, rows: usize, depth: usize) -> bool {
+        rows == 0 || depth == 0 || (rows - 1) * self.row + (depth - 1) * self.step < self.values.len()
+    }
+}
+
+/// The right side of a product, `(depth, columns)`, in panels of 16 columns.
+#[derive(Debug, Default)]
+pub(crate) struct Operand {
+    /// `panels x depth` lanes; columns past the last are zero.
+    lanes: Vec<Lane>,
+    depth: usize,
+    columns: usize,
+}
+
+impl Operand {
+    /// Becomes `b` of `(depth, columns)`, where `(k, column)` lies at `k * step + column`.
+    ///
+    /// # Panics
+    /// Where `b` is too short.
+    pub(crate) fn pack(&mut self, b: &[f32], step: usize, depth: usize, columns: usize) {
+        self.shape(depth, columns);
+        for (panel, lanes) in self.lanes.chunks_exact_mut(depth.max(1)).enumerate() {
+            let first = panel * PANEL;
+            let count = PANEL.min(columns - first);
+            for (k, lane) in lanes.iter_mut().enumerate() {
+                copy(&b[k * step + first..][..count], &mut lane.0[..count]);
+            }
+        }
+    }
+
+    /// Becomes the transpose of `b`, `(columns, depth)`, whose rows are `width` apart.
+    ///
+    /// # Panics
+    /// Where `b` is too short.
+    pub(crate) fn pack_turned(&mut self, b: &[f32], width: usize, depth: usize, columns: usize) {
+        self.shape(depth, columns);
+        turn_rows(Isa::detect(), (b, width), columns, self.lanes.chunks_exact_mut(depth.max(1)));
+    }
+
+    fn shape(&mut self, depth: usize, columns: usize) {
+        if !columns.is_multiple_of(PANEL) {
+            self.lanes.clear(); // columns past the last are zero
+        }
+        self.lanes.resize(columns.div_ceil(PANEL) * depth, Line([0.0; PANEL]));
+        (self.depth, self.columns) = (depth, columns);
+    }
+
+    /// `to = a b`, by panels: those of `to` from `first` on become the products of `a` and of the matrix's `panels`, in
+    /// the rows from `from(panel)` on; the rows above stay as they are.
+    ///
+    /// # Panics
+    /// Where `a` has not as many rows as `to` of as many elements as the matrix has rows, or there are no such panels.
+    pub(crate) fn multiply(
+        &self,
+        a: Strided<'_>,
+        panels: Range<usize>,
+        from: impl Fn(usize) -> usize,
+        (to, first): (&mut Total, usize),
+    ) {
+        let (isa, depth, height) = (Isa::detect(), self.depth, to.rows);
+        let operand = Panels { lanes: &self.lanes[panels.start * depth..], depth, apart: depth, count: panels.len() };
+        let sums = &mut to.lanes[first * height..];
+        together(
+            isa,
+            panels.len(),
+            |index| from(panels.start + index),
+            height,
+            |panels, rows| {
+                for tile_rows in tiles(rows.len(), isa.rows()) {
+                    let (row, count) = (rows.start + tile_rows.start, tile_rows.len());
+                    let to = (&mut sums[panels.start * height + row..], height);
+                    tile(isa, count, Tile::Near(a.below(row)), operand.part(&panels), to, Begun::No);
+                }
+            },
+        );
+    }
+
+    /// `sums += a b`, to the rows of `sums` from `to` on: `a` is as deep as the part `depth` of the matrix's rows, its panels
+    /// from `first` on. `seen` says of a tile of rows of `a` how many of these elements may not be zero.
+    ///
+    /// # Panics
+    /// Where there are no such elements or rows, or `sums` has not as many columns.
+    pub(crate) fn multiply_add(
+        &self,
+        (a, first): (&Total, usize),
+        depth: Range<usize>,
+        seen: impl Fn(&Range<usize>) -> usize,
+        (sums, to): (&mut Total, usize),
+    ) {
+        let fits = self.columns == sums.columns && to + a.rows <= sums.rows && depth.end <= self.depth;
+        assert!(fits, "rows from {to} on of {}, a part of {} x {}", sums.rows, self.depth, self.columns);
+        let (isa, left) = (Isa::detect(), &a.lanes[first * a.rows..]);
+        for panels in groups(isa, 0..self.columns.div_ceil(PANEL)) {
+            let lanes = &self.lanes[panels.start * self.depth + depth.start..];
+            for rows in tiles(a.rows, isa.rows()) {
+                let seen = seen(&rows);
+                if seen > 0 {
+                    let turned = Tile::Turned { weights: &left[rows.start..], inputs: a.rows, next: &[] };
+                    let operand = Panels { lanes, depth: seen, apart: self.depth, count: panels.len() };
+                    let to = (&mut sums.lanes[panels.start * sums.rows + to + rows.start..], sums.rows);
+                    tile(isa, rows.len(), turned, operand, to, Begun::Yes);
+                }
+            }
+        }
+    }
+}
+
+/// Calls `work` for each of `count` panels, from where it begins up to `end`: for what some have in common with all of them,
+/// as far as a tile takes so many. None begins before the one in front of it, nor behind `end`.
+fn together(
+    isa: Isa,
+    count: usize,
+    begin: impl Fn(usize) -> usize,
+    end: usize,
+    mut work: impl FnMut(Range<usize>, Range<usize>),
+) {
+    for panels in groups(isa, 0..count) {
+        for last in panels.clone() {
+            let (first, next) = (begin(last), if last + 1 < panels.end { begin(last + 1) } else { end });
+            assert!(first <= next, "panel {last} begins at {first}, the next at {next}");
+            if first < next {
+                work(panels.start..last + 1, first..next);
+            }
+        }
+    }
+}
+
+/// What products give: rows in panels of 16 columns.
+#[derive(Debug, Default)]
+pub(crate) struct Total {
+    /// `panels x rows` lanes.
+    lanes: Vec<Lane>,
+    rows: usize,
+    columns: usize,
+}
+
+impl Total {
+    /// Columns of a panel.
+    pub(crate) const WIDTH: usize = PANEL;
+
+    /// Becomes `rows` rows, whatever they are.
+    pub(crate) fn shape(&mut self, rows: usize, columns: usize) {
+        (self.rows, self.columns) = (rows, columns);
+        self.lanes.resize(columns.div_ceil(PANEL) * rows, NO_SUM);
+    }
+
+    /// Becomes `rows` rows of zeros.
+    pub(crate) fn clear(&mut self, rows: usize, columns: usize) {
+        self.shape(rows, columns);
+        self.lanes.fill(NO_SUM);
+    }
+
+    /// 16 columns of row `row`, to be changed.
+    #[inline(always)]
+    pub(crate) fn lane_mut(&mut self, panel: usize, row: usize) -> &mut [f32; PANEL] {
+        &mut self.lanes[panel * self.rows + row].0
+    }
+
+    /// Adds `a b` to the panels `to`: `b` are the panels of another total from `panel` on, of which the rows from
+    /// `from(panel of self)` on count, and as many elements deep as it has rows is `a`, with as many rows as there are.
+    ///
+    /// # Panics
+    /// Where there are no such panels, rows or elements.
+    pub(crate) fn add_product(
+        &mut self,
+        to: Range<usize>,
+        a: Strided<'_>,
+        (b, panel): (&Self, usize),
+        from: impl Fn(usize) -> usize,
+    ) {
+        let (isa, height) = (Isa::detect(), self.rows);
+        let (lanes, sums) = (&b.lanes[panel * b.rows..], &mut self.lanes[to.start * height..]);
+        together(
+            isa,
+            to.len(),
+            |index| from(to.start + index),
+            b.rows,
+            |panels, depth| {
+                let (a, lanes) = (a.behind(depth.start), &lanes[panels.start * b.rows + depth.start..]);
+                let operand = Panels { lanes, depth: depth.len(), apart: b.rows, count: panels.len() };
+                for rows in tiles(height, isa.rows()) {
+                    let to = (&mut sums[panels.start * height + rows.start..], height);
+                    tile(isa, rows.len(), Tile::Near(a.below(rows.start)), operand, to, Begun::Yes);
+                }
+            },
+        );
+    }
+
+    /// Writes the rows to `out`, row-major.
+    ///
+    /// # Panics
+    /// Where `out` is too short.
+    pub(crate) fn read(&self, out: &mut [f32]) {
+        for (lanes, first) in self.lanes.chunks_exact(self.rows.max(1)).zip((0..).step_by(PANEL)) {
+            let count = PANEL.min(self.columns - first);
+            for (lane, out) in lanes.iter().zip(out.chunks_exact_mut(self.columns)) {
+                copy(&lane.0[..count], &mut out[first..][..count]);
+            }
+        }
+    }
+
+    /// Writes the columns to `out`, one behind the other.
+    ///
+    /// # Panics
+    /// Where `out` is too short.
+    pub(crate) fn read_columns(&self, out: &mut [f32]) {
+        let (isa, rows) = (Isa::detect(), self.rows);
+        for (lanes, out) in self.lanes.chunks_exact(rows.max(1)).zip(out.chunks_mut(PANEL * rows.max(1))) {
+            let columns = out.len() / rows;
+            for (lanes, first) in lanes.chunks(PANEL).zip((0..).step_by(PANEL)) {
+                turn_back(isa, lanes, columns, (&mut out[first..], rows));
+            }
+        }
+    }
+}

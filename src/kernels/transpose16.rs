@@ -1,0 +1,101 @@
+//! Squares of 16 by 16 floats, turned: how rows become panels and panels rows.
+
+use super::isa::Isa;
+use super::rhs::copy;
+use super::{Lane, NO_SUM, PANEL, prefetch};
+
+/// Floats between a square that is turned and the one that is asked for.
+const AHEAD: usize = 4 * PANEL;
+
+/// The floats of lanes, one lane behind the other.
+pub(super) fn floats(lanes: &[Lane]) -> &[f32] {
+    // SAFETY: a lane is 16 floats in C's layout, aligned to their own 64 bytes, so that there is nothing between one lane
+    // and the next; the pointer and the length are those of the slice that is borrowed.
+    unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * PANEL) }
+}
+
+/// [`floats`] to be changed.
+pub(super) fn floats_mut(lanes: &mut [Lane]) -> &mut [f32] {
+    // SAFETY: as above, and the borrow is this function's alone.
+    unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * PANEL) }
+}
+
+/// Transposes the square at the beginning of `from`, whose rows are `from_width` apart, to the beginning of `to`, whose
+/// rows are `to_width` apart.
+///
+/// # Panics
+/// Where `from` or `to` does not hold it.
+pub(super) fn turn_square(isa: Isa, (from, from_width): (&[f32], usize), (to, to_width): (&mut [f32], usize)) {
+    let holds = |len: usize, width: usize| len >= (PANEL - 1) * width + PANEL;
+    assert!(holds(from.len(), from_width) && holds(to.len(), to_width), "a square of {} and {}", from.len(), to.len());
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx2 {
+        // SAFETY: the processor has AVX2, and both hold a square.
+        return unsafe { super::x86::transpose_avx2((from.as_ptr(), from_width), (to.as_mut_ptr(), to_width)) };
+    }
+    let _ = isa;
+    for row in 0..PANEL {
+        for column in 0..PANEL {
+            to[column * to_width + row] = from[row * from_width + column];
+        }
+    }
+}
+
+/// Asks for the square some way behind the beginning of `values`, whose rows are `width` apart.
+#[inline(always)]
+pub(super) fn ask_for(values: &[f32], width: usize) {
+    for row in 0..PANEL {
+        prefetch(values.get(row * width + AHEAD..).map_or(&[], |values| &values[..values.len().min(1)]));
+    }
+}
+
+/// Turns rows that are `width` apart into panels of 16, each `(depth, 16)`; rows past the last become zero.
+pub(super) fn turn_rows<'p>(
+    isa: Isa,
+    (values, width): (&[f32], usize),
+    rows: usize,
+    panels: impl Iterator<Item = &'p mut [Lane]>,
+) {
+    for (lanes, first_row) in panels.zip((0..).step_by(PANEL)) {
+        let (count, depth) = (PANEL.min(rows - first_row), lanes.len());
+        for (lanes, first) in lanes.chunks_mut(PANEL).zip((0..).step_by(PANEL)) {
+            // Behind a panel's last squares come the first ones of the next.
+            let next = if first + AHEAD < depth { first } else { (PANEL * width + first).saturating_sub(depth) };
+            let next = values.get(first_row * width + next..).unwrap_or_default();
+            let values = &values[first_row * width + first..];
+            if count == PANEL && lanes.len() == PANEL {
+                ask_for(next, width);
+                turn_square(isa, (values, width), (floats_mut(lanes), PANEL));
+                continue;
+            }
+            let (mut square, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
+            for (lane, row) in square.iter_mut().zip(values.chunks(width)).take(count) {
+                copy(&row[..lanes.len()], &mut lane.0[..lanes.len()]);
+            }
+            turn_square(isa, (floats(&square), PANEL), (floats_mut(&mut turned), PANEL));
+            lanes.copy_from_slice(&turned[..lanes.len()]);
+        }
+    }
+}
+
+/// Transposes up to 16 lanes; those that are not there are zero.
+pub(super) fn turn(isa: Isa, lanes: &[Lane], to: &mut [Lane; PANEL]) {
+    if lanes.len() == PANEL {
+        return turn_square(isa, (floats(lanes), PANEL), (floats_mut(to), PANEL));
+    }
+    let mut square = [NO_SUM; PANEL];
+    square[..lanes.len()].copy_from_slice(lanes);
+    turn_square(isa, (floats(&square), PANEL), (floats_mut(to), PANEL));
+}
+
+/// Writes up to 16 lanes, one a column, as `rows` rows of `to` that are `width` apart.
+pub(super) fn turn_back(isa: Isa, lanes: &[Lane], rows: usize, (to, width): (&mut [f32], usize)) {
+    if lanes.len() == PANEL && rows == PANEL {
+        return turn_square(isa, (floats(lanes), PANEL), (to, width));
+    }
+    let mut turned = [NO_SUM; PANEL];
+    turn(isa, lanes, &mut turned);
+    for (row, to) in turned.iter().zip(to.chunks_mut(width)).take(rows) {
+        copy(&row.0[..lanes.len()], &mut to[..lanes.len()]);
+    }
+}

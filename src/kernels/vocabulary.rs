@@ -1,0 +1,310 @@
+//! The head and its softmax in one sweep: log-probabilities of given ids, and what they depend on, while no more than a
+//! block of logits exists at a time (as in cut cross-entropy, arXiv 2411.09009).
+//!
+//! A block of weights gives a block of logits, the running maximum and sum of each row take them in (arXiv 1805.02867),
+//! and the same block, in the caches by now, adds what its ids weigh to the rows' expected output vector. The vocabulary
+//! goes in segments, and a row's softmax is put together from theirs: so threads end together, and the sums hang on the
+//! model alone.
+
+use super::full::PackedMatrix;
+use super::gemm_lora::parts;
+use super::isa::Isa;
+use super::packed_rows::{Ordered, groups, order, sums_of};
+use super::rhs::Right;
+use super::strided::Strided;
+use super::{Lane, NO_SUM, PANEL, thread_pool};
+use crate::kernels::ops;
+use std::cell::Cell;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Outputs of a block.
+const BLOCK: usize = 256;
+/// Outputs of a segment.
+const SEGMENT: usize = 24 * BLOCK;
+/// Logits may be so far above the maximum that their terms are taken from (nats): it seldom has to move.
+const SLACK: f32 = 8.0;
+
+/// Some rows, as tiles read them, and what was found of them in each segment.
+#[derive(Default)]
+struct Part {
+    rows: Vec<f32>,
+    segments: Vec<Mutex<Segment>>,
+}
+
+/// Rows over one segment of the vocabulary.
+#[derive(Default)]
+struct Segment {
+    softmax: Vec<Softmax>,
+    /// Their expected output vectors, but for the sum of the weights.
+    expected: Right,
+}
+
+/// A block of logits, `(panels, rows)`, and their terms.
+#[derive(Default)]
+struct Block {
+    logits: Vec<Lane>,
+    terms: Right,
+}
+
+// Used again, since memory fresh from the system costs as much as what is done with it.
+thread_local! {
+    static PARTS: Cell<Vec<Part>> = Cell::default();
+    static BLOCK_AT_HAND: Cell<Block> = Cell::default();
+}
+
+/// The softmax of one row over the logits so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Softmax {
+    /// What terms are taken from: at most [`SLACK`] below the maximum.
+    top: f32,
+    /// Of `exp(scale (logit - top))`.
+    sum: f64,
+    /// By what earlier terms change with the block at hand.
+    change: f32,
+    /// The target's.
+    logit: f32,
+}
+
+/// Log-probabilities of `targets`, one a row, under softmax(scale * hidden W^T), written to `found`: `hidden` is
+/// `(targets, inputs)`. With `slopes`, `hidden` becomes the gradient of each row's log-probability with respect to that
+/// row, `scale (W[target] - sum_v p_v W[v])`.
+///
+/// # Panics
+/// Where the lengths do not fit, or a target is no output of `w`.
+pub(crate) fn log_probs(
+    w: &PackedMatrix,
+    hidden: &mut [f32],
+    targets: &[u32],
+    scale: f32,
+    slopes: bool,
+    found: &mut [f32],
+) {
+    log_probs_by(SEGMENT, w, hidden, (targets, scale, slopes), found);
+}
+
+/// Floats that [`log_probs`] keeps of a row beside the row itself.
+pub(crate) fn working_floats(vocab: usize, inputs: usize) -> usize {
+    inputs * vocab.div_ceil(SEGMENT)
+}
+
+/// What [`log_probs`] does, with segments of `segment` outputs, whole blocks of them.
+fn log_probs_by(
+    segment: usize,
+    w: &PackedMatrix,
+    hidden: &mut [f32],
+    (targets, scale, slopes): (&[u32], f32, bool),
+    found: &mut [f32],
+) {
+    let (isa, rows, inputs) = (Isa::detect(), targets.len(), w.inputs());
+    let fits = hidden.len() == rows * inputs && found.len() == rows;
+    assert!(fits && targets.iter().all(|&id| (id as usize) < w.outputs()), "{rows} targets of {w:?}");
+    let (bounds, segments) = (parts(rows, PANEL * isa.panels(), 3 * BLOCK), w.outputs().div_ceil(segment));
+    let mut room = PARTS.take();
+    room.resize_with(room.len().max(bounds.len()), Part::default);
+
+    let mut beginnings: Vec<_> = bounds.iter().zip(&mut room).collect();
+    thread_pool::each_mut(&mut beginnings, |_, (rows, part)| {
+        part.segments.resize_with(segments, Mutex::default);
+        order(isa, Strided::rows(&hidden[rows.start * inputs..], inputs), rows.len(), inputs, &mut part.rows);
+    });
+
+    thread_pool::each_of_parts(bounds.len(), segments, |part, index| {
+        let (rows, Part { rows: ordered, segments }) = (bounds[part].clone(), &room[part]);
+        let outputs = index * segment..w.outputs().min((index + 1) * segment);
+        let mut segment = locked(&segments[index]);
+        let mut block = BLOCK_AT_HAND.take();
+        segment.find(isa, (w, outputs), Ordered::new(ordered, inputs), &targets[rows], (scale, slopes), &mut block);
+        BLOCK_AT_HAND.set(block);
+    });
+
+    let (mut found, mut hidden) = (found, hidden);
+    let split = |(rows, part): (&Range<usize>, _)| {
+        let hidden = hidden.split_off_mut(..rows.len() * inputs).unwrap_or_default();
+        (part, &targets[rows.clone()], found.split_off_mut(..rows.len()).unwrap_or_default(), hidden)
+    };
+    let mut endings: Vec<_> = bounds.iter().zip(&room).map(split).collect();
+    thread_pool::each_mut(&mut endings, |_, (Part { segments, .. }, targets, found, hidden)| {
+        let segments: Vec<_> = segments.iter().map(locked).collect();
+        put_together(isa, (w, segment), &segments, (targets, scale), found, slopes.then_some(hidden));
+    });
+    PARTS.set(room);
+}
+
+/// The segment, also where a panic left it: it is begun anew.
+fn locked(segment: &Mutex<Segment>) -> MutexGuard<'_, Segment> {
+    segment.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Segment {
+    /// Takes in `outputs` of `w`.
+    fn find(
+        &mut self,
+        isa: Isa,
+        (w, outputs): (&PackedMatrix, Range<usize>),
+        x: Ordered<'_>,
+        targets: &[u32],
+        (scale, slopes): (f32, bool),
+        Block { logits, terms }: &mut Block,
+    ) {
+        let (rows, inputs, Self { softmax, expected }) = (targets.len(), w.inputs(), self);
+        softmax.clear();
+        softmax.resize(rows, Softmax { top: f32::NEG_INFINITY, sum: 0.0, change: 0.0, logit: 0.0 });
+        if slopes {
+            expected.clear(inputs, rows);
+        }
+        for first in outputs.clone().step_by(BLOCK) {
+            let outputs = first..(first + BLOCK).min(outputs.end);
+            let panels = first / PANEL..outputs.end.div_ceil(PANEL);
+            logits.resize(panels.len() * rows, NO_SUM);
+            let mut room = logits.as_mut_slice();
+            for panels in groups(isa, panels.clone()) {
+                let logits = room.split_off_mut(..panels.len() * rows).unwrap_or_default();
+                sums_of(isa, (w, panels), &x, None, logits, (|_, _| {}, |_, _, _: &[Lane]| {}));
+            }
+            let count = outputs.len() % PANEL;
+            if count > 0 {
+                let last = &mut logits[(panels.len() - 1) * rows..];
+                last.iter_mut().for_each(|lane| lane.0[count..].fill(f32::NEG_INFINITY)); // no ids
+            }
+            for (row, (softmax, &id)) in softmax.iter_mut().zip(targets).enumerate() {
+                if outputs.contains(&(id as usize)) {
+                    let place = id as usize - first;
+                    softmax.logit = logits[place / PANEL * rows + row].0[place % PANEL];
+                }
+            }
+            take_in(logits, softmax, scale);
+            if slopes {
+                expected.scale_rows(softmax.iter().map(|softmax| softmax.change));
+                terms.fill_turned(isa, logits, rows);
+                expected.add(isa, w, (0..inputs, 0), outputs.clone(), terms.part(&(0..outputs.len())));
+            }
+        }
+    }
+}
+
+/// Writes the log-probabilities of `targets` from what was found in all segments of `segment` outputs of `w`, and their
+/// slopes to `hidden` where it is given.
+fn put_together(
+    isa: Isa,
+    (w, segment): (&PackedMatrix, usize),
+    segments: &[MutexGuard<'_, Segment>],
+    (targets, scale): (&[u32], f32),
+    found: &mut [f32],
+    hidden: Option<&mut [f32]>,
+) {
+    let of_row = |row: usize| segments.iter().map(move |segment| segment.softmax[row]);
+    // What a segment's terms weigh in the whole sum, which is taken from the largest top.
+    let weight = |top: f32, of: Softmax| f64::from(scale * (of.top - top)).exp();
+    let whole = |row: usize| {
+        let top = of_row(row).map(|softmax| softmax.top).fold(f32::NEG_INFINITY, f32::max);
+        (top, of_row(row).map(|softmax| softmax.sum * weight(top, softmax)).sum::<f64>())
+    };
+    let wholes: Vec<(f32, f64)> = (0..targets.len()).map(whole).collect();
+    for (row, ((found, &id), &(top, sum))) in found.iter_mut().zip(targets).zip(&wholes).enumerate() {
+        let logit = segments[id as usize / segment].softmax[row].logit;
+        *found = (f64::from(scale) * f64::from(logit - top) - sum.ln()) as f32;
+    }
+    let Some(hidden) = hidden else { return };
+    let (inputs, mut output) = (w.inputs(), vec![0.0; w.inputs()]);
+    for (hidden, &id) in hidden.chunks_exact_mut(inputs).zip(targets) {
+        w.row(id as usize, &mut output);
+        hidden.iter_mut().zip(&output).for_each(|(slope, output)| *slope = scale * output);
+    }
+    for segment in segments {
+        let share = |(&(top, sum), &of): (&(f32, f64), &Softmax)| (f64::from(scale) * weight(top, of) / sum) as f32;
+        let shares: Vec<f32> = wholes.iter().zip(&segment.softmax).map(share).collect();
+        segment.expected.read(isa, |row, first, values| {
+            let to = &mut hidden[row * inputs..][..inputs][first..];
+            to.iter_mut().zip(values).for_each(|(slope, expected)| *slope -= shares[row] * expected);
+        });
+    }
+}
+
+/// Takes a block of logits in, `(panels, rows)` lanes, which become their terms `exp(scale (logit - top))`.
+#[inline(always)]
+fn take_in_rows(logits: &mut [Lane], softmax: &mut [Softmax], scale: f32) {
+    let rows = softmax.len();
+    for (row, softmax) in softmax.iter_mut().enumerate() {
+        let mut most = [f32::NEG_INFINITY; PANEL];
+        for lane in logits[row..].iter().step_by(rows) {
+            most.iter_mut().zip(lane.0).for_each(|(most, logit)| *most = if logit > *most { logit } else { *most });
+        }
+        let most = most.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        softmax.change = 1.0;
+        if scale * (most - softmax.top) > SLACK {
+            softmax.change = ops::exp(scale * (softmax.top - most));
+            softmax.top = most;
+        }
+        let (top, mut sums) = (softmax.top, [0.0f32; PANEL]);
+        for lane in logits[row..].iter_mut().step_by(rows) {
+            for (sum, logit) in sums.iter_mut().zip(&mut lane.0) {
+                *logit = ops::exp(scale * (*logit - top));
+                *sum += *logit;
+            }
+        }
+        softmax.sum = softmax.sum * f64::from(softmax.change) + sums.into_iter().map(f64::from).sum::<f64>();
+    }
+}
+ops::vectorised!(take_in, take_in_rows, (logits: &mut [Lane], softmax: &mut [Softmax], scale: f32));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The same in double precision, logit by logit.
+    fn plainly(w: &[f32], hidden: &[f32], target: usize, scale: f32) -> (f64, Vec<f64>) {
+        let inputs = hidden.len();
+        let dot = |row: &[f32]| row.iter().zip(hidden).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let logits: Vec<f64> = w.chunks_exact(inputs).map(|row| f64::from(scale) * dot(row)).collect();
+        let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = logits.iter().map(|logit| (logit - top).exp()).sum();
+        let probability = |output: usize| (logits[output] - top).exp() / sum;
+        let slope = |input: usize| {
+            let at = |output: usize| f64::from(w[output * inputs + input]);
+            let expected: f64 = (0..logits.len()).map(|output| probability(output) * at(output)).sum();
+            f64::from(scale) * (at(target) - expected)
+        };
+        (logits[target] - top - sum.ln(), (0..inputs).map(slope).collect())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        /// Vocabularies that fill their last panel, block and segment and that do not, and logits that rise steeply, so
+        /// that the maximum moves.
+        #[test]
+        fn a_block_at_a_time_is_the_whole_softmax(
+            rows in 1usize..150,
+            inputs in 1usize..70,
+            outputs in 1usize..700,
+            scale in 0.3f32..2.0,
+            steep in prop::sample::select(vec![0.1f32, 3.0]),
+            segment in prop::sample::select(vec![BLOCK, 2 * BLOCK, SEGMENT]),
+            seed in any::<u32>(),
+        ) {
+            let mut state = seed | 1;
+            let mut draw = || {
+                state ^= state << 13;
+                state ^= state >> 17;
+                state ^= state << 5;
+                (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+            };
+            let w: Vec<f32> = (0..outputs * inputs).map(|at| draw() * steep * (at / inputs) as f32 / outputs as f32).collect();
+            let hidden: Vec<f32> = (0..rows * inputs).map(|_| 2.0 * draw()).collect();
+            let targets: Vec<u32> = (0..rows).map(|row| (row * 7 % outputs) as u32).collect();
+            let packed = PackedMatrix::new(&[&w], inputs);
+            let (mut slopes, mut found, mut again) = (hidden.clone(), vec![0.0; rows], vec![0.0; rows]);
+            log_probs_by(segment, &packed, &mut slopes, (&targets, scale, true), &mut found);
+            log_probs_by(segment, &packed, &mut hidden.clone(), (&targets, scale, false), &mut again);
+            prop_assert_eq!(&found, &again);
+            for row in 0..rows {
+                let (log_prob, slope) = plainly(&w, &hidden[row * inputs..][..inputs], targets[row] as usize, scale);
+                prop_assert!((f64::from(found[row]) - log_prob).abs() < 2e-4 * (1.0 + log_prob.abs()), "{} {log_prob}", found[row]);
+                for (ours, theirs) in slopes[row * inputs..][..inputs].iter().zip(slope) {
+                    prop_assert!((f64::from(*ours) - theirs).abs() < 1e-3 * f64::from(1.0 + steep), "{ours} {theirs}");
+                }
+            }
+        }
+    }
+}

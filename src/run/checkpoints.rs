@@ -1,0 +1,132 @@
+//! The run's checkpoints, written one at a time.
+//!
+//! Blocking; called from threads that may block. A write goes on when the actor that asked for it is
+//! killed, so the next one has to wait for it: that is what the lock is for.
+
+use super::state::Shelf;
+use crate::actors::Failure;
+use crate::checkpoint::{self, Best, CheckpointConfig, KeepBest, NamedTensor, Snapshot};
+use crate::formats::spec::ModelSpec;
+use crate::learner;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+/// Where and how a run's checkpoints are kept.
+pub struct Archive {
+    /// The folder of all checkpoints of the run.
+    pub root: PathBuf,
+    /// What critics are checked against.
+    pub spec: ModelSpec,
+    /// The base model's name, for the adapter's own config.
+    pub base_model: String,
+    /// How many are kept.
+    pub config: CheckpointConfig,
+    /// The resolved config, saved with each.
+    pub config_text: String,
+    writing: Mutex<()>,
+}
+
+/// What a run goes on from.
+#[derive(Clone, Debug)]
+pub struct Recalled {
+    /// The learner.
+    pub learner: learner::State,
+    /// Groups, episodes and counters as they were.
+    pub shelf: Shelf,
+}
+
+/// What is saved beside tensors and shelf.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Saved {
+    shelf: Shelf,
+    batch: u64,
+    report: Option<learner::Report>,
+    #[serde(default)]
+    utilities: learner::objective::UtilityMoments,
+}
+
+impl Archive {
+    /// An archive in `root`.
+    pub fn new(
+        root: PathBuf,
+        spec: ModelSpec,
+        base_model: String,
+        config: CheckpointConfig,
+        config_text: String,
+    ) -> Self {
+        Self { root, spec, base_model, config, config_text, writing: Mutex::new(()) }
+    }
+
+    /// Writes a whole checkpoint of the learner and the shelf, the critic in service included.
+    ///
+    /// # Errors
+    /// Where it cannot be written; what was there before is still there.
+    pub fn save(&self, learner: learner::State, mut shelf: Shelf) -> Result<(), Failure> {
+        let (step, version) = (learner.step, shelf.version);
+        let served = shelf.served.take();
+        let snapshot = Snapshot {
+            step,
+            version,
+            critic: learner.critic,
+            served,
+            optimizer: learner
+                .optimizer
+                .into_iter()
+                .map(|(name, tensor)| NamedTensor { name, shape: tensor.shape, data: tensor.data })
+                .collect(),
+            state: serde_json::to_value(Saved {
+                shelf,
+                batch: learner.batch,
+                report: learner.report,
+                utilities: learner.utilities,
+            })?,
+            config: self.config_text.clone(),
+        };
+        // The lock guards no data, only the order of writes.
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        checkpoint::write(&self.root, &snapshot, &self.spec, &self.base_model, self.config.keep)?;
+        Ok(())
+    }
+
+    /// Keeps the newest checkpoint of `step` as the best, if there is one, the config wants it and none had a higher
+    /// `cu` (times 100); whether it does.
+    ///
+    /// # Errors
+    /// Where the disk fails.
+    pub fn keep_if_best(&self, step: u64, cu: f64) -> Result<bool, Failure> {
+        if self.config.keep_best != KeepBest::Cu {
+            return Ok(false);
+        }
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_behind = checkpoint::best(&self.root)?.is_some_and(|best| best.cu >= cu);
+        let listed = checkpoint::list(&self.root)?.into_iter().find(|listed| listed.step == step);
+        let folder = listed.as_ref().and_then(|listed| listed.path.file_name()?.to_str());
+        let (Some(folder), false) = (folder, is_behind) else { return Ok(false) };
+        checkpoint::name_best(&self.root, &Best { folder: folder.to_owned(), step, cu })?;
+        Ok(true)
+    }
+
+    /// The newest whole checkpoint; none where there is none.
+    ///
+    /// # Errors
+    /// Where there is one that cannot be read, or that another program wrote.
+    pub fn recall(&self) -> Result<Option<Recalled>, Failure> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(snapshot) = checkpoint::newest(&self.root, &self.spec)? else { return Ok(None) };
+        let mut saved: Saved = serde_json::from_value(snapshot.state)?;
+        let learner = learner::State {
+            step: snapshot.step,
+            batch: saved.batch,
+            report: saved.report,
+            critic: snapshot.critic,
+            utilities: saved.utilities,
+            optimizer: snapshot
+                .optimizer
+                .into_iter()
+                .map(|tensor| (tensor.name, learner::HostTensor { shape: tensor.shape, data: tensor.data }))
+                .collect(),
+        };
+        saved.shelf.served = snapshot.served;
+        Ok(Some(Recalled { learner, shelf: saved.shelf }))
+    }
+}

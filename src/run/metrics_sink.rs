@@ -1,0 +1,240 @@
+//! From events to metrics: which event moves which.
+//!
+//! The names and meanings are telemetry's; nothing is computed here but a moving share.
+
+use super::events::{Event, News};
+use super::state::DropReason;
+use crate::actors::supervisor::Station;
+use crate::device;
+use crate::episode::online_eval::Marks;
+use crate::eval::bootstrap::Estimate;
+use crate::replay::{Pushed, Retired};
+use crate::roles::reading::Read;
+use crate::telemetry::metrics::{
+    self, ActorName, CritiqueDrop, EpisodeEnd, JudgeAnswer, OrderAgreement, PushResult, RetireReason, VerdictKind,
+};
+use crate::types::{Invalid, Verdict};
+use std::cell::Cell;
+
+/// Counts `event`.
+pub(crate) fn count(event: &Event) {
+    match event {
+        Event::Turned(activity) => {
+            if activity.is_pacing() {
+                metrics::REPLAY_WAITS.add(1);
+            }
+        }
+        Event::Began { .. } => metrics::EPISODES_BEGUN.add(1),
+        Event::Wrote { role, tokens, seconds } => {
+            metrics::ROLE_SECONDS.record(*role, *seconds);
+            tokens.iter().for_each(|tokens| metrics::ROLE_TOKENS.record(*role, *tokens as f64));
+        }
+        Event::Late(role) => metrics::ROLE_DEADLINES.add(*role, 1),
+        Event::Judged(verdict) => metrics::VERDICTS.add(kind(*verdict), 1),
+        Event::Compared(orders) => {
+            orders.iter().for_each(|heard| metrics::JUDGE_ANSWERS.add(answer(*heard), 1));
+            metrics::JUDGE_ORDERS.add(agreement(*orders), 1);
+        }
+        Event::CritiqueDropped(reason) => metrics::CRITIQUES_DROPPED.add(critique_drop(*reason), 1),
+        Event::CritiqueScored(utility) => metrics::UTILITY_HISTOGRAM.record(f64::from(*utility)),
+        Event::Ended { pushed, dropped, counters, .. } => {
+            metrics::EPISODES_ENDED.add(episode_end(*pushed, *dropped), 1);
+            if let Some(pushed) = pushed {
+                metrics::REPLAY_PUSHED.add(push_result(*pushed), 1);
+            }
+            if let Some(mean) = counters.utility_mean {
+                metrics::UTILITY_MEAN.set(f64::from(mean));
+            }
+        }
+        Event::Holds { held, fresh } => {
+            metrics::REPLAY_GROUPS.set(*held as f64);
+            metrics::REPLAY_FRESH.set(*fresh as f64);
+        }
+        Event::Retired(retired) => count_retired(*retired),
+        Event::Learned { report, ages_versions, seconds, .. } => {
+            count_step(report, *seconds);
+            ages_versions.iter().for_each(|age| metrics::BATCH_AGE.record(*age as f64));
+        }
+        Event::Discarded { .. } => {}
+        Event::Published { version, .. } => metrics::CRITIC_VERSION.set(version.0 as f64),
+        Event::Saved { step, seconds } => {
+            metrics::CHECKPOINTS.add(1);
+            metrics::CHECKPOINT_SECONDS.record(*seconds);
+            metrics::CHECKPOINT_STEP.set(*step as f64);
+        }
+        Event::Evaluated { step, marks, best, seconds, .. } => count_marks(*step, marks, *best, *seconds),
+        Event::NotEvaluated(_) => metrics::EVAL_FAILURES.add(1),
+        Event::NotSaved => metrics::CHECKPOINT_FAILURES.add(1),
+        Event::Restarted { station, .. } => metrics::RESTARTS.add(actor(*station), 1),
+    }
+}
+
+fn count_step(report: &crate::learner::Report, seconds: f64) {
+    metrics::LEARNER_STEPS.add(1);
+    metrics::LEARNER_STEP.set(report.step as f64);
+    metrics::LOSS.set(f64::from(report.loss));
+    metrics::GRADIENT_NORM.set(f64::from(report.gradient_norm));
+    let off_policy = report.off_policy;
+    metrics::LOG_RATIO_MEAN.set(off_policy.log_ratio_mean.into());
+    metrics::LOG_RATIO_SECOND_MOMENT.set(off_policy.log_ratio_second_moment.into());
+    metrics::BEHAVIOUR_MEAN.set(off_policy.behaviour_mean.into());
+    metrics::BEHAVIOUR_SECOND_MOMENT.set(off_policy.behaviour_second_moment.into());
+    metrics::EFFECTIVE_SAMPLES.set(off_policy.effective_sample_ratio.into());
+    metrics::WEIGHTED_UTILITY.set(report.weighted_utility.into());
+    metrics::BATCH_AGE_MEAN.set(off_policy.age_mean_versions.into());
+    metrics::BATCH_AGE_MAX.set(off_policy.age_max_versions as f64);
+    metrics::CRITIQUES_TRUNCATED.add(report.truncated as u64);
+    metrics::CRITIQUES_MASKED.add(report.masked as u64);
+    metrics::BETA.set(report.beta.into());
+    metrics::REFERENCE_RESETS.set(report.reference_resets as f64);
+    for (gauge, value) in [
+        (&metrics::BASELINE, report.baseline),
+        (&metrics::UTILITY_DEVIATION, report.utility_deviation),
+        (&metrics::VALUE_LOSS, report.value_loss),
+        (&metrics::PREFERENCE_ACCURACY, report.preference_accuracy),
+        (&metrics::PREFERENCE_MARGIN, report.preference_margin),
+        (&metrics::SAMPLER_DIFFERENCE, report.sampler_difference),
+    ] {
+        value.into_iter().for_each(|value| gauge.set(value.into()));
+    }
+    metrics::LEARNING_RATE.set(report.learning_rate);
+    metrics::LEARNED_TOKENS.add(report.tokens as u64);
+    metrics::LEARNER_STEP_SECONDS.record(seconds);
+}
+
+fn count_marks(step: u64, marks: &Marks, best: bool, seconds: f64) {
+    let cu = |of: fn(Estimate) -> f64| marks.cu.map(of);
+    for (gauge, value) in [
+        (&metrics::EVAL_UTILITY, cu(|cu| cu.value)),
+        (&metrics::EVAL_UTILITY_LOW, cu(|cu| cu.low)),
+        (&metrics::EVAL_UTILITY_HIGH, cu(|cu| cu.high)),
+        (&metrics::EVAL_ACCURACY_BEFORE, marks.accuracy_before.map(|accuracy| accuracy.value)),
+        (&metrics::EVAL_ACCURACY_AFTER, marks.accuracy_after.map(|accuracy| accuracy.value)),
+    ] {
+        // Marks are times 100, metrics shares.
+        value.into_iter().for_each(|value| gauge.set(value / 100.0));
+    }
+    metrics::EVAL_STEP.set(step as f64);
+    metrics::EVAL_SECONDS.record(seconds);
+    if best {
+        metrics::CHECKPOINT_BEST_STEP.set(step as f64);
+    }
+}
+
+fn count_retired(retired: Retired) {
+    for (reason, groups) in [
+        (RetireReason::Aged, retired.aged),
+        (RetireReason::Used, retired.used),
+        (RetireReason::Displaced, retired.displaced),
+    ] {
+        metrics::REPLAY_RETIRED.add(reason, groups);
+    }
+}
+
+fn kind(verdict: Verdict) -> VerdictKind {
+    match verdict {
+        Verdict::Win => VerdictKind::Win,
+        Verdict::Tie => VerdictKind::Tie,
+        Verdict::Loss => VerdictKind::Loss,
+        Verdict::Invalid(Invalid::Unreadable) => VerdictKind::InvalidUnreadable,
+        Verdict::Invalid(Invalid::Deadline) => VerdictKind::InvalidDeadline,
+        Verdict::Invalid(Invalid::Checker) => VerdictKind::InvalidChecker,
+        Verdict::Invalid(Invalid::TooLong) => VerdictKind::InvalidTooLong,
+        Verdict::Invalid(Invalid::Remote) => VerdictKind::InvalidRemote,
+        Verdict::Invalid(Invalid::Unpaired) => VerdictKind::InvalidUnpaired,
+    }
+}
+
+fn answer(heard: Result<Read, Invalid>) -> JudgeAnswer {
+    match heard {
+        Ok(Read::A) => JudgeAnswer::First,
+        Ok(Read::B) => JudgeAnswer::Second,
+        Ok(Read::Tie) => JudgeAnswer::Tie,
+        Err(_) => JudgeAnswer::Invalid,
+    }
+}
+
+/// The second order shows the first order's texts the other way round.
+fn agreement(orders: [Result<Read, Invalid>; 2]) -> OrderAgreement {
+    match orders {
+        [Ok(Read::Tie), Ok(Read::Tie)] | [Ok(Read::A), Ok(Read::B)] | [Ok(Read::B), Ok(Read::A)] => {
+            OrderAgreement::Same
+        }
+        [Ok(Read::Tie), Ok(_)] | [Ok(_), Ok(Read::Tie)] => OrderAgreement::OneTie,
+        [Ok(_), Ok(_)] => OrderAgreement::Opposite,
+        _ => OrderAgreement::Invalid,
+    }
+}
+
+fn critique_drop(reason: DropReason) -> CritiqueDrop {
+    match reason {
+        DropReason::Deadline => CritiqueDrop::Deadline,
+        DropReason::TooLong => CritiqueDrop::TooLong,
+        DropReason::Remote => CritiqueDrop::Remote,
+        DropReason::NoVerdict | DropReason::FewCritiques => CritiqueDrop::NoVerdict,
+    }
+}
+
+fn episode_end(pushed: Option<Pushed>, dropped: Option<DropReason>) -> EpisodeEnd {
+    match (pushed, dropped) {
+        (Some(Pushed::Kept), _) => EpisodeEnd::Scored,
+        (Some(Pushed::Flat), _) => EpisodeEnd::Flat,
+        (Some(Pushed::Duplicate), _) => EpisodeEnd::Duplicate,
+        (None, Some(DropReason::Deadline)) => EpisodeEnd::Deadline,
+        (None, Some(DropReason::TooLong)) => EpisodeEnd::TooLong,
+        (None, Some(DropReason::Remote)) => EpisodeEnd::Remote,
+        (None, _) => EpisodeEnd::Unscored,
+    }
+}
+
+fn push_result(pushed: Pushed) -> PushResult {
+    match pushed {
+        Pushed::Kept => PushResult::Kept,
+        Pushed::Flat => PushResult::Flat,
+        Pushed::Duplicate => PushResult::Duplicate,
+    }
+}
+
+fn actor(station: Station) -> ActorName {
+    match station {
+        Station::Device => ActorName::Device,
+        Station::Replay => ActorName::Replay,
+        Station::Generator => ActorName::Generator,
+        Station::Critic => ActorName::Critic,
+        Station::Refiner => ActorName::Refiner,
+        Station::Judge => ActorName::Judge,
+        Station::Learner => ActorName::Learner,
+        Station::Rollout => ActorName::Rollout,
+    }
+}
+
+/// Hears what the device thread does.
+pub(crate) fn observer(news: News) -> device::Observer {
+    let share = Cell::new(0.0);
+    // A moving mean in which each second of work weighs about a twentieth.
+    let lately = move |learning: f64, seconds: f64| {
+        share.set(share.get() + (learning - share.get()) * (seconds / 20.0).min(1.0));
+        metrics::LEARNING_SHARE.set(share.get());
+    };
+    Box::new(move |event| match event {
+        device::Event::Engine { report, duration, running, waiting, kv_usage } => {
+            metrics::ENGINE_STEP_SECONDS.record(duration.as_secs_f64());
+            metrics::PROMPT_TOKENS.add(report.prefill_tokens as u64);
+            metrics::PROMPT_TOKENS_CACHED.add(report.cached_tokens as u64);
+            metrics::SHARED_TOKENS.add(report.shared_tokens as u64);
+            metrics::BLOCKS_COPIED.add(report.copied_blocks as u64);
+            metrics::GENERATED_TOKENS.add(report.sampled_tokens as u64);
+            metrics::PREEMPTIONS.add(report.preemptions as u64);
+            metrics::SEQUENCES_RUNNING.set(running as f64);
+            metrics::SEQUENCES_WAITING.set(waiting as f64);
+            metrics::KV_USAGE.set(kv_usage);
+            news.sampled(report.sampled_tokens);
+            lately(0.0, duration.as_secs_f64());
+        }
+        device::Event::Learner { duration } => {
+            metrics::MICRO_BATCH_SECONDS.record(duration.as_secs_f64());
+            lately(1.0, duration.as_secs_f64());
+        }
+        device::Event::Command { waited } => metrics::COMMAND_WAIT_SECONDS.record(waited.as_secs_f64()),
+    })
+}

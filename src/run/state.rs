@@ -1,0 +1,307 @@
+//! What must outlive every actor: scored groups, open episodes and what was counted. Pure.
+//!
+//! The shelf lies behind one lock, owned by the supervisor and lent to the replay actor, to it alone.
+//! Actors die at await points only and the lock is never held over one, so a death cannot tear it.
+//!
+//! Invariants: an episode is open from its begin until its end, whoever dies in between; its group is
+//! taken once; a lane that asks twice gets the same episode twice.
+
+use crate::prompts::Ledger;
+use crate::replay::{Pushed, Replay, Retired};
+use crate::transformer::full_weights::CriticWeights;
+use crate::types::{CriticVersion, CritiqueGroup, EpisodeId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Why an episode made no group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// The generator or the critic did not answer in time.
+    Deadline,
+    /// A prompt did not fit into the context.
+    TooLong,
+    /// A remote server gave no answer.
+    Remote,
+    /// No refinement of the critique came to a valid verdict.
+    NoVerdict,
+    /// Fewer than two critiques were left.
+    FewCritiques,
+}
+
+/// How an episode ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// With a scored group.
+    Group(CritiqueGroup),
+    /// Without one.
+    Dropped(DropReason),
+}
+
+/// One of rollout's lanes: it runs one episode at a time. Lanes of a later generation replace all
+/// lanes of the earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lane {
+    /// Which life of the rollout actor it belongs to.
+    pub generation: u64,
+    /// Which of its lanes.
+    pub index: usize,
+}
+
+/// What a run has done, over all its resumptions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Episodes that ended.
+    pub episodes: u64,
+    /// Groups that were scored, flat ones included.
+    pub groups: u64,
+    /// Groups without a preference.
+    pub flat: u64,
+    /// Episodes that made no group.
+    pub dropped: u64,
+    /// Moving mean of the groups' mean utility.
+    pub utility_mean: Option<f32>,
+    /// Groups that left the buffer.
+    pub retired: Retired,
+    /// Batches given up because loss or gradient was not finite.
+    pub discarded: u64,
+}
+
+/// Weight of the newest group in [`Counters::utility_mean`].
+const UTILITY_WEIGHT: f32 = 0.05;
+
+/// What must outlive every actor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Shelf {
+    /// Scored groups.
+    pub replay: Replay,
+    /// Episodes begun and not ended.
+    pub ledger: Ledger,
+    /// What was counted.
+    pub counters: Counters,
+    /// Learner steps taken and acknowledged.
+    pub step: u64,
+    /// The step of the newest publication.
+    pub published_step: u64,
+    /// The critic in service.
+    pub version: CriticVersion,
+    /// The weights in service; none while they are the base's. Saved as tensors, beside the shelf.
+    #[serde(skip)]
+    pub served: Option<CriticWeights>,
+    /// Who runs what; empty in a fresh process.
+    #[serde(skip)]
+    lanes: BTreeMap<Lane, EpisodeId>,
+}
+
+impl Shelf {
+    /// A shelf at the beginning of a run.
+    pub fn new(replay: Replay) -> Self {
+        Self {
+            replay,
+            ledger: Ledger::default(),
+            counters: Counters::default(),
+            step: 0,
+            published_step: 0,
+            version: CriticVersion::BASE,
+            served: None,
+            lanes: BTreeMap::new(),
+        }
+    }
+
+    /// Episodes under way.
+    pub fn in_flight(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// The episode that `lane` has under way.
+    pub fn held_by(&self, lane: Lane) -> Option<EpisodeId> {
+        self.lanes.get(&lane).copied()
+    }
+
+    /// Forgets the lanes of generations before `generation`: their episodes are run again.
+    pub fn forget_before(&mut self, generation: u64) {
+        let gone = self.lanes.extract_if(.., |lane, _| lane.generation < generation);
+        self.ledger.waiting.extend(gone.map(|(_, episode)| episode));
+    }
+
+    /// Forgets all lanes: every open episode is run again.
+    pub fn forget_all(&mut self) {
+        self.lanes.clear();
+        self.ledger.reopen();
+    }
+
+    /// Hands `lane` its episode: the one it has, else one that is to be run again, else a new one.
+    pub fn begin(&mut self, lane: Lane) -> EpisodeId {
+        *self.lanes.entry(lane).or_insert_with(|| self.ledger.begin())
+    }
+
+    /// Ends an episode. A group that is here already changes nothing.
+    pub fn end(&mut self, episode: EpisodeId, outcome: Outcome) -> Option<Pushed> {
+        self.lanes.retain(|_, held| *held != episode);
+        if !self.ledger.end(episode) {
+            return Some(Pushed::Duplicate);
+        }
+        self.counters.episodes += 1;
+        let Outcome::Group(group) = outcome else {
+            self.counters.dropped += 1;
+            return None;
+        };
+        let utility = group.mean_utility();
+        let pushed = self.replay.push(group);
+        if pushed != Pushed::Duplicate {
+            self.counters.groups += 1;
+            self.counters.flat += u64::from(pushed == Pushed::Flat);
+            let mean = self.counters.utility_mean.unwrap_or(utility);
+            self.counters.utility_mean = Some(mean + UTILITY_WEIGHT * (utility - mean));
+        }
+        let retired = self.replay.take_retired();
+        self.count_retired(retired);
+        Some(pushed)
+    }
+
+    /// Batch `batch` was learned: the learner has now taken `step` steps.
+    pub fn learned(&mut self, batch: u64, step: u64) -> Retired {
+        self.step = step;
+        let retired = self.replay.learned(batch, step);
+        self.count_retired(retired)
+    }
+
+    /// Batch `batch` cannot be learned: it counts as used, so that it is not asked for for ever.
+    pub fn discarded(&mut self, batch: u64) -> Retired {
+        self.counters.discarded += 1;
+        let retired = self.replay.learned(batch, self.step);
+        self.count_retired(retired)
+    }
+
+    /// `critic` went into service as `version` after `step` steps.
+    pub fn published(&mut self, version: CriticVersion, critic: CriticWeights, step: u64) -> Retired {
+        (self.version, self.served) = (version, Some(critic));
+        self.published_step = step;
+        let retired = self.replay.advance(version);
+        self.count_retired(retired)
+    }
+
+    /// The learner went back to an earlier checkpoint, whose shelf is `saved`. What was scored since is kept.
+    pub fn rewind(&mut self, saved: &Self) {
+        (self.step, self.published_step) = (saved.step, saved.published_step);
+        (self.version, self.served) = (saved.version, saved.served.clone());
+        self.replay.rewind(saved.step, saved.version);
+    }
+
+    fn count_retired(&mut self, retired: Retired) -> Retired {
+        let total = &mut self.counters.retired;
+        total.aged += retired.aged;
+        total.used += retired.used;
+        total.displaced += retired.displaced;
+        retired
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::replay::ReplayConfig;
+    use crate::types::{Finish, Objective, ScoredCritique, Written};
+
+    fn shelf() -> Shelf {
+        Shelf::new(Replay::new(ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 }, Objective::Rco, 4, 7))
+    }
+
+    /// An episode's end: two critiques of these utilities.
+    pub(crate) fn group(episode: EpisodeId, utilities: [f32; 2]) -> Outcome {
+        let critique = |utility| {
+            let finish = Finish::Stop;
+            let written =
+                Written { text: "c".into(), ids: vec![1], log_probs: vec![0.0], version: CriticVersion::BASE, finish };
+            ScoredCritique { written, utility, verdicts: vec![] }
+        };
+        let critiques = utilities.map(critique).to_vec();
+        Outcome::Group(CritiqueGroup {
+            episode,
+            prompt_id: "p".into(),
+            task: "t".into(),
+            prefix_ids: vec![1],
+            critiques,
+            preferences: vec![],
+        })
+    }
+
+    fn lane(generation: u64, index: usize) -> Lane {
+        Lane { generation, index }
+    }
+
+    #[test]
+    fn a_lane_that_asks_again_gets_the_same_episode() {
+        let mut shelf = shelf();
+        let first = shelf.begin(lane(1, 0));
+        assert_eq!(shelf.begin(lane(1, 0)), first);
+        assert_ne!(shelf.begin(lane(1, 1)), first);
+        assert_eq!(shelf.in_flight(), 2);
+        shelf.end(first, group(first, [0.0, 1.0]));
+        assert_ne!(shelf.begin(lane(1, 0)), first);
+    }
+
+    #[test]
+    fn what_a_dead_generation_had_under_way_is_run_again_before_anything_new() {
+        let mut shelf = shelf();
+        let old = [shelf.begin(lane(1, 0)), shelf.begin(lane(1, 1))];
+        shelf.end(old[0], group(old[0], [0.0, 1.0]));
+        shelf.forget_before(2);
+        assert_eq!(shelf.in_flight(), 0);
+        assert_eq!(shelf.begin(lane(2, 0)), old[1]);
+        assert_eq!(shelf.begin(lane(2, 1)), EpisodeId(2));
+    }
+
+    #[test]
+    fn what_a_dead_process_had_under_way_is_run_again() {
+        let mut shelf = shelf();
+        let (lost, _) = (shelf.begin(lane(1, 0)), shelf.begin(lane(1, 1)));
+        let saved = serde_json::to_value(&shelf).unwrap();
+        let mut restored: Shelf = serde_json::from_value(saved).unwrap();
+        restored.forget_all();
+        assert_eq!(restored.begin(lane(1, 0)), lost);
+    }
+
+    #[test]
+    fn an_episode_is_taken_once_and_counted_once() {
+        let mut shelf = shelf();
+        let episode = shelf.begin(lane(1, 0));
+        assert_eq!(shelf.end(episode, group(episode, [0.0, 1.0])), Some(Pushed::Kept));
+        assert_eq!(shelf.end(episode, group(episode, [0.0, 1.0])), Some(Pushed::Duplicate));
+        assert_eq!(shelf.end(episode, Outcome::Dropped(DropReason::Deadline)), Some(Pushed::Duplicate));
+        let flat = shelf.begin(lane(1, 0));
+        assert_eq!(shelf.end(flat, group(flat, [1.0, 1.0])), Some(Pushed::Flat));
+        let dropped = shelf.begin(lane(1, 0));
+        assert_eq!(shelf.end(dropped, Outcome::Dropped(DropReason::Deadline)), None);
+        let counters = &shelf.counters;
+        assert_eq!((counters.episodes, counters.groups, counters.flat, counters.dropped), (3, 2, 1, 1));
+    }
+
+    #[test]
+    fn going_back_keeps_what_was_scored_and_forgets_what_was_learned_since() {
+        let mut shelf = shelf();
+        for _ in 0..2 {
+            let episode = shelf.begin(lane(1, 0));
+            shelf.end(episode, group(episode, [0.0, 1.0]));
+        }
+        let saved = shelf.clone();
+        let lease = shelf.replay.lease(1).unwrap();
+        let used = shelf.learned(lease.batch, 1);
+        assert_eq!((used.used, shelf.step, shelf.replay.len()), (1, 1, 1));
+        shelf.rewind(&saved);
+        assert_eq!((shelf.step, shelf.replay.len()), (0, 2));
+        assert!(shelf.replay.lease(1).unwrap().batch > lease.batch, "a batch's name is not used again");
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_learned_is_used_up_like_any_other() {
+        let mut shelf = shelf();
+        let episode = shelf.begin(lane(1, 0));
+        shelf.end(episode, group(episode, [0.0, 1.0]));
+        let lease = shelf.replay.lease(1).unwrap();
+        shelf.discarded(lease.batch);
+        assert_eq!((shelf.counters.discarded, shelf.replay.len(), shelf.step), (1, 0, 0));
+        assert!(shelf.replay.lease(1).is_none());
+    }
+}

@@ -1,0 +1,3 @@
+//! What the CPU computes with its own kernels.
+
+pub(crate) mod attention;

@@ -1,0 +1,202 @@
+//! Promises of the passes that a GPU runs, held on the CPU against the CPU's own: the same code, another device.
+use super::*;
+use crate::formats::lora::Adapter;
+use crate::transformer::{Placed, Transformer};
+use crate::transformer::{
+    decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward, decode::PackedAdapter,
+};
+use crate::transformer::{score, score::Branches, score::Gradients, score::Keep, score::Packed, score::record};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Models and adapters on them: between them every family, tied and not, with windows shorter than the texts.
+const MODELS: [(&str, &str); 5] = [
+    ("tiny_llama", "tiny_lora"),
+    ("tiny_llama3", "tiny_llama3_lora"),
+    ("tiny_qwen2", "tiny_qwen2_lora"),
+    ("tiny_qwen3", "tiny_qwen3_lora"),
+    ("tiny_gemma3", "tiny_gemma3_lora"),
+];
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// The model as the CPU's kernels want it.
+fn panels(name: &str) -> Arc<Transformer> {
+    crate::transformer::load::load(&golden(name)).unwrap().transformer
+}
+
+/// The model as a GPU would hold it, on the CPU.
+fn dense(name: &str, dtype: DType) -> Arc<Transformer> {
+    let mut opened = crate::formats::open(&golden(name)).unwrap();
+    let form = Dense { device: Device::Cpu, dtype };
+    Arc::new(Transformer::dense(&opened.spec, opened.weights.as_mut(), form).unwrap())
+}
+
+fn adapter(name: &str, model: &Transformer) -> Adapter {
+    Adapter::load(&golden(name), model.spec()).unwrap()
+}
+
+fn ids(count: usize, seed: usize) -> Vec<u32> {
+    (0..count).map(|i| ((i * 37 + seed * 101 + i * i * 3) % 256) as u32).collect()
+}
+
+fn farthest(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// A sequence's part of a step: tokens, tokens cached before them, block table, with the adapter, with logits.
+type Part<'a> = (&'a [u32], usize, &'a [u32], bool, bool);
+
+/// Logits of every step of a scene: ragged prefills with and without the adapter, a prefill in chunks, decodes, a fork
+/// whose last block is copied, and a step that the adapter has for itself.
+fn scene(model: &Arc<Transformer>, adapter: &Adapter) -> Vec<Vec<f32>> {
+    let mut decoder = Decoder::new(model.clone(), 12).unwrap();
+    let critic = Arc::new(model.pack(&adapter.clone().into()).unwrap());
+    let mut steps = vec![];
+    let mut step = |decoder: &mut Decoder, sequences: &[Part<'_>]| {
+        let (mut batch, mut logits) = (Batch::default(), vec![]);
+        for &(tokens, cached, table, adapted, sample) in sequences {
+            batch.push(tokens, cached, table, adapted.then_some(&critic), sample);
+        }
+        decoder.step(&batch, &mut logits).unwrap();
+        assert_eq!(logits.len(), sequences.iter().filter(|s| s.4).count() * model.spec().vocab);
+        steps.push(logits);
+    };
+    let (a, b, c) = (ids(40, 1), ids(9, 2), ids(75, 3));
+    let (of_a, of_fork, of_b, of_c) = ([5, 2], [5, 3], [7], [0, 9, 4]);
+    step(
+        &mut decoder,
+        &[(&a[..37], 0, &of_a, false, true), (&b[..5], 0, &of_b, true, true), (&c[..20], 0, &of_c, true, false)],
+    );
+    step(
+        &mut decoder,
+        &[(&b[5..6], 5, &of_b, true, true), (&c[20..70], 20, &of_c, true, true), (&a[37..38], 37, &of_a, false, true)],
+    );
+    decoder.copy_blocks(&[(2, 3), (3, 8)]).unwrap();
+    step(
+        &mut decoder,
+        &[
+            (&a[38..39], 38, &of_a, false, true),
+            (&b[..1], 38, &of_fork, false, true),
+            (&c[70..71], 70, &of_c, true, true),
+            (&b[6..8], 6, &of_b, true, true),
+        ],
+    );
+    step(&mut decoder, &[(&c[71..72], 71, &of_c, true, true), (&b[8..], 8, &of_b, true, false)]);
+    // The copy of a copy serves as well.
+    step(&mut decoder, &[(&a[39..], 39, &[5, 8], false, true)]);
+    steps
+}
+
+#[test]
+fn writing_gives_the_logits_of_the_cpus_own_kernels_for_every_family() {
+    for (name, lora) in MODELS {
+        let (panels, dense) = (panels(name), dense(name, DType::F32));
+        let adapter = adapter(lora, &panels);
+        let with = scene(&panels, &adapter);
+        for (index, (got, expected)) in scene(&dense, &adapter).iter().zip(&with).enumerate() {
+            let off = farthest(got, expected);
+            assert!(off < 5e-5, "{name}, step {index}: {off}");
+        }
+        let off =
+            Adapter { config: crate::formats::lora::LoraConfig { alpha: 0.0, ..adapter.config.clone() }, ..adapter };
+        assert!(farthest(&scene(&dense, &off)[0], &with[0]) > 1e-3, "{name}: the adapter changes nothing");
+    }
+}
+
+#[test]
+fn in_bf16_the_log_probs_stay_near() {
+    let log_softmax = |logits: &[f32]| -> Vec<f32> {
+        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = logits.iter().map(|x| (x - top).exp()).sum();
+        logits.iter().map(|x| x - top - sum.ln()).collect()
+    };
+    for (name, lora) in MODELS {
+        let (panels, dense) = (panels(name), dense(name, DType::BF16));
+        let (adapter, vocab) = (adapter(lora, &panels), panels.spec().vocab);
+        assert!(dense.bytes() < panels.bytes() * 2 / 3, "half as large, but for the norms");
+        for (got, expected) in scene(&dense, &adapter).iter().zip(scene(&panels, &adapter)) {
+            for (got, expected) in got.chunks_exact(vocab).zip(expected.chunks_exact(vocab)) {
+                let off = farthest(&log_softmax(got), &log_softmax(expected));
+                assert!(off < 0.2 && off > 0.0, "{name}: {off}");
+            }
+        }
+    }
+}
+
+/// Log-probs of three texts behind one prefix, and the gradients of a weighted sum of them.
+fn scored(model: &Transformer, adapter: &Adapter) -> (Vec<f32>, Gradients) {
+    let (prefix, texts) = (ids(23, 5), [ids(7, 6), ids(31, 7), ids(1, 8)]);
+    let packed = [Packed { prefix: &prefix, texts: texts.iter().map(Vec::as_slice).collect() }];
+    let branches = Branches::new(model, adapter).unwrap();
+    let recorded = record(model, score::Batch { packed: &packed, temperature: 0.7 }, &branches, Keep::Layers).unwrap();
+    let found = recorded.scored.log_probs.clone();
+    let weights: Vec<f32> = (0..found.len()).map(|i| (i as f32 * 0.37).sin()).collect();
+    (found, recorded.backward(&weights).unwrap())
+}
+
+#[test]
+fn scoring_gives_the_log_probs_and_gradients_of_the_cpus_own_operations() {
+    for (name, lora) in MODELS {
+        let (panels, dense) = (panels(name), dense(name, DType::F32));
+        let adapter = adapter(lora, &panels);
+        let ((log_probs, gradients), (expected, of_panels)) = (scored(&dense, &adapter), scored(&panels, &adapter));
+        let off = farthest(&log_probs, &expected);
+        assert!(off < 1e-5, "{name}: log-probs off by {off}");
+        assert!(
+            gradients.factors.keys().eq(adapter.factors.keys()) && of_panels.factors.keys().eq(adapter.factors.keys())
+        );
+        for (((_, site), got), expected) in gradients.factors.iter().zip(of_panels.factors.values()) {
+            for (got, expected) in [(&got.a, &expected.a), (&got.b, &expected.b)] {
+                let largest = expected.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+                let off = farthest(got, expected) / largest;
+                assert!(largest > 0.0 && off < 1e-5, "{name}, {site}: {off} of {largest}");
+            }
+        }
+    }
+}
+
+#[test]
+fn both_passes_agree_in_bf16_as_well() {
+    let model = dense("tiny_llama", DType::BF16);
+    let adapter = adapter("tiny_lora", &model);
+    let (prompt, text) = (ids(23, 5), ids(31, 7));
+    let branches = Branches::new(&model, &adapter).unwrap();
+    let packed = [Packed { prefix: &prompt, texts: vec![&text] }];
+    let batch = score::Batch { packed: &packed, temperature: 1.0 };
+    let scored = score::score(&model, batch, Some(&branches)).unwrap().log_probs;
+    let mut decoder = Decoder::new(model.clone(), 2).unwrap();
+    let critic = Arc::new(model.pack(&adapter.into()).unwrap());
+    let (mut next, mut cached) = (prompt.as_slice(), 0);
+    for (id, scored) in text.iter().zip(scored) {
+        let (mut batch, mut logits) = (Batch::default(), vec![]);
+        batch.push(next, cached, &[1, 0], Some(&critic), true);
+        decoder.step(&batch, &mut logits).unwrap();
+        let written = crate::kernels::ops::log_prob(&logits, *id, 1.0);
+        assert!((written - scored).abs() < 0.1, "{written} against {scored}");
+        (cached, next) = (cached + next.len(), std::slice::from_ref(id));
+    }
+    assert!(cached + 1 > BLOCK_TOKENS, "more than one block");
+}
+
+#[test]
+fn an_adapter_for_other_weights_is_refused() {
+    let (panels, dense) = (panels("tiny_llama"), dense("tiny_llama", DType::F32));
+    let adapter = adapter("tiny_lora", &panels);
+    for (model, other) in [(&panels, &dense), (&dense, &panels)] {
+        let foreign = Arc::new(other.pack(&adapter.clone().into()).unwrap());
+        let mut batch = Batch::default();
+        batch.push(&[1, 2], 0, &[0], Some(&foreign), true);
+        let refused = Decoder::new(model.clone(), 1).unwrap().step(&batch, &mut vec![]).unwrap_err();
+        assert!(refused.to_string().contains("adapter"), "{refused}");
+    }
+    assert!(matches!(PackedAdapter::new(&adapter, panels.spec()).branches(), Err(crate::formats::Error::OtherForm)));
+    assert!(matches!(&dense.0, Placed::Dense(_)));
+    let refused = crate::transformer::full_weights::Whole::copy_of(&dense).unwrap_err().to_string();
+    assert!(refused.contains("learner.mode full") && refused.contains("CPU"), "{refused}");
+    let whole = crate::transformer::full_weights::Whole::copy_of(&panels).unwrap();
+    assert!(matches!(dense.pack(&whole.into()), Err(crate::formats::Error::CpuOnly { .. })));
+}

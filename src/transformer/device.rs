@@ -1,0 +1,139 @@
+//! Where a model runs: the choice as it is typed, and the device that it opens.
+//!
+//! A GPU needs a build with the feature `cuda`; without it there is the CPU, and asking for a GPU is an error that says so.
+
+use crate::formats::{Error, Result};
+use candle_core::{DType, Device, DeviceLocation};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Where a model runs, as it is typed: `auto`, `cpu` or `cuda:N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DeviceChoice {
+    /// The first GPU where this build has CUDA and a GPU answers, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of this number.
+    Cuda(usize),
+}
+
+impl DeviceChoice {
+    /// Opens the device. One thread at a time may compute on it.
+    ///
+    /// # Errors
+    /// Where a GPU is asked for by number and this build has no CUDA or no such GPU answers.
+    pub fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Auto if !candle_core::utils::cuda_is_available() => Ok(Device::Cpu),
+            Self::Auto => Ok(Device::new_cuda(0).unwrap_or_else(|error| {
+                tracing::info!(%error, "no gpu answers, running on the cpu");
+                Device::Cpu
+            })),
+            Self::Cuda(_) if !candle_core::utils::cuda_is_available() => {
+                let why = "this build has no CUDA; build with --features cuda, or with flash-attn too";
+                Err(Error::Device { choice: self.to_string(), why: why.to_owned() })
+            }
+            Self::Cuda(number) => Device::new_cuda(number)
+                .map_err(|error| Error::Device { choice: self.to_string(), why: error.to_string() }),
+        }
+    }
+}
+
+/// The type in which a device holds weights, keys and values as plain tensors.
+pub(crate) fn dtype(device: &Device) -> DType {
+    if device.is_cpu() { DType::F32 } else { DType::BF16 }
+}
+
+/// The name of an open device, as it is typed.
+pub fn name(device: &Device) -> String {
+    match device.location() {
+        DeviceLocation::Cpu => "cpu".to_owned(),
+        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
+/// Memory that the device can still give, in bytes; none where the system does not say.
+pub fn available_bytes(device: &Device) -> Option<usize> {
+    match device {
+        Device::Cpu => {
+            let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+            let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+            let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+            Some(kib * 1024)
+        }
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => {
+            gpu.cuda_stream().context().bind_to_thread().ok()?;
+            let (free, _) = candle_core::cuda_backend::cudarc::driver::result::mem_get_info().ok()?;
+            Some(free)
+        }
+        _ => None,
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+        match (text, number(text)) {
+            ("auto", _) => Ok(Self::Auto),
+            ("cpu", _) => Ok(Self::Cpu),
+            (_, Some(number)) => Ok(Self::Cuda(number)),
+            _ => Err(format!("expected `auto`, `cpu` or `cuda:` and a number, got {text:?}")),
+        }
+    }
+}
+
+impl TryFrom<String> for DeviceChoice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<DeviceChoice> for String {
+    fn from(choice: DeviceChoice) -> Self {
+        choice.to_string()
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_is_what_is_printed() {
+        for text in ["auto", "cpu", "cuda:0", "cuda:7"] {
+            assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
+        }
+        for text in ["", "gpu", "cuda", "cuda:", "cuda:-1", "cuda:x", "CPU"] {
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn without_cuda_auto_is_the_cpu_and_a_gpu_is_refused_with_the_feature_it_needs() {
+        assert_eq!(name(&DeviceChoice::Auto.open().unwrap()), "cpu");
+        let refused = DeviceChoice::Cuda(1).open().unwrap_err().to_string();
+        assert!(refused.contains("cuda:1") && refused.contains("--features cuda"), "{refused}");
+        assert!(available_bytes(&Device::Cpu).is_none_or(|bytes| bytes > 0));
+    }
+}

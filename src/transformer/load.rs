@@ -1,0 +1,56 @@
+//! A model in memory: weights on their device, tokenizer and chat template.
+
+use super::{Transformer, dense, device};
+use crate::formats::{Opened, Result, open, template, tokenizer};
+use crate::kernels::{Precision, Weight};
+use candle_core::Device;
+use std::path::Path;
+use std::sync::Arc;
+
+impl Opened {
+    /// Bytes of weights that [`load_on`] will hold on `device`, before it loads them.
+    pub fn bytes(&self, device: &Device, precision: Precision, score: bool) -> usize {
+        let of_tensor = |(name, shape): &(String, Vec<usize>)| match shape[..] {
+            [outputs, inputs] if !device.is_cpu() => outputs * inputs * device::dtype(device).size_in_bytes(),
+            [outputs, inputs] => Weight::planned_bytes(outputs, inputs, precision, score, self.weights.is_coarse(name)),
+            _ => size_of::<f32>() * shape.iter().product::<usize>(),
+        };
+        self.spec.tensors().iter().map(of_tensor).sum()
+    }
+}
+
+/// A model in memory, ready for both passes.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The frozen weights.
+    pub transformer: Arc<Transformer>,
+    /// Text to ids and back.
+    pub tokenizer: tokenizer::Tokenizer,
+    /// Conversation to text.
+    pub template: template::ChatTemplate,
+}
+
+/// Opens a model and loads its weights for the CPU, in f32 and for both passes.
+///
+/// # Errors
+/// As [`open`], and where a tensor is missing or of another shape.
+pub fn load(path: &Path) -> Result<Loaded> {
+    load_on(path, &Device::Cpu, Precision::F32, true)
+}
+
+/// Opens a model and loads its weights onto `device`. On the CPU they are those of a decode pass of `precision`, and in
+/// f32 those of the score pass where `score` asks for it; a GPU holds one copy in bf16 for both.
+///
+/// # Errors
+/// As [`load`], and where the device fails.
+pub fn load_on(path: &Path, device: &Device, precision: Precision, score: bool) -> Result<Loaded> {
+    let mut opened = open(path)?;
+    let (spec, weights) = (&opened.spec, opened.weights.as_mut());
+    let transformer = if device.is_cpu() {
+        Transformer::load(spec, weights, precision, score)?
+    } else {
+        let form = dense::Dense { device: device.clone(), dtype: device::dtype(device) };
+        Transformer::dense(spec, weights, form)?
+    };
+    Ok(Loaded { transformer: Arc::new(transformer), tokenizer: opened.tokenizer, template: opened.template })
+}

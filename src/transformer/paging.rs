@@ -1,0 +1,161 @@
+//! Where the rows of an engine step find and leave their keys and values: plain numbers, the same for every device.
+//!
+//! The CPU's attention reads them row by row; a GPU takes them as tensors: block tables, slots, cumulative lengths.
+//!
+//! Invariants: a row writes its key before any row reads it; a row sees positions up to its own, within its window.
+
+use super::cpu::attention::BLOCK_TOKENS;
+use super::decode::Batch;
+use std::ops::Range;
+
+/// The positions that a row at `position` sees: the newest `window`, its own among them.
+pub(crate) fn visible(position: usize, window: usize) -> Range<usize> {
+    (position + 1).saturating_sub(window)..position + 1
+}
+
+/// The slot of `position`: its place in a cache of `(blocks * 32)` tokens.
+pub(crate) fn slot(table: &[u32], position: usize) -> usize {
+    table[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS
+}
+
+/// What attention over a paged cache is told of one step, in the layout of variable-length kernels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Paging {
+    /// Position of each row in its sequence, `(rows)`.
+    pub(crate) positions: Vec<u32>,
+    /// Where each row's key and value go, `(rows)`.
+    pub(crate) slots: Vec<u32>,
+    /// Rows before each sequence, and behind the last, `(sequences + 1)`.
+    pub(crate) row_starts: Vec<u32>,
+    /// Keys before each sequence, those of this step included, and behind the last, `(sequences + 1)`.
+    pub(crate) key_starts: Vec<u32>,
+    /// Most rows of a sequence.
+    pub(crate) rows_max: usize,
+    /// Most keys of a sequence.
+    pub(crate) keys_max: usize,
+    /// Block tables, `(sequences, blocks_max)` row-major; block 0 behind a table's end, where no key is read.
+    pub(crate) tables: Vec<u32>,
+    /// Most blocks of a sequence.
+    pub(crate) blocks_max: usize,
+}
+
+/// Sequences with equally many rows, which plain attention computes in one go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// The sequences, by their numbers in the batch.
+    pub(crate) sequences: Vec<usize>,
+    /// Rows of each.
+    pub(crate) rows: usize,
+    /// Most blocks of one of them.
+    pub(crate) blocks: usize,
+}
+
+impl Paging {
+    /// The numbers of `batch`, whose spans follow one another without a gap.
+    pub(crate) fn of(batch: &Batch) -> Self {
+        let sequences = batch.spans.len();
+        let keys = |cached: usize, len: usize| cached + len;
+        let blocks_max = batch.spans.iter().map(|s| keys(s.cached, s.len).div_ceil(BLOCK_TOKENS)).max().unwrap_or(0);
+        let mut paging = Self {
+            positions: Vec::with_capacity(batch.tokens.len()),
+            slots: Vec::with_capacity(batch.tokens.len()),
+            row_starts: vec![0],
+            key_starts: vec![0],
+            rows_max: 0,
+            keys_max: 0,
+            tables: vec![0; sequences * blocks_max],
+            blocks_max,
+        };
+        let (mut rows_before, mut keys_before) = (0, 0);
+        for (span, padded) in batch.spans.iter().zip(paging.tables.chunks_exact_mut(blocks_max.max(1))) {
+            assert_eq!(span.start, rows_before, "spans follow one another");
+            let (table, keys) = (batch.table(span), keys(span.cached, span.len));
+            let used = &table[..keys.div_ceil(BLOCK_TOKENS)];
+            padded[..used.len()].copy_from_slice(used);
+            for position in span.cached..keys {
+                paging.positions.push(position as u32);
+                paging.slots.push(slot(table, position) as u32);
+            }
+            (rows_before, keys_before) = (rows_before + span.len, keys_before + keys);
+            paging.row_starts.push(rows_before as u32);
+            paging.key_starts.push(keys_before as u32);
+            paging.rows_max = paging.rows_max.max(span.len);
+            paging.keys_max = paging.keys_max.max(keys);
+        }
+        paging
+    }
+
+    /// Rows of sequence `sequence`.
+    pub(crate) fn rows(&self, sequence: usize) -> Range<usize> {
+        self.row_starts[sequence] as usize..self.row_starts[sequence + 1] as usize
+    }
+
+    /// Blocks of sequence `sequence`.
+    fn blocks(&self, sequence: usize) -> &[u32] {
+        let keys = (self.key_starts[sequence + 1] - self.key_starts[sequence]) as usize;
+        &self.tables[sequence * self.blocks_max..][..keys.div_ceil(BLOCK_TOKENS)]
+    }
+
+    /// The sequences by their number of rows: those that decode are one group.
+    pub(crate) fn groups(&self) -> Vec<Group> {
+        let mut groups: Vec<Group> = vec![];
+        for sequence in 0..self.row_starts.len() - 1 {
+            let (rows, blocks) = (self.rows(sequence).len(), self.blocks(sequence).len());
+            match groups.iter_mut().find(|group| group.rows == rows) {
+                Some(group) => {
+                    group.sequences.push(sequence);
+                    group.blocks = group.blocks.max(blocks);
+                }
+                None => groups.push(Group { sequences: vec![sequence], rows, blocks }),
+            }
+        }
+        groups
+    }
+}
+
+impl Group {
+    /// The rows of its sequences, in their order.
+    pub(crate) fn row_indices(&self, paging: &Paging) -> Vec<u32> {
+        self.sequences.iter().flat_map(|&sequence| paging.rows(sequence)).map(|row| row as u32).collect()
+    }
+
+    /// Block tables of its sequences, `(sequences, blocks)`; block 0 behind a table's end.
+    pub(crate) fn tables(&self, paging: &Paging) -> Vec<u32> {
+        let padded = |&sequence: &usize| {
+            let blocks = paging.blocks(sequence);
+            blocks.iter().copied().chain(std::iter::repeat_n(0, self.blocks - blocks.len())).collect::<Vec<_>>()
+        };
+        self.sequences.iter().flat_map(padded).collect()
+    }
+
+    /// What attention adds to the scores of its rows, `(sequences, rows, blocks * 32)`: 0 where a row sees, else -infinity.
+    pub(crate) fn mask(&self, paging: &Paging, window: usize) -> Vec<f32> {
+        let keys = self.blocks * BLOCK_TOKENS;
+        let rows = self.row_indices(paging);
+        let mut mask = vec![f32::NEG_INFINITY; rows.len() * keys];
+        for (&row, mask) in rows.iter().zip(mask.chunks_exact_mut(keys)) {
+            mask[visible(paging.positions[row as usize] as usize, window)].fill(0.0);
+        }
+        mask
+    }
+}
+
+/// `pairs` of (from, to) in runs that may each be copied all at once: within one, nothing that is written is read or
+/// written again.
+pub(crate) fn copies_at_once(pairs: &[(u32, u32)]) -> Vec<&[(u32, u32)]> {
+    let mut runs = vec![];
+    let mut first = 0;
+    for (index, (from, to)) in pairs.iter().enumerate() {
+        if pairs[first..index].iter().any(|(_, written)| written == from || written == to) {
+            runs.push(&pairs[first..index]);
+            first = index;
+        }
+    }
+    if first < pairs.len() {
+        runs.push(&pairs[first..]);
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Weights in panels as something that changes: copied, counted out slot by slot, and packed for the decode pass.
+
+use crate::kernels::{Precision, Weight};
+use crate::transformer::full_weights::{Slot, Vector};
+use crate::transformer::{Layer, Linear, Panels, QkNorms, Stack};
+use std::sync::Arc;
+
+impl Layer<Panels> {
+    fn map(&self, matrix: &impl Fn(&Weight) -> Weight) -> Self {
+        let of = |weight: &Arc<Weight>| Arc::new(matrix(weight));
+        let norms = self.qk_norms.as_ref();
+        Self {
+            attention_norm: self.attention_norm.clone(),
+            qkv: of(&self.qkv),
+            qkv_bias: self.qkv_bias.clone(),
+            qk_norms: norms.map(|norms| QkNorms { q: norms.q.clone(), k: norms.k.clone() }),
+            output: of(&self.output),
+            attention_output_norm: self.attention_output_norm.clone(),
+            mlp_norm: self.mlp_norm.clone(),
+            gate_up: of(&self.gate_up),
+            down: of(&self.down),
+            mlp_output_norm: self.mlp_output_norm.clone(),
+        }
+    }
+
+    fn matrix(&mut self, linear: Linear) -> &mut Arc<Weight> {
+        match linear {
+            Linear::Qkv => &mut self.qkv,
+            Linear::Output => &mut self.output,
+            Linear::GateUp => &mut self.gate_up,
+            Linear::Down => &mut self.down,
+        }
+    }
+
+    fn read(&self, vector: Vector) -> Option<&Vec<f32>> {
+        let norms = self.qk_norms.as_ref();
+        match vector {
+            Vector::AttentionNorm => Some(&self.attention_norm),
+            Vector::QkvBias => self.qkv_bias.as_ref(),
+            Vector::QNorm => norms.map(|norms| &norms.q),
+            Vector::KNorm => norms.map(|norms| &norms.k),
+            Vector::AttentionOutputNorm => self.attention_output_norm.as_ref(),
+            Vector::MlpNorm => Some(&self.mlp_norm),
+            Vector::MlpOutputNorm => self.mlp_output_norm.as_ref(),
+        }
+    }
+
+    fn vector(&mut self, vector: Vector) -> Option<&mut Vec<f32>> {
+        match vector {
+            Vector::AttentionNorm => Some(&mut self.attention_norm),
+            Vector::QkvBias => self.qkv_bias.as_mut(),
+            Vector::QNorm => self.qk_norms.as_mut().map(|norms| &mut norms.q),
+            Vector::KNorm => self.qk_norms.as_mut().map(|norms| &mut norms.k),
+            Vector::AttentionOutputNorm => self.attention_output_norm.as_mut(),
+            Vector::MlpNorm => Some(&mut self.mlp_norm),
+            Vector::MlpOutputNorm => self.mlp_output_norm.as_mut(),
+        }
+    }
+}
+
+impl Stack<Panels> {
+    /// A copy in f32, for both passes.
+    ///
+    /// # Panics
+    /// Where the weights were loaded for the decode pass alone.
+    pub(crate) fn copied(&self) -> Self {
+        self.map(Panels { precision: Precision::F32, score: true }, &Weight::copied)
+    }
+
+    /// The same weights, packed for a decode pass of `precision` and for that pass alone.
+    ///
+    /// # Panics
+    /// As [`Stack::copied`].
+    pub(crate) fn for_decode(&self, precision: Precision) -> Self {
+        self.map(Panels { precision, score: false }, &|weight| weight.for_decode(precision))
+    }
+
+    fn map(&self, form: Panels, matrix: &impl Fn(&Weight) -> Weight) -> Self {
+        let embedding = Arc::new(matrix(&self.embedding));
+        let head = if self.spec.tied { embedding.clone() } else { Arc::new(matrix(&self.head)) };
+        let layers = self.layers.iter().map(|layer| layer.map(matrix)).collect();
+        Self { spec: self.spec.clone(), form, embedding, layers, norm: self.norm.clone(), head }
+    }
+
+    /// The f32 values of `slot`, as they lie.
+    ///
+    /// # Panics
+    /// Where the model has no such slot, or was loaded for the decode pass alone.
+    pub(crate) fn slot(&self, slot: Slot) -> &[f32] {
+        match slot {
+            Slot::Embedding => self.embedding.score().values(),
+            Slot::Head => self.head.score().values(),
+            Slot::Norm => &self.norm,
+            Slot::Linear(layer, linear) => {
+                let layer = &self.layers[layer];
+                let weight = match linear {
+                    Linear::Qkv => &layer.qkv,
+                    Linear::Output => &layer.output,
+                    Linear::GateUp => &layer.gate_up,
+                    Linear::Down => &layer.down,
+                };
+                weight.score().values()
+            }
+            Slot::Vector(layer, vector) => self.layers[layer].read(vector).expect("the family has such a vector"),
+        }
+    }
+
+    /// Calls `change` with the f32 values of each slot, as they lie, in the order of [`Slot::all`].
+    ///
+    /// # Panics
+    /// Where somebody else holds a weight, or it was loaded for the decode pass alone.
+    pub(crate) fn each_slot_mut(&mut self, mut change: impl FnMut(Slot, &mut [f32])) {
+        fn values(weight: &mut Arc<Weight>) -> &mut [f32] {
+            Arc::get_mut(weight).expect("whoever trains weights is alone with them").score_mut().values_mut()
+        }
+        if self.spec.tied {
+            // The second hold on the embedding is let go of while it changes.
+            self.head = Arc::new(Weight::empty());
+        }
+        for slot in Slot::all(&self.spec) {
+            match slot {
+                Slot::Embedding => change(slot, values(&mut self.embedding)),
+                Slot::Head => change(slot, values(&mut self.head)),
+                Slot::Norm => change(slot, &mut self.norm),
+                Slot::Linear(layer, linear) => change(slot, values(self.layers[layer].matrix(linear))),
+                Slot::Vector(layer, vector) => {
+                    change(slot, self.layers[layer].vector(vector).expect("the family has such a vector"));
+                }
+            }
+        }
+        if self.spec.tied {
+            self.head = self.embedding.clone();
+        }
+    }
+}

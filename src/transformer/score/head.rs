@@ -1,0 +1,53 @@
+//! The output head at the rows that predict a text: log-probabilities, and what they depend on.
+//!
+//! A row's log-probability is one number, so its gradient with respect to the hidden state is one vector, whatever it is
+//! multiplied by later: it is taken while the logits are there ([`log_probs`]), and the backward pass never sees them,
+//! unless the head itself is trained: then the vocabulary is met again here, a few rows at a time.
+
+use crate::kernels::ops;
+use crate::kernels::{PackedMatrix, gradient_add};
+pub(super) use crate::kernels::{log_probs, log_probs_floats};
+
+/// Rows that meet the vocabulary at once.
+const ROWS: usize = 128;
+
+/// Floats that the head keeps while it works on one piece of rows, where it is trained.
+pub(super) fn working_floats(vocab: usize, targets: usize) -> usize {
+    vocab * targets.min(ROWS)
+}
+
+/// Of `sum_i weights_i log_probs_i`, with the log-probabilities of [`log_probs`]: adds the head's gradient to `gradient`,
+/// which lies as the head does, and turns `hidden` into its own.
+pub(super) fn backward(
+    head: &PackedMatrix,
+    hidden: &mut [f32],
+    (targets, weights): (&[u32], &[f32]),
+    scale: f32,
+    gradient: &mut [f32],
+    logits: &mut Vec<f32>,
+) {
+    let (vocab, width) = (head.outputs(), head.inputs());
+    let mut found = vec![0.0; ROWS.min(targets.len())];
+    for ((hidden, targets), weights) in
+        hidden.chunks_mut(ROWS * width).zip(targets.chunks(ROWS)).zip(weights.chunks(ROWS))
+    {
+        logits.resize(targets.len() * vocab, 0.0);
+        head.forward(hidden, logits);
+        ops::each_row(logits, vocab, &mut found, |row, logits| {
+            let log_prob = log_prob(logits, targets[row], scale);
+            ops::scale_part(logits, weights[row]);
+            log_prob
+        });
+        gradient_add(hidden, width, logits, vocab, gradient);
+        head.backward(logits, hidden);
+    }
+}
+
+/// The log-probability of `id`, whose gradient with respect to them `logits` becomes.
+fn log_prob(logits: &mut [f32], id: u32, scale: f32) -> f32 {
+    let logit = logits[id as usize];
+    let (top, sum) = ops::softmax_terms(logits, scale);
+    ops::scale_part(logits, (-f64::from(scale) / sum) as f32);
+    logits[id as usize] += scale;
+    (f64::from(scale) * f64::from(logit - top) - sum.ln()) as f32
+}

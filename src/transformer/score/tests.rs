@@ -1,0 +1,209 @@
+//! Promises of the score pass over panels that need no reference program.
+
+use super::*;
+use crate::transformer::decode::BLOCK_TOKENS;
+use proptest::prelude::*;
+use std::path::Path;
+
+fn tiny(name: &str) -> (Arc<Transformer>, Adapter) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let model = crate::transformer::load::load(&golden.join(format!("tiny_{name}"))).unwrap().transformer;
+    let lora = if name == "llama" { "tiny_lora".to_owned() } else { format!("tiny_{name}_lora") };
+    let adapter = Adapter::load(&golden.join(lora), model.spec()).unwrap();
+    (model, adapter)
+}
+
+fn ids(count: usize, seed: usize) -> Vec<u32> {
+    (0..count).map(|i| ((i * 37 + seed * 101 + i * i * 3) % 256) as u32).collect()
+}
+
+fn farthest(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Prefix and texts of one packed sequence.
+type Tree = (Vec<u32>, Vec<Vec<u32>>);
+
+fn packed(tree: &Tree) -> Packed<'_> {
+    Packed { prefix: &tree.0, texts: tree.1.iter().map(Vec::as_slice).collect() }
+}
+
+/// Log-probs of `packed`, and the gradient of a weighted sum of them.
+fn learned(
+    model: &Transformer,
+    adapter: &Adapter,
+    packed: &[Packed<'_>],
+    weights: &[f32],
+    keep: Keep,
+) -> (Scored, Gradients) {
+    let branches = Branches::new(model, adapter).unwrap();
+    let recorded = record(model, Batch { packed, temperature: 0.9 }, &branches, keep).unwrap();
+    (recorded.scored.clone(), recorded.backward(weights).unwrap())
+}
+
+fn assert_near(got: &Gradients, expected: &Gradients) {
+    assert!(got.factors.keys().eq(expected.factors.keys()));
+    for (place, expected) in &expected.factors {
+        let got = &got.factors[place];
+        for (got, expected) in [(&got.a, &expected.a), (&got.b, &expected.b)] {
+            let largest = expected.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+            let off = farthest(got, expected);
+            assert!(largest > 0.0 && off <= 1e-5 * largest.max(1.0), "{place:?}: {off} of {largest}");
+        }
+    }
+}
+
+#[test]
+fn what_is_packed_together_is_what_it_is_alone() {
+    // More rows than a block of queries, texts that end inside panels of keys, windows shorter than both.
+    let trees: [Tree; 3] = [
+        (ids(50, 1), vec![ids(47, 2), ids(1, 3), ids(9, 4)]),
+        (ids(1, 5), vec![ids(20, 6)]),
+        (ids(33, 7), vec![ids(2, 8), ids(31, 9)]),
+    ];
+    for name in ["llama", "qwen3", "gemma3"] {
+        let (model, adapter) = tiny(name);
+        let all: Vec<Packed<'_>> = trees.iter().map(packed).collect();
+        let texts = all.iter().flat_map(|packed| &packed.texts).map(|text| text.len()).sum::<usize>();
+        let weights: Vec<f32> = (0..texts).map(|i| (i as f32 * 0.37).sin()).collect();
+        let (together, gradients) = learned(&model, &adapter, &all, &weights, Keep::Layers);
+        let (mut log_probs, mut prefixes, mut sum, mut rest) =
+            (vec![], vec![], Gradients::default(), weights.as_slice());
+        for tree in &trees {
+            for (index, text) in tree.1.iter().enumerate() {
+                let (ours, others) = rest.split_at(text.len());
+                rest = others;
+                let alone = [Packed { prefix: &tree.0, texts: vec![text] }];
+                let (scored, found) = learned(&model, &adapter, &alone, ours, Keep::Layers);
+                log_probs.extend(scored.log_probs);
+                prefixes.extend(scored.prefixes.into_iter().filter(|_| index == 0));
+                found.factors.into_iter().for_each(|((layer, site), pair)| sum.add(layer, site, pair));
+            }
+        }
+        assert!(farthest(&together.log_probs, &log_probs) < 1e-5, "{name}");
+        assert!(farthest(&together.prefixes.concat(), &prefixes.concat()) < 1e-5, "{name}");
+        assert_near(&gradients, &sum);
+    }
+}
+
+#[test]
+fn layers_computed_again_give_the_same_bits() {
+    let tree: Tree = (ids(40, 1), vec![ids(17, 2), ids(30, 3)]);
+    for name in ["llama", "qwen2", "gemma3"] {
+        let (model, adapter) = tiny(name);
+        let weights: Vec<f32> = (0..47).map(|i| (i as f32 * 0.7).cos()).collect();
+        let of = |keep| learned(&model, &adapter, &[packed(&tree)], &weights, keep);
+        assert_eq!(of(Keep::Layers), of(Keep::Inputs), "{name}");
+    }
+}
+
+#[test]
+fn a_pass_without_a_gradient_finds_the_same_bits() {
+    let tree: Tree = (ids(40, 1), vec![ids(17, 2), ids(30, 3)]);
+    let (model, adapter) = tiny("llama");
+    let branches = Branches::new(&model, &adapter).unwrap();
+    let packed = [packed(&tree)];
+    let scored = score(&model, Batch { packed: &packed, temperature: 0.9 }, Some(&branches)).unwrap();
+    assert_eq!(scored, learned(&model, &adapter, &packed, &[1.0; 47], Keep::Layers).0);
+}
+
+#[test]
+fn gradients_are_the_same_bits_in_memory_that_was_used() {
+    let trees: [Tree; 2] = [(ids(40, 1), vec![ids(17, 2), ids(30, 3)]), (ids(9, 4), vec![ids(21, 5)])];
+    let (model, adapter) = tiny("llama");
+    let branches = Branches::new(&model, &adapter).unwrap();
+    let (mut gradients, mut space) = (Gradients::default(), Space::new(100));
+    for tree in &trees {
+        let packed = [packed(tree)];
+        let batch = Batch { packed: &packed, temperature: 0.9 };
+        let recorded = record_in(&model, batch, &branches, Keep::Layers, &mut space).unwrap();
+        let weights = vec![0.5; recorded.scored.log_probs.len()];
+        recorded.backward_in(&weights, &mut gradients, &mut space).unwrap();
+        assert_eq!(gradients, learned(&model, &adapter, &packed, &weights, Keep::Layers).1);
+    }
+}
+
+#[test]
+fn a_pass_takes_no_more_memory_than_planned() {
+    let trees: Vec<Tree> = (0..3).map(|seed| (ids(60, seed), vec![ids(40, seed + 3), ids(25, seed + 6)])).collect();
+    let all: Vec<Packed<'_>> = trees.iter().map(packed).collect();
+    let tokens: usize = all.iter().map(Packed::tokens).sum();
+    for name in ["llama", "qwen3", "gemma3"] {
+        for keep in [Keep::Layers, Keep::Inputs] {
+            let (model, adapter) = tiny(name);
+            let branches = Branches::new(&model, &adapter).unwrap();
+            let mut space = Space::new(tokens);
+            let batch = Batch { packed: &all, temperature: 1.0 };
+            let recorded = record_in(&model, batch, &branches, keep, &mut space).unwrap();
+            let targets = recorded.scored.log_probs.len();
+            recorded.backward_in(&vec![1.0; targets], &mut Gradients::default(), &mut space).unwrap();
+            let planned = activation_floats(model.spec(), adapter.config.rank, tokens, targets, keep);
+            let (held, planned) = (space.floats() as f64, planned as f64);
+            assert!(held <= planned && held >= 0.7 * planned, "{name}, {keep:?}: {held} of {planned}");
+        }
+    }
+}
+
+#[test]
+fn so_it_is_where_every_weight_is_trained() {
+    let trees: Vec<Tree> = (0..3).map(|seed| (ids(60, seed), vec![ids(40, seed + 3), ids(25, seed + 6)])).collect();
+    let all: Vec<Packed<'_>> = trees.iter().map(packed).collect();
+    let tokens: usize = all.iter().map(Packed::tokens).sum();
+    for name in ["llama", "qwen2", "gemma3"] {
+        for keep in [Keep::Layers, Keep::Inputs] {
+            let (model, _) = tiny(name);
+            let mut gradients = WholeGradients::zeros(model.spec());
+            let mut space = Space::default();
+            let batch = Batch { packed: &all, temperature: 1.0 };
+            let recorded = record_whole_in(&model, batch, keep, &mut space).unwrap();
+            let targets = recorded.scored.log_probs.len();
+            recorded.backward_whole_in(&vec![1.0; targets], &mut gradients, &mut space).unwrap();
+            let planned = activation_floats(model.spec(), 0, tokens, targets, keep);
+            let (held, planned) = (space.floats() as f64, planned as f64);
+            assert!(held <= planned && held >= 0.7 * planned, "{name}, {keep:?}: {held} of {planned}");
+        }
+    }
+}
+
+#[test]
+fn a_pass_is_differentiated_by_what_it_was_recorded_for() {
+    let (model, adapter) = tiny("llama");
+    let tree: Tree = (ids(5, 1), vec![ids(3, 2)]);
+    let packed = [packed(&tree)];
+    let batch = Batch { packed: &packed, temperature: 1.0 };
+    let branches = Branches::new(&model, &adapter).unwrap();
+    let of_adapter = record(&model, batch, &branches, Keep::Layers).unwrap();
+    let mut gradients = WholeGradients::zeros(model.spec());
+    assert!(matches!(of_adapter.backward_whole(&[1.0; 3], &mut gradients), Err(Error::OtherForm)));
+    let of_all = record_whole(&model, batch, Keep::Layers).unwrap();
+    assert!(matches!(of_all.backward(&[1.0; 3]), Err(Error::OtherForm)));
+    assert!(gradients == WholeGradients::zeros(model.spec()));
+}
+
+#[test]
+fn what_cannot_be_scored_is_refused() {
+    let (model, _) = tiny("llama");
+    let scored = |prefix: &[u32], texts: Vec<&[u32]>| {
+        score(&model, Batch { packed: &[Packed { prefix, texts }], temperature: 1.0 }, None).unwrap_err().to_string()
+    };
+    assert!(scored(&[], vec![&[1]]).contains("empty"));
+    assert!(scored(&[1], vec![&[]]).contains("empty"));
+    assert!(scored(&[1], vec![&[999_999]]).contains("999999"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The log-probs of a text do not depend on how much of it is called its prefix.
+    #[test]
+    fn a_prefix_is_a_matter_of_words(cut in 1usize..80, seed in 0usize..1000) {
+        let (model, _) = tiny("llama");
+        let all = ids(80 + BLOCK_TOKENS, seed);
+        let of = |cut: usize| {
+            let packed = [Packed { prefix: &all[..cut], texts: vec![&all[cut..]] }];
+            score(&model, Batch { packed: &packed, temperature: 1.0 }, None).unwrap().log_probs
+        };
+        prop_assert!(farthest(&of(cut), &of(1)[cut - 1..]) < 2e-5);
+    }
+}

@@ -1,0 +1,207 @@
+//! The score pass where every weight is trained: what the backward pass finds of each of them, and the head's second turn.
+//!
+//! With frozen weights the head is done when the forward pass is. Here its weight wants `dlogits^T hidden`, and
+//! `dlogits` wants to know what each log-probability weighs: so the vocabulary meets the rows again in the backward pass.
+//! Gradients lie as the weights do, and are added to what is there.
+
+use super::layer::Walk;
+use super::{Batch, Gradients, Graph, Keep, Record, Recorded, Space, head};
+use crate::formats::spec::ModelSpec;
+use crate::formats::{Error, Result};
+use crate::kernels::ops;
+use crate::kernels::{add_row, gradient_add};
+use crate::transformer::device;
+use crate::transformer::full_weights::{Named, Slot, Vector};
+use crate::transformer::{Linear, Placed, Transformer};
+use std::collections::BTreeMap;
+
+/// Gradients of every weight of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WholeGradients {
+    slots: BTreeMap<Slot, Vec<f32>>,
+    epsilon: f32,
+}
+
+impl WholeGradients {
+    /// Nothing yet, for a model of `spec`.
+    pub fn zeros(spec: &ModelSpec) -> Self {
+        let slots = Slot::all(spec).into_iter().map(|slot| (slot, vec![0.0; slot.len(spec)])).collect();
+        Self { slots, epsilon: spec.norm_epsilon }
+    }
+
+    /// Each tensor by its Hugging Face name, with its shape and its gradient in row-major order.
+    pub fn tensors(&self, spec: &ModelSpec) -> impl Iterator<Item = (String, Vec<usize>, Vec<f32>)> {
+        let of = |(slot, values): (&Slot, &Vec<f32>)| {
+            slot.unpack(spec, values).into_iter().map(|((name, shape), data): (Named, _)| (name, shape, data))
+        };
+        self.slots.iter().flat_map(of)
+    }
+
+    /// The gradient of a slot, as the weights lie.
+    pub(crate) fn slot_mut(&mut self, slot: Slot) -> &mut [f32] {
+        self.slots.get_mut(&slot).expect("the model has such a slot")
+    }
+
+    /// Every slot's, as the weights lie.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &[f32]> {
+        self.slots.values().map(Vec::as_slice)
+    }
+
+    /// Forgets what was found.
+    pub fn forget(&mut self) {
+        self.slots.values_mut().for_each(|values| values.fill(0.0));
+    }
+}
+
+/// What a backward pass looks for.
+pub(super) enum Sought<'a> {
+    /// The gradients of an adapter's factors.
+    Factors(&'a mut Gradients),
+    /// Those of every weight.
+    All(&'a mut WholeGradients),
+}
+
+impl Sought<'_> {
+    /// Notes a norm's weight, which made `x` to what has the gradient `dy`.
+    pub(super) fn norm(&mut self, slot: Slot, x: &[f32], dy: &[f32]) {
+        if let Self::All(all) = self {
+            let epsilon = all.epsilon;
+            ops::norm_weight_backward(x, dy, all.slot_mut(slot), epsilon);
+        }
+    }
+
+    /// Notes the norms of the heads of queries and keys: `qkv` is what they normalised, `d` the gradient of what was then
+    /// turned by position.
+    pub(super) fn heads(&mut self, walk: &Walk<'_>, layer: usize, qkv: &[f32], d: &[f32]) {
+        let Self::All(all) = self else { return };
+        let spec = walk.model.spec();
+        if !spec.block.qk_norm {
+            return;
+        }
+        let (angles, dim, width) = (walk.angles.of(spec, layer), spec.head_dim, d.len() / walk.rows);
+        let mut dy = vec![0.0; dim];
+        for (row, (qkv, d)) in qkv.chunks_exact(width).zip(d.chunks_exact(width)).enumerate() {
+            let (cos, sin) = angles.row(row);
+            let heads = qkv.chunks_exact(dim).zip(d.chunks_exact(dim)).take(spec.heads + spec.kv_heads);
+            for (head, (x, d)) in heads.enumerate() {
+                dy.copy_from_slice(d);
+                ops::rotate_head(&mut dy, cos, sin, dim / 2, -1.0);
+                let vector = if head < spec.heads { Vector::QNorm } else { Vector::KNorm };
+                let epsilon = all.epsilon;
+                ops::norm_weight_backward(x, &dy, all.slot_mut(Slot::Vector(layer, vector)), epsilon);
+            }
+        }
+    }
+
+    /// Notes the bias of queries, keys and values; `d` is their gradient.
+    pub(super) fn bias(&mut self, walk: &Walk<'_>, layer: usize, d: &[f32]) {
+        if let Self::All(all) = self
+            && walk.model.spec().block.qkv_bias
+        {
+            let sum = all.slot_mut(Slot::Vector(layer, Vector::QkvBias));
+            d.chunks_exact(sum.len()).for_each(|row| ops::add_part(row, sum));
+        }
+    }
+}
+
+impl WholeGradients {
+    /// Notes a linear that made its result of `x`; `dy` is the result's gradient.
+    pub(super) fn linear(&mut self, at: (usize, Linear), [x, dy]: [&[f32]; 2], [inputs, outputs]: [usize; 2]) {
+        gradient_add(x, inputs, dy, outputs, self.slot_mut(Slot::Linear(at.0, at.1)));
+    }
+
+    /// Notes the embeddings of `ids`; `d` is the gradient of the residual stream that they began.
+    fn embedding(&mut self, ids: &[u32], d: &[f32], spec: &ModelSpec) {
+        let to = self.slot_mut(Slot::Embedding);
+        for (&id, d) in ids.iter().zip(d.chunks_exact(spec.hidden)) {
+            add_row(d, spec.embedding_scale, id as usize, to);
+        }
+    }
+}
+
+/// What the backward pass over all weights reads beside the rest.
+pub(super) struct Spoken {
+    /// Ids of the batch, `(rows)`.
+    ids: Vec<u32>,
+    /// Ids that are predicted, `(targets)`.
+    targets: Vec<u32>,
+    /// What logits are multiplied by.
+    scale: f32,
+}
+
+impl Spoken {
+    pub(super) fn new(ids: &[u32], targets: &[u32], scale: f32) -> Self {
+        Self { ids: ids.to_vec(), targets: targets.to_vec(), scale }
+    }
+}
+
+impl Record<'_> {
+    /// Meets the vocabulary again: notes the head's gradient, and turns the normalised states that the forward pass left
+    /// into the gradient of the weighted sum with respect to them.
+    pub(super) fn head_backward(&mut self, weights: &[f32], all: &mut WholeGradients, space: &mut Space) {
+        let Some(Spoken { targets, scale, .. }) = &self.spoken else { return };
+        let spec = self.model.spec();
+        let slot = if spec.tied { Slot::Embedding } else { Slot::Head };
+        let weight = self.model.head().score();
+        head::backward(weight, &mut self.slopes, (targets, weights), *scale, all.slot_mut(slot), &mut space.logits);
+    }
+
+    /// Notes the embeddings, once `d` is the gradient of the first residual stream.
+    pub(super) fn embedding_backward(&self, d: &[f32], all: &mut WholeGradients) {
+        if let Some(Spoken { ids, .. }) = &self.spoken {
+            all.embedding(ids, d, self.model.spec());
+        }
+    }
+}
+
+/// A pass over a batch that [`Recorded::backward_whole`] can differentiate with respect to every weight of `model`.
+///
+/// # Errors
+/// As [`score`](super::score), and where the weights do not lie on the CPU.
+pub fn record_whole<'a>(model: &'a Transformer, batch: Batch<'_>, keep: Keep) -> Result<Recorded<'a>> {
+    record_whole_in(model, batch, keep, &mut Space::default())
+}
+
+/// [`record_whole`] in the memory of `space`.
+pub(crate) fn record_whole_in<'a>(
+    model: &'a Transformer,
+    batch: Batch<'_>,
+    keep: Keep,
+    space: &mut Space,
+) -> Result<Recorded<'a>> {
+    let Placed::Panels(stack) = super::check(model, &batch)? else {
+        return Err(Error::CpuOnly { device: device::name(&model.device()) });
+    };
+    let (scored, record) = Record::new(stack, batch, None, Some(keep), space)?;
+    Ok(Recorded { scored, graph: Graph::Panels(Box::new(record)) })
+}
+
+impl Recorded<'_> {
+    /// Adds the gradient of `sum_i weights_i log_probs_i` with respect to every weight to `gradients`.
+    ///
+    /// # Errors
+    /// Where the pass was recorded for an adapter.
+    ///
+    /// # Panics
+    /// Where there are not as many weights as log-probabilities, or `gradients` are of another model.
+    pub fn backward_whole(self, weights: &[f32], gradients: &mut WholeGradients) -> Result<()> {
+        self.backward_whole_in(weights, gradients, &mut Space::default())
+    }
+
+    /// [`Recorded::backward_whole`] in the memory of `space`.
+    pub(crate) fn backward_whole_in(
+        self,
+        weights: &[f32],
+        gradients: &mut WholeGradients,
+        space: &mut Space,
+    ) -> Result<()> {
+        assert_eq!(weights.len(), self.scored.log_probs.len(), "one weight a log-probability");
+        match self.graph {
+            Graph::Panels(record) if record.spoken.is_some() => {
+                record.backward(weights, &mut Sought::All(gradients), space);
+                Ok(())
+            }
+            _ => Err(Error::OtherForm),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The goods: what travels from room to room, and nothing else.
+//!
+//! A prompt becomes a response, critiques of it, refinements of it and verdicts on those; the mean
+//! preference is a critique's utility, and the critiques of one response with their utilities are the
+//! group that the learner learns from. This file knows no tensor, no actor and no disk.
+//!
+//! Invariants: a critique carries the version of the critic that wrote it; a failed judgement is
+//! invalid and never a loss; a utility over no valid verdict does not exist.
+
+use serde::{Deserialize, Serialize};
+use verifier::Verifier;
+
+pub mod verifier;
+
+/// One line of a prompt file: what the generator is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prompt {
+    /// Unique within its file.
+    pub id: String,
+    /// The family of tasks it belongs to, such as `arithmetic`; a label on metrics.
+    pub task: String,
+    /// What the user says.
+    #[serde(rename = "prompt")]
+    pub text: String,
+    /// The right answer, where the task has one that can be checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    /// How answers are checked, where it is not as a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verifier: Option<Verifier>,
+}
+
+/// One turn of a conversation, in the words chat templates use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// `system`, `user` or `assistant`.
+    pub role: Speaker,
+    /// What was said.
+    pub content: String,
+}
+
+impl Turn {
+    /// A turn of `role` that says `content`.
+    pub fn new(role: Speaker, content: impl Into<String>) -> Self {
+        Self { role, content: content.into() }
+    }
+}
+
+/// Who speaks in a [`Turn`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Speaker {
+    /// Instructions above the conversation.
+    System,
+    /// The one who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// Which critic wrote a text: 0 is the base model (the reference), 1 the first published adapter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CriticVersion(pub u64);
+
+impl CriticVersion {
+    /// The base model: no adapter.
+    pub const BASE: Self = Self(0);
+
+    /// How many publications lie between this version and `newest`.
+    pub fn age(self, newest: Self) -> u64 {
+        newest.0.saturating_sub(self.0)
+    }
+}
+
+impl std::fmt::Display for CriticVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "v{}", self.0)
+    }
+}
+
+/// Position of an episode in the endless prompt stream, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EpisodeId(pub u64);
+
+impl std::fmt::Display for EpisodeId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Why a text ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finish {
+    /// A stop token or a stop string came.
+    Stop,
+    /// The limit of new tokens or of the context was reached.
+    Length,
+}
+
+/// A text that a model wrote, with the very ids that were sampled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Written {
+    /// The decoded text, without stop token or stop string.
+    pub text: String,
+    /// The sampled ids, a closing stop token included.
+    pub ids: Vec<u32>,
+    /// Log-probability of each id under the distribution it was drawn from (nats).
+    pub log_probs: Vec<f32>,
+    /// The critic version whose adapter was on; `BASE` for every other role.
+    pub version: CriticVersion,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// What the judge says of a refinement beside the response it refines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The refinement is preferred.
+    Win,
+    /// Neither is.
+    Tie,
+    /// The response is preferred.
+    Loss,
+    /// There is no judgement; the reason is counted and the verdict left out.
+    Invalid(Invalid),
+}
+
+/// Why there is no judgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Invalid {
+    /// The judge's text held no verdict.
+    Unreadable,
+    /// The judge did not answer in time.
+    Deadline,
+    /// The checker itself failed.
+    Checker,
+    /// What the judge would have to read does not fit its context.
+    TooLong,
+    /// The judge is a remote server and gave no answer, or none that is whole.
+    Remote,
+    /// The judge was asked in both orders and answered in this one alone, which carries its bias.
+    Unpaired,
+}
+
+impl Verdict {
+    /// The preference score PS of RCO (arXiv 2506.22157, section 3): 1, 0.5 or 0; none if invalid.
+    pub fn preference(self) -> Option<f32> {
+        match self {
+            Self::Win => Some(1.0),
+            Self::Tie => Some(0.5),
+            Self::Loss => Some(0.0),
+            Self::Invalid(_) => None,
+        }
+    }
+
+    /// The verdict on the pair with its sides exchanged.
+    pub fn swapped(self) -> Self {
+        match self {
+            Self::Win => Self::Loss,
+            Self::Loss => Self::Win,
+            other => other,
+        }
+    }
+}
+
+/// Critique utility CU (RCO, eq. 2): the mean preference score of a critique's refinements over the
+/// valid verdicts, in `[0, 1]`; none where no verdict is valid.
+pub fn utility(verdicts: &[Verdict]) -> Option<f32> {
+    let (sum, count) =
+        verdicts.iter().filter_map(|v| v.preference()).fold((0.0, 0u32), |(sum, count), p| (sum + p, count + 1));
+    (count > 0).then(|| sum / count as f32)
+}
+
+/// One critique with what its refinements earned it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScoredCritique {
+    /// What the critic wrote.
+    pub written: Written,
+    /// Critique utility, in `[0, 1]`.
+    pub utility: f32,
+    /// The verdicts it is the mean of, the invalid ones included.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// The judge's direct preference between two critiques of one group, by their places in it: what DPCO learns from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preference {
+    /// The critique that is preferred.
+    pub chosen: usize,
+    /// The other.
+    pub rejected: usize,
+}
+
+/// What the critic learns a group by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// RCO (arXiv 2506.22157): by its critiques' utilities.
+    #[default]
+    Rco,
+    /// DPCO, RCO's control: by the judge's preferences between its critiques.
+    Dpco,
+}
+
+/// The critiques of one (prompt, response) with their utilities: the unit of replay and of learning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CritiqueGroup {
+    /// The episode it came from; a group is learned under this name and no episode makes two.
+    pub episode: EpisodeId,
+    /// The prompt's own id.
+    pub prompt_id: String,
+    /// The prompt's task.
+    pub task: String,
+    /// The critic's whole prompt, as ids: what every critique of the group follows.
+    pub prefix_ids: Vec<u32>,
+    /// At least two, in the order they were asked for.
+    pub critiques: Vec<ScoredCritique>,
+    /// The judge's direct preferences between them; none where it was not asked.
+    #[serde(default)]
+    pub preferences: Vec<Preference>,
+}
+
+impl CritiqueGroup {
+    /// True where there is nothing to learn by `objective`: all utilities are equal, or there is no preference (or one
+    /// between critiques that are not there).
+    pub fn is_flat(&self, objective: Objective) -> bool {
+        let count = self.critiques.len();
+        let between_two = |p: &Preference| p.chosen < count && p.rejected < count && p.chosen != p.rejected;
+        match objective {
+            Objective::Rco => self.critiques.windows(2).all(|pair| pair[0].utility == pair[1].utility),
+            Objective::Dpco => self.preferences.is_empty() || !self.preferences.iter().all(between_two),
+        }
+    }
+
+    /// The oldest version that wrote one of its critiques.
+    pub fn oldest_version(&self) -> CriticVersion {
+        self.critiques.iter().map(|c| c.written.version).min().unwrap_or_default()
+    }
+
+    /// Mean utility of its critiques.
+    pub fn mean_utility(&self) -> f32 {
+        self.critiques.iter().map(|c| c.utility).sum::<f32>() / self.critiques.len().max(1) as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invalid_verdict_is_left_out_and_never_a_loss() {
+        let bad = Verdict::Invalid(Invalid::Unreadable);
+        assert_eq!(utility(&[Verdict::Win, bad]), Some(1.0));
+        assert_eq!(utility(&[Verdict::Win, Verdict::Tie, Verdict::Loss, Verdict::Loss]), Some(0.375));
+        assert_eq!(utility(&[bad, bad]), None);
+        assert_eq!(utility(&[]), None);
+    }
+
+    #[test]
+    fn swapping_sides_mirrors_the_preference() {
+        for verdict in [Verdict::Win, Verdict::Tie, Verdict::Loss] {
+            let there = verdict.preference().expect("a valid verdict has a preference");
+            let back = verdict.swapped().preference().expect("its mirror is valid");
+            assert_eq!(there + back, 1.0);
+        }
+    }
+}
