@@ -111,7 +111,7 @@ pub enum Failure {
     Panicked(String),
     /// One that this one stands on is gone, and nobody took this one down with it.
     #[error("{0} is gone and nothing restarted it")]
-    Stranded(&'static str),
+    DependencyLost(&'static str),
     /// Several learner steps in a row could not be taken.
     #[error("{streak} learner steps in a row failed, the last one so: {last}")]
     LearnerStreak {
@@ -129,10 +129,10 @@ pub enum Failure {
         why: String,
     },
     /// ractor could not spawn an actor.
-    #[error("spawning {station}: {why}")]
+    #[error("spawning {actor_kind}: {why}")]
     Spawn {
         /// Which station.
-        station: &'static str,
+        actor_kind: &'static str,
         /// What ractor said.
         why: String,
     },
@@ -174,7 +174,7 @@ impl Failure {
 
 /// Waits to be taken down, because `what` is gone and the supervisor restarts all that stand on it.
 /// Returns only if that does not come to pass.
-async fn stranded(what: &'static str, patience: Duration) -> Failure {
+async fn dependency_lost(what: &'static str, patience: Duration) -> Failure {
     tokio::time::sleep(patience).await;
-    Failure::Stranded(what)
+    Failure::DependencyLost(what)
 }

@@ -4,16 +4,17 @@
 //! left is skipped. A panic ends this thread and is told to whoever holds a handle; it never leaves it. Knows
 //! no actor and no metric: what it did goes to an observer.
 
+mod engine_slot;
 mod share;
 mod thread;
-mod writer;
 
-use crate::engine::{self, Completion, EngineConfig, StepReport};
+use crate::engine::{self, EngineConfig, StepReport};
 use crate::formats::tokenizer::Tokenizer;
 use crate::learner::{self, LearnerConfig};
 use crate::transformer::Transformer;
 use crate::transformer::decode::PackedAdapter;
 use crate::transformer::full_weights::CriticWeights;
+use crate::types::Completion;
 use crate::types::{CriticVersion, CritiqueGroup};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -112,7 +113,7 @@ pub struct JudgeSetup {
 
 /// Whose engine a handle writes with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seat {
+enum EngineSlot {
     /// The node's own.
     Own,
     /// The judge's, or the node's own where the judge has none.
@@ -138,7 +139,7 @@ pub struct Device {
     commands: crossbeam_channel::Sender<Envelope>,
     permits: Arc<Semaphore>,
     ended: watch::Receiver<Ended>,
-    seat: Seat,
+    seat: EngineSlot,
 }
 
 /// How the thread stands.
@@ -153,19 +154,19 @@ enum Ended {
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 enum Command {
-    Write(Seat, engine::Request, Reply<Vec<Completion>>),
+    Write(EngineSlot, engine::Request, Reply<Vec<Completion>>),
     WriteAs(CriticVersion, CriticWeights, engine::Request, Reply<Vec<Completion>>),
-    Weigh(Seat, Vec<u32>, Vec<u32>, Reply<Vec<Completion>>),
+    Weigh(EngineSlot, Vec<u32>, Vec<u32>, Reply<Vec<Completion>>),
     Learn(u64, Vec<Arc<CritiqueGroup>>, Reply<learner::Report>),
     Snapshot(Reply<learner::State>),
-    Install(CriticVersion, Option<Coming>, Reply<()>),
+    Install(CriticVersion, Option<PendingInstall>, Reply<()>),
     Abandon(Reply<()>),
     Fault(String),
     Stop,
 }
 
 /// A critic on its way into service.
-enum Coming {
+enum PendingInstall {
     /// To be laid out by the thread, since it owns the device.
     Plain(CriticWeights),
     /// Laid out already.
@@ -203,12 +204,12 @@ impl Device {
         };
         std::thread::Builder::new().name("rco-device".into()).stack_size(STACK_BYTES).spawn(body)?;
         is_ready.await.map_err(|_| Error::Gone)??;
-        Ok(Self { model, commands, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), ended, seat: Seat::Own })
+        Ok(Self { model, commands, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), ended, seat: EngineSlot::Own })
     }
 
     /// A handle that writes and weighs with the judge's own model, or with the node's where the judge has none.
     pub fn of_judge(&self) -> Self {
-        Self { seat: Seat::Judge, ..self.clone() }
+        Self { seat: EngineSlot::Judge, ..self.clone() }
     }
 
     /// Writes the continuations of `request`. Dropping the future cancels the request.
@@ -267,8 +268,8 @@ impl Device {
     pub async fn install(&self, version: CriticVersion, critic: Option<CriticWeights>) -> Result<(), Error> {
         let coming = match critic {
             // A whole weight set takes seconds: it is packed while the thread goes on writing.
-            Some(critic @ CriticWeights::Whole(_)) => Some(Coming::Packed(self.pack(critic).await?)),
-            plain => plain.map(Coming::Plain),
+            Some(critic @ CriticWeights::Full(_)) => Some(PendingInstall::Packed(self.pack(critic).await?)),
+            plain => plain.map(PendingInstall::Plain),
         };
         self.ask(|reply| Command::Install(version, coming, reply)).await
     }

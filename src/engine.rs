@@ -7,28 +7,28 @@
 //! another; a request that is done or cancelled holds no block.
 
 mod blocks;
-mod cut;
+mod candidates;
 pub mod distinct;
-mod draft;
 mod exp;
-mod job;
+mod logit_filter;
+mod output;
 #[doc(hidden)]
 pub mod probe;
 mod report;
+mod request_state;
 pub mod sampler;
 mod scheduler;
 mod sequence;
-mod weigh;
 
 use crate::formats::tokenizer::Tokenizer;
 use crate::kernels::Precision;
 use crate::transformer::{
     decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward, decode::PackedAdapter,
 };
-use crate::types::{CriticVersion, Finish};
-use job::{Job, Weights};
+use crate::types::{Completion, CriticVersion};
 use report::lap;
 pub use report::{Counters, StepReport, Times, Work};
+use request_state::{RequestState, Weights};
 use sampler::{Draw, SamplingConfig, Scratch, Task};
 use scheduler::{Plan, Scheduler};
 use sequence::{Branch, Name, Sequence};
@@ -68,21 +68,6 @@ pub struct Request {
     pub seed: u64,
     /// Write with the newest installed critic instead of the base.
     pub critic: bool,
-}
-
-/// One continuation.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Completion {
-    /// Sampled ids, a closing stop id included.
-    pub ids: Vec<u32>,
-    /// Log-probability of each id under the distribution it was drawn from (nats).
-    pub log_probs: Vec<f32>,
-    /// Its text, without stop id or stop string.
-    pub text: String,
-    /// The version that wrote all of it; `BASE` where the adapter was off.
-    pub version: CriticVersion,
-    /// Why it ended.
-    pub finish: Finish,
 }
 
 /// Names a request inside the engine.
@@ -129,7 +114,7 @@ pub struct Engine<F: Forward = Decoder> {
     model: F,
     decode: Detokenize,
     scheduler: Scheduler,
-    jobs: BTreeMap<RequestId, Job>,
+    jobs: BTreeMap<RequestId, RequestState>,
     finished: Vec<(RequestId, Vec<Completion>)>,
     /// What new critic requests are written with.
     critic: Weights,
@@ -185,7 +170,7 @@ impl<F: Forward> Engine<F> {
         let id = RequestId(self.requests);
         self.requests += 1;
         let weights = if request.critic { self.critic.clone() } else { Weights::base() };
-        let job = Job::new(request, weights, self.context - prompt);
+        let job = RequestState::new(request, weights, self.context - prompt);
         if job.open() > 0 {
             let name = Name { request: id, index: 0 };
             let sequence = Sequence::new(name, job.request.prompt.clone(), job.open(), job.weights.root);
@@ -289,7 +274,7 @@ impl<F: Forward> Engine<F> {
             prefill_tokens: self.scheduler.planned().filter(|s| !s.is_decoding()).map(|s| s.planned).sum(),
             preemptions: plan.preemptions,
             cached_tokens: plan.cached_tokens,
-            shared_tokens: self.scheduler.planned().map(|s| s.planned * s.followers.len()).sum(),
+            shared_tokens: self.scheduler.planned().map(|s| s.planned * s.siblings.len()).sum(),
             copied_blocks: plan.copies.len(),
             evicted_blocks: plan.evicted_blocks,
             work: Work::of(&self.batch),
@@ -345,7 +330,7 @@ impl<F: Forward> Engine<F> {
             let draws = draws.collect::<Result<Vec<_>, _>>()?;
             let row = draws.first().and_then(|&(_, draw)| Some((draw, rows.next()?)));
             let candidates = self.jobs[&sequence.name.request].candidates();
-            let weighed = row.map_or(Vec::new(), |(draw, row)| weigh::log_probs(row, draw, candidates));
+            let weighed = row.map_or(Vec::new(), |(draw, row)| candidates::log_probs(row, draw, candidates));
             sampled.push(Sampled { name: sequence.name, draws, weighed });
         }
         Ok(sampled)

@@ -73,7 +73,7 @@ pub enum Error {
         /// The adapter's rank.
         rank: usize,
         /// Its site.
-        site: lora::Site,
+        site: lora::Projection,
         /// Its layer.
         layer: usize,
     },

@@ -6,34 +6,34 @@
 
 mod config;
 pub mod dpco;
-mod lesson;
+mod full_weights;
+mod micro_batch;
 pub mod objective;
 mod optimizer;
-mod pieces;
 pub mod reference;
 mod selection;
 mod start;
 mod state;
+mod step_loss;
 mod trained;
 pub mod value;
-mod whole;
 
 pub use crate::types::Objective;
 pub use config::{LearnerConfig, Mode};
 pub use state::{HostTensor, Report, State};
 
-use crate::formats::lora::Site;
+use crate::formats::lora::Projection;
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::CriticWeights;
-use crate::transformer::score::Space;
+use crate::transformer::score::Arena;
 use crate::types::{CriticVersion, CritiqueGroup};
-use lesson::Lesson;
+use micro_batch::UnderWay;
 use objective::UtilityMoments;
 use optimizer::Adam;
-use pieces::UnderWay;
 use reference::{Reference, References};
 use std::collections::HashMap;
 use std::sync::Arc;
+use step_loss::StepLoss;
 use trained::Trained;
 use value::Value;
 
@@ -61,7 +61,7 @@ pub enum Error {
         /// The rank asked for.
         rank: usize,
         /// The targets asked for.
-        targets: Vec<Site>,
+        targets: Vec<Projection>,
     },
     /// A saved critic was trained in another mode.
     #[error("saved critic: expected one of learner.mode {mode}; change the config back or start anew")]
@@ -106,7 +106,7 @@ pub struct Learner {
     temperature: f32,
     trained: Trained,
     /// The score pass's memory.
-    space: Space,
+    space: Arena,
     step: u64,
     batch: u64,
     report: Option<Report>,
@@ -159,7 +159,7 @@ impl Learner {
         let mut tensors: HashMap<String, HostTensor> = state.optimizer.into_iter().collect();
         let reference = match &state.critic {
             CriticWeights::Adapter(adapter) => Reference::restore(adapter, &mut |name| tensors.remove(name))?,
-            CriticWeights::Whole(_) => None,
+            CriticWeights::Full(_) => None,
         };
         let trained = Trained::resumed(&model, &config, state.critic)?;
         let mut learner = Self::with(model, config, temperature, trained, 0);
@@ -177,7 +177,7 @@ impl Learner {
 
     fn with(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, trained: Trained, seed: u64) -> Self {
         let value = config.has_value().then(|| Value::new(model.spec().hidden, config.value.width, seed));
-        let space = Space::new(config.micro_batch_tokens);
+        let space = Arena::new(config.micro_batch_tokens);
         Self {
             model,
             config,
@@ -213,7 +213,7 @@ impl Learner {
             return self.report.clone();
         }
         self.abandon();
-        let lesson = Lesson::new(&self.config, self.step + 1, groups, self.utilities);
+        let lesson = StepLoss::new(&self.config, self.step + 1, groups, self.utilities);
         let (references, with_hidden) = (&self.references, self.value.is_some());
         let knows = |group: &CritiqueGroup| references.knows(group.episode.0, group.critiques.len(), with_hidden);
         self.under_way = Some(UnderWay::new(batch, lesson, &self.config, knows));
@@ -284,7 +284,7 @@ impl Learner {
         self.value.iter_mut().for_each(|value| value.update(adam));
     }
 
-    fn report(&self, step: u64, gradient_norm: f32, lesson: &Lesson, differences: &[f32]) -> Report {
+    fn report(&self, step: u64, gradient_norm: f32, lesson: &StepLoss, differences: &[f32]) -> Report {
         let (tally, config) = (lesson.tally, &self.config);
         let rco = config.objective == Objective::Rco;
         let difference = differences.iter().sum::<f32>() / differences.len().max(1) as f32;

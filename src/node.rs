@@ -5,8 +5,8 @@
 //! Invariants: a run directory with checkpoints is gone on from or left alone, never begun anew; a node
 //! that ended with [`Exit::Done`] left a whole checkpoint.
 
-use crate::actors::run_context::Plan;
-use crate::actors::supervisor::{Station, Supervisor, SupervisorMsg, SupervisorSetup};
+use crate::actors::run_context::RunContext;
+use crate::actors::supervisor::{ActorKind, Supervisor, SupervisorMsg, SupervisorSetup};
 pub use crate::actors::{Exit, Stop};
 use crate::actors::{Failure, ask};
 use crate::checkpoint;
@@ -14,8 +14,8 @@ use crate::config::Config;
 use crate::engine::EngineConfig;
 use crate::episode::judge::model::ModelJudge;
 use crate::episode::judge::{Compare, JudgeSource, Judges};
-use crate::episode::models::{Company, Remotes, Writer};
-use crate::episode::online_eval::Served;
+use crate::episode::models::{Models, Remotes, RoleConfig};
+use crate::episode::online_eval::OnlineEval;
 use crate::formats;
 use crate::formats::{source::Source, template::ChatTemplate, tokenizer::Tokenizer};
 use crate::groups::{self, Origin, Recorder};
@@ -24,8 +24,8 @@ use crate::prompts::{self, PromptStream};
 use crate::remote::{self, Client, RemoteConfig};
 use crate::roles::judge::JudgeKind;
 use crate::roles::{self, critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
-use crate::run::checkpoints::Archive;
-use crate::run::events::{Activity, Event, News, Progress};
+use crate::run::checkpoints::CheckpointStore;
+use crate::run::events::{Activity, Event, EventBus, Progress};
 use crate::transformer::load::Loaded;
 use crate::types::Prompt;
 use crate::verify::{Checker, sandbox};
@@ -48,7 +48,7 @@ pub struct Options {
     /// The wish to stop, for those who want to raise it before the node is up.
     pub stop: Stop,
     /// Where it tells what happens, for those who want to hear it from the beginning.
-    pub news: Option<News>,
+    pub events: Option<EventBus>,
 }
 
 /// Why a node did not start.
@@ -128,7 +128,7 @@ impl From<Failure> for Error {
 pub struct Node {
     supervisor: ActorRef<SupervisorMsg>,
     stop: Stop,
-    news: News,
+    events: EventBus,
     exit: watch::Receiver<Option<Exit>>,
     _lock: File,
 }
@@ -142,23 +142,23 @@ impl Node {
     /// # Errors
     /// Where anything in `config` cannot be used, or the run directory is not free.
     pub async fn start(config: Config, options: Options) -> Result<Self, Error> {
-        let news = options.news.clone().unwrap_or_else(|| News::new(None));
+        let events = options.events.clone().unwrap_or_else(|| EventBus::new(None));
         let stop = options.stop.clone();
-        let teller = news.clone();
-        let (plan, shelf, lock) = blocking(move || prepare(config, &options, teller)).await?;
+        let teller = events.clone();
+        let (context, run_state, lock) = blocking(move || prepare(config, &options, teller)).await?;
         let (exit, exited) = watch::channel(None);
-        news.resume(shelf.counters.clone(), shelf.replay.len(), shelf.step, shelf.version);
-        let setup = SupervisorSetup { plan: Arc::new(plan), shelf: Arc::new(Mutex::new(shelf)), exit };
+        events.resume(run_state.counters.clone(), run_state.replay.len(), run_state.step, run_state.version);
+        let setup = SupervisorSetup { context: Arc::new(context), run_state: Arc::new(Mutex::new(run_state)), exit };
         let spawned = Supervisor::spawn(None, Supervisor, setup).await;
         let (supervisor, _life) = spawned
             .map_err(|error| Error::Tree { why: error.to_string(), exit: exited.borrow().unwrap_or(Exit::Restarts) })?;
-        news.tell(Event::Turned(Activity::FirstEpisode));
-        Ok(Self { supervisor, stop, news, exit: exited, _lock: lock })
+        events.emit(Event::Turned(Activity::FirstEpisode));
+        Ok(Self { supervisor, stop, events, exit: exited, _lock: lock })
     }
 
     /// Where it stands.
     pub fn progress(&self) -> Progress {
-        self.news.progress()
+        self.events.progress()
     }
 
     /// Asks it to stop: what is under way ends or is put back, and a checkpoint is written.
@@ -174,8 +174,8 @@ impl Node {
     }
 
     /// Kills an actor, as a fault would; for tests of what happens then. False where it was not up.
-    pub async fn kill(&self, station: Station) -> bool {
-        ask(&self.supervisor, PATIENCE, |reply| SupervisorMsg::Kill { station, reply }).await.unwrap_or(false)
+    pub async fn kill(&self, actor_kind: ActorKind) -> bool {
+        ask(&self.supervisor, PATIENCE, |reply| SupervisorMsg::Kill { actor_kind, reply }).await.unwrap_or(false)
     }
 
     /// Makes the device thread panic, as a fault would; for tests of what happens then.
@@ -231,10 +231,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
     }
 }
 
-type Prepared = (Plan, crate::run::state::Shelf, File);
+type Prepared = (RunContext, crate::run::state::RunState, File);
 
 /// Everything that blocks: files, downloads, weights.
-fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Error> {
+fn prepare(config: Config, options: &Options, events: EventBus) -> Result<Prepared, Error> {
     let config = one_by_one(config);
     let run = PathBuf::from(&config.node.run_directory);
     let lock = lock(&run)?;
@@ -249,12 +249,12 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
     let prompts = PromptStream::open(&config.prompts, config.node.seed)?;
     let served = served(&config)?.map(Arc::new);
     let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
-    let (company, path) = company(&config, prompts.prompts(), options.judge.as_ref(), &news, true)?;
-    let spec = company.model.transformer.spec().clone();
+    let (models, path) = models(&config, prompts.prompts(), options.judge.as_ref(), &events, true)?;
+    let spec = models.model.transformer.spec().clone();
     let recorder = recorder(&config, &run, &path)?;
-    let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
-    let plan = Plan {
-        company: Arc::new(company),
+    let checkpoints = CheckpointStore::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
+    let context = RunContext {
+        models: Arc::new(models),
         seed: config.node.seed,
         prompts: Arc::new(prompts),
         critique_preferences: config.judge.role.critique_preferences,
@@ -264,28 +264,28 @@ fn prepare(config: Config, options: &Options, news: News) -> Result<Prepared, Er
         learner_steps_max: options.learner_steps,
         supervisor: config.supervisor,
         drain: Duration::from_secs(config.node.drain_seconds),
-        archive: Arc::new(archive),
+        checkpoints: Arc::new(checkpoints),
         recorder,
         served,
         stop: options.stop.clone(),
-        news,
+        events,
     };
-    let shelf = match options.resume {
-        true => plan.resumed(plan.archive.recall()?.ok_or(Error::NothingToResume(run))?.shelf),
-        false => plan.shelf(),
+    let run_state = match options.resume {
+        true => context.resumed(context.checkpoints.recall()?.ok_or(Error::NothingToResume(run))?.run_state),
+        false => context.run_state(),
     };
-    Ok((plan, shelf, lock))
+    Ok((context, run_state, lock))
 }
 
 /// The exam of the critic in service, where `config` wants one.
-fn served(config: &Config) -> Result<Option<Served>, Error> {
+fn served(config: &Config) -> Result<Option<OnlineEval>, Error> {
     if config.eval.every_steps == 0 {
         return Ok(None);
     }
     let prompts: Vec<_> = prompts::load(&config.held_out())?.into_iter().take(config.eval.prompts).collect();
     let checker = Arc::new(Checker::open(&prompts, config.judge.role.allow_unsandboxed)?);
     let prompts = prompts.into_iter().map(Arc::new).collect();
-    Ok(Some(Served { prompts, checker, config: config.eval.clone(), seed: config.node.seed }))
+    Ok(Some(OnlineEval { prompts, checker, config: config.eval.clone(), seed: config.node.seed }))
 }
 
 /// Everyone whom `config` names, judging by `compare` where that is given, and where the model lies; the model for
@@ -293,13 +293,13 @@ fn served(config: &Config) -> Result<Option<Served>, Error> {
 ///
 /// # Errors
 /// Where one cannot be made, or the verifier cannot check `prompts` here.
-pub(crate) fn company(
+pub(crate) fn models(
     config: &Config,
     prompts: &[Prompt],
     compare: Option<&Arc<Compare>>,
-    news: &News,
+    events: &EventBus,
     score: bool,
-) -> Result<(Company, PathBuf), Error> {
+) -> Result<(Models, PathBuf), Error> {
     let generator = Arc::new(Generator::new(&config.generator.role)?);
     let critic = Arc::new(Critic::new(&config.critic.role)?);
     let refiner = Arc::new(Refiner::new(&config.refiner.role)?);
@@ -312,7 +312,7 @@ pub(crate) fn company(
     let device = config.model.device.open()?;
     check_device(config, &device)?;
     let path = Source::parse(&config.model.source)?.fetch()?;
-    news.tell(Event::Turned(Activity::Loading));
+    events.emit(Event::Turned(Activity::Loading));
     let model = crate::transformer::load::load_on(&path, &device, config.engine.weights, score)?;
     // Every role speaks in turns: a base model is refused here, not by its first episode.
     model.template.present()?;
@@ -330,20 +330,20 @@ pub(crate) fn company(
         (None, Some(checker), _) => JudgeSource::Verifier(checker),
         (None, None, asked) => JudgeSource::Model(asked.expect("a judge that is no verifier is a model")),
     };
-    let company = Company {
+    let models = Models {
         model,
         engine: config.engine.clone(),
-        generator: Writer { role: generator, sampling: config.generator.sampling.clone() },
-        critic: Writer { role: critic, sampling: config.critic.sampling.clone() },
-        refiner: Writer { role: refiner, sampling: config.refiner.sampling.clone() },
+        generator: RoleConfig { role: generator, sampling: config.generator.sampling.clone() },
+        critic: RoleConfig { role: critic, sampling: config.critic.sampling.clone() },
+        refiner: RoleConfig { role: refiner, sampling: config.refiner.sampling.clone() },
         judges: Judges { verdicts, preferences },
         judging: config.judge.sampling.clone(),
         remotes,
         judge_model,
         deadline: Duration::from_secs(config.rollout.ask_deadline_seconds),
-        news: news.clone(),
+        events: events.clone(),
     };
-    Ok((company, path))
+    Ok((models, path))
 }
 
 /// Clients of the servers that `config` uses, with their keys.

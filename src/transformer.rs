@@ -19,7 +19,7 @@ pub mod score;
 
 pub(crate) use panels::Panels;
 
-use crate::formats::lora::Site;
+use crate::formats::lora::Projection;
 use crate::formats::{Error, Result, Weights, spec::ModelSpec};
 use crate::kernels::Precision;
 use crate::transformer::decode::PackedAdapter;
@@ -47,12 +47,12 @@ impl Linear {
     pub(crate) const ALL: [Self; 4] = [Self::Qkv, Self::Output, Self::GateUp, Self::Down];
 
     /// The sites it fuses, in the order of its columns.
-    pub(crate) fn sites(self) -> &'static [Site] {
+    pub(crate) fn sites(self) -> &'static [Projection] {
         match self {
-            Self::Qkv => &[Site::QProj, Site::KProj, Site::VProj],
-            Self::Output => &[Site::OProj],
-            Self::GateUp => &[Site::GateProj, Site::UpProj],
-            Self::Down => &[Site::DownProj],
+            Self::Qkv => &[Projection::QProj, Projection::KProj, Projection::VProj],
+            Self::Output => &[Projection::OProj],
+            Self::GateUp => &[Projection::GateProj, Projection::UpProj],
+            Self::Down => &[Projection::DownProj],
         }
     }
 }
@@ -227,13 +227,13 @@ impl Transformer {
     pub fn pack(&self, critic: &CriticWeights) -> Result<PackedAdapter> {
         match (&self.0, critic) {
             (Placed::Panels(stack), CriticWeights::Adapter(adapter)) => Ok(PackedAdapter::new(adapter, &stack.spec)),
-            (Placed::Panels(stack), CriticWeights::Whole(whole)) => {
+            (Placed::Panels(stack), CriticWeights::Full(whole)) => {
                 Ok(PackedAdapter::of_weights(whole.for_decode(stack.form.precision)))
             }
             (Placed::Dense(stack), CriticWeights::Adapter(adapter)) => Ok(PackedAdapter::of_branches(
                 dense::Branches::frozen(adapter, &stack.spec)?.to_device(&stack.form.device)?,
             )),
-            (Placed::Dense(_), CriticWeights::Whole(_)) => Err(Error::CpuOnly { device: device::name(&self.device()) }),
+            (Placed::Dense(_), CriticWeights::Full(_)) => Err(Error::CpuOnly { device: device::name(&self.device()) }),
         }
     }
 }

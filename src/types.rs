@@ -103,7 +103,7 @@ pub enum Finish {
 
 /// A text that a model wrote, with the very ids that were sampled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Written {
+pub struct Completion {
     /// The decoded text, without stop token or stop string.
     pub text: String,
     /// The sampled ids, a closing stop token included.
@@ -181,7 +181,7 @@ pub fn utility(verdicts: &[Verdict]) -> Option<f32> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScoredCritique {
     /// What the critic wrote.
-    pub written: Written,
+    pub written: Completion,
     /// Critique utility, in `[0, 1]`.
     pub utility: f32,
     /// The verdicts it is the mean of, the invalid ones included.

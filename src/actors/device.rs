@@ -3,7 +3,7 @@
 //! Others hold the [`Device`] handle itself and ask it directly; the actor only owns the thread's life.
 
 use super::Failure;
-use super::task::{Ended, Work};
+use super::task::{Ended, Task};
 use crate::device::Device;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
@@ -19,7 +19,7 @@ pub struct DeviceActor;
 /// The thread's owner: the thread is told to end when this goes.
 pub struct DeviceState {
     device: Device,
-    watch: Work,
+    watch: Task,
 }
 
 impl Drop for DeviceState {
@@ -35,7 +35,7 @@ impl Actor for DeviceActor {
 
     async fn pre_start(&self, myself: ActorRef<DeviceMsg>, device: Device) -> Result<DeviceState, ActorProcessingErr> {
         let thread = device.clone();
-        let watch = Work::start(myself, DeviceMsg::Ended, async move {
+        let watch = Task::start(myself, DeviceMsg::Ended, async move {
             let text = thread.ended().await.unwrap_or_else(|| "without being asked to".to_owned());
             Err(Failure::DeviceEnded(text))
         });

@@ -2,8 +2,8 @@
 
 use super::Reply;
 use super::role::reap;
-use crate::episode::judge::{Case, Contest, Judges, verdicts};
-use crate::episode::sampling::{Scribe, Trouble};
+use crate::episode::judge::{JudgeRequest, Judges, PreferenceRequest, verdicts};
+use crate::episode::sampling::{SampleError, SamplingClient};
 use crate::types::{Preference, Verdict};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
@@ -14,21 +14,21 @@ pub enum JudgeMsg {
     /// verdicts a refinement.
     Compare {
         /// What.
-        case: Case,
+        case: JudgeRequest,
         /// The seed of what it writes.
         seed: u64,
         /// Where to.
-        reply: Reply<Result<Vec<Verdict>, Trouble>>,
+        reply: Reply<Result<Vec<Verdict>, SampleError>>,
     },
     /// Compare the critiques with each other: those pairs of which both orders prefer the same one, by the
     /// critiques' places. Where no model compares them, none is preferred.
     Prefer {
         /// Which.
-        contest: Contest,
+        contest: PreferenceRequest,
         /// The seed of what it writes.
         seed: u64,
         /// Where to.
-        reply: Reply<Result<Vec<Preference>, Trouble>>,
+        reply: Reply<Result<Vec<Preference>, SampleError>>,
     },
 }
 
@@ -38,21 +38,21 @@ pub struct JudgeActor;
 /// Whom it asks and what it has under way.
 pub struct JudgeState {
     judges: Judges,
-    scribe: Scribe,
+    sampler: SamplingClient,
     under_way: JoinSet<()>,
 }
 
 impl Actor for JudgeActor {
     type Msg = JudgeMsg;
     type State = JudgeState;
-    type Arguments = (Judges, Scribe);
+    type Arguments = (Judges, SamplingClient);
 
     async fn pre_start(
         &self,
         _: ActorRef<JudgeMsg>,
-        (judges, scribe): Self::Arguments,
+        (judges, sampler): Self::Arguments,
     ) -> Result<JudgeState, ActorProcessingErr> {
-        Ok(JudgeState { judges, scribe, under_way: JoinSet::new() })
+        Ok(JudgeState { judges, sampler, under_way: JoinSet::new() })
     }
 
     async fn handle(
@@ -62,16 +62,16 @@ impl Actor for JudgeActor {
         state: &mut JudgeState,
     ) -> Result<(), ActorProcessingErr> {
         reap(&mut state.under_way)?;
-        let (judges, scribe) = (state.judges.clone(), state.scribe.clone());
+        let (judges, sampler) = (state.judges.clone(), state.sampler.clone());
         match message {
             JudgeMsg::Compare { case, seed, reply } => {
-                let verdicts = async move { verdicts(&judges.verdicts, &scribe, case, seed).await };
+                let verdicts = async move { verdicts(&judges.verdicts, &sampler, case, seed).await };
                 state.under_way.spawn(answer(verdicts, reply));
             }
             JudgeMsg::Prefer { contest, seed, reply } => {
                 let preferences = async move {
                     match &judges.preferences {
-                        Some(judge) => judge.prefer(&scribe, &contest, seed).await,
+                        Some(judge) => judge.prefer(&sampler, &contest, seed).await,
                         None => Ok(Vec::new()),
                     }
                 };

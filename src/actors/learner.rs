@@ -7,16 +7,16 @@
 //! service, and in service before replay hears of it.
 
 use super::replay::ReplayMsg;
-use super::task::{Ended, Work};
-use super::{Failure, Reply, Stop, Unanswered, ask, stranded};
+use super::task::{Ended, Task};
+use super::{Failure, Reply, Stop, Unanswered, ask, dependency_lost};
 use crate::device::{self, Device};
-use crate::episode::models::Company;
-use crate::episode::online_eval::Served;
-use crate::episode::sampling::Trouble;
+use crate::episode::models::Models;
+use crate::episode::online_eval::OnlineEval;
+use crate::episode::sampling::SampleError;
 use crate::learner::{self, LearnerConfig, Report};
 use crate::replay::Lease;
-use crate::run::checkpoints::Archive;
-use crate::run::events::{Event, News};
+use crate::run::checkpoints::CheckpointStore;
+use crate::run::events::{Event, EventBus};
 use crate::types::CriticVersion;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
@@ -35,13 +35,13 @@ pub enum LearnerMsg {
 
 /// What a course needs.
 #[derive(Clone)]
-pub struct Course {
+pub struct LearnerLoop {
     /// Where steps are taken.
     pub device: Device,
     /// Where batches come from.
     pub replay: ActorRef<ReplayMsg>,
     /// Where checkpoints go.
-    pub archive: Arc<Archive>,
+    pub checkpoints: Arc<CheckpointStore>,
     /// How steps are taken.
     pub config: LearnerConfig,
     /// After so many steps in all, the run stops.
@@ -51,9 +51,9 @@ pub struct Course {
     /// The wish to stop.
     pub stop: Stop,
     /// The exam of the critic in service, and who is asked in it; none where there is none.
-    pub served: Option<(Arc<Served>, Arc<Company>)>,
+    pub served: Option<(Arc<OnlineEval>, Arc<Models>)>,
     /// Who is told.
-    pub news: News,
+    pub events: EventBus,
 }
 
 /// The shell.
@@ -61,18 +61,22 @@ pub struct LearnerActor;
 
 impl Actor for LearnerActor {
     type Msg = LearnerMsg;
-    type State = Work;
-    type Arguments = Course;
+    type State = Task;
+    type Arguments = LearnerLoop;
 
-    async fn pre_start(&self, myself: ActorRef<LearnerMsg>, course: Course) -> Result<Work, ActorProcessingErr> {
-        Ok(Work::start(myself, LearnerMsg::Ended, course.run()))
+    async fn pre_start(
+        &self,
+        myself: ActorRef<LearnerMsg>,
+        learner_loop: LearnerLoop,
+    ) -> Result<Task, ActorProcessingErr> {
+        Ok(Task::start(myself, LearnerMsg::Ended, learner_loop.run()))
     }
 
     async fn handle(
         &self,
         _: ActorRef<LearnerMsg>,
         message: LearnerMsg,
-        work: &mut Work,
+        work: &mut Task,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             LearnerMsg::Ended(ended) => work.end(ended)?,
@@ -94,11 +98,11 @@ enum Step {
     Late,
 }
 
-impl Course {
+impl LearnerLoop {
     async fn run(self) -> Ended {
-        let shelf = self.replay(|reply| ReplayMsg::Snapshot { reply }).await?;
-        let (mut step, mut published, mut version) = (shelf.step, shelf.published_step, shelf.version);
-        drop(shelf);
+        let run_state = self.replay(|reply| ReplayMsg::Snapshot { reply }).await?;
+        let (mut step, mut published, mut version) = (run_state.step, run_state.published_step, run_state.version);
+        drop(run_state);
         let mut streak = 0;
         self.evaluate(None, step, version).await?;
         loop {
@@ -121,7 +125,7 @@ impl Course {
                 Some(Step::Refused(why)) => {
                     streak = self.lengthen(streak, &why)?;
                     self.settle(lease.batch, None).await?;
-                    self.news.tell(Event::Discarded { batch: lease.batch, why });
+                    self.events.emit(Event::Discarded { batch: lease.batch, why });
                 }
                 Some(Step::Late) => streak = self.lengthen(streak, "deadline passed")?,
             }
@@ -140,7 +144,7 @@ impl Course {
             match lease {
                 Ok(lease) => return Ok(Some(lease)),
                 Err(Unanswered::Deadline) => {}
-                Err(Unanswered::Gone) => return Err(stranded("replay", self.deadline).await),
+                Err(Unanswered::Gone) => return Err(dependency_lost("replay", self.deadline).await),
             }
         }
     }
@@ -160,7 +164,7 @@ impl Course {
         match learned {
             Ok(report) => {
                 let critiques = lease.groups.iter().flat_map(|group| &group.critiques);
-                self.news.tell(Event::Learned {
+                self.events.emit(Event::Learned {
                     batch: lease.batch,
                     episodes: lease.groups.iter().map(|group| group.episode).collect(),
                     ages_versions: critiques.map(|critique| critique.written.version.age(version)).collect(),
@@ -172,7 +176,7 @@ impl Course {
             Err(device::Error::Learner(learner::Error::Abandoned)) if self.stop.is_requested() => Ok(None),
             Err(device::Error::Learner(learner::Error::Abandoned)) => Ok(Some(Step::Late)),
             Err(device::Error::Learner(error)) if error.is_refusal() => Ok(Some(Step::Refused(error.to_string()))),
-            Err(device::Error::Gone) => Err(stranded("the device", self.deadline).await),
+            Err(device::Error::Gone) => Err(dependency_lost("the device", self.deadline).await),
             Err(error) => Err(error.into()),
         }
     }
@@ -185,52 +189,52 @@ impl Course {
     async fn publish(&self, version: CriticVersion) -> Result<(), Failure> {
         let begun = Instant::now();
         let state = match self.device.snapshot().await {
-            Err(device::Error::Gone) => return Err(stranded("the device", self.deadline).await),
+            Err(device::Error::Gone) => return Err(dependency_lost("the device", self.deadline).await),
             state => state?,
         };
         let (step, critic) = (state.step, state.critic.clone());
         // As the shelf will be once the critic is in service.
-        let mut shelf = self.replay(|reply| ReplayMsg::Snapshot { reply }).await?;
-        shelf.published(version, critic.clone(), step);
-        let archive = self.archive.clone();
-        tokio::task::spawn_blocking(move || archive.save(state, shelf))
+        let mut run_state = self.replay(|reply| ReplayMsg::Snapshot { reply }).await?;
+        run_state.published(version, critic.clone(), step);
+        let checkpoints = self.checkpoints.clone();
+        tokio::task::spawn_blocking(move || checkpoints.save(state, run_state))
             .await
             .map_err(|error| Failure::Panicked(super::task::panic_text(error)))?
-            .inspect_err(|_| self.news.tell(Event::NotSaved))?;
-        self.news.tell(Event::Saved { step, seconds: begun.elapsed().as_secs_f64() });
+            .inspect_err(|_| self.events.emit(Event::NotSaved))?;
+        self.events.emit(Event::Saved { step, seconds: begun.elapsed().as_secs_f64() });
         self.device.install(version, Some(critic.clone())).await?;
         self.replay(|reply| ReplayMsg::Publish { version, critic, step, reply }).await?;
-        self.news.tell(Event::Published { version, step });
+        self.events.emit(Event::Published { version, step });
         Ok(())
     }
 
     /// Examines the critic in service, if that is due after `step`; the learner waits. What goes wrong in an exam ends
     /// that exam alone.
     async fn evaluate(&self, before: Option<u64>, step: u64, version: CriticVersion) -> Result<(), Failure> {
-        let Some((served, company)) = &self.served else { return Ok(()) };
+        let Some((served, models)) = &self.served else { return Ok(()) };
         if !served.is_due(before, step) {
             return Ok(());
         }
         let begun = Instant::now();
-        let marks = tokio::select! {
+        let summary = tokio::select! {
             biased;
             () = self.stop.requested() => return Ok(()),
-            marks = served.examine(company.clone(), self.device.clone()) => marks,
+            summary = served.examine(models.clone(), self.device.clone()) => summary,
         };
-        let marks = match marks {
-            Ok(marks) => marks,
-            Err(Trouble::Gone) => return Err(stranded("the device", self.deadline).await),
+        let summary = match summary {
+            Ok(summary) => summary,
+            Err(SampleError::Gone) => return Err(dependency_lost("the device", self.deadline).await),
             Err(trouble) => {
-                self.news.tell(Event::NotEvaluated(trouble.to_string()));
+                self.events.emit(Event::NotEvaluated(trouble.to_string()));
                 return Ok(());
             }
         };
-        let (archive, cu) = (self.archive.clone(), marks.cu);
-        let keep = move || cu.map_or(Ok(false), |cu| archive.keep_if_best(step, cu.value));
+        let (checkpoints, cu) = (self.checkpoints.clone(), summary.cu);
+        let keep = move || cu.map_or(Ok(false), |cu| checkpoints.keep_if_best(step, cu.value));
         let best = tokio::task::spawn_blocking(keep)
             .await
             .map_err(|error| Failure::Panicked(super::task::panic_text(error)))??;
-        self.news.tell(Event::Evaluated { version, step, marks, best, seconds: begun.elapsed().as_secs_f64() });
+        self.events.emit(Event::Evaluated { version, step, summary, best, seconds: begun.elapsed().as_secs_f64() });
         Ok(())
     }
 
@@ -246,7 +250,7 @@ impl Course {
     async fn replay<T>(&self, message: impl FnOnce(Reply<T>) -> ReplayMsg) -> Result<T, Failure> {
         match ask(&self.replay, self.deadline, message).await {
             Ok(answer) => Ok(answer),
-            Err(_) => Err(stranded("replay", self.deadline).await),
+            Err(_) => Err(dependency_lost("replay", self.deadline).await),
         }
     }
 }

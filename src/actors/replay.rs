@@ -9,8 +9,8 @@
 use super::{Reply, Stop};
 use crate::groups::Recorder;
 use crate::replay::{Lease, Pushed, Retired};
-use crate::run::events::{Activity, Event, News};
-use crate::run::state::{DropReason, Lane, Outcome, Shelf};
+use crate::run::events::{Activity, Event, EventBus};
+use crate::run::state::{DropReason, Outcome, RunState, Worker};
 use crate::transformer::full_weights::CriticWeights;
 use crate::types::{CriticVersion, EpisodeId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -31,7 +31,7 @@ pub enum ReplayMsg {
     /// The lane's next episode, as soon as one may begin; asked again, the same one.
     Begin {
         /// Who asks.
-        lane: Lane,
+        worker: Worker,
         /// Where to.
         reply: Reply<EpisodeId>,
     },
@@ -74,20 +74,20 @@ pub enum ReplayMsg {
     /// The shelf as it is, for a checkpoint.
     Snapshot {
         /// Where to.
-        reply: Reply<Shelf>,
+        reply: Reply<RunState>,
     },
 }
 
 /// What the actor is made from.
 pub struct ReplaySetup {
     /// The shelf it is lent.
-    pub shelf: Arc<Mutex<Shelf>>,
+    pub run_state: Arc<Mutex<RunState>>,
     /// When episodes may begin.
     pub pacing: Pacing,
     /// After this none begins.
     pub stop: Stop,
     /// Who is told.
-    pub news: News,
+    pub events: EventBus,
     /// Where scored groups are kept; none where they are not.
     pub recorder: Option<Arc<Recorder>>,
 }
@@ -98,7 +98,7 @@ pub struct ReplayActor;
 /// The shelf, and the questions that wait.
 pub struct ReplayState {
     setup: ReplaySetup,
-    begins: BTreeMap<Lane, Reply<EpisodeId>>,
+    begins: BTreeMap<Worker, Reply<EpisodeId>>,
     lease: Option<(usize, Reply<Lease>)>,
     paced: bool,
 }
@@ -110,7 +110,7 @@ impl Actor for ReplayActor {
 
     async fn pre_start(&self, _: ActorRef<ReplayMsg>, setup: ReplaySetup) -> Result<ReplayState, ActorProcessingErr> {
         // Whoever held these is gone with the last replay actor.
-        lock(&setup.shelf)?.forget_all();
+        lock(&setup.run_state)?.forget_all();
         Ok(ReplayState { setup, begins: BTreeMap::new(), lease: None, paced: false })
     }
 
@@ -120,13 +120,13 @@ impl Actor for ReplayActor {
         message: ReplayMsg,
         state: &mut ReplayState,
     ) -> Result<(), ActorProcessingErr> {
-        let shelf = state.setup.shelf.clone();
-        let mut shelf = lock(&shelf)?;
+        let run_state = state.setup.run_state.clone();
+        let mut run_state = lock(&run_state)?;
         match message {
-            ReplayMsg::Begin { lane, reply } => {
-                shelf.forget_before(lane.generation);
-                state.begins.retain(|waiting, _| waiting.generation >= lane.generation);
-                state.begins.insert(lane, reply);
+            ReplayMsg::Begin { worker, reply } => {
+                run_state.forget_before(worker.generation);
+                state.begins.retain(|waiting, _| waiting.generation >= worker.generation);
+                state.begins.insert(worker, reply);
             }
             ReplayMsg::End { episode, outcome, reply } => {
                 let dropped = match &outcome {
@@ -137,65 +137,65 @@ impl Actor for ReplayActor {
                     (Some(recorder), Outcome::Group(group)) => Some((recorder, recorder.line(group))),
                     _ => None,
                 };
-                let pushed = shelf.end(episode, outcome);
+                let pushed = run_state.end(episode, outcome);
                 if let (Some((recorder, line)), Some(Pushed::Kept | Pushed::Flat)) = (line, pushed)
                     && let Err(error) = recorder.append(&line)
                 {
                     // The run itself needs only what its checkpoints hold.
                     tracing::warn!(%episode, %error, "a scored group was not kept on disk");
                 }
-                state.setup.news.tell(ended(&shelf, episode, pushed, dropped));
-                state.setup.news.tell(holds(&shelf));
+                state.setup.events.emit(ended(&run_state, episode, pushed, dropped));
+                state.setup.events.emit(holds(&run_state));
                 let _ = reply.send(pushed);
             }
             ReplayMsg::Lease { groups, reply } => state.lease = Some((groups, reply)),
             ReplayMsg::Settle { batch, step, reply } => {
                 let retired = match step {
-                    Some(step) => shelf.learned(batch, step),
-                    None => shelf.discarded(batch),
+                    Some(step) => run_state.learned(batch, step),
+                    None => run_state.discarded(batch),
                 };
-                tell_retired(&state.setup.news, &shelf, retired);
+                tell_retired(&state.setup.events, &run_state, retired);
                 let _ = reply.send(());
             }
             ReplayMsg::Publish { version, critic, step, reply } => {
-                let retired = shelf.published(version, critic, step);
-                shelf.replay.committed(step);
-                tell_retired(&state.setup.news, &shelf, retired);
+                let retired = run_state.published(version, critic, step);
+                run_state.replay.committed(step);
+                tell_retired(&state.setup.events, &run_state, retired);
                 let _ = reply.send(());
             }
-            ReplayMsg::Snapshot { reply } => drop(reply.send(shelf.clone())),
+            ReplayMsg::Snapshot { reply } => drop(reply.send(run_state.clone())),
         }
-        state.answer(&mut shelf);
+        state.answer(&mut run_state);
         Ok(())
     }
 }
 
 impl ReplayState {
     /// Answers whatever can be answered now.
-    fn answer(&mut self, shelf: &mut Shelf) {
-        self.answer_learner(shelf);
+    fn answer(&mut self, run_state: &mut RunState) {
+        self.answer_learner(run_state);
         self.begins.retain(|_, reply| !reply.is_closed());
-        while let Some(lane) = self.next_lane(shelf) {
-            let reply = self.begins.remove(&lane).expect("next_lane returns a key of begins");
-            let episode = shelf.begin(lane);
+        while let Some(worker) = self.next_lane(run_state) {
+            let reply = self.begins.remove(&worker).expect("next_lane returns a key of begins");
+            let episode = run_state.begin(worker);
             // If the lane left meanwhile it asks again and gets the same episode.
             if reply.send(episode).is_ok() {
-                self.setup.news.tell(Event::Began { episode, in_flight: shelf.in_flight() });
+                self.setup.events.emit(Event::Began { episode, in_flight: run_state.in_flight() });
             }
         }
         let paced = !self.begins.is_empty() && self.setup.pacing == Pacing::ByAge && !self.setup.stop.is_requested();
-        if paced != self.paced && shelf.counters.episodes > 0 {
+        if paced != self.paced && run_state.counters.episodes > 0 {
             self.paced = paced;
-            self.setup.news.tell(Event::Turned(if paced { Activity::Pacing } else { Activity::Running }));
+            self.setup.events.emit(Event::Turned(if paced { Activity::Pacing } else { Activity::Running }));
         }
     }
 
-    fn answer_learner(&mut self, shelf: &mut Shelf) {
+    fn answer_learner(&mut self, run_state: &mut RunState) {
         let Some((groups, reply)) = self.lease.take() else { return };
         if reply.is_closed() {
             return;
         }
-        match shelf.replay.lease(groups) {
+        match run_state.replay.lease(groups) {
             // If the learner left meanwhile it asks again and gets the same lease.
             Some(lease) => drop(reply.send(lease)),
             None => self.lease = Some((groups, reply)),
@@ -203,13 +203,13 @@ impl ReplayState {
     }
 
     /// A waiting lane that may have its answer.
-    fn next_lane(&self, shelf: &Shelf) -> Option<Lane> {
-        if let Some(lane) = self.begins.keys().find(|lane| shelf.held_by(**lane).is_some()) {
-            return Some(*lane);
+    fn next_lane(&self, run_state: &RunState) -> Option<Worker> {
+        if let Some(worker) = self.begins.keys().find(|worker| run_state.held_by(**worker).is_some()) {
+            return Some(*worker);
         }
         let may = match self.setup.pacing {
-            Pacing::ByAge => shelf.replay.admits(shelf.in_flight()),
-            Pacing::OneByOne => shelf.in_flight() == 0 && self.lease.is_some(),
+            Pacing::ByAge => run_state.replay.admits(run_state.in_flight()),
+            Pacing::OneByOne => run_state.in_flight() == 0 && self.lease.is_some(),
         };
         if !may || self.setup.stop.is_requested() {
             return None;
@@ -218,24 +218,24 @@ impl ReplayState {
     }
 }
 
-fn ended(shelf: &Shelf, episode: EpisodeId, pushed: Option<Pushed>, dropped: Option<DropReason>) -> Event {
-    Event::Ended { episode, pushed, dropped, in_flight: shelf.in_flight(), counters: shelf.counters.clone() }
+fn ended(run_state: &RunState, episode: EpisodeId, pushed: Option<Pushed>, dropped: Option<DropReason>) -> Event {
+    Event::Ended { episode, pushed, dropped, in_flight: run_state.in_flight(), counters: run_state.counters.clone() }
 }
 
-fn holds(shelf: &Shelf) -> Event {
-    Event::Holds { held: shelf.replay.len(), fresh: shelf.replay.fresh() }
+fn holds(run_state: &RunState) -> Event {
+    Event::Holds { held: run_state.replay.len(), fresh: run_state.replay.fresh() }
 }
 
-fn tell_retired(news: &News, shelf: &Shelf, retired: Retired) {
-    news.tell(holds(shelf));
+fn tell_retired(events: &EventBus, run_state: &RunState, retired: Retired) {
+    events.emit(holds(run_state));
     if retired != Retired::default() {
-        news.tell(Event::Retired(retired));
+        events.emit(Event::Retired(retired));
     }
 }
 
 /// The shelf; an error where a panic tore it, for then it has to be restored from disk.
-pub(crate) fn lock(shelf: &Mutex<Shelf>) -> Result<MutexGuard<'_, Shelf>, super::Failure> {
-    shelf.lock().map_err(|_| super::Failure::Panicked("replay panicked over its shelf".to_owned()))
+pub(crate) fn lock(run_state: &Mutex<RunState>) -> Result<MutexGuard<'_, RunState>, super::Failure> {
+    run_state.lock().map_err(|_| super::Failure::Panicked("replay panicked over its shelf".to_owned()))
 }
 
 #[cfg(test)]
@@ -252,9 +252,9 @@ mod tests {
     /// A replay actor that lets two unlearned groups wait.
     async fn actor(pacing: Pacing) -> (ActorRef<ReplayMsg>, Stop) {
         let config = ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 };
-        let shelf = Arc::new(Mutex::new(Shelf::new(Replay::new(config, crate::types::Objective::Rco, 2, 7))));
+        let run_state = Arc::new(Mutex::new(RunState::new(Replay::new(config, crate::types::Objective::Rco, 2, 7))));
         let stop = Stop::default();
-        let setup = ReplaySetup { shelf, pacing, stop: stop.clone(), news: News::new(None), recorder: None };
+        let setup = ReplaySetup { run_state, pacing, stop: stop.clone(), events: EventBus::new(None), recorder: None };
         (ReplayActor::spawn(None, ReplayActor, setup).await.unwrap().0, stop)
     }
 
@@ -266,8 +266,8 @@ mod tests {
     }
 
     fn begin(actor: &ActorRef<ReplayMsg>, index: usize) -> oneshot::Receiver<EpisodeId> {
-        let lane = Lane { generation: 1, index };
-        put(actor, |reply| ReplayMsg::Begin { lane, reply })
+        let worker = Worker { generation: 1, index };
+        put(actor, |reply| ReplayMsg::Begin { worker, reply })
     }
 
     async fn end(actor: &ActorRef<ReplayMsg>, episode: EpisodeId) {
@@ -323,8 +323,8 @@ mod tests {
         end(&actor, first).await;
         settled(&actor).await;
         assert!(second.try_recv().is_err());
-        let shelf = put(&actor, |reply| ReplayMsg::Snapshot { reply }).await.unwrap();
-        assert_eq!(shelf.replay.len(), 1);
+        let run_state = put(&actor, |reply| ReplayMsg::Snapshot { reply }).await.unwrap();
+        assert_eq!(run_state.replay.len(), 1);
         actor.stop(None);
     }
 

@@ -8,24 +8,24 @@
 
 use super::task::panic_text;
 use super::{Failure, Reply};
-use crate::episode::role::{Answer, Part, answer};
-use crate::episode::sampling::{Scribe, Trouble};
+use crate::episode::role::{Answer, PromptBuilder, answer};
+use crate::episode::sampling::{SampleError, SamplingClient};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::marker::PhantomData;
 use tokio::task::JoinSet;
 
 /// What a writing role can be told.
-pub enum RoleMsg<P: Part> {
+pub enum RoleMsg<P: PromptBuilder> {
     /// Write `n` texts; text `i` is drawn by `seed` and `i` alone.
     Write {
         /// What about.
-        brief: P::Brief,
+        input: P::Input,
         /// How many.
         n: usize,
         /// The seed.
         seed: u64,
         /// Where to.
-        reply: Reply<Result<Answer, Trouble>>,
+        reply: Reply<Result<Answer, SampleError>>,
     },
 }
 
@@ -41,21 +41,21 @@ impl<P> Default for RoleActor<P> {
 /// What it is and what it has under way.
 pub struct RoleState<P> {
     part: P,
-    scribe: Scribe,
+    sampler: SamplingClient,
     under_way: JoinSet<()>,
 }
 
-impl<P: Part> Actor for RoleActor<P> {
+impl<P: PromptBuilder> Actor for RoleActor<P> {
     type Msg = RoleMsg<P>;
     type State = RoleState<P>;
-    type Arguments = (P, Scribe);
+    type Arguments = (P, SamplingClient);
 
     async fn pre_start(
         &self,
         _: ActorRef<Self::Msg>,
-        (part, scribe): Self::Arguments,
+        (part, sampler): Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        Ok(RoleState { part, scribe, under_way: JoinSet::new() })
+        Ok(RoleState { part, sampler, under_way: JoinSet::new() })
     }
 
     async fn handle(
@@ -65,11 +65,11 @@ impl<P: Part> Actor for RoleActor<P> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         reap(&mut state.under_way)?;
-        let RoleMsg::Write { brief, n, seed, mut reply } = message;
-        let (part, scribe) = (state.part.clone(), state.scribe.clone());
+        let RoleMsg::Write { input, n, seed, mut reply } = message;
+        let (part, sampler) = (state.part.clone(), state.sampler.clone());
         state.under_way.spawn(async move {
             tokio::select! {
-                answer = answer(&part, &scribe, &brief, n, seed) => drop(reply.send(answer)),
+                answer = answer(&part, &sampler, &input, n, seed) => drop(reply.send(answer)),
                 () = reply.closed() => {}
             }
         });

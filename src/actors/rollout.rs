@@ -1,6 +1,6 @@
 //! The rollout actor: episodes, some at once, each in the order of the paper.
 //!
-//! `Cast::episode` is RCO's data collection (arXiv 2506.22157, section 3) on one screen. It knows
+//! `RolloutContext::episode` is RCO's data collection (arXiv 2506.22157, section 3) on one screen. It knows
 //! whom to ask; it does not know how texts are written, judged or kept.
 //!
 //! Invariants: every lane ends every episode it begins, or dies with it, and then the episode is run
@@ -10,18 +10,20 @@
 use super::judge::JudgeMsg;
 use super::replay::ReplayMsg;
 use super::role::RoleMsg;
-use super::task::{Ended, Work, panic_text};
-use super::{Failure, Reply, Stop, Unanswered, ask, stranded};
-use crate::episode::judge::{Case, Contest};
-use crate::episode::role::{Answer, Opening, Part};
-use crate::episode::sampling::Trouble;
+use super::task::{Ended, Task, panic_text};
+use super::{Failure, Reply, Stop, Unanswered, ask, dependency_lost};
+use crate::episode::judge::{JudgeRequest, PreferenceRequest};
+use crate::episode::role::{Answer, PromptBuilder, ResponseContext};
+use crate::episode::sampling::SampleError;
 use crate::episode::seed::seed;
 use crate::prompts::PromptStream;
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
-use crate::run::events::{Event, News};
-use crate::run::state::{DropReason, Lane, Outcome};
+use crate::run::events::{Event, EventBus};
+use crate::run::state::{DropReason, Outcome, Worker};
 use crate::telemetry::metrics::{self, Label, Role};
-use crate::types::{CritiqueGroup, EpisodeId, Invalid, Preference, Prompt, ScoredCritique, Verdict, Written, utility};
+use crate::types::{
+    Completion, CritiqueGroup, EpisodeId, Invalid, Preference, Prompt, ScoredCritique, Verdict, utility,
+};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -60,7 +62,7 @@ impl RolloutConfig {
 }
 
 /// Everyone an episode needs.
-pub struct Cast {
+pub struct RolloutContext {
     /// Prompts.
     pub prompts: Arc<PromptStream>,
     /// Answers.
@@ -84,7 +86,7 @@ pub struct Cast {
     /// The wish to stop.
     pub stop: Stop,
     /// Who is told.
-    pub news: News,
+    pub events: EventBus,
 }
 
 /// What the rollout actor can be told.
@@ -103,18 +105,22 @@ pub struct RolloutActor;
 
 impl Actor for RolloutActor {
     type Msg = RolloutMsg;
-    type State = Work;
-    type Arguments = Arc<Cast>;
+    type State = Task;
+    type Arguments = Arc<RolloutContext>;
 
-    async fn pre_start(&self, myself: ActorRef<RolloutMsg>, cast: Arc<Cast>) -> Result<Work, ActorProcessingErr> {
-        Ok(Work::start(myself, RolloutMsg::Ended, cast.run()))
+    async fn pre_start(
+        &self,
+        myself: ActorRef<RolloutMsg>,
+        context: Arc<RolloutContext>,
+    ) -> Result<Task, ActorProcessingErr> {
+        Ok(Task::start(myself, RolloutMsg::Ended, context.run()))
     }
 
     async fn handle(
         &self,
         _: ActorRef<RolloutMsg>,
         message: RolloutMsg,
-        work: &mut Work,
+        work: &mut Task,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             RolloutMsg::Ended(ended) => work.end(ended)?,
@@ -125,39 +131,39 @@ impl Actor for RolloutActor {
 }
 
 /// What ends an episode early.
-enum Setback {
+enum EpisodeError {
     /// It makes no group.
     Dropped(DropReason),
     /// It cannot go on, and is run again.
     Failed(Failure),
 }
 
-impl From<Failure> for Setback {
+impl From<Failure> for EpisodeError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
 }
 
-impl Cast {
+impl RolloutContext {
     async fn run(self: Arc<Self>) -> Ended {
-        let mut lanes = JoinSet::new();
+        let mut workers = JoinSet::new();
         for index in 0..self.config.rollouts_max {
-            lanes.spawn(self.clone().lane(Lane { generation: self.generation, index }));
+            workers.spawn(self.clone().worker(Worker { generation: self.generation, index }));
         }
-        while let Some(ended) = lanes.join_next().await {
+        while let Some(ended) = workers.join_next().await {
             ended.map_err(|error| Failure::Panicked(panic_text(error)))??;
         }
         Ok(())
     }
 
     /// Episode after episode, until a stop is wished for.
-    async fn lane(self: Arc<Self>, lane: Lane) -> Ended {
-        while let Some(episode) = self.begin(lane).await? {
+    async fn worker(self: Arc<Self>, worker: Worker) -> Ended {
+        while let Some(episode) = self.begin(worker).await? {
             let (_in_flight, begun) = (metrics::EPISODES_IN_FLIGHT.guard(), Instant::now());
             let outcome = match self.clone().episode(episode).await {
                 Ok(group) => Outcome::Group(group),
-                Err(Setback::Dropped(reason)) => Outcome::Dropped(reason),
-                Err(Setback::Failed(failure)) => return Err(failure),
+                Err(EpisodeError::Dropped(reason)) => Outcome::Dropped(reason),
+                Err(EpisodeError::Failed(failure)) => return Err(failure),
             };
             self.end(episode, outcome).await?;
             metrics::EPISODE_SECONDS.record(begun.elapsed().as_secs_f64());
@@ -166,7 +172,7 @@ impl Cast {
     }
 
     /// One prompt's whole tree.
-    async fn episode(self: Arc<Self>, episode: EpisodeId) -> Result<CritiqueGroup, Setback> {
+    async fn episode(self: Arc<Self>, episode: EpisodeId) -> Result<CritiqueGroup, EpisodeError> {
         let prompt = Arc::new(self.prompts.prompt(episode).clone());
         let seed = |role, index| seed(self.seed, episode, role, index);
 
@@ -181,7 +187,7 @@ impl Cast {
         // DPCO, RCO's control: which critiques the judge prefers by themselves. Indices behind the critiques' own.
         let mut preferring = JoinSet::new();
         if self.critique_preferences {
-            let contest = Contest { opening: opening.clone(), critiques: texts.clone() };
+            let contest = PreferenceRequest { opening: opening.clone(), critiques: texts.clone() };
             preferring.spawn(self.clone().prefer(contest, seed(Role::Judge, texts.len() as u64)));
         }
 
@@ -197,12 +203,12 @@ impl Cast {
             let (index, one) = one.map_err(|error| Failure::Panicked(panic_text(error)))?;
             match one {
                 Ok(critique) => scored.push((index, critique)),
-                Err(Setback::Dropped(reason)) => self.news.tell(Event::CritiqueDropped(reason)),
+                Err(EpisodeError::Dropped(reason)) => self.events.emit(Event::CritiqueDropped(reason)),
                 Err(failed) => return Err(failed),
             }
         }
         if scored.len() < 2 {
-            return Err(Setback::Dropped(DropReason::FewCritiques));
+            return Err(EpisodeError::Dropped(DropReason::FewCritiques));
         }
         scored.sort_by_key(|(index, _)| *index);
         let kept: Vec<usize> = scored.iter().map(|(index, _)| *index).collect();
@@ -214,7 +220,7 @@ impl Cast {
             episode,
             prompt_id: prompt.id.clone(),
             task: prompt.task.clone(),
-            prefix_ids: critiques.composed.ids,
+            prefix_ids: critiques.rendered.ids,
             critiques: scored.into_iter().map(|(_, critique)| critique).collect(),
             preferences: preferences.into_iter().filter_map(|preference| among(&kept, preference)).collect(),
         })
@@ -223,30 +229,30 @@ impl Cast {
     /// One critique's refinements and what they are worth.
     async fn score(
         self: Arc<Self>,
-        opening: Arc<Opening>,
-        critique: Arc<Written>,
+        opening: Arc<ResponseContext>,
+        critique: Arc<Completion>,
         [refining, judging]: [u64; 2],
-    ) -> Result<ScoredCritique, Setback> {
-        let brief = (opening.clone(), critique.clone());
-        let refinements = self.write(&self.refiner, brief, self.config.refinements, refining).await?.written;
-        let verdicts = self.judge(Case { opening, critique: critique.clone(), refinements }, judging).await?;
-        let utility = utility(&verdicts).ok_or(Setback::Dropped(DropReason::NoVerdict))?;
-        self.news.tell(Event::CritiqueScored(utility));
+    ) -> Result<ScoredCritique, EpisodeError> {
+        let input = (opening.clone(), critique.clone());
+        let refinements = self.write(&self.refiner, input, self.config.refinements, refining).await?.written;
+        let verdicts = self.judge(JudgeRequest { opening, critique: critique.clone(), refinements }, judging).await?;
+        let utility = utility(&verdicts).ok_or(EpisodeError::Dropped(DropReason::NoVerdict))?;
+        self.events.emit(Event::CritiqueScored(utility));
         Ok(ScoredCritique { written: Arc::unwrap_or_clone(critique), utility, verdicts })
     }
 
     /// The lane's next episode, whenever it may begin; none once a stop is wished for.
-    async fn begin(&self, lane: Lane) -> Result<Option<EpisodeId>, Failure> {
+    async fn begin(&self, worker: Worker) -> Result<Option<EpisodeId>, Failure> {
         loop {
             let begun = tokio::select! {
                 biased;
                 () = self.stop.requested() => return Ok(None),
-                begun = ask(&self.replay, self.deadline(), |reply| ReplayMsg::Begin { lane, reply }) => begun,
+                begun = ask(&self.replay, self.deadline(), |reply| ReplayMsg::Begin { worker, reply }) => begun,
             };
             match begun {
                 Ok(episode) => return Ok(Some(episode)),
                 Err(Unanswered::Deadline) => {}
-                Err(Unanswered::Gone) => return Err(stranded("replay", self.deadline()).await),
+                Err(Unanswered::Gone) => return Err(dependency_lost("replay", self.deadline()).await),
             }
         }
     }
@@ -254,38 +260,40 @@ impl Cast {
     async fn end(&self, episode: EpisodeId, outcome: Outcome) -> Result<(), Failure> {
         match ask(&self.replay, self.deadline(), |reply| ReplayMsg::End { episode, outcome, reply }).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(stranded("replay", self.deadline()).await),
+            Err(_) => Err(dependency_lost("replay", self.deadline()).await),
         }
     }
 
-    async fn write<P: Part>(
+    async fn write<P: PromptBuilder>(
         &self,
         role: &ActorRef<RoleMsg<P>>,
-        brief: P::Brief,
+        input: P::Input,
         n: usize,
         seed: u64,
-    ) -> Result<Answer, Setback> {
+    ) -> Result<Answer, EpisodeError> {
         // The role itself keeps the deadline; this one is for a role that does not.
         let patience = self.deadline() + PATIENCE;
-        match ask(role, patience, |reply| RoleMsg::Write { brief, n, seed, reply }).await {
+        match ask(role, patience, |reply| RoleMsg::Write { input, n, seed, reply }).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Trouble::Deadline)) | Err(Unanswered::Deadline) => Err(Setback::Dropped(DropReason::Deadline)),
-            Ok(Err(Trouble::TooLong)) => Err(Setback::Dropped(DropReason::TooLong)),
-            Ok(Err(Trouble::Remote(_))) => Err(Setback::Dropped(DropReason::Remote)),
-            Ok(Err(Trouble::Broken(why))) => Err(Failure::Role { role: P::ROLE.value(), why }.into()),
-            Ok(Err(Trouble::Gone)) | Err(Unanswered::Gone) => {
-                Err(stranded(P::ROLE.value(), self.deadline()).await.into())
+            Ok(Err(SampleError::Deadline)) | Err(Unanswered::Deadline) => {
+                Err(EpisodeError::Dropped(DropReason::Deadline))
+            }
+            Ok(Err(SampleError::TooLong)) => Err(EpisodeError::Dropped(DropReason::TooLong)),
+            Ok(Err(SampleError::Remote(_))) => Err(EpisodeError::Dropped(DropReason::Remote)),
+            Ok(Err(SampleError::Broken(why))) => Err(Failure::Role { role: P::ROLE.value(), why }.into()),
+            Ok(Err(SampleError::Gone)) | Err(Unanswered::Gone) => {
+                Err(dependency_lost(P::ROLE.value(), self.deadline()).await.into())
             }
         }
     }
 
-    async fn judge(&self, case: Case, seed: u64) -> Result<Vec<Verdict>, Setback> {
+    async fn judge(&self, case: JudgeRequest, seed: u64) -> Result<Vec<Verdict>, EpisodeError> {
         let late = vec![Verdict::Invalid(Invalid::Deadline); case.refinements.len()];
         self.ask_judge(late, |reply| JudgeMsg::Compare { case, seed, reply }).await
     }
 
     /// What the judge prefers among critiques; nothing where it does not say so in time.
-    async fn prefer(self: Arc<Self>, contest: Contest, seed: u64) -> Result<Vec<Preference>, Setback> {
+    async fn prefer(self: Arc<Self>, contest: PreferenceRequest, seed: u64) -> Result<Vec<Preference>, EpisodeError> {
         self.ask_judge(Vec::new(), |reply| JudgeMsg::Prefer { contest, seed, reply }).await
     }
 
@@ -293,14 +301,15 @@ impl Cast {
     async fn ask_judge<T>(
         &self,
         late: T,
-        message: impl FnOnce(Reply<Result<T, Trouble>>) -> JudgeMsg,
-    ) -> Result<T, Setback> {
+        message: impl FnOnce(Reply<Result<T, SampleError>>) -> JudgeMsg,
+    ) -> Result<T, EpisodeError> {
         match ask(&self.judge, self.deadline() + PATIENCE, message).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Trouble::Deadline | Trouble::TooLong | Trouble::Remote(_))) | Err(Unanswered::Deadline) => Ok(late),
-            Ok(Err(Trouble::Broken(why))) => Err(Failure::Role { role: Role::Judge.value(), why }.into()),
-            Ok(Err(Trouble::Gone)) | Err(Unanswered::Gone) => {
-                Err(stranded(Role::Judge.value(), self.deadline()).await.into())
+            Ok(Err(SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)))
+            | Err(Unanswered::Deadline) => Ok(late),
+            Ok(Err(SampleError::Broken(why))) => Err(Failure::Role { role: Role::Judge.value(), why }.into()),
+            Ok(Err(SampleError::Gone)) | Err(Unanswered::Gone) => {
+                Err(dependency_lost(Role::Judge.value(), self.deadline()).await.into())
             }
         }
     }
@@ -313,10 +322,10 @@ impl Cast {
 /// How much longer than the role's own deadline its asker waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn opening(prompt: Arc<Prompt>, answer: Answer) -> Result<Opening, Failure> {
-    let Answer { composed, mut written } = answer;
+fn opening(prompt: Arc<Prompt>, answer: Answer) -> Result<ResponseContext, Failure> {
+    let Answer { rendered, mut written } = answer;
     let why = || Failure::Role { role: Role::Generator.value(), why: "expected one text, got none".to_owned() };
-    Ok(Opening { prompt, composed, response: written.pop().ok_or_else(why)? })
+    Ok(ResponseContext { prompt, rendered, response: written.pop().ok_or_else(why)? })
 }
 
 /// The preference between critiques that were asked for, as one between those that were `kept`.

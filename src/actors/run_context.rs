@@ -7,22 +7,22 @@ use super::rollout::RolloutConfig;
 use super::supervisor::SupervisorConfig;
 use super::{Failure, Stop};
 use crate::device::{Device, LearnerSetup};
-use crate::episode::models::Company;
-use crate::episode::online_eval::Served;
+use crate::episode::models::Models;
+use crate::episode::online_eval::OnlineEval;
 use crate::groups::Recorder;
 use crate::learner::{self, LearnerConfig};
 use crate::prompts::PromptStream;
 use crate::replay::{Replay, ReplayConfig};
-use crate::run::checkpoints::Archive;
-use crate::run::events::News;
-use crate::run::state::Shelf;
+use crate::run::checkpoints::CheckpointStore;
+use crate::run::events::EventBus;
+use crate::run::state::RunState;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Whatever stays the same over all restarts.
-pub struct Plan {
+pub struct RunContext {
     /// Everyone who is asked.
-    pub company: Arc<Company>,
+    pub models: Arc<Models>,
     /// Seed of everything that is drawn.
     pub seed: u64,
     /// Prompts.
@@ -42,27 +42,28 @@ pub struct Plan {
     /// How long what is under way may take to end.
     pub drain: Duration,
     /// Checkpoints.
-    pub archive: Arc<Archive>,
+    pub checkpoints: Arc<CheckpointStore>,
     /// Where scored groups are kept, where they are.
     pub recorder: Option<Arc<Recorder>>,
     /// The exam of the critic in service, where there is one.
-    pub served: Option<Arc<Served>>,
+    pub served: Option<Arc<OnlineEval>>,
     /// The wish to stop.
     pub stop: Stop,
     /// Who is told.
-    pub news: News,
+    pub events: EventBus,
 }
 
-impl Plan {
+impl RunContext {
     /// An empty shelf.
-    pub fn shelf(&self) -> Shelf {
-        Shelf::new(Replay::new(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed))
+    pub fn run_state(&self) -> RunState {
+        RunState::new(Replay::new(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed))
     }
 
     /// A saved shelf, taken up under this run's limits.
-    pub fn resumed(&self, mut shelf: Shelf) -> Shelf {
-        shelf.replay = shelf.replay.resumed(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed);
-        shelf
+    pub fn resumed(&self, mut run_state: RunState) -> RunState {
+        run_state.replay =
+            run_state.replay.resumed(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed);
+        run_state
     }
 
     /// Unlearned groups that may wait: as many as are learned in half of the age at which they are
@@ -75,7 +76,7 @@ impl Plan {
 
     /// How long an actor may take for an answer.
     pub(crate) fn deadline(&self) -> Duration {
-        self.company.deadline
+        self.models.deadline
     }
 
     /// When episodes may begin.
@@ -83,15 +84,15 @@ impl Plan {
         if self.learner.synchronous { Pacing::OneByOne } else { Pacing::ByAge }
     }
 
-    /// A device thread whose learner goes on from `state`, with the critic of `shelf` in service.
-    pub(crate) async fn device(&self, state: Option<learner::State>, shelf: &Shelf) -> Result<Device, Failure> {
+    /// A device thread whose learner goes on from `state`, with the critic of `run_state` in service.
+    pub(crate) async fn device(&self, state: Option<learner::State>, run_state: &RunState) -> Result<Device, Failure> {
         let learner = LearnerSetup {
             config: self.learner.clone(),
-            temperature: self.company.critic.sampling.temperature,
+            temperature: self.models.critic.sampling.temperature,
             seed: self.seed,
             state,
         };
-        let setup = self.company.setup(Some(learner), shelf.version, shelf.served.clone());
+        let setup = self.models.setup(Some(learner), run_state.version, run_state.served.clone());
         Ok(Device::start(setup).await?)
     }
 }

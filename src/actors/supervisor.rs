@@ -6,13 +6,13 @@
 
 use super::learner::LearnerMsg;
 use super::rollout::RolloutMsg;
-use super::run_context::Plan;
+use super::run_context::RunContext;
 use super::task::panic_text;
 use super::tree::Tree;
 use super::{Exit, Failure, Reply, ask};
 use crate::learner;
 use crate::run::events::{Activity, Event};
-use crate::run::state::Shelf;
+use crate::run::state::RunState;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -54,7 +54,7 @@ impl SupervisorConfig {
 
 /// The stations in the order of dependence: each stands on those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Station {
+pub enum ActorKind {
     /// Owns the device thread.
     Device,
     /// Keeps groups.
@@ -73,7 +73,7 @@ pub enum Station {
     Rollout,
 }
 
-impl Station {
+impl ActorKind {
     /// All of them, in order.
     pub const ALL: [Self; 8] = [
         Self::Device,
@@ -136,7 +136,7 @@ pub enum SupervisorMsg {
     /// Kill a station, as a fault would; for tests of what happens then.
     Kill {
         /// Which.
-        station: Station,
+        actor_kind: ActorKind,
         /// Whether it was up.
         reply: Reply<bool>,
     },
@@ -150,9 +150,9 @@ pub enum SupervisorMsg {
 /// What the supervisor is made from.
 pub struct SupervisorSetup {
     /// What the tree is raised from.
-    pub plan: Arc<Plan>,
+    pub context: Arc<RunContext>,
     /// What outlives every station.
-    pub shelf: Arc<Mutex<Shelf>>,
+    pub run_state: Arc<Mutex<RunState>>,
     /// How the run ended, once it has.
     pub exit: watch::Sender<Option<Exit>>,
 }
@@ -179,11 +179,11 @@ impl Actor for Supervisor {
         myself: ActorRef<SupervisorMsg>,
         setup: SupervisorSetup,
     ) -> Result<SupervisorState, ActorProcessingErr> {
-        let SupervisorSetup { plan, shelf, exit } = setup;
-        let (stop, budget) = (plan.stop.clone(), Budget::new(plan.supervisor.clone()));
-        let mut tree = Tree::new(plan, shelf, myself.get_cell());
-        if let Err(failure) = tree.raise(Station::Device).await {
-            if let Err(stuck) = tree.fell(Station::Device).await {
+        let SupervisorSetup { context, run_state, exit } = setup;
+        let (stop, budget) = (context.stop.clone(), Budget::new(context.supervisor.clone()));
+        let mut tree = Tree::new(context, run_state, myself.get_cell());
+        if let Err(failure) = tree.raise(ActorKind::Device).await {
+            if let Err(stuck) = tree.fell(ActorKind::Device).await {
                 tracing::error!(error = %stuck, "felling a tree that did not rise");
             }
             exit.send_replace(Some(failure.exit()));
@@ -209,8 +209,8 @@ impl Actor for Supervisor {
                 let exit = state.drain().await;
                 state.end(exit, &myself);
             }
-            SupervisorMsg::Kill { station, reply } => {
-                let cell = state.tree.cell(station);
+            SupervisorMsg::Kill { actor_kind, reply } => {
+                let cell = state.tree.cell(actor_kind);
                 cell.iter().for_each(|cell| cell.kill());
                 let _ = reply.send(cell.is_some());
             }
@@ -235,13 +235,13 @@ impl Actor for Supervisor {
             _ => return Ok(()),
         };
         // What was felled on purpose is no longer in the tree.
-        let Some(station) = state.tree.station(who.get_id()) else { return Ok(()) };
+        let Some(actor_kind) = state.tree.actor_kind(who.get_id()) else { return Ok(()) };
         let failure = match failure.map(|error| error.downcast::<Failure>()) {
             Some(Ok(failure)) => *failure,
             Some(Err(panic)) => Failure::Panicked(panic.to_string()),
-            None => Failure::Killed(station.name()),
+            None => Failure::Killed(actor_kind.name()),
         };
-        if let Err(exit) = state.restart(station, failure).await {
+        if let Err(exit) = state.restart(actor_kind, failure).await {
             state.end(exit, &myself);
         }
         Ok(())
@@ -249,22 +249,22 @@ impl Actor for Supervisor {
 }
 
 impl SupervisorState {
-    /// Raises `station` and all that stand on it again; an exit where that is not to be.
-    async fn restart(&mut self, station: Station, failure: Failure) -> Result<(), Exit> {
-        let plan = self.tree.plan.clone();
-        let (mut from, mut failure) = (station, failure);
-        plan.news.tell(Event::Turned(Activity::Restarting));
+    /// Raises `actor_kind` and all that stand on it again; an exit where that is not to be.
+    async fn restart(&mut self, actor_kind: ActorKind, failure: Failure) -> Result<(), Exit> {
+        let context = self.tree.context.clone();
+        let (mut from, mut failure) = (actor_kind, failure);
+        context.events.emit(Event::Turned(Activity::Restarting));
         loop {
-            tracing::warn!(station = from.name(), error = %failure, "a station failed");
-            if self.tree.shelf.is_poisoned() {
-                from = Station::Device;
+            tracing::warn!(actor_kind = from.name(), error = %failure, "a station failed");
+            if self.tree.run_state.is_poisoned() {
+                from = ActorKind::Device;
             }
             self.tree.fell(from).await.map_err(|stuck| give_up(&stuck))?;
             let Some(pause) = self.budget.spend(Instant::now()) else { return Err(give_up(&failure)) };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 // What is left is drained instead.
-                () = plan.stop.requested() => return Ok(()),
+                () = context.stop.requested() => return Ok(()),
             }
             self.restarts += 1;
             match self.tree.raise(from).await {
@@ -272,27 +272,27 @@ impl SupervisorState {
                 Err(again) => failure = again,
             }
         }
-        plan.news.tell(Event::Restarted { station: from, restarts: self.restarts });
-        plan.news.tell(Event::Turned(Activity::Running));
+        context.events.emit(Event::Restarted { actor_kind: from, restarts: self.restarts });
+        context.events.emit(Event::Turned(Activity::Running));
         Ok(())
     }
 
     /// Lets what is under way end in time, then writes a checkpoint.
     async fn drain(&mut self) -> Exit {
-        let plan = self.tree.plan.clone();
-        plan.news.tell(Event::Turned(Activity::Draining));
-        tokio::join!(self.drain_rollout(plan.drain), self.drain_learner(plan.drain));
-        if let Err(stuck) = self.tree.fell(Station::Replay).await {
+        let context = self.tree.context.clone();
+        context.events.emit(Event::Turned(Activity::Draining));
+        tokio::join!(self.drain_rollout(context.drain), self.drain_learner(context.drain));
+        if let Err(stuck) = self.tree.fell(ActorKind::Replay).await {
             return give_up(&stuck);
         }
-        plan.news.tell(Event::Turned(Activity::Saving));
+        context.events.emit(Event::Turned(Activity::Saving));
         if let Err(failure) = self.save().await {
             tracing::error!(error = %failure, "the last checkpoint was not written");
-            plan.news.tell(Event::NotSaved);
+            context.events.emit(Event::NotSaved);
             return failure.exit();
         }
         // All is saved: a thread that takes longer must not hold the process.
-        if tokio::time::timeout(LETTING_GO, self.tree.fell(Station::Device)).await.is_err() {
+        if tokio::time::timeout(LETTING_GO, self.tree.fell(ActorKind::Device)).await.is_err() {
             tracing::debug!("left the device thread to end by itself");
         }
         Exit::Done
@@ -331,27 +331,27 @@ impl SupervisorState {
             tracing::warn!("the device is gone before the first checkpoint: there is nothing to go on from");
             return Ok(());
         };
-        let (step, archive) = (state.step, self.tree.plan.archive.clone());
-        let mut shelf = self.tree.shelf.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (step, checkpoints) = (state.step, self.tree.context.checkpoints.clone());
+        let mut run_state = self.tree.run_state.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // The step may have been taken and its learner felled before it could say so.
-        shelf.learned(state.batch, state.step);
-        tokio::task::spawn_blocking(move || archive.save(state, shelf))
+        run_state.learned(state.batch, state.step);
+        tokio::task::spawn_blocking(move || checkpoints.save(state, run_state))
             .await
             .map_err(|error| Failure::Panicked(panic_text(error)))??;
-        self.tree.plan.news.tell(Event::Saved { step, seconds: begun.elapsed().as_secs_f64() });
+        self.tree.context.events.emit(Event::Saved { step, seconds: begun.elapsed().as_secs_f64() });
         Ok(())
     }
 
     /// The learner as it is; where the device is gone, as it was in the newest checkpoint.
     async fn or_recalled(&self, state: Option<learner::State>) -> Result<Option<learner::State>, Failure> {
         match state {
-            Some(state) if !self.tree.shelf.is_poisoned() => Ok(Some(state)),
+            Some(state) if !self.tree.run_state.is_poisoned() => Ok(Some(state)),
             _ => Ok(self.tree.recall().await?.map(|recalled| recalled.learner)),
         }
     }
 
     fn end(&self, exit: Exit, myself: &ActorRef<SupervisorMsg>) {
-        self.tree.plan.news.tell(Event::Turned(Activity::Ended));
+        self.tree.context.events.emit(Event::Turned(Activity::Ended));
         self.exit.send_replace(Some(exit));
         myself.stop(None);
     }
@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn stations_stand_in_the_order_of_dependence() {
-        assert!(Station::ALL.is_sorted());
-        assert_eq!((Station::ALL[0], Station::ALL[7]), (Station::Device, Station::Rollout));
+        assert!(ActorKind::ALL.is_sorted());
+        assert_eq!((ActorKind::ALL[0], ActorKind::ALL[7]), (ActorKind::Device, ActorKind::Rollout));
     }
 }

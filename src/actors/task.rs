@@ -9,14 +9,14 @@ use tokio::task::JoinSet;
 pub type Ended = Result<(), Failure>;
 
 /// One long task in the background of an actor, and those who wait for its end.
-pub struct Work {
+pub struct Task {
     /// Dropped with the actor's state, and the task with it.
     _task: JoinSet<()>,
     ended: bool,
     waiting: Vec<Reply<()>>,
 }
 
-impl Work {
+impl Task {
     /// Runs `task`; its end comes back to `myself` as the message that `tell` makes of it.
     pub fn start<M: Message>(
         myself: ActorRef<M>,

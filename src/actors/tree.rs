@@ -7,18 +7,18 @@
 use super::Failure;
 use super::device::DeviceActor;
 use super::judge::{JudgeActor, JudgeMsg};
-use super::learner::{Course, LearnerActor, LearnerMsg};
+use super::learner::{LearnerActor, LearnerLoop, LearnerMsg};
 use super::replay::{ReplayActor, ReplayMsg, ReplaySetup};
 use super::role::{RoleActor, RoleMsg};
-use super::rollout::{Cast, RolloutActor, RolloutMsg};
-use super::run_context::Plan;
-use super::supervisor::Station;
+use super::rollout::{RolloutActor, RolloutContext, RolloutMsg};
+use super::run_context::RunContext;
+use super::supervisor::ActorKind;
 use super::task::panic_text;
 use crate::device::Device;
-use crate::episode::role::Part;
+use crate::episode::role::PromptBuilder;
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
 use crate::run::checkpoints::Recalled;
-use crate::run::state::Shelf;
+use crate::run::state::RunState;
 use crate::telemetry::metrics::Role;
 use ractor::{Actor, ActorCell, ActorId, ActorRef};
 use std::collections::BTreeMap;
@@ -33,10 +33,10 @@ const DEVICE_FALL: Duration = Duration::from_secs(30);
 
 /// One life of every station.
 pub(crate) struct Tree {
-    pub(crate) plan: Arc<Plan>,
-    pub(crate) shelf: Arc<Mutex<Shelf>>,
+    pub(crate) context: Arc<RunContext>,
+    pub(crate) run_state: Arc<Mutex<RunState>>,
     supervisor: ActorCell,
-    up: BTreeMap<Station, (ActorCell, JoinHandle<()>)>,
+    up: BTreeMap<ActorKind, (ActorCell, JoinHandle<()>)>,
     generation: u64,
     device: Option<Device>,
     replay: Option<ActorRef<ReplayMsg>>,
@@ -50,10 +50,10 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Nothing is up yet.
-    pub(crate) fn new(plan: Arc<Plan>, shelf: Arc<Mutex<Shelf>>, supervisor: ActorCell) -> Self {
+    pub(crate) fn new(context: Arc<RunContext>, run_state: Arc<Mutex<RunState>>, supervisor: ActorCell) -> Self {
         Self {
-            plan,
-            shelf,
+            context,
+            run_state,
             supervisor,
             up: BTreeMap::new(),
             generation: 0,
@@ -69,13 +69,13 @@ impl Tree {
     }
 
     /// The station whose present life is `id`.
-    pub(crate) fn station(&self, id: ActorId) -> Option<Station> {
-        self.up.iter().find(|(_, (cell, _))| cell.get_id() == id).map(|(station, _)| *station)
+    pub(crate) fn actor_kind(&self, id: ActorId) -> Option<ActorKind> {
+        self.up.iter().find(|(_, (cell, _))| cell.get_id() == id).map(|(actor_kind, _)| *actor_kind)
     }
 
-    /// The present life of `station`.
-    pub(crate) fn cell(&self, station: Station) -> Option<&ActorCell> {
-        self.up.get(&station).map(|(cell, _)| cell)
+    /// The present life of `actor_kind`.
+    pub(crate) fn cell(&self, actor_kind: ActorKind) -> Option<&ActorCell> {
+        self.up.get(&actor_kind).map(|(cell, _)| cell)
     }
 
     pub(crate) fn device(&self) -> Option<&Device> {
@@ -91,9 +91,9 @@ impl Tree {
     }
 
     /// Raises `from` and everything after it.
-    pub(crate) async fn raise(&mut self, from: Station) -> Result<(), Failure> {
-        for station in Station::ALL.into_iter().filter(|station| *station >= from) {
-            self.raise_one(station).await?;
+    pub(crate) async fn raise(&mut self, from: ActorKind) -> Result<(), Failure> {
+        for actor_kind in ActorKind::ALL.into_iter().filter(|actor_kind| *actor_kind >= from) {
+            self.raise_one(actor_kind).await?;
         }
         Ok(())
     }
@@ -102,16 +102,16 @@ impl Tree {
     ///
     /// # Errors
     /// Where the device thread does not end: nothing may be raised beside it.
-    pub(crate) async fn fell(&mut self, from: Station) -> Result<(), Failure> {
-        for station in Station::ALL.into_iter().rev().filter(|station| *station >= from) {
-            if let Some((cell, life)) = self.up.remove(&station) {
+    pub(crate) async fn fell(&mut self, from: ActorKind) -> Result<(), Failure> {
+        for actor_kind in ActorKind::ALL.into_iter().rev().filter(|actor_kind| *actor_kind >= from) {
+            if let Some((cell, life)) = self.up.remove(&actor_kind) {
                 cell.kill();
                 if tokio::time::timeout(FALL, life).await.is_err() {
-                    tracing::warn!(station = station.name(), "a killed actor did not end in time");
+                    tracing::warn!(actor_kind = actor_kind.name(), "a killed actor did not end in time");
                 }
             }
         }
-        if from > Station::Device {
+        if from > ActorKind::Device {
             return Ok(());
         }
         let Some(device) = self.device.take() else { return Ok(()) };
@@ -122,114 +122,120 @@ impl Tree {
 
     /// The newest checkpoint; the shelf goes back to it, keeping what was scored since.
     pub(crate) async fn recall(&self) -> Result<Option<Recalled>, Failure> {
-        let archive = self.plan.archive.clone();
-        let recalled = tokio::task::spawn_blocking(move || archive.recall())
+        let checkpoints = self.context.checkpoints.clone();
+        let recalled = tokio::task::spawn_blocking(move || checkpoints.recall())
             .await
             .map_err(|error| Failure::Panicked(panic_text(error)))??;
         let saved = match &recalled {
-            Some(recalled) => self.plan.resumed(recalled.shelf.clone()),
-            None => self.plan.shelf(),
+            Some(recalled) => self.context.resumed(recalled.run_state.clone()),
+            None => self.context.run_state(),
         };
-        let torn = self.shelf.is_poisoned();
-        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let torn = self.run_state.is_poisoned();
+        let mut run_state = self.run_state.lock().unwrap_or_else(PoisonError::into_inner);
         if torn {
             // A panic left it half changed: only what is on disk can be trusted.
-            *shelf = saved.clone();
-            self.shelf.clear_poison();
+            *run_state = saved.clone();
+            self.run_state.clear_poison();
         }
-        shelf.rewind(&saved);
-        drop(shelf);
+        run_state.rewind(&saved);
+        drop(run_state);
         Ok(recalled)
     }
 
-    async fn raise_one(&mut self, station: Station) -> Result<(), Failure> {
-        match station {
-            Station::Device => {
+    async fn raise_one(&mut self, actor_kind: ActorKind) -> Result<(), Failure> {
+        match actor_kind {
+            ActorKind::Device => {
                 let recalled = self.recall().await?;
-                let shelf = super::replay::lock(&self.shelf)?.clone();
-                let device = self.plan.device(recalled.map(|recalled| recalled.learner), &shelf).await?;
+                let run_state = super::replay::lock(&self.run_state)?.clone();
+                let device = self.context.device(recalled.map(|recalled| recalled.learner), &run_state).await?;
                 self.device = Some(device.clone());
-                self.spawn(station, DeviceActor, device).await?;
+                self.spawn(actor_kind, DeviceActor, device).await?;
             }
-            Station::Replay => {
+            ActorKind::Replay => {
                 let setup = ReplaySetup {
-                    shelf: self.shelf.clone(),
-                    pacing: self.plan.pacing(),
-                    stop: self.plan.stop.clone(),
-                    news: self.plan.news.clone(),
-                    recorder: self.plan.recorder.clone(),
+                    run_state: self.run_state.clone(),
+                    pacing: self.context.pacing(),
+                    stop: self.context.stop.clone(),
+                    events: self.context.events.clone(),
+                    recorder: self.context.recorder.clone(),
                 };
-                self.replay = Some(self.spawn(station, ReplayActor, setup).await?);
+                self.replay = Some(self.spawn(actor_kind, ReplayActor, setup).await?);
             }
-            Station::Generator => {
-                self.generator = Some(self.spawn_role(station, self.plan.company.generator.role.clone()).await?);
+            ActorKind::Generator => {
+                self.generator = Some(self.spawn_role(actor_kind, self.context.models.generator.role.clone()).await?);
             }
-            Station::Critic => {
-                self.critic = Some(self.spawn_role(station, self.plan.company.critic.role.clone()).await?)
+            ActorKind::Critic => {
+                self.critic = Some(self.spawn_role(actor_kind, self.context.models.critic.role.clone()).await?)
             }
-            Station::Refiner => {
-                self.refiner = Some(self.spawn_role(station, self.plan.company.refiner.role.clone()).await?)
+            ActorKind::Refiner => {
+                self.refiner = Some(self.spawn_role(actor_kind, self.context.models.refiner.role.clone()).await?)
             }
-            Station::Judge => {
-                let arguments =
-                    (self.plan.company.judges.clone(), self.plan.company.scribe(Role::Judge, present(&self.device)));
-                self.judge = Some(self.spawn(station, JudgeActor, arguments).await?);
+            ActorKind::Judge => {
+                let arguments = (
+                    self.context.models.judges.clone(),
+                    self.context.models.sampler(Role::Judge, present(&self.device)),
+                );
+                self.judge = Some(self.spawn(actor_kind, JudgeActor, arguments).await?);
             }
-            Station::Learner => self.learner = Some(self.spawn(station, LearnerActor, self.course()).await?),
-            Station::Rollout => {
+            ActorKind::Learner => self.learner = Some(self.spawn(actor_kind, LearnerActor, self.learner_loop()).await?),
+            ActorKind::Rollout => {
                 self.generation += 1;
-                self.rollout = Some(self.spawn(station, RolloutActor, Arc::new(self.cast())).await?);
+                self.rollout = Some(self.spawn(actor_kind, RolloutActor, Arc::new(self.context())).await?);
             }
         }
         Ok(())
     }
 
-    fn course(&self) -> Course {
-        Course {
+    fn learner_loop(&self) -> LearnerLoop {
+        LearnerLoop {
             device: present(&self.device).clone(),
             replay: present(&self.replay).clone(),
-            archive: self.plan.archive.clone(),
-            config: self.plan.learner.clone(),
-            steps_max: self.plan.learner_steps_max,
-            deadline: self.plan.deadline(),
-            served: self.plan.served.clone().map(|served| (served, self.plan.company.clone())),
-            stop: self.plan.stop.clone(),
-            news: self.plan.news.clone(),
+            checkpoints: self.context.checkpoints.clone(),
+            config: self.context.learner.clone(),
+            steps_max: self.context.learner_steps_max,
+            deadline: self.context.deadline(),
+            served: self.context.served.clone().map(|served| (served, self.context.models.clone())),
+            stop: self.context.stop.clone(),
+            events: self.context.events.clone(),
         }
     }
 
-    fn cast(&self) -> Cast {
-        Cast {
-            prompts: self.plan.prompts.clone(),
+    fn context(&self) -> RolloutContext {
+        RolloutContext {
+            prompts: self.context.prompts.clone(),
             generator: present(&self.generator).clone(),
             critic: present(&self.critic).clone(),
             refiner: present(&self.refiner).clone(),
             judge: present(&self.judge).clone(),
             replay: present(&self.replay).clone(),
-            config: self.plan.rollout.clone(),
-            critique_preferences: self.plan.critique_preferences,
-            seed: self.plan.seed,
+            config: self.context.rollout.clone(),
+            critique_preferences: self.context.critique_preferences,
+            seed: self.context.seed,
             generation: self.generation,
-            stop: self.plan.stop.clone(),
-            news: self.plan.news.clone(),
+            stop: self.context.stop.clone(),
+            events: self.context.events.clone(),
         }
     }
 
-    async fn spawn_role<P: Part>(&mut self, station: Station, part: P) -> Result<ActorRef<RoleMsg<P>>, Failure> {
-        let scribe = self.plan.company.scribe(P::ROLE, present(&self.device));
-        self.spawn(station, RoleActor::default(), (part, scribe)).await
+    async fn spawn_role<P: PromptBuilder>(
+        &mut self,
+        actor_kind: ActorKind,
+        part: P,
+    ) -> Result<ActorRef<RoleMsg<P>>, Failure> {
+        let sampler = self.context.models.sampler(P::ROLE, present(&self.device));
+        self.spawn(actor_kind, RoleActor::default(), (part, sampler)).await
     }
 
     async fn spawn<A: Actor>(
         &mut self,
-        station: Station,
+        actor_kind: ActorKind,
         actor: A,
         arguments: A::Arguments,
     ) -> Result<ActorRef<A::Msg>, Failure> {
         let (reference, life) = A::spawn_linked(None, actor, arguments, self.supervisor.clone())
             .await
-            .map_err(|error| Failure::Spawn { station: station.name(), why: error.to_string() })?;
-        self.up.insert(station, (reference.get_cell(), life));
+            .map_err(|error| Failure::Spawn { actor_kind: actor_kind.name(), why: error.to_string() })?;
+        self.up.insert(actor_kind, (reference.get_cell(), life));
         Ok(reference)
     }
 }

@@ -3,7 +3,9 @@
 use super::{Error, NamedTensor, Result, Snapshot};
 use crate::formats;
 use crate::formats::spec::ModelSpec;
-use crate::transformer::{full_weights, full_weights::CriticWeights, full_weights::WEIGHTS_FILE, full_weights::Whole};
+use crate::transformer::{
+    full_weights, full_weights::CriticWeights, full_weights::FullWeights, full_weights::WEIGHTS_FILE,
+};
 use crate::types::CriticVersion;
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -62,7 +64,7 @@ pub(super) type Rendered<'a> = BTreeMap<String, Rendering<'a>>;
 pub(super) enum Rendering<'a> {
     Bytes(Vec<u8>),
     /// All weights: too many to hold their bytes as well.
-    Weights(&'a Whole),
+    Weights(&'a FullWeights),
     /// Sorted by name.
     Tensors(Vec<&'a NamedTensor>),
 }
@@ -92,7 +94,7 @@ pub(super) fn render<'a>(snapshot: &'a Snapshot, spec: &ModelSpec, base_model: &
     for (folder, critic) in [(own, Some(critic)), (SERVED, served.as_ref().filter(|_| !serves_own))] {
         match critic {
             None => {}
-            Some(CriticWeights::Whole(whole)) => {
+            Some(CriticWeights::Full(whole)) => {
                 files.insert(format!("{folder}/{WEIGHTS_FILE}"), Rendering::Weights(whole));
             }
             Some(CriticWeights::Adapter(adapter)) => {

@@ -1,8 +1,8 @@
 //! Promises of the checkpoint room: what `newest` returns is whole, whatever happened before.
 use super::disk::{Content, Disk, Real};
 use super::*;
-use crate::formats::lora::{Adapter, Factors, LoraConfig, Site};
-use crate::transformer::full_weights::Whole;
+use crate::formats::lora::{Adapter, Factors, LoraConfig, Projection};
+use crate::transformer::full_weights::FullWeights;
 use std::collections::BTreeSet;
 use std::fs;
 use tempfile::TempDir;
@@ -24,10 +24,11 @@ fn spec() -> ModelSpec {
 }
 
 fn adapter(salt: f32) -> Adapter {
-    let config = LoraConfig { rank: 2, alpha: 4.0, rslora: false, targets: vec![Site::QProj, Site::DownProj] };
+    let config =
+        LoraConfig { rank: 2, alpha: 4.0, rslora: false, targets: vec![Projection::QProj, Projection::DownProj] };
     let mut factors = std::collections::BTreeMap::new();
     for layer in 0..2 {
-        for site in [Site::QProj, Site::DownProj] {
+        for site in [Projection::QProj, Projection::DownProj] {
             let (inputs, outputs) = site.sizes(&spec());
             let fill = |n: usize, by: f32| (0..n).map(|i| (i as f32 + salt) * by + layer as f32).collect();
             factors.insert((layer, site), Factors { a: fill(2 * inputs, 0.1), b: fill(2 * outputs, -0.3) });
@@ -268,7 +269,7 @@ fn pruning_keeps_the_newest_and_so_many_beside_it_and_of_a_step_only_the_last() 
 }
 
 /// All weights of a model of [`spec`], none of them like another.
-fn whole(salt: f32) -> Whole {
+fn whole(salt: f32) -> FullWeights {
     struct Waves(f32);
     impl crate::formats::Weights for Waves {
         fn get(&mut self, name: &str, shape: &[usize]) -> crate::formats::Result<Vec<f32>> {
@@ -282,7 +283,7 @@ fn whole(salt: f32) -> Whole {
             false
         }
     }
-    Whole::from_weights(&spec(), &mut Waves(salt)).unwrap()
+    FullWeights::from_weights(&spec(), &mut Waves(salt)).unwrap()
 }
 
 #[test]

@@ -16,11 +16,12 @@ use super::{Exit, Failure, OrExit, load_model};
 use crate::cli::check::MemoryPlan;
 use crate::config::Config;
 use crate::engine::distinct::Distinct;
-use crate::engine::{Completion, Counters, Engine, EngineConfig, Request, RequestId};
+use crate::engine::{Counters, Engine, EngineConfig, Request, RequestId};
 use crate::kernels::Precision;
 use crate::telemetry;
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
 use crate::transformer::load::Loaded;
+use crate::types::Completion;
 use clap::{Args, Subcommand};
 use machine::Machine;
 use std::collections::HashMap;
@@ -86,26 +87,26 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 pub fn run(config: Config, arguments: &BenchArguments) -> Result<Exit, Failure> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     match &arguments.what {
-        What::Decode(arguments) => decode::run(&Bed::new(config, &arguments.common, false)?, arguments),
-        What::Prefill(arguments) => prefill::run(&Bed::new(config, &arguments.common, false)?, arguments),
-        What::Episode(arguments) => episode::run(&Bed::new(config, &arguments.common, true)?, arguments),
+        What::Decode(arguments) => decode::run(&Bench::new(config, &arguments.common, false)?, arguments),
+        What::Prefill(arguments) => prefill::run(&Bench::new(config, &arguments.common, false)?, arguments),
+        What::Episode(arguments) => episode::run(&Bench::new(config, &arguments.common, true)?, arguments),
         What::Learn(arguments) => {
             let mut config = config;
             // One copy of the weights, unless another beside it is asked for.
             config.engine.weights = Precision::F32;
-            learn::run(Bed::new(config, &arguments.common, true)?, arguments)
+            learn::run(Bench::new(config, &arguments.common, true)?, arguments)
         }
     }
 }
 
 /// What all runs of a bench share.
-struct Bed {
+struct Bench {
     config: Config,
     model: Loaded,
     machine: Machine,
 }
 
-impl Bed {
+impl Bench {
     /// Loads the model, for scoring too if `score`.
     fn new(mut config: Config, common: &Common, score: bool) -> Result<Self, Failure> {
         if let Some(source) = &common.model {

@@ -113,7 +113,7 @@ impl MemoryPlan {
             return Self { parts: [("program", program(device))].into_iter().chain(parts).collect() };
         }
         let lora = &learner.lora;
-        let of_site = |site: &formats::lora::Site| {
+        let of_site = |site: &formats::lora::Projection| {
             let (inputs, outputs) = site.sizes(spec);
             lora.rank * (inputs + outputs)
         };

@@ -3,32 +3,32 @@
 //! Prompts are examined some at a time, in whatever order they end; the figures are made of all records in the file's
 //! order, and are the same however many were under way.
 
-mod asked;
-mod keep;
-mod told;
+mod reporter;
+mod spec;
+mod store;
 
 use super::{Exit, Failure, OrExit, say};
 use crate::config::Config;
 use crate::device::Device;
-use crate::episode::eval_runner::{Candidate, Exam};
-use crate::episode::models::Company;
-use crate::episode::sampling::Trouble;
+use crate::episode::eval_runner::{Candidate, EvalRunner};
+use crate::episode::models::Models;
+use crate::episode::sampling::SampleError;
 use crate::eval::figures::Figures;
 use crate::eval::{Record, plot, table};
 use crate::node;
-use crate::run::events::News;
+use crate::run::events::EventBus;
 use crate::telemetry;
 use crate::types::CriticVersion;
 use crate::verify::Checker;
 use anyhow::Context;
-use asked::Asked;
 use clap::Args;
-use keep::Kept;
+use reporter::Reporter;
+use spec::EvalSpec;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-use told::Told;
+use store::Store;
 
 /// What `eval` takes.
 #[derive(Debug, Args)]
@@ -80,23 +80,23 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 /// Where critics or prompts cannot be used, the model cannot be loaded, or the device breaks.
 pub fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Failure> {
     let live = telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
-    let asked = Asked::new(config, arguments)?;
+    let asked = EvalSpec::new(config, arguments)?;
     let checker = Checker::open(&asked.prompts, config.judge.role.allow_unsandboxed).or_exit(Exit::Usage)?;
-    let (company, model) = node::company(config, &asked.prompts, None, &News::silent(), false)
+    let (models, model) = node::models(config, &asked.prompts, None, &EventBus::silent(), false)
         .map_err(|error| Failure { exit: error.exit(), error: error.into() })?;
-    let open = |folder: &PathBuf| Kept::open(folder, &asked.manifest(config, &model)?, &asked);
+    let open = |folder: &PathBuf| Store::open(folder, &asked.manifest(config, &model)?, &asked);
     let (kept, found) = arguments.out.as_ref().map(open).transpose()?.unzip();
-    let candidates = asked.candidates(config, company.model.transformer.spec())?;
+    let candidates = asked.candidates(config, models.model.transformer.spec())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let begun = Instant::now();
     let found = found.unwrap_or_default();
-    let told = Told::new(&live, asked.prompts.len() - found.len(), kept);
-    let ended = runtime.block_on(examine(company, checker, candidates, &asked, found, told));
+    let told = Reporter::new(&live, asked.prompts.len() - found.len(), kept);
+    let ended = runtime.block_on(examine(models, checker, candidates, &asked, found, told));
     // A device thread that does not end must not hold the process.
     runtime.shutdown_background();
     let Examined { records, dropped } = ended?;
     let figures = Figures::of(&records, asked.figures());
-    let result = told::Whole { asked: &asked, dropped, seconds: begun.elapsed().as_secs_f64(), figures };
+    let result = reporter::EvalOutput { asked: &asked, dropped, seconds: begun.elapsed().as_secs_f64(), figures };
     if arguments.json {
         say(&result.json());
     } else {
@@ -120,23 +120,23 @@ struct Examined {
 
 /// Every prompt through every candidate.
 async fn examine(
-    company: Company,
+    models: Models,
     checker: Checker,
     candidates: Vec<Candidate>,
-    asked: &Asked,
+    asked: &EvalSpec,
     mut records: BTreeMap<u64, Record>,
-    mut told: Told,
+    mut told: Reporter,
 ) -> Result<Examined, Failure> {
-    let device = Device::start(company.setup(None, CriticVersion::BASE, None)).await?;
-    let exam = Arc::new(Exam {
-        company: Arc::new(company),
+    let device = Device::start(models.setup(None, CriticVersion::BASE, None)).await?;
+    let exam = Arc::new(EvalRunner {
+        models: Arc::new(models),
         device: device.clone(),
         checker: Arc::new(checker),
         candidates,
         config: asked.config.clone(),
         rounds: asked.rounds,
         seed: asked.seed,
-        news: News::silent(),
+        events: EventBus::silent(),
     });
     let prompts = (0..).zip(asked.prompts.iter().cloned().map(Arc::new));
     let mut sitting = exam.sit_all(prompts.filter(|(place, _)| !records.contains_key(place)));
@@ -147,15 +147,15 @@ async fn examine(
                 told.ended(&record)?;
                 records.insert(place, record);
             }
-            (place, Err(trouble @ (Trouble::Deadline | Trouble::TooLong | Trouble::Remote(_)))) => {
+            (place, Err(trouble @ (SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)))) => {
                 tracing::warn!(prompt = asked.prompts[place as usize].id, %trouble, "no response");
                 dropped += 1;
             }
-            (_, Err(Trouble::Gone)) => {
+            (_, Err(SampleError::Gone)) => {
                 let why = device.ended().await.unwrap_or_else(|| "the device thread ended".to_owned());
                 return Err(anyhow::anyhow!(why)).or_exit(Exit::Device);
             }
-            (_, Err(trouble @ Trouble::Broken(_))) => return Err(trouble.into()),
+            (_, Err(trouble @ SampleError::Broken(_))) => return Err(trouble.into()),
         }
     }
     device.stop();

@@ -3,10 +3,11 @@
 use super::critic::Critic;
 use super::{Exit, Failure, OrExit, complain, load_model, say};
 use crate::config::Config;
-use crate::engine::{Completion, Engine, Request, RequestId};
+use crate::engine::{Engine, Request, RequestId};
 use crate::roles::{generator::Generator, judge::Judge, refiner::Refiner};
 use crate::transformer::decode::Decoder;
 use crate::transformer::load::Loaded;
+use crate::types::Completion;
 use crate::types::{CriticVersion, Prompt, Turn};
 use crate::{engine::sampler::SamplingConfig, telemetry};
 use anyhow::Context;

@@ -15,8 +15,8 @@ use crate::kernels::Precision;
 use crate::learner::{self, Learner, LearnerConfig, Report, State};
 use crate::node;
 use crate::replay::Replay;
-use crate::run::checkpoints::Archive;
-use crate::run::state::Shelf;
+use crate::run::checkpoints::CheckpointStore;
+use crate::run::state::RunState;
 use crate::transformer::load::Loaded;
 use crate::types::{CriticVersion, CritiqueGroup};
 use crate::{device, telemetry};
@@ -105,11 +105,11 @@ pub fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit, Failu
     let model = load_model(&config, Precision::F32, true)?;
     let spec = model.transformer.spec().clone();
     let text = toml::to_string(&config)?;
-    let archive = Archive::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
+    let checkpoints = CheckpointStore::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
     let stop = Stop::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async { super::start::watch_signals(stop.clone()) })?;
-    let course = Course { config, arguments, data, model, archive, stop };
+    let course = Course { config, arguments, data, model, checkpoints, stop };
     let exit = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("rco-learn".into()).stack_size(device::STACK_BYTES);
         let thread = thread.spawn_scoped(scope, || course.run())?;
@@ -168,7 +168,7 @@ struct Course<'a> {
     arguments: &'a LearnArguments,
     data: Data,
     model: Loaded,
-    archive: Archive,
+    checkpoints: CheckpointStore,
     stop: Stop,
 }
 
@@ -216,12 +216,12 @@ impl Course<'_> {
         if !self.arguments.resume {
             return Ok((Learner::new(model, config.clone(), temperature, node.seed)?, CriticVersion::BASE));
         }
-        let recalled = self.archive.recall().or_exit(Exit::Checkpoint)?;
+        let recalled = self.checkpoints.recall().or_exit(Exit::Checkpoint)?;
         let recalled = recalled.ok_or_else(|| of_node(node::Error::NothingToResume(self.arguments.out.clone())))?;
         let learner =
             Learner::resume(model, config.clone(), temperature, recalled.learner).or_exit(Exit::Checkpoint)?;
         complain(&format!("going on from step {}", learner.step()));
-        Ok((learner, recalled.shelf.version))
+        Ok((learner, recalled.run_state.version))
     }
 
     /// Batches that are behind the learner.
@@ -230,7 +230,7 @@ impl Course<'_> {
         let behind = if learner.step() == 0 { Some(0) } else { last.checked_sub(BATCHES) };
         behind
             .with_context(|| {
-                format!("{}: expected a checkpoint of `learn`, got one of a node", self.archive.root.display())
+                format!("{}: expected a checkpoint of `learn`, got one of a node", self.checkpoints.root.display())
             })
             .or_exit(Exit::Usage)
     }
@@ -244,12 +244,12 @@ impl Course<'_> {
         let state = learner.state();
         *version = CriticVersion(version.0 + 1);
         let Config { replay, learner: config, node, .. } = &self.config;
-        let mut shelf = Shelf::new(Replay::new(replay.clone(), config.objective, config.groups_per_step, node.seed));
+        let mut shelf = RunState::new(Replay::new(replay.clone(), config.objective, config.groups_per_step, node.seed));
         shelf.step = step;
         shelf.published(*version, state.critic.clone(), step);
-        self.archive.save(state, shelf).or_exit(Exit::Checkpoint)?;
+        self.checkpoints.save(state, shelf).or_exit(Exit::Checkpoint)?;
         *saved = step;
-        complain(&format!("saved step {step} in {}", self.archive.root.display()));
+        complain(&format!("saved step {step} in {}", self.checkpoints.root.display()));
         self.tell_held_out(learner)
     }
 

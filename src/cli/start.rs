@@ -5,7 +5,7 @@
 use super::{Exit, Failure, OrExit};
 use crate::config::Config;
 use crate::node::{Node, Options, Stop};
-use crate::run::events::{Activity, News};
+use crate::run::events::{Activity, EventBus};
 use crate::telemetry::{Telemetry, logs, status};
 use clap::Args;
 use std::time::{Duration, Instant};
@@ -49,13 +49,13 @@ async fn serve(config: Config, arguments: &StartArguments, live: &logs::Live) ->
     let telemetry = Telemetry::install()?;
     let (stop, ended) = (Stop::default(), Stop::default());
     watch_signals(stop.clone())?;
-    let news = News::new(None);
+    let events = EventBus::new(None);
     let options = Options {
         resume: arguments.resume,
         learner_steps: arguments.learner_steps,
         judge: None,
         stop: stop.clone(),
-        news: Some(news.clone()),
+        events: Some(events.clone()),
     };
     let shutdown = ended.clone();
     let serving = telemetry.serve(&config.telemetry, async move { shutdown.requested().await }).await;
@@ -65,12 +65,12 @@ async fn serve(config: Config, arguments: &StartArguments, live: &logs::Live) ->
     }
     let exit = tokio::select! {
         exit = run_node(config, options, &stop) => exit,
-        never = show(&news, &telemetry, live) => match never {},
+        never = show(&events, &telemetry, live) => match never {},
     };
     ended.request();
     serving.stopped().await;
     if let Ok(exit) = &exit {
-        conclude(&news, *exit);
+        conclude(&events, *exit);
     }
     exit
 }
@@ -114,12 +114,12 @@ async fn either([one, other]: &mut [Signal; 2]) {
 }
 
 /// Keeps the status line and `/readyz` up to date.
-async fn show(news: &News, telemetry: &Telemetry, live: &logs::Live) -> std::convert::Infallible {
+async fn show(events: &EventBus, telemetry: &Telemetry, live: &logs::Live) -> std::convert::Infallible {
     let mut line = status::Status::new(live, LINE);
     let mut ticks = tokio::time::interval(LOOK);
     loop {
         ticks.tick().await;
-        let progress = news.progress();
+        let progress = events.progress();
         match progress.activity {
             Activity::FirstEpisode | Activity::Running | Activity::Pacing => telemetry.ready(),
             waiting => telemetry.wait_for(waiting.words()),
@@ -142,8 +142,8 @@ fn shown(progress: &crate::run::events::Progress) -> status::Progress {
 }
 
 /// The last line.
-fn conclude(news: &News, exit: Exit) {
-    let progress = news.progress();
+fn conclude(events: &EventBus, exit: Exit) {
+    let progress = events.progress();
     tracing::info!(
         episodes = progress.counters.episodes,
         groups = progress.counters.groups,

@@ -1,8 +1,10 @@
 //! The thread's own loop: take commands, then one engine step or one piece of learning.
 
+use super::engine_slot::{Writer, Writers};
 use super::share::Share;
-use super::writer::{Writer, Writers};
-use super::{Coming, Command, Envelope, Error, Event, JudgeSetup, LearnerSetup, Observer, Reply, Seat, Setup};
+use super::{
+    Command, EngineSlot, Envelope, Error, Event, JudgeSetup, LearnerSetup, Observer, PendingInstall, Reply, Setup,
+};
 use crate::learner::{self, Learner};
 use crate::transformer::Transformer;
 use crate::transformer::decode::PackedAdapter;
@@ -75,7 +77,7 @@ impl Thread {
         match command {
             Command::Write(seat, request, reply) => self.writers.seat(seat).write(request, reply),
             Command::WriteAs(version, critic, request, reply) => match self.wear(version, &critic) {
-                Ok(()) => self.writers.seat(Seat::Own).write(request, reply),
+                Ok(()) => self.writers.seat(EngineSlot::Own).write(request, reply),
                 Err(error) => drop(reply.send(Err(error))),
             },
             Command::Weigh(seat, prompt, candidates, reply) => {
@@ -98,13 +100,13 @@ impl Thread {
         std::ops::ControlFlow::Continue(())
     }
 
-    fn install(&mut self, version: CriticVersion, coming: Option<Coming>) -> Result<(), Error> {
+    fn install(&mut self, version: CriticVersion, coming: Option<PendingInstall>) -> Result<(), Error> {
         let packed = match coming {
             None => None,
-            Some(Coming::Packed(packed)) => Some(packed),
-            Some(Coming::Plain(critic)) => Some(Arc::new(self.model.pack(&critic)?)),
+            Some(PendingInstall::Packed(packed)) => Some(packed),
+            Some(PendingInstall::Plain(critic)) => Some(Arc::new(self.model.pack(&critic)?)),
         };
-        self.writers.seat(Seat::Own).engine.install(version, packed);
+        self.writers.seat(EngineSlot::Own).engine.install(version, packed);
         if let Some(learner) = &mut self.learner {
             learner.published(version);
         }
@@ -113,7 +115,7 @@ impl Thread {
 
     /// Puts `critic` into service as `version`, unless that is in service already.
     fn wear(&mut self, version: CriticVersion, critic: &CriticWeights) -> Result<(), Error> {
-        let engine = &mut self.writers.seat(Seat::Own).engine;
+        let engine = &mut self.writers.seat(EngineSlot::Own).engine;
         if engine.critic_version() == version {
             return Ok(());
         }

@@ -6,8 +6,8 @@
 //! exactly this distribution that is reported. A row's result depends on that row and its uniform
 //! number alone.
 
-use super::cut::{Border, Cut};
 use super::exp::{self, CHUNK};
+use super::logit_filter::{LogitFilter, Threshold};
 use crate::kernels::thread_pool;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -64,7 +64,7 @@ pub(crate) struct Task<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     sums: Vec<f64>,
-    cut: Cut,
+    cut: LogitFilter,
 }
 
 /// The `position`-th number of the stream of `(seed, index)`: uniform in `[0, 1)`. It is computed from
@@ -125,7 +125,7 @@ pub(crate) fn draw(logits: &[f32], config: &SamplingConfig, uniform: f64, scratc
     let id = if greedy {
         logits.iter().position(|&logit| logit == max)?
     } else if cuts {
-        let Border { weight, id } = cut.border(config, total);
+        let Threshold { weight, id } = cut.border(config, total);
         sums.clear();
         exp::sums_above(&cut.weights, weight, id as usize + 1, sums);
         total = sums.iter().sum();

@@ -3,7 +3,7 @@
 //!
 //! Knows no tensor, no text and no sampling.
 //!
-//! Invariants: `table` covers the first `cached` tokens; a sequence that waits holds no block; `followers` are in
+//! Invariants: `table` covers the first `cached` tokens; a sequence that waits holds no block; `siblings` are in
 //! order, behind the continuation that names it.
 
 use super::RequestId;
@@ -36,7 +36,7 @@ pub(crate) struct Sequence {
     /// Length of the prompt.
     pub(crate) prompt: usize,
     /// Siblings that sampled the same so far.
-    pub(crate) followers: Vec<usize>,
+    pub(crate) siblings: Vec<usize>,
     /// Tokens whose keys and values are in the cache.
     pub(crate) cached: usize,
     /// The blocks that hold them.
@@ -57,7 +57,7 @@ impl Sequence {
             name,
             prompt: prompt.len(),
             tokens: prompt,
-            followers: (name.index + 1..name.index + n).collect(),
+            siblings: (name.index + 1..name.index + n).collect(),
             cached: 0,
             table: Vec::new(),
             planned: 0,
@@ -71,20 +71,20 @@ impl Sequence {
 
     /// Those of its continuations that are `branch`, over the same blocks; none where that names none.
     pub(crate) fn branch(&self, branch: &Branch) -> Option<Self> {
-        let (&index, followers) = branch.continuations.split_first()?;
-        let mut sequence = Self { name: Name { index, ..self.name }, followers: followers.to_vec(), ..self.clone() };
+        let (&index, siblings) = branch.continuations.split_first()?;
+        let mut sequence = Self { name: Name { index, ..self.name }, siblings: siblings.to_vec(), ..self.clone() };
         sequence.tokens.extend(branch.token);
         Some(sequence)
     }
 
     /// All continuations that it is, by their index.
     pub(crate) fn continuations(&self) -> impl Iterator<Item = usize> {
-        std::iter::once(self.name.index).chain(self.followers.iter().copied())
+        std::iter::once(self.name.index).chain(self.siblings.iter().copied())
     }
 
     /// How many continuations it is.
     pub(crate) fn count(&self) -> usize {
-        1 + self.followers.len()
+        1 + self.siblings.len()
     }
 
     /// Tokens that are known but not in the cache.

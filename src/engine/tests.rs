@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::formats;
+use crate::types::Finish;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Weak;

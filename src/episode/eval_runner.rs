@@ -1,22 +1,22 @@
 //! An exam: a held-out prompt through several critics, side by side on the same response.
 //!
-//! `Exam::sit` is one prompt in the order of the paper (arXiv 2506.22157, section 3), with as many critics as there are
+//! `EvalRunner::sit` is one prompt in the order of the paper (arXiv 2506.22157, section 3), with as many critics as there are
 //! candidates. Who keeps the records and makes figures of them is no business of this file.
 //!
 //! Invariants: every candidate criticises the same response; all seeds come from (seed, place of the prompt, role,
 //! index) and not from the candidate, so that two candidates of the same weights fare the same; trouble with one
 //! critique loses that one.
 
-use super::judge::{Case, JudgeSource, verdicts};
-use super::models::Company;
-use super::role::{self, Opening};
-use super::sampling::{Hand, Scribe, Trouble};
+use super::judge::{JudgeRequest, JudgeSource, verdicts};
+use super::models::Models;
+use super::role::{self, ResponseContext};
+use super::sampling::{PolicyRef, SampleError, SamplingClient};
 use crate::device::Device;
 use crate::episode::seed::seed;
 use crate::eval::{Attempt, EvalConfig, Heard, Record, Text};
-use crate::run::events::News;
+use crate::run::events::EventBus;
 use crate::telemetry::metrics::Role;
-use crate::types::{CriticVersion, EpisodeId, Finish, Prompt, Speaker, Turn, Verdict, Written};
+use crate::types::{Completion, CriticVersion, EpisodeId, Finish, Prompt, Speaker, Turn, Verdict};
 use crate::verify::{self, Checker, Unchecked};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub struct Candidate {
 #[derive(Clone)]
 pub enum Kind {
     /// It is asked in the critic's words, by these weights.
-    Critic(Hand),
+    Critic(PolicyRef),
     /// It says the same of every response.
     Empty,
     /// The base goes on with the generator's own conversation, sampled as the generator is.
@@ -50,9 +50,9 @@ pub enum Kind {
 }
 
 /// What an exam is made of.
-pub struct Exam {
+pub struct EvalRunner {
     /// Everyone who is asked.
-    pub company: Arc<Company>,
+    pub models: Arc<Models>,
     /// Where they write.
     pub device: Device,
     /// Scores texts where a prompt can be checked.
@@ -66,24 +66,24 @@ pub struct Exam {
     /// All that is drawn follows from it.
     pub seed: u64,
     /// Who is told what is written and judged.
-    pub news: News,
+    pub events: EventBus,
 }
 
 /// A chain of refinements: one critique of the response, and in later rounds one of what came of the one before.
 struct Chain {
     candidate: Kind,
-    opening: Arc<Opening>,
+    opening: Arc<ResponseContext>,
     before: Text,
     place: EpisodeId,
     index: usize,
 }
 
 /// How one prompt ended, by its place.
-pub type Sat = (u64, Result<Record, Trouble>);
+pub type PromptOutcome = (u64, Result<Record, SampleError>);
 
-impl Exam {
+impl EvalRunner {
     /// Every prompt through every candidate, some at a time; in whatever order they end.
-    pub fn sit_all(self: &Arc<Self>, prompts: impl Iterator<Item = (u64, Arc<Prompt>)>) -> JoinSet<Sat> {
+    pub fn sit_all(self: &Arc<Self>, prompts: impl Iterator<Item = (u64, Arc<Prompt>)>) -> JoinSet<PromptOutcome> {
         let turns = Arc::new(Semaphore::new(self.at_once()));
         let mut sitting = JoinSet::new();
         for (place, prompt) in prompts {
@@ -101,27 +101,27 @@ impl Exam {
     /// or a critique, and few enough that nothing waits long.
     fn at_once(&self) -> usize {
         let critiques = self.candidates.len() * self.config.critiques;
-        self.company.engine.sequences_max.div_ceil(critiques.max(1)).max(2)
+        self.models.engine.sequences_max.div_ceil(critiques.max(1)).max(2)
     }
 
     /// What `role` writes with.
-    fn scribe(&self, role: Role) -> Scribe {
-        let scribe = self.company.scribe(role, &self.device);
-        Scribe { news: self.news.clone(), deadline: scribe.deadline.max(PATIENCE), ..scribe }
+    fn sampler(&self, role: Role) -> SamplingClient {
+        let sampler = self.models.sampler(role, &self.device);
+        SamplingClient { events: self.events.clone(), deadline: sampler.deadline.max(PATIENCE), ..sampler }
     }
 
     /// The prompt at `place` of its file through every candidate.
     ///
     /// # Errors
     /// Where there is no response, or something is broken.
-    pub async fn sit(self: Arc<Self>, place: u64, prompt: Arc<Prompt>) -> Result<Record, Trouble> {
+    pub async fn sit(self: Arc<Self>, place: u64, prompt: Arc<Prompt>) -> Result<Record, SampleError> {
         let place = EpisodeId(place);
-        let generator = self.scribe(Role::Generator);
+        let generator = self.sampler(Role::Generator);
         let asked = seed(self.seed, place, Role::Generator, 0);
-        let answer = role::answer(&self.company.generator.role, &generator, &prompt, 1, asked).await?;
+        let answer = role::answer(&self.models.generator.role, &generator, &prompt, 1, asked).await?;
         let one = answer.written.into_iter().next();
-        let response = one.ok_or_else(|| Trouble::Broken("expected one text, got none".to_owned()))?;
-        let opening = Arc::new(Opening { prompt: prompt.clone(), composed: answer.composed, response });
+        let response = one.ok_or_else(|| SampleError::Broken("expected one text, got none".to_owned()))?;
+        let opening = Arc::new(ResponseContext { prompt: prompt.clone(), rendered: answer.rendered, response });
         let before = self.texts(&prompt, std::slice::from_ref(&opening.response)).await?.remove(0);
 
         let mut sitting = JoinSet::new();
@@ -132,7 +132,7 @@ impl Exam {
         }
         let mut critics = Vec::with_capacity(self.candidates.len());
         while let Some(heard) = sitting.join_next().await {
-            let (index, heard) = heard.map_err(|error| Trouble::Broken(error.to_string()))?;
+            let (index, heard) = heard.map_err(|error| SampleError::Broken(error.to_string()))?;
             critics.push((index, heard?));
         }
         critics.sort_by_key(|(index, _)| *index);
@@ -144,10 +144,10 @@ impl Exam {
     async fn hear(
         self: Arc<Self>,
         candidate: Candidate,
-        opening: Arc<Opening>,
+        opening: Arc<ResponseContext>,
         before: Text,
         place: EpisodeId,
-    ) -> Result<Heard, Trouble> {
+    ) -> Result<Heard, SampleError> {
         let Candidate { name, kind } = candidate;
         let asked = seed(self.seed, place, Role::Critic, 0);
         let critiques = bearable(self.critiques(&kind, &opening, self.config.critiques, asked).await)?;
@@ -159,14 +159,14 @@ impl Exam {
         }
         let mut attempts = Vec::new();
         while let Some(chain) = going.join_next().await {
-            attempts.extend(chain.map_err(|error| Trouble::Broken(error.to_string()))??);
+            attempts.extend(chain.map_err(|error| SampleError::Broken(error.to_string()))??);
         }
         attempts.sort_by_key(|attempt: &Attempt| (attempt.round, attempt.chain));
         Ok(Heard { critic: name, attempts })
     }
 
     /// Round after round of one chain: refine, and criticise the first of what came of it.
-    async fn follow(self: Arc<Self>, chain: Chain, critique: Written) -> Result<Vec<Attempt>, Trouble> {
+    async fn follow(self: Arc<Self>, chain: Chain, critique: Completion) -> Result<Vec<Attempt>, SampleError> {
         let (mut attempts, mut critique) = (Vec::new(), Arc::new(critique));
         let mut opening = chain.opening.clone();
         // What the round criticises, where that is not the response.
@@ -191,8 +191,8 @@ impl Exam {
                 verdicts,
             });
             let (Some(response), true) = (written.into_iter().next(), round < self.rounds) else { break };
-            let (prompt, composed) = (opening.prompt.clone(), opening.composed.clone());
-            opening = Arc::new(Opening { prompt, composed, response });
+            let (prompt, rendered) = (opening.prompt.clone(), opening.rendered.clone());
+            opening = Arc::new(ResponseContext { prompt, rendered, response });
             let asked = seed(self.seed, chain.place, Role::Critic, 1 + index);
             let Some(next) = bearable(self.critiques(&chain.candidate, &opening, 1, asked).await)? else { break };
             let Some(next) = next.into_iter().next() else { break };
@@ -205,19 +205,19 @@ impl Exam {
     async fn critiques(
         &self,
         candidate: &Kind,
-        opening: &Arc<Opening>,
+        opening: &Arc<ResponseContext>,
         n: usize,
         seed: u64,
-    ) -> Result<Vec<Written>, Trouble> {
-        let scribe = self.scribe(Role::Critic);
+    ) -> Result<Vec<Completion>, SampleError> {
+        let sampler = self.sampler(Role::Critic);
         match candidate {
-            Kind::Critic(hand) => {
-                let scribe = Scribe { hand: hand.clone(), ..scribe };
-                Ok(role::answer(&self.company.critic.role, &scribe, opening, n, seed).await?.written)
+            Kind::Critic(policy) => {
+                let sampler = SamplingClient { policy: policy.clone(), ..sampler };
+                Ok(role::answer(&self.models.critic.role, &sampler, opening, n, seed).await?.written)
             }
-            Kind::Empty => said(&scribe, &self.config.empty_critique, n),
+            Kind::Empty => said(&sampler, &self.config.empty_critique, n),
             Kind::Oracle => match opening.prompt.answer.as_deref() {
-                Some(answer) => said(&scribe, &self.config.oracle(answer), n),
+                Some(answer) => said(&sampler, &self.config.oracle(answer), n),
                 None => Ok(Vec::new()),
             },
             Kind::Itself => self.itself(opening, n, seed).await,
@@ -225,36 +225,36 @@ impl Exam {
     }
 
     /// The generator's own conversation goes on: what it says of its own response, as long as a critique may be.
-    async fn itself(&self, opening: &Opening, n: usize, seed: u64) -> Result<Vec<Written>, Trouble> {
-        let mut scribe = self.scribe(Role::Generator);
-        scribe.sampling.max_tokens = self.company.critic.sampling.max_tokens;
-        let mut turns = opening.composed.turns.clone();
+    async fn itself(&self, opening: &ResponseContext, n: usize, seed: u64) -> Result<Vec<Completion>, SampleError> {
+        let mut sampler = self.sampler(Role::Generator);
+        sampler.sampling.max_tokens = self.models.critic.sampling.max_tokens;
+        let mut turns = opening.rendered.turns.clone();
         turns.push(Turn::new(Speaker::Assistant, opening.response.text.clone()));
         turns.push(Turn::new(Speaker::User, self.config.self_prompt.clone()));
-        let composed = scribe.go_on(&opening.composed, &opening.response, turns)?;
-        scribe.write(&composed, n, seed).await
+        let rendered = sampler.continue_after(&opening.rendered, &opening.response, turns)?;
+        sampler.write(&rendered, n, seed).await
     }
 
     /// M refinements by `critique`, with their scores and verdicts beside the chain's first response.
     async fn refine(
         &self,
         chain: &Chain,
-        opening: &Arc<Opening>,
-        critique: Arc<Written>,
+        opening: &Arc<ResponseContext>,
+        critique: Arc<Completion>,
         index: u64,
-    ) -> Result<(Vec<Written>, Vec<Text>, Vec<Verdict>), Trouble> {
-        let refiner = self.scribe(Role::Refiner);
-        let brief = (opening.clone(), critique.clone());
+    ) -> Result<(Vec<Completion>, Vec<Text>, Vec<Verdict>), SampleError> {
+        let refiner = self.sampler(Role::Refiner);
+        let input = (opening.clone(), critique.clone());
         let asked = seed(self.seed, chain.place, Role::Refiner, index);
         let m = self.config.refinements;
-        let written = role::answer(&self.company.refiner.role, &refiner, &brief, m, asked).await?.written;
+        let written = role::answer(&self.models.refiner.role, &refiner, &input, m, asked).await?.written;
         let texts = self.texts(&opening.prompt, &written).await?;
-        let verdicts = match &self.company.judges.verdicts {
+        let verdicts = match &self.models.judges.verdicts {
             // The verifier's preference is that of the scores, and code is run once.
             JudgeSource::Verifier(_) => texts.iter().map(|text| prefer(chain.before.score, text.score)).collect(),
             source => {
-                let judge = self.scribe(Role::Judge);
-                let case = Case { opening: chain.opening.clone(), critique, refinements: written.clone() };
+                let judge = self.sampler(Role::Judge);
+                let case = JudgeRequest { opening: chain.opening.clone(), critique, refinements: written.clone() };
                 verdicts(source, &judge, case, seed(self.seed, chain.place, Role::Judge, index)).await?
             }
         };
@@ -262,7 +262,7 @@ impl Exam {
     }
 
     /// `written` with their scores, where the prompt can be checked.
-    async fn texts(&self, prompt: &Arc<Prompt>, written: &[Written]) -> Result<Vec<Text>, Trouble> {
+    async fn texts(&self, prompt: &Arc<Prompt>, written: &[Completion]) -> Result<Vec<Text>, SampleError> {
         let (checker, prompt) = (self.checker.clone(), prompt.clone());
         let unscored: Vec<Text> = written
             .iter()
@@ -276,20 +276,20 @@ impl Exam {
             unscored.into_iter().map(|text| Text { score: score(&text), ..text }).collect()
         };
         // Code takes seconds, and others wait on this thread.
-        tokio::task::spawn_blocking(check).await.map_err(|error| Trouble::Broken(error.to_string()))
+        tokio::task::spawn_blocking(check).await.map_err(|error| SampleError::Broken(error.to_string()))
     }
 }
 
 /// The base, as a critic.
 pub fn base(name: &str) -> Candidate {
-    Candidate { name: name.to_owned(), kind: Kind::Critic(Hand::Base) }
+    Candidate { name: name.to_owned(), kind: Kind::Critic(PolicyRef::Base) }
 }
 
 /// `n` times `text`, as if it had been written.
-fn said(scribe: &Scribe, text: &str, n: usize) -> Result<Vec<Written>, Trouble> {
-    let ids = scribe.tokenizer.encode(text)?;
+fn said(sampler: &SamplingClient, text: &str, n: usize) -> Result<Vec<Completion>, SampleError> {
+    let ids = sampler.tokenizer.encode(text)?;
     let version = CriticVersion::BASE;
-    let written = Written { text: text.to_owned(), ids, log_probs: Vec::new(), version, finish: Finish::Stop };
+    let written = Completion { text: text.to_owned(), ids, log_probs: Vec::new(), version, finish: Finish::Stop };
     Ok(vec![written; n])
 }
 
@@ -299,10 +299,10 @@ fn prefer(before: Option<f32>, after: Option<f32>) -> Verdict {
 }
 
 /// Trouble that loses one critique is none at all here.
-fn bearable<T>(result: Result<T, Trouble>) -> Result<Option<T>, Trouble> {
+fn bearable<T>(result: Result<T, SampleError>) -> Result<Option<T>, SampleError> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(Trouble::Deadline | Trouble::TooLong | Trouble::Remote(_)) => Ok(None),
-        Err(trouble @ (Trouble::Gone | Trouble::Broken(_))) => Err(trouble),
+        Err(SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)) => Ok(None),
+        Err(trouble @ (SampleError::Gone | SampleError::Broken(_))) => Err(trouble),
     }
 }

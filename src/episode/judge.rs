@@ -4,10 +4,10 @@
 //! that the node was handed. Preferences between critiques have but one, a model, which may sit beside a checker.
 //! No verdict is invented: a judge that fails answers `Invalid` with its reason.
 
-use super::role::Opening;
-use crate::episode::sampling::{Scribe, Trouble};
+use super::role::ResponseContext;
+use crate::episode::sampling::{SampleError, SamplingClient};
 use crate::run::events::Event;
-use crate::types::{Invalid, Prompt, Verdict, Written};
+use crate::types::{Completion, Invalid, Prompt, Verdict};
 use crate::verify::Checker;
 use model::ModelJudge;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,11 +21,11 @@ pub struct Pair<'a> {
     /// What was asked.
     pub prompt: &'a Prompt,
     /// What was answered.
-    pub response: &'a Written,
+    pub response: &'a Completion,
     /// What was criticised.
-    pub critique: &'a Written,
+    pub critique: &'a Completion,
     /// What came of it.
-    pub refinement: &'a Written,
+    pub refinement: &'a Completion,
 }
 
 /// A judge handed to the node.
@@ -44,22 +44,22 @@ pub enum JudgeSource {
 
 /// All refinements of one critique.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub struct JudgeRequest {
     /// Prompt and response.
-    pub opening: Arc<Opening>,
+    pub opening: Arc<ResponseContext>,
     /// The critique.
-    pub critique: Arc<Written>,
+    pub critique: Arc<Completion>,
     /// Its refinements.
-    pub refinements: Vec<Written>,
+    pub refinements: Vec<Completion>,
 }
 
 /// All critiques of one response.
 #[derive(Clone, Debug)]
-pub struct Contest {
+pub struct PreferenceRequest {
     /// Prompt and response.
-    pub opening: Arc<Opening>,
+    pub opening: Arc<ResponseContext>,
     /// The critiques.
-    pub critiques: Vec<Arc<Written>>,
+    pub critiques: Vec<Arc<Completion>>,
 }
 
 /// Who judges what.
@@ -74,10 +74,10 @@ pub struct Judges {
 /// Verdicts on the refinements of `case`; two each, by order, from a model.
 pub(crate) async fn verdicts(
     source: &JudgeSource,
-    scribe: &Scribe,
-    case: Case,
+    sampler: &SamplingClient,
+    case: JudgeRequest,
     seed: u64,
-) -> Result<Vec<Verdict>, Trouble> {
+) -> Result<Vec<Verdict>, SampleError> {
     let verdicts: Vec<_> = match source {
         JudgeSource::Verifier(checker) => by_checker(checker.clone(), case).await?,
         JudgeSource::Custom(compare) => case
@@ -88,10 +88,10 @@ pub(crate) async fn verdicts(
                 guarded(|| compare(Pair { prompt, response, critique: &case.critique, refinement }))
             })
             .collect(),
-        JudgeSource::Model(judge) => judge.compare(scribe, &case, seed).await?,
+        JudgeSource::Model(judge) => judge.compare(sampler, &case, seed).await?,
     };
     for verdict in &verdicts {
-        scribe.news.tell(Event::Judged(*verdict));
+        sampler.events.emit(Event::Judged(*verdict));
     }
     Ok(verdicts)
 }
@@ -102,12 +102,12 @@ fn guarded(compare: impl FnOnce() -> Verdict) -> Verdict {
 }
 
 /// Checks on a thread of its own: code takes seconds, and others wait on this one.
-async fn by_checker(checker: Arc<Checker>, case: Case) -> Result<Vec<Verdict>, Trouble> {
+async fn by_checker(checker: Arc<Checker>, case: JudgeRequest) -> Result<Vec<Verdict>, SampleError> {
     let check = move || {
         let texts: Vec<&str> = case.refinements.iter().map(|refinement| refinement.text.as_str()).collect();
         let compare = || checker.compare(&case.opening.prompt, &case.opening.response.text, &texts);
         let failed = || vec![Verdict::Invalid(Invalid::Checker); texts.len()];
         catch_unwind(AssertUnwindSafe(compare)).unwrap_or_else(|_| failed())
     };
-    tokio::task::spawn_blocking(check).await.map_err(|error| Trouble::Broken(error.to_string()))
+    tokio::task::spawn_blocking(check).await.map_err(|error| SampleError::Broken(error.to_string()))
 }

@@ -3,12 +3,12 @@
 //! Loaded once and shared, by a node's whole life or by one evaluation. Knows no episode and no learner.
 
 use super::judge::Judges;
-use super::sampling::{Hand, Scribe};
+use super::sampling::{PolicyRef, SamplingClient};
 use crate::device::{self, Device, JudgeSetup, LearnerSetup};
 use crate::engine::{EngineConfig, sampler::SamplingConfig};
 use crate::remote::Client;
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
-use crate::run::events::News;
+use crate::run::events::EventBus;
 use crate::run::metrics_sink;
 use crate::telemetry::metrics::Role;
 use crate::transformer::{full_weights::CriticWeights, load::Loaded};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A role's wording and how it samples.
-pub struct Writer<R> {
+pub struct RoleConfig<R> {
     /// The wording.
     pub role: Arc<R>,
     /// How it samples.
@@ -34,17 +34,17 @@ pub struct Remotes {
 }
 
 /// Everyone who is asked.
-pub struct Company {
+pub struct Models {
     /// Base weights, tokenizer and chat template.
     pub model: Loaded,
     /// Limits of the engine.
     pub engine: EngineConfig,
     /// Answers.
-    pub generator: Writer<Generator>,
+    pub generator: RoleConfig<Generator>,
     /// Criticises.
-    pub critic: Writer<Critic>,
+    pub critic: RoleConfig<Critic>,
     /// Refines.
-    pub refiner: Writer<Refiner>,
+    pub refiner: RoleConfig<Refiner>,
     /// Compare.
     pub judges: Judges,
     /// How the judge samples, where it writes.
@@ -56,10 +56,10 @@ pub struct Company {
     /// How long one role may take for one answer.
     pub deadline: Duration,
     /// Who is told.
-    pub news: News,
+    pub events: EventBus,
 }
 
-impl Company {
+impl Models {
     /// What a device thread for all of them starts from, with `served` in service as `version`.
     pub(crate) fn setup(
         &self,
@@ -80,12 +80,12 @@ impl Company {
             learner,
             version,
             served,
-            observer: metrics_sink::observer(self.news.clone()),
+            observer: metrics_sink::observer(self.events.clone()),
         }
     }
 
     /// What `role` writes with.
-    pub(crate) fn scribe(&self, role: Role, device: &Device) -> Scribe {
+    pub(crate) fn sampler(&self, role: Role, device: &Device) -> SamplingClient {
         let sampling = match role {
             Role::Generator => &self.generator.sampling,
             Role::Critic => &self.critic.sampling,
@@ -101,16 +101,16 @@ impl Company {
             Role::Judge => &self.remotes.judge,
             Role::Critic => &None,
         };
-        Scribe {
+        SamplingClient {
             role,
-            hand: if role == Role::Critic { Hand::Served } else { Hand::Base },
+            policy: if role == Role::Critic { PolicyRef::Serving } else { PolicyRef::Base },
             remote: remote.clone(),
             sampling: sampling.clone(),
             deadline: self.deadline,
             device,
             template: model.template.clone(),
             tokenizer: model.tokenizer.clone(),
-            news: self.news.clone(),
+            events: self.events.clone(),
         }
     }
 }

@@ -4,20 +4,20 @@
 //! texts are written by the node's own device, in the same queue as everybody's; a row's result does not depend on who
 //! shares its batch, so that training goes its way as if there were no exam.
 
-use super::eval_runner::{Candidate, Exam, Kind};
+use super::eval_runner::{Candidate, EvalRunner, Kind};
 use crate::device::Device;
-use crate::episode::models::Company;
-use crate::episode::sampling::{Hand, Trouble};
+use crate::episode::models::Models;
+use crate::episode::sampling::{PolicyRef, SampleError};
 use crate::eval::bootstrap::{Estimate, Resampling};
 use crate::eval::figures::{Asked, Figures};
 use crate::eval::{EvalConfig, Record};
-use crate::run::events::News;
+use crate::run::events::EventBus;
 use crate::types::Prompt;
 use crate::verify::Checker;
 use std::sync::Arc;
 
 /// What stays the same over all exams of a process.
-pub struct Served {
+pub struct OnlineEval {
     /// Held-out prompts.
     pub prompts: Vec<Arc<Prompt>>,
     /// Scores texts where a prompt can be checked.
@@ -30,7 +30,7 @@ pub struct Served {
 
 /// What the critic in service is worth, times 100.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Marks {
+pub struct EvalSummary {
     /// Critique utility.
     pub cu: Option<Estimate>,
     /// Share of the responses that is right.
@@ -39,7 +39,7 @@ pub struct Marks {
     pub accuracy_after: Option<Estimate>,
 }
 
-impl Served {
+impl OnlineEval {
     /// Whether there is an exam after `step`, where the last one could have been after `before`: one before the first
     /// step, and one at the first publication behind each multiple of `eval.every_steps`.
     pub fn is_due(&self, before: Option<u64>, step: u64) -> bool {
@@ -51,37 +51,37 @@ impl Served {
     ///
     /// # Errors
     /// Where the device is gone or something is broken; a prompt without a response is left out.
-    pub async fn examine(&self, company: Arc<Company>, device: Device) -> Result<Marks, Trouble> {
-        let exam = Arc::new(Exam {
-            company,
+    pub async fn examine(&self, models: Arc<Models>, device: Device) -> Result<EvalSummary, SampleError> {
+        let exam = Arc::new(EvalRunner {
+            models,
             device,
             checker: self.checker.clone(),
-            candidates: vec![Candidate { name: "served".to_owned(), kind: Kind::Critic(Hand::Served) }],
+            candidates: vec![Candidate { name: "served".to_owned(), kind: Kind::Critic(PolicyRef::Serving) }],
             config: self.config.clone(),
             rounds: 1,
             seed: self.seed,
-            news: News::silent(),
+            events: EventBus::silent(),
         });
         let mut sitting = exam.sit_all((0..).zip(self.prompts.iter().cloned()));
         let mut records: Vec<(u64, Record)> = Vec::with_capacity(self.prompts.len());
         while let Some(ended) = sitting.join_next().await {
-            match ended.map_err(|error| Trouble::Broken(error.to_string()))? {
+            match ended.map_err(|error| SampleError::Broken(error.to_string()))? {
                 (place, Ok(record)) => records.push((place, record)),
-                (_, Err(trouble @ (Trouble::Gone | Trouble::Broken(_)))) => return Err(trouble),
+                (_, Err(trouble @ (SampleError::Gone | SampleError::Broken(_)))) => return Err(trouble),
                 (_, Err(_)) => {}
             }
         }
         records.sort_by_key(|(place, _)| *place);
         let records: Vec<Record> = records.into_iter().map(|(_, record)| record).collect();
-        Ok(self.marks(&records))
+        Ok(self.summary(&records))
     }
 
-    fn marks(&self, records: &[Record]) -> Marks {
+    fn summary(&self, records: &[Record]) -> EvalSummary {
         let how = Resampling { seed: self.seed, ..Resampling::default() };
         let asked = Asked { critiques: self.config.critiques, rounds: 1, in_both_orders: false, how };
         let figures = Figures::of(records, asked);
         let served = figures.critics.first();
-        Marks {
+        EvalSummary {
             cu: served.and_then(|served| served.cu),
             accuracy_before: figures.response.accuracy,
             accuracy_after: served.and_then(|served| served.accuracy),
@@ -98,7 +98,7 @@ mod tests {
     fn an_exam_comes_before_the_first_step_and_once_behind_each_multiple() {
         let config = toml::from_str::<toml::Table>(crate::config::Config::embedded_text()).unwrap();
         let config: EvalConfig = config["eval"].clone().try_into().unwrap();
-        let served = Served {
+        let served = OnlineEval {
             prompts: Vec::new(),
             checker: Arc::new(Checker::open([], false).unwrap()),
             config: EvalConfig { every_steps: 10, ..config },

@@ -1,57 +1,65 @@
 //! What tells one writing role from another, and one answer of a role.
 
-use super::sampling::{Composed, Scribe, Trouble};
+use super::sampling::{RenderedPrompt, SampleError, SamplingClient};
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
 use crate::telemetry::metrics::Role;
-use crate::types::{Prompt, Written};
+use crate::types::{Completion, Prompt};
 use std::sync::Arc;
 
 /// A prompt and the generator's response to it.
 #[derive(Clone, Debug)]
-pub struct Opening {
+pub struct ResponseContext {
     /// What was asked.
     pub prompt: Arc<Prompt>,
     /// As the generator was asked it.
-    pub composed: Composed,
+    pub rendered: RenderedPrompt,
     /// What it answered.
-    pub response: Written,
+    pub response: Completion,
 }
 
 /// What tells one writing role from another: the wording.
-pub trait Part: Clone + Send + Sync + 'static {
+pub trait PromptBuilder: Clone + Send + Sync + 'static {
     /// What it is asked.
-    type Brief: Send + Sync + 'static;
+    type Input: Send + Sync + 'static;
     /// Who it is.
     const ROLE: Role;
-    /// The conversation that answers `brief`.
+    /// The conversation that answers `input`.
     ///
     /// # Errors
     /// Where the chat template or the tokenizer fails.
-    fn compose(&self, scribe: &Scribe, brief: &Self::Brief) -> crate::formats::Result<Composed>;
+    fn compose(&self, sampler: &SamplingClient, input: &Self::Input) -> crate::formats::Result<RenderedPrompt>;
 }
 
-impl Part for Arc<Generator> {
-    type Brief = Arc<Prompt>;
+impl PromptBuilder for Arc<Generator> {
+    type Input = Arc<Prompt>;
     const ROLE: Role = Role::Generator;
-    fn compose(&self, scribe: &Scribe, prompt: &Arc<Prompt>) -> crate::formats::Result<Composed> {
-        scribe.compose(self.conversation(prompt))
+    fn compose(&self, sampler: &SamplingClient, prompt: &Arc<Prompt>) -> crate::formats::Result<RenderedPrompt> {
+        sampler.compose(self.conversation(prompt))
     }
 }
 
-impl Part for Arc<Critic> {
-    type Brief = Arc<Opening>;
+impl PromptBuilder for Arc<Critic> {
+    type Input = Arc<ResponseContext>;
     const ROLE: Role = Role::Critic;
-    fn compose(&self, scribe: &Scribe, opening: &Arc<Opening>) -> crate::formats::Result<Composed> {
-        scribe.compose(self.conversation(&opening.prompt, &opening.response.text))
+    fn compose(
+        &self,
+        sampler: &SamplingClient,
+        opening: &Arc<ResponseContext>,
+    ) -> crate::formats::Result<RenderedPrompt> {
+        sampler.compose(self.conversation(&opening.prompt, &opening.response.text))
     }
 }
 
-impl Part for Arc<Refiner> {
-    type Brief = (Arc<Opening>, Arc<Written>);
+impl PromptBuilder for Arc<Refiner> {
+    type Input = (Arc<ResponseContext>, Arc<Completion>);
     const ROLE: Role = Role::Refiner;
-    fn compose(&self, scribe: &Scribe, (opening, critique): &Self::Brief) -> crate::formats::Result<Composed> {
-        let turns = self.conversation(&opening.composed.turns, &opening.response.text, &critique.text);
-        scribe.go_on(&opening.composed, &opening.response, turns)
+    fn compose(
+        &self,
+        sampler: &SamplingClient,
+        (opening, critique): &Self::Input,
+    ) -> crate::formats::Result<RenderedPrompt> {
+        let turns = self.conversation(&opening.rendered.turns, &opening.response.text, &critique.text);
+        sampler.continue_after(&opening.rendered, &opening.response, turns)
     }
 }
 
@@ -59,20 +67,20 @@ impl Part for Arc<Refiner> {
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The conversation that was continued.
-    pub composed: Composed,
+    pub rendered: RenderedPrompt,
     /// Its continuations.
-    pub written: Vec<Written>,
+    pub written: Vec<Completion>,
 }
 
-/// Has `brief` answered by `n` texts.
-pub(crate) async fn answer<P: Part>(
+/// Has `input` answered by `n` texts.
+pub(crate) async fn answer<P: PromptBuilder>(
     part: &P,
-    scribe: &Scribe,
-    brief: &P::Brief,
+    sampler: &SamplingClient,
+    input: &P::Input,
     n: usize,
     seed: u64,
-) -> Result<Answer, Trouble> {
-    let composed = part.compose(scribe, brief)?;
-    let written = scribe.write(&composed, n, seed).await?;
-    Ok(Answer { composed, written })
+) -> Result<Answer, SampleError> {
+    let rendered = part.compose(sampler, input)?;
+    let written = sampler.write(&rendered, n, seed).await?;
+    Ok(Answer { rendered, written })
 }

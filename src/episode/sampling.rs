@@ -7,22 +7,22 @@
 //! could split it into other tokens, and then neither cache nor log-probabilities would fit.
 
 use crate::device::{self, Device};
-use crate::engine::{self, Completion, Request, sampler::SamplingConfig};
+use crate::engine::{self, Request, sampler::SamplingConfig};
 use crate::episode::seed::mix;
 use crate::formats;
 use crate::formats::{template::ChatTemplate, tokenizer::Tokenizer};
 use crate::remote::{Answer, Chat, Client};
-use crate::run::events::{Event, News};
+use crate::run::events::{Event, EventBus};
 use crate::telemetry::metrics::Role;
 use crate::transformer::full_weights::CriticWeights;
-use crate::types::{CriticVersion, Turn, Written};
+use crate::types::{Completion, CriticVersion, Turn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Why nothing was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
+pub enum SampleError {
     /// Not in time.
     #[error("deadline passed")]
     Deadline,
@@ -40,13 +40,13 @@ pub enum Trouble {
     Broken(String),
 }
 
-impl From<formats::Error> for Trouble {
+impl From<formats::Error> for SampleError {
     fn from(error: formats::Error) -> Self {
         Self::Broken(error.to_string())
     }
 }
 
-impl From<device::Error> for Trouble {
+impl From<device::Error> for SampleError {
     fn from(error: device::Error) -> Self {
         match error {
             device::Error::Gone => Self::Gone,
@@ -58,7 +58,7 @@ impl From<device::Error> for Trouble {
 
 /// A conversation ready to be continued by the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Composed {
+pub struct RenderedPrompt {
     /// As turns.
     pub turns: Vec<Turn>,
     /// As the template renders them, up to where the assistant speaks next; empty where that is done elsewhere.
@@ -67,7 +67,7 @@ pub struct Composed {
     pub ids: Vec<u32>,
 }
 
-impl Composed {
+impl RenderedPrompt {
     /// A conversation for a server that has a template and a tokenizer of its own.
     fn elsewhere(turns: Vec<Turn>) -> Self {
         Self { turns, text: String::new(), ids: Vec::new() }
@@ -81,37 +81,37 @@ impl Composed {
     }
 
     /// A conversation that goes on after `written`, the assistant's answer to `earlier`.
-    pub(crate) fn go_on(
+    pub(crate) fn continue_after(
         template: &ChatTemplate,
         tokenizer: &Tokenizer,
         earlier: &Self,
-        written: &Written,
+        written: &Completion,
         turns: Vec<Turn>,
     ) -> formats::Result<Self> {
         let text = template.render(&turns, true)?;
-        let ids = go_on(tokenizer, earlier, written, &text)?;
+        let ids = continue_after(tokenizer, earlier, written, &text)?;
         Ok(Self { turns, text, ids })
     }
 }
 
 /// The weights that texts are written with, over the base.
 #[derive(Clone)]
-pub enum Hand {
+pub enum PolicyRef {
     /// None: the base itself.
     Base,
     /// The critic in service.
-    Served,
+    Serving,
     /// This critic, whichever is in service.
     Critic(CriticVersion, CriticWeights),
 }
 
 /// Writes for one role.
 #[derive(Clone)]
-pub struct Scribe {
+pub struct SamplingClient {
     /// Whom it writes for.
     pub role: Role,
     /// What it writes with.
-    pub hand: Hand,
+    pub policy: PolicyRef,
     /// How it samples.
     pub sampling: SamplingConfig,
     /// How long one answer may take.
@@ -125,24 +125,29 @@ pub struct Scribe {
     /// Text to ids.
     pub tokenizer: Tokenizer,
     /// Who is told.
-    pub news: News,
+    pub events: EventBus,
 }
 
-impl Scribe {
+impl SamplingClient {
     /// A conversation from its beginning.
-    pub(crate) fn compose(&self, turns: Vec<Turn>) -> formats::Result<Composed> {
+    pub(crate) fn compose(&self, turns: Vec<Turn>) -> formats::Result<RenderedPrompt> {
         if self.remote.is_some() {
-            return Ok(Composed::elsewhere(turns));
+            return Ok(RenderedPrompt::elsewhere(turns));
         }
-        Composed::begin(&self.template, &self.tokenizer, turns)
+        RenderedPrompt::begin(&self.template, &self.tokenizer, turns)
     }
 
     /// A conversation that goes on after `written`, the assistant's answer to `earlier`.
-    pub(crate) fn go_on(&self, earlier: &Composed, written: &Written, turns: Vec<Turn>) -> formats::Result<Composed> {
+    pub(crate) fn continue_after(
+        &self,
+        earlier: &RenderedPrompt,
+        written: &Completion,
+        turns: Vec<Turn>,
+    ) -> formats::Result<RenderedPrompt> {
         if self.remote.is_some() {
-            return Ok(Composed::elsewhere(turns));
+            return Ok(RenderedPrompt::elsewhere(turns));
         }
-        Composed::go_on(&self.template, &self.tokenizer, earlier, written, turns)
+        RenderedPrompt::continue_after(&self.template, &self.tokenizer, earlier, written, turns)
     }
 
     /// `n` continuations of `prompt`; fewer, and at least one, where a remote server gave only those. Dropping the
@@ -150,13 +155,18 @@ impl Scribe {
     ///
     /// # Errors
     /// Where the prompt does not fit, the deadline passed, the device is gone or a remote server gave nothing.
-    pub(crate) async fn write(&self, prompt: &Composed, n: usize, seed: u64) -> Result<Vec<Written>, Trouble> {
+    pub(crate) async fn write(
+        &self,
+        prompt: &RenderedPrompt,
+        n: usize,
+        seed: u64,
+    ) -> Result<Vec<Completion>, SampleError> {
         let begun = Instant::now();
         let written = match &self.remote {
             Some(client) => self.in_time(self.write_elsewhere(client, &prompt.turns, n, seed)).await?,
             None => self.write_here(&prompt.ids, n, seed).await?,
         };
-        self.news.tell(Event::Wrote {
+        self.events.emit(Event::Wrote {
             role: self.role,
             tokens: written.iter().map(|text| text.ids.len()).collect(),
             seconds: begun.elapsed().as_secs_f64(),
@@ -164,22 +174,22 @@ impl Scribe {
         Ok(written)
     }
 
-    async fn write_here(&self, prompt: &[u32], n: usize, seed: u64) -> Result<Vec<Written>, Trouble> {
+    async fn write_here(&self, prompt: &[u32], n: usize, seed: u64) -> Result<Vec<Completion>, SampleError> {
         let request = Request {
             prompt: prompt.to_vec(),
             n,
             sampling: self.sampling.clone(),
             stop_ids: self.tokenizer.stop_ids().to_vec(),
             seed,
-            critic: !matches!(self.hand, Hand::Base),
+            critic: !matches!(self.policy, PolicyRef::Base),
         };
-        let completions = match &self.hand {
-            Hand::Base | Hand::Served => self.in_time(self.device.write(request)).await?,
-            Hand::Critic(version, adapter) => {
+        let completions = match &self.policy {
+            PolicyRef::Base | PolicyRef::Serving => self.in_time(self.device.write(request)).await?,
+            PolicyRef::Critic(version, adapter) => {
                 self.in_time(self.device.write_as(*version, adapter.clone(), request)).await?
             }
         };
-        Ok(completions.into_iter().map(written).collect())
+        Ok(completions)
     }
 
     /// `n` questions to a server, all at once; what it answered.
@@ -189,7 +199,7 @@ impl Scribe {
         turns: &[Turn],
         n: usize,
         seed: u64,
-    ) -> Result<Vec<Written>, Trouble> {
+    ) -> Result<Vec<Completion>, SampleError> {
         let mut asking = JoinSet::new();
         for index in 0..n {
             let (client, chat) = (client.clone(), self.chat(turns, mix(seed, index as u64)));
@@ -197,23 +207,23 @@ impl Scribe {
         }
         let (mut answers, mut failure) = (Vec::with_capacity(n), None);
         while let Some(asked) = asking.join_next().await {
-            match asked.map_err(|error| Trouble::Broken(error.to_string()))? {
+            match asked.map_err(|error| SampleError::Broken(error.to_string()))? {
                 (index, Ok(answer)) => answers.push((index, answer)),
                 (_, Err(error)) => failure = Some(error),
             }
         }
         if let (true, Some(error)) = (answers.is_empty(), failure) {
-            return Err(Trouble::Remote(error.to_string()));
+            return Err(SampleError::Remote(error.to_string()));
         }
         answers.sort_by_key(|(index, _)| *index);
         answers.into_iter().map(|(_, answer)| Ok(self.written_elsewhere(answer)?)).collect()
     }
 
     /// A text that came as text: its ids are this tokenizer's, and nobody knows their log-probabilities here.
-    fn written_elsewhere(&self, answer: Answer) -> formats::Result<Written> {
+    fn written_elsewhere(&self, answer: Answer) -> formats::Result<Completion> {
         let Answer { text, finish, .. } = answer;
         let ids = self.tokenizer.encode(&text)?;
-        Ok(Written { text, ids, log_probs: Vec::new(), version: CriticVersion::BASE, finish })
+        Ok(Completion { text, ids, log_probs: Vec::new(), version: CriticVersion::BASE, finish })
     }
 
     fn chat(&self, turns: &[Turn], seed: u64) -> Chat {
@@ -225,20 +235,20 @@ impl Scribe {
     /// server answers for this role.
     ///
     /// # Errors
-    /// As [`Scribe::write`].
+    /// As [`SamplingClient::write`].
     pub(crate) async fn first_tokens(
         &self,
-        prompt: &Composed,
+        prompt: &RenderedPrompt,
         seed: u64,
-    ) -> Result<Option<Vec<(String, f64)>>, Trouble> {
+    ) -> Result<Option<Vec<(String, f64)>>, SampleError> {
         let Some(client) = &self.remote else { return Ok(None) };
         let begun = Instant::now();
         // Under the model's own distribution, as here.
         let chat = Chat { turns: prompt.turns.clone(), temperature: 1.0, seed, weighs: true, ..Chat::default() };
-        let asked = async { client.chat(&chat).await.map_err(|error| Trouble::Remote(error.to_string())) };
+        let asked = async { client.chat(&chat).await.map_err(|error| SampleError::Remote(error.to_string())) };
         let answer = self.in_time(asked).await?;
         let seconds = begun.elapsed().as_secs_f64();
-        self.news.tell(Event::Wrote { role: self.role, tokens: Vec::new(), seconds });
+        self.events.emit(Event::Wrote { role: self.role, tokens: Vec::new(), seconds });
         Ok(Some(answer.first_tokens))
     }
 
@@ -246,37 +256,37 @@ impl Scribe {
     /// question back.
     ///
     /// # Errors
-    /// As [`Scribe::write`].
-    pub(crate) async fn weigh(&self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<Vec<f32>, Trouble> {
+    /// As [`SamplingClient::write`].
+    pub(crate) async fn weigh(&self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<Vec<f32>, SampleError> {
         let begun = Instant::now();
         let weighed = self.in_time(self.device.weigh(prompt, candidates)).await?;
         let seconds = begun.elapsed().as_secs_f64();
-        self.news.tell(Event::Wrote { role: self.role, tokens: Vec::new(), seconds });
+        self.events.emit(Event::Wrote { role: self.role, tokens: Vec::new(), seconds });
         Ok(weighed)
     }
 
-    async fn in_time<T, E>(&self, answer: impl Future<Output = Result<T, E>>) -> Result<T, Trouble>
+    async fn in_time<T, E>(&self, answer: impl Future<Output = Result<T, E>>) -> Result<T, SampleError>
     where
-        Trouble: From<E>,
+        SampleError: From<E>,
     {
         match tokio::time::timeout(self.deadline, answer).await {
             Ok(answer) => Ok(answer?),
             Err(_) => {
-                self.news.tell(Event::Late(self.role));
-                Err(Trouble::Deadline)
+                self.events.emit(Event::Late(self.role));
+                Err(SampleError::Deadline)
             }
         }
     }
 }
 
-fn written(completion: Completion) -> Written {
-    let Completion { ids, log_probs, text, version, finish } = completion;
-    Written { text, ids, log_probs, version, finish }
-}
-
 /// The ids of `text`, which goes on after `written`, the answer to `earlier`: earlier ids, sampled ids
 /// and the ids of the rest, where `text` holds both unchanged; else the ids of the whole text.
-fn go_on(tokenizer: &Tokenizer, earlier: &Composed, written: &Written, text: &str) -> formats::Result<Vec<u32>> {
+fn continue_after(
+    tokenizer: &Tokenizer,
+    earlier: &RenderedPrompt,
+    written: &Completion,
+    text: &str,
+) -> formats::Result<Vec<u32>> {
     let rest = text.strip_prefix(earlier.text.as_str()).and_then(|text| text.strip_prefix(written.text.as_str()));
     let sampled = match written.ids.split_last() {
         // The template closes the turn itself.
@@ -304,27 +314,27 @@ mod tests {
         (opened.tokenizer, opened.template)
     }
 
-    fn compose(turns: &[Turn]) -> Composed {
+    fn compose(turns: &[Turn]) -> RenderedPrompt {
         let (tokenizer, template) = tiny();
         let text = template.render(turns, true).unwrap();
-        Composed { turns: turns.to_vec(), ids: tokenizer.encode(&text).unwrap(), text }
+        RenderedPrompt { turns: turns.to_vec(), ids: tokenizer.encode(&text).unwrap(), text }
     }
 
-    fn said(text: &str, ids: &[u32]) -> Written {
+    fn said(text: &str, ids: &[u32]) -> Completion {
         let log_probs = vec![0.0; ids.len()];
-        Written { text: text.into(), ids: ids.into(), log_probs, version: CriticVersion::BASE, finish: Finish::Stop }
+        Completion { text: text.into(), ids: ids.into(), log_probs, version: CriticVersion::BASE, finish: Finish::Stop }
     }
 
     const END: u32 = 258;
 
     /// The conversation after `written`, and its text.
-    fn after(written: &Written, shown: &str) -> (Composed, Vec<u32>, String) {
+    fn after(written: &Completion, shown: &str) -> (RenderedPrompt, Vec<u32>, String) {
         let (tokenizer, template) = tiny();
         let earlier = compose(&[Turn::new(Speaker::User, "hi")]);
         let mut turns = earlier.turns.clone();
         turns.extend([Turn::new(Speaker::Assistant, shown), Turn::new(Speaker::User, "better")]);
         let text = template.render(&turns, true).unwrap();
-        let ids = super::go_on(&tokenizer, &earlier, written, &text).unwrap();
+        let ids = super::continue_after(&tokenizer, &earlier, written, &text).unwrap();
         (earlier, ids, text)
     }
 

@@ -7,7 +7,7 @@ use super::aside::Aside;
 use super::{Base, Error, Result};
 use crate::formats;
 use crate::formats::gguf::{gguf_name, permute};
-use crate::formats::lora::{Adapter, Site};
+use crate::formats::lora::{Adapter, Projection};
 use crate::formats::spec::{Family, ModelSpec};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -37,8 +37,8 @@ pub fn lora_gguf(out: &Path, adapter: &Adapter, spec: &ModelSpec, base: &Base) -
         let name = format!("model.layers.{layer}.{}.{}.weight", site.module(), site.name());
         let name = gguf_name(&name, &spec.block).ok_or(Error::Misfit { rank, site, layer })?;
         let b = match (spec.family, site) {
-            (Family::Llama, Site::QProj) => &permute(&factors.b, outputs, spec.heads),
-            (Family::Llama, Site::KProj) => &permute(&factors.b, outputs, spec.kv_heads),
+            (Family::Llama, Projection::QProj) => &permute(&factors.b, outputs, spec.heads),
+            (Family::Llama, Projection::KProj) => &permute(&factors.b, outputs, spec.kv_heads),
             _ => &factors.b,
         };
         tensors.push((format!("{name}.lora_a"), tensor(&factors.a, [rank, inputs])?));

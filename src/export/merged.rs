@@ -11,9 +11,9 @@ use super::{Base, Error, Result};
 use crate::formats;
 use crate::formats::Opened;
 use crate::formats::Weights;
-use crate::formats::lora::{Adapter, Factors, Site};
+use crate::formats::lora::{Adapter, Factors, Projection};
 use crate::formats::spec::{Family, ModelSpec};
-use crate::transformer::full_weights::{CriticWeights, Whole};
+use crate::transformer::full_weights::{CriticWeights, FullWeights};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -100,7 +100,7 @@ pub fn merged(out: &Path, path: &Path, critic: Option<&CriticWeights>, base: &Ba
 /// The factors of `adapter` by the tensor that they are added to.
 fn branches<'a>(adapter: &'a Adapter, spec: &ModelSpec) -> Result<HashMap<String, &'a Factors>> {
     let rank = adapter.config.rank;
-    let branch = |(&(layer, site), factors): (&(usize, Site), &'a Factors)| {
+    let branch = |(&(layer, site), factors): (&(usize, Projection), &'a Factors)| {
         let (inputs, outputs) = site.sizes(spec);
         if layer >= spec.layers || factors.a.len() != rank * inputs || factors.b.len() != outputs * rank {
             return Err(Error::Misfit { rank, site, layer });
@@ -153,7 +153,7 @@ struct Merge<'a> {
     /// A norm is stored as what is added to 1.
     norms_less_one: bool,
     /// What stands in for the base.
-    whole: Option<&'a Whole>,
+    whole: Option<&'a FullWeights>,
     branches: HashMap<String, &'a Factors>,
     scale: f32,
     rank: usize,

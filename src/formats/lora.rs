@@ -15,7 +15,7 @@ pub(crate) use peft::{CONFIG_FILE, WEIGHTS_FILE};
 /// A linear of a layer that an adapter can sit on, by PEFT's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Site {
+pub enum Projection {
     /// Queries.
     QProj,
     /// Keys.
@@ -32,7 +32,7 @@ pub enum Site {
     DownProj,
 }
 
-impl Site {
+impl Projection {
     /// Every site, in the order of the forward pass.
     pub const ALL: [Self; 7] =
         [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
@@ -82,7 +82,7 @@ pub struct LoraConfig {
     /// Scaled by `alpha / sqrt(rank)` instead (rank-stabilised, arXiv 2312.03732): for large ranks.
     pub rslora: bool,
     /// The linears that carry one.
-    pub targets: Vec<Site>,
+    pub targets: Vec<Projection>,
 }
 
 impl LoraConfig {
@@ -108,7 +108,7 @@ pub struct Adapter {
     /// Rank, scale, targets.
     pub config: LoraConfig,
     /// Factors by (layer, site).
-    pub factors: BTreeMap<(usize, Site), Factors>,
+    pub factors: BTreeMap<(usize, Projection), Factors>,
 }
 
 impl Adapter {
@@ -140,7 +140,7 @@ impl Adapter {
     }
 }
 
-impl std::fmt::Display for Site {
+impl std::fmt::Display for Projection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }

@@ -2,7 +2,7 @@
 //!
 //! What families differ in is data here: the walk and its passes ask the spec and never the family.
 
-use super::lora::Site;
+use super::lora::Projection;
 use crate::transformer::rope::Rotary;
 use serde::{Deserialize, Serialize};
 use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
@@ -180,11 +180,11 @@ impl ModelSpec {
                 add("self_attn.q_norm.weight", vec![self.head_dim]);
                 add("self_attn.k_norm.weight", vec![self.head_dim]);
             }
-            for site in Site::ALL {
+            for site in Projection::ALL {
                 let (inputs, outputs) = site.sizes(self);
                 let name = format!("{}.{}", site.module(), site.name());
                 add(&format!("{name}.weight"), vec![outputs, inputs]);
-                if self.block.qkv_bias && matches!(site, Site::QProj | Site::KProj | Site::VProj) {
+                if self.block.qkv_bias && matches!(site, Projection::QProj | Projection::KProj | Projection::VProj) {
                     add(&format!("{name}.bias"), vec![outputs]);
                 }
             }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::types::{CriticVersion, Finish, Invalid, Preference, ScoredCritique, Verdict, Written};
+use crate::types::{Completion, CriticVersion, Finish, Invalid, Preference, ScoredCritique, Verdict};
 use proptest::prelude::*;
 use std::io::Write as _;
 
@@ -10,7 +10,7 @@ fn model() -> Origin {
 /// A group whose floats are spread over everything between the smallest and the largest.
 fn group(episode: u64, floats: &[f32]) -> CritiqueGroup {
     let critique = |(index, chunk): (usize, &[f32])| ScoredCritique {
-        written: Written {
+        written: Completion {
             text: format!("critique {index} \u{2028}\n\"é\""),
             ids: (0..chunk.len() as u32).map(|id| id * 7919).collect(),
             log_probs: chunk.to_vec(),

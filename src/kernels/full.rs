@@ -3,7 +3,7 @@
 use super::isa::Isa;
 use super::pages::filled;
 use super::strided::Strided;
-use super::thread_pool::Filler;
+use super::thread_pool::Overlap;
 use super::tile::{Begun, Panels, Tile, tile};
 use super::{Columns, Lane, Line, NO_SUMS, PANEL, each_panel, gemm_lora, tiles};
 use std::ops::Range;
@@ -123,7 +123,7 @@ impl PackedMatrix {
     /// # Panics
     /// Where the lengths do not fit.
     pub fn backward(&self, dy: &[f32], dx: &mut [f32]) {
-        gemm_lora::backward(self, None, dy, [&mut [], dx], Filler::NONE);
+        gemm_lora::backward(self, None, dy, [&mut [], dx], Overlap::NONE);
     }
 
     /// Panel `panel` of `W`: 16 outputs, one lane an input.

@@ -5,12 +5,12 @@
 
 use super::full::PackedMatrix;
 use super::isa::Isa;
-use super::packed_rows::{Ordered, groups, order, sums_of};
+use super::packed_rows::{PackedRows, groups, order, sums_of};
 use super::rhs;
-use super::rhs::{OUTPUTS, Right, copy};
+use super::rhs::{OUTPUTS, Rhs, copy};
 use super::strided::Strided;
 use super::thread_pool;
-use super::thread_pool::{Filler, Shared};
+use super::thread_pool::{Overlap, Shared};
 use super::tile::{Begun, Panels};
 use super::{Columns, Lane, NO_SUM, PANEL};
 use std::cell::Cell;
@@ -22,7 +22,7 @@ const CACHED: usize = 3 << 15;
 const PART_MIN: usize = 96;
 /// The branch beside a linear, `y += (x A^T) B^T`.
 #[derive(Clone, Copy)]
-pub(crate) struct Beside<'a> {
+pub(crate) struct LoraBranch<'a> {
     /// `(width, inputs)`.
     pub(crate) a: &'a PackedMatrix,
     /// `(outputs, width)`.
@@ -35,10 +35,10 @@ pub(crate) struct Beside<'a> {
 /// they add up.
 #[derive(Default)]
 struct Gradients {
-    right: Right,
+    right: Rhs,
     /// By block of inputs.
-    sums: Vec<Right>,
-    inner: Right,
+    sums: Vec<Rhs>,
+    inner: Rhs,
 }
 
 /// Rows of a part in the order in which tiles read them, and the inner rows of the branch.
@@ -61,7 +61,7 @@ thread_local! {
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u: &mut [f32], y: &mut [f32]) {
+pub(crate) fn forward(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, x: &[f32], u: &mut [f32], y: &mut [f32]) {
     let rows = check(w, branch, [x.len(), u.len(), y.len()]);
     let (isa, inputs, width) = (Isa::detect(), w.inputs(), branch.width());
     let bounds = parts(rows, isa.rows(), inputs);
@@ -76,8 +76,8 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
     thread_pool::each_mut(&mut beginnings, |_, (rows, part, u)| {
         let x = Strided::rows(&x[rows.start * inputs..], inputs);
         order(isa, x, rows.len(), inputs, &mut part.rows);
-        if let Some(Beside { a, .. }) = branch {
-            let (x, mut sums) = (Ordered::new(&part.rows, inputs), SUMS.take());
+        if let Some(LoraBranch { a, .. }) = branch {
+            let (x, mut sums) = (PackedRows::new(&part.rows, inputs), SUMS.take());
             for panels in groups(isa, 0..width.div_ceil(PANEL)) {
                 let end = |panel: usize, rows: Range<usize>, sums: &[Lane]| {
                     let columns = panel * PANEL..width.min((panel + 1) * PANEL);
@@ -100,13 +100,14 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
         let (mut sums, panels) = (SUMS.take(), pieces[piece].clone());
         let (rows, Part { rows: x, inner }) = (&bounds[part], &parts[part]);
         sums.resize(panels.len() * rows.len(), NO_SUM);
-        let beside = branch
-            .map(|Beside { b, blocks, .. }| (Ordered { values: inner, depth: width, part: seen(blocks, &panels) }, b));
+        let beside = branch.map(|LoraBranch { b, blocks, .. }| {
+            (PackedRows { values: inner, depth: width, part: seen(blocks, &panels) }, b)
+        });
         let begin = |panel, tile: Range<usize>| tile.for_each(|row| y.fetch(rows.start + row, panel * PANEL));
         let end = |panel, tile: Range<usize>, sums: &[Lane]| {
             tile.zip(sums).for_each(|(row, sums)| y.write(rows.start + row, panel * PANEL, &sums.0));
         };
-        sums_of(isa, (w, panels), &Ordered::new(x, inputs), beside, &mut sums, (begin, end));
+        sums_of(isa, (w, panels), &PackedRows::new(x, inputs), beside, &mut sums, (begin, end));
         SUMS.set(sums);
     });
     PARTS.set(parts);
@@ -119,10 +120,10 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<Beside<'_>>, x: &[f32], u
 /// Where the lengths do not fit.
 pub(crate) fn backward(
     w: &PackedMatrix,
-    branch: Option<Beside<'_>>,
+    branch: Option<LoraBranch<'_>>,
     dy: &[f32],
     [du, dx]: [&mut [f32]; 2],
-    filler: Filler<'_>,
+    filler: Overlap<'_>,
 ) {
     let rows = check(w, branch, [dx.len(), du.len(), dy.len()]);
     let (isa, inputs, outputs, width) = (Isa::detect(), w.inputs(), w.outputs(), branch.width());
@@ -138,7 +139,7 @@ pub(crate) fn backward(
         let mut gradients = GRADIENTS.take();
         let Gradients { right, sums, inner } = &mut gradients;
         let blocks = Vec::from_iter(rhs::blocks(0..inputs, 0..outputs).map(|block| block.inputs));
-        sums.resize_with(sums.len().max(blocks.len()), Right::default);
+        sums.resize_with(sums.len().max(blocks.len()), Rhs::default);
         blocks.iter().zip(&mut *sums).for_each(|(block, sums)| sums.shape(block.len(), rows));
         let mut add = |w: &PackedMatrix, outputs: Range<usize>, dy: Panels<'_>, begun: Begun| {
             let mut blocks: Vec<_> = rhs::blocks(0..inputs, outputs).zip(&mut *sums).collect();
@@ -150,7 +151,7 @@ pub(crate) fn backward(
             right.fill(isa, &dy[first..], apart, step.len(), rows);
             let begun = if first == 0 { Begun::No } else { Begun::Yes };
             add(w, step.clone(), right.part(&(0..step.len())), begun);
-            let Some(Beside { b, blocks, .. }) = branch else { continue };
+            let Some(LoraBranch { b, blocks, .. }) = branch else { continue };
             for (of, seen) in blocks {
                 // Whole panels of outputs: those of another block are zero here.
                 let part = (of.start / PANEL * PANEL).max(first)..of.end.min(step.end);
@@ -160,7 +161,7 @@ pub(crate) fn backward(
                 }
             }
         }
-        if let Some(Beside { a, .. }) = branch {
+        if let Some(LoraBranch { a, .. }) = branch {
             add(a, 0..width, inner.part(&(0..width)), Begun::Yes);
             inner.read_to(isa, du, (width, 0));
         }
@@ -183,20 +184,20 @@ trait Width {
     fn width(&self) -> usize;
 }
 
-impl Width for Option<Beside<'_>> {
+impl Width for Option<LoraBranch<'_>> {
     fn width(&self) -> usize {
         self.map_or(0, |branch| branch.a.outputs())
     }
 }
 
 /// The number of rows, once inputs, inner rows and outputs are known to be as long as that says.
-fn check(w: &PackedMatrix, branch: Option<Beside<'_>>, [inputs, inner, outputs]: [usize; 3]) -> usize {
+fn check(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, [inputs, inner, outputs]: [usize; 3]) -> usize {
     let rows = inputs / w.inputs();
     let apart = outputs / rows.max(1);
     let fits = inputs == rows * w.inputs() && inner == rows * branch.width();
     let fits = fits && outputs == rows * apart && (rows == 0 || apart >= w.outputs());
     assert!(fits, "rows of {w:?}: {inputs}, {inner} and {outputs} floats");
-    if let Some(Beside { a, b, .. }) = branch {
+    if let Some(LoraBranch { a, b, .. }) = branch {
         let fits = a.inputs() == w.inputs() && b.outputs() == w.outputs() && b.inputs() == a.outputs();
         assert!(fits, "{a:?} and {b:?} beside {w:?}");
     }

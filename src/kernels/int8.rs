@@ -6,7 +6,7 @@
 //! `step * (step' * sum(code code') + middle * sum(code)) + floor * sum(a)`: one exact sum of integers and four
 //! float operations, the same in every instruction set, so that results agree to the last bit.
 
-use super::int8_rows::{BLOCK, Codes, OCTET, Octet, RowBlock};
+use super::int8_rows::{BLOCK, Codes, ROW8, Row8, RowBlock};
 use super::isa::Isa;
 use super::pages::filled;
 use super::transpose16::{floats, floats_mut, turn_square};
@@ -242,20 +242,20 @@ impl Int8Matrix {
 
     fn product(&self, isa: Isa, x: &Codes, y: &mut [f32]) {
         let depth = self.inputs.div_ceil(BLOCK);
-        let (octets, rows) = (x.octets.len() / depth, x.rows.len() / depth);
-        let in_octets = octets * OCTET;
-        let whole = x.octets.len() == octets * depth && x.rows.len() == rows * depth;
+        let (row8s, rows) = (x.row8s.len() / depth, x.rows.len() / depth);
+        let in_octets = row8s * ROW8;
+        let whole = x.row8s.len() == row8s * depth && x.rows.len() == rows * depth;
         assert!(whole && y.len() == (in_octets + rows) * self.outputs, "x and y of {self:?}");
         let y = Columns::new(y, self.outputs);
         each_piece(self.outputs, (in_octets + rows) * self.inputs * self.outputs, |panels| {
             let put = |row: usize, panel: usize, sums: &Lane| y.write(row, panel * PANEL, &sums.0);
             // A tile's rows stay in the first cache while panels pass by.
-            for octets in tiles(octets, OCTETS_MAX) {
+            for row8s in tiles(row8s, OCTETS_MAX) {
                 let (mut squares, mut turned) = ([[NO_SUM; PANEL]; 2], [NO_SUM; PANEL]);
                 let (a, rows) =
-                    (&x.octets[octets.start * depth..octets.end * depth], octets.start * OCTET..octets.end * OCTET);
+                    (&x.row8s[row8s.start * depth..row8s.end * depth], row8s.start * ROW8..row8s.end * ROW8);
                 for panel in panels.clone() {
-                    octet_tile(octets.len(), a, self.panel(panel), &mut squares);
+                    octet_tile(row8s.len(), a, self.panel(panel), &mut squares);
                     for (square, first) in squares.iter().zip(rows.clone().step_by(PANEL)) {
                         turn_square(isa, (floats(square), PANEL), (floats_mut(&mut turned), PANEL));
                         (first..rows.end).zip(&turned).for_each(|(row, sums)| put(row, panel, sums));
@@ -308,7 +308,7 @@ fn code(lines: &[WeightCodes], output: usize, input: usize) -> u8 {
 
 /// `count` octets, each as many blocks as the panel, times that panel: two octets side by side are the columns of a
 /// square of outputs.
-fn octet_tile(count: usize, a: &[Octet], panel: Panel<'_>, squares: &mut [[Lane; PANEL]; 2]) {
+fn octet_tile(count: usize, a: &[Row8], panel: Panel<'_>, squares: &mut [[Lane; PANEL]; 2]) {
     let (depth, lines) = (panel.scales.len(), panel.lines());
     assert!((1..=OCTETS_MAX).contains(&count) && a.len() == count * depth, "a tile of {count} octets");
     #[cfg(target_arch = "x86_64")]

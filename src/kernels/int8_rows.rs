@@ -25,23 +25,23 @@ impl RowBlock {
     pub(super) const EMPTY: Self = Self { codes: [0; BLOCK], step: 0.0, middle: 0.0, total: 0.0 };
 }
 
-/// Rows of an [`Octet`]: the lanes of an AVX2 register.
-pub(super) const OCTET: usize = 8;
+/// Rows of an [`Row8`]: the lanes of an AVX2 register.
+pub(super) const ROW8: usize = 8;
 
 /// 32 activations of eight rows, as a tile whose lanes are rows reads them.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(32))]
-pub(super) struct Octet {
+pub(super) struct Row8 {
     /// By group of four inputs, four codes of each row.
-    pub(super) codes: [[[i8; 4]; OCTET]; BLOCK / 4],
-    pub(super) step: [f32; OCTET],
-    pub(super) middle: [f32; OCTET],
-    pub(super) total: [f32; OCTET],
+    pub(super) codes: [[[i8; 4]; ROW8]; BLOCK / 4],
+    pub(super) step: [f32; ROW8],
+    pub(super) middle: [f32; ROW8],
+    pub(super) total: [f32; ROW8],
 }
 
-impl Octet {
+impl Row8 {
     const EMPTY: Self =
-        Self { codes: [[[0; 4]; OCTET]; BLOCK / 4], step: [0.0; OCTET], middle: [0.0; OCTET], total: [0.0; OCTET] };
+        Self { codes: [[[0; 4]; ROW8]; BLOCK / 4], step: [0.0; ROW8], middle: [0.0; ROW8], total: [0.0; ROW8] };
 
     /// Takes in the block of one of its rows.
     fn set(&mut self, row: usize, block: &RowBlock) {
@@ -55,8 +55,8 @@ impl Octet {
 /// Quantised rows. Their memory is used again.
 #[derive(Debug, Default)]
 pub(super) struct Codes {
-    /// `(octets, blocks)`: the first rows, where the instruction set reads octets.
-    pub(super) octets: Vec<Octet>,
+    /// `(row8s, blocks)`: the first rows, where the instruction set reads octets.
+    pub(super) row8s: Vec<Row8>,
     /// `(rows, blocks)`: the others.
     pub(super) rows: Vec<RowBlock>,
 }
@@ -64,7 +64,7 @@ pub(super) struct Codes {
 /// Some rows of [`Codes`], to be written.
 #[derive(Default)]
 pub(super) struct Part<'a> {
-    octets: &'a mut [Octet],
+    row8s: &'a mut [Row8],
     rows: &'a mut [RowBlock],
 }
 
@@ -79,33 +79,33 @@ impl Codes {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.octets.is_empty() && self.rows.is_empty()
+        self.row8s.is_empty() && self.rows.is_empty()
     }
 
     pub(super) fn clear(&mut self) {
-        self.octets.clear();
+        self.row8s.clear();
         self.rows.clear();
     }
 
     /// Becomes `rows` rows of `depth` blocks, whatever they hold, for the tiles of `isa`.
     pub(super) fn resize(&mut self, isa: Isa, rows: usize, depth: usize) {
-        let octets = if isa.reads_octets() { rows / OCTET } else { 0 };
-        self.octets.resize(octets * depth, Octet::EMPTY);
-        self.rows.resize((rows - octets * OCTET) * depth, RowBlock::EMPTY);
+        let row8s = if isa.reads_octets() { rows / ROW8 } else { 0 };
+        self.row8s.resize(row8s * depth, Row8::EMPTY);
+        self.rows.resize((rows - row8s * ROW8) * depth, RowBlock::EMPTY);
     }
 
     /// Cuts rows of `inputs` into parts of `size` rows, whole octets.
     pub(super) fn parts(&mut self, size: usize, inputs: usize) -> Vec<Part<'_>> {
         let depth = inputs.div_ceil(BLOCK);
-        let (mut octets, mut rows) = (self.octets.as_mut_slice(), self.rows.as_mut_slice());
+        let (mut row8s, mut rows) = (self.row8s.as_mut_slice(), self.rows.as_mut_slice());
         let mut parts = vec![];
-        while !octets.is_empty() || !rows.is_empty() {
-            let (part, rest) = octets.split_at_mut((size / OCTET * depth).min(octets.len()));
-            octets = rest;
-            let left = size - part.len() / depth * OCTET;
+        while !row8s.is_empty() || !rows.is_empty() {
+            let (part, rest) = row8s.split_at_mut((size / ROW8 * depth).min(row8s.len()));
+            row8s = rest;
+            let left = size - part.len() / depth * ROW8;
             let (row_part, rest) = rows.split_at_mut((left * depth).min(rows.len()));
             rows = rest;
-            parts.push(Part { octets: part, rows: row_part });
+            parts.push(Part { row8s: part, rows: row_part });
         }
         parts
     }
@@ -116,12 +116,12 @@ impl Part<'_> {
     pub(super) fn quantise(&mut self, isa: Isa, x: &[f32], inputs: usize) {
         let depth = inputs.div_ceil(BLOCK);
         let mut rows = x.chunks_exact(inputs);
-        for octet in self.octets.chunks_exact_mut(depth) {
-            for (row, x) in rows.by_ref().take(OCTET).enumerate() {
+        for row8 in self.row8s.chunks_exact_mut(depth) {
+            for (row, x) in rows.by_ref().take(ROW8).enumerate() {
                 let mut block = RowBlock::EMPTY;
-                for (x, octet) in x.chunks(BLOCK).zip(octet.iter_mut()) {
+                for (x, row8) in x.chunks(BLOCK).zip(row8.iter_mut()) {
                     quantise_chunk(isa, x, &mut block);
-                    octet.set(row, &block);
+                    row8.set(row, &block);
                 }
             }
         }
@@ -222,14 +222,14 @@ mod tests {
     }
 
     /// Row `row` of octets as it would lie by itself.
-    fn row_of(octets: &[Octet], row: usize) -> Vec<RowBlock> {
-        let one = |octet: &Octet| RowBlock {
-            codes: std::array::from_fn(|input| octet.codes[input / 4][row][input % 4]),
-            step: octet.step[row],
-            middle: octet.middle[row],
-            total: octet.total[row],
+    fn row_of(row8s: &[Row8], row: usize) -> Vec<RowBlock> {
+        let one = |row8: &Row8| RowBlock {
+            codes: std::array::from_fn(|input| row8.codes[input / 4][row][input % 4]),
+            step: row8.step[row],
+            middle: row8.middle[row],
+            total: row8.total[row],
         };
-        octets.iter().map(one).collect()
+        row8s.iter().map(one).collect()
     }
 
     #[test]
@@ -241,9 +241,8 @@ mod tests {
             codes.resize(isa, rows, depth);
             let parts = codes.parts(size, inputs).into_iter().zip(x.chunks(size * inputs));
             parts.for_each(|(mut part, x)| part.quantise(isa, x, inputs));
-            let octets =
-                codes.octets.chunks_exact(depth).flat_map(|octets| (0..OCTET).flat_map(|row| row_of(octets, row)));
-            format!("{:?}", octets.chain(codes.rows.iter().copied()).collect::<Vec<_>>())
+            let row8s = codes.row8s.chunks_exact(depth).flat_map(|row8s| (0..ROW8).flat_map(|row| row_of(row8s, row)));
+            format!("{:?}", row8s.chain(codes.rows.iter().copied()).collect::<Vec<_>>())
         };
         let alone = with(Isa::Portable, 8);
         for isa in Isa::all() {

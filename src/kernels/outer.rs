@@ -1,7 +1,7 @@
 //! Products over the rows of two matrices, `x^T u`: what the gradients of a low-rank branch are made of.
 
 use super::isa::Isa;
-use super::packed_rows::{Ordered, groups, order};
+use super::packed_rows::{PackedRows, groups, order};
 use super::strided::Strided;
 use super::tile::{Begun, Panels, tile};
 use super::transpose16::turn;
@@ -108,7 +108,7 @@ impl<'a> Outer<'a> {
 
     /// Computes piece `piece`, which nobody else may.
     pub(crate) fn piece(&self, piece: usize) {
-        let (x, u, first) = (&self.x, Ordered::new(&self.u, self.depth), piece * PANELS * PANEL);
+        let (x, u, first) = (&self.x, PackedRows::new(&self.u, self.depth), piece * PANELS * PANEL);
         let part = x.columns.start + first..x.columns.end.min(x.columns.start + first + PANELS * PANEL);
         let panels = part.len().div_ceil(PANEL);
         let mut scratch = SCRATCH.take();

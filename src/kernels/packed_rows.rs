@@ -4,7 +4,7 @@
 use super::isa::Isa;
 use super::strided::Strided;
 use super::tile::{Begun, Tile, tile};
-use super::weight_prefetch::Ahead;
+use super::weight_prefetch::Prefetch;
 use super::{Lane, PackedMatrix, prefetch, tiles};
 use std::ops::Range;
 
@@ -64,13 +64,13 @@ fn interleave(rows: [&[f32]; 4], to: &mut [f32], height: usize) {
 
 /// Rows as [`order`] leaves them, of whose elements `part` count.
 #[derive(Clone)]
-pub(super) struct Ordered<'a> {
+pub(super) struct PackedRows<'a> {
     pub(super) values: &'a [f32],
     pub(super) depth: usize,
     pub(super) part: Range<usize>,
 }
 
-impl<'a> Ordered<'a> {
+impl<'a> PackedRows<'a> {
     /// Rows of `depth` elements, all of which count.
     pub(super) fn new(values: &'a [f32], depth: usize) -> Self {
         Self { values, depth, part: 0..depth }
@@ -80,12 +80,12 @@ impl<'a> Ordered<'a> {
     pub(super) fn tile(&self, rows: &Range<usize>, depth: &Range<usize>, next: &'a [Lane]) -> Tile<'a> {
         let tile = &self.values[rows.start * self.depth..rows.end * self.depth];
         let (first, end) = (self.part.start + depth.start, self.part.start + depth.end);
-        Tile::Ordered { rows: &tile[first * rows.len()..end * rows.len()], next }
+        Tile::PackedRows { rows: &tile[first * rows.len()..end * rows.len()], next }
     }
 }
 
 /// What is added to sums of panels: rows, times the inputs that count of the same panels of a matrix.
-pub(super) type Added<'a> = Option<(Ordered<'a>, &'a PackedMatrix)>;
+pub(super) type Added<'a> = Option<(PackedRows<'a>, &'a PackedMatrix)>;
 
 /// Sums of as many panels of `W` as a tile takes, `(panels, rows)`: ordered rows times their lanes, and behind these in the
 /// same chain what is `beside` them. `begin` is told of a panel and each tile's rows before their last product, `end` is
@@ -93,7 +93,7 @@ pub(super) type Added<'a> = Option<(Ordered<'a>, &'a PackedMatrix)>;
 pub(super) fn sums_of(
     isa: Isa,
     (w, panels): (&PackedMatrix, Range<usize>),
-    x: &Ordered<'_>,
+    x: &PackedRows<'_>,
     beside: Added<'_>,
     sums: &mut [Lane],
     (begin, mut end): (impl Fn(usize, Range<usize>), impl FnMut(usize, Range<usize>, &[Lane])),
@@ -101,7 +101,7 @@ pub(super) fn sums_of(
     let all = sums.len() / panels.len();
     let steps = w.inputs().div_ceil(DEPTH) * all.div_ceil(isa.rows());
     let next = panels.end..panels.end + panels.len();
-    let mut ahead = Ahead::new(w, next, 0..w.inputs(), steps);
+    let mut ahead = Prefetch::new(w, next, 0..w.inputs(), steps);
     for depth in tiles(w.inputs(), DEPTH) {
         let is_last = depth.end == w.inputs();
         let begun = if depth.start == 0 { Begun::No } else { Begun::Yes };

@@ -6,7 +6,7 @@ use super::isa::Isa;
 use super::packed_rows::groups;
 use super::tile::{Begun, Panels, Tile, tile};
 use super::transpose16::{ask_for, turn, turn_back, turn_rows};
-use super::weight_prefetch::Ahead;
+use super::weight_prefetch::Prefetch;
 use super::{Lane, NO_SUM, PANEL, tiles};
 use std::ops::Range;
 
@@ -17,13 +17,13 @@ const INPUTS: usize = 48;
 
 /// Rows in panels of 16, each `(depth, 16)`; rows past the last are zero.
 #[derive(Default)]
-pub(super) struct Right {
+pub(super) struct Rhs {
     lanes: Vec<Lane>,
     depth: usize,
     rows: usize,
 }
 
-impl Right {
+impl Rhs {
     /// Becomes `rows` rows of `depth` elements, whatever they are.
     pub(super) fn shape(&mut self, depth: usize, rows: usize) {
         (self.depth, self.rows) = (depth, rows);
@@ -124,7 +124,7 @@ impl Right {
         }
     }
 
-    /// [`Right::add`] of one block, to sums that are begun, or that begin with it.
+    /// [`Rhs::add`] of one block, to sums that are begun, or that begin with it.
     pub(super) fn add_block(
         &mut self,
         isa: Isa,
@@ -135,7 +135,7 @@ impl Right {
     ) {
         let panels = self.rows.div_ceil(PANEL);
         let steps = panels.div_ceil(isa.panels()) * inputs.len().div_ceil(isa.rows());
-        let mut ahead = Ahead::new(w, next.0.clone(), next.1.clone(), steps);
+        let mut ahead = Prefetch::new(w, next.0.clone(), next.1.clone(), steps);
         for panels in groups(isa, 0..panels) {
             let sums = &mut self.lanes[panels.start * self.depth + first..];
             for rows in tiles(inputs.len(), isa.rows()) {

@@ -3,7 +3,7 @@
 //! Whatever makes rows quantises each piece while it is still in the cache, so that a linear finds its codes ready.
 
 use super::Precision;
-use super::int8_rows::{BLOCK, Codes, OCTET, Part};
+use super::int8_rows::{BLOCK, Codes, Part, ROW8};
 use super::isa::Isa;
 use super::thread_pool;
 
@@ -68,7 +68,7 @@ impl Rows {
         }
         let few = rows * width < PARALLEL_MIN;
         // Whole octets, so that a piece's codes are its own.
-        let piece = if few { rows } else { rows.div_ceil(2 * thread_pool::threads()) }.next_multiple_of(OCTET);
+        let piece = if few { rows } else { rows.div_ceil(2 * thread_pool::threads()) }.next_multiple_of(ROW8);
         let mut codes = self.codes.parts(piece, width).into_iter();
         let values = self.values[..self.len].chunks_mut(piece * width);
         let mut pieces: Vec<_> = values.map(|values| (values, codes.next().unwrap_or_default())).collect();

@@ -163,7 +163,7 @@ fn every_instruction_set_gives_the_same_tile() {
             }
         }
         for isa in able {
-            for other in [Tile::Near(rows), Tile::Ordered { rows: &ordered, next: packed.panel(0) }] {
+            for other in [Tile::Near(rows), Tile::PackedRows { rows: &ordered, next: packed.panel(0) }] {
                 assert_eq!(tile(isa, strided), tile(isa, other), "{isa:?}, {height} rows");
             }
         }
@@ -200,7 +200,7 @@ fn a_tile_of_several_panels_is_a_tile_of_each() {
         {
             let rows = Strided::rows(&x[..height * inputs], inputs);
             let turned = Tile::Turned { weights: packed.panel(0), inputs: 5, next: &[] };
-            let ordered = Tile::Ordered { rows: &x[..height * inputs], next: packed.panel(1) };
+            let ordered = Tile::PackedRows { rows: &x[..height * inputs], next: packed.panel(1) };
             for a in [Tile::Strided(rows), Tile::Near(rows), ordered, turned] {
                 for begun in [Begun::Yes, Begun::No] {
                     let mut together: Vec<Lane> = (0..3 * apart).map(|lane| Line([lane as f32; PANEL])).collect();
@@ -278,7 +278,7 @@ fn a_branch_adds_to_its_linear_forward_and_backward() {
         }
     }
     let packed = [(&w, inputs), (&a, inputs), (&b, width)].map(|(values, inputs)| PackedMatrix::new(&[values], inputs));
-    let branch = Some(gemm_lora::Beside { a: &packed[1], b: &packed[2], blocks: &blocks });
+    let branch = Some(gemm_lora::LoraBranch { a: &packed[1], b: &packed[2], blocks: &blocks });
     let (x, dy) = (values(rows * inputs, 4), values(rows * outputs, 5));
     let (mut u, mut y) = (vec![f32::NAN; rows * width], vec![f32::NAN; rows * outputs]);
     gemm_lora::forward(&packed[0], branch, &x, &mut u, &mut y);
@@ -290,7 +290,7 @@ fn a_branch_adds_to_its_linear_forward_and_backward() {
     let expected: Vec<f32> = base.iter().zip(&beside).map(|(base, beside)| base + beside).collect();
     assert_close(&y, &expected, 2.0 * rounding(inputs));
     let (mut du, mut dx) = (vec![f32::NAN; rows * width], vec![f32::NAN; rows * inputs]);
-    gemm_lora::backward(&packed[0], branch, &dy, [&mut du, &mut dx], thread_pool::Filler::NONE);
+    gemm_lora::backward(&packed[0], branch, &dy, [&mut du, &mut dx], thread_pool::Overlap::NONE);
     assert_close(&du, &plain(&dy, rows, outputs, width, |n, k| b[n * width + k]), rounding(outputs));
     let (base, beside) = (
         plain(&dy, rows, outputs, inputs, |n, k| w[n * inputs + k]),
@@ -350,7 +350,7 @@ fn what_comes_next_is_asked_for_once() {
     for (panels, inputs, steps) in
         [(1..2, 0..30, 7), (1..3, 0..30, 40), (2..5, 4..25, 3), (3..9, 0..30, 8), (5..6, 0..30, 4)]
     {
-        let mut ahead = weight_prefetch::Ahead::new(&packed, panels.clone(), inputs.clone(), steps);
+        let mut ahead = weight_prefetch::Prefetch::new(&packed, panels.clone(), inputs.clone(), steps);
         let asked: Vec<*const Lane> = (0..steps).flat_map(|_| ahead.step()).map(std::ptr::from_ref).collect();
         let there = panels.start..panels.end.min(5);
         let expected = there.flat_map(|panel| &packed.panel(panel)[inputs.clone()]).map(std::ptr::from_ref);

@@ -16,7 +16,7 @@ use std::sync::{Condvar, Mutex, OnceLock};
 const LOOKS: usize = 1 << 13;
 
 /// The threads of a process and the loop they are at.
-struct Team {
+struct ThreadPool {
     main: Shared,
     sleepers: AtomicUsize,
     bed: Mutex<()>,
@@ -36,7 +36,7 @@ pub(crate) fn each(pieces: usize, piece: impl Fn(usize) + Sync) {
     if pieces < 2 || threads() == 1 {
         return (0..pieces).for_each(piece);
     }
-    Team::get().run(pieces, &piece);
+    ThreadPool::get().run(pieces, &piece);
 }
 
 /// Runs `work` on each of `items`, once and in no order, on all threads.
@@ -50,14 +50,14 @@ pub(crate) fn each_mut<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + 
 
 /// Pieces of other work, run at the end of a loop where threads would wait for each other.
 #[derive(Clone, Copy)]
-pub(crate) struct Filler<'a> {
+pub(crate) struct Overlap<'a> {
     pub(crate) pieces: usize,
     pub(crate) piece: &'a (dyn Fn(usize) + Sync),
 }
 
-impl Filler<'_> {
+impl Overlap<'_> {
     /// No work.
-    pub(crate) const NONE: Filler<'static> = Filler { pieces: 0, piece: &|_| {} };
+    pub(crate) const NONE: Overlap<'static> = Overlap { pieces: 0, piece: &|_| {} };
 }
 
 /// As [`each_mut`] for long work, with the pieces of `filler` behind the items: `work` may run loops of its own in the
@@ -68,7 +68,7 @@ impl Filler<'_> {
 pub(crate) fn each_mut_joined<T: Send>(
     items: &mut [T],
     work: impl Fn(usize, &mut T, &Shared) + Sync,
-    filler: Filler<'_>,
+    filler: Overlap<'_>,
 ) {
     struct Done<'a>(&'a AtomicUsize);
     impl Drop for Done<'_> {
@@ -149,10 +149,10 @@ pub(crate) fn each_of_parts(parts: usize, pieces: usize, piece: impl Fn(usize, u
     });
 }
 
-impl Team {
+impl ThreadPool {
     /// The team of this process.
     fn get() -> &'static Self {
-        static TEAM: OnceLock<&'static Team> = OnceLock::new();
+        static TEAM: OnceLock<&'static ThreadPool> = OnceLock::new();
         TEAM.get_or_init(|| {
             let team: &'static Self = Box::leak(Box::new(Self {
                 main: Shared::new(),
@@ -249,7 +249,7 @@ mod tests {
         let piece = |index: usize| {
             filled.fetch_add(index + 1, SeqCst);
         };
-        each_mut_joined(&mut items, |index, item, _| *item += index, Filler { pieces: 20, piece: &piece });
+        each_mut_joined(&mut items, |index, item, _| *item += index, Overlap { pieces: 20, piece: &piece });
         assert_eq!((items, filled.into_inner()), ([0, 1, 2, 3, 4, 5, 6], 210));
     }
 
@@ -268,7 +268,7 @@ mod tests {
             let piece = |_| {
                 filled.fetch_add(1, SeqCst);
             };
-            each_mut_joined(&mut counts, work, Filler { pieces: 9, piece: &piece });
+            each_mut_joined(&mut counts, work, Overlap { pieces: 9, piece: &piece });
             assert!(counts.iter().flatten().all(|count| *count == 50), "{items} items of {pieces}");
             assert_eq!(filled.into_inner(), 9);
         }
@@ -281,7 +281,7 @@ mod tests {
             shared.each_mut(&mut [0; 9], |piece, _| assert!(index != 2 || piece != 5, "piece {piece}"));
             *item += 1;
         };
-        assert!(catch_unwind(AssertUnwindSafe(|| each_mut_joined(&mut items, work, Filler::NONE))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| each_mut_joined(&mut items, work, Overlap::NONE))).is_err());
         assert_eq!(items[2], 0);
     }
 

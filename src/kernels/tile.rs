@@ -13,7 +13,7 @@ pub(super) enum Tile<'a> {
     /// As they lie; the panel is in the cache.
     Near(Strided<'a>),
     /// `(depth, rows)`. On the way the lanes `next` are asked for, as many as there is time for.
-    Ordered { rows: &'a [f32], next: &'a [Lane] },
+    PackedRows { rows: &'a [f32], next: &'a [Lane] },
     /// Inputs of packed weights: element `k` of a row is the weight of output `k`. 16 outputs are `inputs` lanes long. `next`
     /// as above.
     Turned { weights: &'a [Lane], inputs: usize, next: &'a [Lane] },
@@ -24,7 +24,7 @@ impl Tile<'_> {
     fn holds(self, height: usize, depth: usize) -> bool {
         match self {
             Self::Strided(values) | Self::Near(values) => values.holds(height, depth),
-            Self::Ordered { rows, .. } => rows.len() == height * depth,
+            Self::PackedRows { rows, .. } => rows.len() == height * depth,
             Self::Turned { weights, inputs, .. } => {
                 depth == 0 || (depth.div_ceil(PANEL) - 1) * inputs + height <= weights.len()
             }
@@ -151,7 +151,7 @@ fn lower_tile(
             Tile::Strided(a) | Tile::Near(a) => {
                 portable_tile(lanes, sums, |row, k| a.values[row * a.row + k * a.step]);
             }
-            Tile::Ordered { rows, .. } => portable_tile(lanes, sums, |row, k| rows[k * height + row]),
+            Tile::PackedRows { rows, .. } => portable_tile(lanes, sums, |row, k| rows[k * height + row]),
             Tile::Turned { weights, inputs, .. } => {
                 portable_tile(lanes, sums, |row, k| weights[k / PANEL * inputs + row].0[k % PANEL]);
             }

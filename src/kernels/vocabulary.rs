@@ -9,8 +9,8 @@
 use super::full::PackedMatrix;
 use super::gemm_lora::parts;
 use super::isa::Isa;
-use super::packed_rows::{Ordered, groups, order, sums_of};
-use super::rhs::Right;
+use super::packed_rows::{PackedRows, groups, order, sums_of};
+use super::rhs::Rhs;
 use super::strided::Strided;
 use super::{Lane, NO_SUM, PANEL, thread_pool};
 use crate::kernels::ops;
@@ -37,14 +37,14 @@ struct Part {
 struct Segment {
     softmax: Vec<Softmax>,
     /// Their expected output vectors, but for the sum of the weights.
-    expected: Right,
+    expected: Rhs,
 }
 
 /// A block of logits, `(panels, rows)`, and their terms.
 #[derive(Default)]
 struct Block {
     logits: Vec<Lane>,
-    terms: Right,
+    terms: Rhs,
 }
 
 // Used again, since memory fresh from the system costs as much as what is done with it.
@@ -114,7 +114,7 @@ fn log_probs_by(
         let outputs = index * segment..w.outputs().min((index + 1) * segment);
         let mut segment = locked(&segments[index]);
         let mut block = BLOCK_AT_HAND.take();
-        segment.find(isa, (w, outputs), Ordered::new(ordered, inputs), &targets[rows], (scale, slopes), &mut block);
+        segment.find(isa, (w, outputs), PackedRows::new(ordered, inputs), &targets[rows], (scale, slopes), &mut block);
         BLOCK_AT_HAND.set(block);
     });
 
@@ -142,7 +142,7 @@ impl Segment {
         &mut self,
         isa: Isa,
         (w, outputs): (&PackedMatrix, Range<usize>),
-        x: Ordered<'_>,
+        x: PackedRows<'_>,
         targets: &[u32],
         (scale, slopes): (f32, bool),
         Block { logits, terms }: &mut Block,

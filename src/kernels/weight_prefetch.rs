@@ -5,7 +5,7 @@ use super::{Lane, PANEL, PackedMatrix};
 use std::ops::Range;
 
 /// Some inputs of some panels, which are asked for in so many steps.
-pub(super) struct Ahead<'a> {
+pub(super) struct Prefetch<'a> {
     weights: &'a PackedMatrix,
     panels: Range<usize>,
     inputs: Range<usize>,
@@ -14,7 +14,7 @@ pub(super) struct Ahead<'a> {
     per_step: usize,
 }
 
-impl<'a> Ahead<'a> {
+impl<'a> Prefetch<'a> {
     /// Inputs `inputs` of `panels`, as far as there are such panels, in `steps` steps at least if there are as many as panels.
     pub(super) fn new(weights: &'a PackedMatrix, panels: Range<usize>, inputs: Range<usize>, steps: usize) -> Self {
         let all = weights.outputs().div_ceil(PANEL);

@@ -238,7 +238,7 @@ macro_rules! tiles_of {
                 match a {
                     Tile::Strided(a) => $strided::<H, P>(a, panels, sums, apart, begun),
                     Tile::Near(a) => $near::<H, P>(a, panels, sums, apart, begun),
-                    Tile::Ordered { rows, next } => $ordered::<H, P>(rows, next, panels, sums, apart, begun),
+                    Tile::PackedRows { rows, next } => $ordered::<H, P>(rows, next, panels, sums, apart, begun),
                     Tile::Turned { weights, inputs, next } => {
                         $turned::<H, P>((weights, inputs), next, panels, sums, apart, begun);
                     }

@@ -7,7 +7,7 @@
 
 use super::Lane;
 use super::int8::{Panel, Scales};
-use super::int8_rows::{BLOCK, Octet};
+use super::int8_rows::{BLOCK, Row8};
 use super::x86::prefetch;
 use super::x86_int8::prefetch_scales;
 use super::{Line, PANEL};
@@ -96,7 +96,7 @@ fn settle(sum: &mut __m256i) {
 /// and the panel 4 lines of codes a block if `NIBBLES`, else 8.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
-    a: &[Octet],
+    a: &[Row8],
     panel: Panel<'_>,
     squares: &mut [[Lane; PANEL]; 2],
 ) {
@@ -123,7 +123,7 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
         for output in 0..PANEL {
             let first = unknown(a.as_ptr().wrapping_add(block));
             // SAFETY: it is the address of this block in the first of `C` octets of `depth` blocks.
-            let a: [&Octet; C] = std::array::from_fn(|octet| unsafe { &*first.add(octet * depth) });
+            let a: [&Row8; C] = std::array::from_fn(|row8| unsafe { &*first.add(row8 * depth) });
             // In nibbles these are sums of 16 bits until the block ends.
             let mut integers = [_mm256_setzero_si256(); C];
             for group in 0..GROUPS {
@@ -146,12 +146,12 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
             }
             let [step, floor, sum] =
                 [&weights.step, &weights.floor, &weights.sum].map(|lane| _mm256_set1_ps(lane.0[output]));
-            for (octet, (integer, a)) in integers.into_iter().zip(a).enumerate() {
+            for (row8, (integer, a)) in integers.into_iter().zip(a).enumerate() {
                 let integer = if NIBBLES { _mm256_madd_epi16(integer, ones) } else { integer };
                 // SAFETY: steps, middles and totals are 8 floats aligned to 32 bytes each; so is half a lane of sums, of
                 // which there are 16 for every two octets.
                 unsafe {
-                    let sums = sums.add((octet / 2 * PANEL + output) * PANEL + octet % 2 * 8);
+                    let sums = sums.add((row8 / 2 * PANEL + output) * PANEL + row8 % 2 * 8);
                     let shift = _mm256_mul_ps(_mm256_load_ps(a.middle.as_ptr()), sum);
                     let integer = _mm256_cvtepi32_ps(integer);
                     let shifted = _mm256_fmadd_ps(integer, _mm256_load_ps(a.step.as_ptr()), shift);

@@ -8,7 +8,7 @@
 //! what is kept is all that a resumed learner needs to go on bit for bit.
 
 use super::{Error, HostTensor};
-use crate::formats::lora::{Adapter, Factors, Site};
+use crate::formats::lora::{Adapter, Factors, Projection};
 use crate::transformer::Transformer;
 use crate::transformer::score::Branches;
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ impl Reference {
     /// Its factors, by name.
     pub(super) fn tensors(&self) -> Vec<(String, HostTensor)> {
         let rank = self.adapter.config.rank;
-        let of = |(place, Factors { a, b }): (&(usize, Site), &Factors)| {
+        let of = |(place, Factors { a, b }): (&(usize, Projection), &Factors)| {
             let [name_a, name_b] = factor_names(*place);
             let a = HostTensor { shape: vec![rank, a.len() / rank], data: a.clone() };
             let b = HostTensor { shape: vec![b.len() / rank, rank], data: b.clone() };
@@ -87,7 +87,7 @@ impl Reference {
     }
 }
 
-fn factor_names((layer, site): (usize, Site)) -> [String; 2] {
+fn factor_names((layer, site): (usize, Projection)) -> [String; 2] {
     ["lora_A", "lora_B"].map(|factor| format!("reference.layers.{layer}.{}.{factor}", site.name()))
 }
 
@@ -227,8 +227,11 @@ mod tests {
     #[test]
     fn a_reference_survives_a_save_and_half_of_one_is_refused() {
         let factors = |x: f32| Factors { a: vec![x; 6], b: vec![-x; 4] };
-        let config = LoraConfig { rank: 2, alpha: 4.0, rslora: false, targets: vec![Site::QProj, Site::VProj] };
-        let of = |x| [((0, Site::QProj), factors(x)), ((0, Site::VProj), factors(2.0 * x))].into_iter().collect();
+        let config =
+            LoraConfig { rank: 2, alpha: 4.0, rslora: false, targets: vec![Projection::QProj, Projection::VProj] };
+        let of = |x| {
+            [((0, Projection::QProj), factors(x)), ((0, Projection::VProj), factors(2.0 * x))].into_iter().collect()
+        };
         let (adapter, earlier) =
             (Adapter { config: config.clone(), factors: of(1.0) }, Adapter { config, factors: of(3.0) });
         let tensors = Reference::new(earlier.clone()).tensors();

@@ -17,7 +17,7 @@ impl Learner {
         let packed = [Packed { prefix: &ids[..6], texts: vec![&ids[6..9], &ids[9..]] }];
         let keep = self.config.keep();
         match &mut self.trained {
-            Trained::Whole(full) => full.self_test(&packed, self.temperature, keep),
+            Trained::Full(full) => full.self_test(&packed, self.temperature, keep),
             Trained::Lora(lora) => {
                 // `B` is zero at the start, which hides `A`: so the test runs on factors of its own.
                 let adapter = fresh_adapter(&self.model, &self.config.lora, seed, true);

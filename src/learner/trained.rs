@@ -2,15 +2,15 @@
 //!
 //! A step's course is the same for both: score, gather gradients, update, or forget. Knows no group and no loss.
 
+use super::full_weights::Full;
 use super::optimizer::{self, Parameter};
 use super::start::fresh_adapter;
-use super::whole::Full;
 use super::{Error, HostTensor, LearnerConfig, Mode};
-use crate::formats::lora::{Adapter, Factors, LoraConfig, Site};
+use crate::formats::lora::{Adapter, Factors, LoraConfig, Projection};
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::CriticWeights;
 use crate::transformer::{
-    score, score::Batch, score::Branches, score::Gradients, score::Keep, score::Scored, score::Space,
+    score, score::Arena, score::Batch, score::Branches, score::Gradients, score::Keep, score::Scored,
 };
 use rayon::prelude::*;
 
@@ -19,7 +19,7 @@ pub(super) enum Trained {
     /// An adapter's factors.
     Lora(Box<Lora>),
     /// Every weight.
-    Whole(Box<Full>),
+    Full(Box<Full>),
 }
 
 /// Trainable factors over a frozen model.
@@ -27,7 +27,7 @@ pub(super) struct Lora {
     config: LoraConfig,
     /// `A` and `B` of each place, one after the other.
     pub(super) parameters: Vec<Parameter>,
-    pub(super) places: Vec<(usize, Site)>,
+    pub(super) places: Vec<(usize, Projection)>,
     /// The factors as the score pass reads them, once it was needed.
     branches: Option<Branches>,
     /// The factors changed since.
@@ -41,7 +41,7 @@ impl Trained {
     pub(super) fn fresh(model: &Transformer, config: &LearnerConfig, seed: u64) -> Result<Self, Error> {
         Ok(match config.mode {
             Mode::Lora => Self::Lora(Box::new(Lora::new(model, &fresh_adapter(model, &config.lora, seed, false)))),
-            Mode::Full => Self::Whole(Box::new(Full::of(model)?)),
+            Mode::Full => Self::Full(Box::new(Full::of(model)?)),
         })
     }
 
@@ -59,7 +59,7 @@ impl Trained {
                 let adapter = Adapter { config: config.lora.clone(), factors: adapter.factors.clone() };
                 Ok(Self::Lora(Box::new(Lora::new(model, &adapter))))
             }
-            (Mode::Full, CriticWeights::Whole(whole)) => Ok(Self::Whole(Box::new(Full::resumed(model, whole)?))),
+            (Mode::Full, CriticWeights::Full(whole)) => Ok(Self::Full(Box::new(Full::resumed(model, whole)?))),
             (mode, _) => Err(Error::OtherMode { mode }),
         }
     }
@@ -69,11 +69,11 @@ impl Trained {
         &mut self,
         model: &Transformer,
         batch: Batch<'_>,
-        space: &mut Space,
+        space: &mut Arena,
     ) -> Result<Scored, crate::formats::Error> {
         match self {
             Self::Lora(lora) => score::score_in(model, batch, Some(lora.branches(model)?), space),
-            Self::Whole(full) => full.score(batch, space),
+            Self::Full(full) => full.score(batch, space),
         }
     }
 
@@ -83,11 +83,11 @@ impl Trained {
         model: &Transformer,
         batch: Batch<'_>,
         keep: Keep,
-        space: &mut Space,
+        space: &mut Arena,
         weigh: impl FnOnce(&Scored) -> Vec<f32>,
     ) -> Result<(), Error> {
         match self {
-            Self::Whole(full) => full.learn(batch, keep, space, weigh),
+            Self::Full(full) => full.learn(batch, keep, space, weigh),
             Self::Lora(lora) => {
                 let mut gradients = std::mem::take(&mut lora.gradients);
                 let recorded = score::record_in(model, batch, lora.branches(model)?, keep, space)?;
@@ -111,7 +111,7 @@ impl Trained {
     pub(super) fn forget(&mut self) {
         match self {
             Self::Lora(lora) => lora.parameters.iter_mut().for_each(Parameter::forget),
-            Self::Whole(full) => full.forget(),
+            Self::Full(full) => full.forget(),
         }
     }
 
@@ -119,7 +119,7 @@ impl Trained {
     pub(super) fn gradient_norm(&self) -> f32 {
         match self {
             Self::Lora(lora) => optimizer::gradient_norm(&lora.parameters),
-            Self::Whole(full) => full.gradient_norm(),
+            Self::Full(full) => full.gradient_norm(),
         }
     }
 
@@ -130,7 +130,7 @@ impl Trained {
                 optimizer::update(&mut lora.parameters, config, step, norm);
                 lora.stale = true;
             }
-            Self::Whole(full) => full.update(config, step, norm),
+            Self::Full(full) => full.update(config, step, norm),
         }
     }
 
@@ -138,7 +138,7 @@ impl Trained {
     pub(super) fn critic(&self) -> CriticWeights {
         match self {
             Self::Lora(lora) => lora.adapter().into(),
-            Self::Whole(full) => full.copied().into(),
+            Self::Full(full) => full.copied().into(),
         }
     }
 
@@ -146,7 +146,7 @@ impl Trained {
     pub(super) fn moments(&self) -> Vec<(String, HostTensor)> {
         match self {
             Self::Lora(lora) => lora.parameters.iter().flat_map(Parameter::moments).collect(),
-            Self::Whole(full) => full.moments(),
+            Self::Full(full) => full.moments(),
         }
     }
 
@@ -154,7 +154,7 @@ impl Trained {
     pub(super) fn restore(&mut self, take: &mut impl FnMut(&str) -> Option<HostTensor>) -> Result<(), Error> {
         match self {
             Self::Lora(lora) => lora.parameters.iter_mut().try_for_each(|parameter| parameter.restore(take)),
-            Self::Whole(full) => full.restore(take),
+            Self::Full(full) => full.restore(take),
         }
     }
 
@@ -162,7 +162,7 @@ impl Trained {
     pub(super) fn parameters(&self) -> usize {
         match self {
             Self::Lora(lora) => lora.parameters.iter().map(|parameter| parameter.values.len()).sum(),
-            Self::Whole(full) => full.parameters(),
+            Self::Full(full) => full.parameters(),
         }
     }
 }

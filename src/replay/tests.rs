@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::types::{Finish, Preference, ScoredCritique, Written};
+use crate::types::{Completion, Finish, Preference, ScoredCritique};
 use std::collections::BTreeSet;
 
 mod property;
@@ -12,7 +12,7 @@ fn config(groups_max: usize, age_versions_max: u64, uses_max: u32) -> ReplayConf
 }
 
 fn critique(utility: f32, version: u64) -> ScoredCritique {
-    let written = Written {
+    let written = Completion {
         text: "It is 7.".into(),
         ids: vec![1, 2],
         log_probs: vec![-0.1, -1.0 / 3.0],

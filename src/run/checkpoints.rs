@@ -3,7 +3,7 @@
 //! Blocking; called from threads that may block. A write goes on when the actor that asked for it is
 //! killed, so the next one has to wait for it: that is what the lock is for.
 
-use super::state::Shelf;
+use super::state::RunState;
 use crate::actors::Failure;
 use crate::checkpoint::{self, Best, CheckpointConfig, KeepBest, NamedTensor, Snapshot};
 use crate::formats::spec::ModelSpec;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// Where and how a run's checkpoints are kept.
-pub struct Archive {
+pub struct CheckpointStore {
     /// The folder of all checkpoints of the run.
     pub root: PathBuf,
     /// What critics are checked against.
@@ -32,20 +32,20 @@ pub struct Recalled {
     /// The learner.
     pub learner: learner::State,
     /// Groups, episodes and counters as they were.
-    pub shelf: Shelf,
+    pub run_state: RunState,
 }
 
 /// What is saved beside tensors and shelf.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Saved {
-    shelf: Shelf,
+    run_state: RunState,
     batch: u64,
     report: Option<learner::Report>,
     #[serde(default)]
     utilities: learner::objective::UtilityMoments,
 }
 
-impl Archive {
+impl CheckpointStore {
     /// An archive in `root`.
     pub fn new(
         root: PathBuf,
@@ -61,9 +61,9 @@ impl Archive {
     ///
     /// # Errors
     /// Where it cannot be written; what was there before is still there.
-    pub fn save(&self, learner: learner::State, mut shelf: Shelf) -> Result<(), Failure> {
-        let (step, version) = (learner.step, shelf.version);
-        let served = shelf.served.take();
+    pub fn save(&self, learner: learner::State, mut run_state: RunState) -> Result<(), Failure> {
+        let (step, version) = (learner.step, run_state.version);
+        let served = run_state.served.take();
         let snapshot = Snapshot {
             step,
             version,
@@ -75,7 +75,7 @@ impl Archive {
                 .map(|(name, tensor)| NamedTensor { name, shape: tensor.shape, data: tensor.data })
                 .collect(),
             state: serde_json::to_value(Saved {
-                shelf,
+                run_state,
                 batch: learner.batch,
                 report: learner.report,
                 utilities: learner.utilities,
@@ -126,7 +126,7 @@ impl Archive {
                 .map(|tensor| (tensor.name, learner::HostTensor { shape: tensor.shape, data: tensor.data }))
                 .collect(),
         };
-        saved.shelf.served = snapshot.served;
-        Ok(Some(Recalled { learner, shelf: saved.shelf }))
+        saved.run_state.served = snapshot.served;
+        Ok(Some(Recalled { learner, run_state: saved.run_state }))
     }
 }

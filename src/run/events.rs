@@ -3,8 +3,8 @@
 //! Knows no actor. An event is past tense and carries what a listener needs, not how it came about.
 
 use super::state::{Counters, DropReason};
-use crate::actors::supervisor::Station;
-use crate::episode::online_eval::Marks;
+use crate::actors::supervisor::ActorKind;
+use crate::episode::online_eval::EvalSummary;
 use crate::learner::Report;
 use crate::replay::{Pushed, Retired};
 use crate::roles::reading::Read;
@@ -155,7 +155,7 @@ pub enum Event {
         /// After so many steps.
         step: u64,
         /// What it is worth.
-        marks: Marks,
+        summary: EvalSummary,
         /// Whether its checkpoint is kept as the best so far.
         best: bool,
         /// How long the exam took.
@@ -166,7 +166,7 @@ pub enum Event {
     /// A station failed; it and all that stand on it were restarted.
     Restarted {
         /// The first station restarted.
-        station: Station,
+        actor_kind: ActorKind,
         /// Restarts so far.
         restarts: u64,
     },
@@ -235,7 +235,7 @@ struct Rate {
 
 /// Takes events in; clones share it.
 #[derive(Clone)]
-pub struct News(Arc<Desk>);
+pub struct EventBus(Arc<Desk>);
 
 struct Desk {
     progress: Mutex<(Progress, Rate)>,
@@ -246,7 +246,7 @@ struct Desk {
 /// The span over which the token rate is taken.
 const RATE_SECONDS: f64 = 5.0;
 
-impl News {
+impl EventBus {
     /// A desk without history.
     pub fn new(tap: Option<Tap>) -> Self {
         let rate = Rate { since: Instant::now(), tokens: 0 };
@@ -260,7 +260,7 @@ impl News {
     }
 
     /// Tells what happened.
-    pub fn tell(&self, event: Event) {
+    pub fn emit(&self, event: Event) {
         if self.0.silent {
             return;
         }
@@ -313,15 +313,17 @@ fn log(event: &Event) {
         }
         Event::Discarded { batch, why } => tracing::warn!(batch, why, "gave a batch up"),
         Event::Published { version, step } => tracing::info!(version = version.0, step, "published a critic"),
-        Event::Evaluated { version, step, marks, best, seconds } => {
-            let (cu, after) = (marks.cu, marks.accuracy_after.map(|accuracy| accuracy.value));
+        Event::Evaluated { version, step, summary, best, seconds } => {
+            let (cu, after) = (summary.cu, summary.accuracy_after.map(|accuracy| accuracy.value));
             let (low, high) = (cu.map(|cu| cu.low), cu.map(|cu| cu.high));
             let (cu, version) = (cu.map(|cu| cu.value), version.0);
             tracing::info!(version, step, cu, low, high, accuracy_after = after, best, seconds, "evaluated the critic");
         }
         Event::NotEvaluated(why) => tracing::warn!(why, "the critic could not be evaluated"),
         Event::Saved { step, seconds } => tracing::info!(step, seconds, "wrote a checkpoint"),
-        Event::Restarted { station, restarts } => tracing::info!(station = station.name(), restarts, "restarted"),
+        Event::Restarted { actor_kind, restarts } => {
+            tracing::info!(actor_kind = actor_kind.name(), restarts, "restarted")
+        }
         _ => {}
     }
 }

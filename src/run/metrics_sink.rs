@@ -2,11 +2,11 @@
 //!
 //! The names and meanings are telemetry's; nothing is computed here but a moving share.
 
-use super::events::{Event, News};
+use super::events::{Event, EventBus};
 use super::state::DropReason;
-use crate::actors::supervisor::Station;
+use crate::actors::supervisor::ActorKind;
 use crate::device;
-use crate::episode::online_eval::Marks;
+use crate::episode::online_eval::EvalSummary;
 use crate::eval::bootstrap::Estimate;
 use crate::replay::{Pushed, Retired};
 use crate::roles::reading::Read;
@@ -62,10 +62,10 @@ pub(crate) fn count(event: &Event) {
             metrics::CHECKPOINT_SECONDS.record(*seconds);
             metrics::CHECKPOINT_STEP.set(*step as f64);
         }
-        Event::Evaluated { step, marks, best, seconds, .. } => count_marks(*step, marks, *best, *seconds),
+        Event::Evaluated { step, summary, best, seconds, .. } => count_marks(*step, summary, *best, *seconds),
         Event::NotEvaluated(_) => metrics::EVAL_FAILURES.add(1),
         Event::NotSaved => metrics::CHECKPOINT_FAILURES.add(1),
-        Event::Restarted { station, .. } => metrics::RESTARTS.add(actor(*station), 1),
+        Event::Restarted { actor_kind, .. } => metrics::RESTARTS.add(actor(*actor_kind), 1),
     }
 }
 
@@ -102,14 +102,14 @@ fn count_step(report: &crate::learner::Report, seconds: f64) {
     metrics::LEARNER_STEP_SECONDS.record(seconds);
 }
 
-fn count_marks(step: u64, marks: &Marks, best: bool, seconds: f64) {
-    let cu = |of: fn(Estimate) -> f64| marks.cu.map(of);
+fn count_marks(step: u64, summary: &EvalSummary, best: bool, seconds: f64) {
+    let cu = |of: fn(Estimate) -> f64| summary.cu.map(of);
     for (gauge, value) in [
         (&metrics::EVAL_UTILITY, cu(|cu| cu.value)),
         (&metrics::EVAL_UTILITY_LOW, cu(|cu| cu.low)),
         (&metrics::EVAL_UTILITY_HIGH, cu(|cu| cu.high)),
-        (&metrics::EVAL_ACCURACY_BEFORE, marks.accuracy_before.map(|accuracy| accuracy.value)),
-        (&metrics::EVAL_ACCURACY_AFTER, marks.accuracy_after.map(|accuracy| accuracy.value)),
+        (&metrics::EVAL_ACCURACY_BEFORE, summary.accuracy_before.map(|accuracy| accuracy.value)),
+        (&metrics::EVAL_ACCURACY_AFTER, summary.accuracy_after.map(|accuracy| accuracy.value)),
     ] {
         // Marks are times 100, metrics shares.
         value.into_iter().for_each(|value| gauge.set(value / 100.0));
@@ -195,21 +195,21 @@ fn push_result(pushed: Pushed) -> PushResult {
     }
 }
 
-fn actor(station: Station) -> ActorName {
-    match station {
-        Station::Device => ActorName::Device,
-        Station::Replay => ActorName::Replay,
-        Station::Generator => ActorName::Generator,
-        Station::Critic => ActorName::Critic,
-        Station::Refiner => ActorName::Refiner,
-        Station::Judge => ActorName::Judge,
-        Station::Learner => ActorName::Learner,
-        Station::Rollout => ActorName::Rollout,
+fn actor(actor_kind: ActorKind) -> ActorName {
+    match actor_kind {
+        ActorKind::Device => ActorName::Device,
+        ActorKind::Replay => ActorName::Replay,
+        ActorKind::Generator => ActorName::Generator,
+        ActorKind::Critic => ActorName::Critic,
+        ActorKind::Refiner => ActorName::Refiner,
+        ActorKind::Judge => ActorName::Judge,
+        ActorKind::Learner => ActorName::Learner,
+        ActorKind::Rollout => ActorName::Rollout,
     }
 }
 
 /// Hears what the device thread does.
-pub(crate) fn observer(news: News) -> device::Observer {
+pub(crate) fn observer(events: EventBus) -> device::Observer {
     let share = Cell::new(0.0);
     // A moving mean in which each second of work weighs about a twentieth.
     let lately = move |learning: f64, seconds: f64| {
@@ -228,7 +228,7 @@ pub(crate) fn observer(news: News) -> device::Observer {
             metrics::SEQUENCES_RUNNING.set(running as f64);
             metrics::SEQUENCES_WAITING.set(waiting as f64);
             metrics::KV_USAGE.set(kv_usage);
-            news.sampled(report.sampled_tokens);
+            events.sampled(report.sampled_tokens);
             lately(0.0, duration.as_secs_f64());
         }
         device::Event::Learner { duration } => {

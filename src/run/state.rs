@@ -41,7 +41,7 @@ pub enum Outcome {
 /// One of rollout's lanes: it runs one episode at a time. Lanes of a later generation replace all
 /// lanes of the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Lane {
+pub struct Worker {
     /// Which life of the rollout actor it belongs to.
     pub generation: u64,
     /// Which of its lanes.
@@ -72,7 +72,7 @@ const UTILITY_WEIGHT: f32 = 0.05;
 
 /// What must outlive every actor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Shelf {
+pub struct RunState {
     /// Scored groups.
     pub replay: Replay,
     /// Episodes begun and not ended.
@@ -90,10 +90,10 @@ pub struct Shelf {
     pub served: Option<CriticWeights>,
     /// Who runs what; empty in a fresh process.
     #[serde(skip)]
-    lanes: BTreeMap<Lane, EpisodeId>,
+    workers: BTreeMap<Worker, EpisodeId>,
 }
 
-impl Shelf {
+impl RunState {
     /// A shelf at the beginning of a run.
     pub fn new(replay: Replay) -> Self {
         Self {
@@ -104,40 +104,40 @@ impl Shelf {
             published_step: 0,
             version: CriticVersion::BASE,
             served: None,
-            lanes: BTreeMap::new(),
+            workers: BTreeMap::new(),
         }
     }
 
     /// Episodes under way.
     pub fn in_flight(&self) -> usize {
-        self.lanes.len()
+        self.workers.len()
     }
 
-    /// The episode that `lane` has under way.
-    pub fn held_by(&self, lane: Lane) -> Option<EpisodeId> {
-        self.lanes.get(&lane).copied()
+    /// The episode that `worker` has under way.
+    pub fn held_by(&self, worker: Worker) -> Option<EpisodeId> {
+        self.workers.get(&worker).copied()
     }
 
     /// Forgets the lanes of generations before `generation`: their episodes are run again.
     pub fn forget_before(&mut self, generation: u64) {
-        let gone = self.lanes.extract_if(.., |lane, _| lane.generation < generation);
+        let gone = self.workers.extract_if(.., |worker, _| worker.generation < generation);
         self.ledger.waiting.extend(gone.map(|(_, episode)| episode));
     }
 
     /// Forgets all lanes: every open episode is run again.
     pub fn forget_all(&mut self) {
-        self.lanes.clear();
+        self.workers.clear();
         self.ledger.reopen();
     }
 
-    /// Hands `lane` its episode: the one it has, else one that is to be run again, else a new one.
-    pub fn begin(&mut self, lane: Lane) -> EpisodeId {
-        *self.lanes.entry(lane).or_insert_with(|| self.ledger.begin())
+    /// Hands `worker` its episode: the one it has, else one that is to be run again, else a new one.
+    pub fn begin(&mut self, worker: Worker) -> EpisodeId {
+        *self.workers.entry(worker).or_insert_with(|| self.ledger.begin())
     }
 
     /// Ends an episode. A group that is here already changes nothing.
     pub fn end(&mut self, episode: EpisodeId, outcome: Outcome) -> Option<Pushed> {
-        self.lanes.retain(|_, held| *held != episode);
+        self.workers.retain(|_, held| *held != episode);
         if !self.ledger.end(episode) {
             return Some(Pushed::Duplicate);
         }
@@ -202,18 +202,28 @@ impl Shelf {
 pub(crate) mod tests {
     use super::*;
     use crate::replay::ReplayConfig;
-    use crate::types::{Finish, Objective, ScoredCritique, Written};
+    use crate::types::{Completion, Finish, Objective, ScoredCritique};
 
-    fn shelf() -> Shelf {
-        Shelf::new(Replay::new(ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 }, Objective::Rco, 4, 7))
+    fn run_state() -> RunState {
+        RunState::new(Replay::new(
+            ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 },
+            Objective::Rco,
+            4,
+            7,
+        ))
     }
 
     /// An episode's end: two critiques of these utilities.
     pub(crate) fn group(episode: EpisodeId, utilities: [f32; 2]) -> Outcome {
         let critique = |utility| {
             let finish = Finish::Stop;
-            let written =
-                Written { text: "c".into(), ids: vec![1], log_probs: vec![0.0], version: CriticVersion::BASE, finish };
+            let written = Completion {
+                text: "c".into(),
+                ids: vec![1],
+                log_probs: vec![0.0],
+                version: CriticVersion::BASE,
+                finish,
+            };
             ScoredCritique { written, utility, verdicts: vec![] }
         };
         let critiques = utilities.map(critique).to_vec();
@@ -227,81 +237,81 @@ pub(crate) mod tests {
         })
     }
 
-    fn lane(generation: u64, index: usize) -> Lane {
-        Lane { generation, index }
+    fn worker(generation: u64, index: usize) -> Worker {
+        Worker { generation, index }
     }
 
     #[test]
     fn a_lane_that_asks_again_gets_the_same_episode() {
-        let mut shelf = shelf();
-        let first = shelf.begin(lane(1, 0));
-        assert_eq!(shelf.begin(lane(1, 0)), first);
-        assert_ne!(shelf.begin(lane(1, 1)), first);
-        assert_eq!(shelf.in_flight(), 2);
-        shelf.end(first, group(first, [0.0, 1.0]));
-        assert_ne!(shelf.begin(lane(1, 0)), first);
+        let mut run_state = run_state();
+        let first = run_state.begin(worker(1, 0));
+        assert_eq!(run_state.begin(worker(1, 0)), first);
+        assert_ne!(run_state.begin(worker(1, 1)), first);
+        assert_eq!(run_state.in_flight(), 2);
+        run_state.end(first, group(first, [0.0, 1.0]));
+        assert_ne!(run_state.begin(worker(1, 0)), first);
     }
 
     #[test]
     fn what_a_dead_generation_had_under_way_is_run_again_before_anything_new() {
-        let mut shelf = shelf();
-        let old = [shelf.begin(lane(1, 0)), shelf.begin(lane(1, 1))];
-        shelf.end(old[0], group(old[0], [0.0, 1.0]));
-        shelf.forget_before(2);
-        assert_eq!(shelf.in_flight(), 0);
-        assert_eq!(shelf.begin(lane(2, 0)), old[1]);
-        assert_eq!(shelf.begin(lane(2, 1)), EpisodeId(2));
+        let mut run_state = run_state();
+        let old = [run_state.begin(worker(1, 0)), run_state.begin(worker(1, 1))];
+        run_state.end(old[0], group(old[0], [0.0, 1.0]));
+        run_state.forget_before(2);
+        assert_eq!(run_state.in_flight(), 0);
+        assert_eq!(run_state.begin(worker(2, 0)), old[1]);
+        assert_eq!(run_state.begin(worker(2, 1)), EpisodeId(2));
     }
 
     #[test]
     fn what_a_dead_process_had_under_way_is_run_again() {
-        let mut shelf = shelf();
-        let (lost, _) = (shelf.begin(lane(1, 0)), shelf.begin(lane(1, 1)));
-        let saved = serde_json::to_value(&shelf).unwrap();
-        let mut restored: Shelf = serde_json::from_value(saved).unwrap();
+        let mut run_state = run_state();
+        let (lost, _) = (run_state.begin(worker(1, 0)), run_state.begin(worker(1, 1)));
+        let saved = serde_json::to_value(&run_state).unwrap();
+        let mut restored: RunState = serde_json::from_value(saved).unwrap();
         restored.forget_all();
-        assert_eq!(restored.begin(lane(1, 0)), lost);
+        assert_eq!(restored.begin(worker(1, 0)), lost);
     }
 
     #[test]
     fn an_episode_is_taken_once_and_counted_once() {
-        let mut shelf = shelf();
-        let episode = shelf.begin(lane(1, 0));
-        assert_eq!(shelf.end(episode, group(episode, [0.0, 1.0])), Some(Pushed::Kept));
-        assert_eq!(shelf.end(episode, group(episode, [0.0, 1.0])), Some(Pushed::Duplicate));
-        assert_eq!(shelf.end(episode, Outcome::Dropped(DropReason::Deadline)), Some(Pushed::Duplicate));
-        let flat = shelf.begin(lane(1, 0));
-        assert_eq!(shelf.end(flat, group(flat, [1.0, 1.0])), Some(Pushed::Flat));
-        let dropped = shelf.begin(lane(1, 0));
-        assert_eq!(shelf.end(dropped, Outcome::Dropped(DropReason::Deadline)), None);
-        let counters = &shelf.counters;
+        let mut run_state = run_state();
+        let episode = run_state.begin(worker(1, 0));
+        assert_eq!(run_state.end(episode, group(episode, [0.0, 1.0])), Some(Pushed::Kept));
+        assert_eq!(run_state.end(episode, group(episode, [0.0, 1.0])), Some(Pushed::Duplicate));
+        assert_eq!(run_state.end(episode, Outcome::Dropped(DropReason::Deadline)), Some(Pushed::Duplicate));
+        let flat = run_state.begin(worker(1, 0));
+        assert_eq!(run_state.end(flat, group(flat, [1.0, 1.0])), Some(Pushed::Flat));
+        let dropped = run_state.begin(worker(1, 0));
+        assert_eq!(run_state.end(dropped, Outcome::Dropped(DropReason::Deadline)), None);
+        let counters = &run_state.counters;
         assert_eq!((counters.episodes, counters.groups, counters.flat, counters.dropped), (3, 2, 1, 1));
     }
 
     #[test]
     fn going_back_keeps_what_was_scored_and_forgets_what_was_learned_since() {
-        let mut shelf = shelf();
+        let mut run_state = run_state();
         for _ in 0..2 {
-            let episode = shelf.begin(lane(1, 0));
-            shelf.end(episode, group(episode, [0.0, 1.0]));
+            let episode = run_state.begin(worker(1, 0));
+            run_state.end(episode, group(episode, [0.0, 1.0]));
         }
-        let saved = shelf.clone();
-        let lease = shelf.replay.lease(1).unwrap();
-        let used = shelf.learned(lease.batch, 1);
-        assert_eq!((used.used, shelf.step, shelf.replay.len()), (1, 1, 1));
-        shelf.rewind(&saved);
-        assert_eq!((shelf.step, shelf.replay.len()), (0, 2));
-        assert!(shelf.replay.lease(1).unwrap().batch > lease.batch, "a batch's name is not used again");
+        let saved = run_state.clone();
+        let lease = run_state.replay.lease(1).unwrap();
+        let used = run_state.learned(lease.batch, 1);
+        assert_eq!((used.used, run_state.step, run_state.replay.len()), (1, 1, 1));
+        run_state.rewind(&saved);
+        assert_eq!((run_state.step, run_state.replay.len()), (0, 2));
+        assert!(run_state.replay.lease(1).unwrap().batch > lease.batch, "a batch's name is not used again");
     }
 
     #[test]
     fn a_batch_that_cannot_be_learned_is_used_up_like_any_other() {
-        let mut shelf = shelf();
-        let episode = shelf.begin(lane(1, 0));
-        shelf.end(episode, group(episode, [0.0, 1.0]));
-        let lease = shelf.replay.lease(1).unwrap();
-        shelf.discarded(lease.batch);
-        assert_eq!((shelf.counters.discarded, shelf.replay.len(), shelf.step), (1, 0, 0));
-        assert!(shelf.replay.lease(1).is_none());
+        let mut run_state = run_state();
+        let episode = run_state.begin(worker(1, 0));
+        run_state.end(episode, group(episode, [0.0, 1.0]));
+        let lease = run_state.replay.lease(1).unwrap();
+        run_state.discarded(lease.batch);
+        assert_eq!((run_state.counters.discarded, run_state.replay.len(), run_state.step), (1, 0, 0));
+        assert!(run_state.replay.lease(1).is_none());
     }
 }

@@ -124,7 +124,7 @@ pub struct PackedAdapter(Laid);
 enum Laid {
     Panels(PackedFactors),
     Dense(Branches),
-    Whole(Arc<Stack<Panels>>),
+    Full(Arc<Stack<Panels>>),
 }
 
 impl PackedAdapter {
@@ -140,13 +140,13 @@ impl PackedAdapter {
 
     /// Takes a weight set of the decoder's precision.
     pub(crate) fn of_weights(weights: Arc<Stack<Panels>>) -> Self {
-        Self(Laid::Whole(weights))
+        Self(Laid::Full(weights))
     }
 
     /// The weights that stand in for the base's, where it has some.
     pub(crate) fn weights(&self) -> Option<&Arc<Stack<Panels>>> {
         match &self.0 {
-            Laid::Whole(weights) => Some(weights),
+            Laid::Full(weights) => Some(weights),
             Laid::Panels(_) | Laid::Dense(_) => None,
         }
     }
@@ -161,14 +161,14 @@ impl PackedAdapter {
     pub(crate) fn branches(&self) -> Result<&Branches> {
         match &self.0 {
             Laid::Dense(branches) => Ok(branches),
-            Laid::Panels(_) | Laid::Whole(_) => Err(Error::OtherForm),
+            Laid::Panels(_) | Laid::Full(_) => Err(Error::OtherForm),
         }
     }
 
     fn packed(&self) -> Result<&PackedFactors> {
         match &self.0 {
             Laid::Panels(factors) => Ok(factors),
-            Laid::Dense(_) | Laid::Whole(_) => Err(Error::OtherForm),
+            Laid::Dense(_) | Laid::Full(_) => Err(Error::OtherForm),
         }
     }
 }

@@ -20,7 +20,7 @@ pub use file::{WEIGHTS_FILE, write};
 
 /// What lies in one piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Slot {
+pub(crate) enum ParamBlock {
     /// `(vocab, hidden)`; the head as well where that is tied.
     Embedding,
     /// The linears of a layer that share their input.
@@ -49,7 +49,7 @@ pub(crate) enum Vector {
 /// A tensor's name and sizes.
 pub(crate) type Named = (String, Vec<usize>);
 
-impl Slot {
+impl ParamBlock {
     /// The slots of a model, in a fixed order.
     pub(crate) fn all(spec: &ModelSpec) -> Vec<Self> {
         let mut slots = vec![Self::Embedding];
@@ -81,7 +81,7 @@ impl Slot {
             Self::Norm => vec![("model.norm.weight".to_owned(), vec![hidden])],
             Self::Head => vec![("lm_head.weight".to_owned(), vec![spec.vocab, hidden])],
             Self::Linear(layer, linear) => {
-                let tensor = |site: &crate::formats::lora::Site| {
+                let tensor = |site: &crate::formats::lora::Projection| {
                     let (inputs, outputs) = site.sizes(spec);
                     let name = format!("model.layers.{layer}.{}.{}.weight", site.module(), site.name());
                     (name, vec![outputs, inputs])
@@ -116,7 +116,7 @@ impl Slot {
         self.tensors(spec).into_iter().map(tensor).collect()
     }
 
-    /// Back from [`Slot::unpack`]: `get` gives a tensor of that name and shape.
+    /// Back from [`ParamBlock::unpack`]: `get` gives a tensor of that name and shape.
     pub(crate) fn pack<E>(
         self,
         spec: &ModelSpec,
@@ -149,7 +149,7 @@ impl Vector {
             Self::QNorm => one("self_attn.q_norm.weight", spec.head_dim),
             Self::KNorm => one("self_attn.k_norm.weight", spec.head_dim),
             Self::QkvBias => {
-                let bias = |site: &crate::formats::lora::Site| {
+                let bias = |site: &crate::formats::lora::Projection| {
                     let name = format!("model.layers.{layer}.{}.{}.bias", site.module(), site.name());
                     (name, vec![site.sizes(spec).1])
                 };
@@ -161,9 +161,9 @@ impl Vector {
 
 /// A weight set of its own, in f32.
 #[derive(Debug)]
-pub struct Whole(Transformer);
+pub struct FullWeights(Transformer);
 
-impl Whole {
+impl FullWeights {
     /// A copy of the weights of `model`.
     ///
     /// # Errors
@@ -227,7 +227,7 @@ impl Whole {
     }
 
     /// Values of a slot, as they lie.
-    pub(crate) fn slot(&self, slot: Slot) -> &[f32] {
+    pub(crate) fn slot(&self, slot: ParamBlock) -> &[f32] {
         self.stack().slot(slot)
     }
 
@@ -235,7 +235,7 @@ impl Whole {
     ///
     /// # Panics
     /// Where somebody else holds the weights.
-    pub(crate) fn each_slot_mut(&mut self, change: impl FnMut(Slot, &mut [f32])) {
+    pub(crate) fn each_slot_mut(&mut self, change: impl FnMut(ParamBlock, &mut [f32])) {
         let Placed::Panels(stack) = &mut self.0.0 else { unreachable!("made of panels alone") };
         Arc::get_mut(stack).expect("whoever trains weights is alone with them").each_slot_mut(change);
     }
@@ -243,15 +243,15 @@ impl Whole {
     /// The tensor `name`, row-major; none where the model has none of that name.
     pub fn tensor(&self, name: &str) -> Option<Vec<f32>> {
         let spec = self.spec();
-        let holds = |slot: &Slot| slot.tensors(spec).iter().any(|(own, _)| own == name);
-        let slot = Slot::all(spec).into_iter().find(holds)?;
+        let holds = |slot: &ParamBlock| slot.tensors(spec).iter().any(|(own, _)| own == name);
+        let slot = ParamBlock::all(spec).into_iter().find(holds)?;
         slot.unpack(spec, self.slot(slot)).into_iter().find(|((own, _), _)| own == name).map(|(_, data)| data)
     }
 }
 
-impl PartialEq for Whole {
+impl PartialEq for FullWeights {
     fn eq(&self, other: &Self) -> bool {
-        let slots = || Slot::all(self.spec()).into_iter();
+        let slots = || ParamBlock::all(self.spec()).into_iter();
         self.spec() == other.spec() && slots().all(|slot| self.slot(slot) == other.slot(slot))
     }
 }
@@ -263,17 +263,17 @@ pub enum CriticWeights {
     /// Low-rank factors.
     Adapter(Arc<Adapter>),
     /// Every weight.
-    Whole(Arc<Whole>),
+    Full(Arc<FullWeights>),
 }
 
 impl CriticWeights {
     /// Reads a PEFT folder, or a checkpoint's folder of all weights, checked against `spec`.
     ///
     /// # Errors
-    /// As [`Adapter::load`] and [`Whole::load`].
+    /// As [`Adapter::load`] and [`FullWeights::load`].
     pub fn load(dir: &Path, spec: &ModelSpec) -> Result<Self> {
         if dir.join(WEIGHTS_FILE).is_file() {
-            return Ok(Self::Whole(Arc::new(Whole::load(dir, spec)?)));
+            return Ok(Self::Full(Arc::new(FullWeights::load(dir, spec)?)));
         }
         Ok(Self::Adapter(Arc::new(Adapter::load(dir, spec)?)))
     }
@@ -282,14 +282,14 @@ impl CriticWeights {
     pub fn adapter(&self) -> Option<&Adapter> {
         match self {
             Self::Adapter(adapter) => Some(adapter),
-            Self::Whole(_) => None,
+            Self::Full(_) => None,
         }
     }
 
     /// The weight set, where it is one.
-    pub fn whole(&self) -> Option<&Whole> {
+    pub fn whole(&self) -> Option<&FullWeights> {
         match self {
-            Self::Whole(whole) => Some(whole),
+            Self::Full(whole) => Some(whole),
             Self::Adapter(_) => None,
         }
     }
@@ -298,7 +298,7 @@ impl CriticWeights {
     pub fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Adapter(one), Self::Adapter(two)) => Arc::ptr_eq(one, two),
-            (Self::Whole(one), Self::Whole(two)) => Arc::ptr_eq(one, two),
+            (Self::Full(one), Self::Full(two)) => Arc::ptr_eq(one, two),
             _ => false,
         }
     }
@@ -310,9 +310,9 @@ impl From<Adapter> for CriticWeights {
     }
 }
 
-impl From<Whole> for CriticWeights {
-    fn from(whole: Whole) -> Self {
-        Self::Whole(Arc::new(whole))
+impl From<FullWeights> for CriticWeights {
+    fn from(whole: FullWeights) -> Self {
+        Self::Full(Arc::new(whole))
     }
 }
 

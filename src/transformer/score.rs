@@ -7,34 +7,34 @@
 mod arena;
 mod attention;
 mod branches;
+mod full_weights;
 mod gradients;
 mod head;
 mod layer;
 mod packed;
 #[cfg(test)]
 mod tests;
-mod whole;
 
-pub(crate) use arena::Space;
+pub(crate) use arena::Arena;
+pub(crate) use full_weights::record_whole_in;
+pub use full_weights::{WholeGradients, record_whole};
 pub use gradients::Gradients;
 pub use packed::Packed;
 pub(crate) use packed::Segments;
-pub(crate) use whole::record_whole_in;
-pub use whole::{WholeGradients, record_whole};
 
 use super::dense;
-use super::full_weights::Slot;
+use super::full_weights::ParamBlock;
 use super::rope::Tables;
 use super::{Panels, Placed, Stack, Transformer};
-use crate::formats::lora::{Adapter, Site};
+use crate::formats::lora::{Adapter, Projection};
 use crate::formats::spec::ModelSpec;
 use crate::formats::{Error, Result};
 use attention::{Blocks, Tree};
 use branches::PackedBranches;
+use full_weights::{GradTarget, HeadInputs};
 use layer::{Tape, Walk};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use whole::{Sought, Spoken};
 
 /// An adapter laid out for the score pass over the weights of one model.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Branches {
     pub(crate) fn refill<'f>(
         &mut self,
         scale: f32,
-        factors: impl Fn(usize, Site) -> (&'f [f32], &'f [f32]) + Sync,
+        factors: impl Fn(usize, Projection) -> (&'f [f32], &'f [f32]) + Sync,
     ) -> bool {
         let Laid::Panels(branches) = &mut self.0 else { return false };
         branches.refill(scale, factors);
@@ -145,7 +145,7 @@ pub fn activation_floats(spec: &ModelSpec, rank: usize, tokens: usize, targets: 
 /// # Errors
 /// Where the model was loaded for decoding alone, a prefix or a text is empty, an id is unknown, or the device fails.
 pub fn score(model: &Transformer, batch: Batch<'_>, branches: Option<&Branches>) -> Result<Scored> {
-    score_in(model, batch, branches, &mut Space::default())
+    score_in(model, batch, branches, &mut Arena::default())
 }
 
 /// [`score`] in the memory of `space`.
@@ -153,7 +153,7 @@ pub(crate) fn score_in(
     model: &Transformer,
     batch: Batch<'_>,
     branches: Option<&Branches>,
-    space: &mut Space,
+    space: &mut Arena,
 ) -> Result<Scored> {
     let stack = match check(model, &batch)? {
         Placed::Panels(stack) => stack,
@@ -175,7 +175,7 @@ pub fn record<'a>(
     branches: &'a Branches,
     keep: Keep,
 ) -> Result<Recorded<'a>> {
-    record_in(model, batch, branches, keep, &mut Space::default())
+    record_in(model, batch, branches, keep, &mut Arena::default())
 }
 
 /// [`record`] in the memory of `space`.
@@ -184,7 +184,7 @@ pub(crate) fn record_in<'a>(
     batch: Batch<'_>,
     branches: &'a Branches,
     keep: Keep,
-    space: &mut Space,
+    space: &mut Arena,
 ) -> Result<Recorded<'a>> {
     match check(model, &batch)? {
         Placed::Panels(stack) => {
@@ -209,18 +209,18 @@ impl Recorded<'_> {
     /// Where there are not as many weights as log-probabilities.
     pub fn backward(self, weights: &[f32]) -> Result<Gradients> {
         let mut gradients = Gradients::default();
-        self.backward_in(weights, &mut gradients, &mut Space::default())?;
+        self.backward_in(weights, &mut gradients, &mut Arena::default())?;
         Ok(gradients)
     }
 
     /// [`Recorded::backward`] in the memory of `space`; `gradients` become the pass's, in the memory they have.
-    pub(crate) fn backward_in(self, weights: &[f32], gradients: &mut Gradients, space: &mut Space) -> Result<()> {
+    pub(crate) fn backward_in(self, weights: &[f32], gradients: &mut Gradients, space: &mut Arena) -> Result<()> {
         assert_eq!(weights.len(), self.scored.log_probs.len(), "one weight a log-probability");
         match self.graph {
             Graph::Panels(record) if record.spoken.is_some() => return Err(Error::OtherForm),
             Graph::Panels(record) => {
                 gradients.clear();
-                record.backward(weights, &mut Sought::Factors(gradients), space);
+                record.backward(weights, &mut GradTarget::Factors(gradients), space);
             }
             Graph::Dense(record) => *gradients = record.backward(weights)?,
         }
@@ -261,7 +261,7 @@ struct Record<'a> {
     predicting: Vec<usize>,
     slopes: Vec<f32>,
     /// What was read and predicted, where all weights are trained.
-    spoken: Option<Spoken>,
+    spoken: Option<HeadInputs>,
 }
 
 impl<'a> Record<'a> {
@@ -270,7 +270,7 @@ impl<'a> Record<'a> {
         batch: Batch<'_>,
         branches: Option<&'a PackedBranches>,
         keep: Option<Keep>,
-        space: &mut Space,
+        space: &mut Arena,
     ) -> Result<(Scored, Self)> {
         let (mut trees, mut positions, mut predicting, mut first) = (vec![], vec![], vec![], 0);
         let (mut ids, mut targets, mut firsts) = (vec![], vec![], vec![]);
@@ -288,7 +288,7 @@ impl<'a> Record<'a> {
         space.begin(rows);
         let scale = 1.0 / batch.temperature;
         let is_whole = keep.is_some() && branches.is_none();
-        let spoken = is_whole.then(|| Spoken::new(&ids, &targets, scale));
+        let spoken = is_whole.then(|| HeadInputs::new(&ids, &targets, scale));
         let mut read = predicting.clone();
         read.sort_unstable();
         read.dedup();
@@ -343,11 +343,11 @@ impl<'a> Record<'a> {
         Walk { model: self.model, branches: self.branches, trees, blocks, angles, rows, read: &self.read }
     }
 
-    fn backward(mut self, weights: &[f32], sought: &mut Sought<'_>, space: &mut Space) {
+    fn backward(mut self, weights: &[f32], sought: &mut GradTarget<'_>, space: &mut Arena) {
         let spec = self.model.spec();
         let (hidden, mut tapes) = (spec.hidden, std::mem::take(&mut self.tapes));
-        let is_weighted = matches!(sought, Sought::All(_));
-        if let Sought::All(all) = sought {
+        let is_weighted = matches!(sought, GradTarget::All(_));
+        if let GradTarget::All(all) = sought {
             self.head_backward(weights, all, space);
         }
         // Of the normalised state: a row predicts the first id of each text behind its prefix.
@@ -360,7 +360,7 @@ impl<'a> Record<'a> {
         }
         let mut d = space.take(self.last.len() / hidden, hidden);
         d.fill(0.0);
-        sought.norm(Slot::Norm, &self.last, &normed);
+        sought.norm(ParamBlock::Norm, &self.last, &normed);
         crate::kernels::ops::norm_backward(&self.last, &normed, &mut d, self.model.norm(), spec.norm_epsilon);
         space.give_all([normed, std::mem::take(&mut self.last), std::mem::take(&mut self.slopes)]);
         let walk = self.walk();
@@ -374,7 +374,7 @@ impl<'a> Record<'a> {
             d = walk.backward(index, &tape, d, sought, space);
             tape.recycle(space);
         }
-        if let Sought::All(all) = sought {
+        if let GradTarget::All(all) = sought {
             self.embedding_backward(&d, all);
         }
         space.give(d);

@@ -86,7 +86,7 @@ fn check_prints_a_config_that_resolves_again_and_a_memory_plan() {
 }
 
 #[derive(Deserialize)]
-struct Written {
+struct Completion {
     text: String,
     prompt_ids: Vec<u32>,
     token_ids: Vec<u32>,
@@ -120,10 +120,10 @@ fn what_generate_writes_both_passes_of_score_confirm() {
         ];
         let output = run(&[&ask[..], with].concat(), "");
         assert!(output.status.success(), "{}", text(&output.stderr));
-        let written: Written = serde_json::from_slice(&output.stdout).unwrap();
+        let written: Completion = serde_json::from_slice(&output.stdout).unwrap();
         assert!(!written.token_ids.is_empty() && written.token_ids.len() == written.log_probs.len());
         assert!(!written.text.contains("<|im_end|>"));
-        let again: Written = serde_json::from_slice(&run(&[&ask[..], with].concat(), "").stdout).unwrap();
+        let again: Completion = serde_json::from_slice(&run(&[&ask[..], with].concat(), "").stdout).unwrap();
         assert_eq!(again.token_ids, written.token_ids, "the same seed writes the same text");
         let line = serde_json::json!({"prompt_ids": written.prompt_ids, "completion_ids": written.token_ids});
         for pass in ["decode", "score"] {

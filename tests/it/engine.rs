@@ -3,11 +3,12 @@
 
 use crate::common::{farthest, golden, quickstart, smollm2, tiny};
 use rco_node::engine::sampler::SamplingConfig;
-use rco_node::engine::{Completion, Engine, EngineConfig, Request, RequestId};
+use rco_node::engine::{Engine, EngineConfig, Request, RequestId};
 use rco_node::formats::lora::Adapter;
 use rco_node::transformer::load::Loaded;
 use rco_node::transformer::{decode::Decoder, decode::PackedAdapter};
 use rco_node::transformer::{score, score::Branches, score::Packed};
+use rco_node::types::Completion;
 use rco_node::types::CriticVersion;
 use std::sync::Arc;
 

@@ -163,8 +163,8 @@ async fn exams_leave_training_as_it_is_bit_for_bit_and_the_best_critic_is_kept()
     let exams: Vec<_> = events
         .iter()
         .filter_map(|event| match event {
-            Event::Evaluated { version, step, marks, best, .. } => {
-                Some((*step, *version, marks.cu.unwrap().value, *best))
+            Event::Evaluated { version, step, summary, best, .. } => {
+                Some((*step, *version, summary.cu.unwrap().value, *best))
             }
             _ => None,
         })

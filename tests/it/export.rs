@@ -9,7 +9,7 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use rco_node::checkpoint::{self, Snapshot};
 use rco_node::export::{Base, Error, Kind, Shape, lora_gguf, merged, peft};
 use rco_node::formats;
-use rco_node::formats::{lora::Adapter, lora::Factors, lora::Site};
+use rco_node::formats::{lora::Adapter, lora::Factors, lora::Projection};
 use rco_node::transformer::full_weights::CriticWeights;
 use rco_node::transformer::load;
 use rco_node::transformer::load::Loaded;
@@ -118,7 +118,7 @@ fn a_number_that_a_half_cannot_hold_is_named() {
     let place = tempfile::tempdir().unwrap();
     let model = load::load(&golden("tiny_qwen2")).unwrap();
     let mut adapter = adapter("qwen2", &model);
-    adapter.factors.get_mut(&(1, Site::UpProj)).unwrap().b.iter_mut().for_each(|b| *b *= 1e6);
+    adapter.factors.get_mut(&(1, Projection::UpProj)).unwrap().b.iter_mut().for_each(|b| *b *= 1e6);
     let (shape, critic) = (Shape { kind: Kind::F16, ..WHOLE }, CriticWeights::from(adapter));
     let error = merged(&place.path().join("out"), &golden("tiny_qwen2"), Some(&critic), &base(), shape).unwrap_err();
     assert!(matches!(&error, Error::Overflow { name, .. } if name == "model.layers.1.mlp.up_proj.weight"), "{error}");
@@ -247,7 +247,7 @@ fn a_lora_file_says_what_llama_cpp_asks_for_and_whose_it_is() {
     assert!(content.metadata["general.base_model.0.description"].to_string().unwrap().contains(&base().sha256));
     assert_eq!(content.metadata["adapter.lora.alpha"].to_f32().unwrap(), adapter.config.alpha);
     assert_eq!(content.tensor_infos.len(), 2 * adapter.factors.len());
-    let Factors { a, .. } = &adapter.factors[&(1, Site::OProj)];
+    let Factors { a, .. } = &adapter.factors[&(1, Projection::OProj)];
     assert_eq!(&raw(&out, "blk.1.attn_output.weight.lora_a").1, a);
 }
 
@@ -289,7 +289,7 @@ fn the_program_exports_a_runs_checkpoint_on_the_model_it_was_trained_on() {
     assert_eq!(Adapter::load(&place.path().join("one"), model.transformer.spec()).unwrap(), adapter);
     assert_eq!(export(&["--to", "peft", "--run", run, "two"]).0, Some(0));
     let two = Adapter::load(&place.path().join("two"), model.transformer.spec()).unwrap();
-    assert_eq!(two.factors[&(0, Site::VProj)].b[0], 2.0 * adapter.factors[&(0, Site::VProj)].b[0]);
+    assert_eq!(two.factors[&(0, Projection::VProj)].b[0], 2.0 * adapter.factors[&(0, Projection::VProj)].b[0]);
     assert_eq!(export(&["--to", "merged", "--run", run, "--base-name", "mine", "whole"]).0, Some(0));
     let off = farthest(
         &score(&load::load(&place.path().join("whole")).unwrap(), &ids(), None),

@@ -6,7 +6,7 @@ use rco_node::config::Config;
 use rco_node::episode::judge::{Compare, Pair};
 use rco_node::node::{Exit, Node, Options};
 use rco_node::replay::Pushed;
-use rco_node::run::{events::Event, events::News, events::Progress};
+use rco_node::run::{events::Event, events::EventBus, events::Progress};
 use rco_node::types::{EpisodeId, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -136,11 +136,11 @@ pub async fn start(config: Config, resume: bool, steps: Option<u64>, compare: Ar
 pub async fn judged(config: Config, resume: bool, steps: Option<u64>, judge: Option<Arc<Compare>>) -> Running {
     let log = Arc::new(Log::default());
     let heard = log.clone();
-    let news = News::new(Some(Arc::new(move |event: &Event| {
+    let events = EventBus::new(Some(Arc::new(move |event: &Event| {
         heard.events.lock().unwrap().push(event.clone());
         heard.count.send_modify(|count| *count += 1);
     })));
-    let options = Options { resume, learner_steps: steps, judge, news: Some(news), ..Options::default() };
+    let options = Options { resume, learner_steps: steps, judge, events: Some(events), ..Options::default() };
     Running { node: Node::start(config, options).await.unwrap(), log }
 }
 

@@ -10,7 +10,7 @@ use rco_node::learner::{HostTensor, Learner, LearnerConfig, State, objective::Ba
 use rco_node::transformer::load;
 use rco_node::transformer::load::Loaded;
 use rco_node::transformer::{score, score::Packed};
-use rco_node::types::{CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique, Written};
+use rco_node::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -136,7 +136,7 @@ pub fn dro() -> Dro {
 
 pub fn groups(golden: &Dro) -> Vec<Arc<CritiqueGroup>> {
     let critique = |(ids, &utility): (&Vec<u32>, &f32)| ScoredCritique {
-        written: Written {
+        written: Completion {
             text: String::new(),
             ids: ids.clone(),
             log_probs: vec![0.0; ids.len()],
@@ -177,7 +177,7 @@ pub fn learner(golden: &Dro, change: impl FnOnce(&mut LearnerConfig)) -> Learner
 }
 
 fn moment_shapes(adapter: &Adapter) -> Vec<(String, usize)> {
-    let of = |(&(layer, site), factors): (&(usize, formats::lora::Site), &formats::lora::Factors)| {
+    let of = |(&(layer, site), factors): (&(usize, formats::lora::Projection), &formats::lora::Factors)| {
         let name = format!("layers.{layer}.{}", site.name());
         [("lora_A", factors.a.len()), ("lora_B", factors.b.len())]
             .into_iter()

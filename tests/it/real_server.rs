@@ -4,10 +4,11 @@
 use crate::common::{quickstart, smollm2};
 use crate::loop_common::{config, judged};
 use rco_node::engine::sampler::SamplingConfig;
-use rco_node::engine::{Completion, Engine, Request};
+use rco_node::engine::{Engine, Request};
 use rco_node::remote::{Chat, Client, RemoteConfig};
 use rco_node::run::events::Event;
 use rco_node::transformer::decode::Decoder;
+use rco_node::types::Completion;
 use rco_node::types::{Invalid, Speaker, Turn, Verdict};
 
 const PROMPTS: [&str; 8] = [

@@ -1,7 +1,7 @@
 //! It survives: faults restart what depends on them, and nothing scored is lost or learned twice by it.
 
 use crate::loop_common::{Running, config, distinct, held, likes_even, saved, sets, start};
-use rco_node::actors::supervisor::Station;
+use rco_node::actors::supervisor::ActorKind;
 use rco_node::node::{Exit, Node, Options};
 use rco_node::run::events::Event;
 use std::io::{BufRead, BufReader};
@@ -41,7 +41,7 @@ async fn run(more: &str) -> (tempfile::TempDir, Running) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_any_actor_but_the_device_loses_no_scored_group_and_learns_none_twice() {
     let (folder, running) = run("").await;
-    for station in Station::ALL.into_iter().skip(1) {
+    for station in ActorKind::ALL.into_iter().skip(1) {
         for _ in 0..2 {
             let before = running.node.progress().restarts;
             assert!(running.node.kill(station).await, "{station:?} is up");
@@ -94,7 +94,7 @@ async fn more_faults_than_the_budget_end_the_node_with_a_code_of_its_own() {
         let (_folder, running) = run("supervisor.restarts_max=2").await;
         for round in 0..3 {
             let before = running.node.progress().restarts;
-            let hit = if device { running.node.fault().await } else { running.node.kill(Station::Critic).await };
+            let hit = if device { running.node.fault().await } else { running.node.kill(ActorKind::Critic).await };
             assert!(hit, "round {round}");
             if round < 2 {
                 restarted(&running, before, "the restart").await;

@@ -16,7 +16,7 @@ use rco_node::learner::objective::Baseline;
 use rco_node::learner::{Learner, LearnerConfig};
 use rco_node::transformer::Transformer;
 use rco_node::transformer::{score::Batch, score::Branches, score::Packed, score::score};
-use rco_node::types::{CriticVersion, CritiqueGroup, EpisodeId, Finish, Objective, ScoredCritique, Written};
+use rco_node::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, Finish, Objective, ScoredCritique};
 use std::sync::{Arc, OnceLock};
 
 const SYMBOLS: usize = 4;
@@ -137,7 +137,7 @@ impl Task {
             rest >= 0.0
         };
         let which = writer.probabilities.iter().take_while(passed).count().min(CRITIQUES - 1);
-        let written = Written {
+        let written = Completion {
             text: String::new(),
             ids: self.critiques[which].to_vec(),
             log_probs: writer.log_probs[which].clone(),

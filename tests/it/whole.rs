@@ -8,7 +8,7 @@ use crate::parity::{DroStep, dro, groups, take_step};
 use crate::passes::score;
 use candle_core::Device;
 use rco_node::checkpoint;
-use rco_node::engine::{Completion, Engine, EngineConfig, Request, RequestId};
+use rco_node::engine::{Engine, EngineConfig, Request, RequestId};
 use rco_node::export::{Base, Kind, Shape, merged};
 use rco_node::kernels::Precision;
 use rco_node::learner::{Learner, LearnerConfig, Mode};
@@ -16,10 +16,11 @@ use rco_node::run::events::Event;
 use rco_node::transformer::decode::Decoder;
 use rco_node::transformer::load;
 use rco_node::transformer::load::Loaded;
-use rco_node::transformer::{full_weights::CriticWeights, full_weights::Whole};
+use rco_node::transformer::{full_weights::CriticWeights, full_weights::FullWeights};
 use rco_node::transformer::{
     score::Batch, score::Keep, score::Packed, score::WholeGradients, score::record_whole, score::score as score_batch,
 };
+use rco_node::types::Completion;
 use rco_node::types::CriticVersion;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ const PREFIX: usize = 24;
 fn every_weight_has_the_gradient_of_pytorch_in_every_family() {
     for family in ["qwen2", "qwen3", "gemma3", "llama3"] {
         let model = load::load(&golden(&format!("tiny_{family}"))).unwrap().transformer;
-        let whole = Whole::copy_of(&model).unwrap();
+        let whole = FullWeights::copy_of(&model).unwrap();
         let (inputs, expected) = (
             Numbers::read(&format!("tiny_{family}_numbers.safetensors")),
             Numbers::read(&format!("whole_{family}.safetensors")),
@@ -143,7 +144,7 @@ fn eight_steps_of_adamw_on_all_weights_end_where_pytorch_ends() {
 fn a_step_on_all_weights_is_taken_whole_or_not_at_all() {
     let groups = groups(&dro());
     let start = learner(|_| {}).state();
-    assert!(start.critic.whole() == Some(&Whole::copy_of(&tiny().transformer).unwrap()), "it begins as the base");
+    assert!(start.critic.whole() == Some(&FullWeights::copy_of(&tiny().transformer).unwrap()), "it begins as the base");
     let mut exploding = learner(|config| config.gradient_norm_max = 1e-6);
     assert!(exploding.begin(1, groups.clone()).is_none());
     let error = loop {

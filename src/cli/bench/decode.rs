@@ -2,7 +2,7 @@
 
 use super::figures::{Figures, Result as Whole, median};
 use super::machine::Cost;
-use super::{Bed, Common, Progress, Run, at_least_one, prompts};
+use super::{Bench, Common, Progress, Run, at_least_one, prompts};
 use crate::cli::{Exit, Failure, OrExit};
 use crate::engine::Request;
 use crate::engine::sampler::SamplingConfig;
@@ -48,7 +48,7 @@ struct Headline {
 }
 
 /// Runs the bench.
-pub(super) fn run(bed: &Bed, arguments: &DecodeArguments) -> Result<Exit, Failure> {
+pub(super) fn run(bed: &Bench, arguments: &DecodeArguments) -> Result<Exit, Failure> {
     let DecodeArguments { common, sequences, max_tokens, context, warm, temperature } = arguments;
     let sampling = SamplingConfig { temperature: *temperature, ..SamplingConfig::greedy(*max_tokens) };
     let complaints = crate::config::sampling_complaints("bench", &sampling);

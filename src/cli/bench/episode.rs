@@ -7,7 +7,7 @@
 use super::figures::{Figures, Result as Whole, median};
 use super::machine::Cost;
 use super::tree::{Grown, Judging, Trees};
-use super::{Bed, Common, Run, at_least_one, prompts};
+use super::{Bench, Common, Run, at_least_one, prompts};
 use crate::cli::check::MemoryPlan;
 use crate::cli::{Exit, Failure, OrExit};
 use crate::learner::Learner;
@@ -70,7 +70,7 @@ struct Headline {
 }
 
 /// Runs the bench.
-pub(super) fn run(bed: &Bed, arguments: &EpisodeArguments) -> Result<Exit, Failure> {
+pub(super) fn run(bed: &Bench, arguments: &EpisodeArguments) -> Result<Exit, Failure> {
     let common = &arguments.common;
     let bed = &bed.of_episodes(arguments);
     let asked = Asked {
@@ -122,7 +122,7 @@ fn head(asked: &Asked, headline: &Headline) -> Vec<(&'static str, String)> {
     ]
 }
 
-impl Bed {
+impl Bench {
     /// The bed with an episode's sizes in its config.
     fn of_episodes(&self, arguments: &EpisodeArguments) -> Self {
         let mut config = self.config.clone();
@@ -140,7 +140,7 @@ impl Bed {
 }
 
 /// One run: all episodes on a fresh engine and a fresh learner.
-fn one(bed: &Bed, arguments: &EpisodeArguments) -> Result<(Headline, Run), Failure> {
+fn one(bed: &Bench, arguments: &EpisodeArguments) -> Result<(Headline, Run), Failure> {
     let (config, model) = (&bed.config, &bed.model);
     let prompts = prompts::load(config, &arguments.common).or_exit(Exit::Usage)?;
     let prompts: Vec<_> = prompts.into_iter().cycle().take(arguments.episodes).collect();

@@ -1,7 +1,7 @@
 //! What a bench says at its end: the same figures as a table for people or as a line of JSON.
 
 use super::machine::{Cost, Machine, peak_memory_bytes};
-use super::{Bed, Run};
+use super::{Bench, Run};
 use crate::cli::check::MemoryPlan;
 use crate::cli::say;
 use serde::Serialize;
@@ -34,7 +34,7 @@ pub(super) struct Figures {
 
 impl Figures {
     /// Of `run`, whose engine worked for `writing` seconds.
-    pub(super) fn new(bed: &Bed, run: &Run, writing: f64, cost: &Cost, plan: &MemoryPlan) -> Self {
+    pub(super) fn new(bed: &Bench, run: &Run, writing: f64, cost: &Cost, plan: &MemoryPlan) -> Self {
         let Run { seconds, counters, distinct } = run;
         let gflops_per_second = cost.flops(counters) / writing / 1e9;
         let share = |time: Duration| time.as_secs_f64() / writing;

@@ -5,12 +5,12 @@
 
 use super::figures::median;
 use super::machine::{Cost, Machine, peak_memory_bytes};
-use super::{Bed, Common, at_least_one, prompts};
+use super::{Bench, Common, at_least_one, prompts};
 use crate::cli::check::MemoryPlan;
 use crate::cli::{Exit, Failure, OrExit, say};
 use crate::engine::{Counters, Work};
 use crate::learner::{Learner, Mode};
-use crate::types::{CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique, Written};
+use crate::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique};
 use clap::Args;
 use serde::Serialize;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ struct Learned {
 }
 
 /// Runs the bench.
-pub(super) fn run(mut bed: Bed, arguments: &LearnArguments) -> Result<Exit, Failure> {
+pub(super) fn run(mut bed: Bench, arguments: &LearnArguments) -> Result<Exit, Failure> {
     let LearnArguments { common, prefix, max_tokens, .. } = arguments;
     let config = &mut bed.config;
     config.learner.checkpoint_layers |= arguments.checkpoint_layers;
@@ -141,12 +141,12 @@ pub(super) fn run(mut bed: Bed, arguments: &LearnArguments) -> Result<Exit, Fail
 }
 
 /// Groups of the asked shape.
-fn made(bed: &Bed, arguments: &LearnArguments, groups: usize, n: usize) -> anyhow::Result<Vec<Arc<CritiqueGroup>>> {
+fn made(bed: &Bench, arguments: &LearnArguments, groups: usize, n: usize) -> anyhow::Result<Vec<Arc<CritiqueGroup>>> {
     let LearnArguments { common, prefix, max_tokens, .. } = arguments;
     let prefixes = prompts::ids(&bed.config, common, &bed.model, groups, Some(*prefix))?;
     let texts = prompts::ids(&bed.config, common, &bed.model, groups * n, Some(*max_tokens))?;
     let critique = |(index, ids): (usize, &Vec<u32>)| ScoredCritique {
-        written: Written {
+        written: Completion {
             text: String::new(),
             ids: ids.clone(),
             log_probs: vec![0.0; ids.len()],
@@ -184,7 +184,7 @@ fn one(learner: &mut Learner, groups: &[Arc<CritiqueGroup>]) -> Result<(f64, f64
 
 /// Operations of one step that finds its references, a multiply-add being two: forward, and as much again for the
 /// gradient of what flows back; twice that for what is trained, and where that is the head, its rows once more.
-fn flops(bed: &Bed, groups: &[Arc<CritiqueGroup>]) -> f64 {
+fn flops(bed: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
     let mut counters = Counters::default();
     for group in groups {
         let (prefix, mut work) = (group.prefix_ids.len() as u64, Work::default());

@@ -3,15 +3,15 @@
 //! The order of `actors::rollout` on one thread, with the same conversations, ids and requests. Knows no clock
 //! and no learner.
 
-use super::{Bed, Common, prompts};
+use super::{Bench, Common, prompts};
 use crate::engine::distinct::Distinct;
 use crate::engine::sampler::SamplingConfig;
-use crate::engine::{Completion, Engine, Request, RequestId};
-use crate::episode::sampling::Composed;
+use crate::engine::{Engine, Request, RequestId};
+use crate::episode::sampling::RenderedPrompt;
 use crate::formats::template::ChatTemplate;
 use crate::roles::{critic::Critic, generator::Generator, judge::Judge, reading::Read, refiner::Refiner};
 use crate::transformer::decode::Decoder;
-use crate::types::{CritiqueGroup, EpisodeId, Invalid, Prompt, ScoredCritique, Verdict, Written, utility};
+use crate::types::{Completion, CritiqueGroup, EpisodeId, Invalid, Prompt, ScoredCritique, Verdict, utility};
 use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -42,10 +42,10 @@ enum Part {
 struct Tree {
     episode: EpisodeId,
     prompt: Prompt,
-    asked: Composed,
-    response: Option<Written>,
+    asked: RenderedPrompt,
+    response: Option<Completion>,
     prefix_ids: Vec<u32>,
-    critiques: Vec<Written>,
+    critiques: Vec<Completion>,
     /// Verdicts on each critique's refinements, in the order asked; none where one is still out.
     verdicts: Vec<Vec<Option<Verdict>>>,
 }
@@ -58,7 +58,7 @@ pub(super) struct Grown {
 
 /// Episodes under way on one engine.
 pub(super) struct Trees<'a> {
-    bed: &'a Bed,
+    bed: &'a Bench,
     seed: u64,
     template: ChatTemplate,
     generator: Generator,
@@ -73,7 +73,7 @@ pub(super) struct Trees<'a> {
 
 impl<'a> Trees<'a> {
     /// No episode yet.
-    pub(super) fn new(bed: &'a Bed, common: &Common, judging: Judging) -> anyhow::Result<Self> {
+    pub(super) fn new(bed: &'a Bench, common: &Common, judging: Judging) -> anyhow::Result<Self> {
         let config = &bed.config;
         Ok(Self {
             bed,
@@ -95,7 +95,7 @@ impl<'a> Trees<'a> {
         for prompt in prompts {
             let place = self.trees.len();
             let turns = self.generator.conversation(&prompt);
-            let asked = Composed::begin(&self.template, &self.bed.model.tokenizer, turns)?;
+            let asked = RenderedPrompt::begin(&self.template, &self.bed.model.tokenizer, turns)?;
             let ids = asked.ids.clone();
             let (response, prefix_ids, critiques, verdicts) = (None, Vec::new(), Vec::new(), Vec::new());
             let episode = EpisodeId(place as u64);
@@ -111,7 +111,7 @@ impl<'a> Trees<'a> {
         for (id, texts) in engine.take_finished() {
             let (place, part, prompt) = self.open.remove(&id).context("the engine finished what nobody asked")?;
             texts.iter().for_each(|text| self.distinct.add(text.version, &prompt, &text.ids));
-            let texts = texts.into_iter().map(written).collect();
+            let texts = texts;
             match part {
                 Part::Response => self.respond(engine, place, texts)?,
                 Part::Critiques => self.criticise(engine, place, texts)?,
@@ -129,17 +129,17 @@ impl<'a> Trees<'a> {
     }
 
     /// c_1 .. c_N ~ critic(. | x, y0)
-    fn respond(&mut self, engine: &mut Engine<Decoder>, place: usize, texts: Vec<Written>) -> anyhow::Result<()> {
+    fn respond(&mut self, engine: &mut Engine<Decoder>, place: usize, texts: Vec<Completion>) -> anyhow::Result<()> {
         let response = texts.into_iter().next().context("a response was asked for")?;
         let turns = self.critic.conversation(&self.trees[place].prompt, &response.text);
-        let ids = Composed::begin(&self.template, &self.bed.model.tokenizer, turns)?.ids;
+        let ids = RenderedPrompt::begin(&self.template, &self.bed.model.tokenizer, turns)?.ids;
         let tree = &mut self.trees[place];
         (tree.response, tree.prefix_ids) = (Some(response), ids.clone());
         self.ask(engine, place, Part::Critiques, ids, self.bed.config.rollout.critiques)
     }
 
     /// y_i1 .. y_iM ~ generator(. | x, y0, c_i)
-    fn criticise(&mut self, engine: &mut Engine<Decoder>, place: usize, texts: Vec<Written>) -> anyhow::Result<()> {
+    fn criticise(&mut self, engine: &mut Engine<Decoder>, place: usize, texts: Vec<Completion>) -> anyhow::Result<()> {
         let (m, tokenizer) = (self.bed.config.rollout.refinements, &self.bed.model.tokenizer);
         let tree = &mut self.trees[place];
         tree.verdicts = vec![vec![None; m * if self.judge.is_some() { 2 } else { 1 }]; texts.len()];
@@ -148,7 +148,7 @@ impl<'a> Trees<'a> {
         let mut requests = Vec::with_capacity(tree.critiques.len());
         for critique in &tree.critiques {
             let turns = self.refiner.conversation(&tree.asked.turns, &response.text, &critique.text);
-            requests.push(Composed::go_on(&self.template, tokenizer, &tree.asked, response, turns)?.ids);
+            requests.push(RenderedPrompt::continue_after(&self.template, tokenizer, &tree.asked, response, turns)?.ids);
         }
         for (critique, ids) in requests.into_iter().enumerate() {
             self.ask(engine, place, Part::Refinements(critique), ids, m)?;
@@ -162,12 +162,12 @@ impl<'a> Trees<'a> {
         engine: &mut Engine<Decoder>,
         place: usize,
         critique: usize,
-        texts: &[Written],
+        texts: &[Completion],
     ) -> anyhow::Result<()> {
         let tree = &mut self.trees[place];
         let response = &tree.response.as_ref().context("a refinement follows a response")?.text;
         let Some(judge) = &self.judge else {
-            let longer = |text: &Written| text.text.len() > response.len();
+            let longer = |text: &Completion| text.text.len() > response.len();
             let verdict = |text| if longer(text) { Verdict::Win } else { Verdict::Loss };
             tree.verdicts[critique] = texts.iter().map(|text| Some(verdict(text))).collect();
             return Ok(());
@@ -176,7 +176,7 @@ impl<'a> Trees<'a> {
         for text in texts {
             for (first, second) in [(response, &text.text), (&text.text, response)] {
                 let turns = judge.conversation(&tree.prompt, first, second);
-                questions.push(Composed::begin(&self.template, &self.bed.model.tokenizer, turns)?.ids);
+                questions.push(RenderedPrompt::begin(&self.template, &self.bed.model.tokenizer, turns)?.ids);
             }
         }
         for (index, ids) in questions.into_iter().enumerate() {
@@ -185,7 +185,7 @@ impl<'a> Trees<'a> {
         Ok(())
     }
 
-    fn compare(&mut self, place: usize, critique: usize, index: usize, texts: &[Written]) {
+    fn compare(&mut self, place: usize, critique: usize, index: usize, texts: &[Completion]) {
         let read = texts.first().and_then(|text| Judge::read(&text.text)).ok_or(Invalid::Unreadable);
         // The even ones show the response first. What the other order says is not in yet: each is taken for itself.
         let mirrored = read.map(Read::swapped);
@@ -230,7 +230,7 @@ impl Tree {
     fn group(&mut self) -> Option<CritiqueGroup> {
         let whole = !self.verdicts.is_empty() && self.verdicts.iter().flatten().all(Option::is_some);
         let verdicts = std::mem::take(if whole { &mut self.verdicts } else { return None });
-        let scored = |(written, verdicts): (Written, Vec<Option<Verdict>>)| {
+        let scored = |(written, verdicts): (Completion, Vec<Option<Verdict>>)| {
             let verdicts: Vec<Verdict> = verdicts.into_iter().flatten().collect();
             // A judge that never said anything readable leaves a critique in the middle.
             ScoredCritique { written, utility: utility(&verdicts).unwrap_or(0.5), verdicts }
@@ -244,9 +244,4 @@ impl Tree {
             preferences: vec![],
         })
     }
-}
-
-fn written(completion: Completion) -> Written {
-    let Completion { ids, log_probs, text, version, finish } = completion;
-    Written { text, ids, log_probs, version, finish }
 }

@@ -113,13 +113,13 @@ impl Data {
 mod tests {
     use super::*;
     use crate::groups::Origin;
-    use crate::types::{CriticVersion, Finish, Preference, ScoredCritique, Written};
+    use crate::types::{Completion, CriticVersion, Finish, Preference, ScoredCritique};
     use std::collections::BTreeSet;
 
     /// `count` groups, all of one episode's name; every fifth is flat.
     fn recorded(count: u32) -> Vec<Recorded> {
         let critique = |id, utility| ScoredCritique {
-            written: Written {
+            written: Completion {
                 text: String::new(),
                 ids: vec![id],
                 log_probs: vec![-1.0],

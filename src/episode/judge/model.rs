@@ -4,8 +4,8 @@
 //! Knows no verifier and no episode. Invariants: no order is left out, none is asked twice; an order that got no
 //! answer says why, and what would end every episode alike is trouble instead.
 
-use crate::episode::judge::{Case, Contest};
-use crate::episode::sampling::{Composed, Scribe, Trouble};
+use crate::episode::judge::{JudgeRequest, PreferenceRequest};
+use crate::episode::sampling::{RenderedPrompt, SampleError, SamplingClient};
 use crate::episode::seed::mix;
 use crate::formats;
 use crate::formats::{template::ChatTemplate, tokenizer::Tokenizer};
@@ -49,35 +49,35 @@ impl ModelJudge {
     /// Two verdicts on each refinement, those of its two orders, in the order of the refinements.
     pub(crate) async fn compare(
         self: &Arc<Self>,
-        scribe: &Scribe,
-        case: &Case,
+        sampler: &SamplingClient,
+        case: &JudgeRequest,
         seed: u64,
-    ) -> Result<Vec<Verdict>, Trouble> {
+    ) -> Result<Vec<Verdict>, SampleError> {
         let response = &case.opening.response.text;
         let orders = |first: &str, second: &str| self.role.conversation(&case.opening.prompt, first, second);
         let pairs = case
             .refinements
             .iter()
             .map(|refinement| [orders(response, &refinement.text), orders(&refinement.text, response)]);
-        let heard = self.ask_all(scribe, pairs.collect(), seed).await?;
+        let heard = self.ask_all(sampler, pairs.collect(), seed).await?;
         Ok(heard.into_iter().flat_map(|[forward, backward]| Judge::verdicts(forward, backward)).collect())
     }
 
     /// Which critiques are better than which, where both orders say so.
     pub(crate) async fn prefer(
         self: &Arc<Self>,
-        scribe: &Scribe,
-        contest: &Contest,
+        sampler: &SamplingClient,
+        contest: &PreferenceRequest,
         seed: u64,
-    ) -> Result<Vec<Preference>, Trouble> {
-        let Contest { opening, critiques } = contest;
+    ) -> Result<Vec<Preference>, SampleError> {
+        let PreferenceRequest { opening, critiques } = contest;
         let orders = |first: usize, second: usize| {
             let [first, second] = [&critiques[first].text, &critiques[second].text];
             self.role.critiques_conversation(&opening.prompt, &opening.response.text, first, second)
         };
         let pairs = critique_pairs(critiques.len());
         let asked = pairs.iter().map(|&(one, other)| [orders(one, other), orders(other, one)]).collect();
-        let heard = self.ask_all(scribe, asked, seed).await?;
+        let heard = self.ask_all(sampler, asked, seed).await?;
         let preferred = |(&(one, other), [forward, backward]): (&(usize, usize), [Heard; 2])| {
             let is_first = Judge::preferred(forward, backward)?;
             let (chosen, rejected) = if is_first { (one, other) } else { (other, one) };
@@ -89,27 +89,27 @@ impl ModelJudge {
     /// Both orders of every pair, all at once.
     async fn ask_all(
         self: &Arc<Self>,
-        scribe: &Scribe,
+        sampler: &SamplingClient,
         pairs: Vec<[Vec<Turn>; 2]>,
         seed: u64,
-    ) -> Result<Vec<[Heard; 2]>, Trouble> {
+    ) -> Result<Vec<[Heard; 2]>, SampleError> {
         let mut heard = vec![[Err(Invalid::Deadline); 2]; pairs.len()];
         let mut asking = JoinSet::new();
         for (index, [forward, backward]) in pairs.into_iter().enumerate() {
-            let (judge, scribe) = (self.clone(), scribe.clone());
+            let (judge, sampler) = (self.clone(), sampler.clone());
             let seeds = [0, 1].map(|order| mix(seed, 2 * index as u64 + order));
             asking.spawn(async move {
                 let orders =
-                    tokio::join!(judge.ask(&scribe, forward, seeds[0]), judge.ask(&scribe, backward, seeds[1]));
+                    tokio::join!(judge.ask(&sampler, forward, seeds[0]), judge.ask(&sampler, backward, seeds[1]));
                 (index, orders)
             });
         }
         while let Some(asked) = asking.join_next().await {
-            let (index, (forward, backward)) = asked.map_err(|error| Trouble::Broken(error.to_string()))?;
+            let (index, (forward, backward)) = asked.map_err(|error| SampleError::Broken(error.to_string()))?;
             let orders = [forward?, backward?];
             heard[index] = orders.map(|order| order.map(|said| said.read));
             // The judge's own bias is what the metrics are to show, whatever is made of it.
-            scribe.news.tell(Event::Compared(heard[index]));
+            sampler.events.emit(Event::Compared(heard[index]));
             if let (ReadBy::Balanced, [Ok(forward), Ok(backward)]) = (self.role.read_by, orders) {
                 heard[index] = Judge::balanced([forward, backward]).map(Ok);
             }
@@ -118,31 +118,36 @@ impl ModelJudge {
     }
 
     /// One order.
-    async fn ask(&self, scribe: &Scribe, turns: Vec<Turn>, seed: u64) -> Result<Said, Trouble> {
-        let composed = scribe.compose(turns)?;
-        match self.hear(scribe, composed, seed).await {
+    async fn ask(&self, sampler: &SamplingClient, turns: Vec<Turn>, seed: u64) -> Result<Said, SampleError> {
+        let rendered = sampler.compose(turns)?;
+        match self.hear(sampler, rendered, seed).await {
             Ok(said) => Ok(said.ok_or(Invalid::Unreadable)),
-            Err(Trouble::Deadline) => Ok(Err(Invalid::Deadline)),
-            Err(Trouble::TooLong) => Ok(Err(Invalid::TooLong)),
-            Err(Trouble::Remote(_)) => Ok(Err(Invalid::Remote)),
+            Err(SampleError::Deadline) => Ok(Err(Invalid::Deadline)),
+            Err(SampleError::TooLong) => Ok(Err(Invalid::TooLong)),
+            Err(SampleError::Remote(_)) => Ok(Err(Invalid::Remote)),
             Err(trouble) => Err(trouble),
         }
     }
 
-    async fn hear(&self, scribe: &Scribe, composed: Composed, seed: u64) -> Result<Option<Weighed>, Trouble> {
+    async fn hear(
+        &self,
+        sampler: &SamplingClient,
+        rendered: RenderedPrompt,
+        seed: u64,
+    ) -> Result<Option<Weighed>, SampleError> {
         match self.role.read_by {
             ReadBy::Text => {
-                let votes = scribe.write(&composed, self.role.votes, seed).await?;
+                let votes = sampler.write(&rendered, self.role.votes, seed).await?;
                 let read = Judge::plurality(votes.iter().map(|vote| Judge::read(&vote.text)));
                 Ok(read.map(|read| Weighed { read, odds: 0.0 }))
             }
             ReadBy::Logprob | ReadBy::Balanced => {
-                if let Some(tokens) = scribe.first_tokens(&composed, seed).await? {
+                if let Some(tokens) = sampler.first_tokens(&rendered, seed).await? {
                     let answers = tokens.iter().filter_map(|(token, log_prob)| Some((Judge::begun(token)?, *log_prob)));
                     return Ok(Judge::weighed(answers));
                 }
                 let ids = self.tokens.iter().map(|(_, id)| *id).collect();
-                let log_probs = scribe.weigh(composed.ids, ids).await?;
+                let log_probs = sampler.weigh(rendered.ids, ids).await?;
                 let answers = self.tokens.iter().map(|(read, _)| *read);
                 Ok(Judge::weighed(answers.zip(log_probs.into_iter().map(f64::from))))
             }

@@ -3,7 +3,7 @@
 //! Written so that PEFT and vLLM take it as it is; read strictly: what this node would compute
 //! differently from PEFT (DoRA, rank-stabilised scale, per-layer patterns, biases) is refused by name.
 
-use super::{Adapter, Factors, LoraConfig, Site};
+use super::{Adapter, Factors, LoraConfig, Projection};
 use crate::formats::{Error, Result, spec::ModelSpec};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -38,12 +38,12 @@ const MUST_BE_OFF: &[&str] = &[
 ];
 
 /// `base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight`, as PEFT names a factor.
-fn tensor_name(layer: usize, site: Site, factor: char) -> String {
+fn tensor_name(layer: usize, site: Projection, factor: char) -> String {
     format!("base_model.model.model.layers.{layer}.{}.{}.lora_{factor}.weight", site.module(), site.name())
 }
 
 /// Shapes of A and B: `(rank, inputs)`, `(outputs, rank)`.
-fn shapes(site: Site, rank: usize, spec: &ModelSpec) -> ([usize; 2], [usize; 2]) {
+fn shapes(site: Projection, rank: usize, spec: &ModelSpec) -> ([usize; 2], [usize; 2]) {
     let (inputs, outputs) = site.sizes(spec);
     ([rank, inputs], [outputs, rank])
 }
@@ -132,7 +132,7 @@ fn weights(adapter: &Adapter, path: &Path, spec: &ModelSpec) -> Result<Vec<u8>> 
 }
 
 /// Every (layer, site) that `targets` cover.
-fn places(targets: &[Site], spec: &ModelSpec) -> impl Iterator<Item = (usize, Site)> {
+fn places(targets: &[Projection], spec: &ModelSpec) -> impl Iterator<Item = (usize, Projection)> {
     (0..spec.layers).flat_map(move |layer| targets.iter().map(move |site| (layer, *site)))
 }
 
@@ -201,13 +201,13 @@ fn read_config(json: &Map<String, Value>, path: &Path) -> Result<LoraConfig> {
     let alpha = key("lora_alpha").as_f64().filter(|alpha| alpha.is_finite());
     let alpha = alpha.ok_or_else(|| refused("lora_alpha", key("lora_alpha"), "a number"))? as f32;
     let listed = key("target_modules");
-    let wanted = format!("a list of {}", names(&Site::ALL));
+    let wanted = format!("a list of {}", names(&Projection::ALL));
     let list = listed.as_array().filter(|list| !list.is_empty());
     let mut targets = list
         .ok_or_else(|| refused("target_modules", listed, &wanted))?
         .iter()
         .map(|name| {
-            let site = Site::ALL.into_iter().find(|site| name == site.name());
+            let site = Projection::ALL.into_iter().find(|site| name == site.name());
             site.ok_or_else(|| refused("target_modules", name, &wanted))
         })
         .collect::<Result<Vec<_>>>()?;
@@ -222,7 +222,7 @@ fn read_config(json: &Map<String, Value>, path: &Path) -> Result<LoraConfig> {
 }
 
 /// The sites' names, as a list for people.
-fn names(sites: &[Site]) -> String {
+fn names(sites: &[Projection]) -> String {
     sites.iter().map(|site| site.name()).collect::<Vec<_>>().join(", ")
 }
 

@@ -1,6 +1,6 @@
 //! An adapter as the decode pass reads it on the CPU: its factors in panels, added for the rows that have one.
 
-use crate::formats::lora::{Adapter, Factors, Site};
+use crate::formats::lora::{Adapter, Factors, Projection};
 use crate::formats::spec::ModelSpec;
 use crate::kernels::{PackedMatrix, thread_pool};
 use crate::transformer::Linear;
@@ -12,14 +12,14 @@ const BRANCH_ROWS_MIN: usize = 4;
 /// An adapter laid out for the CPU's kernels.
 #[derive(Debug)]
 pub(super) struct PackedFactors {
-    factors: BTreeMap<(usize, Site), (PackedMatrix, PackedMatrix)>,
+    factors: BTreeMap<(usize, Projection), (PackedMatrix, PackedMatrix)>,
     scale: f32,
 }
 
 impl PackedFactors {
     /// Packs `adapter`, whose shapes were checked against `spec`.
     pub(super) fn new(adapter: &Adapter, spec: &ModelSpec) -> Self {
-        let pack = |(&(layer, site), factors): (&(usize, Site), &Factors)| {
+        let pack = |(&(layer, site), factors): (&(usize, Projection), &Factors)| {
             let (inputs, _) = site.sizes(spec);
             let rank = adapter.config.rank;
             let packed = (PackedMatrix::new(&[&factors.a], inputs), PackedMatrix::new(&[&factors.b], rank));

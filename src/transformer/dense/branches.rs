@@ -2,7 +2,7 @@
 
 use super::Dense;
 use crate::formats::Result;
-use crate::formats::lora::{Adapter, Factors, Site};
+use crate::formats::lora::{Adapter, Factors, Projection};
 use crate::formats::spec::ModelSpec;
 use crate::transformer::score::Gradients;
 use crate::transformer::{Linear, Stack};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub(crate) struct Branches {
     /// The factors.
-    pub(crate) factors: BTreeMap<(usize, Site), (Tensor, Tensor)>,
+    pub(crate) factors: BTreeMap<(usize, Projection), (Tensor, Tensor)>,
     /// `alpha / rank`.
     pub(crate) scale: f64,
 }
@@ -26,7 +26,7 @@ impl Branches {
     /// Where the device fails.
     pub(crate) fn frozen(adapter: &Adapter, spec: &ModelSpec) -> Result<Self> {
         let rank = adapter.config.rank;
-        let tensors = |(&(layer, site), pair): (&(usize, Site), &Factors)| -> Result<_> {
+        let tensors = |(&(layer, site), pair): (&(usize, Projection), &Factors)| -> Result<_> {
             let (inputs, outputs) = site.sizes(spec);
             let a = Tensor::from_slice(&pair.a, (rank, inputs), &Device::Cpu)?;
             Ok(((layer, site), (a, Tensor::from_slice(&pair.b, (outputs, rank), &Device::Cpu)?)))
@@ -40,7 +40,7 @@ impl Branches {
     /// # Errors
     /// Where the device fails.
     pub(crate) fn to_device(&self, device: &Device) -> Result<Self> {
-        let moved = |(place, (a, b)): (&(usize, Site), &(Tensor, Tensor))| -> Result<_> {
+        let moved = |(place, (a, b)): (&(usize, Projection), &(Tensor, Tensor))| -> Result<_> {
             Ok((*place, (a.to_device(device)?, b.to_device(device)?)))
         };
         Ok(Self { factors: self.factors.iter().map(moved).collect::<Result<_>>()?, scale: self.scale })
@@ -53,7 +53,7 @@ impl Branches {
         if !sites.iter().any(|&site| self.factors.contains_key(&(layer, site))) {
             return Ok(None);
         }
-        let branch = |&site: &Site| -> Result<Tensor> {
+        let branch = |&site: &Projection| -> Result<Tensor> {
             match self.factors.get(&(layer, site)) {
                 Some((a, b)) => Ok(x.matmul(&a.t()?)?.matmul(&b.t()?)?), // (rows, outputs of the site)
                 None => Ok(Tensor::zeros((x.dim(0)?, site.sizes(spec).1), x.dtype(), x.device())?),
@@ -68,7 +68,7 @@ impl Branches {
 /// An adapter's factors as variables on the weights' device.
 #[derive(Debug)]
 pub(crate) struct Trainable {
-    variables: BTreeMap<(usize, Site), (Var, Var)>,
+    variables: BTreeMap<(usize, Projection), (Var, Var)>,
     scale: f64,
 }
 

@@ -195,8 +195,8 @@ fn an_adapter_for_other_weights_is_refused() {
     }
     assert!(matches!(PackedAdapter::new(&adapter, panels.spec()).branches(), Err(crate::formats::Error::OtherForm)));
     assert!(matches!(&dense.0, Placed::Dense(_)));
-    let refused = crate::transformer::full_weights::Whole::copy_of(&dense).unwrap_err().to_string();
+    let refused = crate::transformer::full_weights::FullWeights::copy_of(&dense).unwrap_err().to_string();
     assert!(refused.contains("learner.mode full") && refused.contains("CPU"), "{refused}");
-    let whole = crate::transformer::full_weights::Whole::copy_of(&panels).unwrap();
+    let whole = crate::transformer::full_weights::FullWeights::copy_of(&panels).unwrap();
     assert!(matches!(dense.pack(&whole.into()), Err(crate::formats::Error::CpuOnly { .. })));
 }

@@ -3,7 +3,7 @@
 //! Not a Hugging Face folder's file, hence not its name: norms lie there as the factors they are, so that what is read
 //! back is what was written to the last bit, in every family.
 
-use super::{Named, Slot, Whole};
+use super::{FullWeights, Named, ParamBlock};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -18,9 +18,9 @@ const PIECE: usize = 1 << 14;
 ///
 /// # Errors
 /// Where `out` fails.
-pub fn write(whole: &Whole, out: &mut dyn Write) -> io::Result<()> {
+pub fn write(whole: &FullWeights, out: &mut dyn Write) -> io::Result<()> {
     let spec = whole.spec();
-    let slots = Slot::all(spec);
+    let slots = ParamBlock::all(spec);
     let names: Vec<Named> = slots.iter().flat_map(|slot| slot.tensors(spec)).collect();
     write_header(out, &names)?;
     for slot in slots {

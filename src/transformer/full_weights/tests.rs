@@ -10,8 +10,8 @@ fn folder(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/tiny_{name}"))
 }
 
-fn whole(name: &str) -> Whole {
-    Whole::copy_of(&crate::transformer::load::load(&folder(name)).unwrap().transformer).unwrap()
+fn whole(name: &str) -> FullWeights {
+    FullWeights::copy_of(&crate::transformer::load::load(&folder(name)).unwrap().transformer).unwrap()
 }
 
 #[test]
@@ -20,7 +20,7 @@ fn every_tensor_of_a_model_lies_in_one_slot_and_comes_back_from_it() {
         let mut opened = crate::formats::open(&folder(name)).unwrap();
         let (whole, spec) = (whole(name), opened.spec.clone());
         let mut found = BTreeMap::new();
-        for slot in Slot::all(&spec) {
+        for slot in ParamBlock::all(&spec) {
             assert_eq!(whole.slot(slot).len(), slot.len(&spec), "{name}, {slot:?}");
             let tensors = slot.unpack(&spec, whole.slot(slot));
             let by_name: BTreeMap<_, _> =
@@ -69,14 +69,14 @@ fn a_weight_set_comes_back_from_its_file_to_the_last_bit() {
 fn a_copy_shares_nothing_and_a_tied_head_stays_the_embedding() {
     for name in ["llama_tied", "llama"] {
         let model = crate::transformer::load::load(&folder(name)).unwrap().transformer;
-        let base = Whole::copy_of(&model).unwrap();
+        let base = FullWeights::copy_of(&model).unwrap();
         let mut copy = base.copied();
         copy.each_slot_mut(|slot, values| {
-            if slot == Slot::Embedding {
+            if slot == ParamBlock::Embedding {
                 values.fill(0.5);
             }
         });
-        assert!(base == Whole::copy_of(&model).unwrap() && copy != base, "{name}");
+        assert!(base == FullWeights::copy_of(&model).unwrap() && copy != base, "{name}");
         let stack = copy.stack();
         let head = stack.head().score().values();
         assert_eq!(head.iter().all(|value| *value == 0.5), name == "llama_tied", "{name}");

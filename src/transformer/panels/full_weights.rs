@@ -1,7 +1,7 @@
 //! Weights in panels as something that changes: copied, counted out slot by slot, and packed for the decode pass.
 
 use crate::kernels::{Precision, Weight};
-use crate::transformer::full_weights::{Slot, Vector};
+use crate::transformer::full_weights::{ParamBlock, Vector};
 use crate::transformer::{Layer, Linear, Panels, QkNorms, Stack};
 use std::sync::Arc;
 
@@ -86,12 +86,12 @@ impl Stack<Panels> {
     ///
     /// # Panics
     /// Where the model has no such slot, or was loaded for the decode pass alone.
-    pub(crate) fn slot(&self, slot: Slot) -> &[f32] {
+    pub(crate) fn slot(&self, slot: ParamBlock) -> &[f32] {
         match slot {
-            Slot::Embedding => self.embedding.score().values(),
-            Slot::Head => self.head.score().values(),
-            Slot::Norm => &self.norm,
-            Slot::Linear(layer, linear) => {
+            ParamBlock::Embedding => self.embedding.score().values(),
+            ParamBlock::Head => self.head.score().values(),
+            ParamBlock::Norm => &self.norm,
+            ParamBlock::Linear(layer, linear) => {
                 let layer = &self.layers[layer];
                 let weight = match linear {
                     Linear::Qkv => &layer.qkv,
@@ -101,15 +101,15 @@ impl Stack<Panels> {
                 };
                 weight.score().values()
             }
-            Slot::Vector(layer, vector) => self.layers[layer].read(vector).expect("the family has such a vector"),
+            ParamBlock::Vector(layer, vector) => self.layers[layer].read(vector).expect("the family has such a vector"),
         }
     }
 
-    /// Calls `change` with the f32 values of each slot, as they lie, in the order of [`Slot::all`].
+    /// Calls `change` with the f32 values of each slot, as they lie, in the order of [`ParamBlock::all`].
     ///
     /// # Panics
     /// Where somebody else holds a weight, or it was loaded for the decode pass alone.
-    pub(crate) fn each_slot_mut(&mut self, mut change: impl FnMut(Slot, &mut [f32])) {
+    pub(crate) fn each_slot_mut(&mut self, mut change: impl FnMut(ParamBlock, &mut [f32])) {
         fn values(weight: &mut Arc<Weight>) -> &mut [f32] {
             Arc::get_mut(weight).expect("whoever trains weights is alone with them").score_mut().values_mut()
         }
@@ -117,13 +117,13 @@ impl Stack<Panels> {
             // The second hold on the embedding is let go of while it changes.
             self.head = Arc::new(Weight::empty());
         }
-        for slot in Slot::all(&self.spec) {
+        for slot in ParamBlock::all(&self.spec) {
             match slot {
-                Slot::Embedding => change(slot, values(&mut self.embedding)),
-                Slot::Head => change(slot, values(&mut self.head)),
-                Slot::Norm => change(slot, &mut self.norm),
-                Slot::Linear(layer, linear) => change(slot, values(self.layers[layer].matrix(linear))),
-                Slot::Vector(layer, vector) => {
+                ParamBlock::Embedding => change(slot, values(&mut self.embedding)),
+                ParamBlock::Head => change(slot, values(&mut self.head)),
+                ParamBlock::Norm => change(slot, &mut self.norm),
+                ParamBlock::Linear(layer, linear) => change(slot, values(self.layers[layer].matrix(linear))),
+                ParamBlock::Vector(layer, vector) => {
                     change(slot, self.layers[layer].vector(vector).expect("the family has such a vector"));
                 }
             }

@@ -7,7 +7,7 @@ use crate::kernels::ask_for_huge_pages;
 
 /// Vectors that are free to be used again.
 #[derive(Debug, Default)]
-pub(crate) struct Space {
+pub(crate) struct Arena {
     free: Vec<Vec<f32>>,
     /// Rows that a vector has room for.
     room: usize,
@@ -15,7 +15,7 @@ pub(crate) struct Space {
     pub(super) logits: Vec<f32>,
 }
 
-impl Space {
+impl Arena {
     /// Rows come in such steps where a batch is larger than expected.
     const STEP: usize = 64;
 

@@ -4,9 +4,9 @@
 //! its own rank alone.
 
 use super::Gradients;
-use crate::formats::lora::{Factors, Site};
+use crate::formats::lora::{Factors, Projection};
 use crate::formats::spec::ModelSpec;
-use crate::kernels::gemm_lora::Beside;
+use crate::kernels::gemm_lora::LoraBranch;
 use crate::kernels::thread_pool;
 use crate::kernels::{Outer, PackedMatrix, Slice};
 use crate::transformer::Linear;
@@ -27,7 +27,7 @@ pub(super) struct Branch {
     /// `(outputs, sites * rank)`, scaled.
     b: PackedMatrix,
     /// The sites that have factors, with their first column of the linear's result and their number of columns.
-    sites: Vec<(Site, usize, usize)>,
+    sites: Vec<(Projection, usize, usize)>,
     /// Each site's columns, and its own rank of the inner rows.
     blocks: Vec<(Range<usize>, Range<usize>)>,
     rank: usize,
@@ -36,7 +36,12 @@ pub(super) struct Branch {
 
 impl PackedBranches {
     /// The branches of `factors` over a model of `spec`, scaled by `scale`.
-    pub(super) fn new(spec: &ModelSpec, rank: usize, scale: f32, factors: &BTreeMap<(usize, Site), Factors>) -> Self {
+    pub(super) fn new(
+        spec: &ModelSpec,
+        rank: usize,
+        scale: f32,
+        factors: &BTreeMap<(usize, Projection), Factors>,
+    ) -> Self {
         let mut branches = BTreeMap::new();
         for layer in 0..spec.layers {
             for linear in Linear::ALL {
@@ -52,7 +57,11 @@ impl PackedBranches {
     ///
     /// # Panics
     /// Where their sizes are others, or `factors` does.
-    pub(super) fn refill<'f>(&mut self, scale: f32, factors: impl Fn(usize, Site) -> (&'f [f32], &'f [f32]) + Sync) {
+    pub(super) fn refill<'f>(
+        &mut self,
+        scale: f32,
+        factors: impl Fn(usize, Projection) -> (&'f [f32], &'f [f32]) + Sync,
+    ) {
         let mut branches: Vec<_> = self.branches.iter_mut().collect();
         thread_pool::each_mut(&mut branches, |_, (place, branch)| branch.refill(place.0, scale, &factors));
     }
@@ -64,7 +73,7 @@ impl PackedBranches {
 }
 
 /// `A` and `B` of a place among `factors`.
-fn of<'f>(factors: &'f BTreeMap<(usize, Site), Factors>) -> impl Fn(usize, Site) -> (&'f [f32], &'f [f32]) {
+fn of<'f>(factors: &'f BTreeMap<(usize, Projection), Factors>) -> impl Fn(usize, Projection) -> (&'f [f32], &'f [f32]) {
     |layer, site| {
         let Factors { a, b } = &factors[&(layer, site)];
         (a, b)
@@ -84,7 +93,7 @@ impl Branch {
         layer: usize,
         linear: Linear,
         (rank, scale): (usize, f32),
-        factors: &BTreeMap<(usize, Site), Factors>,
+        factors: &BTreeMap<(usize, Projection), Factors>,
     ) -> Option<Self> {
         let (mut sites, mut columns, mut inputs) = (vec![], 0, 0);
         for &site in linear.sites() {
@@ -98,7 +107,7 @@ impl Branch {
         if sites.is_empty() {
             return None;
         }
-        let of_site = |(index, (_, first, outputs)): (usize, &(Site, usize, usize))| {
+        let of_site = |(index, (_, first, outputs)): (usize, &(Projection, usize, usize))| {
             (*first..first + outputs, index * rank..(index + 1) * rank)
         };
         let (width, blocks) = (sites.len() * rank, sites.iter().enumerate().map(of_site).collect());
@@ -109,7 +118,7 @@ impl Branch {
     }
 
     /// Takes the values of `factors`, which has all of its sites in `layer`.
-    fn refill<'f>(&mut self, layer: usize, scale: f32, factors: impl Fn(usize, Site) -> (&'f [f32], &'f [f32])) {
+    fn refill<'f>(&mut self, layer: usize, scale: f32, factors: impl Fn(usize, Projection) -> (&'f [f32], &'f [f32])) {
         let a: Vec<&[f32]> = self.sites.iter().map(|(site, ..)| factors(layer, *site).0).collect();
         self.a.refill(&a);
         for (index, (site, first, _)) in self.sites.iter().enumerate() {
@@ -125,14 +134,15 @@ impl Branch {
     }
 
     /// As a product takes it along.
-    pub(super) fn beside(&self) -> Beside<'_> {
-        Beside { a: &self.a, b: &self.b, blocks: &self.blocks }
+    pub(super) fn beside(&self) -> LoraBranch<'_> {
+        LoraBranch { a: &self.a, b: &self.b, blocks: &self.blocks }
     }
 
     /// Room for the gradients of `B`, `(columns, rank)` of each site, in the memory that `gradients` has for them.
     pub(super) fn b_room(&self, layer: usize, gradients: &mut Gradients) -> Vec<Vec<f32>> {
-        let room =
-            |&(site, _, columns): &(Site, usize, usize)| room(&mut gradients.of(layer, site).b, columns * self.rank);
+        let room = |&(site, _, columns): &(Projection, usize, usize)| {
+            room(&mut gradients.of(layer, site).b, columns * self.rank)
+        };
         self.sites.iter().map(room).collect()
     }
 
@@ -161,8 +171,9 @@ impl Branch {
 
     /// Room for the gradients of `A`, `(rank, inputs)` of each site, in the memory that `gradients` has for them.
     pub(super) fn a_room(&self, layer: usize, gradients: &mut Gradients) -> Vec<Vec<f32>> {
-        let room =
-            |&(site, ..): &(Site, usize, usize)| room(&mut gradients.of(layer, site).a, self.rank * self.a.inputs());
+        let room = |&(site, ..): &(Projection, usize, usize)| {
+            room(&mut gradients.of(layer, site).a, self.rank * self.a.inputs())
+        };
         self.sites.iter().map(room).collect()
     }
 

@@ -1,13 +1,13 @@
 //! What a backward pass finds of an adapter's factors. Knows no pass.
 
-use crate::formats::lora::{Factors, Site};
+use crate::formats::lora::{Factors, Projection};
 use std::collections::BTreeMap;
 
 /// Gradients of an adapter's factors.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gradients {
     /// By layer and site, in the shapes of the factors.
-    pub factors: BTreeMap<(usize, Site), Factors>,
+    pub factors: BTreeMap<(usize, Projection), Factors>,
 }
 
 impl Gradients {
@@ -20,12 +20,12 @@ impl Gradients {
     }
 
     /// One site's; empty where there is none yet.
-    pub(super) fn of(&mut self, layer: usize, site: Site) -> &mut Factors {
+    pub(super) fn of(&mut self, layer: usize, site: Projection) -> &mut Factors {
         self.factors.entry((layer, site)).or_default()
     }
 
     /// Adds one site's; a factor without elements adds nothing.
-    pub(crate) fn add(&mut self, layer: usize, site: Site, gradient: Factors) {
+    pub(crate) fn add(&mut self, layer: usize, site: Projection, gradient: Factors) {
         let sum = |to: &mut Vec<f32>, values: Vec<f32>| match to.is_empty() {
             true => *to = values,
             false => to.iter_mut().zip(values).for_each(|(to, value)| *to += value),

@@ -7,18 +7,18 @@
 mod linear;
 mod tape;
 
-use super::arena::Space;
+use super::arena::Arena;
 use super::attention::{Blocks, Found, Tree, TreeAttention};
 use super::branches::PackedBranches;
-use super::whole::Sought;
+use super::full_weights::GradTarget;
 use crate::formats::spec::ModelSpec;
 use crate::kernels::apart;
 use crate::kernels::ops;
 use crate::transformer::cpu::attention::Heads;
-use crate::transformer::full_weights::{Slot, Vector};
+use crate::transformer::full_weights::{ParamBlock, Vector};
 use crate::transformer::rope::Tables;
 use crate::transformer::{Linear, Panels, QkNorms, Stack};
-use linear::Owed;
+use linear::DeferredGrad;
 use std::collections::BTreeMap;
 pub(super) use tape::{Tape, tape_floats, working_floats};
 
@@ -41,7 +41,7 @@ impl Walk<'_> {
         self.model.spec()
     }
 
-    fn norm(&self, x: &[f32], weight: &[f32], space: &mut Space) -> Vec<f32> {
+    fn norm(&self, x: &[f32], weight: &[f32], space: &mut Arena) -> Vec<f32> {
         let mut out = space.take(x.len() / weight.len(), weight.len());
         ops::norm(x, &mut out, weight, self.spec().norm_epsilon);
         out
@@ -50,12 +50,12 @@ impl Walk<'_> {
     /// The gradient of `x` from that of its norm, `dy`, added to `dx`; `dy` becomes the norm again.
     fn norm_again(
         &self,
-        slot: Slot,
+        slot: ParamBlock,
         x: &[f32],
         mut dy: Vec<f32>,
         weight: &[f32],
         dx: &mut [f32],
-        sought: &mut Sought<'_>,
+        sought: &mut GradTarget<'_>,
     ) -> Vec<f32> {
         sought.norm(slot, x, &dy);
         ops::norm_again(x, &mut dy, dx, weight, self.spec().norm_epsilon);
@@ -63,7 +63,7 @@ impl Walk<'_> {
     }
 
     /// What a block gave, after its norm where the family has one, and before it where that differs.
-    fn sandwiched(&self, h: Vec<f32>, norm: Option<&Vec<f32>>, space: &mut Space) -> (Vec<f32>, Vec<f32>) {
+    fn sandwiched(&self, h: Vec<f32>, norm: Option<&Vec<f32>>, space: &mut Arena) -> (Vec<f32>, Vec<f32>) {
         match norm {
             Some(weight) => (self.norm(&h, weight, space), h),
             None => (h, vec![]),
@@ -73,11 +73,11 @@ impl Walk<'_> {
     /// The gradient of what a block gave before its norm, where the family has one, from that of the residual stream.
     fn sandwiched_backward(
         &self,
-        slot: Slot,
+        slot: ParamBlock,
         [h, d]: [&[f32]; 2],
         norm: Option<&Vec<f32>>,
-        sought: &mut Sought<'_>,
-        space: &mut Space,
+        sought: &mut GradTarget<'_>,
+        space: &mut Arena,
     ) -> Vec<f32> {
         let Some(weight) = norm else { return vec![] };
         let mut dh = space.take(d.len() / weight.len(), weight.len());
@@ -99,7 +99,7 @@ impl Walk<'_> {
     }
 
     /// The residual stream after layer `index`, `(rows, hidden)`, from the one before it; after the last layer `(read, hidden)`.
-    pub(super) fn forward(&self, index: usize, x: Vec<f32>, space: &mut Space) -> (Vec<f32>, Tape) {
+    pub(super) fn forward(&self, index: usize, x: Vec<f32>, space: &mut Arena) -> (Vec<f32>, Tape) {
         let (layer, spec) = (self.model.layer(index), self.spec());
         let mut tape = Tape::default();
 
@@ -159,12 +159,12 @@ impl Walk<'_> {
         index: usize,
         tape: &Tape,
         mut d: Vec<f32>,
-        sought: &mut Sought<'_>,
-        space: &mut Space,
+        sought: &mut GradTarget<'_>,
+        space: &mut Arena,
     ) -> Vec<f32> {
         let layer = self.model.layer(index);
         let inner = |linear: Linear| tape.inner[linear as usize].as_slice();
-        let slot = |vector| Slot::Vector(index, vector);
+        let slot = |vector| ParamBlock::Vector(index, vector);
 
         let spec = self.spec();
         let norm = layer.mlp_output_norm.as_ref();
@@ -175,14 +175,14 @@ impl Walk<'_> {
         let rows = h.len() / spec.intermediate;
         let mut d_gate_up = space.take(rows, tape.gate_up.len() / rows);
         ops::gated_backward(&tape.gate_up, &mut h, &mut d_gate_up, spec.intermediate, spec.block.activation);
-        let owed = Owed { at, weight: &layer.down, x: &h, dy, d_inner: &d_inner };
+        let owed = DeferredGrad { at, weight: &layer.down, x: &h, dy, d_inner: &d_inner };
 
         let at = (index, Linear::GateUp);
         let reads = [inner(at.1), &d_gate_up];
         let [d_normed, d_inner_up] = self.linear_backward(at, &layer.gate_up, reads, Some(owed), sought, space);
         space.give_all([h, dh, d_inner]);
         let h = self.norm_again(slot(Vector::MlpNorm), &tape.middle, d_normed, &layer.mlp_norm, &mut d, sought);
-        let owed = Owed { at, weight: &layer.gate_up, x: &h, dy: &d_gate_up, d_inner: &d_inner_up };
+        let owed = DeferredGrad { at, weight: &layer.gate_up, x: &h, dy: &d_gate_up, d_inner: &d_inner_up };
 
         let norm = layer.attention_output_norm.as_ref();
         let dh = self.sandwiched_backward(slot(Vector::AttentionOutputNorm), [&tape.output, &d], norm, sought, space);
@@ -207,7 +207,7 @@ impl Walk<'_> {
         self.turn_backward(index, layer.qk_norms.as_ref(), &tape.qkv, &mut d_qkv);
         sought.bias(self, index, &d_qkv);
         space.give_all([d_attended, room]);
-        let owed = Owed { at, weight: &layer.output, x: attended, dy, d_inner: &d_inner };
+        let owed = DeferredGrad { at, weight: &layer.output, x: attended, dy, d_inner: &d_inner };
 
         let at = (index, Linear::Qkv);
         let reads = [inner(at.1), &d_qkv];
@@ -217,13 +217,13 @@ impl Walk<'_> {
             space.give(std::mem::replace(&mut d, wide));
         }
         let h = self.norm_again(slot(Vector::AttentionNorm), &tape.x, d_normed, &layer.attention_norm, &mut d, sought);
-        self.settle(Owed { at, weight: &layer.qkv, x: &h, dy: &d_qkv, d_inner: &d_inner_qkv }, sought);
+        self.settle(DeferredGrad { at, weight: &layer.qkv, x: &h, dy: &d_qkv, d_inner: &d_inner_qkv }, sought);
         space.give_all([h, d_qkv, d_inner_qkv]);
         d
     }
 
     /// The rows `read` of `values`, which has one for each token of the batch.
-    fn gathered(&self, values: &[f32], read: &[usize], space: &mut Space) -> Vec<f32> {
+    fn gathered(&self, values: &[f32], read: &[usize], space: &mut Arena) -> Vec<f32> {
         let width = values.len() / self.rows;
         let mut out = space.take(read.len(), width);
         for (out, &row) in out.chunks_exact_mut(width).zip(read) {
@@ -233,7 +233,7 @@ impl Walk<'_> {
     }
 
     /// A row for each token of the batch: those that are `read` from `values`, 0 elsewhere.
-    fn spread(&self, values: &[f32], read: &[usize], space: &mut Space) -> Vec<f32> {
+    fn spread(&self, values: &[f32], read: &[usize], space: &mut Arena) -> Vec<f32> {
         let width = values.len() / read.len();
         let mut out = space.take(self.rows, width);
         out.fill(0.0);
@@ -243,7 +243,7 @@ impl Walk<'_> {
         out
     }
 
-    fn gated(&self, gate_up: &[f32], space: &mut Space) -> Vec<f32> {
+    fn gated(&self, gate_up: &[f32], space: &mut Arena) -> Vec<f32> {
         let (width, activation) = (self.spec().intermediate, self.spec().block.activation);
         let mut out = space.take(gate_up.len() / apart(2 * width), width);
         ops::gated(gate_up, &mut out, width, activation);

@@ -113,7 +113,7 @@ fn gradients_are_the_same_bits_in_memory_that_was_used() {
     let trees: [Tree; 2] = [(ids(40, 1), vec![ids(17, 2), ids(30, 3)]), (ids(9, 4), vec![ids(21, 5)])];
     let (model, adapter) = tiny("llama");
     let branches = Branches::new(&model, &adapter).unwrap();
-    let (mut gradients, mut space) = (Gradients::default(), Space::new(100));
+    let (mut gradients, mut space) = (Gradients::default(), Arena::new(100));
     for tree in &trees {
         let packed = [packed(tree)];
         let batch = Batch { packed: &packed, temperature: 0.9 };
@@ -133,7 +133,7 @@ fn a_pass_takes_no_more_memory_than_planned() {
         for keep in [Keep::Layers, Keep::Inputs] {
             let (model, adapter) = tiny(name);
             let branches = Branches::new(&model, &adapter).unwrap();
-            let mut space = Space::new(tokens);
+            let mut space = Arena::new(tokens);
             let batch = Batch { packed: &all, temperature: 1.0 };
             let recorded = record_in(&model, batch, &branches, keep, &mut space).unwrap();
             let targets = recorded.scored.log_probs.len();
@@ -154,7 +154,7 @@ fn so_it_is_where_every_weight_is_trained() {
         for keep in [Keep::Layers, Keep::Inputs] {
             let (model, _) = tiny(name);
             let mut gradients = WholeGradients::zeros(model.spec());
-            let mut space = Space::default();
+            let mut space = Arena::default();
             let batch = Batch { packed: &all, temperature: 1.0 };
             let recorded = record_whole_in(&model, batch, keep, &mut space).unwrap();
             let targets = recorded.scored.log_probs.len();

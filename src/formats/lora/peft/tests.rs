@@ -24,7 +24,7 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/peft_adapter")
 }
 
-fn adapter(alpha: f32, targets: &[Site]) -> Adapter {
+fn adapter(alpha: f32, targets: &[Projection]) -> Adapter {
     let config = LoraConfig { rank: 3, alpha, rslora: false, targets: targets.to_vec() };
     let spec = spec();
     let fill = |salt: usize, count: usize| (0..count).map(|i| ((i * 31 + salt) as f32 * 0.37).sin() / 3.0).collect();
@@ -53,7 +53,10 @@ fn edited(edit: impl FnOnce(&mut Map<String, Value>)) -> tempfile::TempDir {
 fn an_adapter_of_peft_is_read_value_by_value() {
     let adapter = Adapter::load(&golden(), &spec()).unwrap();
     assert_eq!((adapter.config.rank, adapter.config.alpha), (4, 6.0));
-    assert_eq!(adapter.config.targets, [Site::QProj, Site::VProj, Site::OProj, Site::GateProj, Site::DownProj]);
+    assert_eq!(
+        adapter.config.targets,
+        [Projection::QProj, Projection::VProj, Projection::OProj, Projection::GateProj, Projection::DownProj]
+    );
     assert_eq!(adapter.factors.len(), 10);
     let numbers: BTreeMap<String, Value> =
         serde_json::from_slice(&std::fs::read(golden().join("golden.json")).unwrap()).unwrap();
@@ -72,7 +75,7 @@ fn an_adapter_of_peft_is_read_value_by_value() {
 
 #[test]
 fn what_is_saved_is_loaded_bit_for_bit() {
-    for adapter in [adapter(32.0, &Site::ALL), adapter(2.7, &[Site::KProj, Site::UpProj])] {
+    for adapter in [adapter(32.0, &Projection::ALL), adapter(2.7, &[Projection::KProj, Projection::UpProj])] {
         let dir = tempfile::tempdir().unwrap();
         adapter.save(dir.path(), "some/model", &spec()).unwrap();
         assert_eq!(Adapter::load(dir.path(), &spec()).unwrap(), adapter);
@@ -101,7 +104,7 @@ fn a_saved_folder_has_the_config_keys_of_peft_with_its_values() {
 
 #[test]
 fn half_precision_factors_are_widened() {
-    let exact = adapter(8.0, &[Site::VProj]);
+    let exact = adapter(8.0, &[Projection::VProj]);
     for (dtype, tolerance) in [(Dtype::F16, 2e-4), (Dtype::BF16, 2e-3)] {
         let dir = tempfile::tempdir().unwrap();
         exact.save(dir.path(), "m", &spec()).unwrap();
@@ -171,14 +174,14 @@ fn a_factor_too_few_too_many_or_of_another_shape_is_named() {
 #[test]
 fn an_adapter_that_does_not_fit_the_model_is_not_saved() {
     let dir = tempfile::tempdir().unwrap();
-    let mut short = adapter(8.0, &[Site::QProj]);
-    short.factors.get_mut(&(1, Site::QProj)).unwrap().b.pop();
+    let mut short = adapter(8.0, &[Projection::QProj]);
+    short.factors.get_mut(&(1, Projection::QProj)).unwrap().b.pop();
     assert!(matches!(short.save(dir.path(), "m", &spec()), Err(Error::Shape { .. })));
-    let mut holed = adapter(8.0, &[Site::QProj]);
-    holed.factors.remove(&(0, Site::QProj));
+    let mut holed = adapter(8.0, &[Projection::QProj]);
+    holed.factors.remove(&(0, Projection::QProj));
     assert!(matches!(holed.save(dir.path(), "m", &spec()), Err(Error::MissingTensor { .. })));
-    let mut stray = adapter(8.0, &[Site::QProj]);
-    stray.config.targets = vec![Site::KProj];
+    let mut stray = adapter(8.0, &[Projection::QProj]);
+    stray.config.targets = vec![Projection::KProj];
     assert!(stray.save(dir.path(), "m", &spec()).is_err());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -1,16 +1,16 @@
 //! The linears of a layer with the branches beside them, and the gradients of what is trained there.
 
 use super::Walk;
-use crate::kernels::thread_pool::Filler;
+use crate::kernels::thread_pool::Overlap;
 use crate::kernels::{Outer, Weight, apart, gemm_lora};
 use crate::transformer::Linear;
-use crate::transformer::score::arena::Space;
+use crate::transformer::score::arena::Arena;
 use crate::transformer::score::branches::Branch;
-use crate::transformer::score::whole::Sought;
+use crate::transformer::score::full_weights::GradTarget;
 
 /// A linear whose gradient by its input is still to be formed: that of its branch's `A`, or of the linear itself. It can
 /// wait for the next linear's backward pass.
-pub(super) struct Owed<'a> {
+pub(super) struct DeferredGrad<'a> {
     pub(super) at: (usize, Linear),
     pub(super) weight: &'a Weight,
     /// The linear's input, and the gradient of its result.
@@ -36,7 +36,7 @@ impl Walk<'_> {
         at: (usize, Linear),
         weight: &Weight,
         x: &[f32],
-        space: &mut Space,
+        space: &mut Arena,
     ) -> (Vec<f32>, Vec<f32>) {
         let (branch, rows) = (self.branch(at.0, at.1), x.len() / weight.inputs());
         let mut y = space.take(rows, result_width(at.1, weight));
@@ -52,9 +52,9 @@ impl Walk<'_> {
         (layer, linear): (usize, Linear),
         weight: &Weight,
         [inner, dy]: [&[f32]; 2],
-        before: Option<Owed<'_>>,
-        sought: &mut Sought<'_>,
-        space: &mut Space,
+        before: Option<DeferredGrad<'_>>,
+        sought: &mut GradTarget<'_>,
+        space: &mut Arena,
     ) -> [Vec<f32>; 2] {
         let (branch, rows) = (self.branch(layer, linear), dy.len() / result_width(linear, weight));
         let (mut dx, mut d_inner) = (space.take(rows, weight.inputs()), space.take(rows, inner.len() / rows));
@@ -62,14 +62,14 @@ impl Walk<'_> {
             gemm_lora::backward(weight.score(), branch.map(Branch::beside), dy, [&mut d_inner, &mut dx], filler);
         };
         match sought {
-            Sought::All(_) => {
-                backward(Filler::NONE);
+            GradTarget::All(_) => {
+                backward(Overlap::NONE);
                 before.into_iter().for_each(|owed| self.settle(owed, sought));
             }
-            Sought::Factors(gradients) => {
+            GradTarget::Factors(gradients) => {
                 let owed = before.and_then(|owed| Some((self.branch(owed.at.0, owed.at.1)?, owed)));
                 let mut b = branch.map(|branch| branch.b_room(layer, gradients)).unwrap_or_default();
-                let of_owed = |(branch, owed): &(&Branch, Owed<'_>)| branch.a_room(owed.at.0, gradients);
+                let of_owed = |(branch, owed): &(&Branch, DeferredGrad<'_>)| branch.a_room(owed.at.0, gradients);
                 let mut a = owed.as_ref().map(of_owed).unwrap_or_default();
                 let mut outers: Vec<Outer> = vec![];
                 if let Some(branch) = branch {
@@ -80,7 +80,7 @@ impl Walk<'_> {
                 }
                 let pieces = outers.iter().flat_map(|outer| (0..outer.pieces()).map(move |piece| (outer, piece)));
                 let pieces: Vec<_> = pieces.collect();
-                backward(Filler { pieces: pieces.len(), piece: &|index| pieces[index].0.piece(pieces[index].1) });
+                backward(Overlap { pieces: pieces.len(), piece: &|index| pieces[index].0.piece(pieces[index].1) });
                 drop(outers);
                 if let Some(branch) = branch {
                     branch.note_b(layer, b, gradients);
@@ -94,13 +94,13 @@ impl Walk<'_> {
     }
 
     /// Notes the gradient that a linear is owed.
-    pub(super) fn settle(&self, owed: Owed<'_>, sought: &mut Sought<'_>) {
+    pub(super) fn settle(&self, owed: DeferredGrad<'_>, sought: &mut GradTarget<'_>) {
         let (layer, linear) = owed.at;
         match sought {
-            Sought::All(all) => {
+            GradTarget::All(all) => {
                 all.linear(owed.at, [owed.x, owed.dy], [owed.weight.inputs(), owed.weight.outputs()]);
             }
-            Sought::Factors(gradients) => {
+            GradTarget::Factors(gradients) => {
                 let Some(branch) = self.branch(layer, linear) else { return };
                 let mut a = branch.a_room(layer, gradients);
                 branch.a_gradients(owed.x, owed.d_inner, &mut a).run();

@@ -3,7 +3,7 @@
 use crate::formats::spec::ModelSpec;
 use crate::kernels::apart;
 use crate::transformer::cpu::attention::Heads;
-use crate::transformer::score::arena::Space;
+use crate::transformer::score::arena::Arena;
 use crate::transformer::score::attention::TreeAttention;
 
 /// What a layer's backward pass reads. Rows are the tokens of the batch, behind attention those that are read on; empty
@@ -33,14 +33,14 @@ pub(in crate::transformer::score) struct Tape {
 
 impl Tape {
     /// Gives back all but the layer's input.
-    pub(in crate::transformer::score) fn keep_input(&mut self, space: &mut Space) {
+    pub(in crate::transformer::score) fn keep_input(&mut self, space: &mut Arena) {
         let x = std::mem::take(&mut self.x);
         std::mem::take(self).recycle(space);
         self.x = x;
     }
 
     /// Gives its memory back.
-    pub(in crate::transformer::score) fn recycle(self, space: &mut Space) {
+    pub(in crate::transformer::score) fn recycle(self, space: &mut Arena) {
         let Self { x, qkv, turned, attended, lse, output, middle, gate_up, down, inner } = self;
         for values in [x, qkv, turned, attended, lse, output, middle, gate_up, down].into_iter().chain(inner) {
             space.give(values);

@@ -5,40 +5,40 @@
 //! Gradients lie as the weights do, and are added to what is there.
 
 use super::layer::Walk;
-use super::{Batch, Gradients, Graph, Keep, Record, Recorded, Space, head};
+use super::{Arena, Batch, Gradients, Graph, Keep, Record, Recorded, head};
 use crate::formats::spec::ModelSpec;
 use crate::formats::{Error, Result};
 use crate::kernels::ops;
 use crate::kernels::{add_row, gradient_add};
 use crate::transformer::device;
-use crate::transformer::full_weights::{Named, Slot, Vector};
+use crate::transformer::full_weights::{Named, ParamBlock, Vector};
 use crate::transformer::{Linear, Placed, Transformer};
 use std::collections::BTreeMap;
 
 /// Gradients of every weight of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WholeGradients {
-    slots: BTreeMap<Slot, Vec<f32>>,
+    slots: BTreeMap<ParamBlock, Vec<f32>>,
     epsilon: f32,
 }
 
 impl WholeGradients {
     /// Nothing yet, for a model of `spec`.
     pub fn zeros(spec: &ModelSpec) -> Self {
-        let slots = Slot::all(spec).into_iter().map(|slot| (slot, vec![0.0; slot.len(spec)])).collect();
+        let slots = ParamBlock::all(spec).into_iter().map(|slot| (slot, vec![0.0; slot.len(spec)])).collect();
         Self { slots, epsilon: spec.norm_epsilon }
     }
 
     /// Each tensor by its Hugging Face name, with its shape and its gradient in row-major order.
     pub fn tensors(&self, spec: &ModelSpec) -> impl Iterator<Item = (String, Vec<usize>, Vec<f32>)> {
-        let of = |(slot, values): (&Slot, &Vec<f32>)| {
+        let of = |(slot, values): (&ParamBlock, &Vec<f32>)| {
             slot.unpack(spec, values).into_iter().map(|((name, shape), data): (Named, _)| (name, shape, data))
         };
         self.slots.iter().flat_map(of)
     }
 
     /// The gradient of a slot, as the weights lie.
-    pub(crate) fn slot_mut(&mut self, slot: Slot) -> &mut [f32] {
+    pub(crate) fn slot_mut(&mut self, slot: ParamBlock) -> &mut [f32] {
         self.slots.get_mut(&slot).expect("the model has such a slot")
     }
 
@@ -54,16 +54,16 @@ impl WholeGradients {
 }
 
 /// What a backward pass looks for.
-pub(super) enum Sought<'a> {
+pub(super) enum GradTarget<'a> {
     /// The gradients of an adapter's factors.
     Factors(&'a mut Gradients),
     /// Those of every weight.
     All(&'a mut WholeGradients),
 }
 
-impl Sought<'_> {
+impl GradTarget<'_> {
     /// Notes a norm's weight, which made `x` to what has the gradient `dy`.
-    pub(super) fn norm(&mut self, slot: Slot, x: &[f32], dy: &[f32]) {
+    pub(super) fn norm(&mut self, slot: ParamBlock, x: &[f32], dy: &[f32]) {
         if let Self::All(all) = self {
             let epsilon = all.epsilon;
             ops::norm_weight_backward(x, dy, all.slot_mut(slot), epsilon);
@@ -88,7 +88,7 @@ impl Sought<'_> {
                 ops::rotate_head(&mut dy, cos, sin, dim / 2, -1.0);
                 let vector = if head < spec.heads { Vector::QNorm } else { Vector::KNorm };
                 let epsilon = all.epsilon;
-                ops::norm_weight_backward(x, &dy, all.slot_mut(Slot::Vector(layer, vector)), epsilon);
+                ops::norm_weight_backward(x, &dy, all.slot_mut(ParamBlock::Vector(layer, vector)), epsilon);
             }
         }
     }
@@ -98,7 +98,7 @@ impl Sought<'_> {
         if let Self::All(all) = self
             && walk.model.spec().block.qkv_bias
         {
-            let sum = all.slot_mut(Slot::Vector(layer, Vector::QkvBias));
+            let sum = all.slot_mut(ParamBlock::Vector(layer, Vector::QkvBias));
             d.chunks_exact(sum.len()).for_each(|row| ops::add_part(row, sum));
         }
     }
@@ -107,12 +107,12 @@ impl Sought<'_> {
 impl WholeGradients {
     /// Notes a linear that made its result of `x`; `dy` is the result's gradient.
     pub(super) fn linear(&mut self, at: (usize, Linear), [x, dy]: [&[f32]; 2], [inputs, outputs]: [usize; 2]) {
-        gradient_add(x, inputs, dy, outputs, self.slot_mut(Slot::Linear(at.0, at.1)));
+        gradient_add(x, inputs, dy, outputs, self.slot_mut(ParamBlock::Linear(at.0, at.1)));
     }
 
     /// Notes the embeddings of `ids`; `d` is the gradient of the residual stream that they began.
     fn embedding(&mut self, ids: &[u32], d: &[f32], spec: &ModelSpec) {
-        let to = self.slot_mut(Slot::Embedding);
+        let to = self.slot_mut(ParamBlock::Embedding);
         for (&id, d) in ids.iter().zip(d.chunks_exact(spec.hidden)) {
             add_row(d, spec.embedding_scale, id as usize, to);
         }
@@ -120,7 +120,7 @@ impl WholeGradients {
 }
 
 /// What the backward pass over all weights reads beside the rest.
-pub(super) struct Spoken {
+pub(super) struct HeadInputs {
     /// Ids of the batch, `(rows)`.
     ids: Vec<u32>,
     /// Ids that are predicted, `(targets)`.
@@ -129,7 +129,7 @@ pub(super) struct Spoken {
     scale: f32,
 }
 
-impl Spoken {
+impl HeadInputs {
     pub(super) fn new(ids: &[u32], targets: &[u32], scale: f32) -> Self {
         Self { ids: ids.to_vec(), targets: targets.to_vec(), scale }
     }
@@ -138,17 +138,17 @@ impl Spoken {
 impl Record<'_> {
     /// Meets the vocabulary again: notes the head's gradient, and turns the normalised states that the forward pass left
     /// into the gradient of the weighted sum with respect to them.
-    pub(super) fn head_backward(&mut self, weights: &[f32], all: &mut WholeGradients, space: &mut Space) {
-        let Some(Spoken { targets, scale, .. }) = &self.spoken else { return };
+    pub(super) fn head_backward(&mut self, weights: &[f32], all: &mut WholeGradients, space: &mut Arena) {
+        let Some(HeadInputs { targets, scale, .. }) = &self.spoken else { return };
         let spec = self.model.spec();
-        let slot = if spec.tied { Slot::Embedding } else { Slot::Head };
+        let slot = if spec.tied { ParamBlock::Embedding } else { ParamBlock::Head };
         let weight = self.model.head().score();
         head::backward(weight, &mut self.slopes, (targets, weights), *scale, all.slot_mut(slot), &mut space.logits);
     }
 
     /// Notes the embeddings, once `d` is the gradient of the first residual stream.
     pub(super) fn embedding_backward(&self, d: &[f32], all: &mut WholeGradients) {
-        if let Some(Spoken { ids, .. }) = &self.spoken {
+        if let Some(HeadInputs { ids, .. }) = &self.spoken {
             all.embedding(ids, d, self.model.spec());
         }
     }
@@ -159,7 +159,7 @@ impl Record<'_> {
 /// # Errors
 /// As [`score`](super::score), and where the weights do not lie on the CPU.
 pub fn record_whole<'a>(model: &'a Transformer, batch: Batch<'_>, keep: Keep) -> Result<Recorded<'a>> {
-    record_whole_in(model, batch, keep, &mut Space::default())
+    record_whole_in(model, batch, keep, &mut Arena::default())
 }
 
 /// [`record_whole`] in the memory of `space`.
@@ -167,7 +167,7 @@ pub(crate) fn record_whole_in<'a>(
     model: &'a Transformer,
     batch: Batch<'_>,
     keep: Keep,
-    space: &mut Space,
+    space: &mut Arena,
 ) -> Result<Recorded<'a>> {
     let Placed::Panels(stack) = super::check(model, &batch)? else {
         return Err(Error::CpuOnly { device: device::name(&model.device()) });
@@ -185,7 +185,7 @@ impl Recorded<'_> {
     /// # Panics
     /// Where there are not as many weights as log-probabilities, or `gradients` are of another model.
     pub fn backward_whole(self, weights: &[f32], gradients: &mut WholeGradients) -> Result<()> {
-        self.backward_whole_in(weights, gradients, &mut Space::default())
+        self.backward_whole_in(weights, gradients, &mut Arena::default())
     }
 
     /// [`Recorded::backward_whole`] in the memory of `space`.
@@ -193,12 +193,12 @@ impl Recorded<'_> {
         self,
         weights: &[f32],
         gradients: &mut WholeGradients,
-        space: &mut Space,
+        space: &mut Arena,
     ) -> Result<()> {
         assert_eq!(weights.len(), self.scored.log_probs.len(), "one weight a log-probability");
         match self.graph {
             Graph::Panels(record) if record.spoken.is_some() => {
-                record.backward(weights, &mut Sought::All(gradients), space);
+                record.backward(weights, &mut GradTarget::All(gradients), space);
                 Ok(())
             }
             _ => Err(Error::OtherForm),

@@ -3,8 +3,8 @@
 //! The references come first, then, where a group is too large for one piece, its log-ratios without a gradient,
 //! because its baseline needs them all; then loss and gradient.
 
-use super::lesson::Lesson;
 use super::reference::References;
+use super::step_loss::StepLoss;
 use super::value::Value;
 use super::{Error, Learner, LearnerConfig};
 use crate::transformer::{score, score::Batch, score::Packed, score::Scored};
@@ -15,7 +15,7 @@ use std::ops::Range;
 /// A step between its pieces.
 pub(super) struct UnderWay {
     pub(super) batch: u64,
-    pub(super) lesson: Lesson,
+    pub(super) lesson: StepLoss,
     pub(super) pieces: VecDeque<Piece>,
     pub(super) differences: Vec<f32>,
 }
@@ -23,7 +23,7 @@ pub(super) struct UnderWay {
 /// One uninterrupted piece of a step: a micro-batch.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Piece {
-    work: Work,
+    work: PassKind,
     parts: Vec<Part>,
 }
 
@@ -35,7 +35,7 @@ struct Part {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Work {
+enum PassKind {
     /// Log-probabilities under the reference.
     Reference,
     /// Log-ratios without a gradient: where a group is too large for one piece, its baseline needs all of them, and a
@@ -49,7 +49,7 @@ impl UnderWay {
     /// The pieces of a step on the groups of `lesson`; `knows` tells whose references are remembered.
     pub(super) fn new(
         batch: u64,
-        lesson: Lesson,
+        lesson: StepLoss,
         config: &LearnerConfig,
         knows: impl Fn(&CritiqueGroup) -> bool,
     ) -> Self {
@@ -57,13 +57,13 @@ impl UnderWay {
         let groups = &lesson.groups;
         let chunks: Vec<_> = groups.iter().map(|group| chunks(group, tokens_max)).collect();
         let mut pieces = VecDeque::new();
-        for work in [Work::Reference, Work::Ratios, Work::Gradient] {
+        for work in [PassKind::Reference, PassKind::Ratios, PassKind::Gradient] {
             let mut room = 0;
             for (index, group) in groups.iter().enumerate() {
                 let wanted = match work {
-                    Work::Reference => !knows(group),
-                    Work::Ratios => chunks[index].len() > 1 || config.second_moment_max > 0.0,
-                    Work::Gradient => true,
+                    PassKind::Reference => !knows(group),
+                    PassKind::Ratios => chunks[index].len() > 1 || config.second_moment_max > 0.0,
+                    PassKind::Gradient => true,
                 };
                 for critiques in chunks[index].iter().filter(|_| wanted) {
                     let part = Part { group: index, critiques: critiques.clone() };
@@ -106,18 +106,18 @@ impl Learner {
         let Self { model, config, trained, reference, references, value, space, .. } = self;
         let batch = Batch { packed: &packed, temperature: self.temperature };
         let current = match piece.work {
-            Work::Reference => reference.is_none().then_some(CriticVersion::BASE),
-            Work::Ratios => None,
-            Work::Gradient => self.published.filter(|&(_, step)| step == self.step).map(|(version, _)| version),
+            PassKind::Reference => reference.is_none().then_some(CriticVersion::BASE),
+            PassKind::Ratios => None,
+            PassKind::Gradient => self.published.filter(|&(_, step)| step == self.step).map(|(version, _)| version),
         };
-        let mut desk = Desk { piece, packed: &packed, current, config, references, value, under_way };
+        let mut desk = PassContext { piece, packed: &packed, current, config, references, value, under_way };
         let scored = match piece.work {
-            Work::Reference => {
+            PassKind::Reference => {
                 let branches = reference.as_mut().map(|reference| reference.branches(model)).transpose()?;
                 score::score_in(model, batch, branches, space)?
             }
-            Work::Ratios => trained.score(model, batch, space)?,
-            Work::Gradient => {
+            PassKind::Ratios => trained.score(model, batch, space)?,
+            PassKind::Gradient => {
                 return trained.learn(model, batch, config.keep(), space, |scored| {
                     desk.note(scored);
                     desk.weigh()
@@ -130,7 +130,7 @@ impl Learner {
 }
 
 /// Where a piece's log-probabilities become references, ratios and weights.
-struct Desk<'a> {
+struct PassContext<'a> {
     piece: &'a Piece,
     packed: &'a [Packed<'a>],
     /// The version that serves exactly the weights that the piece is scored with, where one does.
@@ -141,7 +141,7 @@ struct Desk<'a> {
     under_way: &'a mut UnderWay,
 }
 
-impl Desk<'_> {
+impl PassContext<'_> {
     /// Keeps what a pass tells: references, or log-ratios.
     fn note(&mut self, scored: &Scored) {
         let (piece, under_way) = (self.piece, &mut *self.under_way);
@@ -153,7 +153,7 @@ impl Desk<'_> {
             rest = others;
             let by_text = split(ours, packed);
             under_way.compare_with_sampler(&by_text, self.current, critiques);
-            if piece.work == Work::Reference {
+            if piece.work == PassKind::Reference {
                 let hidden = if self.value.is_some() { hidden.as_slice() } else { &[] };
                 self.references.remember(group.episode.0, part.critiques.start, by_text, hidden);
                 continue;

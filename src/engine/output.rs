@@ -3,8 +3,9 @@
 //!
 //! Knows no block and no schedule. Text is decoded as it comes only where stop strings are given.
 
-use super::{Completion, Detokenize, Request};
+use super::{Detokenize, Request};
 use crate::formats::Result;
+use crate::types::Completion;
 use crate::types::{CriticVersion, Finish};
 
 /// The text of the ids so far, decoded piece by piece.
@@ -46,7 +47,7 @@ impl Text {
 
 /// One continuation of a request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Draft {
+pub(crate) struct OutputBuffer {
     ids: Vec<u32>,
     log_probs: Vec<f32>,
     text: Text,
@@ -56,7 +57,7 @@ pub(crate) struct Draft {
     cut: Option<usize>,
 }
 
-impl Draft {
+impl OutputBuffer {
     /// Adds a sampled token. True where it is the last one, by a stop or by `tokens_max`. After an error it
     /// is not added.
     pub(crate) fn push(
@@ -135,7 +136,7 @@ mod tests {
 
     /// Writes `ids` until the draft ends; every one of them must not be needed.
     fn write(ids: &[u32], request: &Request, decode: &Detokenize) -> Completion {
-        let mut draft = Draft::default();
+        let mut draft = OutputBuffer::default();
         for &id in ids {
             if draft.push(id, -1.0, request, 100, decode).unwrap() {
                 break;
@@ -178,7 +179,7 @@ mod tests {
     #[test]
     fn the_limit_ends_a_text_with_length() {
         let (request, decode) = (request(&[], &["zzz"]), bytes());
-        let mut draft = Draft::default();
+        let mut draft = OutputBuffer::default();
         assert!(!draft.push(104, -0.5, &request, 2, &decode).unwrap());
         assert!(draft.push(105, -0.5, &request, 2, &decode).unwrap());
         let done = draft.complete(&request, CriticVersion(3), &decode).unwrap();

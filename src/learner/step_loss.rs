@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// A step's groups and what is known of them.
 #[derive(Debug)]
-pub(super) struct Lesson {
+pub(super) struct StepLoss {
     pub(super) groups: Vec<Arc<CritiqueGroup>>,
     pub(super) beta: f64,
     /// The utilities' moments, these groups included.
@@ -22,12 +22,12 @@ pub(super) struct Lesson {
     ratios: Vec<[Vec<f32>; 2]>,
     /// Which critiques count, once it was asked.
     kept: Option<Vec<Vec<bool>>>,
-    pub(super) tally: Tally,
+    pub(super) tally: StepSums,
 }
 
 /// Sums over the groups of a step, each group's share being one over their number.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Tally {
+pub(super) struct StepSums {
     pub(super) loss: f64,
     pub(super) value_loss: f64,
     pub(super) baseline: f64,
@@ -36,7 +36,7 @@ pub(super) struct Tally {
     pub(super) truncated: usize,
 }
 
-impl Lesson {
+impl StepLoss {
     /// The lesson of `step` on `groups`, `moments` being those of all groups before.
     pub(super) fn new(
         config: &LearnerConfig,
@@ -53,7 +53,7 @@ impl Lesson {
         let utilities = groups.iter().map(scores).collect();
         let ratios = vec![Default::default(); groups.len()];
         let beta = config.betas().at(step);
-        Self { groups, beta, moments, utilities, ratios, kept: None, tally: Tally::default() }
+        Self { groups, beta, moments, utilities, ratios, kept: None, tally: StepSums::default() }
     }
 
     /// Notes log pi/pi_ref and log pi/mu of some more critiques of a group, unless all of it is known.

@@ -12,12 +12,12 @@ const CANDIDATE_MIN: f32 = 1.0 / 64.0;
 
 /// The least likely id that stays: what weighs more stays too, and of its equals those of lower ids.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Border {
+pub(crate) struct Threshold {
     pub(crate) weight: f32,
     pub(crate) id: u32,
 }
 
-impl Border {
+impl Threshold {
     /// Whichever cuts more.
     fn tighter(self, other: Self) -> Self {
         let order = self.weight.total_cmp(&other.weight).then(other.id.cmp(&self.id));
@@ -27,16 +27,16 @@ impl Border {
 
 /// Weights of one row, relative to the likeliest, and what it takes to cut them.
 #[derive(Debug, Default)]
-pub(crate) struct Cut {
+pub(crate) struct LogitFilter {
     pub(crate) weights: Vec<f32>,
     /// Those of at least [`CANDIDATE_MIN`].
     candidates: Vec<f32>,
 }
 
-impl Cut {
+impl LogitFilter {
     /// The border of what `config` leaves of the weights, whose sum is `total`. At least the likeliest stays.
-    pub(crate) fn border(&mut self, config: &SamplingConfig, total: f64) -> Border {
-        let mut border = Border { weight: config.min_p, id: u32::MAX };
+    pub(crate) fn border(&mut self, config: &SamplingConfig, total: f64) -> Threshold {
+        let mut border = Threshold { weight: config.min_p, id: u32::MAX };
         let top_k = (1..self.weights.len()).contains(&config.top_k);
         if top_k || config.top_p < 1.0 {
             self.candidates.clear();
@@ -75,10 +75,10 @@ impl Cut {
     }
 
     /// The border behind the first `ties` of the ids that weigh `weight`.
-    fn border_at(&self, weight: f32, ties: f64) -> Border {
+    fn border_at(&self, weight: f32, ties: f64) -> Threshold {
         let equal = (0..).zip(&self.weights).filter(|(_, other)| **other == weight).map(|(id, _)| id);
         // A float is cast to the nearest integer that there is.
         let id = equal.take(ties as usize).last().unwrap_or(u32::MAX);
-        Border { weight, id }
+        Threshold { weight, id }
     }
 }

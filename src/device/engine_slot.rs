@@ -3,11 +3,12 @@
 //! Most nodes have one; a judge with a model of its own has a second, and the thread steps them by turns: two pools
 //! of threads that spin beside each other would ruin both, and a GPU wants one owner.
 
-use super::{Error, Reply, Seat};
-use crate::engine::{self, Completion, Engine, EngineConfig, Request, RequestId, StepReport};
+use super::{EngineSlot, Error, Reply};
+use crate::engine::{self, Engine, EngineConfig, Request, RequestId, StepReport};
 use crate::formats::tokenizer::Tokenizer;
 use crate::transformer::Transformer;
 use crate::transformer::decode::Decoder;
+use crate::types::Completion;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -94,10 +95,10 @@ impl Writers {
     }
 
     /// The engine of `seat`; the node's own where the judge has none.
-    pub(super) fn seat(&mut self, seat: Seat) -> &mut Writer {
+    pub(super) fn seat(&mut self, seat: EngineSlot) -> &mut Writer {
         let place = match seat {
-            Seat::Own => 0,
-            Seat::Judge => self.writers.len() - 1,
+            EngineSlot::Own => 0,
+            EngineSlot::Judge => self.writers.len() - 1,
         };
         &mut self.writers[place]
     }

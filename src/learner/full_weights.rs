@@ -6,9 +6,9 @@
 use super::optimizer::{self, Adam};
 use super::{Error, HostTensor, LearnerConfig};
 use crate::transformer::Transformer;
-use crate::transformer::full_weights::{Slot, Whole};
+use crate::transformer::full_weights::{FullWeights, ParamBlock};
 use crate::transformer::{
-    score, score::Batch, score::Keep, score::Packed, score::Scored, score::Space, score::WholeGradients,
+    score, score::Arena, score::Batch, score::Keep, score::Packed, score::Scored, score::WholeGradients,
 };
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -19,22 +19,22 @@ const PIECE: usize = 1 << 16;
 
 /// Every weight of a critic, with its gradient and moments.
 pub(super) struct Full {
-    whole: Whole,
+    whole: FullWeights,
     gradients: WholeGradients,
     /// Whether there is a gradient to forget: the memory is large.
     gathered: bool,
     /// First and second, as the weights lie.
-    moments: BTreeMap<Slot, [Vec<f32>; 2]>,
+    moments: BTreeMap<ParamBlock, [Vec<f32>; 2]>,
 }
 
 impl Full {
     /// A critic that begins as `model`.
     pub(super) fn of(model: &Transformer) -> Result<Self, Error> {
-        Ok(Self::new(Whole::copy_of(model)?))
+        Ok(Self::new(FullWeights::copy_of(model)?))
     }
 
     /// `whole`, to be trained further; `model` is the base.
-    pub(super) fn resumed(model: &Transformer, whole: Arc<Whole>) -> Result<Self, Error> {
+    pub(super) fn resumed(model: &Transformer, whole: Arc<FullWeights>) -> Result<Self, Error> {
         if !model.device().is_cpu() {
             return Self::of(model);
         }
@@ -45,14 +45,14 @@ impl Full {
         Ok(Self::new(Arc::try_unwrap(whole).unwrap_or_else(|whole| whole.copied())))
     }
 
-    fn new(whole: Whole) -> Self {
+    fn new(whole: FullWeights) -> Self {
         let spec = whole.spec();
-        let moments = |slot: Slot| (slot, [vec![0.0; slot.len(spec)], vec![0.0; slot.len(spec)]]);
-        let moments = Slot::all(spec).into_iter().map(moments).collect();
+        let moments = |slot: ParamBlock| (slot, [vec![0.0; slot.len(spec)], vec![0.0; slot.len(spec)]]);
+        let moments = ParamBlock::all(spec).into_iter().map(moments).collect();
         Self { gradients: WholeGradients::zeros(spec), gathered: false, moments, whole }
     }
 
-    pub(super) fn score(&self, batch: Batch<'_>, space: &mut Space) -> Result<Scored, crate::formats::Error> {
+    pub(super) fn score(&self, batch: Batch<'_>, space: &mut Arena) -> Result<Scored, crate::formats::Error> {
         score::score_in(self.whole.transformer(), batch, None, space)
     }
 
@@ -60,7 +60,7 @@ impl Full {
         &mut self,
         batch: Batch<'_>,
         keep: Keep,
-        space: &mut Space,
+        space: &mut Arena,
         weigh: impl FnOnce(&Scored) -> Vec<f32>,
     ) -> Result<(), Error> {
         let recorded = score::record_whole_in(self.whole.transformer(), batch, keep, space)?;
@@ -97,14 +97,14 @@ impl Full {
         });
     }
 
-    pub(super) fn copied(&self) -> Whole {
+    pub(super) fn copied(&self) -> FullWeights {
         self.whole.copied()
     }
 
     /// The moments by their tensors' names with `.m` and `.v` behind them, row-major.
     pub(super) fn moments(&self) -> Vec<(String, HostTensor)> {
         let spec = self.whole.spec();
-        let of_slot = |(slot, moments): (&Slot, &[Vec<f32>; 2])| {
+        let of_slot = |(slot, moments): (&ParamBlock, &[Vec<f32>; 2])| {
             let named = |(suffix, values): (&str, &Vec<f32>)| {
                 let tensor = |((name, shape), data)| (format!("{name}.{suffix}"), HostTensor { shape, data });
                 slot.unpack(spec, values).into_iter().map(tensor).collect::<Vec<_>>()

@@ -3,7 +3,7 @@
 //! Invariants: a folder holds the records of one evaluation, and another one is refused with what differs; each line
 //! is written whole before the next prompt is, so that a killed process leaves a torn last line at most, which is cut.
 
-use super::Asked;
+use super::EvalSpec;
 use crate::cli::{Exit, Failure, OrExit};
 use crate::eval::Record;
 use anyhow::Context;
@@ -17,13 +17,13 @@ const MANIFEST: &str = "manifest.json";
 const RECORDS: &str = "records.jsonl";
 
 /// A folder of records.
-pub(super) struct Kept {
+pub(super) struct Store {
     path: PathBuf,
     file: File,
     _lock: File,
 }
 
-impl Kept {
+impl Store {
     /// Goes on with the evaluation in `folder`, or begins it; and what it holds already, by the prompts' places.
     ///
     /// # Errors
@@ -31,7 +31,7 @@ impl Kept {
     pub(super) fn open(
         folder: &Path,
         manifest: &Map<String, Value>,
-        asked: &Asked,
+        asked: &EvalSpec,
     ) -> Result<(Self, BTreeMap<u64, Record>), Failure> {
         let lock = crate::node::lock(folder).or_exit(Exit::Usage)?;
         agree(&folder.join(MANIFEST), manifest).or_exit(Exit::Usage)?;

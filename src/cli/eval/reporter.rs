@@ -1,7 +1,7 @@
 //! What an evaluation says: how far it is, its head, and its one line of JSON.
 
-use super::Asked;
-use super::keep::Kept;
+use super::EvalSpec;
+use super::store::Store;
 use crate::cli::Failure;
 use crate::eval::Record;
 use crate::eval::figures::Figures;
@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 const LINE: Duration = Duration::from_secs(10);
 
 /// How far it is.
-pub(super) struct Told {
+pub(super) struct Reporter {
     tally: Tally,
-    kept: Option<Kept>,
+    kept: Option<Store>,
 }
 
-impl Told {
+impl Reporter {
     /// Of `prompts` that are still to be examined; their records go to `kept`.
-    pub(super) fn new(live: &Live, prompts: usize, kept: Option<Kept>) -> Self {
+    pub(super) fn new(live: &Live, prompts: usize, kept: Option<Store>) -> Self {
         Self { tally: Tally::new(live, LINE, prompts as u64, "prompts"), kept }
     }
 
@@ -36,8 +36,8 @@ impl Told {
 }
 
 /// Everything that it came to.
-pub(super) struct Whole<'a> {
-    pub(super) asked: &'a Asked,
+pub(super) struct EvalOutput<'a> {
+    pub(super) asked: &'a EvalSpec,
     pub(super) dropped: usize,
     pub(super) seconds: f64,
     pub(super) figures: Figures,
@@ -56,7 +56,7 @@ struct Line<'a> {
     figures: &'a Figures,
 }
 
-impl Whole<'_> {
+impl EvalOutput<'_> {
     /// A picture's title.
     pub(super) fn title(&self) -> String {
         format!("{} prompts of {}, 95 % intervals by prompt", self.figures.prompts, self.asked.data)
@@ -64,7 +64,7 @@ impl Whole<'_> {
 
     /// What was asked, for people.
     pub(super) fn head(&self) -> String {
-        let Asked { data, config, rounds, seed, .. } = self.asked;
+        let EvalSpec { data, config, rounds, seed, .. } = self.asked;
         let (n, m, prompts) = (config.critiques, config.refinements, self.figures.prompts);
         let rounds = if *rounds > 1 { format!(", {rounds} rounds") } else { String::new() };
         let dropped = if self.dropped > 0 { format!(" ({} without a response)", self.dropped) } else { String::new() };
@@ -77,7 +77,7 @@ impl Whole<'_> {
 
     /// One line with all of it.
     pub(super) fn json(&self) -> String {
-        let Asked { data, config, rounds, seed, .. } = self.asked;
+        let EvalSpec { data, config, rounds, seed, .. } = self.asked;
         let line = Line {
             data,
             dropped: self.dropped,

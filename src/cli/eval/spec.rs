@@ -5,7 +5,7 @@ use crate::cli::critic::Critic;
 use crate::cli::{Exit, Failure, OrExit};
 use crate::config::{Config, RoleSection};
 use crate::episode::eval_runner::{Candidate, Kind};
-use crate::episode::sampling::Hand;
+use crate::episode::sampling::PolicyRef;
 use crate::eval::bootstrap::Resampling;
 use crate::eval::{EvalConfig, figures};
 use crate::formats::source::Source;
@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What was asked.
-pub(super) struct Asked {
+pub(super) struct EvalSpec {
     /// Where the prompts come from.
     pub(super) data: String,
     /// Of all of them, those beyond the limit included.
@@ -49,7 +49,7 @@ enum Which {
     Adapter(Critic),
 }
 
-impl Asked {
+impl EvalSpec {
     pub(super) fn new(config: &Config, arguments: &EvalArguments) -> Result<Self, Failure> {
         let data = arguments.data.clone().or_else(|| Some(config.held_out()).filter(|file| !file.is_empty()));
         let why = format!("expected --data or eval.file: {:?} has no held-out twin", config.prompts.file);
@@ -121,7 +121,7 @@ impl Asked {
     pub(super) fn candidates(&self, config: &Config, spec: &ModelSpec) -> Result<Vec<Candidate>, Failure> {
         let candidate = |(index, (name, which)): (usize, &(String, Which))| {
             let kind = match which {
-                Which::Base => Kind::Critic(Hand::Base),
+                Which::Base => Kind::Critic(PolicyRef::Base),
                 Which::Empty => Kind::Empty,
                 Which::Itself => Kind::Itself,
                 Which::Oracle => Kind::Oracle,
@@ -130,7 +130,7 @@ impl Asked {
                     if let Some(other) = critic.trained_on()?.filter(|source| *source != config.model.source) {
                         tracing::warn!(critic = name, trained_on = other, "runs on another model.source here");
                     }
-                    Kind::Critic(Hand::Critic(CriticVersion(1 + index as u64), critic.load(spec)?))
+                    Kind::Critic(PolicyRef::Critic(CriticVersion(1 + index as u64), critic.load(spec)?))
                 }
             };
             Ok(Candidate { name: name.clone(), kind })

@@ -3,11 +3,12 @@
 //! Knows no block and no schedule.
 
 use super::blocks::BlockKey;
-use super::draft::Draft;
+use super::output::OutputBuffer;
 use super::sampler::Draw;
-use super::{Completion, Detokenize, Request};
+use super::{Detokenize, Request};
 use crate::formats::Result;
 use crate::transformer::decode::PackedAdapter;
+use crate::types::Completion;
 use crate::types::{CriticVersion, Finish};
 use std::sync::Arc;
 
@@ -34,12 +35,12 @@ impl Weights {
 }
 
 /// A request under way.
-pub(crate) struct Job {
+pub(crate) struct RequestState {
     pub(crate) request: Request,
     pub(crate) weights: Weights,
     /// Most tokens a continuation may have, by its own limit and by the engine's.
     tokens_max: usize,
-    drafts: Vec<Draft>,
+    drafts: Vec<OutputBuffer>,
     /// Continuations that go on.
     open: usize,
     /// Tokens to be weighed instead of a text written; empty for a text.
@@ -48,12 +49,12 @@ pub(crate) struct Job {
     log_probs: Vec<f32>,
 }
 
-impl Job {
+impl RequestState {
     /// `request` with nothing written, `room` being the tokens that fit behind its prompt.
     pub(crate) fn new(request: Request, weights: Weights, room: usize) -> Self {
         let tokens_max = request.sampling.max_tokens.min(room);
         let open = if tokens_max == 0 { 0 } else { request.n };
-        let drafts = vec![Draft::default(); request.n];
+        let drafts = vec![OutputBuffer::default(); request.n];
         Self { drafts, request, weights, tokens_max, open, candidates: Vec::new(), log_probs: Vec::new() }
     }
 
