@@ -38,6 +38,7 @@ pub struct Recalled {
 /// What is saved beside tensors and shelf.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Saved {
+    #[serde(rename = "shelf")]
     run_state: RunState,
     batch: u64,
     report: Option<learner::Report>,
