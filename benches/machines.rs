@@ -6,10 +6,10 @@
 use criterion::Criterion;
 use rco_node::engine::probe::{Pool, Sampling, Scheduling, key};
 use rco_node::engine::sampler::SamplingConfig;
+use rco_node::formats::rotary::Rotary;
 use rco_node::formats::{spec::Family, spec::ModelSpec};
 use rco_node::kernels::{Precision, Weight, peak};
 use rco_node::transformer::probe::Attention;
-use rco_node::transformer::rope::Rotary;
 use std::cell::Cell;
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -4,6 +4,7 @@
 
 pub mod gguf;
 pub mod lora;
+pub mod rotary;
 pub mod safetensors;
 pub mod source;
 pub mod spec;

@@ -6,11 +6,11 @@ use super::merged::Kind;
 use super::{Error, Result, aside};
 use crate::formats;
 use crate::formats::Opened;
+use crate::formats::rotary::{Llama3Scaling, Rotary};
 use crate::formats::safetensors::names;
 use crate::formats::spec::{Family, ModelSpec};
 use crate::formats::tokenizer::Tokenizer;
 use crate::formats::{gguf, gguf::Described};
-use crate::transformer::rope::{Llama3Scaling, Rotary};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 

@@ -180,8 +180,8 @@ pub(crate) fn permute(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::rotary::Rotary;
     use crate::formats::{spec::ModelSpec, spec::tests::tiny};
-    use crate::transformer::rope::Rotary;
     use candle_core::Tensor;
     use candle_core::quantized::gguf_file::Value;
     use candle_core::quantized::{GgmlDType, QTensor, gguf_file};

@@ -298,8 +298,8 @@ fn half(bits: u16) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::rotary::Rotary;
     use crate::formats::{spec::ModelSpec, spec::tests::tiny};
-    use crate::transformer::rope::Rotary;
     use candle_core::{DType, Device, Tensor};
     use serde_json::{Value, json};
     use tempfile::TempDir;

@@ -3,7 +3,7 @@
 //! What families differ in is data here: the walk and its passes ask the spec and never the family.
 
 use super::lora::Projection;
-use crate::transformer::rope::Rotary;
+use crate::formats::rotary::Rotary;
 use serde::{Deserialize, Serialize};
 use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
 

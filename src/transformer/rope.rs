@@ -1,87 +1,10 @@
-//! Rotary positions (arXiv 2104.09864): a head's frequencies, how families stretch them, and their tables.
+//! Cosines and sines of rotary positions (arXiv 2104.09864) for the rows of a step.
 //!
-//! A head of width `d` turns `d / 2` pairs; pair `i` turns by `position * frequencies[i]`. Frequencies and angles
-//! are computed in f32, as the reference implementations have them. Knows no layer and no tensor.
+//! Angles are computed in f32, as the reference implementations do. Knows no tensor.
 
+use crate::formats::rotary::Rotary;
 use crate::formats::spec::ModelSpec;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-
-/// The frequencies of a head's pairs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Rotary {
-    /// Radians a position, `(head_dim / 2)`.
-    pub frequencies: Vec<f32>,
-}
-
-/// How Llama 3.1 stretches its context: pairs that turn slowly are slowed by `factor`, fast ones are left as they
-/// are, those between are interpolated.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Llama3Scaling {
-    /// What slow pairs are slowed by.
-    pub factor: f32,
-    /// Turns in the original context below which a pair is slow.
-    pub low_frequency_factor: f32,
-    /// Turns in the original context above which a pair is fast.
-    pub high_frequency_factor: f32,
-    /// The context before it was stretched, in tokens.
-    pub original_context_tokens: f32,
-}
-
-impl Rotary {
-    /// `base^(-2 i / head_dim)`.
-    pub fn new(base: f32, head_dim: usize) -> Self {
-        let frequency = |i| 1.0 / base.powf((2 * i) as f32 / head_dim as f32);
-        Self { frequencies: (0..head_dim / 2).map(frequency).collect() }
-    }
-
-    /// Every pair slowed by `factor` (position interpolation: arXiv 2306.15595).
-    pub fn slowed(mut self, factor: f32) -> Self {
-        self.frequencies.iter_mut().for_each(|frequency| *frequency /= factor);
-        self
-    }
-
-    /// Each pair slowed by a factor of its own, as GGUF files hold them; `factors` are `(head_dim / 2)`.
-    pub fn slowed_each(mut self, factors: &[f32]) -> Self {
-        self.frequencies.iter_mut().zip(factors).for_each(|(frequency, factor)| *frequency /= factor);
-        self
-    }
-
-    /// Whether every pair turns alike, up to the rounding of the formulas that describe it.
-    pub(crate) fn is_nearly(&self, other: &Self) -> bool {
-        let pairs = self.frequencies.iter().zip(&other.frequencies);
-        self.frequencies.len() == other.frequencies.len() && pairs.into_iter().all(|(a, b)| (a / b - 1.0).abs() < 1e-5)
-    }
-
-    /// Llama 3.1's scaling.
-    pub fn llama3(mut self, scaling: Llama3Scaling) -> Self {
-        let Llama3Scaling { factor, low_frequency_factor: low, high_frequency_factor: high, .. } = scaling;
-        for frequency in &mut self.frequencies {
-            let wavelength = std::f32::consts::TAU / *frequency;
-            let turns = scaling.original_context_tokens / wavelength;
-            if turns < low {
-                *frequency /= factor;
-            } else if turns <= high {
-                let smooth = (turns - low) / (high - low);
-                *frequency = (1.0 - smooth) * *frequency / factor + smooth * *frequency;
-            }
-        }
-        self
-    }
-
-    /// The angles of `positions`.
-    fn angles(&self, positions: &[usize]) -> Angles {
-        let mut angles = Angles { cos: vec![], sin: vec![], half: self.frequencies.len() };
-        for &position in positions {
-            for frequency in &self.frequencies {
-                let angle = f64::from(position as f32 * frequency);
-                angles.cos.push(angle.cos() as f32);
-                angles.sin.push(angle.sin() as f32);
-            }
-        }
-        angles
-    }
-}
 
 /// Cosines and sines by row, `(rows, head_dim / 2)` each.
 #[derive(Debug)]
@@ -110,8 +33,8 @@ pub(crate) struct Tables {
 impl Tables {
     /// The tables of rows that stand at `positions`.
     pub(crate) fn new(spec: &ModelSpec, positions: &[usize]) -> Self {
-        let sliding = spec.sliding.as_ref().map(|sliding| Arc::new(sliding.rotary.angles(positions)));
-        Self { full: Arc::new(spec.rotary.angles(positions)), sliding }
+        let sliding = spec.sliding.as_ref().map(|sliding| Arc::new(angles(&sliding.rotary, positions)));
+        Self { full: Arc::new(angles(&spec.rotary, positions)), sliding }
     }
 
     /// The table of `layer`.
@@ -123,26 +46,15 @@ impl Tables {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fast_pairs_keep_their_pace_and_slow_ones_are_slowed() {
-        let plain = Rotary::new(500.0, 16);
-        let scaling = Llama3Scaling {
-            factor: 8.0,
-            low_frequency_factor: 1.0,
-            high_frequency_factor: 4.0,
-            original_context_tokens: 64.0,
-        };
-        let scaled = plain.clone().llama3(scaling);
-        let ratios: Vec<f32> = plain.frequencies.iter().zip(&scaled.frequencies).map(|(p, s)| p / s).collect();
-        assert!(ratios[0] == 1.0 && ratios[1] == 1.0, "{ratios:?}");
-        assert!(ratios.is_sorted() && ratios[2..].iter().any(|&ratio| ratio > 1.1 && ratio < 7.9), "{ratios:?}");
-        assert_eq!(ratios[7], 8.0);
-        // What a GGUF file holds of it.
-        let each = plain.slowed_each(&ratios).frequencies;
-        assert!(each.iter().zip(&scaled.frequencies).all(|(a, b)| (a / b - 1.0).abs() < 1e-6));
+/// The angles of `positions`.
+fn angles(rotary: &Rotary, positions: &[usize]) -> Angles {
+    let mut angles = Angles { cos: vec![], sin: vec![], half: rotary.frequencies.len() };
+    for &position in positions {
+        for frequency in &rotary.frequencies {
+            let angle = f64::from(position as f32 * frequency);
+            angles.cos.push(angle.cos() as f32);
+            angles.sin.push(angle.sin() as f32);
+        }
     }
+    angles
 }

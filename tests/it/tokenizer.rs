@@ -4,10 +4,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use rco_node::formats::rotary::Rotary;
 use rco_node::formats::source::Source;
 use rco_node::formats::template::ChatTemplate;
 use rco_node::formats::{Opened, open};
-use rco_node::transformer::rope::Rotary;
 use serde::Deserialize;
 use serde_json::Value;
 

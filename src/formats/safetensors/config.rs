@@ -4,9 +4,9 @@
 //! scale rotary positions) is refused by name. A key that is left out has transformers' default of its family.
 
 use super::Ids;
+use crate::formats::rotary::{Llama3Scaling, Rotary};
 use crate::formats::spec::{Activation, Family, ModelSpec, Sliding};
 use crate::formats::{Error, Result};
-use crate::transformer::rope::{Llama3Scaling, Rotary};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
