@@ -5,6 +5,7 @@
 //! the inputs, whatever the number of rows and the processor: a row's result does not depend on who
 //! shares its batch, to the last bit. The only `unsafe` of the crate that touches weights lives here.
 
+pub(crate) mod attention;
 mod bf16;
 mod full;
 pub(crate) mod gemm_lora;
@@ -39,12 +40,12 @@ pub use full::PackedMatrix;
 pub use int8::Int8Matrix;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use isa::{has_avx2_fma, has_avx512};
-pub(crate) use outer::{Outer, Slice};
-pub(crate) use pages::ask_for_huge_pages;
+pub(crate) use outer::{ColumnSlice, OuterProduct};
+pub(crate) use pages::advise_huge_pages;
 pub(crate) use panel::Panel;
 pub(crate) use rows::Rows;
-pub(crate) use strided::{Operand, Strided, Total};
-pub(crate) use trained::{add_row, gradient_add, pack_rows, packed_len, unpack_rows};
+pub(crate) use strided::{Accumulator, PackedOperand, Strided};
+pub(crate) use trained::{add_row, add_weight_gradient, pack_rows, packed_len, unpack_rows};
 pub(crate) use vocabulary::{log_probs, working_floats as log_probs_floats};
 pub use weight::{Precision, Weight};
 
@@ -124,7 +125,7 @@ fn tiles(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// Floats from one row of `width` floats to the next where rows are met column by column: rows that all begin in the same few
 /// sets of the cache would drive each other out.
-pub(crate) fn apart(width: usize) -> usize {
+pub(crate) fn padded_stride(width: usize) -> usize {
     /// Floats of half a page: 64 sets of a line each are a page.
     const HALF: usize = 512;
     if width.is_multiple_of(HALF) { width + PANEL } else { width }

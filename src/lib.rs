@@ -37,8 +37,11 @@
 //!   synchronous order give the same run.
 //! - No metric is exported that is not described.
 
+#![deny(unsafe_code)]
+
 pub mod types;
 
+#[allow(unsafe_code, reason = "tiles of intrinsics, and threads that share out a slice")]
 pub mod kernels;
 
 pub mod formats;

@@ -4,11 +4,11 @@
 //! that can be differentiated. Families differ by data in [`ModelSpec`], devices by the form of their weights:
 //! panels for the CPU's kernels, plain tensors elsewhere.
 
-pub(crate) mod cpu;
 pub mod decode;
 pub(crate) mod dense;
 pub mod device;
 pub mod full_weights;
+mod heads;
 pub mod load;
 pub(crate) mod paging;
 mod panels;

@@ -4,8 +4,8 @@
 
 use super::lora::Projection;
 use crate::formats::rotary::Rotary;
+pub use crate::kernels::ops::Activation;
 use serde::{Deserialize, Serialize};
-use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
 
 /// The families of models that are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,27 +66,6 @@ pub struct Block {
     pub sandwich_norms: bool,
     /// What the gate passes through.
     pub activation: Activation,
-}
-
-/// The gate of a gated linear unit (arXiv 2002.05202): `x * sigmoid(x (a + b x^2))`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// The tanh approximation of GELU (arXiv 1606.08415).
-    GeluTanh,
-}
-
-impl Activation {
-    /// `(a, b)` of the formula above; `(1 + tanh u) / 2 = sigmoid(2 u)` makes GELU one of its kind.
-    pub(crate) fn coefficients(self) -> (f32, f32) {
-        const TWICE_ROOT: f32 = FRAC_2_SQRT_PI * SQRT_2; // 2 sqrt(2 / pi)
-        match self {
-            Self::Silu => (1.0, 0.0),
-            Self::GeluTanh => (TWICE_ROOT, TWICE_ROOT * 0.044_715),
-        }
-    }
 }
 
 /// Layers that see the newest tokens only.

@@ -2,11 +2,15 @@
 //!
 //! Everything here is plain safe code on slices, compiled for AVX-512, for AVX2 and for any processor.
 
+mod activation;
 mod norm;
 
+pub use activation::Activation;
+
 use super::thread_pool;
-use crate::formats::spec::Activation;
-pub(crate) use norm::{add_norm, norm, norm_again, norm_backward, norm_backward_part, norm_part, norm_weight_backward};
+pub(crate) use norm::{
+    add_norm, norm, norm_backward, norm_backward_part, norm_backward_with_output, norm_part, norm_weight_backward,
+};
 
 /// Elements below which waking a second thread costs more than it gives.
 const PARALLEL_MIN: usize = 1 << 14;
@@ -51,10 +55,12 @@ macro_rules! vectorised {
                 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
                 fn wide($($arg: $type),*) $(-> $result)? { $wide($($arg),*) }
                 if crate::kernels::has_avx512() {
+                    #[allow(unsafe_code, reason = "rooms above compile loops of their own by this macro")]
                     // SAFETY: the processor has all of these.
                     return unsafe { wide($($arg),*) };
                 }
                 if crate::kernels::has_avx2_fma() {
+                    #[allow(unsafe_code, reason = "as above")]
                     // SAFETY: the processor has AVX2 and FMA.
                     return unsafe { fast($($arg),*) };
                 }
@@ -370,7 +376,7 @@ mod tests {
             out
         });
         let (mut normed, mut again, mut expected) = (dy.clone(), vec![0.0; 36], vec![0.0; 36]);
-        norm_again(&x, &mut normed, &mut again, &weight, 1e-5);
+        norm_backward_with_output(&x, &mut normed, &mut again, &weight, 1e-5);
         norm(&x, &mut expected, &weight, 1e-5);
         assert_eq!((again, normed), (dx.clone(), expected));
         let mut d_weight = vec![0.0; 9];

@@ -18,7 +18,7 @@ const AHEAD: usize = 8;
 
 /// Some columns of a row-major matrix.
 #[derive(Clone)]
-pub(crate) struct Slice<'a> {
+pub(crate) struct ColumnSlice<'a> {
     pub(crate) values: &'a [f32],
     /// Floats of a row.
     pub(crate) width: usize,
@@ -42,9 +42,9 @@ thread_local! {
 }
 
 /// `x^T u`, to be computed piece by piece. Each sum is one chain in the order of the rows.
-pub(crate) struct Outer<'a> {
+pub(crate) struct OuterProduct<'a> {
     isa: Isa,
-    x: Slice<'a>,
+    x: ColumnSlice<'a>,
     /// Columns of `u` as tiles read them.
     u: Vec<f32>,
     /// Columns of `u` that count, and rows.
@@ -55,30 +55,35 @@ pub(crate) struct Outer<'a> {
     is_turned: bool,
 }
 
-impl Drop for Outer<'_> {
+impl Drop for OuterProduct<'_> {
     fn drop(&mut self) {
         ORDERED.with_borrow_mut(|free| free.push(std::mem::take(&mut self.u)));
     }
 }
 
-impl<'a> Outer<'a> {
+impl<'a> OuterProduct<'a> {
     /// `x^T u`, to be written to `out`, `(columns of x, columns of u)` in row-major order.
     ///
     /// # Panics
     /// Where the columns are not the matrices', the matrices have not the same number of rows, or `out` is of another size.
-    pub(crate) fn new(x: &Slice<'a>, u: &Slice<'_>, out: &'a mut [f32]) -> Self {
+    pub(crate) fn new(x: &ColumnSlice<'a>, u: &ColumnSlice<'_>, out: &'a mut [f32]) -> Self {
         Self::with(x, u, [out].into_iter(), false)
     }
 
     /// Its transpose, `(columns of u, columns of x)`, to be written to `out` by equal shares, one below the other.
     ///
     /// # Panics
-    /// As [`Outer::new`].
-    pub(crate) fn turned(x: &Slice<'a>, u: &Slice<'_>, out: &'a mut [Vec<f32>]) -> Self {
+    /// As [`OuterProduct::new`].
+    pub(crate) fn transposed(x: &ColumnSlice<'a>, u: &ColumnSlice<'_>, out: &'a mut [Vec<f32>]) -> Self {
         Self::with(x, u, out.iter_mut().map(Vec::as_mut_slice), true)
     }
 
-    fn with(x: &Slice<'a>, u: &Slice<'_>, out: impl ExactSizeIterator<Item = &'a mut [f32]>, is_turned: bool) -> Self {
+    fn with(
+        x: &ColumnSlice<'a>,
+        u: &ColumnSlice<'_>,
+        out: impl ExactSizeIterator<Item = &'a mut [f32]>,
+        is_turned: bool,
+    ) -> Self {
         let (depth, columns, count) = (x.values.len() / x.width, x.columns.len(), u.columns.len());
         let fits = u.values.len() == depth * u.width && x.columns.end <= x.width && u.columns.end <= u.width;
         let share = columns * count / out.len();

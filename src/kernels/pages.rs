@@ -6,13 +6,13 @@
 /// As many `value`s, in huge pages where the system gives them.
 pub(crate) fn filled<T: Copy>(count: usize, value: T) -> Vec<T> {
     let mut values = Vec::with_capacity(count);
-    ask_for_huge_pages(values.spare_capacity_mut());
+    advise_huge_pages(values.spare_capacity_mut());
     values.resize(count, value);
     values
 }
 
 /// Asks for huge pages under `values`, before they are first touched.
-pub(crate) fn ask_for_huge_pages<T>(values: &[T]) {
+pub(crate) fn advise_huge_pages<T>(values: &[T]) {
     #[cfg(target_os = "linux")]
     {
         const PAGE: usize = 4096;

@@ -29,11 +29,11 @@ impl<'a> Strided<'a> {
 
     /// The transpose of a row-major matrix whose rows are `width` apart.
     pub(crate) fn columns(values: &'a [f32], width: usize) -> Self {
-        Self::rows(values, width).turned()
+        Self::rows(values, width).transposed()
     }
 
     /// The transpose.
-    pub(crate) fn turned(self) -> Self {
+    pub(crate) fn transposed(self) -> Self {
         Self { row: self.step, step: self.row, ..self }
     }
 
@@ -55,14 +55,14 @@ impl<'a> Strided<'a> {
 
 /// The right side of a product, `(depth, columns)`, in panels of 16 columns.
 #[derive(Debug, Default)]
-pub(crate) struct Operand {
+pub(crate) struct PackedOperand {
     /// `panels x depth` lanes; columns past the last are zero.
     lanes: Vec<Lane>,
     depth: usize,
     columns: usize,
 }
 
-impl Operand {
+impl PackedOperand {
     /// Becomes `b` of `(depth, columns)`, where `(k, column)` lies at `k * step + column`.
     ///
     /// # Panics
@@ -82,7 +82,7 @@ impl Operand {
     ///
     /// # Panics
     /// Where `b` is too short.
-    pub(crate) fn pack_turned(&mut self, b: &[f32], width: usize, depth: usize, columns: usize) {
+    pub(crate) fn pack_transposed(&mut self, b: &[f32], width: usize, depth: usize, columns: usize) {
         self.shape(depth, columns);
         turn_rows(Isa::detect(), (b, width), columns, self.lanes.chunks_exact_mut(depth.max(1)));
     }
@@ -105,7 +105,7 @@ impl Operand {
         a: Strided<'_>,
         panels: Range<usize>,
         from: impl Fn(usize) -> usize,
-        (to, first): (&mut Total, usize),
+        (to, first): (&mut Accumulator, usize),
     ) {
         let (isa, depth, height) = (Isa::detect(), self.depth, to.rows);
         let operand = Panels { lanes: &self.lanes[panels.start * depth..], depth, apart: depth, count: panels.len() };
@@ -132,10 +132,10 @@ impl Operand {
     /// Where there are no such elements or rows, or `sums` has not as many columns.
     pub(crate) fn multiply_add(
         &self,
-        (a, first): (&Total, usize),
+        (a, first): (&Accumulator, usize),
         depth: Range<usize>,
         seen: impl Fn(&Range<usize>) -> usize,
-        (sums, to): (&mut Total, usize),
+        (sums, to): (&mut Accumulator, usize),
     ) {
         let fits = self.columns == sums.columns && to + a.rows <= sums.rows && depth.end <= self.depth;
         assert!(fits, "rows from {to} on of {}, a part of {} x {}", sums.rows, self.depth, self.columns);
@@ -177,14 +177,14 @@ fn together(
 
 /// What products give: rows in panels of 16 columns.
 #[derive(Debug, Default)]
-pub(crate) struct Total {
+pub(crate) struct Accumulator {
     /// `panels x rows` lanes.
     lanes: Vec<Lane>,
     rows: usize,
     columns: usize,
 }
 
-impl Total {
+impl Accumulator {
     /// Columns of a panel.
     pub(crate) const WIDTH: usize = PANEL;
 

@@ -245,14 +245,14 @@ fn a_gradient_of_factors_is_the_sum_of_outer_products() {
         [(1, 3, 0..2, 2, 1..2), (70, 90, 10..90, 21, 5..21), (9, 40, 3..40, 1, 0..1), (600, 150, 7..150, 40, 3..40)]
     {
         let (x, u) = (values(rows * width, 1), values(rows * u_width, 2));
-        let of_x = outer::Slice { values: &x, width, columns: columns.clone() };
-        let of_u = outer::Slice { values: &u, width: u_width, columns: u_columns.clone() };
+        let of_x = outer::ColumnSlice { values: &x, width, columns: columns.clone() };
+        let of_u = outer::ColumnSlice { values: &u, width: u_width, columns: u_columns.clone() };
         let [mut found, mut other] =
             [vec![f32::NAN; columns.len() * u_columns.len()], vec![f32::NAN; columns.len() * u_columns.len()]];
-        outer::Outer::new(&of_x, &of_u, &mut found).run();
+        outer::OuterProduct::new(&of_x, &of_u, &mut found).run();
         let share = if u_columns.len().is_multiple_of(2) { other.len() / 2 } else { other.len() };
         let mut shares: Vec<Vec<f32>> = other.chunks(share).map(<[f32]>::to_vec).collect();
-        outer::Outer::turned(&of_x, &of_u, &mut shares).run();
+        outer::OuterProduct::transposed(&of_x, &of_u, &mut shares).run();
         other = shares.concat();
         let turned: Vec<f32> =
             columns.clone().flat_map(|c| (0..rows).map(move |row| row * width + c)).map(|i| x[i]).collect();

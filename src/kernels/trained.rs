@@ -64,7 +64,7 @@ pub(crate) fn add_row(values: &[f32], scale: f32, row: usize, packed: &mut [f32]
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub(crate) fn gradient_add(x: &[f32], inputs: usize, dy: &[f32], outputs: usize, gradient: &mut [f32]) {
+pub(crate) fn add_weight_gradient(x: &[f32], inputs: usize, dy: &[f32], outputs: usize, gradient: &mut [f32]) {
     let (rows, isa) = (x.len() / inputs, Isa::detect());
     let apart = dy.len() / rows.max(1);
     let fits = x.len() == rows * inputs && dy.len() == rows * apart && (rows == 0 || apart >= outputs);
@@ -150,8 +150,8 @@ mod tests {
         for (rows, inputs, outputs) in [(1, 3, 2), (17, 20, 37), (70, 64, 130)] {
             let (x, dy) = (wave(rows * inputs, 0.7), wave(rows * outputs, 1.3));
             let mut gradient = vec![0.0; packed_len(outputs, inputs)];
-            gradient_add(&x, inputs, &dy, outputs, &mut gradient);
-            gradient_add(&x, inputs, &dy, outputs, &mut gradient);
+            add_weight_gradient(&x, inputs, &dy, outputs, &mut gradient);
+            add_weight_gradient(&x, inputs, &dy, outputs, &mut gradient);
             let found = unpack_rows(&gradient, inputs, 0..outputs);
             for output in 0..outputs {
                 for input in 0..inputs {

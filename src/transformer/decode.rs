@@ -6,16 +6,16 @@ mod factors;
 mod placed;
 mod sets;
 
-pub use super::cpu::attention::BLOCK_TOKENS;
+pub use super::paging::BLOCK_TOKENS;
 pub use placed::Decoder;
 
-use super::cpu::{attention::Heads, attention::KvCache, attention::Preparation, attention::Reach};
 use super::dense::Branches;
 use super::rope::Tables;
 use super::{Linear, Panels, Pass, QkNorms, Stack};
 use crate::formats::lora::Adapter;
 use crate::formats::spec::ModelSpec;
 use crate::formats::{Error, Result};
+use crate::kernels::attention::{AttentionParams, AttentionRow, Heads, KvCache};
 use crate::kernels::ops;
 use crate::kernels::{Precision, Rows, Weight};
 use factors::PackedFactors;
@@ -185,19 +185,22 @@ struct PanelsDecoder {
 
 impl PanelsDecoder {
     fn new(model: Arc<Stack<Panels>>, blocks: usize) -> Self {
-        let cache = KvCache::new(model.spec(), blocks, model.form().precision.is_narrow());
+        let cache = {
+            let (spec, narrow) = (model.spec(), model.form().precision.is_narrow());
+            KvCache::new(spec.layers, Heads::of(spec), blocks, narrow)
+        };
         Self { model, cache, spare: Vec::new(), of_set: Vec::new() }
     }
 
     /// One pass over one weight set.
     fn compute_over(&mut self, model: &Arc<Stack<Panels>>, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
         let spec = model.spec();
-        let reach: Vec<Reach<'_>> = batch
+        let reach: Vec<AttentionRow<'_>> = batch
             .spans
             .iter()
             .flat_map(|span| {
                 let blocks = batch.table(span);
-                (span.cached..span.cached + span.len).map(move |position| Reach { blocks, position })
+                (span.cached..span.cached + span.len).map(move |position| AttentionRow { blocks, position })
             })
             .collect();
         let positions: Vec<usize> = reach.iter().map(|row| row.position).collect();
@@ -275,7 +278,7 @@ struct DecodePass<'a> {
     precision: Precision,
     cache: &'a mut KvCache,
     spare: &'a mut Vec<Rows>,
-    reach: &'a [Reach<'a>],
+    reach: &'a [AttentionRow<'a>],
     angles: Tables,
     adapted: Vec<(Range<usize>, &'a PackedFactors)>,
 }
@@ -323,15 +326,17 @@ impl Pass for DecodePass<'_> {
 
     fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Panels>>, qkv: Rows) -> Result<Rows> {
         let (mut found, mut out) = (self.take(), self.take());
-        let preparation = Preparation {
-            angles: self.angles.of(self.spec, layer),
-            norms,
+        let angles = self.angles.of(self.spec, layer);
+        let params = AttentionParams {
+            angles: (&angles.cos, &angles.sin),
+            half: angles.half,
+            qk_norms: norms.map(|norms| (norms.q.as_slice(), norms.k.as_slice())),
             norm_epsilon: self.spec.norm_epsilon,
             window: self.spec.window(layer),
         };
         let heads = Heads::of(self.spec);
         found.resize(self.reach.len() * heads.q_width());
-        self.cache.attend(layer, qkv.values(), found.values_mut(), self.reach, preparation);
+        self.cache.attend(layer, qkv.values(), found.values_mut(), self.reach, params);
         out.write(self.reach.len(), heads.q_width(), self.precision, |first, out| {
             heads.by_row(found.values(), self.reach.len(), first, out);
         });

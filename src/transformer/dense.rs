@@ -10,11 +10,11 @@ pub(crate) mod score;
 
 pub(crate) use branches::{Branches, Trainable};
 
-use super::cpu::attention::Heads;
 use super::{Form, QkNorms, Stack};
 use crate::formats::Result;
 use crate::formats::spec::ModelSpec;
 use crate::kernels::Precision;
+use crate::kernels::attention::Heads;
 use candle_core::{DType, Device, Tensor};
 
 /// Weights as tensors of `dtype` on `device`; norms and biases are f32.

@@ -4,19 +4,10 @@
 //!
 //! Invariants: a row writes its key before any row reads it; a row sees positions up to its own, within its window.
 
-use super::cpu::attention::BLOCK_TOKENS;
 use super::decode::Batch;
+pub use crate::kernels::attention::BLOCK_TOKENS;
+pub(crate) use crate::kernels::attention::{slot, visible};
 use std::ops::Range;
-
-/// The positions that a row at `position` sees: the newest `window`, its own among them.
-pub(crate) fn visible(position: usize, window: usize) -> Range<usize> {
-    (position + 1).saturating_sub(window)..position + 1
-}
-
-/// The slot of `position`: its place in a cache of `(blocks * 32)` tokens.
-pub(crate) fn slot(table: &[u32], position: usize) -> usize {
-    table[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS
-}
 
 /// What attention over a paged cache is told of one step, in the layout of variable-length kernels.
 #[derive(Clone, Debug, PartialEq, Eq)]

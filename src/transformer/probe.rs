@@ -2,11 +2,8 @@
 //!
 //! Not part of the crate's interface.
 
-use super::cpu::{
-    attention::BLOCK_TOKENS, attention::Heads, attention::KvCache, attention::Preparation, attention::Reach,
-};
-use super::rope::Angles;
 use crate::formats::spec::ModelSpec;
+use crate::kernels::attention::{AttentionParams, AttentionRow, BLOCK_TOKENS, Heads, KvCache};
 
 /// Decoding sequences, one query row each, over a cache of one layer.
 pub struct Attention {
@@ -23,7 +20,7 @@ impl Attention {
     pub fn new(spec: &ModelSpec, sequences: usize, context: usize, narrow: bool) -> Self {
         let heads = Heads::of(spec);
         let blocks = context.div_ceil(BLOCK_TOKENS);
-        let cache = KvCache::new(&ModelSpec { layers: 1, ..spec.clone() }, sequences * blocks, narrow);
+        let cache = KvCache::new(1, heads, sequences * blocks, narrow);
         let tables: Vec<Vec<u32>> =
             (0..sequences).map(|s| (0..blocks).map(|b| (b * sequences + s) as u32).collect()).collect();
         let row = heads.q_width() + 2 * heads.kv_width();
@@ -31,7 +28,7 @@ impl Attention {
         let found = vec![0.0; sequences * heads.q_width()];
         let mut probe = Self { cache, heads, tables: Vec::new(), context, qkv: wave(context), found };
         for blocks in &tables {
-            let rows: Vec<Reach<'_>> = (0..context).map(|position| Reach { blocks, position }).collect();
+            let rows: Vec<AttentionRow<'_>> = (0..context).map(|position| AttentionRow { blocks, position }).collect();
             let mut found = vec![0.0; context * heads.q_width()];
             Self::step(&mut probe.cache, heads, &probe.qkv, &mut found, &rows);
         }
@@ -40,15 +37,16 @@ impl Attention {
 
     /// Attends once from every sequence's last position.
     pub fn attend(&mut self) {
-        let reach = |blocks| Reach { blocks, position: self.context - 1 };
-        let rows: Vec<Reach<'_>> = self.tables.iter().map(|blocks| reach(blocks.as_slice())).collect();
+        let reach = |blocks| AttentionRow { blocks, position: self.context - 1 };
+        let rows: Vec<AttentionRow<'_>> = self.tables.iter().map(|blocks| reach(blocks.as_slice())).collect();
         Self::step(&mut self.cache, self.heads, &self.qkv, &mut self.found, &rows);
     }
 
-    fn step(cache: &mut KvCache, heads: Heads, qkv: &[f32], found: &mut [f32], rows: &[Reach<'_>]) {
+    fn step(cache: &mut KvCache, heads: Heads, qkv: &[f32], found: &mut [f32], rows: &[AttentionRow<'_>]) {
         let half = heads.head_dim / 2;
-        let angles = Angles { cos: vec![1.0; rows.len() * half], sin: vec![0.0; rows.len() * half], half };
-        let preparation = Preparation { angles: &angles, norms: None, norm_epsilon: 1e-5, window: usize::MAX };
-        cache.attend(0, qkv, found, rows, preparation);
+        let (cos, sin) = (vec![1.0; rows.len() * half], vec![0.0; rows.len() * half]);
+        let angles = (cos.as_slice(), sin.as_slice());
+        let params = AttentionParams { angles, half, qk_norms: None, norm_epsilon: 1e-5, window: usize::MAX };
+        cache.attend(0, qkv, found, rows, params);
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("types", &[], &["candle", "ractor"]),
     ("telemetry", &[], &["candle", "ractor"]),
-    ("kernels", &["formats"], &["candle", "tokio", "ractor"]),
+    ("kernels", &[], &["candle", "tokio", "ractor"]),
     ("formats", &["types", "kernels", "transformer"], &["tokio", "ractor"]),
     ("transformer", &["types", "kernels", "formats"], &["tokio", "ractor"]),
     ("groups", &["types"], &["tokio", "ractor", "candle"]),

@@ -48,7 +48,7 @@ vectorised!(
 
 /// As [`norm_backward_rows`]; `dy` becomes the norm.
 #[inline(always)]
-fn norm_again_rows(x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
+fn norm_backward_with_output_rows(x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
     let width = weight.len();
     for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact_mut(width)).zip(dx.chunks_exact_mut(width)) {
         let scale = inverse_root_mean_square(x, epsilon);
@@ -60,7 +60,7 @@ fn norm_again_rows(x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], ep
     }
 }
 vectorised!(
-    norm_again_part, norm_again_rows, (x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32)
+    norm_backward_with_output_part, norm_backward_with_output_rows, (x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32)
 );
 
 /// Adds the gradient of [`norm`] with respect to its weight, which is as long as `sum`: over rows, `dy x` by the row's
@@ -108,9 +108,11 @@ pub(crate) fn norm_backward(x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32
 
 /// As [`norm_backward`]; `dy` becomes the norm itself, which is nearly there and wanted for the gradient of a linear
 /// behind it.
-pub(crate) fn norm_again(x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
+pub(crate) fn norm_backward_with_output(x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
     let width = weight.len();
-    by_rows_of((x, width), (dy, width), (dx, width), |x, dy, dx| norm_again_part(x, dy, dx, weight, epsilon));
+    by_rows_of((x, width), (dy, width), (dx, width), |x, dy, dx| {
+        norm_backward_with_output_part(x, dy, dx, weight, epsilon)
+    });
 }
 
 /// `y += x`, and [`norm`] of that.

@@ -4,7 +4,7 @@ use super::{Batch, Forward, PanelsDecoder};
 use crate::formats::Result;
 use crate::formats::spec::ModelSpec;
 use crate::kernels::Precision;
-use crate::transformer::cpu::attention::KvCache;
+use crate::kernels::attention::{Heads, KvCache};
 use crate::transformer::dense::decode::DenseDecoder;
 use crate::transformer::device;
 use crate::transformer::{Placed, Transformer};
@@ -44,7 +44,7 @@ impl Decoder {
     /// narrower than f32, else in f32.
     pub fn block_bytes(spec: &ModelSpec, precision: Precision, device: &Device) -> usize {
         if device.is_cpu() {
-            return KvCache::block_bytes(spec, precision.is_narrow());
+            return KvCache::block_bytes(spec.layers, Heads::of(spec), precision.is_narrow());
         }
         DenseDecoder::block_bytes(spec, device::dtype(device))
     }

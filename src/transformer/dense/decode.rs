@@ -7,11 +7,11 @@ use super::Branches;
 use super::{ByKind, Dense, Turn, ops};
 use crate::formats::Result;
 use crate::formats::spec::ModelSpec;
+use crate::kernels::attention::{BLOCK_TOKENS, Heads};
 use crate::transformer::decode::{Batch, Forward};
 use crate::transformer::paging::{Group, Paging, copies_at_once};
 use crate::transformer::rope::Tables;
 use crate::transformer::{Linear, Pass, QkNorms, Stack};
-use crate::transformer::{cpu::attention::BLOCK_TOKENS, cpu::attention::Heads};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 

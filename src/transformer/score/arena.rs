@@ -3,7 +3,7 @@
 //! Pieces differ in their rows, and memory that followed them would leave the system's allocator full of holes: every
 //! vector has room for the most rows from the first piece on, and only what is used of it is ever touched.
 
-use crate::kernels::ask_for_huge_pages;
+use crate::kernels::advise_huge_pages;
 
 /// Vectors that are free to be used again.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl Arena {
             Some(index) => self.free.swap_remove(index),
             None => {
                 let mut values = Vec::with_capacity(capacity);
-                ask_for_huge_pages(values.spare_capacity_mut());
+                advise_huge_pages(values.spare_capacity_mut());
                 values
             }
         };

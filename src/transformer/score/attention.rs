@@ -10,9 +10,9 @@ mod block;
 mod softmax;
 
 use super::packed::Segments;
+use crate::kernels::attention::Heads;
 use crate::kernels::ops;
-use crate::kernels::{Operand, Strided, Total, prefetch, thread_pool};
-use crate::transformer::cpu::attention::Heads;
+use crate::kernels::{Accumulator, PackedOperand, Strided, prefetch, thread_pool};
 use block::Block;
 use softmax::Row;
 use std::cell::RefCell;
@@ -44,15 +44,15 @@ pub(super) struct Tree {
 /// What a thread works with: used again, since memory fresh from the system costs as much as what is done with it.
 #[derive(Default)]
 struct Scratch {
-    keys: Operand,
-    keys_turned: Operand,
-    values: Operand,
-    scores: Total,
-    d_scores: Total,
-    sums: Total,
+    keys: PackedOperand,
+    keys_turned: PackedOperand,
+    values: PackedOperand,
+    scores: Accumulator,
+    d_scores: Accumulator,
+    sums: Accumulator,
     /// Gradients of keys and values, a column each.
-    d_keys: Total,
-    d_values: Total,
+    d_keys: Accumulator,
+    d_values: Accumulator,
 }
 
 thread_local! {
@@ -255,7 +255,7 @@ impl<'a> Part<'a> {
         let (rows, width, Heads { head_dim: dim, scale, .. }) =
             (self.tree.rows.len(), self.all.width(), self.all.heads);
         let Scratch { keys_turned: keys, values, scores, sums, .. } = scratch;
-        keys.pack_turned(self.keys(), width, dim, rows);
+        keys.pack_transposed(self.keys(), width, dim, rows);
         values.pack(self.values(), width, rows, dim);
         let (out, lse) = share.split_at_mut(self.queries().len() * dim);
         sums.clear(self.queries().len(), dim);
@@ -282,8 +282,8 @@ impl<'a> Part<'a> {
         let Scratch { keys, keys_turned, values: values_turned, scores, d_scores, sums: d_queries, d_keys, d_values } =
             scratch;
         keys.pack(self.keys(), width, rows, dim);
-        keys_turned.pack_turned(self.keys(), width, dim, rows);
-        values_turned.pack_turned(self.values(), width, dim, rows);
+        keys_turned.pack_transposed(self.keys(), width, dim, rows);
+        values_turned.pack_transposed(self.values(), width, dim, rows);
         d_queries.clear(self.queries().len(), dim);
         d_keys.clear(dim, rows);
         d_values.clear(dim, rows);

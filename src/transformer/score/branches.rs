@@ -8,7 +8,7 @@ use crate::formats::lora::{Factors, Projection};
 use crate::formats::spec::ModelSpec;
 use crate::kernels::gemm_lora::LoraBranch;
 use crate::kernels::thread_pool;
-use crate::kernels::{Outer, PackedMatrix, Slice};
+use crate::kernels::{ColumnSlice, OuterProduct, PackedMatrix};
 use crate::transformer::Linear;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -152,12 +152,12 @@ impl Branch {
         u: &[f32],
         dy: &'a [f32],
         to: &'a mut [Vec<f32>],
-    ) -> impl Iterator<Item = Outer<'a>> {
+    ) -> impl Iterator<Item = OuterProduct<'a>> {
         let (width, rank) = (self.width(), self.rank);
         let apart = dy.len() / (u.len() / width).max(1);
         self.sites.iter().zip(to).enumerate().map(move |(index, ((_, first, columns), to))| {
-            let u = Slice { values: u, width, columns: index * rank..(index + 1) * rank };
-            Outer::new(&Slice { values: dy, width: apart, columns: *first..first + columns }, &u, to)
+            let u = ColumnSlice { values: u, width, columns: index * rank..(index + 1) * rank };
+            OuterProduct::new(&ColumnSlice { values: dy, width: apart, columns: *first..first + columns }, &u, to)
         })
     }
 
@@ -178,10 +178,10 @@ impl Branch {
     }
 
     /// What computes the gradients of `A`, from the linear's input `x` and the gradient of the inner rows.
-    pub(super) fn a_gradients<'a>(&self, x: &'a [f32], du: &[f32], to: &'a mut [Vec<f32>]) -> Outer<'a> {
+    pub(super) fn a_gradients<'a>(&self, x: &'a [f32], du: &[f32], to: &'a mut [Vec<f32>]) -> OuterProduct<'a> {
         let (width, inputs) = (self.width(), self.a.inputs());
-        let du = Slice { values: du, width, columns: 0..width };
-        Outer::turned(&Slice { values: x, width: inputs, columns: 0..inputs }, &du, to)
+        let du = ColumnSlice { values: du, width, columns: 0..width };
+        OuterProduct::transposed(&ColumnSlice { values: x, width: inputs, columns: 0..inputs }, &du, to)
     }
 
     /// Puts what [`Branch::a_gradients`] found into `gradients`.

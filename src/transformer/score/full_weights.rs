@@ -9,7 +9,7 @@ use super::{Arena, Batch, Gradients, Graph, Keep, Record, Recorded, head};
 use crate::formats::spec::ModelSpec;
 use crate::formats::{Error, Result};
 use crate::kernels::ops;
-use crate::kernels::{add_row, gradient_add};
+use crate::kernels::{add_row, add_weight_gradient};
 use crate::transformer::device;
 use crate::transformer::full_weights::{Named, ParamBlock, Vector};
 use crate::transformer::{Linear, Placed, Transformer};
@@ -107,7 +107,7 @@ impl GradTarget<'_> {
 impl WholeGradients {
     /// Notes a linear that made its result of `x`; `dy` is the result's gradient.
     pub(super) fn linear(&mut self, at: (usize, Linear), [x, dy]: [&[f32]; 2], [inputs, outputs]: [usize; 2]) {
-        gradient_add(x, inputs, dy, outputs, self.slot_mut(ParamBlock::Linear(at.0, at.1)));
+        add_weight_gradient(x, inputs, dy, outputs, self.slot_mut(ParamBlock::Linear(at.0, at.1)));
     }
 
     /// Notes the embeddings of `ids`; `d` is the gradient of the residual stream that they began.

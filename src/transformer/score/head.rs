@@ -5,7 +5,7 @@
 //! unless the head itself is trained: then the vocabulary is met again here, a few rows at a time.
 
 use crate::kernels::ops;
-use crate::kernels::{PackedMatrix, gradient_add};
+use crate::kernels::{PackedMatrix, add_weight_gradient};
 pub(super) use crate::kernels::{log_probs, log_probs_floats};
 
 /// Rows that meet the vocabulary at once.
@@ -38,7 +38,7 @@ pub(super) fn backward(
             ops::scale_part(logits, weights[row]);
             log_prob
         });
-        gradient_add(hidden, width, logits, vocab, gradient);
+        add_weight_gradient(hidden, width, logits, vocab, gradient);
         head.backward(logits, hidden);
     }
 }

@@ -12,9 +12,9 @@ use super::attention::{Blocks, Found, Tree, TreeAttention};
 use super::branches::PackedBranches;
 use super::full_weights::GradTarget;
 use crate::formats::spec::ModelSpec;
-use crate::kernels::apart;
+use crate::kernels::attention::Heads;
 use crate::kernels::ops;
-use crate::transformer::cpu::attention::Heads;
+use crate::kernels::padded_stride;
 use crate::transformer::full_weights::{ParamBlock, Vector};
 use crate::transformer::rope::Tables;
 use crate::transformer::{Linear, Panels, QkNorms, Stack};
@@ -58,7 +58,7 @@ impl Walk<'_> {
         sought: &mut GradTarget<'_>,
     ) -> Vec<f32> {
         sought.norm(slot, x, &dy);
-        ops::norm_again(x, &mut dy, dx, weight, self.spec().norm_epsilon);
+        ops::norm_backward_with_output(x, &mut dy, dx, weight, self.spec().norm_epsilon);
         dy
     }
 
@@ -245,7 +245,7 @@ impl Walk<'_> {
 
     fn gated(&self, gate_up: &[f32], space: &mut Arena) -> Vec<f32> {
         let (width, activation) = (self.spec().intermediate, self.spec().block.activation);
-        let mut out = space.take(gate_up.len() / apart(2 * width), width);
+        let mut out = space.take(gate_up.len() / padded_stride(2 * width), width);
         ops::gated(gate_up, &mut out, width, activation);
         out
     }

@@ -1,7 +1,7 @@
 //! Queries of one prefix or one text, and their scores over the keys that at least one of them sees.
 
 use super::softmax::{KEYS, Seen};
-use crate::kernels::{Operand, Strided, Total};
+use crate::kernels::{Accumulator, PackedOperand, Strided};
 use crate::transformer::score::packed::Segments;
 use std::ops::Range;
 
@@ -59,7 +59,7 @@ impl Block {
     }
 
     /// `a` times the keys: `a` is `(rows, head_dim)`, and so are the keys that `keys` has turned.
-    pub(super) fn scores(&self, a: Strided<'_>, keys: &Operand, scores: &mut Total) {
+    pub(super) fn scores(&self, a: Strided<'_>, keys: &PackedOperand, scores: &mut Accumulator) {
         scores.shape(self.rows.len(), self.panels() * KEYS);
         for (first, panels) in self.runs() {
             keys.multiply(a, panels.clone(), |panel| self.first_row(panel), (scores, first));
@@ -67,7 +67,7 @@ impl Block {
     }
 
     /// `sums += weights * b`, to the rows of `sums` from `first` on; `b` has the sequence's keys as depth.
-    pub(super) fn gather(&self, weights: &Total, b: &Operand, (sums, first): (&mut Total, usize)) {
+    pub(super) fn gather(&self, weights: &Accumulator, b: &PackedOperand, (sums, first): (&mut Accumulator, usize)) {
         for (panel, panels) in self.runs() {
             let keys = panels.start * KEYS..self.keys.min(panels.end * KEYS);
             let seen = |rows: &Range<usize>| keys.end.min(self.rows.start + rows.end).saturating_sub(keys.start);
@@ -76,9 +76,9 @@ impl Block {
     }
 
     /// `sums += (weights^T b)^T`: to each key, a column, from the block's rows; `b` is `(rows, head_dim)`.
-    pub(super) fn scatter(&self, weights: &Total, b: Strided<'_>, sums: &mut Total) {
+    pub(super) fn scatter(&self, weights: &Accumulator, b: Strided<'_>, sums: &mut Accumulator) {
         for (first, panels) in self.runs() {
-            sums.add_product(panels.clone(), b.turned(), (weights, first), |panel| self.first_row(panel));
+            sums.add_product(panels.clone(), b.transposed(), (weights, first), |panel| self.first_row(panel));
         }
     }
 }

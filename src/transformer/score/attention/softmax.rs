@@ -1,11 +1,11 @@
 //! The softmax of scores that lie in panels of 16 keys, and its gradient, row by row.
 
-use crate::kernels::Total;
+use crate::kernels::Accumulator;
 use crate::kernels::ops::{exp, vectorised};
 use std::ops::Range;
 
 /// Keys that are computed together: what a panel holds.
-pub(super) const KEYS: usize = Total::WIDTH;
+pub(super) const KEYS: usize = Accumulator::WIDTH;
 /// Panels whose terms are summed in single precision.
 const SUMMED: usize = 64;
 
@@ -37,7 +37,7 @@ impl Seen {
 
 /// Row `row` of `scores` becomes the softmax of `scale * scores` over what is seen, 0 elsewhere. Returns the log-sum-exp.
 #[inline(always)]
-fn forward_row(scores: &mut Total, row: usize, seen: &[Seen], scale: f32) -> f32 {
+fn forward_row(scores: &mut Accumulator, row: usize, seen: &[Seen], scale: f32) -> f32 {
     let mut tops = [f32::NEG_INFINITY; KEYS];
     for (panel, seen) in seen.iter().enumerate() {
         let lane = scores.lane_mut(panel, row);
@@ -69,7 +69,7 @@ fn forward_row(scores: &mut Total, row: usize, seen: &[Seen], scale: f32) -> f32
     }
     (f64::from(scale * top) + total.ln()) as f32
 }
-vectorised!(forward, forward_row, (scores: &mut Total, row: usize, seen: &[Seen], scale: f32) -> f32);
+vectorised!(forward, forward_row, (scores: &mut Accumulator, row: usize, seen: &[Seen], scale: f32) -> f32);
 
 /// What a row's softmax was made of, and its gradient from outside.
 #[derive(Clone, Copy)]
@@ -84,7 +84,7 @@ pub(super) struct Row {
 
 /// A row of `scores` becomes the softmax again, and one of `d`, the gradient of the weights, that of the scores.
 #[inline(always)]
-fn backward_row(scores: &mut Total, d: &mut Total, row: Row, seen: &[Seen]) {
+fn backward_row(scores: &mut Accumulator, d: &mut Accumulator, row: Row, seen: &[Seen]) {
     let Row { row, scale, lse, inner } = row;
     for (panel, &seen) in seen.iter().enumerate() {
         let (weights, d) = (scores.lane_mut(panel, row), d.lane_mut(panel, row));
@@ -99,4 +99,4 @@ fn backward_row(scores: &mut Total, d: &mut Total, row: Row, seen: &[Seen]) {
         }
     }
 }
-vectorised!(backward, backward_row, (scores: &mut Total, d: &mut Total, row: Row, seen: &[Seen]));
+vectorised!(backward, backward_row, (scores: &mut Accumulator, d: &mut Accumulator, row: Row, seen: &[Seen]));

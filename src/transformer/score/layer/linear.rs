@@ -2,7 +2,7 @@
 
 use super::Walk;
 use crate::kernels::thread_pool::Overlap;
-use crate::kernels::{Outer, Weight, apart, gemm_lora};
+use crate::kernels::{OuterProduct, Weight, gemm_lora, padded_stride};
 use crate::transformer::Linear;
 use crate::transformer::score::arena::Arena;
 use crate::transformer::score::branches::Branch;
@@ -22,7 +22,7 @@ pub(super) struct DeferredGrad<'a> {
 
 /// Floats from one row of a linear's result to the next: those of the widest are further apart than they are wide.
 fn result_width(linear: Linear, weight: &Weight) -> usize {
-    if linear == Linear::GateUp { apart(weight.outputs()) } else { weight.outputs() }
+    if linear == Linear::GateUp { padded_stride(weight.outputs()) } else { weight.outputs() }
 }
 
 impl Walk<'_> {
@@ -71,7 +71,7 @@ impl Walk<'_> {
                 let mut b = branch.map(|branch| branch.b_room(layer, gradients)).unwrap_or_default();
                 let of_owed = |(branch, owed): &(&Branch, DeferredGrad<'_>)| branch.a_room(owed.at.0, gradients);
                 let mut a = owed.as_ref().map(of_owed).unwrap_or_default();
-                let mut outers: Vec<Outer> = vec![];
+                let mut outers: Vec<OuterProduct> = vec![];
                 if let Some(branch) = branch {
                     outers.extend(branch.b_gradients(inner, dy, &mut b));
                 }

@@ -1,8 +1,8 @@
 //! What a layer's forward pass leaves for its backward pass, and what that takes.
 
 use crate::formats::spec::ModelSpec;
-use crate::kernels::apart;
-use crate::transformer::cpu::attention::Heads;
+use crate::kernels::attention::Heads;
+use crate::kernels::padded_stride;
 use crate::transformer::score::arena::Arena;
 use crate::transformer::score::attention::TreeAttention;
 
@@ -23,7 +23,7 @@ pub(in crate::transformer::score) struct Tape {
     pub(super) output: Vec<f32>,
     /// The residual stream between the blocks, `(rows, hidden)`.
     pub(super) middle: Vec<f32>,
-    /// `(rows, 2 intermediate)`, rows as far [`apart`] as is good.
+    /// `(rows, 2 intermediate)`, rows [`padded_stride`] floats apart.
     pub(super) gate_up: Vec<f32>,
     /// What the feed-forward block gave before its norm, `(rows, hidden)`.
     pub(super) down: Vec<f32>,
@@ -53,7 +53,7 @@ pub(in crate::transformer::score) fn tape_floats(spec: &ModelSpec, rank: usize) 
     let heads = Heads::of(spec);
     let qkv = heads.q_width() + 2 * heads.kv_width();
     let norms = usize::from(spec.block.qk_norm) * qkv + usize::from(spec.block.sandwich_norms) * 2 * spec.hidden;
-    2 * spec.hidden + qkv + heads.q_width() + heads.heads + apart(2 * spec.intermediate) + norms + 7 * rank
+    2 * spec.hidden + qkv + heads.q_width() + heads.heads + padded_stride(2 * spec.intermediate) + norms + 7 * rank
 }
 
 /// Floats a token that a layer's backward pass works with beside the tape.
@@ -63,7 +63,7 @@ pub(in crate::transformer::score) fn working_floats(spec: &ModelSpec, rank: usiz
     // Forward: what heads found. Backward: gradients of queries, keys and values by head, and gathered; that of what
     // was found.
     let attention = TreeAttention::forward_room(heads) + TreeAttention::backward_room(heads) + qkv + heads.q_width();
-    let feed_forward = 2 * spec.intermediate + apart(2 * spec.intermediate);
+    let feed_forward = 2 * spec.intermediate + padded_stride(2 * spec.intermediate);
     let streams = 4 + usize::from(spec.block.sandwich_norms);
     // Beside the last layer's rows those of them that are read on.
     let narrowed = spec.hidden + heads.q_width();

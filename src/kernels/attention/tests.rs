@@ -1,32 +1,28 @@
 use super::*;
-use std::ops::Range;
 
 const HEADS: Heads = Heads { heads: 6, kv_heads: 2, head_dim: 24, scale: 0.3 };
 
 fn cache(blocks: usize, narrow: bool) -> KvCache {
-    KvCache { layers: Layers::new(1, HEADS, blocks, narrow), heads: HEADS, blocks }
+    KvCache::new(1, HEADS, blocks, narrow)
 }
 
 fn wave(count: usize, pace: f32) -> Vec<f32> {
     (0..count).map(|i| (i as f32 * pace).sin() * 2.0).collect()
 }
 
-/// Angles that turn nothing.
-fn still(rows: usize) -> Angles {
+fn attend(cache: &mut KvCache, qkv: &[f32], rows: &[AttentionRow<'_>], window: usize) -> Vec<f32> {
+    let mut by_head = vec![f32::NAN; rows.len() * HEADS.q_width()];
+    let mut out = by_head.clone();
+    // Angles of zero.
     let half = HEADS.head_dim / 2;
-    Angles { cos: vec![1.0; rows * half], sin: vec![0.0; rows * half], half }
-}
-
-fn attend(cache: &mut KvCache, qkv: &[f32], rows: &[Reach<'_>], window: usize) -> Vec<f32> {
-    let mut found = vec![f32::NAN; rows.len() * HEADS.q_width()];
-    let mut out = found.clone();
-    let angles = still(rows.len());
-    cache.attend(0, qkv, &mut found, rows, Preparation { angles: &angles, norms: None, norm_epsilon: 1e-5, window });
-    HEADS.by_row(&found, rows.len(), 0, &mut out);
+    let (cos, sin) = (vec![1.0; rows.len() * half], vec![0.0; rows.len() * half]);
+    let params = AttentionParams { angles: (&cos, &sin), half, qk_norms: None, norm_epsilon: 1e-5, window };
+    cache.attend(0, qkv, &mut by_head, rows, params);
+    HEADS.by_row(&by_head, rows.len(), 0, &mut out);
     out
 }
 
-/// Attention of the row `row` of `qkv` over the tokens `seen` by its definition, in f64.
+/// Attention of the row `row` of `qkv` over the tokens `seen` by the definition, in f64.
 fn plain(qkv: &[f32], row: usize, seen: Range<usize>) -> Vec<f32> {
     let (dim, q_width) = (HEADS.head_dim, HEADS.q_width());
     let width = q_width + 2 * HEADS.kv_width();
@@ -55,7 +51,7 @@ fn paged_attention_is_attention_whatever_the_order_of_blocks() {
     let tokens = 83;
     let qkv = wave(tokens * (HEADS.q_width() + 2 * HEADS.kv_width()), 0.37);
     let blocks = [4u32, 0, 2];
-    let rows: Vec<_> = (0..tokens).map(|position| Reach { blocks: &blocks, position }).collect();
+    let rows: Vec<_> = (0..tokens).map(|position| AttentionRow { blocks: &blocks, position }).collect();
     for (narrow, tolerance) in [(false, 1e-5), (true, 2e-2)] {
         let mut cache = cache(5, narrow);
         // Windows: none, of one token, within a block, of a block, over several.
@@ -66,10 +62,10 @@ fn paged_attention_is_attention_whatever_the_order_of_blocks() {
                 assert_close(out, &expected, tolerance, &format!("window {window}, position {position}"));
             }
         }
-        // Alone, over a copied block, a row finds the same to the last bit.
+        // Alone, over a copied block, a row gives the same to the last bit.
         let together = attend(&mut cache, &qkv, &rows, usize::MAX);
         cache.copy_blocks(&[(2, 3)]);
-        let last = Reach { blocks: &[4, 0, 3], position: tokens - 1 };
+        let last = AttentionRow { blocks: &[4, 0, 3], position: tokens - 1 };
         let width = qkv.len() / tokens;
         let alone = attend(&mut cache, &qkv[(tokens - 1) * width..], &[last], usize::MAX);
         assert_eq!(alone, together[(tokens - 1) * HEADS.q_width()..]);
@@ -77,14 +73,14 @@ fn paged_attention_is_attention_whatever_the_order_of_blocks() {
 }
 
 #[test]
-fn siblings_over_a_common_prefix_find_what_each_finds_alone() {
+fn siblings_over_a_common_prefix_give_what_each_gives_alone() {
     let width = HEADS.q_width() + 2 * HEADS.kv_width();
     let prefix = 64;
     let shared = wave(prefix * width, 0.71);
-    let first: Vec<_> = (0..prefix).map(|position| Reach { blocks: &[1, 2], position }).collect();
-    // Two on the prefix, a stranger between them and a third, and another of a longer table.
+    let first: Vec<_> = (0..prefix).map(|position| AttentionRow { blocks: &[1, 2], position }).collect();
+    // Two on the prefix, another sequence between them and a third, and one with a longer table.
     let tables: [&[u32]; 5] = [&[1, 2, 3], &[1, 2, 4], &[6, 7], &[1, 2, 5], &[1, 2, 8, 9]];
-    let rows = tables.map(|blocks| Reach { blocks, position: if blocks.len() == 2 { 40 } else { prefix } });
+    let rows = tables.map(|blocks| AttentionRow { blocks, position: if blocks.len() == 2 { 40 } else { prefix } });
     let qkv = wave(rows.len() * width, 0.53);
     let fresh = || {
         let mut cache = cache(10, false);

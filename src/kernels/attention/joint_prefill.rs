@@ -1,22 +1,22 @@
-//! Queries of neighbouring tokens of one sequence over the keys and values of one KV head: a prefill's share of attention.
+//! Attention of neighbouring tokens of one sequence over the keys and values of one KV head: joint prefill.
 //!
-//! They are many enough for a block to be widened once for all of them, and for both products to go through the
-//! kernels' tiles. What a query finds is what it finds alone ([`super::block`]), to the last bit.
+//! There are enough queries to widen a block once for all of them and to compute both products by tiles. A query's
+//! result equals that of [`super::online`] to the last bit.
 
-use super::BLOCK_TOKENS;
-use super::block::{Queries, State, Stored};
+use super::layout::{BLOCK_TOKENS, visible};
+use super::online::{KvElement, Queries};
+use super::softmax::SoftmaxState;
 use crate::kernels::ops::vectorised;
 use crate::kernels::{Panel, Strided, prefetch};
-use crate::transformer::paging::visible;
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Queries from which it pays.
-const FEWEST: usize = 12;
+/// Queries from which joint prefill is faster.
+const QUERIES_MIN: usize = 12;
 /// Panels of a block's keys.
 const KEY_PANELS: usize = BLOCK_TOKENS / Panel::WIDTH;
 
-/// What a thread works with, used again.
+/// A thread's buffers, reused.
 #[derive(Default)]
 struct Scratch {
     /// A block's keys, `(panels of 16 keys, head_dim)`, and its values, `(panels of 16 dimensions, 32)`.
@@ -26,54 +26,52 @@ struct Scratch {
     scores: Panel,
     weights: Vec<[f32; BLOCK_TOKENS]>,
     /// `(panels of dimensions, queries)`.
-    found: Panel,
-    states: Vec<State>,
-    /// What is kept of what was found before the block.
-    kept: Vec<f32>,
+    sums: Panel,
+    states: Vec<SoftmaxState>,
+    /// Factors on the output so far.
+    rescale: Vec<f32>,
 }
 
 thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-/// Whether these rows are tokens of one sequence, and enough of them.
-pub(super) fn serves(queries: &Queries<'_>) -> bool {
+/// Whether `queries` are tokens of one sequence, and enough of them.
+pub(super) fn applies(queries: &Queries<'_>) -> bool {
     let Queries { rows, heads, .. } = queries;
     let same = |blocks: &[u32]| std::ptr::eq(blocks, rows[0].blocks);
-    crate::kernels::has_tiles()
-        && rows.len() * heads.heads / heads.kv_heads >= FEWEST
-        && rows.iter().all(|reach| same(reach.blocks))
+    crate::kernels::has_tiles() && rows.len() * heads.group() >= QUERIES_MIN && rows.iter().all(|row| same(row.blocks))
 }
 
-/// What `queries` find, `(rows, group, head_dim)` into `found`.
-pub(super) fn walk<T: Stored>(queries: Queries<'_>, keys: &[T], values: &[T], found: &mut [f32]) {
+/// Attention of `queries`; `out` becomes `(rows, group, head_dim)`.
+pub(super) fn attend<T: KvElement>(queries: Queries<'_>, keys: &[T], values: &[T], out: &mut [f32]) {
     let mut scratch = SCRATCH.take();
-    scratch.walk(queries, keys, values, found);
+    scratch.attend(queries, keys, values, out);
     SCRATCH.set(scratch);
 }
 
 impl Scratch {
-    fn walk<T: Stored>(&mut self, queries: Queries<'_>, keys: &[T], values: &[T], out: &mut [f32]) {
+    fn attend<T: KvElement>(&mut self, queries: Queries<'_>, keys: &[T], values: &[T], out: &mut [f32]) {
         let Queries { values: q, rows, heads, window } = queries;
-        let (dim, group) = (heads.head_dim, heads.heads / heads.kv_heads);
+        let (dim, group) = (heads.head_dim, heads.group());
         let (count, panels) = (rows.len() * group, dim.div_ceil(Panel::WIDTH));
         self.scores.resize(KEY_PANELS * count);
-        self.found.resize(panels * count);
-        self.found.clear(0..panels * count);
+        self.sums.resize(panels * count);
+        self.sums.clear(0..panels * count);
         self.weights.resize(count, [0.0; BLOCK_TOKENS]);
-        self.kept.resize(count, 0.0);
+        self.rescale.resize(count, 0.0);
         self.states.clear();
-        self.states.resize(count, State::NEW);
+        self.states.resize(count, SoftmaxState::NEW);
 
-        let oldest = rows.iter().map(|reach| visible(reach.position, window).start).min().unwrap_or(0);
-        let newest = rows.iter().map(|reach| reach.position).max().unwrap_or(0);
+        let oldest = rows.iter().map(|row| visible(row.position, window).start).min().unwrap_or(0);
+        let newest = rows.iter().map(|row| row.position).max().unwrap_or(0);
         let place = |block: u32| block as usize * BLOCK_TOKENS * dim..(block as usize + 1) * BLOCK_TOKENS * dim;
         for index in oldest / BLOCK_TOKENS..=newest / BLOCK_TOKENS {
             let Some(&block) = rows[0].blocks.get(index) else { break };
             let from = index * BLOCK_TOKENS;
             prefetch(&values[place(block)]);
             T::widen_all(&keys[place(block)], BLOCK_TOKENS, &mut self.keys);
-            // Places that some of the rows see.
+            // Places that any row attends to.
             let seen = oldest.max(from) - from..(newest + 1).min(from + BLOCK_TOKENS) - from;
             self.scores.clear(0..KEY_PANELS * count);
             for panel in seen.start / Panel::WIDTH..seen.end.div_ceil(Panel::WIDTH) {
@@ -83,43 +81,45 @@ impl Scratch {
             if let Some(&next) = rows[0].blocks.get(index + 1) {
                 prefetch(&keys[place(next)]);
             }
-            let Self { scores, weights, states, kept, .. } = self;
-            let each =
-                weights.chunks_exact_mut(group).zip(states.chunks_exact_mut(group)).zip(kept.chunks_exact_mut(group));
-            for (row, ((weights, states), kept)) in each.enumerate() {
+            let Self { scores, weights, states, rescale, .. } = self;
+            let each = weights
+                .chunks_exact_mut(group)
+                .zip(states.chunks_exact_mut(group))
+                .zip(rescale.chunks_exact_mut(group));
+            for (row, ((weights, states), rescale)) in each.enumerate() {
                 let seen = visible(rows[row].position, window);
                 let [start, end] = [seen.start, seen.end].map(|place| place.clamp(from, from + BLOCK_TOKENS) - from);
-                meet(scores, (row * group, count), weights, start..end, states, kept);
+                weigh(scores, (row * group, count), weights, start..end, states, rescale);
             }
             T::widen_all(&values[place(block)], dim, &mut self.values);
-            keep(&mut self.found, &self.kept);
+            rescale_sums(&mut self.sums, &self.rescale);
             let weights = Strided::rows(&self.weights.as_flattened()[seen.start..], BLOCK_TOKENS);
             for panel in 0..panels {
                 let (to, places) = (panel * count..(panel + 1) * count, panel * BLOCK_TOKENS);
-                self.found.add_product(to, weights, &self.values, places + seen.start..places + seen.end);
+                self.sums.add_product(to, weights, &self.values, places + seen.start..places + seen.end);
             }
         }
         for (query, (out, state)) in out.chunks_exact_mut(dim).zip(&self.states).enumerate() {
             let inverse = state.inverse();
             for (panel, out) in out.chunks_mut(Panel::WIDTH).enumerate() {
-                let found = self.found.lane(panel * count + query);
-                out.iter_mut().zip(found).for_each(|(out, found)| *out = found * inverse);
+                let sums = self.sums.lane(panel * count + query);
+                out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * inverse);
             }
         }
     }
 }
 
-/// Turns the scores of a row's queries, the first of which is `first` of `count`, into weights, of the places that it sees.
+/// Turns the scores of a row's queries, the first of which is `first` of `count`, into weights over the places `seen`.
 #[inline(always)]
-fn meet_queries(
+fn weigh_queries(
     scores: &Panel,
     (first, count): (usize, usize),
     weights: &mut [[f32; BLOCK_TOKENS]],
     seen: Range<usize>,
-    states: &mut [State],
-    kept: &mut [f32],
+    states: &mut [SoftmaxState],
+    rescale: &mut [f32],
 ) {
-    for (query, ((weights, state), kept)) in weights.iter_mut().zip(states).zip(kept).enumerate() {
+    for (query, ((weights, state), rescale)) in weights.iter_mut().zip(states).zip(rescale).enumerate() {
         for (panel, weights) in weights.as_chunks_mut::<{ Panel::WIDTH }>().0.iter_mut().enumerate() {
             *weights = *scores.lane(panel * count + first + query);
         }
@@ -127,22 +127,22 @@ fn meet_queries(
             weights[..seen.start].fill(f32::NEG_INFINITY);
             weights[seen.end..].fill(f32::NEG_INFINITY);
         }
-        *kept = state.meet(weights);
+        *rescale = state.update(weights);
     }
 }
 vectorised!(
-    meet, meet_queries,
+    weigh, weigh_queries,
     (
         scores: &Panel, places: (usize, usize), weights: &mut [[f32; BLOCK_TOKENS]], seen: Range<usize>,
-        states: &mut [State], kept: &mut [f32]
+        states: &mut [SoftmaxState], rescale: &mut [f32]
     )
 );
 
-/// Multiplies what each query found, `(panels, queries)`, by what is kept of it.
-fn keep(found: &mut Panel, kept: &[f32]) {
-    for first in (0..found.lanes()).step_by(kept.len()) {
-        for (query, &kept) in kept.iter().enumerate().filter(|(_, kept)| **kept != 1.0) {
-            found.lane_mut(first + query).iter_mut().for_each(|value| *value *= kept);
+/// Rescales each query's sums, `(panels, queries)`.
+fn rescale_sums(sums: &mut Panel, rescale: &[f32]) {
+    for first in (0..sums.lanes()).step_by(rescale.len()) {
+        for (query, &factor) in rescale.iter().enumerate().filter(|(_, factor)| **factor != 1.0) {
+            sums.lane_mut(first + query).iter_mut().for_each(|value| *value *= factor);
         }
     }
 }

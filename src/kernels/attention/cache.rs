@@ -1,0 +1,81 @@
+//! The paged KV cache of the CPU.
+//!
+//! A block holds 32 positions of every KV head: keys as `[kv_heads, blocks, head_dim, 32]`, so that 32 scores of a query
+//! are one vector loop, values as `[kv_heads, blocks, 32, head_dim]`.
+
+use super::layout::{BLOCK_TOKENS, Heads};
+use super::online::KvElement;
+use crate::kernels::advise_huge_pages;
+
+/// Keys and values of every layer, in blocks.
+pub(crate) struct KvCache {
+    pub(super) layers: Layers,
+    pub(super) heads: Heads,
+    blocks: usize,
+}
+
+/// Keys and values by layer, in f32 or as the bits of bf16.
+pub(super) enum Layers {
+    F32(Vec<KvLayer<f32>>),
+    Bf16(Vec<KvLayer<u16>>),
+}
+
+/// Keys and values of one layer, by KV head.
+pub(super) type KvLayer<T> = Vec<KvHead<T>>;
+
+/// Keys `[blocks, head_dim, 32]` and values `[blocks, 32, head_dim]` of one KV head.
+pub(super) struct KvHead<T> {
+    pub(super) keys: Vec<T>,
+    pub(super) values: Vec<T>,
+}
+
+impl KvCache {
+    /// Bytes of one block over all layers, keys and values.
+    pub(crate) fn block_bytes(layers: usize, heads: Heads, narrow: bool) -> usize {
+        let size = if narrow { size_of::<u16>() } else { size_of::<f32>() };
+        layers * 2 * BLOCK_TOKENS * heads.kv_width() * size
+    }
+
+    /// A cache of `blocks` blocks, in bf16 if `narrow`, else in f32. The system allocates its pages when they are first
+    /// written.
+    pub(crate) fn new(layers: usize, heads: Heads, blocks: usize, narrow: bool) -> Self {
+        Self { layers: Layers::new(layers, heads, blocks, narrow), heads, blocks }
+    }
+
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Copies whole blocks, `(from, to)`, in every layer.
+    pub(crate) fn copy_blocks(&mut self, pairs: &[(u32, u32)]) {
+        fn copy<T: Copy>(layers: &mut [KvLayer<T>], pairs: &[(u32, u32)], size: usize) {
+            for KvHead { keys, values } in layers.iter_mut().flatten() {
+                for &(from, to) in pairs {
+                    let (from, to) = (from as usize * size, to as usize * size);
+                    keys.copy_within(from..from + size, to);
+                    values.copy_within(from..from + size, to);
+                }
+            }
+        }
+        let size = BLOCK_TOKENS * self.heads.head_dim;
+        match &mut self.layers {
+            Layers::F32(layers) => copy(layers, pairs, size),
+            Layers::Bf16(layers) => copy(layers, pairs, size),
+        }
+    }
+}
+
+impl Layers {
+    fn new(layers: usize, heads: Heads, blocks: usize, narrow: bool) -> Self {
+        fn zeros<T: KvElement>(layers: usize, heads: Heads, blocks: usize) -> Vec<KvLayer<T>> {
+            let values = || {
+                let values = T::zeros(blocks * BLOCK_TOKENS * heads.head_dim);
+                advise_huge_pages(&values);
+                values
+            };
+            let head = |_| KvHead { keys: values(), values: values() };
+            (0..layers).map(|_| (0..heads.kv_heads).map(head).collect()).collect()
+        }
+        if narrow { Self::Bf16(zeros(layers, heads, blocks)) } else { Self::F32(zeros(layers, heads, blocks)) }
+    }
+}

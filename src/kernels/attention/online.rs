@@ -1,0 +1,285 @@
+//! Attention of queries over the keys and values of one KV head, block by block (online softmax: arXiv 1805.02867;
+//! grouped heads: arXiv 2305.13245).
+//!
+//! Plain safe loops over fixed widths, compiled for AVX-512, for AVX2 and for any processor.
+
+use super::layout::{AttentionRow, BLOCK_TOKENS, Heads, visible};
+use super::softmax::SoftmaxState;
+use crate::kernels::ops::vectorised;
+use crate::kernels::{Panel, prefetch};
+use std::ops::Range;
+
+/// Queries that are computed over a block at a time.
+const QUERIES_MAX: usize = 6;
+/// Floats of each query that are summed in registers: six queries take twelve of AVX2's sixteen.
+const WIDTH: usize = 16;
+/// [`WIDTH`] with AVX-512's registers.
+const WIDTH_WIDE: usize = 32;
+
+/// An element of the KV cache: f32, or the bits of a bf16, which are the upper half of an f32.
+pub(super) trait KvElement: Copy + Send + Sync {
+    /// `count` zeros in memory that is not touched yet.
+    fn zeros(count: usize) -> Vec<Self>;
+    fn narrow(value: f32) -> Self;
+    fn widen(self) -> f32;
+    /// Widens a matrix with rows of `columns` into panels of 16 columns.
+    fn widen_all(values: &[Self], columns: usize, to: &mut Panel);
+    /// Attention of `queries` over the cache of their KV head; `out` becomes `(rows, group, head_dim)`.
+    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]);
+}
+
+impl KvElement for f32 {
+    fn zeros(count: usize) -> Vec<Self> {
+        vec![0.0; count]
+    }
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        value
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    fn widen_all(values: &[Self], columns: usize, to: &mut Panel) {
+        to.fill(values, columns, Self::widen);
+    }
+
+    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
+        attend_f32(queries, keys, values, out);
+    }
+}
+
+impl KvElement for u16 {
+    fn zeros(count: usize) -> Vec<Self> {
+        vec![0; count]
+    }
+
+    #[inline(always)]
+    fn narrow(value: f32) -> Self {
+        half::bf16::from_f32(value).to_bits()
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self) << 16)
+    }
+
+    fn widen_all(values: &[Self], columns: usize, to: &mut Panel) {
+        widen_bf16(values, columns, to);
+    }
+
+    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
+        attend_bf16(queries, keys, values, out);
+    }
+}
+
+#[inline(always)]
+fn widen_rows(values: &[u16], columns: usize, to: &mut Panel) {
+    to.fill(values, columns, u16::widen);
+}
+vectorised!(widen_bf16, widen_rows, (values: &[u16], columns: usize, to: &mut Panel));
+
+/// The queries of neighbouring rows for one KV head.
+#[derive(Clone, Copy)]
+pub(super) struct Queries<'a> {
+    /// Scaled and rotated, `(rows, group, head_dim)`.
+    pub(super) values: &'a [f32],
+    pub(super) rows: &'a [AttentionRow<'a>],
+    pub(super) heads: Heads,
+    /// Newest tokens that a row attends to.
+    pub(super) window: usize,
+}
+
+#[inline(always)]
+fn attend_rows<T: KvElement, const WIDTH: usize>(queries: Queries<'_>, keys: &[T], values: &[T], out: &mut [f32]) {
+    let Queries { values: q, rows, heads, window } = queries;
+    let (dim, group) = (heads.head_dim, heads.group());
+    let mut states = vec![SoftmaxState::NEW; rows.len() * group];
+    let oldest = |row: &AttentionRow<'_>| visible(row.position, window).start;
+    let first = rows.iter().map(oldest).min().unwrap_or(0) / BLOCK_TOKENS;
+    let last = rows.iter().map(|row| row.position / BLOCK_TOKENS).max().unwrap_or(0);
+    for index in first..=last {
+        let mut row = 0;
+        while row < rows.len() {
+            // Neighbouring rows that share this block read it together.
+            let block = rows[row].blocks.get(index);
+            let run = 1 + rows[row + 1..].iter().take_while(|row| row.blocks.get(index) == block).count();
+            let Some(&block) = block else {
+                row += run;
+                continue;
+            };
+            let start = |block: u32| block as usize * BLOCK_TOKENS * dim;
+            // Blocks lie anywhere in memory. Values are prefetched while scores are computed, and the next rows' keys
+            // while values are summed; behind the last run come the first rows' keys of the next block.
+            let next = match rows.get(row + run) {
+                Some(row) => row.blocks.get(index),
+                None => rows[0].blocks.get(index + 1),
+            };
+            let place = |block: u32| start(block)..start(block) + BLOCK_TOKENS * dim;
+            prefetch(&values[place(block)]);
+            if let Some(&next) = next {
+                prefetch(&keys[place(next)]);
+            }
+            let (keys, values) = (&keys[place(block)], &values[place(block)]);
+            let mut query = row * group;
+            let end = (row + run) * group;
+            while query < end {
+                let count = QUERIES_MAX.min(end - query);
+                let (q, out) = (&q[query * dim..][..count * dim], &mut out[query * dim..][..count * dim]);
+                let states = &mut states[query..][..count];
+                // The places of the block that each query attends to.
+                let seen = |offset: usize| {
+                    let row = &rows[(query + offset) / group];
+                    let (from, before) = (index * BLOCK_TOKENS, row.position + 1);
+                    let seen = oldest(row).max(from)..before.min(from + BLOCK_TOKENS).max(from);
+                    (seen.start - from).min(seen.end - from)..seen.end - from
+                };
+                match count {
+                    6 => attend_block::<T, 6, WIDTH>(q, keys, values, std::array::from_fn(seen), states, out, dim),
+                    5 => attend_block::<T, 5, WIDTH>(q, keys, values, std::array::from_fn(seen), states, out, dim),
+                    4 => attend_block::<T, 4, WIDTH>(q, keys, values, std::array::from_fn(seen), states, out, dim),
+                    3 => attend_block::<T, 3, WIDTH>(q, keys, values, std::array::from_fn(seen), states, out, dim),
+                    2 => attend_block::<T, 2, WIDTH>(q, keys, values, std::array::from_fn(seen), states, out, dim),
+                    _ => attend_block::<T, 1, WIDTH>(q, keys, values, std::array::from_fn(seen), states, out, dim),
+                }
+                query += count;
+            }
+            row += run;
+        }
+    }
+    for (out, state) in out.chunks_exact_mut(dim).zip(&states) {
+        let inverse = state.inverse();
+        out.iter_mut().for_each(|out| *out *= inverse);
+    }
+}
+
+#[inline(always)]
+fn attend_rows_f32(queries: Queries<'_>, keys: &[f32], values: &[f32], out: &mut [f32]) {
+    attend_rows::<f32, WIDTH>(queries, keys, values, out);
+}
+#[inline(always)]
+fn attend_rows_f32_wide(queries: Queries<'_>, keys: &[f32], values: &[f32], out: &mut [f32]) {
+    attend_rows::<f32, WIDTH_WIDE>(queries, keys, values, out);
+}
+vectorised!(
+    attend_f32, attend_rows_f32, attend_rows_f32_wide,
+    (queries: Queries<'_>, keys: &[f32], values: &[f32], out: &mut [f32])
+);
+
+#[inline(always)]
+fn attend_rows_bf16(queries: Queries<'_>, keys: &[u16], values: &[u16], out: &mut [f32]) {
+    attend_rows::<u16, WIDTH>(queries, keys, values, out);
+}
+#[inline(always)]
+fn attend_rows_bf16_wide(queries: Queries<'_>, keys: &[u16], values: &[u16], out: &mut [f32]) {
+    attend_rows::<u16, WIDTH_WIDE>(queries, keys, values, out);
+}
+vectorised!(
+    attend_bf16, attend_rows_bf16, attend_rows_bf16_wide,
+    (queries: Queries<'_>, keys: &[u16], values: &[u16], out: &mut [f32])
+);
+
+/// `Q` queries over one block: `keys` is `(head_dim, 32)`, `values` `(32, head_dim)`.
+#[inline(always)]
+fn attend_block<T: KvElement, const Q: usize, const WIDTH: usize>(
+    q: &[f32],
+    keys: &[T],
+    values: &[T],
+    seen: [Range<usize>; Q],
+    states: &mut [SoftmaxState],
+    out: &mut [f32],
+    dim: usize,
+) {
+    let mut weights = scores::<T, Q, WIDTH>(q, keys, dim);
+    let mut rescale = [0.0; Q];
+    for (((weights, seen), state), rescale) in weights.iter_mut().zip(&seen).zip(states).zip(&mut rescale) {
+        weights[..seen.start].fill(f32::NEG_INFINITY);
+        weights[seen.end..].fill(f32::NEG_INFINITY);
+        *rescale = state.update(weights);
+    }
+    // A place that only some queries see has weight 0 for the others.
+    let first = seen.iter().map(|seen| seen.start).min().unwrap_or(0);
+    let last = seen.iter().map(|seen| seen.end).max().unwrap_or(0);
+    let sums = WeightedValues { weights: &weights, places: first..last, rescale: &rescale, dim };
+    let mut from = 0;
+    while from + WIDTH <= dim {
+        sums.add::<T, WIDTH>(values, from, out);
+        from += WIDTH;
+    }
+    while from + 8 <= dim {
+        sums.add::<T, 8>(values, from, out);
+        from += 8;
+    }
+    while from < dim {
+        sums.add::<T, 1>(values, from, out);
+        from += 1;
+    }
+}
+
+/// The scores of `Q` queries over a block's 32 keys.
+#[inline(always)]
+fn scores<T: KvElement, const Q: usize, const WIDTH: usize>(
+    q: &[f32],
+    keys: &[T],
+    dim: usize,
+) -> [[f32; BLOCK_TOKENS]; Q] {
+    let mut scores = [[0.0f32; BLOCK_TOKENS]; Q];
+    for from in (0..BLOCK_TOKENS).step_by(WIDTH) {
+        let mut sums = [[0.0f32; WIDTH]; Q];
+        for (d, keys) in keys.chunks_exact(BLOCK_TOKENS).enumerate() {
+            let mut key = [0.0; WIDTH];
+            for (key, stored) in key.iter_mut().zip(&keys[from..from + WIDTH]) {
+                *key = stored.widen();
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let factor = q[i * dim + d];
+                for (sum, key) in sums.iter_mut().zip(key) {
+                    *sum = factor.mul_add(key, *sum);
+                }
+            }
+        }
+        for (scores, sums) in scores.iter_mut().zip(&sums) {
+            scores[from..from + WIDTH].copy_from_slice(sums);
+        }
+    }
+    scores
+}
+
+/// The weighted sum of a block's values for `Q` queries.
+struct WeightedValues<'a, const Q: usize> {
+    weights: &'a [[f32; BLOCK_TOKENS]; Q],
+    /// Places of the block that any query attends to.
+    places: Range<usize>,
+    rescale: &'a [f32; Q],
+    dim: usize,
+}
+
+impl<const Q: usize> WeightedValues<'_, Q> {
+    /// `out = out * rescale + weights * values`, columns `from .. from + W`.
+    #[inline(always)]
+    fn add<T: KvElement, const W: usize>(&self, values: &[T], from: usize, out: &mut [f32]) {
+        let mut sums = [[0.0f32; W]; Q];
+        for (i, sums) in sums.iter_mut().enumerate() {
+            for (sum, &out) in sums.iter_mut().zip(&out[i * self.dim + from..][..W]) {
+                *sum = out * self.rescale[i];
+            }
+        }
+        for place in self.places.clone() {
+            let mut value = [0.0; W];
+            for (value, stored) in value.iter_mut().zip(&values[place * self.dim + from..][..W]) {
+                *value = stored.widen();
+            }
+            for (sums, weights) in sums.iter_mut().zip(self.weights) {
+                for (sum, value) in sums.iter_mut().zip(value) {
+                    *sum = weights[place].mul_add(value, *sum);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            out[i * self.dim + from..][..W].copy_from_slice(sums);
+        }
+    }
+}

@@ -1,3 +1,0 @@
-//! What the CPU computes with its own kernels.
-
-pub(crate) mod attention;
