@@ -181,7 +181,8 @@ pub fn utility(verdicts: &[Verdict]) -> Option<f32> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScoredCritique {
     /// What the critic wrote.
-    pub written: Completion,
+    #[serde(rename = "written")]
+    pub completion: Completion,
     /// Critique utility, in `[0, 1]`.
     pub utility: f32,
     /// The verdicts it is the mean of, the invalid ones included.
@@ -240,7 +241,7 @@ impl CritiqueGroup {
 
     /// The oldest version that wrote one of its critiques.
     pub fn oldest_version(&self) -> CriticVersion {
-        self.critiques.iter().map(|c| c.written.version).min().unwrap_or_default()
+        self.critiques.iter().map(|c| c.completion.version).min().unwrap_or_default()
     }
 
     /// Mean utility of its critiques.

@@ -167,7 +167,7 @@ impl LearnerLoop {
                 self.events.emit(Event::Learned {
                     batch: lease.batch,
                     episodes: lease.groups.iter().map(|group| group.episode).collect(),
-                    ages_versions: critiques.map(|critique| critique.written.version.age(version)).collect(),
+                    ages_versions: critiques.map(|critique| critique.completion.version.age(version)).collect(),
                     report: report.clone(),
                     seconds: begun.elapsed().as_secs_f64(),
                 });

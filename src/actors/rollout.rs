@@ -238,7 +238,7 @@ impl RolloutContext {
         let verdicts = self.judge(JudgeRequest { opening, critique: critique.clone(), refinements }, judging).await?;
         let utility = utility(&verdicts).ok_or(EpisodeError::Dropped(DropReason::NoVerdict))?;
         self.events.emit(Event::CritiqueScored(utility));
-        Ok(ScoredCritique { written: Arc::unwrap_or_clone(critique), utility, verdicts })
+        Ok(ScoredCritique { completion: Arc::unwrap_or_clone(critique), utility, verdicts })
     }
 
     /// The lane's next episode, whenever it may begin; none once a stop is wished for.

@@ -73,11 +73,11 @@ pub(super) fn render(path: &Path, groups: &[Recorded]) -> Result<Vec<u8>> {
 impl Arrays {
     fn push(&mut self, group: &CritiqueGroup) {
         for critique in &group.critiques {
-            self.token_ids.extend(&critique.written.ids);
-            self.log_probs.extend(&critique.written.log_probs);
+            self.token_ids.extend(&critique.completion.ids);
+            self.log_probs.extend(&critique.completion.log_probs);
             self.token_offsets.push(self.token_ids.len() as i64);
             self.utilities.push(critique.utility);
-            self.versions.push(critique.written.version.0.cast_signed());
+            self.versions.push(critique.completion.version.0.cast_signed());
         }
         self.group_offsets.push(self.utilities.len() as i64);
         self.prefix_ids.extend(&group.prefix_ids);

@@ -10,7 +10,7 @@ fn model() -> Origin {
 /// A group whose floats are spread over everything between the smallest and the largest.
 fn group(episode: u64, floats: &[f32]) -> CritiqueGroup {
     let critique = |(index, chunk): (usize, &[f32])| ScoredCritique {
-        written: Completion {
+        completion: Completion {
             text: format!("critique {index} \u{2028}\n\"é\""),
             ids: (0..chunk.len() as u32).map(|id| id * 7919).collect(),
             log_probs: chunk.to_vec(),
@@ -58,7 +58,7 @@ proptest! {
             let back = read(&place.path().join(name)).unwrap().groups;
             let bits = |group: &CritiqueGroup| -> Vec<u32> {
                 let critiques = group.critiques.iter();
-                critiques.flat_map(|c| c.written.log_probs.iter().chain([&c.utility])).map(|f| f.to_bits()).collect()
+                critiques.flat_map(|c| c.completion.log_probs.iter().chain([&c.utility])).map(|f| f.to_bits()).collect()
             };
             prop_assert_eq!(bits(&back[0].group), bits(&groups[0].group));
             prop_assert_eq!(&back[..], &groups[..]);

@@ -86,14 +86,14 @@ impl UnderWay {
 impl Part {
     fn tokens(&self, group: &CritiqueGroup) -> usize {
         let critiques = &group.critiques[self.critiques.clone()];
-        group.prefix_ids.len() + critiques.iter().map(|critique| critique.written.ids.len()).sum::<usize>()
+        group.prefix_ids.len() + critiques.iter().map(|critique| critique.completion.ids.len()).sum::<usize>()
     }
 
     fn packed<'a>(&self, group: &'a CritiqueGroup) -> Packed<'a> {
         let critiques = &group.critiques[self.critiques.clone()];
         Packed {
             prefix: &group.prefix_ids,
-            texts: critiques.iter().map(|critique| critique.written.ids.as_slice()).collect(),
+            texts: critiques.iter().map(|critique| critique.completion.ids.as_slice()).collect(),
         }
     }
 }
@@ -160,7 +160,7 @@ impl PassContext<'_> {
             }
             let Some(known) = self.references.get(group.episode.0) else { unreachable!("references come first") };
             let reference = &known.log_probs[part.critiques.clone()];
-            let sampled = critiques.iter().map(|critique| &critique.written.log_probs);
+            let sampled = critiques.iter().map(|critique| &critique.completion.log_probs);
             let ratios = by_text.iter().zip(reference).zip(sampled);
             let ratios = ratios.map(|((ours, reference), mu)| [log_ratio(ours, reference), log_ratio(ours, mu)]);
             under_way.lesson.note(part.group, ratios);
@@ -194,8 +194,8 @@ impl UnderWay {
         critiques: &[ScoredCritique],
     ) {
         for (ours, critique) in by_text.iter().zip(critiques) {
-            if Some(critique.written.version) == current {
-                let pairs = ours.iter().zip(&critique.written.log_probs);
+            if Some(critique.completion.version) == current {
+                let pairs = ours.iter().zip(&critique.completion.log_probs);
                 self.differences.extend(pairs.map(|(ours, sampler)| (ours - sampler).abs()));
             }
         }
@@ -207,7 +207,7 @@ fn chunks(group: &CritiqueGroup, tokens_max: usize) -> Vec<Range<usize>> {
     let mut chunks: Vec<Range<usize>> = vec![];
     let mut tokens = usize::MAX;
     for (index, critique) in group.critiques.iter().enumerate() {
-        let len = critique.written.ids.len();
+        let len = critique.completion.ids.len();
         match chunks.last_mut() {
             Some(last) if tokens + len <= tokens_max => {
                 last.end = index + 1;

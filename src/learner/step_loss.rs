@@ -134,7 +134,7 @@ impl StepLoss {
 
     /// Ages and distances of the step's critiques, `newest` being the critic in service.
     pub(super) fn diagnostics(&self, newest: CriticVersion) -> Diagnostics {
-        let versions: Vec<_> = self.groups.iter().flat_map(|g| &g.critiques).map(|c| c.written.version).collect();
+        let versions: Vec<_> = self.groups.iter().flat_map(|g| &g.critiques).map(|c| c.completion.version).collect();
         let newest = versions.iter().copied().fold(newest, CriticVersion::max);
         let ages: Vec<u64> = versions.into_iter().map(|version| version.age(newest)).collect();
         Diagnostics::of(&self.all(0), &self.all(1), &ages)
@@ -151,6 +151,6 @@ impl StepLoss {
 
     /// Critique tokens.
     pub(super) fn tokens(&self) -> usize {
-        self.groups.iter().flat_map(|group| &group.critiques).map(|critique| critique.written.ids.len()).sum()
+        self.groups.iter().flat_map(|group| &group.critiques).map(|critique| critique.completion.ids.len()).sum()
     }
 }

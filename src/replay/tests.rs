@@ -19,7 +19,7 @@ fn critique(utility: f32, version: u64) -> ScoredCritique {
         version: CriticVersion(version),
         finish: Finish::Stop,
     };
-    ScoredCritique { written, utility, verdicts: Vec::new() }
+    ScoredCritique { completion: written, utility, verdicts: Vec::new() }
 }
 
 fn group(episode: u64, version: u64) -> CritiqueGroup {

@@ -224,7 +224,7 @@ pub(crate) mod tests {
                 version: CriticVersion::BASE,
                 finish,
             };
-            ScoredCritique { written, utility, verdicts: vec![] }
+            ScoredCritique { completion: written, utility, verdicts: vec![] }
         };
         let critiques = utilities.map(critique).to_vec();
         Outcome::Group(CritiqueGroup {

@@ -69,7 +69,7 @@ fn critiques_of_the_current_critic_are_at_no_distance_and_others_are_as_far_as_p
     let step = |logprobs: &dyn Fn(usize, usize) -> Vec<f32>| {
         let groups = changed(&groups(&golden), |index, group| {
             for (which, critique) in group.critiques.iter_mut().enumerate() {
-                critique.written.log_probs = logprobs(index, which);
+                critique.completion.log_probs = logprobs(index, which);
             }
         });
         let report = take_step(&mut learner(&golden, |_| {}), 1, &groups);

@@ -136,7 +136,7 @@ pub fn dro() -> Dro {
 
 pub fn groups(golden: &Dro) -> Vec<Arc<CritiqueGroup>> {
     let critique = |(ids, &utility): (&Vec<u32>, &f32)| ScoredCritique {
-        written: Completion {
+        completion: Completion {
             text: String::new(),
             ids: ids.clone(),
             log_probs: vec![0.0; ids.len()],

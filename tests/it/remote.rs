@@ -297,7 +297,7 @@ async fn compared(
 fn preferences(groups: impl Iterator<Item = CritiqueGroup>) -> usize {
     let mut preferred = 0;
     for group in groups {
-        let length = |place: usize| group.critiques[place].written.text.chars().count();
+        let length = |place: usize| group.critiques[place].completion.text.chars().count();
         for preference in &group.preferences {
             assert!(length(preference.chosen) > length(preference.rejected), "{preference:?} of {group:?}");
         }

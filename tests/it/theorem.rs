@@ -144,7 +144,7 @@ impl Task {
             version: CriticVersion::BASE,
             finish: Finish::Length,
         };
-        ScoredCritique { written, utility: self.utilities[which], verdicts: vec![] }
+        ScoredCritique { completion: written, utility: self.utilities[which], verdicts: vec![] }
     }
 }
 

@@ -311,11 +311,12 @@ async fn a_node_trains_all_weights_serves_them_and_lets_them_out() {
     let (mut written, mut as_base, mut as_critic) = (0, 0.0f32, 0.0f32);
     for recorded in rco_node::groups::read(&place.join("run")).unwrap().groups {
         let group = recorded.group;
-        for critique in group.critiques.iter().filter(|critique| critique.written.version > CriticVersion::BASE) {
-            let packed = [Packed { prefix: &group.prefix_ids, texts: vec![&critique.written.ids] }];
+        for critique in group.critiques.iter().filter(|critique| critique.completion.version > CriticVersion::BASE) {
+            let packed = [Packed { prefix: &group.prefix_ids, texts: vec![&critique.completion.ids] }];
             let batch = Batch { packed: &packed, temperature: 1.0 };
             let of = |model| score_batch(model, batch, None).unwrap().log_probs;
-            let (critic, mu) = (critics[&critique.written.version].as_ref().unwrap(), &critique.written.log_probs);
+            let (critic, mu) =
+                (critics[&critique.completion.version].as_ref().unwrap(), &critique.completion.log_probs);
             as_critic = as_critic.max(farthest(&of(critic.whole().unwrap().transformer()), mu));
             as_base = as_base.max(farthest(&of(&tiny().transformer), mu));
             written += 1;

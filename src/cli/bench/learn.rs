@@ -146,7 +146,7 @@ fn made(bed: &Bench, arguments: &LearnArguments, groups: usize, n: usize) -> any
     let prefixes = prompts::ids(&bed.config, common, &bed.model, groups, Some(*prefix))?;
     let texts = prompts::ids(&bed.config, common, &bed.model, groups * n, Some(*max_tokens))?;
     let critique = |(index, ids): (usize, &Vec<u32>)| ScoredCritique {
-        written: Completion {
+        completion: Completion {
             text: String::new(),
             ids: ids.clone(),
             log_probs: vec![0.0; ids.len()],
@@ -191,7 +191,7 @@ fn flops(bed: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
         work.tokens = prefix;
         work.attended_pairs = prefix * (prefix + 1) / 2;
         for critique in &group.critiques {
-            let tokens = critique.written.ids.len() as u64;
+            let tokens = critique.completion.ids.len() as u64;
             work.tokens += tokens;
             work.logit_rows += tokens;
             work.attended_pairs += tokens * prefix + tokens * (tokens + 1) / 2;

@@ -233,7 +233,7 @@ impl Tree {
         let scored = |(written, verdicts): (Completion, Vec<Option<Verdict>>)| {
             let verdicts: Vec<Verdict> = verdicts.into_iter().flatten().collect();
             // A judge that never said anything readable leaves a critique in the middle.
-            ScoredCritique { written, utility: utility(&verdicts).unwrap_or(0.5), verdicts }
+            ScoredCritique { completion: written, utility: utility(&verdicts).unwrap_or(0.5), verdicts }
         };
         Some(CritiqueGroup {
             episode: self.episode,

@@ -119,7 +119,7 @@ mod tests {
     /// `count` groups, all of one episode's name; every fifth is flat.
     fn recorded(count: u32) -> Vec<Recorded> {
         let critique = |id, utility| ScoredCritique {
-            written: Completion {
+            completion: Completion {
                 text: String::new(),
                 ids: vec![id],
                 log_probs: vec![-1.0],
