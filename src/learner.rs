@@ -106,7 +106,7 @@ pub struct Learner {
     temperature: f32,
     trained: Trained,
     /// The score pass's memory.
-    space: Arena,
+    arena: Arena,
     step: u64,
     batch: u64,
     report: Option<Report>,
@@ -177,13 +177,13 @@ impl Learner {
 
     fn with(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, trained: Trained, seed: u64) -> Self {
         let value = config.has_value().then(|| Value::new(model.spec().hidden, config.value.width, seed));
-        let space = Arena::new(config.micro_batch_tokens);
+        let arena = Arena::new(config.micro_batch_tokens);
         Self {
             model,
             config,
             temperature,
             trained,
-            space,
+            arena,
             step: 0,
             batch: 0,
             report: None,

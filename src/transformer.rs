@@ -47,7 +47,7 @@ impl Linear {
     pub(crate) const ALL: [Self; 4] = [Self::Qkv, Self::Output, Self::GateUp, Self::Down];
 
     /// The sites it fuses, in the order of its columns.
-    pub(crate) fn sites(self) -> &'static [Projection] {
+    pub(crate) fn projections(self) -> &'static [Projection] {
         match self {
             Self::Qkv => &[Projection::QProj, Projection::KProj, Projection::VProj],
             Self::Output => &[Projection::OProj],
@@ -334,10 +334,10 @@ impl<F: Form> Layer<F> {
         let mut fused = |linear: Linear| -> Result<F::Matrix> {
             let mut parts = vec![];
             let mut inputs = 0;
-            for &site in linear.sites() {
-                let (from, to) = site.sizes(spec);
+            for &projection in linear.projections() {
+                let (from, to) = projection.sizes(spec);
                 inputs = from;
-                let name = format!("model.layers.{layer}.{}.{}.weight", site.module(), site.name());
+                let name = format!("model.layers.{layer}.{}.{}.weight", projection.module(), projection.name());
                 parts.push(weights.get(&name, &[to, from])?);
             }
             let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
@@ -349,8 +349,11 @@ impl<F: Form> Layer<F> {
         let mut qkv_bias = None;
         if spec.block.qkv_bias {
             let mut row = vec![];
-            for &site in Linear::Qkv.sites() {
-                row.extend(get(&format!("{}.{}.bias", site.module(), site.name()), site.sizes(spec).1)?);
+            for &projection in Linear::Qkv.projections() {
+                row.extend(get(
+                    &format!("{}.{}.bias", projection.module(), projection.name()),
+                    projection.sizes(spec).1,
+                )?);
             }
             qkv_bias = Some(form.vector(row)?);
         }

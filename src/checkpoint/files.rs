@@ -88,9 +88,9 @@ pub(super) fn render<'a>(snapshot: &'a Snapshot, spec: &ModelSpec, base_model: &
     let failed = |why: String| Error::Snapshot { step: snapshot.step, why };
     let Snapshot { step, version, critic, served, state, .. } = snapshot;
     let mut files = BTreeMap::new();
-    let is_own = |served: &CriticWeights| served.whole().is_some() && (served.is(critic) || served == critic);
+    let is_own = |served: &CriticWeights| served.full().is_some() && (served.is(critic) || served == critic);
     let serves_own = served.as_ref().is_some_and(is_own);
-    let own = if critic.whole().is_some() { WEIGHTS } else { ADAPTER };
+    let own = if critic.full().is_some() { WEIGHTS } else { ADAPTER };
     for (folder, critic) in [(own, Some(critic)), (SERVED, served.as_ref().filter(|_| !serves_own))] {
         match critic {
             None => {}

@@ -104,7 +104,7 @@ impl MemoryPlan {
     ) -> Self {
         let targets = targets.min(learner.micro_batch_tokens);
         let rank = if learner.mode == Mode::Full { 0 } else { learner.lora.rank };
-        let learning = activation_floats(spec, rank, learner.micro_batch_tokens, targets, learner.keep());
+        let learning = activation_floats(spec, rank, learner.micro_batch_tokens, targets, learner.activation_policy());
         if learner.mode == Mode::Full {
             // The critic's weights, which the score pass reads as they lie; their gradient and two moments.
             let whole = spec.parameters() * F32;

@@ -92,7 +92,7 @@ pub fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, Failure
     let opened = formats::open(&path).or_exit(Exit::Model)?;
     let critic = critic.map(|critic| critic.load(&opened.spec)).transpose()?;
     let base = base(arguments, &source, &path)?;
-    if arguments.to != Format::Merged && critic.as_ref().is_some_and(|critic| critic.whole().is_some()) {
+    if arguments.to != Format::Merged && critic.as_ref().is_some_and(|critic| critic.full().is_some()) {
         let why = "expected an adapter, got a critic of its own weights (learner.mode full): it goes with --to merged";
         return Err(anyhow::anyhow!("--to {}: {why}", arguments.to.name())).or_exit(Exit::Usage);
     }

@@ -8,7 +8,7 @@ use crate::telemetry;
 use crate::transformer::Transformer;
 use crate::transformer::decode::{BLOCK_TOKENS, Batch, Decoder, Forward};
 use crate::transformer::full_weights::{CriticWeights, FullWeights};
-use crate::transformer::{score, score::Batch as ScoreBatch, score::Branches, score::Packed};
+use crate::transformer::{score, score::Packed, score::ScoreAdapter, score::ScoreBatch};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -114,8 +114,9 @@ fn by_scoring(
     critic: Option<&CriticWeights>,
     temperature: f32,
 ) -> crate::formats::Result<Vec<f32>> {
-    let model = critic.and_then(CriticWeights::whole).map_or(model, FullWeights::transformer);
-    let branches = critic.and_then(CriticWeights::adapter).map(|adapter| Branches::new(model, adapter)).transpose()?;
+    let model = critic.and_then(CriticWeights::full).map_or(model, FullWeights::transformer);
+    let branches =
+        critic.and_then(CriticWeights::adapter).map(|adapter| ScoreAdapter::new(model, adapter)).transpose()?;
     let packed = [Packed { prefix: &input.prompt_ids, texts: vec![&input.completion_ids] }];
     Ok(score::score(model, ScoreBatch { packed: &packed, temperature }, branches.as_ref())?.log_probs)
 }

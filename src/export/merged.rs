@@ -86,7 +86,7 @@ pub fn merged(out: &Path, path: &Path, critic: Option<&CriticWeights>, base: &Ba
     let scale = adapter.map_or(0.0, |adapter| adapter.config.scale());
     let rank = adapter.map_or(0, |adapter| adapter.config.rank);
     let Opened { spec, weights, .. } = &mut opened;
-    let whole = critic.and_then(CriticWeights::whole);
+    let whole = critic.and_then(CriticWeights::full);
     let merge = Merge { norms_less_one: spec.family == Family::Gemma3, whole, branches, scale, rank };
     write_weights(folder, spec, base, shape, |entry| merge.tensor(weights.as_mut(), entry, shape.kind))?;
 

@@ -4,7 +4,7 @@ use super::objective::{Annealed, Baseline, Options, Schedule, Truncation};
 use super::reference::Resets;
 use super::value::ValueConfig;
 use crate::formats::lora::LoraConfig;
-use crate::transformer::score::Keep;
+use crate::transformer::score::ActivationPolicy;
 use crate::types::Objective;
 use serde::{Deserialize, Serialize};
 
@@ -104,8 +104,8 @@ pub struct LearnerConfig {
 
 impl LearnerConfig {
     /// What a pass keeps for its gradient.
-    pub fn keep(&self) -> Keep {
-        if self.checkpoint_layers { Keep::Inputs } else { Keep::Layers }
+    pub fn activation_policy(&self) -> ActivationPolicy {
+        if self.checkpoint_layers { ActivationPolicy::Recompute } else { ActivationPolicy::KeepAll }
     }
 
     /// Beta over the steps.

@@ -8,7 +8,7 @@ use super::{Error, HostTensor, LearnerConfig};
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::{FullWeights, ParamBlock};
 use crate::transformer::{
-    score, score::Arena, score::Batch, score::Keep, score::Packed, score::Scored, score::WholeGradients,
+    score, score::ActivationPolicy, score::Arena, score::FullGradients, score::Packed, score::ScoreBatch, score::Scored,
 };
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const PIECE: usize = 1 << 16;
 /// Every weight of a critic, with its gradient and moments.
 pub(super) struct Full {
     whole: FullWeights,
-    gradients: WholeGradients,
+    gradients: FullGradients,
     /// Whether there is a gradient to forget: the memory is large.
     gathered: bool,
     /// First and second, as the weights lie.
@@ -47,49 +47,49 @@ impl Full {
 
     fn new(whole: FullWeights) -> Self {
         let spec = whole.spec();
-        let moments = |slot: ParamBlock| (slot, [vec![0.0; slot.len(spec)], vec![0.0; slot.len(spec)]]);
+        let moments = |block: ParamBlock| (block, [vec![0.0; block.len(spec)], vec![0.0; block.len(spec)]]);
         let moments = ParamBlock::all(spec).into_iter().map(moments).collect();
-        Self { gradients: WholeGradients::zeros(spec), gathered: false, moments, whole }
+        Self { gradients: FullGradients::zeros(spec), gathered: false, moments, whole }
     }
 
-    pub(super) fn score(&self, batch: Batch<'_>, space: &mut Arena) -> Result<Scored, crate::formats::Error> {
-        score::score_in(self.whole.transformer(), batch, None, space)
+    pub(super) fn score(&self, batch: ScoreBatch<'_>, arena: &mut Arena) -> Result<Scored, crate::formats::Error> {
+        score::score_in(self.whole.transformer(), batch, None, arena)
     }
 
     pub(super) fn learn(
         &mut self,
-        batch: Batch<'_>,
-        keep: Keep,
-        space: &mut Arena,
+        batch: ScoreBatch<'_>,
+        policy: ActivationPolicy,
+        arena: &mut Arena,
         weigh: impl FnOnce(&Scored) -> Vec<f32>,
     ) -> Result<(), Error> {
-        let recorded = score::record_whole_in(self.whole.transformer(), batch, keep, space)?;
+        let recorded = score::record_full_in(self.whole.transformer(), batch, policy, arena)?;
         let weights = weigh(&recorded.scored);
         self.gathered = true;
-        Ok(recorded.backward_whole_in(&weights, &mut self.gradients, space)?)
+        Ok(recorded.backward_full_in(&weights, &mut self.gradients, arena)?)
     }
 
     pub(super) fn forget(&mut self) {
         if std::mem::take(&mut self.gathered) {
-            self.gradients.forget();
+            self.gradients.zero();
         }
     }
 
     pub(super) fn gradient_norm(&self) -> f32 {
         let square = |piece: &[f32]| piece.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
         // Summed in the order of the weights, whichever thread was first.
-        let of_slot = |slot: &[f32]| slot.par_chunks(PIECE).map(square).collect::<Vec<f64>>();
-        self.gradients.slots().flat_map(of_slot).sum::<f64>().sqrt() as f32
+        let of_block = |block: &[f32]| block.par_chunks(PIECE).map(square).collect::<Vec<f64>>();
+        self.gradients.blocks().flat_map(of_block).sum::<f64>().sqrt() as f32
     }
 
     pub(super) fn update(&mut self, config: &LearnerConfig, step: u64, norm: f32) {
         let (clip, adam) = (optimizer::clip(config, norm), Adam::of(config, optimizer::learning_rate(config, step)));
         self.gathered = false;
         let Self { whole, gradients, moments, .. } = self;
-        whole.each_slot_mut(|slot, values| {
-            let [first, second] = moments.get_mut(&slot).expect("moments for every slot");
-            let decay = if slot.is_matrix() { config.weight_decay } else { 0.0 };
-            let pieces = values.par_chunks_mut(PIECE).zip(gradients.slot_mut(slot).par_chunks_mut(PIECE));
+        whole.for_each_block_mut(|block, values| {
+            let [first, second] = moments.get_mut(&block).expect("moments for every block");
+            let decay = if block.is_matrix() { config.weight_decay } else { 0.0 };
+            let pieces = values.par_chunks_mut(PIECE).zip(gradients.block_mut(block).par_chunks_mut(PIECE));
             let moments = first.par_chunks_mut(PIECE).zip(second.par_chunks_mut(PIECE));
             pieces.zip(moments).for_each(|((values, gradient), (first, second))| {
                 adam.step(step, [values, gradient, first, second], decay, clip);
@@ -104,20 +104,20 @@ impl Full {
     /// The moments by their tensors' names with `.m` and `.v` behind them, row-major.
     pub(super) fn moments(&self) -> Vec<(String, HostTensor)> {
         let spec = self.whole.spec();
-        let of_slot = |(slot, moments): (&ParamBlock, &[Vec<f32>; 2])| {
+        let of_block = |(block, moments): (&ParamBlock, &[Vec<f32>; 2])| {
             let named = |(suffix, values): (&str, &Vec<f32>)| {
                 let tensor = |((name, shape), data)| (format!("{name}.{suffix}"), HostTensor { shape, data });
-                slot.unpack(spec, values).into_iter().map(tensor).collect::<Vec<_>>()
+                block.unpack(spec, values).into_iter().map(tensor).collect::<Vec<_>>()
             };
             ["m", "v"].into_iter().zip(moments).flat_map(named).collect::<Vec<_>>()
         };
-        self.moments.iter().flat_map(of_slot).collect()
+        self.moments.iter().flat_map(of_block).collect()
     }
 
     pub(super) fn restore(&mut self, take: &mut impl FnMut(&str) -> Option<HostTensor>) -> Result<(), Error> {
-        for (slot, moments) in &mut self.moments {
+        for (block, moments) in &mut self.moments {
             for (suffix, moment) in ["m", "v"].into_iter().zip(moments) {
-                *moment = slot.pack(self.whole.spec(), |name, shape| {
+                *moment = block.pack(self.whole.spec(), |name, shape| {
                     let name = format!("{name}.{suffix}");
                     let saved = take(&name).filter(|saved| saved.data.len() == shape.iter().product::<usize>());
                     saved.map(|saved| saved.data).ok_or(Error::MissingTensor { name })
@@ -132,11 +132,16 @@ impl Full {
     }
 
     /// Fails loudly where a weight is cut off from the loss.
-    pub(super) fn self_test(&mut self, packed: &[Packed<'_>], temperature: f32, keep: Keep) -> Result<(), Error> {
-        let recorded = score::record_whole(self.whole.transformer(), Batch { packed, temperature }, keep)?;
+    pub(super) fn self_test(
+        &mut self,
+        packed: &[Packed<'_>],
+        temperature: f32,
+        policy: ActivationPolicy,
+    ) -> Result<(), Error> {
+        let recorded = score::record_full(self.whole.transformer(), ScoreBatch { packed, temperature }, policy)?;
         let weights = vec![1.0; recorded.scored.log_probs.len()];
         self.gathered = true;
-        recorded.backward_whole(&weights, &mut self.gradients)?;
+        recorded.backward_full(&weights, &mut self.gradients)?;
         let cut_off = self.gradients.tensors(self.whole.spec()).find(|(_, _, gradient)| {
             gradient.iter().all(|slope| *slope == 0.0) || gradient.iter().any(|slope| !slope.is_finite())
         });

@@ -7,7 +7,7 @@ use super::reference::References;
 use super::step_loss::StepLoss;
 use super::value::Value;
 use super::{Error, Learner, LearnerConfig};
-use crate::transformer::{score, score::Batch, score::Packed, score::Scored};
+use crate::transformer::{score, score::Packed, score::ScoreBatch, score::Scored};
 use crate::types::{CriticVersion, CritiqueGroup, ScoredCritique};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -103,8 +103,8 @@ impl Learner {
     pub(super) fn run(&mut self, piece: &Piece, under_way: &mut UnderWay) -> Result<(), Error> {
         let groups = under_way.lesson.groups.clone();
         let packed: Vec<Packed<'_>> = piece.parts.iter().map(|part| part.packed(&groups[part.group])).collect();
-        let Self { model, config, trained, reference, references, value, space, .. } = self;
-        let batch = Batch { packed: &packed, temperature: self.temperature };
+        let Self { model, config, trained, reference, references, value, arena, .. } = self;
+        let batch = ScoreBatch { packed: &packed, temperature: self.temperature };
         let current = match piece.work {
             PassKind::Reference => reference.is_none().then_some(CriticVersion::BASE),
             PassKind::Ratios => None,
@@ -114,11 +114,11 @@ impl Learner {
         let scored = match piece.work {
             PassKind::Reference => {
                 let branches = reference.as_mut().map(|reference| reference.branches(model)).transpose()?;
-                score::score_in(model, batch, branches, space)?
+                score::score_in(model, batch, branches, arena)?
             }
-            PassKind::Ratios => trained.score(model, batch, space)?,
+            PassKind::Ratios => trained.score(model, batch, arena)?,
             PassKind::Gradient => {
-                return trained.learn(model, batch, config.keep(), space, |scored| {
+                return trained.learn(model, batch, config.activation_policy(), arena, |scored| {
                     desk.note(scored);
                     desk.weigh()
                 });

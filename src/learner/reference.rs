@@ -10,7 +10,7 @@
 use super::{Error, HostTensor};
 use crate::formats::lora::{Adapter, Factors, Projection};
 use crate::transformer::Transformer;
-use crate::transformer::score::Branches;
+use crate::transformer::score::ScoreAdapter;
 use std::collections::BTreeMap;
 
 /// The course of references: index 0 is the base model, index k the critic as it was after `k x every` steps.
@@ -37,7 +37,7 @@ impl Resets {
 pub(super) struct Reference {
     adapter: Adapter,
     /// As the score pass reads it, once it was needed.
-    branches: Option<Branches>,
+    branches: Option<ScoreAdapter>,
 }
 
 impl Reference {
@@ -46,10 +46,10 @@ impl Reference {
     }
 
     /// The adapter as the score pass over `model` reads it.
-    pub(super) fn branches(&mut self, model: &Transformer) -> Result<&Branches, Error> {
+    pub(super) fn branches(&mut self, model: &Transformer) -> Result<&ScoreAdapter, Error> {
         let branches = match self.branches.take() {
             Some(branches) => branches,
-            None => Branches::new(model, &self.adapter)?,
+            None => ScoreAdapter::new(model, &self.adapter)?,
         };
         Ok(self.branches.insert(branches))
     }

@@ -4,7 +4,7 @@ use super::trained::{Lora, Trained};
 use super::{Error, Learner};
 use crate::formats::lora::{Adapter, Factors, LoraConfig};
 use crate::transformer::Transformer;
-use crate::transformer::{score, score::Batch, score::Branches, score::Packed};
+use crate::transformer::{score, score::Packed, score::ScoreAdapter, score::ScoreBatch};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -15,15 +15,15 @@ impl Learner {
         let vocab = self.model.spec().vocab as u32;
         let ids: Vec<u32> = (0..12u32).map(|i| (i * 7919 + 13) % vocab).collect();
         let packed = [Packed { prefix: &ids[..6], texts: vec![&ids[6..9], &ids[9..]] }];
-        let keep = self.config.keep();
+        let policy = self.config.activation_policy();
         match &mut self.trained {
-            Trained::Full(full) => full.self_test(&packed, self.temperature, keep),
+            Trained::Full(full) => full.self_test(&packed, self.temperature, policy),
             Trained::Lora(lora) => {
                 // `B` is zero at the start, which hides `A`: so the test runs on factors of its own.
                 let adapter = fresh_adapter(&self.model, &self.config.lora, seed, true);
-                let branches = Branches::new(&self.model, &adapter)?;
-                let batch = Batch { packed: &packed, temperature: self.temperature };
-                let recorded = score::record(&self.model, batch, &branches, keep)?;
+                let branches = ScoreAdapter::new(&self.model, &adapter)?;
+                let batch = ScoreBatch { packed: &packed, temperature: self.temperature };
+                let recorded = score::record(&self.model, batch, &branches, policy)?;
                 lora.has_gradients(&recorded.backward(&[1.0; 6])?)
             }
         }
@@ -31,7 +31,7 @@ impl Learner {
 }
 
 impl Lora {
-    fn has_gradients(&self, gradients: &score::Gradients) -> Result<(), Error> {
+    fn has_gradients(&self, gradients: &score::AdapterGradients) -> Result<(), Error> {
         for (index, parameter) in self.parameters.iter().enumerate() {
             let found = gradients.factors.get(&self.places[index / 2]);
             let gradient = found.map(|pair| if index % 2 == 0 { &pair.a } else { &pair.b });

@@ -10,7 +10,8 @@ use crate::formats::lora::{Adapter, Factors, LoraConfig, Projection};
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::CriticWeights;
 use crate::transformer::{
-    score, score::Arena, score::Batch, score::Branches, score::Gradients, score::Keep, score::Scored,
+    score, score::ActivationPolicy, score::AdapterGradients, score::Arena, score::ScoreAdapter, score::ScoreBatch,
+    score::Scored,
 };
 use rayon::prelude::*;
 
@@ -29,11 +30,11 @@ pub(super) struct Lora {
     pub(super) parameters: Vec<Parameter>,
     pub(super) places: Vec<(usize, Projection)>,
     /// The factors as the score pass reads them, once it was needed.
-    branches: Option<Branches>,
+    branches: Option<ScoreAdapter>,
     /// The factors changed since.
     stale: bool,
     /// The gradients of the last batch, written over by the next.
-    gradients: Gradients,
+    gradients: AdapterGradients,
 }
 
 impl Trained {
@@ -68,12 +69,12 @@ impl Trained {
     pub(super) fn score(
         &mut self,
         model: &Transformer,
-        batch: Batch<'_>,
-        space: &mut Arena,
+        batch: ScoreBatch<'_>,
+        arena: &mut Arena,
     ) -> Result<Scored, crate::formats::Error> {
         match self {
-            Self::Lora(lora) => score::score_in(model, batch, Some(lora.branches(model)?), space),
-            Self::Full(full) => full.score(batch, space),
+            Self::Lora(lora) => score::score_in(model, batch, Some(lora.branches(model)?), arena),
+            Self::Full(full) => full.score(batch, arena),
         }
     }
 
@@ -81,18 +82,18 @@ impl Trained {
     pub(super) fn learn(
         &mut self,
         model: &Transformer,
-        batch: Batch<'_>,
-        keep: Keep,
-        space: &mut Arena,
+        batch: ScoreBatch<'_>,
+        policy: ActivationPolicy,
+        arena: &mut Arena,
         weigh: impl FnOnce(&Scored) -> Vec<f32>,
     ) -> Result<(), Error> {
         match self {
-            Self::Full(full) => full.learn(batch, keep, space, weigh),
+            Self::Full(full) => full.learn(batch, policy, arena, weigh),
             Self::Lora(lora) => {
                 let mut gradients = std::mem::take(&mut lora.gradients);
-                let recorded = score::record_in(model, batch, lora.branches(model)?, keep, space)?;
+                let recorded = score::record_in(model, batch, lora.branches(model)?, policy, arena)?;
                 let weights = weigh(&recorded.scored);
-                recorded.backward_in(&weights, &mut gradients, space)?;
+                recorded.backward_in(&weights, &mut gradients, arena)?;
                 lora.gradients = gradients;
                 lora.places.par_iter().zip(lora.parameters.par_chunks_exact_mut(2)).try_for_each(|(place, pair)| {
                     let [a, b] = pair else { unreachable!("chunks of two") };
@@ -170,11 +171,11 @@ impl Trained {
 impl Lora {
     fn new(model: &Transformer, adapter: &Adapter) -> Self {
         let mut parameters = vec![];
-        for (&(layer, site), pair) in &adapter.factors {
-            let (inputs, outputs) = site.sizes(model.spec());
+        for (&(layer, projection), pair) in &adapter.factors {
+            let (inputs, outputs) = projection.sizes(model.spec());
             let rank = adapter.config.rank;
             let mut add = |name: &str, shape: [usize; 2], values: &[f32]| {
-                parameters.push(Parameter::new(format!("layers.{layer}.{site}.{name}"), shape, values.to_vec()));
+                parameters.push(Parameter::new(format!("layers.{layer}.{projection}.{name}"), shape, values.to_vec()));
             };
             add("lora_A", [rank, inputs], &pair.a);
             add("lora_B", [outputs, rank], &pair.b);
@@ -186,7 +187,7 @@ impl Lora {
             places,
             branches: None,
             stale: false,
-            gradients: Gradients::default(),
+            gradients: AdapterGradients::default(),
         }
     }
 
@@ -198,15 +199,16 @@ impl Lora {
         Adapter { config: self.config.clone(), factors: factors.collect() }
     }
 
-    fn branches(&mut self, model: &Transformer) -> Result<&Branches, crate::formats::Error> {
+    fn branches(&mut self, model: &Transformer) -> Result<&ScoreAdapter, crate::formats::Error> {
         let branches = self.branches.take();
         let (places, parameters, scale) = (&self.places, &self.parameters, self.config.scale());
-        let factors = |layer, site| {
-            let index = 2 * places.binary_search(&(layer, site)).expect("a place of the adapter");
+        let factors = |layer, projection| {
+            let index = 2 * places.binary_search(&(layer, projection)).expect("a place of the adapter");
             (parameters[index].values.as_slice(), parameters[index + 1].values.as_slice())
         };
-        let refilled = |mut branches: Branches| (!self.stale || branches.refill(scale, factors)).then_some(branches);
-        let branches = branches.and_then(refilled).map_or_else(|| Branches::new(model, &self.adapter()), Ok)?;
+        let refilled =
+            |mut branches: ScoreAdapter| (!self.stale || branches.refill(scale, factors)).then_some(branches);
+        let branches = branches.and_then(refilled).map_or_else(|| ScoreAdapter::new(model, &self.adapter()), Ok)?;
         self.stale = false;
         Ok(self.branches.insert(branches))
     }

@@ -52,10 +52,10 @@ pub(crate) type Named = (String, Vec<usize>);
 impl ParamBlock {
     /// The slots of a model, in a fixed order.
     pub(crate) fn all(spec: &ModelSpec) -> Vec<Self> {
-        let mut slots = vec![Self::Embedding];
+        let mut blocks = vec![Self::Embedding];
         let (block, names) = (&spec.block, spec.block.norm_names());
         for layer in 0..spec.layers {
-            slots.extend(Linear::ALL.map(|linear| Self::Linear(layer, linear)));
+            blocks.extend(Linear::ALL.map(|linear| Self::Linear(layer, linear)));
             let vectors = [
                 (Vector::AttentionNorm, true),
                 (Vector::QkvBias, block.qkv_bias),
@@ -66,11 +66,11 @@ impl ParamBlock {
                 (Vector::MlpOutputNorm, names.mlp_output.is_some()),
             ];
             let there = vectors.into_iter().filter(|(_, there)| *there);
-            slots.extend(there.map(|(vector, _)| Self::Vector(layer, vector)));
+            blocks.extend(there.map(|(vector, _)| Self::Vector(layer, vector)));
         }
-        slots.push(Self::Norm);
-        slots.extend((!spec.tied).then_some(Self::Head));
-        slots
+        blocks.push(Self::Norm);
+        blocks.extend((!spec.tied).then_some(Self::Head));
+        blocks
     }
 
     /// The tensors that lie in it, one below or behind the other.
@@ -81,12 +81,12 @@ impl ParamBlock {
             Self::Norm => vec![("model.norm.weight".to_owned(), vec![hidden])],
             Self::Head => vec![("lm_head.weight".to_owned(), vec![spec.vocab, hidden])],
             Self::Linear(layer, linear) => {
-                let tensor = |site: &crate::formats::lora::Projection| {
-                    let (inputs, outputs) = site.sizes(spec);
-                    let name = format!("model.layers.{layer}.{}.{}.weight", site.module(), site.name());
+                let tensor = |projection: &crate::formats::lora::Projection| {
+                    let (inputs, outputs) = projection.sizes(spec);
+                    let name = format!("model.layers.{layer}.{}.{}.weight", projection.module(), projection.name());
                     (name, vec![outputs, inputs])
                 };
-                linear.sites().iter().map(tensor).collect()
+                linear.projections().iter().map(tensor).collect()
             }
             Self::Vector(layer, vector) => vector.tensors(layer, spec),
         }
@@ -149,11 +149,11 @@ impl Vector {
             Self::QNorm => one("self_attn.q_norm.weight", spec.head_dim),
             Self::KNorm => one("self_attn.k_norm.weight", spec.head_dim),
             Self::QkvBias => {
-                let bias = |site: &crate::formats::lora::Projection| {
-                    let name = format!("model.layers.{layer}.{}.{}.bias", site.module(), site.name());
-                    (name, vec![site.sizes(spec).1])
+                let bias = |projection: &crate::formats::lora::Projection| {
+                    let name = format!("model.layers.{layer}.{}.{}.bias", projection.module(), projection.name());
+                    (name, vec![projection.sizes(spec).1])
                 };
-                Linear::Qkv.sites().iter().map(bias).collect()
+                Linear::Qkv.projections().iter().map(bias).collect()
             }
         }
     }
@@ -227,32 +227,32 @@ impl FullWeights {
     }
 
     /// Values of a slot, as they lie.
-    pub(crate) fn slot(&self, slot: ParamBlock) -> &[f32] {
-        self.stack().slot(slot)
+    pub(crate) fn block(&self, block: ParamBlock) -> &[f32] {
+        self.stack().block(block)
     }
 
     /// Calls `change` with the values of each slot.
     ///
     /// # Panics
     /// Where somebody else holds the weights.
-    pub(crate) fn each_slot_mut(&mut self, change: impl FnMut(ParamBlock, &mut [f32])) {
+    pub(crate) fn for_each_block_mut(&mut self, change: impl FnMut(ParamBlock, &mut [f32])) {
         let Placed::Panels(stack) = &mut self.0.0 else { unreachable!("made of panels alone") };
-        Arc::get_mut(stack).expect("whoever trains weights is alone with them").each_slot_mut(change);
+        Arc::get_mut(stack).expect("whoever trains weights is alone with them").for_each_block_mut(change);
     }
 
     /// The tensor `name`, row-major; none where the model has none of that name.
     pub fn tensor(&self, name: &str) -> Option<Vec<f32>> {
         let spec = self.spec();
-        let holds = |slot: &ParamBlock| slot.tensors(spec).iter().any(|(own, _)| own == name);
-        let slot = ParamBlock::all(spec).into_iter().find(holds)?;
-        slot.unpack(spec, self.slot(slot)).into_iter().find(|((own, _), _)| own == name).map(|(_, data)| data)
+        let holds = |block: &ParamBlock| block.tensors(spec).iter().any(|(own, _)| own == name);
+        let block = ParamBlock::all(spec).into_iter().find(holds)?;
+        block.unpack(spec, self.block(block)).into_iter().find(|((own, _), _)| own == name).map(|(_, data)| data)
     }
 }
 
 impl PartialEq for FullWeights {
     fn eq(&self, other: &Self) -> bool {
-        let slots = || ParamBlock::all(self.spec()).into_iter();
-        self.spec() == other.spec() && slots().all(|slot| self.slot(slot) == other.slot(slot))
+        let blocks = || ParamBlock::all(self.spec()).into_iter();
+        self.spec() == other.spec() && blocks().all(|block| self.block(block) == other.block(block))
     }
 }
 
@@ -287,7 +287,7 @@ impl CriticWeights {
     }
 
     /// The weight set, where it is one.
-    pub fn whole(&self) -> Option<&FullWeights> {
+    pub fn full(&self) -> Option<&FullWeights> {
         match self {
             Self::Full(whole) => Some(whole),
             Self::Adapter(_) => None,

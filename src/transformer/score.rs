@@ -16,9 +16,9 @@ mod packed;
 mod tests;
 
 pub(crate) use arena::Arena;
-pub(crate) use full_weights::record_whole_in;
-pub use full_weights::{WholeGradients, record_whole};
-pub use gradients::Gradients;
+pub(crate) use full_weights::record_full_in;
+pub use full_weights::{FullGradients, record_full};
+pub use gradients::AdapterGradients;
 pub use packed::Packed;
 pub(crate) use packed::Segments;
 
@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 /// An adapter laid out for the score pass over the weights of one model.
 #[derive(Debug)]
-pub struct Branches(Laid);
+pub struct ScoreAdapter(Laid);
 
 #[derive(Debug)]
 enum Laid {
@@ -46,7 +46,7 @@ enum Laid {
     Dense(dense::Trainable),
 }
 
-impl Branches {
+impl ScoreAdapter {
     /// Lays `adapter` out as the weights of `model` lie.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl Branches {
 
 /// What is scored in one pass.
 #[derive(Clone, Copy, Debug)]
-pub struct Batch<'a> {
+pub struct ScoreBatch<'a> {
     /// Prefixes and their texts.
     pub packed: &'a [Packed<'a>],
     /// Logits are divided by it.
@@ -117,20 +117,26 @@ enum Graph<'a> {
 
 /// How a recorded pass keeps what its gradient needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
+pub enum ActivationPolicy {
     /// All of every layer.
-    Layers,
+    KeepAll,
     /// Each layer's input alone; the rest is computed again (gradient checkpointing, arXiv 1604.06174).
-    Inputs,
+    Recompute,
 }
 
 /// Floats that a recorded pass over `tokens` tokens takes at most, an adapter of `rank` on every linear included: what a
 /// memory plan reckons with. Rank 0 says that all weights are trained; then the `targets` predicted ids count.
-pub fn activation_floats(spec: &ModelSpec, rank: usize, tokens: usize, targets: usize, keep: Keep) -> usize {
+pub fn activation_floats(
+    spec: &ModelSpec,
+    rank: usize,
+    tokens: usize,
+    targets: usize,
+    keep: ActivationPolicy,
+) -> usize {
     let layer = layer::tape_floats(spec, rank);
     let kept = match keep {
-        Keep::Layers => spec.layers * layer,
-        Keep::Inputs => spec.layers * spec.hidden + layer,
+        ActivationPolicy::KeepAll => spec.layers * layer,
+        ActivationPolicy::Recompute => spec.layers * spec.hidden + layer,
     };
     // The head's rows have room for every token's.
     let head = match rank {
@@ -144,24 +150,24 @@ pub fn activation_floats(spec: &ModelSpec, rank: usize, tokens: usize, targets: 
 ///
 /// # Errors
 /// Where the model was loaded for decoding alone, a prefix or a text is empty, an id is unknown, or the device fails.
-pub fn score(model: &Transformer, batch: Batch<'_>, branches: Option<&Branches>) -> Result<Scored> {
+pub fn score(model: &Transformer, batch: ScoreBatch<'_>, branches: Option<&ScoreAdapter>) -> Result<Scored> {
     score_in(model, batch, branches, &mut Arena::default())
 }
 
 /// [`score`] in the memory of `space`.
 pub(crate) fn score_in(
     model: &Transformer,
-    batch: Batch<'_>,
-    branches: Option<&Branches>,
+    batch: ScoreBatch<'_>,
+    branches: Option<&ScoreAdapter>,
     space: &mut Arena,
 ) -> Result<Scored> {
     let stack = match check(model, &batch)? {
         Placed::Panels(stack) => stack,
         Placed::Dense(stack) => {
-            return dense::score::score(stack, batch, branches.map(Branches::dense).transpose()?);
+            return dense::score::score(stack, batch, branches.map(ScoreAdapter::dense).transpose()?);
         }
     };
-    let branches = branches.map(Branches::packed).transpose()?;
+    let branches = branches.map(ScoreAdapter::packed).transpose()?;
     Ok(Record::new(stack, batch, branches, None, space)?.0)
 }
 
@@ -171,9 +177,9 @@ pub(crate) fn score_in(
 /// As [`score`].
 pub fn record<'a>(
     model: &'a Transformer,
-    batch: Batch<'_>,
-    branches: &'a Branches,
-    keep: Keep,
+    batch: ScoreBatch<'_>,
+    branches: &'a ScoreAdapter,
+    keep: ActivationPolicy,
 ) -> Result<Recorded<'a>> {
     record_in(model, batch, branches, keep, &mut Arena::default())
 }
@@ -181,9 +187,9 @@ pub fn record<'a>(
 /// [`record`] in the memory of `space`.
 pub(crate) fn record_in<'a>(
     model: &'a Transformer,
-    batch: Batch<'_>,
-    branches: &'a Branches,
-    keep: Keep,
+    batch: ScoreBatch<'_>,
+    branches: &'a ScoreAdapter,
+    keep: ActivationPolicy,
     space: &mut Arena,
 ) -> Result<Recorded<'a>> {
     match check(model, &batch)? {
@@ -207,14 +213,19 @@ impl Recorded<'_> {
     ///
     /// # Panics
     /// Where there are not as many weights as log-probabilities.
-    pub fn backward(self, weights: &[f32]) -> Result<Gradients> {
-        let mut gradients = Gradients::default();
+    pub fn backward(self, weights: &[f32]) -> Result<AdapterGradients> {
+        let mut gradients = AdapterGradients::default();
         self.backward_in(weights, &mut gradients, &mut Arena::default())?;
         Ok(gradients)
     }
 
     /// [`Recorded::backward`] in the memory of `space`; `gradients` become the pass's, in the memory they have.
-    pub(crate) fn backward_in(self, weights: &[f32], gradients: &mut Gradients, space: &mut Arena) -> Result<()> {
+    pub(crate) fn backward_in(
+        self,
+        weights: &[f32],
+        gradients: &mut AdapterGradients,
+        space: &mut Arena,
+    ) -> Result<()> {
         assert_eq!(weights.len(), self.scored.log_probs.len(), "one weight a log-probability");
         match self.graph {
             Graph::Panels(record) if record.spoken.is_some() => return Err(Error::OtherForm),
@@ -229,7 +240,7 @@ impl Recorded<'_> {
 }
 
 /// The weights to score `batch` with, once it is known to be whole.
-fn check<'a>(model: &'a Transformer, batch: &Batch<'_>) -> Result<&'a Placed> {
+fn check<'a>(model: &'a Transformer, batch: &ScoreBatch<'_>) -> Result<&'a Placed> {
     if !model.has_score() {
         return Err(Error::DecodeOnly);
     }
@@ -251,7 +262,7 @@ struct Record<'a> {
     trees: Vec<Tree>,
     positions: Vec<usize>,
     tapes: Vec<Tape>,
-    keep: Option<Keep>,
+    keep: Option<ActivationPolicy>,
     /// Rows that predict, each once, in ascending order: those that are read after the last layer.
     read: Vec<usize>,
     /// The residual stream after the last layer, `(read, hidden)`.
@@ -267,9 +278,9 @@ struct Record<'a> {
 impl<'a> Record<'a> {
     fn new(
         model: &'a Arc<Stack<Panels>>,
-        batch: Batch<'_>,
+        batch: ScoreBatch<'_>,
         branches: Option<&'a PackedBranches>,
-        keep: Option<Keep>,
+        keep: Option<ActivationPolicy>,
         space: &mut Arena,
     ) -> Result<(Scored, Self)> {
         let (mut trees, mut positions, mut predicting, mut first) = (vec![], vec![], vec![], 0);
@@ -304,8 +315,8 @@ impl<'a> Record<'a> {
             let (after, mut tape) = walk.forward(index, x, space);
             x = after;
             match keep {
-                Some(Keep::Layers) => tapes.push(tape),
-                Some(Keep::Inputs) => {
+                Some(ActivationPolicy::KeepAll) => tapes.push(tape),
+                Some(ActivationPolicy::Recompute) => {
                     tape.keep_input(space);
                     tapes.push(tape);
                 }
@@ -366,7 +377,7 @@ impl<'a> Record<'a> {
         let walk = self.walk();
         while let Some(mut tape) = tapes.pop() {
             let index = tapes.len();
-            if self.keep == Some(Keep::Inputs) {
+            if self.keep == Some(ActivationPolicy::Recompute) {
                 let (after, whole) = walk.forward(index, tape.x, space);
                 space.give(after);
                 tape = whole;

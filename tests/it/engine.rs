@@ -7,7 +7,7 @@ use rco_node::engine::{Engine, EngineConfig, Request, RequestId};
 use rco_node::formats::lora::Adapter;
 use rco_node::transformer::load::Loaded;
 use rco_node::transformer::{decode::Decoder, decode::PackedAdapter};
-use rco_node::transformer::{score, score::Branches, score::Packed};
+use rco_node::transformer::{score, score::Packed, score::ScoreAdapter};
 use rco_node::types::Completion;
 use rco_node::types::CriticVersion;
 use std::sync::Arc;
@@ -109,9 +109,9 @@ fn the_first_continuation_is_the_same_forked_or_not() {
 
 /// Log-probs of what `completions` sampled, by the score pass.
 fn scored(model: &Loaded, prompt: &[u32], ids: &[u32], adapter: Option<&Adapter>, temperature: f32) -> Vec<f32> {
-    let branches = adapter.map(|adapter| Branches::new(&model.transformer, adapter).unwrap());
+    let branches = adapter.map(|adapter| ScoreAdapter::new(&model.transformer, adapter).unwrap());
     let packed = [Packed { prefix: prompt, texts: vec![ids] }];
-    let batch = score::Batch { packed: &packed, temperature };
+    let batch = score::ScoreBatch { packed: &packed, temperature };
     score::score(&model.transformer, batch, branches.as_ref()).unwrap().log_probs
 }
 

@@ -8,7 +8,7 @@ use rco_node::formats;
 use rco_node::formats::lora::Adapter;
 use rco_node::transformer::load;
 use rco_node::transformer::load::Loaded;
-use rco_node::transformer::{score, score::Branches, score::Keep, score::Packed};
+use rco_node::transformer::{score, score::ActivationPolicy, score::Packed, score::ScoreAdapter};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -75,10 +75,10 @@ fn an_adapter_of_peft_gives_its_log_probs_and_gradients_in_every_family() {
 
         let ids = [numbers.u32("ids.0"), numbers.u32("ids.1")];
         let packed = [Packed { prefix: &ids[0][..PREFIX], texts: vec![&ids[0][PREFIX..], &ids[1][PREFIX..]] }];
-        let branches = Branches::new(&model.transformer, &adapter).unwrap();
-        for keep in [Keep::Layers, Keep::Inputs] {
-            let batch = score::Batch { packed: &packed, temperature: 1.0 };
-            let recorded = score::record(&model.transformer, batch, &branches, keep).unwrap();
+        let branches = ScoreAdapter::new(&model.transformer, &adapter).unwrap();
+        for policy in [ActivationPolicy::KeepAll, ActivationPolicy::Recompute] {
+            let batch = score::ScoreBatch { packed: &packed, temperature: 1.0 };
+            let recorded = score::record(&model.transformer, batch, &branches, policy).unwrap();
             let first = ids[0].len() - PREFIX;
             let count = recorded.scored.log_probs.len();
             let weights: Vec<f32> = (0..count).map(|i| if i < first { 1.0 } else { -0.5 }).collect();

@@ -62,7 +62,7 @@ fn packed_texts_score_as_if_each_stood_alone() {
     let golden = dro();
     for group in &golden.groups {
         let packed = [Packed { prefix: &group.prefix, texts: group.critiques.iter().map(Vec::as_slice).collect() }];
-        let batch = score::Batch { packed: &packed, temperature: golden.temperature };
+        let batch = score::ScoreBatch { packed: &packed, temperature: golden.temperature };
         let scored = score::score(&tiny().transformer, batch, None).unwrap().log_probs;
         let off = farthest(&scored, &group.reference_logprobs.concat());
         assert!(off < 1e-5, "{off}");
@@ -269,10 +269,10 @@ fn twenty_steps_of_adamw_end_where_pytorch_and_peft_end() {
             assert!(off < 1e-3, "{name}: {off}");
         }
     }
-    let branches = score::Branches::new(&tiny().transformer, learner.critic().adapter().unwrap()).unwrap();
+    let branches = score::ScoreAdapter::new(&tiny().transformer, learner.critic().adapter().unwrap()).unwrap();
     for group in &golden.groups {
         let packed = [Packed { prefix: &group.prefix, texts: group.critiques.iter().map(Vec::as_slice).collect() }];
-        let batch = score::Batch { packed: &packed, temperature: golden.temperature };
+        let batch = score::ScoreBatch { packed: &packed, temperature: golden.temperature };
         let scored = score::score(&tiny().transformer, batch, Some(&branches)).unwrap().log_probs;
         let off = farthest(&scored, &group.trained_logprobs.concat());
         let moved = farthest(&scored, &group.logprobs.concat());

@@ -5,7 +5,7 @@ use rco_node::transformer::load::Loaded;
 use rco_node::transformer::{
     decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward, decode::PackedAdapter,
 };
-use rco_node::transformer::{score, score::Branches, score::Packed};
+use rco_node::transformer::{score, score::Packed, score::ScoreAdapter};
 use std::sync::Arc;
 
 /// Rows of every tiny model's head.
@@ -43,8 +43,8 @@ pub fn score(model: &Loaded, ids: &[u32], adapter: Option<&Adapter>) -> Vec<f32>
 
 /// Log-probs of the texts of `packed` by the score pass.
 pub fn log_probs(model: &Loaded, packed: &[Packed<'_>], adapter: Option<&Adapter>) -> Vec<f32> {
-    let branches = adapter.map(|adapter| Branches::new(&model.transformer, adapter).unwrap());
-    let batch = score::Batch { packed, temperature: 1.0 };
+    let branches = adapter.map(|adapter| ScoreAdapter::new(&model.transformer, adapter).unwrap());
+    let batch = score::ScoreBatch { packed, temperature: 1.0 };
     score::score(&model.transformer, batch, branches.as_ref()).unwrap().log_probs
 }
 

@@ -15,7 +15,7 @@ use rco_node::kernels::Precision;
 use rco_node::learner::objective::Baseline;
 use rco_node::learner::{Learner, LearnerConfig};
 use rco_node::transformer::Transformer;
-use rco_node::transformer::{score::Batch, score::Branches, score::Packed, score::score};
+use rco_node::transformer::{score::Packed, score::ScoreAdapter, score::ScoreBatch, score::score};
 use rco_node::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, Finish, Objective, ScoredCritique};
 use std::sync::{Arc, OnceLock};
 
@@ -96,9 +96,9 @@ fn task() -> &'static Task {
 
 impl Task {
     fn distribution(&self, adapter: Option<&Adapter>) -> Distribution {
-        let branches = adapter.map(|adapter| Branches::new(&self.model, adapter).unwrap());
+        let branches = adapter.map(|adapter| ScoreAdapter::new(&self.model, adapter).unwrap());
         let packed = [Packed { prefix: &PREFIX, texts: self.critiques.iter().map(|ids| ids.as_slice()).collect() }];
-        let scored = score(&self.model, Batch { packed: &packed, temperature: 1.0 }, branches.as_ref()).unwrap();
+        let scored = score(&self.model, ScoreBatch { packed: &packed, temperature: 1.0 }, branches.as_ref()).unwrap();
         let log_probs: Vec<Vec<f32>> = scored.log_probs.chunks(TOKENS).map(<[f32]>::to_vec).collect();
         let sum = |of: &Vec<f32>| of.iter().map(|&log_prob| f64::from(log_prob)).sum::<f64>().exp();
         let probabilities: Vec<f64> = log_probs.iter().map(sum).collect();

@@ -18,7 +18,8 @@ use rco_node::transformer::load;
 use rco_node::transformer::load::Loaded;
 use rco_node::transformer::{full_weights::CriticWeights, full_weights::FullWeights};
 use rco_node::transformer::{
-    score::Batch, score::Keep, score::Packed, score::WholeGradients, score::record_whole, score::score as score_batch,
+    score::ActivationPolicy, score::FullGradients, score::Packed, score::ScoreBatch, score::record_full,
+    score::score as score_batch,
 };
 use rco_node::types::Completion;
 use rco_node::types::CriticVersion;
@@ -45,26 +46,26 @@ fn every_weight_has_the_gradient_of_pytorch_in_every_family() {
         let alone: Vec<[Packed<'_>; 1]> =
             ids.iter().map(|ids| [Packed { prefix: &ids[..PREFIX], texts: vec![&ids[PREFIX..]] }]).collect();
         // Both texts behind one prefix, and each behind a prefix of its own; all kept, and computed again.
-        for (keep, batches) in [
-            (Keep::Layers, vec![(&packed, vec![1.0, -0.5])]),
-            (Keep::Inputs, vec![(&packed, vec![1.0, -0.5])]),
-            (Keep::Layers, vec![(&alone[0], vec![1.0]), (&alone[1], vec![-0.5])]),
+        for (policy, batches) in [
+            (ActivationPolicy::KeepAll, vec![(&packed, vec![1.0, -0.5])]),
+            (ActivationPolicy::Recompute, vec![(&packed, vec![1.0, -0.5])]),
+            (ActivationPolicy::KeepAll, vec![(&alone[0], vec![1.0]), (&alone[1], vec![-0.5])]),
         ] {
-            let mut gradients = WholeGradients::zeros(whole.spec());
+            let mut gradients = FullGradients::zeros(whole.spec());
             for (packed, weights) in batches {
-                let batch = Batch { packed, temperature: 0.8 };
-                let recorded = record_whole(whole.transformer(), batch, keep).unwrap();
+                let batch = ScoreBatch { packed, temperature: 0.8 };
+                let recorded = record_full(whole.transformer(), batch, policy).unwrap();
                 let plain = score_batch(&model, batch, None).unwrap();
                 assert_eq!(recorded.scored, plain, "{family}: as the base that it is still");
                 let texts = packed[0].texts.iter().zip(weights);
                 let weights: Vec<f32> = texts.flat_map(|(text, weight)| vec![weight; text.len()]).collect();
-                recorded.backward_whole(&weights, &mut gradients).unwrap();
+                recorded.backward_full(&weights, &mut gradients).unwrap();
             }
             let tensors: Vec<_> = gradients.tensors(whole.spec()).collect();
             assert_eq!(tensors.len(), whole.spec().tensors().len());
             for (name, _, gradient) in tensors {
                 let off = relative(&gradient, &expected.f32(&name));
-                assert!(off < 1e-4, "{family}, {keep:?}, {name}: {off}");
+                assert!(off < 1e-4, "{family}, {policy:?}, {name}: {off}");
             }
         }
     }
@@ -117,7 +118,7 @@ fn eight_steps_of_adamw_on_all_weights_end_where_pytorch_ends() {
             assert!(close(report.learning_rate, expected.learning_rate), "step {index}");
         }
         let critic = learner.critic();
-        let whole = critic.whole().unwrap();
+        let whole = critic.full().unwrap();
         for name in [
             "model.embed_tokens.weight",
             "model.layers.0.self_attn.k_proj.weight",
@@ -131,7 +132,7 @@ fn eight_steps_of_adamw_on_all_weights_end_where_pytorch_ends() {
         }
         for (group, expected) in dro.groups.iter().zip(&golden_steps.trained_logprobs) {
             let packed = [Packed { prefix: &group.prefix, texts: group.critiques.iter().map(Vec::as_slice).collect() }];
-            let batch = Batch { packed: &packed, temperature: dro.temperature };
+            let batch = ScoreBatch { packed: &packed, temperature: dro.temperature };
             let scored = score_batch(whole.transformer(), batch, None).unwrap().log_probs;
             let off = farthest(&scored, &expected.concat());
             let moved = farthest(&scored, &group.reference_logprobs.concat());
@@ -144,7 +145,7 @@ fn eight_steps_of_adamw_on_all_weights_end_where_pytorch_ends() {
 fn a_step_on_all_weights_is_taken_whole_or_not_at_all() {
     let groups = groups(&dro());
     let start = learner(|_| {}).state();
-    assert!(start.critic.whole() == Some(&FullWeights::copy_of(&tiny().transformer).unwrap()), "it begins as the base");
+    assert!(start.critic.full() == Some(&FullWeights::copy_of(&tiny().transformer).unwrap()), "it begins as the base");
     let mut exploding = learner(|config| config.gradient_norm_max = 1e-6);
     assert!(exploding.begin(1, groups.clone()).is_none());
     let error = loop {
@@ -313,11 +314,11 @@ async fn a_node_trains_all_weights_serves_them_and_lets_them_out() {
         let group = recorded.group;
         for critique in group.critiques.iter().filter(|critique| critique.completion.version > CriticVersion::BASE) {
             let packed = [Packed { prefix: &group.prefix_ids, texts: vec![&critique.completion.ids] }];
-            let batch = Batch { packed: &packed, temperature: 1.0 };
+            let batch = ScoreBatch { packed: &packed, temperature: 1.0 };
             let of = |model| score_batch(model, batch, None).unwrap().log_probs;
             let (critic, mu) =
                 (critics[&critique.completion.version].as_ref().unwrap(), &critique.completion.log_probs);
-            as_critic = as_critic.max(farthest(&of(critic.whole().unwrap().transformer()), mu));
+            as_critic = as_critic.max(farthest(&of(critic.full().unwrap().transformer()), mu));
             as_base = as_base.max(farthest(&of(&tiny().transformer), mu));
             written += 1;
         }
@@ -327,8 +328,8 @@ async fn a_node_trains_all_weights_serves_them_and_lets_them_out() {
     let ids: Vec<u32> = (0..40).map(|i| i * 11 % 256).collect();
     let expected = {
         let packed = [Packed { prefix: &ids[..1], texts: vec![&ids[1..]] }];
-        let batch = Batch { packed: &packed, temperature: 1.0 };
-        score_batch(snapshot.critic.whole().unwrap().transformer(), batch, None).unwrap().log_probs
+        let batch = ScoreBatch { packed: &packed, temperature: 1.0 };
+        score_batch(snapshot.critic.full().unwrap().transformer(), batch, None).unwrap().log_probs
     };
     assert_eq!(program(place, &["export", "--to", "merged", "--run", "run", "out"]).0, Some(0));
     assert_eq!(score(&load::load(&place.join("out")).unwrap(), &ids, None), expected);

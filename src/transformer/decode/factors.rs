@@ -19,11 +19,11 @@ pub(super) struct PackedFactors {
 impl PackedFactors {
     /// Packs `adapter`, whose shapes were checked against `spec`.
     pub(super) fn new(adapter: &Adapter, spec: &ModelSpec) -> Self {
-        let pack = |(&(layer, site), factors): (&(usize, Projection), &Factors)| {
-            let (inputs, _) = site.sizes(spec);
+        let pack = |(&(layer, projection), factors): (&(usize, Projection), &Factors)| {
+            let (inputs, _) = projection.sizes(spec);
             let rank = adapter.config.rank;
             let packed = (PackedMatrix::new(&[&factors.a], inputs), PackedMatrix::new(&[&factors.b], rank));
-            ((layer, site), packed)
+            ((layer, projection), packed)
         };
         Self { factors: adapter.factors.iter().map(pack).collect(), scale: adapter.config.scale() }
     }
@@ -45,9 +45,9 @@ impl PackedFactors {
 
     fn add_rows(&self, (layer, linear): (usize, Linear), spec: &ModelSpec, x: &[f32], y: &mut [f32], y_width: usize) {
         let mut column = 0;
-        for &site in linear.sites() {
-            let (inputs, outputs) = site.sizes(spec);
-            if let Some((a, b)) = self.factors.get(&(layer, site)) {
+        for &projection in linear.projections() {
+            let (inputs, outputs) = projection.sizes(spec);
+            if let Some((a, b)) = self.factors.get(&(layer, projection)) {
                 let rows = x.len() / inputs;
                 let mut inner = vec![0.0; rows * a.outputs()];
                 a.forward(x, &mut inner);

@@ -4,7 +4,7 @@ use super::Dense;
 use crate::formats::Result;
 use crate::formats::lora::{Adapter, Factors, Projection};
 use crate::formats::spec::ModelSpec;
-use crate::transformer::score::Gradients;
+use crate::transformer::score::AdapterGradients;
 use crate::transformer::{Linear, Stack};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
@@ -26,10 +26,10 @@ impl Branches {
     /// Where the device fails.
     pub(crate) fn frozen(adapter: &Adapter, spec: &ModelSpec) -> Result<Self> {
         let rank = adapter.config.rank;
-        let tensors = |(&(layer, site), pair): (&(usize, Projection), &Factors)| -> Result<_> {
-            let (inputs, outputs) = site.sizes(spec);
+        let tensors = |(&(layer, projection), pair): (&(usize, Projection), &Factors)| -> Result<_> {
+            let (inputs, outputs) = projection.sizes(spec);
             let a = Tensor::from_slice(&pair.a, (rank, inputs), &Device::Cpu)?;
-            Ok(((layer, site), (a, Tensor::from_slice(&pair.b, (outputs, rank), &Device::Cpu)?)))
+            Ok(((layer, projection), (a, Tensor::from_slice(&pair.b, (outputs, rank), &Device::Cpu)?)))
         };
         let factors = adapter.factors.iter().map(tensors).collect::<Result<_>>()?;
         Ok(Self { factors, scale: f64::from(adapter.config.scale()) })
@@ -49,17 +49,17 @@ impl Branches {
     /// What the factors on `linear` add to its result for `x`, `(rows, inputs)` to `(rows, outputs)`; none where there
     /// are none.
     pub(crate) fn added(&self, layer: usize, linear: Linear, spec: &ModelSpec, x: &Tensor) -> Result<Option<Tensor>> {
-        let sites = linear.sites();
-        if !sites.iter().any(|&site| self.factors.contains_key(&(layer, site))) {
+        let projections = linear.projections();
+        if !projections.iter().any(|&projection| self.factors.contains_key(&(layer, projection))) {
             return Ok(None);
         }
-        let branch = |&site: &Projection| -> Result<Tensor> {
-            match self.factors.get(&(layer, site)) {
+        let branch = |&projection: &Projection| -> Result<Tensor> {
+            match self.factors.get(&(layer, projection)) {
                 Some((a, b)) => Ok(x.matmul(&a.t()?)?.matmul(&b.t()?)?), // (rows, outputs of the site)
-                None => Ok(Tensor::zeros((x.dim(0)?, site.sizes(spec).1), x.dtype(), x.device())?),
+                None => Ok(Tensor::zeros((x.dim(0)?, projection.sizes(spec).1), x.dtype(), x.device())?),
             }
         };
-        let added = sites.iter().map(branch).collect::<Result<Vec<_>>>()?;
+        let added = projections.iter().map(branch).collect::<Result<Vec<_>>>()?;
         let added = if let [only] = added.as_slice() { only.clone() } else { Tensor::cat(&added, 1)? };
         Ok(Some((added * self.scale)?))
     }
@@ -88,12 +88,12 @@ impl Trainable {
     }
 
     /// What `store` holds for the variables; one that it does not hold is left out.
-    pub(super) fn gradients(&self, store: &GradStore) -> Result<Gradients> {
-        let mut gradients = Gradients::default();
-        for (&(layer, site), (a, b)) in &self.variables {
+    pub(super) fn gradients(&self, store: &GradStore) -> Result<AdapterGradients> {
+        let mut gradients = AdapterGradients::default();
+        for (&(layer, projection), (a, b)) in &self.variables {
             if let (Some(a), Some(b)) = (store.get(a), store.get(b)) {
                 let host = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
-                gradients.add(layer, site, Factors { a: host(a)?, b: host(b)? });
+                gradients.add(layer, projection, Factors { a: host(a)?, b: host(b)? });
             }
         }
         Ok(gradients)

@@ -5,7 +5,7 @@
 use super::{Branches, ByKind, Dense, Trainable, Turn, ops};
 use crate::formats::Result;
 use crate::transformer::rope::Tables;
-use crate::transformer::score::{Batch, Gradients, Packed, Scored, Segments};
+use crate::transformer::score::{AdapterGradients, Packed, ScoreBatch, Scored, Segments};
 
 use crate::formats::spec::ModelSpec;
 use crate::transformer::{Linear, Pass, QkNorms, Stack};
@@ -19,14 +19,14 @@ pub(crate) struct Record<'a> {
 }
 
 /// Log-probabilities of a batch, without a graph.
-pub(crate) fn score(model: &Stack<Dense>, batch: Batch<'_>, branches: Option<&Trainable>) -> Result<Scored> {
+pub(crate) fn score(model: &Stack<Dense>, batch: ScoreBatch<'_>, branches: Option<&Trainable>) -> Result<Scored> {
     Ok(all(model, batch, branches.map(|branches| branches.branches(false)).as_ref())?.0)
 }
 
 /// Log-probabilities of a batch and their graph.
 pub(crate) fn record<'a>(
     model: &Stack<Dense>,
-    batch: Batch<'_>,
+    batch: ScoreBatch<'_>,
     branches: &'a Trainable,
 ) -> Result<(Scored, Record<'a>)> {
     let (scored, log_probs) = all(model, batch, Some(&branches.branches(true)))?;
@@ -35,22 +35,22 @@ pub(crate) fn record<'a>(
 
 impl Record<'_> {
     /// The gradient of `sum_i weights_i log_probs_i` with respect to the factors.
-    pub(crate) fn backward(self, weights: &[f32]) -> Result<Gradients> {
+    pub(crate) fn backward(self, weights: &[f32]) -> Result<AdapterGradients> {
         let mut rest = weights;
-        let mut gradients = Gradients::default();
+        let mut gradients = AdapterGradients::default();
         for log_probs in self.log_probs {
             let (ours, others) = rest.split_at(log_probs.elem_count());
             rest = others;
             let weighted = (&log_probs * Tensor::new(ours, log_probs.device())?)?.sum_all()?;
             let found = self.branches.gradients(&weighted.backward()?)?;
-            found.factors.into_iter().for_each(|((layer, site), pair)| gradients.add(layer, site, pair));
+            found.factors.into_iter().for_each(|((layer, projection), pair)| gradients.add(layer, projection, pair));
         }
         Ok(gradients)
     }
 }
 
 /// Each packed sequence by itself: what was found, and its log-probabilities as tensors.
-fn all(model: &Stack<Dense>, batch: Batch<'_>, branches: Option<&Branches>) -> Result<(Scored, Vec<Tensor>)> {
+fn all(model: &Stack<Dense>, batch: ScoreBatch<'_>, branches: Option<&Branches>) -> Result<(Scored, Vec<Tensor>)> {
     let (mut scored, mut tensors) = (Scored::default(), vec![]);
     for packed in batch.packed {
         let (log_probs, prefix) = one(model, packed, 1.0 / batch.temperature, branches)?;

@@ -5,7 +5,9 @@ use crate::transformer::{Placed, Transformer};
 use crate::transformer::{
     decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward, decode::PackedAdapter,
 };
-use crate::transformer::{score, score::Branches, score::Gradients, score::Keep, score::Packed, score::record};
+use crate::transformer::{
+    score, score::ActivationPolicy, score::AdapterGradients, score::Packed, score::ScoreAdapter, score::record,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -128,11 +130,13 @@ fn in_bf16_the_log_probs_stay_near() {
 }
 
 /// Log-probs of three texts behind one prefix, and the gradients of a weighted sum of them.
-fn scored(model: &Transformer, adapter: &Adapter) -> (Vec<f32>, Gradients) {
+fn scored(model: &Transformer, adapter: &Adapter) -> (Vec<f32>, AdapterGradients) {
     let (prefix, texts) = (ids(23, 5), [ids(7, 6), ids(31, 7), ids(1, 8)]);
     let packed = [Packed { prefix: &prefix, texts: texts.iter().map(Vec::as_slice).collect() }];
-    let branches = Branches::new(model, adapter).unwrap();
-    let recorded = record(model, score::Batch { packed: &packed, temperature: 0.7 }, &branches, Keep::Layers).unwrap();
+    let branches = ScoreAdapter::new(model, adapter).unwrap();
+    let recorded =
+        record(model, score::ScoreBatch { packed: &packed, temperature: 0.7 }, &branches, ActivationPolicy::KeepAll)
+            .unwrap();
     let found = recorded.scored.log_probs.clone();
     let weights: Vec<f32> = (0..found.len()).map(|i| (i as f32 * 0.37).sin()).collect();
     (found, recorded.backward(&weights).unwrap())
@@ -149,11 +153,11 @@ fn scoring_gives_the_log_probs_and_gradients_of_the_cpus_own_operations() {
         assert!(
             gradients.factors.keys().eq(adapter.factors.keys()) && of_panels.factors.keys().eq(adapter.factors.keys())
         );
-        for (((_, site), got), expected) in gradients.factors.iter().zip(of_panels.factors.values()) {
+        for (((_, projection), got), expected) in gradients.factors.iter().zip(of_panels.factors.values()) {
             for (got, expected) in [(&got.a, &expected.a), (&got.b, &expected.b)] {
                 let largest = expected.iter().fold(0.0f32, |top, x| top.max(x.abs()));
                 let off = farthest(got, expected) / largest;
-                assert!(largest > 0.0 && off < 1e-5, "{name}, {site}: {off} of {largest}");
+                assert!(largest > 0.0 && off < 1e-5, "{name}, {projection}: {off} of {largest}");
             }
         }
     }
@@ -164,9 +168,9 @@ fn both_passes_agree_in_bf16_as_well() {
     let model = dense("tiny_llama", DType::BF16);
     let adapter = adapter("tiny_lora", &model);
     let (prompt, text) = (ids(23, 5), ids(31, 7));
-    let branches = Branches::new(&model, &adapter).unwrap();
+    let branches = ScoreAdapter::new(&model, &adapter).unwrap();
     let packed = [Packed { prefix: &prompt, texts: vec![&text] }];
-    let batch = score::Batch { packed: &packed, temperature: 1.0 };
+    let batch = score::ScoreBatch { packed: &packed, temperature: 1.0 };
     let scored = score::score(&model, batch, Some(&branches)).unwrap().log_probs;
     let mut decoder = Decoder::new(model.clone(), 2).unwrap();
     let critic = Arc::new(model.pack(&adapter.into()).unwrap());

@@ -20,11 +20,11 @@ const PIECE: usize = 1 << 14;
 /// Where `out` fails.
 pub fn write(whole: &FullWeights, out: &mut dyn Write) -> io::Result<()> {
     let spec = whole.spec();
-    let slots = ParamBlock::all(spec);
-    let names: Vec<Named> = slots.iter().flat_map(|slot| slot.tensors(spec)).collect();
+    let blocks = ParamBlock::all(spec);
+    let names: Vec<Named> = blocks.iter().flat_map(|block| block.tensors(spec)).collect();
     write_header(out, &names)?;
-    for slot in slots {
-        for (_, values) in slot.unpack(spec, whole.slot(slot)) {
+    for block in blocks {
+        for (_, values) in block.unpack(spec, whole.block(block)) {
             write_values(out, &values)?;
         }
     }

@@ -20,13 +20,13 @@ fn every_tensor_of_a_model_lies_in_one_slot_and_comes_back_from_it() {
         let mut opened = crate::formats::open(&folder(name)).unwrap();
         let (whole, spec) = (whole(name), opened.spec.clone());
         let mut found = BTreeMap::new();
-        for slot in ParamBlock::all(&spec) {
-            assert_eq!(whole.slot(slot).len(), slot.len(&spec), "{name}, {slot:?}");
-            let tensors = slot.unpack(&spec, whole.slot(slot));
+        for block in ParamBlock::all(&spec) {
+            assert_eq!(whole.block(block).len(), block.len(&spec), "{name}, {block:?}");
+            let tensors = block.unpack(&spec, whole.block(block));
             let by_name: BTreeMap<_, _> =
                 tensors.iter().map(|((name, _), data)| (name.clone(), data.clone())).collect();
-            let again = slot.pack(&spec, |name, _| Ok::<_, Error>(by_name[name].clone())).unwrap();
-            assert_eq!(again, whole.slot(slot), "{name}, {slot:?}");
+            let again = block.pack(&spec, |name, _| Ok::<_, Error>(by_name[name].clone())).unwrap();
+            assert_eq!(again, whole.block(block), "{name}, {block:?}");
             found.extend(tensors.into_iter().map(|((name, shape), data)| (name, (shape, data))));
         }
         let expected = spec.tensors();
@@ -45,7 +45,7 @@ fn a_weight_set_comes_back_from_its_file_to_the_last_bit() {
     for name in MODELS {
         let mut whole = whole(name);
         // Norms of every size, small and negative ones too.
-        whole.each_slot_mut(|_, values| {
+        whole.for_each_block_mut(|_, values| {
             let odd = |(index, value): (usize, &mut f32)| {
                 if *value != 0.0 {
                     *value *= (index as f32 * 0.7).sin()
@@ -58,7 +58,7 @@ fn a_weight_set_comes_back_from_its_file_to_the_last_bit() {
         write(&whole, &mut bytes).unwrap();
         std::fs::write(dir.path().join(WEIGHTS_FILE), &bytes).unwrap();
         let read = CriticWeights::load(dir.path(), whole.spec()).unwrap();
-        assert!(read.whole() == Some(&whole), "{name}");
+        assert!(read.full() == Some(&whole), "{name}");
         assert!(read != CriticWeights::from(super::tests::whole(name)), "{name}: and a changed set is another one");
         let other = ModelSpec { intermediate: whole.spec().intermediate + 4, ..whole.spec().clone() };
         assert!(CriticWeights::load(dir.path(), &other).unwrap_err().to_string().contains("expected shape"));
@@ -71,8 +71,8 @@ fn a_copy_shares_nothing_and_a_tied_head_stays_the_embedding() {
         let model = crate::transformer::load::load(&folder(name)).unwrap().transformer;
         let base = FullWeights::copy_of(&model).unwrap();
         let mut copy = base.copied();
-        copy.each_slot_mut(|slot, values| {
-            if slot == ParamBlock::Embedding {
+        copy.for_each_block_mut(|block, values| {
+            if block == ParamBlock::Embedding {
                 values.fill(0.5);
             }
         });

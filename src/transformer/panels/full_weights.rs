@@ -82,12 +82,12 @@ impl Stack<Panels> {
         Self { spec: self.spec.clone(), form, embedding, layers, norm: self.norm.clone(), head }
     }
 
-    /// The f32 values of `slot`, as they lie.
+    /// The f32 values of `block`, as they lie.
     ///
     /// # Panics
     /// Where the model has no such slot, or was loaded for the decode pass alone.
-    pub(crate) fn slot(&self, slot: ParamBlock) -> &[f32] {
-        match slot {
+    pub(crate) fn block(&self, block: ParamBlock) -> &[f32] {
+        match block {
             ParamBlock::Embedding => self.embedding.score().values(),
             ParamBlock::Head => self.head.score().values(),
             ParamBlock::Norm => &self.norm,
@@ -109,7 +109,7 @@ impl Stack<Panels> {
     ///
     /// # Panics
     /// Where somebody else holds a weight, or it was loaded for the decode pass alone.
-    pub(crate) fn each_slot_mut(&mut self, mut change: impl FnMut(ParamBlock, &mut [f32])) {
+    pub(crate) fn for_each_block_mut(&mut self, mut change: impl FnMut(ParamBlock, &mut [f32])) {
         fn values(weight: &mut Arc<Weight>) -> &mut [f32] {
             Arc::get_mut(weight).expect("whoever trains weights is alone with them").score_mut().values_mut()
         }
@@ -117,14 +117,14 @@ impl Stack<Panels> {
             // The second hold on the embedding is let go of while it changes.
             self.head = Arc::new(Weight::empty());
         }
-        for slot in ParamBlock::all(&self.spec) {
-            match slot {
-                ParamBlock::Embedding => change(slot, values(&mut self.embedding)),
-                ParamBlock::Head => change(slot, values(&mut self.head)),
-                ParamBlock::Norm => change(slot, &mut self.norm),
-                ParamBlock::Linear(layer, linear) => change(slot, values(self.layers[layer].matrix(linear))),
+        for block in ParamBlock::all(&self.spec) {
+            match block {
+                ParamBlock::Embedding => change(block, values(&mut self.embedding)),
+                ParamBlock::Head => change(block, values(&mut self.head)),
+                ParamBlock::Norm => change(block, &mut self.norm),
+                ParamBlock::Linear(layer, linear) => change(block, values(self.layers[layer].matrix(linear))),
                 ParamBlock::Vector(layer, vector) => {
-                    change(slot, self.layers[layer].vector(vector).expect("the family has such a vector"));
+                    change(block, self.layers[layer].vector(vector).expect("the family has such a vector"));
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! Sites that share their input share a branch: one `A` for all of them, and one `B` in which each site's columns see
 //! its own rank alone.
 
-use super::Gradients;
+use super::AdapterGradients;
 use crate::formats::lora::{Factors, Projection};
 use crate::formats::spec::ModelSpec;
 use crate::kernels::gemm_lora::LoraBranch;
@@ -22,12 +22,12 @@ pub(crate) struct PackedBranches {
 /// What the sites of one linear add to it: `y += (x A^T) B^T`.
 #[derive(Debug)]
 pub(super) struct Branch {
-    /// `(sites * rank, inputs)`.
+    /// `(projections * rank, inputs)`.
     a: PackedMatrix,
-    /// `(outputs, sites * rank)`, scaled.
+    /// `(outputs, projections * rank)`, scaled.
     b: PackedMatrix,
     /// The sites that have factors, with their first column of the linear's result and their number of columns.
-    sites: Vec<(Projection, usize, usize)>,
+    projections: Vec<(Projection, usize, usize)>,
     /// Each site's columns, and its own rank of the inner rows.
     blocks: Vec<(Range<usize>, Range<usize>)>,
     rank: usize,
@@ -74,8 +74,8 @@ impl PackedBranches {
 
 /// `A` and `B` of a place among `factors`.
 fn of<'f>(factors: &'f BTreeMap<(usize, Projection), Factors>) -> impl Fn(usize, Projection) -> (&'f [f32], &'f [f32]) {
-    |layer, site| {
-        let Factors { a, b } = &factors[&(layer, site)];
+    |layer, projection| {
+        let Factors { a, b } = &factors[&(layer, projection)];
         (a, b)
     }
 }
@@ -95,34 +95,34 @@ impl Branch {
         (rank, scale): (usize, f32),
         factors: &BTreeMap<(usize, Projection), Factors>,
     ) -> Option<Self> {
-        let (mut sites, mut columns, mut inputs) = (vec![], 0, 0);
-        for &site in linear.sites() {
-            let (from, outputs) = site.sizes(spec);
+        let (mut projections, mut columns, mut inputs) = (vec![], 0, 0);
+        for &projection in linear.projections() {
+            let (from, outputs) = projection.sizes(spec);
             inputs = from;
-            if factors.contains_key(&(layer, site)) {
-                sites.push((site, columns, outputs));
+            if factors.contains_key(&(layer, projection)) {
+                projections.push((projection, columns, outputs));
             }
             columns += outputs;
         }
-        if sites.is_empty() {
+        if projections.is_empty() {
             return None;
         }
         let of_site = |(index, (_, first, outputs)): (usize, &(Projection, usize, usize))| {
             (*first..first + outputs, index * rank..(index + 1) * rank)
         };
-        let (width, blocks) = (sites.len() * rank, sites.iter().enumerate().map(of_site).collect());
+        let (width, blocks) = (projections.len() * rank, projections.iter().enumerate().map(of_site).collect());
         let [a, b] = [(width, inputs), (columns, width)].map(|(outputs, inputs)| PackedMatrix::zeros(outputs, inputs));
-        let mut branch = Self { a, b, sites, blocks, rank, scale };
+        let mut branch = Self { a, b, projections, blocks, rank, scale };
         branch.refill(layer, scale, of(factors));
         Some(branch)
     }
 
     /// Takes the values of `factors`, which has all of its sites in `layer`.
     fn refill<'f>(&mut self, layer: usize, scale: f32, factors: impl Fn(usize, Projection) -> (&'f [f32], &'f [f32])) {
-        let a: Vec<&[f32]> = self.sites.iter().map(|(site, ..)| factors(layer, *site).0).collect();
+        let a: Vec<&[f32]> = self.projections.iter().map(|(projection, ..)| factors(layer, *projection).0).collect();
         self.a.refill(&a);
-        for (index, (site, first, _)) in self.sites.iter().enumerate() {
-            let (_, b) = factors(layer, *site);
+        for (index, (projection, first, _)) in self.projections.iter().enumerate() {
+            let (_, b) = factors(layer, *projection);
             self.b.refill_block((*first, index * self.rank), b, self.rank, scale);
         }
         self.scale = scale;
@@ -139,11 +139,11 @@ impl Branch {
     }
 
     /// Room for the gradients of `B`, `(columns, rank)` of each site, in the memory that `gradients` has for them.
-    pub(super) fn b_room(&self, layer: usize, gradients: &mut Gradients) -> Vec<Vec<f32>> {
-        let room = |&(site, _, columns): &(Projection, usize, usize)| {
-            room(&mut gradients.of(layer, site).b, columns * self.rank)
+    pub(super) fn b_room(&self, layer: usize, gradients: &mut AdapterGradients) -> Vec<Vec<f32>> {
+        let room = |&(projection, _, columns): &(Projection, usize, usize)| {
+            room(&mut gradients.of(layer, projection).b, columns * self.rank)
         };
-        self.sites.iter().map(room).collect()
+        self.projections.iter().map(room).collect()
     }
 
     /// What computes the gradients of `B` over its scale, from the inner rows `u` and the gradient of the linear's result.
@@ -155,26 +155,26 @@ impl Branch {
     ) -> impl Iterator<Item = OuterProduct<'a>> {
         let (width, rank) = (self.width(), self.rank);
         let apart = dy.len() / (u.len() / width).max(1);
-        self.sites.iter().zip(to).enumerate().map(move |(index, ((_, first, columns), to))| {
+        self.projections.iter().zip(to).enumerate().map(move |(index, ((_, first, columns), to))| {
             let u = ColumnSlice { values: u, width, columns: index * rank..(index + 1) * rank };
             OuterProduct::new(&ColumnSlice { values: dy, width: apart, columns: *first..first + columns }, &u, to)
         })
     }
 
     /// Puts what [`Branch::b_gradients`] found into `gradients`.
-    pub(super) fn note_b(&self, layer: usize, found: Vec<Vec<f32>>, gradients: &mut Gradients) {
-        for ((site, ..), mut b) in self.sites.iter().zip(found) {
+    pub(super) fn note_b(&self, layer: usize, found: Vec<Vec<f32>>, gradients: &mut AdapterGradients) {
+        for ((projection, ..), mut b) in self.projections.iter().zip(found) {
             b.iter_mut().for_each(|gradient| *gradient *= self.scale);
-            gradients.of(layer, *site).b = b;
+            gradients.of(layer, *projection).b = b;
         }
     }
 
     /// Room for the gradients of `A`, `(rank, inputs)` of each site, in the memory that `gradients` has for them.
-    pub(super) fn a_room(&self, layer: usize, gradients: &mut Gradients) -> Vec<Vec<f32>> {
-        let room = |&(site, ..): &(Projection, usize, usize)| {
-            room(&mut gradients.of(layer, site).a, self.rank * self.a.inputs())
+    pub(super) fn a_room(&self, layer: usize, gradients: &mut AdapterGradients) -> Vec<Vec<f32>> {
+        let room = |&(projection, ..): &(Projection, usize, usize)| {
+            room(&mut gradients.of(layer, projection).a, self.rank * self.a.inputs())
         };
-        self.sites.iter().map(room).collect()
+        self.projections.iter().map(room).collect()
     }
 
     /// What computes the gradients of `A`, from the linear's input `x` and the gradient of the inner rows.
@@ -185,9 +185,9 @@ impl Branch {
     }
 
     /// Puts what [`Branch::a_gradients`] found into `gradients`.
-    pub(super) fn note_a(&self, layer: usize, found: Vec<Vec<f32>>, gradients: &mut Gradients) {
-        for ((site, ..), a) in self.sites.iter().zip(found) {
-            gradients.of(layer, *site).a = a;
+    pub(super) fn note_a(&self, layer: usize, found: Vec<Vec<f32>>, gradients: &mut AdapterGradients) {
+        for ((projection, ..), a) in self.projections.iter().zip(found) {
+            gradients.of(layer, *projection).a = a;
         }
     }
 }

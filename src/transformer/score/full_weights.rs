@@ -5,7 +5,7 @@
 //! Gradients lie as the weights do, and are added to what is there.
 
 use super::layer::Walk;
-use super::{Arena, Batch, Gradients, Graph, Keep, Record, Recorded, head};
+use super::{ActivationPolicy, AdapterGradients, Arena, Graph, Record, Recorded, ScoreBatch, head};
 use crate::formats::spec::ModelSpec;
 use crate::formats::{Error, Result};
 use crate::kernels::ops;
@@ -17,56 +17,56 @@ use std::collections::BTreeMap;
 
 /// Gradients of every weight of a model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WholeGradients {
-    slots: BTreeMap<ParamBlock, Vec<f32>>,
+pub struct FullGradients {
+    blocks: BTreeMap<ParamBlock, Vec<f32>>,
     epsilon: f32,
 }
 
-impl WholeGradients {
+impl FullGradients {
     /// Nothing yet, for a model of `spec`.
     pub fn zeros(spec: &ModelSpec) -> Self {
-        let slots = ParamBlock::all(spec).into_iter().map(|slot| (slot, vec![0.0; slot.len(spec)])).collect();
-        Self { slots, epsilon: spec.norm_epsilon }
+        let blocks = ParamBlock::all(spec).into_iter().map(|block| (block, vec![0.0; block.len(spec)])).collect();
+        Self { blocks, epsilon: spec.norm_epsilon }
     }
 
     /// Each tensor by its Hugging Face name, with its shape and its gradient in row-major order.
     pub fn tensors(&self, spec: &ModelSpec) -> impl Iterator<Item = (String, Vec<usize>, Vec<f32>)> {
-        let of = |(slot, values): (&ParamBlock, &Vec<f32>)| {
-            slot.unpack(spec, values).into_iter().map(|((name, shape), data): (Named, _)| (name, shape, data))
+        let of = |(block, values): (&ParamBlock, &Vec<f32>)| {
+            block.unpack(spec, values).into_iter().map(|((name, shape), data): (Named, _)| (name, shape, data))
         };
-        self.slots.iter().flat_map(of)
+        self.blocks.iter().flat_map(of)
     }
 
     /// The gradient of a slot, as the weights lie.
-    pub(crate) fn slot_mut(&mut self, slot: ParamBlock) -> &mut [f32] {
-        self.slots.get_mut(&slot).expect("the model has such a slot")
+    pub(crate) fn block_mut(&mut self, block: ParamBlock) -> &mut [f32] {
+        self.blocks.get_mut(&block).expect("the model has such a slot")
     }
 
     /// Every slot's, as the weights lie.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = &[f32]> {
-        self.slots.values().map(Vec::as_slice)
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = &[f32]> {
+        self.blocks.values().map(Vec::as_slice)
     }
 
     /// Forgets what was found.
-    pub fn forget(&mut self) {
-        self.slots.values_mut().for_each(|values| values.fill(0.0));
+    pub fn zero(&mut self) {
+        self.blocks.values_mut().for_each(|values| values.fill(0.0));
     }
 }
 
 /// What a backward pass looks for.
 pub(super) enum GradTarget<'a> {
     /// The gradients of an adapter's factors.
-    Factors(&'a mut Gradients),
+    Factors(&'a mut AdapterGradients),
     /// Those of every weight.
-    All(&'a mut WholeGradients),
+    All(&'a mut FullGradients),
 }
 
 impl GradTarget<'_> {
     /// Notes a norm's weight, which made `x` to what has the gradient `dy`.
-    pub(super) fn norm(&mut self, slot: ParamBlock, x: &[f32], dy: &[f32]) {
+    pub(super) fn norm(&mut self, block: ParamBlock, x: &[f32], dy: &[f32]) {
         if let Self::All(all) = self {
             let epsilon = all.epsilon;
-            ops::norm_weight_backward(x, dy, all.slot_mut(slot), epsilon);
+            ops::norm_weight_backward(x, dy, all.block_mut(block), epsilon);
         }
     }
 
@@ -88,7 +88,7 @@ impl GradTarget<'_> {
                 ops::rotate_head(&mut dy, cos, sin, dim / 2, -1.0);
                 let vector = if head < spec.heads { Vector::QNorm } else { Vector::KNorm };
                 let epsilon = all.epsilon;
-                ops::norm_weight_backward(x, &dy, all.slot_mut(ParamBlock::Vector(layer, vector)), epsilon);
+                ops::norm_weight_backward(x, &dy, all.block_mut(ParamBlock::Vector(layer, vector)), epsilon);
             }
         }
     }
@@ -98,21 +98,21 @@ impl GradTarget<'_> {
         if let Self::All(all) = self
             && walk.model.spec().block.qkv_bias
         {
-            let sum = all.slot_mut(ParamBlock::Vector(layer, Vector::QkvBias));
+            let sum = all.block_mut(ParamBlock::Vector(layer, Vector::QkvBias));
             d.chunks_exact(sum.len()).for_each(|row| ops::add_part(row, sum));
         }
     }
 }
 
-impl WholeGradients {
+impl FullGradients {
     /// Notes a linear that made its result of `x`; `dy` is the result's gradient.
     pub(super) fn linear(&mut self, at: (usize, Linear), [x, dy]: [&[f32]; 2], [inputs, outputs]: [usize; 2]) {
-        add_weight_gradient(x, inputs, dy, outputs, self.slot_mut(ParamBlock::Linear(at.0, at.1)));
+        add_weight_gradient(x, inputs, dy, outputs, self.block_mut(ParamBlock::Linear(at.0, at.1)));
     }
 
     /// Notes the embeddings of `ids`; `d` is the gradient of the residual stream that they began.
     fn embedding(&mut self, ids: &[u32], d: &[f32], spec: &ModelSpec) {
-        let to = self.slot_mut(ParamBlock::Embedding);
+        let to = self.block_mut(ParamBlock::Embedding);
         for (&id, d) in ids.iter().zip(d.chunks_exact(spec.hidden)) {
             add_row(d, spec.embedding_scale, id as usize, to);
         }
@@ -138,35 +138,35 @@ impl HeadInputs {
 impl Record<'_> {
     /// Meets the vocabulary again: notes the head's gradient, and turns the normalised states that the forward pass left
     /// into the gradient of the weighted sum with respect to them.
-    pub(super) fn head_backward(&mut self, weights: &[f32], all: &mut WholeGradients, space: &mut Arena) {
+    pub(super) fn head_backward(&mut self, weights: &[f32], all: &mut FullGradients, space: &mut Arena) {
         let Some(HeadInputs { targets, scale, .. }) = &self.spoken else { return };
         let spec = self.model.spec();
-        let slot = if spec.tied { ParamBlock::Embedding } else { ParamBlock::Head };
+        let block = if spec.tied { ParamBlock::Embedding } else { ParamBlock::Head };
         let weight = self.model.head().score();
-        head::backward(weight, &mut self.slopes, (targets, weights), *scale, all.slot_mut(slot), &mut space.logits);
+        head::backward(weight, &mut self.slopes, (targets, weights), *scale, all.block_mut(block), &mut space.logits);
     }
 
     /// Notes the embeddings, once `d` is the gradient of the first residual stream.
-    pub(super) fn embedding_backward(&self, d: &[f32], all: &mut WholeGradients) {
+    pub(super) fn embedding_backward(&self, d: &[f32], all: &mut FullGradients) {
         if let Some(HeadInputs { ids, .. }) = &self.spoken {
             all.embedding(ids, d, self.model.spec());
         }
     }
 }
 
-/// A pass over a batch that [`Recorded::backward_whole`] can differentiate with respect to every weight of `model`.
+/// A pass over a batch that [`Recorded::backward_full`] can differentiate with respect to every weight of `model`.
 ///
 /// # Errors
 /// As [`score`](super::score), and where the weights do not lie on the CPU.
-pub fn record_whole<'a>(model: &'a Transformer, batch: Batch<'_>, keep: Keep) -> Result<Recorded<'a>> {
-    record_whole_in(model, batch, keep, &mut Arena::default())
+pub fn record_full<'a>(model: &'a Transformer, batch: ScoreBatch<'_>, keep: ActivationPolicy) -> Result<Recorded<'a>> {
+    record_full_in(model, batch, keep, &mut Arena::default())
 }
 
-/// [`record_whole`] in the memory of `space`.
-pub(crate) fn record_whole_in<'a>(
+/// [`record_full`] in the memory of `space`.
+pub(crate) fn record_full_in<'a>(
     model: &'a Transformer,
-    batch: Batch<'_>,
-    keep: Keep,
+    batch: ScoreBatch<'_>,
+    keep: ActivationPolicy,
     space: &mut Arena,
 ) -> Result<Recorded<'a>> {
     let Placed::Panels(stack) = super::check(model, &batch)? else {
@@ -184,15 +184,15 @@ impl Recorded<'_> {
     ///
     /// # Panics
     /// Where there are not as many weights as log-probabilities, or `gradients` are of another model.
-    pub fn backward_whole(self, weights: &[f32], gradients: &mut WholeGradients) -> Result<()> {
-        self.backward_whole_in(weights, gradients, &mut Arena::default())
+    pub fn backward_full(self, weights: &[f32], gradients: &mut FullGradients) -> Result<()> {
+        self.backward_full_in(weights, gradients, &mut Arena::default())
     }
 
-    /// [`Recorded::backward_whole`] in the memory of `space`.
-    pub(crate) fn backward_whole_in(
+    /// [`Recorded::backward_full`] in the memory of `space`.
+    pub(crate) fn backward_full_in(
         self,
         weights: &[f32],
-        gradients: &mut WholeGradients,
+        gradients: &mut FullGradients,
         space: &mut Arena,
     ) -> Result<()> {
         assert_eq!(weights.len(), self.scored.log_probs.len(), "one weight a log-probability");

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 /// Gradients of an adapter's factors.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Gradients {
+pub struct AdapterGradients {
     /// By layer and site, in the shapes of the factors.
     pub factors: BTreeMap<(usize, Projection), Factors>,
 }
 
-impl Gradients {
+impl AdapterGradients {
     /// Empties every factor's and keeps the memory: one that a pass does not find is then seen to be missing.
     pub(super) fn clear(&mut self) {
         for Factors { a, b } in self.factors.values_mut() {
@@ -20,17 +20,17 @@ impl Gradients {
     }
 
     /// One site's; empty where there is none yet.
-    pub(super) fn of(&mut self, layer: usize, site: Projection) -> &mut Factors {
-        self.factors.entry((layer, site)).or_default()
+    pub(super) fn of(&mut self, layer: usize, projection: Projection) -> &mut Factors {
+        self.factors.entry((layer, projection)).or_default()
     }
 
     /// Adds one site's; a factor without elements adds nothing.
-    pub(crate) fn add(&mut self, layer: usize, site: Projection, gradient: Factors) {
+    pub(crate) fn add(&mut self, layer: usize, projection: Projection, gradient: Factors) {
         let sum = |to: &mut Vec<f32>, values: Vec<f32>| match to.is_empty() {
             true => *to = values,
             false => to.iter_mut().zip(values).for_each(|(to, value)| *to += value),
         };
-        let to = self.of(layer, site);
+        let to = self.of(layer, projection);
         sum(&mut to.a, gradient.a);
         sum(&mut to.b, gradient.b);
     }

@@ -50,14 +50,14 @@ impl Walk<'_> {
     /// The gradient of `x` from that of its norm, `dy`, added to `dx`; `dy` becomes the norm again.
     fn norm_again(
         &self,
-        slot: ParamBlock,
+        block: ParamBlock,
         x: &[f32],
         mut dy: Vec<f32>,
         weight: &[f32],
         dx: &mut [f32],
         sought: &mut GradTarget<'_>,
     ) -> Vec<f32> {
-        sought.norm(slot, x, &dy);
+        sought.norm(block, x, &dy);
         ops::norm_backward_with_output(x, &mut dy, dx, weight, self.spec().norm_epsilon);
         dy
     }
@@ -73,7 +73,7 @@ impl Walk<'_> {
     /// The gradient of what a block gave before its norm, where the family has one, from that of the residual stream.
     fn sandwiched_backward(
         &self,
-        slot: ParamBlock,
+        block: ParamBlock,
         [h, d]: [&[f32]; 2],
         norm: Option<&Vec<f32>>,
         sought: &mut GradTarget<'_>,
@@ -82,7 +82,7 @@ impl Walk<'_> {
         let Some(weight) = norm else { return vec![] };
         let mut dh = space.take(d.len() / weight.len(), weight.len());
         dh.fill(0.0);
-        sought.norm(slot, h, d);
+        sought.norm(block, h, d);
         ops::norm_backward(h, d, &mut dh, weight, self.spec().norm_epsilon);
         dh
     }
@@ -164,11 +164,11 @@ impl Walk<'_> {
     ) -> Vec<f32> {
         let layer = self.model.layer(index);
         let inner = |linear: Linear| tape.inner[linear as usize].as_slice();
-        let slot = |vector| ParamBlock::Vector(index, vector);
+        let block = |vector| ParamBlock::Vector(index, vector);
 
         let spec = self.spec();
         let norm = layer.mlp_output_norm.as_ref();
-        let dh = self.sandwiched_backward(slot(Vector::MlpOutputNorm), [&tape.down, &d], norm, sought, space);
+        let dh = self.sandwiched_backward(block(Vector::MlpOutputNorm), [&tape.down, &d], norm, sought, space);
         let dy = if dh.is_empty() { &d } else { &dh };
         let at = (index, Linear::Down);
         let [mut h, d_inner] = self.linear_backward(at, &layer.down, [inner(at.1), dy], None, sought, space);
@@ -181,11 +181,11 @@ impl Walk<'_> {
         let reads = [inner(at.1), &d_gate_up];
         let [d_normed, d_inner_up] = self.linear_backward(at, &layer.gate_up, reads, Some(owed), sought, space);
         space.give_all([h, dh, d_inner]);
-        let h = self.norm_again(slot(Vector::MlpNorm), &tape.middle, d_normed, &layer.mlp_norm, &mut d, sought);
+        let h = self.norm_again(block(Vector::MlpNorm), &tape.middle, d_normed, &layer.mlp_norm, &mut d, sought);
         let owed = DeferredGrad { at, weight: &layer.gate_up, x: &h, dy: &d_gate_up, d_inner: &d_inner_up };
 
         let norm = layer.attention_output_norm.as_ref();
-        let dh = self.sandwiched_backward(slot(Vector::AttentionOutputNorm), [&tape.output, &d], norm, sought, space);
+        let dh = self.sandwiched_backward(block(Vector::AttentionOutputNorm), [&tape.output, &d], norm, sought, space);
         let narrowed = self.narrowed(index);
         let of_read = narrowed.map(|read| self.gathered(&tape.attended, read, space));
         let attended = of_read.as_ref().unwrap_or(&tape.attended);
@@ -216,7 +216,7 @@ impl Walk<'_> {
         if let Some(wide) = wide {
             space.give(std::mem::replace(&mut d, wide));
         }
-        let h = self.norm_again(slot(Vector::AttentionNorm), &tape.x, d_normed, &layer.attention_norm, &mut d, sought);
+        let h = self.norm_again(block(Vector::AttentionNorm), &tape.x, d_normed, &layer.attention_norm, &mut d, sought);
         self.settle(DeferredGrad { at, weight: &layer.qkv, x: &h, dy: &d_qkv, d_inner: &d_inner_qkv }, sought);
         space.give_all([h, d_qkv, d_inner_qkv]);
         d

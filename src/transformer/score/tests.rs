@@ -35,14 +35,14 @@ fn learned(
     adapter: &Adapter,
     packed: &[Packed<'_>],
     weights: &[f32],
-    keep: Keep,
-) -> (Scored, Gradients) {
-    let branches = Branches::new(model, adapter).unwrap();
-    let recorded = record(model, Batch { packed, temperature: 0.9 }, &branches, keep).unwrap();
+    keep: ActivationPolicy,
+) -> (Scored, AdapterGradients) {
+    let branches = ScoreAdapter::new(model, adapter).unwrap();
+    let recorded = record(model, ScoreBatch { packed, temperature: 0.9 }, &branches, keep).unwrap();
     (recorded.scored.clone(), recorded.backward(weights).unwrap())
 }
 
-fn assert_near(got: &Gradients, expected: &Gradients) {
+fn assert_near(got: &AdapterGradients, expected: &AdapterGradients) {
     assert!(got.factors.keys().eq(expected.factors.keys()));
     for (place, expected) in &expected.factors {
         let got = &got.factors[place];
@@ -67,18 +67,18 @@ fn what_is_packed_together_is_what_it_is_alone() {
         let all: Vec<Packed<'_>> = trees.iter().map(packed).collect();
         let texts = all.iter().flat_map(|packed| &packed.texts).map(|text| text.len()).sum::<usize>();
         let weights: Vec<f32> = (0..texts).map(|i| (i as f32 * 0.37).sin()).collect();
-        let (together, gradients) = learned(&model, &adapter, &all, &weights, Keep::Layers);
+        let (together, gradients) = learned(&model, &adapter, &all, &weights, ActivationPolicy::KeepAll);
         let (mut log_probs, mut prefixes, mut sum, mut rest) =
-            (vec![], vec![], Gradients::default(), weights.as_slice());
+            (vec![], vec![], AdapterGradients::default(), weights.as_slice());
         for tree in &trees {
             for (index, text) in tree.1.iter().enumerate() {
                 let (ours, others) = rest.split_at(text.len());
                 rest = others;
                 let alone = [Packed { prefix: &tree.0, texts: vec![text] }];
-                let (scored, found) = learned(&model, &adapter, &alone, ours, Keep::Layers);
+                let (scored, found) = learned(&model, &adapter, &alone, ours, ActivationPolicy::KeepAll);
                 log_probs.extend(scored.log_probs);
                 prefixes.extend(scored.prefixes.into_iter().filter(|_| index == 0));
-                found.factors.into_iter().for_each(|((layer, site), pair)| sum.add(layer, site, pair));
+                found.factors.into_iter().for_each(|((layer, projection), pair)| sum.add(layer, projection, pair));
             }
         }
         assert!(farthest(&together.log_probs, &log_probs) < 1e-5, "{name}");
@@ -94,7 +94,7 @@ fn layers_computed_again_give_the_same_bits() {
         let (model, adapter) = tiny(name);
         let weights: Vec<f32> = (0..47).map(|i| (i as f32 * 0.7).cos()).collect();
         let of = |keep| learned(&model, &adapter, &[packed(&tree)], &weights, keep);
-        assert_eq!(of(Keep::Layers), of(Keep::Inputs), "{name}");
+        assert_eq!(of(ActivationPolicy::KeepAll), of(ActivationPolicy::Recompute), "{name}");
     }
 }
 
@@ -102,25 +102,25 @@ fn layers_computed_again_give_the_same_bits() {
 fn a_pass_without_a_gradient_finds_the_same_bits() {
     let tree: Tree = (ids(40, 1), vec![ids(17, 2), ids(30, 3)]);
     let (model, adapter) = tiny("llama");
-    let branches = Branches::new(&model, &adapter).unwrap();
+    let branches = ScoreAdapter::new(&model, &adapter).unwrap();
     let packed = [packed(&tree)];
-    let scored = score(&model, Batch { packed: &packed, temperature: 0.9 }, Some(&branches)).unwrap();
-    assert_eq!(scored, learned(&model, &adapter, &packed, &[1.0; 47], Keep::Layers).0);
+    let scored = score(&model, ScoreBatch { packed: &packed, temperature: 0.9 }, Some(&branches)).unwrap();
+    assert_eq!(scored, learned(&model, &adapter, &packed, &[1.0; 47], ActivationPolicy::KeepAll).0);
 }
 
 #[test]
 fn gradients_are_the_same_bits_in_memory_that_was_used() {
     let trees: [Tree; 2] = [(ids(40, 1), vec![ids(17, 2), ids(30, 3)]), (ids(9, 4), vec![ids(21, 5)])];
     let (model, adapter) = tiny("llama");
-    let branches = Branches::new(&model, &adapter).unwrap();
-    let (mut gradients, mut space) = (Gradients::default(), Arena::new(100));
+    let branches = ScoreAdapter::new(&model, &adapter).unwrap();
+    let (mut gradients, mut space) = (AdapterGradients::default(), Arena::new(100));
     for tree in &trees {
         let packed = [packed(tree)];
-        let batch = Batch { packed: &packed, temperature: 0.9 };
-        let recorded = record_in(&model, batch, &branches, Keep::Layers, &mut space).unwrap();
+        let batch = ScoreBatch { packed: &packed, temperature: 0.9 };
+        let recorded = record_in(&model, batch, &branches, ActivationPolicy::KeepAll, &mut space).unwrap();
         let weights = vec![0.5; recorded.scored.log_probs.len()];
         recorded.backward_in(&weights, &mut gradients, &mut space).unwrap();
-        assert_eq!(gradients, learned(&model, &adapter, &packed, &weights, Keep::Layers).1);
+        assert_eq!(gradients, learned(&model, &adapter, &packed, &weights, ActivationPolicy::KeepAll).1);
     }
 }
 
@@ -130,14 +130,14 @@ fn a_pass_takes_no_more_memory_than_planned() {
     let all: Vec<Packed<'_>> = trees.iter().map(packed).collect();
     let tokens: usize = all.iter().map(Packed::tokens).sum();
     for name in ["llama", "qwen3", "gemma3"] {
-        for keep in [Keep::Layers, Keep::Inputs] {
+        for keep in [ActivationPolicy::KeepAll, ActivationPolicy::Recompute] {
             let (model, adapter) = tiny(name);
-            let branches = Branches::new(&model, &adapter).unwrap();
+            let branches = ScoreAdapter::new(&model, &adapter).unwrap();
             let mut space = Arena::new(tokens);
-            let batch = Batch { packed: &all, temperature: 1.0 };
+            let batch = ScoreBatch { packed: &all, temperature: 1.0 };
             let recorded = record_in(&model, batch, &branches, keep, &mut space).unwrap();
             let targets = recorded.scored.log_probs.len();
-            recorded.backward_in(&vec![1.0; targets], &mut Gradients::default(), &mut space).unwrap();
+            recorded.backward_in(&vec![1.0; targets], &mut AdapterGradients::default(), &mut space).unwrap();
             let planned = activation_floats(model.spec(), adapter.config.rank, tokens, targets, keep);
             let (held, planned) = (space.floats() as f64, planned as f64);
             assert!(held <= planned && held >= 0.7 * planned, "{name}, {keep:?}: {held} of {planned}");
@@ -151,14 +151,14 @@ fn so_it_is_where_every_weight_is_trained() {
     let all: Vec<Packed<'_>> = trees.iter().map(packed).collect();
     let tokens: usize = all.iter().map(Packed::tokens).sum();
     for name in ["llama", "qwen2", "gemma3"] {
-        for keep in [Keep::Layers, Keep::Inputs] {
+        for keep in [ActivationPolicy::KeepAll, ActivationPolicy::Recompute] {
             let (model, _) = tiny(name);
-            let mut gradients = WholeGradients::zeros(model.spec());
+            let mut gradients = FullGradients::zeros(model.spec());
             let mut space = Arena::default();
-            let batch = Batch { packed: &all, temperature: 1.0 };
-            let recorded = record_whole_in(&model, batch, keep, &mut space).unwrap();
+            let batch = ScoreBatch { packed: &all, temperature: 1.0 };
+            let recorded = record_full_in(&model, batch, keep, &mut space).unwrap();
             let targets = recorded.scored.log_probs.len();
-            recorded.backward_whole_in(&vec![1.0; targets], &mut gradients, &mut space).unwrap();
+            recorded.backward_full_in(&vec![1.0; targets], &mut gradients, &mut space).unwrap();
             let planned = activation_floats(model.spec(), 0, tokens, targets, keep);
             let (held, planned) = (space.floats() as f64, planned as f64);
             assert!(held <= planned && held >= 0.7 * planned, "{name}, {keep:?}: {held} of {planned}");
@@ -171,21 +171,23 @@ fn a_pass_is_differentiated_by_what_it_was_recorded_for() {
     let (model, adapter) = tiny("llama");
     let tree: Tree = (ids(5, 1), vec![ids(3, 2)]);
     let packed = [packed(&tree)];
-    let batch = Batch { packed: &packed, temperature: 1.0 };
-    let branches = Branches::new(&model, &adapter).unwrap();
-    let of_adapter = record(&model, batch, &branches, Keep::Layers).unwrap();
-    let mut gradients = WholeGradients::zeros(model.spec());
-    assert!(matches!(of_adapter.backward_whole(&[1.0; 3], &mut gradients), Err(Error::OtherForm)));
-    let of_all = record_whole(&model, batch, Keep::Layers).unwrap();
+    let batch = ScoreBatch { packed: &packed, temperature: 1.0 };
+    let branches = ScoreAdapter::new(&model, &adapter).unwrap();
+    let of_adapter = record(&model, batch, &branches, ActivationPolicy::KeepAll).unwrap();
+    let mut gradients = FullGradients::zeros(model.spec());
+    assert!(matches!(of_adapter.backward_full(&[1.0; 3], &mut gradients), Err(Error::OtherForm)));
+    let of_all = record_full(&model, batch, ActivationPolicy::KeepAll).unwrap();
     assert!(matches!(of_all.backward(&[1.0; 3]), Err(Error::OtherForm)));
-    assert!(gradients == WholeGradients::zeros(model.spec()));
+    assert!(gradients == FullGradients::zeros(model.spec()));
 }
 
 #[test]
 fn what_cannot_be_scored_is_refused() {
     let (model, _) = tiny("llama");
     let scored = |prefix: &[u32], texts: Vec<&[u32]>| {
-        score(&model, Batch { packed: &[Packed { prefix, texts }], temperature: 1.0 }, None).unwrap_err().to_string()
+        score(&model, ScoreBatch { packed: &[Packed { prefix, texts }], temperature: 1.0 }, None)
+            .unwrap_err()
+            .to_string()
     };
     assert!(scored(&[], vec![&[1]]).contains("empty"));
     assert!(scored(&[1], vec![&[]]).contains("empty"));
@@ -202,7 +204,7 @@ proptest! {
         let all = ids(80 + BLOCK_TOKENS, seed);
         let of = |cut: usize| {
             let packed = [Packed { prefix: &all[..cut], texts: vec![&all[cut..]] }];
-            score(&model, Batch { packed: &packed, temperature: 1.0 }, None).unwrap().log_probs
+            score(&model, ScoreBatch { packed: &packed, temperature: 1.0 }, None).unwrap().log_probs
         };
         prop_assert!(farthest(&of(cut), &of(1)[cut - 1..]) < 2e-5);
     }
