@@ -3,18 +3,20 @@
 //! A value is rounded to the nearest bf16 once, at load: 8 bits of mantissa. Everything after is as in
 //! f32, so a product equals that of the f32 kernel over the rounded weights, bit for bit.
 
-use super::isa::Isa;
-use super::pages::filled;
-use super::{Columns, Line, NO_SUMS, PANEL, Sums, each_panel, tiles};
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-/// Two inputs of 16 outputs, one cache line: the even input in the low half of each word, the odd one above.
-pub(super) type Pair = Line<[u32; PANEL]>;
+use super::column_writer::ColumnWriter;
+use super::huge_pages::filled;
+use super::isa::Isa;
+use super::layout::{Bf16Pair, Line, NO_SUMS, PANEL, Sums, tiles};
+use super::parallel::each_panel;
 
 /// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
 #[derive(Clone)]
 pub struct Bf16Matrix {
     /// `panels x inputs / 2` pairs, an odd last input beside a zero.
-    pairs: Vec<Pair>,
+    pairs: Vec<Bf16Pair>,
     outputs: usize,
     inputs: usize,
 }
@@ -99,7 +101,7 @@ impl Bf16Matrix {
         let (inputs, depth) = (self.inputs, self.inputs.div_ceil(2));
         let rows = x.len() / inputs;
         assert!(x.len() == rows * inputs && y.len() == rows * self.outputs, "x and y of {self:?}");
-        let y = Columns::new(y, self.outputs);
+        let y = ColumnWriter::new(y, self.outputs);
         each_panel(self.outputs, x.len() * self.outputs, |panel| {
             let pairs = &self.pairs[panel * depth..][..depth];
             let mut sums = NO_SUMS;
@@ -114,12 +116,12 @@ impl Bf16Matrix {
 }
 
 /// `height` rows of `depth` inputs times one panel.
-fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Pair], sums: &mut Sums) {
+fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Bf16Pair], sums: &mut Sums) {
     assert!((1..=isa.bf16_rows()).contains(&height) && a.len() == height * depth, "a tile of {height} rows");
     assert!(pairs.len() == depth.div_ceil(2), "a panel as deep as the rows");
     #[cfg(target_arch = "x86_64")]
     {
-        use super::x86_bf16::{tile_bf16_avx2, tile_bf16_avx512};
+        use x86::{tile_bf16_avx2, tile_bf16_avx512};
         macro_rules! by_height {
             ($tile:ident: $($h:literal)+) => {
                 match height {

@@ -3,16 +3,16 @@
 //! A thread takes some of the rows through the whole product. Who is done first helps another with its last outputs, or,
 //! backward, goes on with other work and then takes inputs of the others' rows. Every sum is one chain whoever computes it.
 
-use super::full::PackedMatrix;
+use super::column_writer::ColumnWriter;
 use super::isa::Isa;
+use super::layout::{Lane, NO_SUM, PANEL, copy};
+use super::operands::{Begun, Panels, Strided};
+use super::packed_matrix::PackedMatrix;
 use super::packed_rows::{PackedRows, groups, order, sums_of};
 use super::rhs;
-use super::rhs::{OUTPUTS, Rhs, copy};
-use super::strided::Strided;
+use super::rhs::{OUTPUTS, Rhs};
 use super::thread_pool;
 use super::thread_pool::{Overlap, Shared};
-use super::tile::{Begun, Panels};
-use super::{Columns, Lane, NO_SUM, PANEL};
 use std::cell::Cell;
 use std::ops::Range;
 
@@ -94,7 +94,7 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, x: &[f32
     });
 
     let apart = y.len() / rows.max(1);
-    let y = Columns::apart(y, w.outputs(), apart);
+    let y = ColumnWriter::apart(y, w.outputs(), apart);
     let pieces = Vec::from_iter(groups(isa, 0..w.outputs().div_ceil(PANEL)));
     thread_pool::each_of_parts(bounds.len(), pieces.len(), |part, piece| {
         let (mut sums, panels) = (SUMS.take(), pieces[piece].clone());

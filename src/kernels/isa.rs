@@ -2,6 +2,7 @@
 //!
 //! Every instruction set does the same operations in the same order: what differs is how many at once.
 
+use super::layout::ROWS_MAX;
 use std::sync::OnceLock;
 
 /// The instructions a kernel is written for. Ordered: a later one includes the earlier.
@@ -82,7 +83,7 @@ impl Isa {
     /// Rows of its largest tile of bf16: on AVX2 widening takes four registers, and a sixth row's sums would have to
     /// pass through memory at every input.
     pub(super) fn bf16_rows(self) -> usize {
-        if self.is_wide() { super::ROWS_MAX } else { 5 }
+        if self.is_wide() { ROWS_MAX } else { 5 }
     }
 
     /// Whether its 8-bit product takes eight rows as the lanes of a register: what AVX2 wins by it, since broadcasting is
@@ -118,4 +119,9 @@ pub(crate) fn has_avx512() -> bool {
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx2_fma() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Whether tiles are more than loops: without them they are no faster, and round otherwise.
+pub(crate) fn has_tiles() -> bool {
+    Isa::detect() >= Isa::Avx2
 }

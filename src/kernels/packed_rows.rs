@@ -2,10 +2,12 @@
 //! two of bytes long these meet in the same few lines of the cache and drive each other out.
 
 use super::isa::Isa;
-use super::strided::Strided;
-use super::tile::{Begun, Tile, tile};
+use super::layout::{Lane, tiles};
+use super::operands::{Begun, Strided, Tile};
+use super::packed_matrix::PackedMatrix;
+use super::prefetch::prefetch;
+use super::tile::tile;
 use super::weight_prefetch::Prefetch;
-use super::{Lane, PackedMatrix, prefetch, tiles};
 use std::ops::Range;
 
 /// Depth that tiles go at a time: their columns stay near while tiles pass by.

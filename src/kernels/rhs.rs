@@ -1,13 +1,14 @@
 //! Rows as the right side of a product, and what adds up there: `dx^T = W^T dy^T`, since `W^T` can be read from the
 //! panels of `W` as the left side.
 
-use super::full::PackedMatrix;
 use super::isa::Isa;
+use super::layout::{Lane, NO_SUM, PANEL, tiles};
+use super::operands::{Begun, Panels, Tile};
+use super::packed_matrix::PackedMatrix;
 use super::packed_rows::groups;
-use super::tile::{Begun, Panels, Tile, tile};
+use super::tile::tile;
 use super::transpose16::{ask_for, turn, turn_back, turn_rows};
 use super::weight_prefetch::Prefetch;
-use super::{Lane, NO_SUM, PANEL, tiles};
 use std::ops::Range;
 
 /// Outputs of `W` that rows meet at a time, at most.
@@ -177,12 +178,4 @@ pub(super) fn blocks(inputs: Range<usize>, outputs: Range<usize>) -> impl Iterat
         };
         Some(Block { inputs, outputs: outputs.clone(), next })
     })
-}
-
-/// Copies `from`; a whole panel is one store, the general copy a call.
-pub(super) fn copy(from: &[f32], to: &mut [f32]) {
-    match (<&[f32; PANEL]>::try_from(from), <&mut [f32; PANEL]>::try_from(&mut *to)) {
-        (Ok(from), Ok(to)) => *to = *from,
-        _ => to.copy_from_slice(from),
-    }
 }

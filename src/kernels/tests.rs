@@ -1,5 +1,7 @@
 use super::isa::Isa;
-use super::tile::{Begun, Panels, Tile, tile};
+use super::layout::{Lane, Line, NO_SUMS, PANEL, ROWS_MAX, Sums, tiles};
+use super::operands::{Begun, Panels, Tile};
+use super::tile::tile;
 use super::*;
 use proptest::prelude::*;
 
@@ -147,7 +149,7 @@ fn every_instruction_set_gives_the_same_tile() {
             let mut sums = NO_SUMS;
             tile(isa, height, a, Panels::one(packed.panel(0)), (&mut sums, 0), Begun::Yes);
             let mut begun = [Line([7.0; PANEL]); ROWS_MAX];
-            tile::tile(isa, height, a, Panels::one(packed.panel(0)), (&mut begun, 0), Begun::No);
+            tile(isa, height, a, Panels::one(packed.panel(0)), (&mut begun, 0), Begun::No);
             assert_eq!(begun[..height], sums[..height], "{isa:?}, {height} rows");
             sums
         };
@@ -245,14 +247,14 @@ fn a_gradient_of_factors_is_the_sum_of_outer_products() {
         [(1, 3, 0..2, 2, 1..2), (70, 90, 10..90, 21, 5..21), (9, 40, 3..40, 1, 0..1), (600, 150, 7..150, 40, 3..40)]
     {
         let (x, u) = (values(rows * width, 1), values(rows * u_width, 2));
-        let of_x = outer::ColumnSlice { values: &x, width, columns: columns.clone() };
-        let of_u = outer::ColumnSlice { values: &u, width: u_width, columns: u_columns.clone() };
+        let of_x = ColumnSlice { values: &x, width, columns: columns.clone() };
+        let of_u = ColumnSlice { values: &u, width: u_width, columns: u_columns.clone() };
         let [mut found, mut other] =
             [vec![f32::NAN; columns.len() * u_columns.len()], vec![f32::NAN; columns.len() * u_columns.len()]];
-        outer::OuterProduct::new(&of_x, &of_u, &mut found).run();
+        OuterProduct::new(&of_x, &of_u, &mut found).run();
         let share = if u_columns.len().is_multiple_of(2) { other.len() / 2 } else { other.len() };
         let mut shares: Vec<Vec<f32>> = other.chunks(share).map(<[f32]>::to_vec).collect();
-        outer::OuterProduct::transposed(&of_x, &of_u, &mut shares).run();
+        OuterProduct::transposed(&of_x, &of_u, &mut shares).run();
         other = shares.concat();
         let turned: Vec<f32> =
             columns.clone().flat_map(|c| (0..rows).map(move |row| row * width + c)).map(|i| x[i]).collect();

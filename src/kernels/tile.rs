@@ -1,72 +1,11 @@
 //! Tiles: some rows times some panels, with the sums in registers. Which instructions compute them is chosen at run time.
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod x86;
+
 use super::isa::Isa;
-use super::strided::Strided;
-use super::{Lane, NO_SUM, PANEL};
-use std::ops::Range;
-
-/// Rows as a tile reads them.
-#[derive(Clone, Copy)]
-pub(super) enum Tile<'a> {
-    /// As they lie; the panel comes from memory, and is asked for on the way.
-    Strided(Strided<'a>),
-    /// As they lie; the panel is in the cache.
-    Near(Strided<'a>),
-    /// `(depth, rows)`. On the way the lanes `next` are asked for, as many as there is time for.
-    PackedRows { rows: &'a [f32], next: &'a [Lane] },
-    /// Inputs of packed weights: element `k` of a row is the weight of output `k`. 16 outputs are `inputs` lanes long. `next`
-    /// as above.
-    Turned { weights: &'a [Lane], inputs: usize, next: &'a [Lane] },
-}
-
-impl Tile<'_> {
-    /// Whether there are `height` rows of `depth` elements.
-    fn holds(self, height: usize, depth: usize) -> bool {
-        match self {
-            Self::Strided(values) | Self::Near(values) => values.holds(height, depth),
-            Self::PackedRows { rows, .. } => rows.len() == height * depth,
-            Self::Turned { weights, inputs, .. } => {
-                depth == 0 || (depth.div_ceil(PANEL) - 1) * inputs + height <= weights.len()
-            }
-        }
-    }
-}
-
-/// Panels that rows meet together: from each of them as many lanes.
-#[derive(Clone, Copy)]
-pub(super) struct Panels<'a> {
-    /// Those of the first panel, and all behind them.
-    pub(super) lanes: &'a [Lane],
-    /// How many lanes of each.
-    pub(super) depth: usize,
-    /// Lanes from a panel to the next.
-    pub(super) apart: usize,
-    pub(super) count: usize,
-}
-
-impl<'a> Panels<'a> {
-    /// A panel by itself.
-    pub(super) fn one(lanes: &'a [Lane]) -> Self {
-        Self { lanes, depth: lanes.len(), apart: 0, count: 1 }
-    }
-
-    /// Some of them.
-    pub(super) fn part(self, panels: &Range<usize>) -> Self {
-        Self { lanes: &self.lanes[panels.start * self.apart..], count: panels.len(), ..self }
-    }
-
-    /// Whether they are there.
-    fn hold(self) -> bool {
-        self.count > 0 && (self.count - 1) * self.apart + self.depth <= self.lanes.len()
-    }
-}
-
-/// Whether a tile adds to sums that are there, or begins them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Begun {
-    Yes,
-    No,
-}
+use super::layout::{Lane, NO_SUM, PANEL};
+use super::operands::{Begun, Panels, Tile};
 
 /// Adds `height` rows, each as deep as the panels, times these: `sums[p * apart + r][c] += sum_k a[r][k] * panel[p][k][c]`, or
 /// puts that there where sums are not begun.
@@ -92,15 +31,15 @@ pub(super) fn tile(
     {
         if isa == Isa::Avx2 && height == 6 {
             // SAFETY: the processor has the instructions, and rows, panels and sums were seen to be there.
-            return unsafe { super::x86::tile_avx2::<6, 1>(a, panels, (sums, apart), begun) };
+            return unsafe { x86::tile_avx2::<6, 1>(a, panels, (sums, apart), begun) };
         }
         if isa.is_wide() && height == 8 && panels.count == 3 {
             // SAFETY: as above.
-            return unsafe { super::x86::tile_avx512::<8, 3>(a, panels, (sums, apart), begun) };
+            return unsafe { x86::tile_avx512::<8, 3>(a, panels, (sums, apart), begun) };
         }
         if isa.is_wide() && height == 12 {
             // SAFETY: as above; so many rows have one panel alone.
-            return unsafe { super::x86::tile_avx512::<12, 1>(a, panels, (sums, apart), begun) };
+            return unsafe { x86::tile_avx512::<12, 1>(a, panels, (sums, apart), begun) };
         }
     }
     lower_tile(isa, height, a, panels, (sums, apart), begun);
@@ -112,7 +51,7 @@ macro_rules! by_height {
     ($height:ident, $tile:ident<$count:literal>: $($h:literal)+, $a:expr, $panels:expr, $sums:expr, $begun:expr) => {
         match $height {
             // SAFETY: the processor has the instructions, and rows, panels and sums were seen to be there.
-            $($h => unsafe { super::x86::$tile::<$h, $count>($a, $panels, $sums, $begun) },)+
+            $($h => unsafe { x86::$tile::<$h, $count>($a, $panels, $sums, $begun) },)+
             _ => unreachable!("the height was just checked"),
         }
     };

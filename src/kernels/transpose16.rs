@@ -1,24 +1,14 @@
 //! Squares of 16 by 16 floats, turned: how rows become panels and panels rows.
 
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use super::isa::Isa;
-use super::rhs::copy;
-use super::{Lane, NO_SUM, PANEL, prefetch};
+use super::layout::{Lane, NO_SUM, PANEL, copy, floats, floats_mut};
+use super::prefetch::prefetch;
 
 /// Floats between a square that is turned and the one that is asked for.
 const AHEAD: usize = 4 * PANEL;
-
-/// The floats of lanes, one lane behind the other.
-pub(super) fn floats(lanes: &[Lane]) -> &[f32] {
-    // SAFETY: a lane is 16 floats in C's layout, aligned to their own 64 bytes, so that there is nothing between one lane
-    // and the next; the pointer and the length are those of the slice that is borrowed.
-    unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * PANEL) }
-}
-
-/// [`floats`] to be changed.
-pub(super) fn floats_mut(lanes: &mut [Lane]) -> &mut [f32] {
-    // SAFETY: as above, and the borrow is this function's alone.
-    unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * PANEL) }
-}
 
 /// Transposes the square at the beginning of `from`, whose rows are `from_width` apart, to the beginning of `to`, whose
 /// rows are `to_width` apart.
@@ -31,7 +21,7 @@ pub(super) fn turn_square(isa: Isa, (from, from_width): (&[f32], usize), (to, to
     #[cfg(target_arch = "x86_64")]
     if isa >= Isa::Avx2 {
         // SAFETY: the processor has AVX2, and both hold a square.
-        return unsafe { super::x86::transpose_avx2((from.as_ptr(), from_width), (to.as_mut_ptr(), to_width)) };
+        return unsafe { x86::transpose_avx2((from.as_ptr(), from_width), (to.as_mut_ptr(), to_width)) };
     }
     let _ = isa;
     for row in 0..PANEL {

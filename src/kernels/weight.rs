@@ -1,54 +1,10 @@
 //! A frozen linear as a model holds it: what the decode pass multiplies by, and f32 for the score pass.
 
-use super::{Bf16Matrix, Int8Matrix, PackedMatrix, Rows};
-use serde::{Deserialize, Serialize};
-
-/// How the decode pass keeps the weights of linears and of the embedding. Norms and biases stay f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// As the score pass has them: 4 bytes a weight, and one copy for both.
-    F32,
-    /// Rounded to bf16, sums in f32: 2 bytes a weight.
-    Bf16,
-    /// 8-bit products: weights on 128 steps between the extremes of each 32 inputs, 1.2 bytes a weight; or on
-    /// 16 steps, 0.7 bytes, where that loses nothing, as for files of 4 bits a weight. Activations are
-    /// rounded to 255 steps a row and 32 inputs; sums are 32-bit.
-    #[default]
-    Int8,
-}
-
-impl Precision {
-    /// Whether it is less than f32; keys and values are then kept in bf16.
-    pub fn is_narrow(self) -> bool {
-        self != Self::F32
-    }
-
-    /// Its name in a config.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        }
-    }
-}
-
-impl std::fmt::Display for Precision {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::str::FromStr for Precision {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        let known = [Self::F32, Self::Bf16, Self::Int8];
-        let found = known.into_iter().find(|precision| precision.name() == name);
-        found.ok_or_else(|| format!("expected f32, bf16 or int8, got {name:?}"))
-    }
-}
+use super::activation_rows::Rows;
+use super::bf16::Bf16Matrix;
+use super::int8::Int8Matrix;
+use super::packed_matrix::{PackedMatrix, unpack_rows};
+use super::precision::Precision;
 
 #[derive(Clone, Debug)]
 enum Narrow {
@@ -114,7 +70,7 @@ impl Weight {
     /// As [`Weight::copied`].
     pub(crate) fn for_decode(&self, precision: Precision) -> Self {
         let values = self.score().values();
-        Self::new(&[&super::unpack_rows(values, self.inputs, 0..self.outputs)], self.inputs, precision, false)
+        Self::new(&[&unpack_rows(values, self.inputs, 0..self.outputs)], self.inputs, precision, false)
     }
 
     /// The f32 form, to be changed.

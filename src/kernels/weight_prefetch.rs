@@ -1,7 +1,8 @@
 //! Weights that come next, asked for from memory while tiles work on those at hand: a part of them at every tile, so
 //! that memory is never idle and never waited for.
 
-use super::{Lane, PANEL, PackedMatrix};
+use super::layout::{Lane, PANEL};
+use super::packed_matrix::PackedMatrix;
 use std::ops::Range;
 
 /// Some inputs of some panels, which are asked for in so many steps.
@@ -37,13 +38,4 @@ impl<'a> Prefetch<'a> {
         }
         &inputs[..many]
     }
-}
-
-/// Asks for the line where `value` begins as far as the second cache: it is for later, and must not drive out what is
-/// in use.
-pub(super) fn fetch<T>(value: *const T) {
-    #[cfg(target_arch = "x86_64")]
-    super::x86::prefetch_later(value);
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
 }

@@ -1,6 +1,8 @@
 //! RMSNorm and its gradients, alone and together with what is next to them.
 
-use super::{add_part, by_rows, by_rows_of, vectorised};
+use super::elementwise::add_part;
+use super::rows::{by_rows, by_rows_of};
+use super::vectorised::vectorised;
 
 /// `x / sqrt(mean(x^2) + epsilon) * weight`, row by row.
 #[inline(always)]

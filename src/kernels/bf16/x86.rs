@@ -1,8 +1,8 @@
 //! Tiles of bf16 weights, widened in registers, for AVX2 and AVX-512.
 
-use super::Sums;
-use super::bf16::Pair;
-use super::x86::{prefetch, store_avx2, store_avx512};
+use crate::kernels::layout::{Bf16Pair, Sums};
+use crate::kernels::prefetch::prefetch_ahead;
+use crate::kernels::tile::x86::{store_avx2, store_avx512};
 use std::arch::x86_64::*;
 
 /// `H` rows (1 to 5) of `depth` inputs times one panel of bf16.
@@ -11,12 +11,12 @@ use std::arch::x86_64::*;
 /// The processor must have AVX2 and FMA, `a` must hold `H` rows of `depth` floats, and `pairs` one pair for
 /// every two of them, the last one's odd half unused where `depth` is odd.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn tile_bf16_avx2<const H: usize>(a: &[f32], depth: usize, pairs: &[Pair], sums: &mut Sums) {
+pub(super) unsafe fn tile_bf16_avx2<const H: usize>(a: &[f32], depth: usize, pairs: &[Bf16Pair], sums: &mut Sums) {
     let odd_bits = _mm256_set1_epi32(0xffff_0000_u32 as i32);
     let mut low = [_mm256_setzero_ps(); H];
     let mut high = [_mm256_setzero_ps(); H];
     for (pair, words) in pairs.iter().enumerate() {
-        prefetch(words);
+        prefetch_ahead(words);
         // SAFETY: a pair is 16 words aligned to 64 bytes; every `k` below is less than `depth`.
         unsafe {
             let first = _mm256_load_si256(words.0.as_ptr().cast());
@@ -49,11 +49,11 @@ pub(super) unsafe fn tile_bf16_avx2<const H: usize>(a: &[f32], depth: usize, pai
 /// The processor must have AVX-512F, `a` must hold `H` rows of `depth` floats, and `pairs` one pair for
 /// every two of them, the last one's odd half unused where `depth` is odd.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn tile_bf16_avx512<const H: usize>(a: &[f32], depth: usize, pairs: &[Pair], sums: &mut Sums) {
+pub(super) unsafe fn tile_bf16_avx512<const H: usize>(a: &[f32], depth: usize, pairs: &[Bf16Pair], sums: &mut Sums) {
     let odd_bits = _mm512_set1_epi32(0xffff_0000_u32 as i32);
     let mut rows = [_mm512_setzero_ps(); H];
     for (pair, words) in pairs.iter().enumerate() {
-        prefetch(words);
+        prefetch_ahead(words);
         // SAFETY: a pair is 16 words aligned to 64 bytes; every `k` below is less than `depth`.
         unsafe {
             let words = _mm512_load_si512(words.0.as_ptr().cast());

@@ -2,9 +2,9 @@
 //!
 //! Whatever makes rows quantises each piece while it is still in the cache, so that a linear finds its codes ready.
 
-use super::Precision;
-use super::int8_rows::{BLOCK, Codes, Part, ROW8};
+use super::int8::{BLOCK, Codes, Part, ROW8};
 use super::isa::Isa;
+use super::precision::Precision;
 use super::thread_pool;
 
 /// Values below which waking a second thread costs more than it gives.

@@ -5,12 +5,10 @@
 //! for every eight outputs, and these broadcasts are as many operations as the multiplications. Sums are formed
 //! by the same operations in the same order, so that both give the same bits.
 
-use super::Lane;
-use super::int8::{Panel, Scales};
-use super::int8_rows::{BLOCK, Row8};
-use super::x86::prefetch;
-use super::x86_int8::prefetch_scales;
-use super::{Line, PANEL};
+use super::layout::{BLOCK, Int8Panel, Row8, Scales};
+use super::x86::prefetch_scales;
+use crate::kernels::layout::{Lane, Line, NO_SUM, PANEL};
+use crate::kernels::prefetch::prefetch_ahead;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
@@ -36,7 +34,7 @@ impl Block {
     unsafe fn widen(&mut self, nibbles: &[Line<[u8; 64]>]) {
         let low_bits = _mm256_set1_epi8(15);
         for (line, pair) in nibbles.iter().zip(self.codes.as_chunks_mut::<2>().0) {
-            prefetch(line);
+            prefetch_ahead(line);
             for half in [0, 32] {
                 // SAFETY: a line is 64 bytes aligned to 64.
                 unsafe {
@@ -97,15 +95,14 @@ fn settle(sum: &mut __m256i) {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
     a: &[Row8],
-    panel: Panel<'_>,
+    panel: Int8Panel<'_>,
     squares: &mut [[Lane; PANEL]; 2],
 ) {
     let ones = _mm256_set1_epi16(1);
     let depth = panel.scales.len();
-    *squares = [[super::NO_SUM; PANEL]; 2];
+    *squares = [[NO_SUM; PANEL]; 2];
     let sums: *mut f32 = squares.as_mut_ptr().cast();
-    let mut weights =
-        Block { codes: [Line([0; 64]); GROUPS], step: super::NO_SUM, floor: super::NO_SUM, sum: super::NO_SUM };
+    let mut weights = Block { codes: [Line([0; 64]); GROUPS], step: NO_SUM, floor: NO_SUM, sum: NO_SUM };
     for (block, scales) in panel.scales.iter().enumerate() {
         prefetch_scales(scales);
         // SAFETY: the processor has the instructions, and the panel so many lines for each block.
@@ -116,7 +113,7 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
                 &weights.codes[..]
             } else {
                 let lines = panel.codes.get_unchecked(block * GROUPS..(block + 1) * GROUPS);
-                lines.iter().for_each(prefetch);
+                lines.iter().for_each(prefetch_ahead);
                 lines
             }
         };
@@ -161,13 +158,20 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
             }
         }
     }
-    let unit = _mm256_set1_ps(panel.unit);
+    multiply(squares, panel.unit);
+}
+
+/// Multiplies all sums by `factor`.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn multiply(squares: &mut [[Lane; PANEL]; 2], factor: f32) {
+    let factor = _mm256_set1_ps(factor);
     for lane in squares.as_flattened_mut() {
         for half in [0, 8] {
             // SAFETY: a lane is 16 floats aligned to 64 bytes.
             unsafe {
                 let sums = lane.0.as_mut_ptr().add(half);
-                _mm256_store_ps(sums, _mm256_mul_ps(_mm256_load_ps(sums), unit));
+                _mm256_store_ps(sums, _mm256_mul_ps(_mm256_load_ps(sums), factor));
             }
         }
     }

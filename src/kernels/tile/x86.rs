@@ -1,38 +1,13 @@
 //! Tiles of floats for AVX2 and AVX-512.
 
-use super::strided::Strided;
-use super::tile::{Begun, Panels, Tile};
-use super::{Lane, PANEL};
+use crate::kernels::layout::{Lane, PANEL};
+use crate::kernels::operands::{Begun, Panels, Strided, Tile};
+use crate::kernels::prefetch::{prefetch_ahead, prefetch_later};
 use std::arch::x86_64::*;
-
-/// Cache lines between the one in use and the one asked for from memory.
-pub(super) const AHEAD: usize = 48;
-
-/// Asks for a line some way past `line`. A hint: it may name an address past the panel, and never faults.
-#[inline(always)]
-pub(super) fn prefetch<T>(line: &T) {
-    // SAFETY: a prefetch reads nothing that a program could see, whatever the address; SSE is always there.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *line).wrapping_add(AHEAD).cast()) }
-}
-
-/// Asks for the lines of `values`.
-pub(crate) fn prefetch_all<T>(values: &[T]) {
-    for line in values.chunks(64 / size_of::<T>().clamp(1, 64)) {
-        // SAFETY: a prefetch reads nothing that a program could see; SSE is always there.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
-    }
-}
-
-/// Asks for the line of `value` as far as the second cache.
-#[inline(always)]
-pub(super) fn prefetch_later<T>(value: *const T) {
-    // SAFETY: a prefetch reads nothing that a program could see, whatever the address; SSE is always there.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(value.cast()) }
-}
 
 /// Writes sums held as two registers a row.
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn store_avx2<const H: usize>(low: &[__m256; H], high: &[__m256; H], sums: &mut [Lane]) {
+pub(in crate::kernels) fn store_avx2<const H: usize>(low: &[__m256; H], high: &[__m256; H], sums: &mut [Lane]) {
     for row in 0..H {
         // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
         unsafe {
@@ -44,7 +19,7 @@ pub(super) fn store_avx2<const H: usize>(low: &[__m256; H], high: &[__m256; H], 
 
 /// Writes sums held as one register a row.
 #[target_feature(enable = "avx512f")]
-pub(super) fn store_avx512<const H: usize>(rows: &[__m512; H], sums: &mut [Lane]) {
+pub(in crate::kernels) fn store_avx512<const H: usize>(rows: &[__m512; H], sums: &mut [Lane]) {
     for (row, sum) in rows.iter().enumerate() {
         // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
         unsafe { _mm512_store_ps(sums[row].0.as_mut_ptr(), *sum) }
@@ -263,7 +238,7 @@ macro_rules! tiles_of {
                 let mut rows = $registers::<H, P>::begin(sums, apart, begun);
                 for k in 0..panels.depth {
                     let lane = panels.lanes.as_ptr().add(k);
-                    prefetch(&*lane);
+                    prefetch_ahead(&*lane);
                     rows.add(a.values.as_ptr().add(k * a.step), a.row, lane, panels.apart);
                 }
                 rows.store(sums, apart);
@@ -346,37 +321,3 @@ macro_rules! tiles_of {
 
 tiles_of!("avx2,fma", Narrow, tile_avx2, strided_avx2, near_avx2, ordered_avx2, turned_avx2);
 tiles_of!("avx512f", Wide, tile_avx512, strided_avx512, near_avx512, ordered_avx512, turned_avx512);
-
-/// Transposes a square of 16 by 16 floats, whose rows are as many floats apart as is said beside where they begin.
-///
-/// # Safety
-/// The processor must have AVX2, both places must hold a square, and they must not overlap.
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn transpose_avx2((from, from_width): (*const f32, usize), (to, to_width): (*mut f32, usize)) {
-    for (above, left) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
-        // SAFETY: these are eights of the squares' rows.
-        unsafe {
-            let row = |i: usize| _mm256_loadu_ps(from.add((above + i) * from_width + left));
-            // Pairs of neighbouring rows interleaved, then pairs of pairs, then halves.
-            let pairs = |i: usize| [_mm256_unpacklo_ps(row(i), row(i + 1)), _mm256_unpackhi_ps(row(i), row(i + 1))];
-            let quads = |i: usize| {
-                let ([a, b], [c, d]) = (pairs(i), pairs(i + 2));
-                [
-                    _mm256_shuffle_ps::<0x44>(a, c),
-                    _mm256_shuffle_ps::<0xee>(a, c),
-                    _mm256_shuffle_ps::<0x44>(b, d),
-                    _mm256_shuffle_ps::<0xee>(b, d),
-                ]
-            };
-            let (upper, lower) = (quads(0), quads(4));
-            for i in 0..4 {
-                let halves = [
-                    _mm256_permute2f128_ps::<0x20>(upper[i], lower[i]),
-                    _mm256_permute2f128_ps::<0x31>(upper[i], lower[i]),
-                ];
-                _mm256_storeu_ps(to.add((left + i) * to_width + above), halves[0]);
-                _mm256_storeu_ps(to.add((left + 4 + i) * to_width + above), halves[1]);
-            }
-        }
-    }
-}

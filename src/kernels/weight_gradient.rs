@@ -3,14 +3,14 @@
 //! An optimizer goes from value to value and does not care in which order they lie: so gradient and moments lie as the
 //! weights do, and nothing is ever turned around but for a file.
 
-use super::full::product;
+use super::gemm::product;
 use super::isa::Isa;
-use super::strided::Strided;
-use super::tile::Tile;
-use super::transpose16::{floats, floats_mut};
-use super::{Lane, NO_SUM, PANEL, PARALLEL_MIN, PackedMatrix, thread_pool, tiles};
+use super::layout::{Lane, NO_SUM, PANEL, tiles};
+use super::operands::{Strided, Tile};
+use super::packed_matrix::packed_len;
+use super::parallel::PARALLEL_MIN;
+use super::thread_pool;
 use std::cell::RefCell;
-use std::ops::Range;
 
 /// Panels of a gradient that one thread computes at a time.
 const PANELS: usize = 8;
@@ -26,36 +26,6 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-/// Values that a packed matrix of `(outputs, inputs)` takes, those past the last output included.
-pub(crate) fn packed_len(outputs: usize, inputs: usize) -> usize {
-    outputs.next_multiple_of(PANEL) * inputs
-}
-
-/// Where row `row` begins; its inputs are a panel apart.
-fn row_start(row: usize, inputs: usize) -> usize {
-    row / PANEL * inputs * PANEL + row % PANEL
-}
-
-/// `rows` of a packed matrix in row-major order, `(rows, inputs)`.
-pub(crate) fn unpack_rows(packed: &[f32], inputs: usize, rows: Range<usize>) -> Vec<f32> {
-    let row = |row| packed[row_start(row, inputs)..].iter().step_by(PANEL).take(inputs).copied();
-    rows.flat_map(row).collect()
-}
-
-/// Writes row-major `values`, `(rows, inputs)`, to a packed matrix from row `first` on.
-pub(crate) fn pack_rows(values: &[f32], inputs: usize, first: usize, packed: &mut [f32]) {
-    for (row, values) in values.chunks_exact(inputs).enumerate() {
-        let to = packed[row_start(first + row, inputs)..].iter_mut().step_by(PANEL);
-        to.zip(values).for_each(|(to, value)| *to = *value);
-    }
-}
-
-/// `packed[row] += scale * values`.
-pub(crate) fn add_row(values: &[f32], scale: f32, row: usize, packed: &mut [f32]) {
-    let to = packed[row_start(row, values.len())..].iter_mut().step_by(PANEL);
-    to.zip(values).for_each(|(to, value)| *to += scale * value);
 }
 
 /// Adds `dy^T x`, the gradient of the weight of `y = x W^T`, to `gradient`, which lies as the packed weight does: `x` is
@@ -106,42 +76,13 @@ pub(crate) fn add_weight_gradient(x: &[f32], inputs: usize, dy: &[f32], outputs:
     }
 }
 
-impl PackedMatrix {
-    /// The values as they lie: in panels of 16 outputs, input by input.
-    pub(crate) fn values(&self) -> &[f32] {
-        floats(&self.lanes)
-    }
-
-    /// The values as they lie, to be changed. Those past the last output must stay zero.
-    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
-        floats_mut(&mut self.lanes)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::packed_matrix::unpack_rows;
     use super::*;
 
     fn wave(count: usize, pace: f32) -> Vec<f32> {
         (0..count).map(|i| (i as f32 * pace).sin()).collect()
-    }
-
-    #[test]
-    fn rows_come_back_from_panels_wherever_they_lie() {
-        for (outputs, inputs) in [(1, 1), (16, 3), (37, 5)] {
-            let rows = wave(outputs * inputs, 0.3);
-            let mut matrix = PackedMatrix::new(&[&rows], inputs);
-            assert_eq!(matrix.values().len(), packed_len(outputs, inputs));
-            assert_eq!(unpack_rows(matrix.values(), inputs, 0..outputs), rows);
-            let mut packed = vec![0.0; packed_len(outputs, inputs)];
-            let half = outputs / 2;
-            pack_rows(&rows[half * inputs..], inputs, half, &mut packed);
-            pack_rows(&rows[..half * inputs], inputs, 0, &mut packed);
-            assert_eq!(packed, matrix.values());
-            add_row(&vec![2.0; inputs], 0.5, outputs - 1, matrix.values_mut());
-            let changed: Vec<f32> = rows[(outputs - 1) * inputs..].iter().map(|x| x + 1.0).collect();
-            assert_eq!(unpack_rows(matrix.values(), inputs, outputs - 1..outputs), changed);
-        }
     }
 
     #[test]

@@ -4,10 +4,9 @@
 //! products are at most 2 * 127 * 127 < 2^15, so that AVX2's pairwise sums of 16 bits never saturate. In
 //! nibbles a whole block's are at most 16 * 15 * 127 < 2^15, and one widening serves for all eight.
 
-use super::Lane;
-use super::int8::{Panel, Scales};
-use super::int8_rows::{BLOCK, Extent, Grid, RowBlock};
-use super::x86::{AHEAD, prefetch};
+use super::layout::{BLOCK, Extent, Grid, Int8Panel, RowBlock, Scales};
+use crate::kernels::layout::Lane;
+use crate::kernels::prefetch::{PREFETCH_LINES, prefetch_ahead};
 use std::arch::x86_64::*;
 
 /// Groups of four inputs in a block.
@@ -16,7 +15,7 @@ const GROUPS: usize = 8;
 /// Asks for the scales of a block some way ahead, as far as [`prefetch`] does for its codes.
 #[inline(always)]
 pub(super) fn prefetch_scales(scales: &Scales) {
-    const BLOCKS: usize = AHEAD / (GROUPS / 2);
+    const BLOCKS: usize = PREFETCH_LINES / (GROUPS / 2);
     // SAFETY: a prefetch reads nothing that a program could see, whatever the address; SSE is always there.
     unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *scales).wrapping_add(BLOCKS).cast()) }
 }
@@ -36,7 +35,7 @@ fn word(a: &RowBlock, group: usize) -> i32 {
 #[target_feature(enable = "avx512f,avx512vnni,f16c,fma,avx2")]
 pub(super) unsafe fn tile_vnni<const H: usize, const NIBBLES: bool>(
     a: &[RowBlock],
-    panel: Panel<'_>,
+    panel: Int8Panel<'_>,
     sums: &mut [Lane],
 ) {
     let depth = panel.scales.len();
@@ -49,7 +48,7 @@ pub(super) unsafe fn tile_vnni<const H: usize, const NIBBLES: bool>(
         for line in 0..lines {
             // SAFETY: the panel has `lines` lines of 64 bytes, aligned to 64, for each block.
             let codes = unsafe { panel.codes.get_unchecked(block * lines + line) };
-            prefetch(codes);
+            prefetch_ahead(codes);
             // SAFETY: as above.
             let codes = unsafe { _mm512_load_si512(codes.0.as_ptr().cast()) };
             let halves = if NIBBLES {
@@ -96,7 +95,7 @@ pub(super) unsafe fn tile_vnni<const H: usize, const NIBBLES: bool>(
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn tile_avx2<const H: usize, const NIBBLES: bool>(
     a: &[RowBlock],
-    panel: Panel<'_>,
+    panel: Int8Panel<'_>,
     sums: &mut [Lane],
 ) {
     for half in 0..2 {
@@ -112,7 +111,7 @@ pub(super) unsafe fn tile_avx2<const H: usize, const NIBBLES: bool>(
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
     a: &[RowBlock],
-    panel: Panel<'_>,
+    panel: Int8Panel<'_>,
     half: usize,
     sums: &mut [Lane],
 ) {
@@ -127,7 +126,7 @@ unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
         for line in 0..lines {
             // SAFETY: the panel has `lines` lines of 64 bytes, aligned to 64, for each block.
             let codes = unsafe { panel.codes.get_unchecked(block * lines + line) };
-            prefetch(codes);
+            prefetch_ahead(codes);
             // SAFETY: as above; each half is 32 bytes.
             let codes = unsafe { _mm256_load_si256(codes.0.as_ptr().add(32 * half).cast()) };
             let parts = if NIBBLES {

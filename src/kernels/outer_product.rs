@@ -1,11 +1,15 @@
 //! Products over the rows of two matrices, `x^T u`: what the gradients of a low-rank branch are made of.
 
+use super::column_writer::ColumnWriter;
 use super::isa::Isa;
+use super::layout::{Lane, NO_SUM, PANEL, tiles};
+use super::operands::{Begun, Panels, Strided};
 use super::packed_rows::{PackedRows, groups, order};
-use super::strided::Strided;
-use super::tile::{Begun, Panels, tile};
+use super::parallel::PARALLEL_MIN;
+use super::prefetch::prefetch;
+use super::thread_pool;
+use super::tile::tile;
 use super::transpose16::turn;
-use super::{Columns, Lane, NO_SUM, PANEL, PARALLEL_MIN, prefetch, thread_pool, tiles};
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
@@ -51,7 +55,7 @@ pub(crate) struct OuterProduct<'a> {
     count: usize,
     depth: usize,
     /// One, or where it is turned equal shares of the rows.
-    out: Vec<Columns<'a>>,
+    out: Vec<ColumnWriter<'a>>,
     is_turned: bool,
 }
 
@@ -89,7 +93,7 @@ impl<'a> OuterProduct<'a> {
         let share = columns * count / out.len();
         let whole = |out: &'a mut [f32]| {
             assert!(fits && out.len() == share, "columns of {depth} rows of {} and of {}", x.width, u.width);
-            Columns::new(out, if is_turned { columns } else { count })
+            ColumnWriter::new(out, if is_turned { columns } else { count })
         };
         let out: Vec<_> = out.map(whole).collect();
         let (isa, mut ordered) = (Isa::detect(), ORDERED.with_borrow_mut(Vec::pop).unwrap_or_default());

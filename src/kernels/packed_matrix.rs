@@ -1,21 +1,15 @@
 //! Weights in f32: what the learner differentiates through, forward and backward over the same panels.
 
-use super::isa::Isa;
-use super::pages::filled;
-use super::strided::Strided;
-use super::thread_pool::Overlap;
-use super::tile::{Begun, Panels, Tile, tile};
-use super::{Columns, Lane, Line, NO_SUMS, PANEL, each_panel, gemm_lora, tiles};
+use super::huge_pages::filled;
+use super::layout::{Lane, Line, PANEL, floats, floats_mut};
+use super::operands::Panels;
 use std::ops::Range;
-
-/// Rows from which threads share out the rows instead of the outputs.
-const SWEEP_MIN: usize = 96;
 
 /// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
 #[derive(Clone)]
 pub struct PackedMatrix {
     /// `panels x inputs` lanes; outputs past the last are zero.
-    pub(super) lanes: Vec<Lane>,
+    lanes: Vec<Lane>,
     outputs: usize,
     inputs: usize,
 }
@@ -101,31 +95,6 @@ impl PackedMatrix {
         }
     }
 
-    /// `y = x W^T`: `x` is `(rows, inputs)`, `y` becomes `(rows, outputs)`, both row-major.
-    ///
-    /// # Panics
-    /// Where the lengths do not fit.
-    pub fn forward(&self, x: &[f32], y: &mut [f32]) {
-        let rows = x.len() / self.inputs;
-        if rows >= SWEEP_MIN {
-            return gemm_lora::forward(self, None, x, &mut [], y);
-        }
-        assert!(x.len() == rows * self.inputs && y.len() == rows * self.outputs, "x and y of {self:?}");
-        let (y, isa, x) = (Columns::new(y, self.outputs), Isa::detect(), Strided::rows(x, self.inputs));
-        each_panel(self.outputs, rows * self.inputs * self.outputs, |panel| {
-            let put = &mut |row, sums: &_| y.write(row, panel * PANEL, sums);
-            product(isa, (x, Tile::Strided), rows, self.panel(panel), put);
-        });
-    }
-
-    /// `dx = dy W`: `dy` is `(rows, outputs)`, `dx` becomes `(rows, inputs)`, both row-major.
-    ///
-    /// # Panics
-    /// Where the lengths do not fit.
-    pub fn backward(&self, dy: &[f32], dx: &mut [f32]) {
-        gemm_lora::backward(self, None, dy, [&mut [], dx], Overlap::NONE);
-    }
-
     /// Panel `panel` of `W`: 16 outputs, one lane an input.
     pub(super) fn panel(&self, panel: usize) -> &[Lane] {
         &self.lanes[panel * self.inputs..][..self.inputs]
@@ -141,21 +110,67 @@ impl PackedMatrix {
     pub(super) fn lanes_from(&self, panel: usize, input: usize) -> &[Lane] {
         &self.lanes[panel * self.inputs + input..]
     }
+
+    /// The values as they lie: in panels of 16 outputs, input by input.
+    pub(crate) fn values(&self) -> &[f32] {
+        floats(&self.lanes)
+    }
+
+    /// The values as they lie, to be changed. Those past the last output must stay zero.
+    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
+        floats_mut(&mut self.lanes)
+    }
 }
 
-/// The first `rows` rows of `a`, read as `read` says, times one panel as deep, handed on row by row.
-pub(super) fn product<'a>(
-    isa: Isa,
-    (a, read): (Strided<'a>, fn(Strided<'a>) -> Tile<'a>),
-    rows: usize,
-    lanes: &[Lane],
-    put: &mut impl FnMut(usize, &[f32; PANEL]),
-) {
-    let mut sums = NO_SUMS;
-    for rows in tiles(rows, isa.rows_alone()) {
-        tile(isa, rows.len(), read(a.below(rows.start)), Panels::one(lanes), (&mut sums, 0), Begun::No);
-        for (row, sums) in rows.zip(&sums) {
-            put(row, &sums.0);
+/// Values that a packed matrix of `(outputs, inputs)` takes, those past the last output included.
+pub(crate) fn packed_len(outputs: usize, inputs: usize) -> usize {
+    outputs.next_multiple_of(PANEL) * inputs
+}
+
+/// Where row `row` begins; its inputs are a panel apart.
+fn row_start(row: usize, inputs: usize) -> usize {
+    row / PANEL * inputs * PANEL + row % PANEL
+}
+
+/// `rows` of a packed matrix in row-major order, `(rows, inputs)`.
+pub(crate) fn unpack_rows(packed: &[f32], inputs: usize, rows: Range<usize>) -> Vec<f32> {
+    let row = |row| packed[row_start(row, inputs)..].iter().step_by(PANEL).take(inputs).copied();
+    rows.flat_map(row).collect()
+}
+
+/// Writes row-major `values`, `(rows, inputs)`, to a packed matrix from row `first` on.
+pub(crate) fn pack_rows(values: &[f32], inputs: usize, first: usize, packed: &mut [f32]) {
+    for (row, values) in values.chunks_exact(inputs).enumerate() {
+        let to = packed[row_start(first + row, inputs)..].iter_mut().step_by(PANEL);
+        to.zip(values).for_each(|(to, value)| *to = *value);
+    }
+}
+
+/// `packed[row] += scale * values`.
+pub(crate) fn add_row(values: &[f32], scale: f32, row: usize, packed: &mut [f32]) {
+    let to = packed[row_start(row, values.len())..].iter_mut().step_by(PANEL);
+    to.zip(values).for_each(|(to, value)| *to += scale * value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_back_from_panels_wherever_they_lie() {
+        for (outputs, inputs) in [(1, 1), (16, 3), (37, 5)] {
+            let rows = (0..outputs * inputs).map(|i| (i as f32 * 0.3).sin()).collect::<Vec<f32>>();
+            let mut matrix = PackedMatrix::new(&[&rows], inputs);
+            assert_eq!(matrix.values().len(), packed_len(outputs, inputs));
+            assert_eq!(unpack_rows(matrix.values(), inputs, 0..outputs), rows);
+            let mut packed = vec![0.0; packed_len(outputs, inputs)];
+            let half = outputs / 2;
+            pack_rows(&rows[half * inputs..], inputs, half, &mut packed);
+            pack_rows(&rows[..half * inputs], inputs, 0, &mut packed);
+            assert_eq!(packed, matrix.values());
+            add_row(&vec![2.0; inputs], 0.5, outputs - 1, matrix.values_mut());
+            let changed: Vec<f32> = rows[(outputs - 1) * inputs..].iter().map(|x| x + 1.0).collect();
+            assert_eq!(unpack_rows(matrix.values(), inputs, outputs - 1..outputs), changed);
         }
     }
 }

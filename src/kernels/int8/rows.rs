@@ -5,72 +5,28 @@
 //! a small part of the accuracy that one symmetric step a row does. Where a tile's lanes are rows, eight rows lie in
 //! each other's company, and the rows that are left by themselves.
 
-use super::isa::Isa;
-
-/// Inputs that share a step: of a row of activations, and of one output's weights.
-pub(super) const BLOCK: usize = 32;
-
-/// 32 activations of one row. Codes past the row's end are 0 and take no part in `total`.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(16))]
-pub(super) struct RowBlock {
-    pub(super) codes: [i8; BLOCK],
-    pub(super) step: f32,
-    pub(super) middle: f32,
-    /// Sum of the rounded activations, `step * sum(codes) + count * middle`.
-    pub(super) total: f32,
-}
-
-impl RowBlock {
-    pub(super) const EMPTY: Self = Self { codes: [0; BLOCK], step: 0.0, middle: 0.0, total: 0.0 };
-}
-
-/// Rows of an [`Row8`]: the lanes of an AVX2 register.
-pub(super) const ROW8: usize = 8;
-
-/// 32 activations of eight rows, as a tile whose lanes are rows reads them.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(32))]
-pub(super) struct Row8 {
-    /// By group of four inputs, four codes of each row.
-    pub(super) codes: [[[i8; 4]; ROW8]; BLOCK / 4],
-    pub(super) step: [f32; ROW8],
-    pub(super) middle: [f32; ROW8],
-    pub(super) total: [f32; ROW8],
-}
-
-impl Row8 {
-    const EMPTY: Self =
-        Self { codes: [[[0; 4]; ROW8]; BLOCK / 4], step: [0.0; ROW8], middle: [0.0; ROW8], total: [0.0; ROW8] };
-
-    /// Takes in the block of one of its rows.
-    fn set(&mut self, row: usize, block: &RowBlock) {
-        for (group, codes) in self.codes.iter_mut().zip(block.codes.as_chunks::<4>().0) {
-            group[row] = *codes;
-        }
-        (self.step[row], self.middle[row], self.total[row]) = (block.step, block.middle, block.total);
-    }
-}
+use super::layout::{BLOCK, Extent, ROW8, Row8, RowBlock, sum};
+use crate::kernels::isa::Isa;
 
 /// Quantised rows. Their memory is used again.
 #[derive(Debug, Default)]
-pub(super) struct Codes {
+pub(crate) struct Codes {
     /// `(row8s, blocks)`: the first rows, where the instruction set reads octets.
-    pub(super) row8s: Vec<Row8>,
+    pub(crate) row8s: Vec<Row8>,
     /// `(rows, blocks)`: the others.
-    pub(super) rows: Vec<RowBlock>,
+    pub(crate) rows: Vec<RowBlock>,
 }
 
 /// Some rows of [`Codes`], to be written.
 #[derive(Default)]
-pub(super) struct Part<'a> {
+pub(crate) struct Part<'a> {
     row8s: &'a mut [Row8],
     rows: &'a mut [RowBlock],
 }
 
 impl Codes {
     /// Quantises `x` of `(rows, inputs)` for the tiles of `isa`.
-    pub(super) fn of(isa: Isa, x: &[f32], inputs: usize) -> Self {
+    pub(crate) fn of(isa: Isa, x: &[f32], inputs: usize) -> Self {
         let mut codes = Self::default();
         let rows = x.len() / inputs;
         codes.resize(isa, rows, inputs.div_ceil(BLOCK));
@@ -78,24 +34,24 @@ impl Codes {
         codes
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.row8s.is_empty() && self.rows.is_empty()
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.row8s.clear();
         self.rows.clear();
     }
 
     /// Becomes `rows` rows of `depth` blocks, whatever they hold, for the tiles of `isa`.
-    pub(super) fn resize(&mut self, isa: Isa, rows: usize, depth: usize) {
+    pub(crate) fn resize(&mut self, isa: Isa, rows: usize, depth: usize) {
         let row8s = if isa.reads_octets() { rows / ROW8 } else { 0 };
         self.row8s.resize(row8s * depth, Row8::EMPTY);
         self.rows.resize((rows - row8s * ROW8) * depth, RowBlock::EMPTY);
     }
 
     /// Cuts rows of `inputs` into parts of `size` rows, whole octets.
-    pub(super) fn parts(&mut self, size: usize, inputs: usize) -> Vec<Part<'_>> {
+    pub(crate) fn parts(&mut self, size: usize, inputs: usize) -> Vec<Part<'_>> {
         let depth = inputs.div_ceil(BLOCK);
         let (mut row8s, mut rows) = (self.row8s.as_mut_slice(), self.rows.as_mut_slice());
         let mut parts = vec![];
@@ -113,7 +69,7 @@ impl Codes {
 
 impl Part<'_> {
     /// Quantises `x` of `(rows, inputs)`, which are as many as the part has; does nothing where there is no room at all.
-    pub(super) fn quantise(&mut self, isa: Isa, x: &[f32], inputs: usize) {
+    pub(crate) fn quantise(&mut self, isa: Isa, x: &[f32], inputs: usize) {
         let depth = inputs.div_ceil(BLOCK);
         let mut rows = x.chunks_exact(inputs);
         for row8 in self.row8s.chunks_exact_mut(depth) {
@@ -142,23 +98,12 @@ fn quantise_chunk(isa: Isa, x: &[f32], block: &mut RowBlock) {
     quantise_block(isa, &filled, x.len(), block);
 }
 
-/// What the codes of a block stand for.
-#[derive(Clone, Copy)]
-pub(super) struct Grid {
-    pub(super) middle: f32,
-    /// One over the step, 0 where all values are equal.
-    pub(super) inverse: f32,
-}
-
-/// Least value, largest value and sum of a block. NaN passes the first two by and shows in the third.
-pub(super) type Extent = [f32; 3];
-
 /// Quantises a block of which the first `count` values count.
 fn quantise_block(isa: Isa, x: &[f32; BLOCK], count: usize, block: &mut RowBlock) {
     #[cfg(target_arch = "x86_64")]
     if isa != Isa::Portable {
         // SAFETY: every instruction set but the portable one has AVX2.
-        return unsafe { super::x86_int8::quantise_avx2(x, count, block) };
+        return unsafe { super::x86::quantise_avx2(x, count, block) };
     }
     let _ = isa;
     let grid = block.span(extent(x));
@@ -168,33 +113,10 @@ fn quantise_block(isa: Isa, x: &[f32; BLOCK], count: usize, block: &mut RowBlock
     block.close(count, sum(&block.codes));
 }
 
-fn sum(codes: &[i8]) -> i32 {
-    codes.iter().map(|&code| i32::from(code)).sum()
-}
-
 fn extent(x: &[f32; BLOCK]) -> Extent {
     let low = x.iter().fold(f32::INFINITY, |low, &x| if x < low { x } else { low });
     let high = x.iter().fold(f32::NEG_INFINITY, |high, &x| if x > high { x } else { high });
     [low, high, x.iter().sum()]
-}
-
-impl RowBlock {
-    /// Spreads the steps over the values of a block.
-    #[inline(always)]
-    pub(super) fn span(&mut self, [low, high, sum]: Extent) -> Grid {
-        self.step = (high - low) / 254.0;
-        // Where a value is no number the sum is none either: so the middle becomes none, and the result.
-        self.middle = 0.5 * (high + low) + 0.0 * sum;
-        Grid { middle: self.middle, inverse: if self.step > 0.0 { 1.0 / self.step } else { 0.0 } }
-    }
-
-    /// Forgets the codes from `count` on, and sums up; all codes together are `all`.
-    #[inline(always)]
-    pub(super) fn close(&mut self, count: usize, all: i32) {
-        let all = all - sum(&self.codes[count..]);
-        self.codes[count..].fill(0);
-        self.total = self.step * all as f32 + count as f32 * self.middle;
-    }
 }
 
 #[cfg(test)]

@@ -6,14 +6,15 @@
 //! goes in segments, and a row's softmax is put together from theirs: so threads end together, and the sums hang on the
 //! model alone.
 
-use super::full::PackedMatrix;
 use super::gemm_lora::parts;
 use super::isa::Isa;
+use super::layout::{Lane, NO_SUM, PANEL};
+use super::operands::Strided;
+use super::ops;
+use super::packed_matrix::PackedMatrix;
 use super::packed_rows::{PackedRows, groups, order, sums_of};
 use super::rhs::Rhs;
-use super::strided::Strided;
-use super::{Lane, NO_SUM, PANEL, thread_pool};
-use crate::kernels::ops;
+use super::thread_pool;
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -3,55 +3,12 @@
 //! Serial: whoever calls has split the work between threads already.
 
 use super::isa::Isa;
+use super::layout::{Lane, Line, NO_SUM, PANEL, copy, tiles};
+use super::operands::{Begun, Panels, Strided, Tile};
 use super::packed_rows::groups;
-use super::rhs::copy;
-use super::tile::{Begun, Panels, Tile, tile};
+use super::tile::tile;
 use super::transpose16::{turn_back, turn_rows};
-use super::{Lane, Line, NO_SUM, PANEL, tiles};
 use std::ops::Range;
-
-/// A matrix read through strides: `(row, k)` lies at `row * self.row + k * self.step`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Strided<'a> {
-    /// Where `(0, 0)` is, and all behind it.
-    pub(crate) values: &'a [f32],
-    /// Floats from a row to the next.
-    pub(crate) row: usize,
-    /// Floats from an element to the next of its row.
-    pub(crate) step: usize,
-}
-
-impl<'a> Strided<'a> {
-    /// A row-major matrix whose rows are `width` apart.
-    pub(crate) fn rows(values: &'a [f32], width: usize) -> Self {
-        Self { values, row: width, step: 1 }
-    }
-
-    /// The transpose of a row-major matrix whose rows are `width` apart.
-    pub(crate) fn columns(values: &'a [f32], width: usize) -> Self {
-        Self::rows(values, width).transposed()
-    }
-
-    /// The transpose.
-    pub(crate) fn transposed(self) -> Self {
-        Self { row: self.step, step: self.row, ..self }
-    }
-
-    /// Row `row` and those below it.
-    pub(super) fn below(self, row: usize) -> Self {
-        Self { values: &self.values[row * self.row..], ..self }
-    }
-
-    /// Elements of all rows from element `k` on.
-    pub(crate) fn behind(self, k: usize) -> Self {
-        Self { values: &self.values[k * self.step..], ..self }
-    }
-
-    /// Whether there are `rows` rows of `depth` elements.
-    pub(super) fn holds(self, rows: usize, depth: usize) -> bool {
-        rows == 0 || depth == 0 || (rows - 1) * self.row + (depth - 1) * self.step < self.values.len()
-    }
-}
 
 /// The right side of a product, `(depth, columns)`, in panels of 16 columns.
 #[derive(Debug, Default)]

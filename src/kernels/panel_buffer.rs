@@ -1,9 +1,9 @@
 //! Rows of 16 floats, a cache line each: small products of matrices that are in the cache.
 
 use super::isa::Isa;
-use super::strided::Strided;
-use super::tile::{Begun, Panels, Tile, tile};
-use super::{Lane, NO_SUM, PANEL, tiles};
+use super::layout::{Lane, NO_SUM, PANEL, tiles};
+use super::operands::{Begun, Panels, Strided, Tile};
+use super::tile::tile;
 use std::ops::Range;
 
 /// Lanes of 16 floats; what they stand for is their owner's.

@@ -1,0 +1,111 @@
+//! Codes and scales of the 8-bit product, as tiles read them.
+
+use crate::kernels::layout::{Line, PANEL};
+
+/// Codes of 16 outputs: four inputs of each in bytes, or eight in nibbles, the first four low.
+pub(super) type WeightCodes = Line<[u8; 64]>;
+
+/// Steps, floors and sums of codes of one block of 16 outputs; the first two are bits of f16.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(32))]
+pub(super) struct Scales {
+    pub(super) step: [u16; PANEL],
+    pub(super) floor: [u16; PANEL],
+    pub(super) sum: [u16; PANEL],
+}
+
+/// One panel: `blocks` scales, and 4 lines of nibbles or 8 of bytes for each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Int8Panel<'a> {
+    pub(super) codes: &'a [WeightCodes],
+    pub(super) scales: &'a [Scales],
+    pub(super) unit: f32,
+}
+
+impl Int8Panel<'_> {
+    /// Lines of codes of a block: 4 of nibbles, 8 of bytes.
+    pub(super) fn lines(&self) -> usize {
+        let lines = self.codes.len() / self.scales.len();
+        assert!(matches!(lines, 4 | 8) && self.codes.len() == lines * self.scales.len(), "whole blocks of codes");
+        lines
+    }
+}
+
+/// Inputs that share a step: of a row of activations, and of one output's weights.
+pub(crate) const BLOCK: usize = 32;
+
+/// 32 activations of one row. Codes past the row's end are 0 and take no part in `total`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(16))]
+pub(crate) struct RowBlock {
+    pub(super) codes: [i8; BLOCK],
+    pub(super) step: f32,
+    pub(super) middle: f32,
+    /// Sum of the rounded activations, `step * sum(codes) + count * middle`.
+    pub(super) total: f32,
+}
+
+impl RowBlock {
+    pub(super) const EMPTY: Self = Self { codes: [0; BLOCK], step: 0.0, middle: 0.0, total: 0.0 };
+}
+
+/// Rows of an [`Row8`]: the lanes of an AVX2 register.
+pub(crate) const ROW8: usize = 8;
+
+/// 32 activations of eight rows, as a tile whose lanes are rows reads them.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+pub(crate) struct Row8 {
+    /// By group of four inputs, four codes of each row.
+    pub(super) codes: [[[i8; 4]; ROW8]; BLOCK / 4],
+    pub(super) step: [f32; ROW8],
+    pub(super) middle: [f32; ROW8],
+    pub(super) total: [f32; ROW8],
+}
+
+impl Row8 {
+    pub(super) const EMPTY: Self =
+        Self { codes: [[[0; 4]; ROW8]; BLOCK / 4], step: [0.0; ROW8], middle: [0.0; ROW8], total: [0.0; ROW8] };
+
+    /// Takes in the block of one of its rows.
+    pub(super) fn set(&mut self, row: usize, block: &RowBlock) {
+        for (group, codes) in self.codes.iter_mut().zip(block.codes.as_chunks::<4>().0) {
+            group[row] = *codes;
+        }
+        (self.step[row], self.middle[row], self.total[row]) = (block.step, block.middle, block.total);
+    }
+}
+
+/// What the codes of a block stand for.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    pub(super) middle: f32,
+    /// One over the step, 0 where all values are equal.
+    pub(super) inverse: f32,
+}
+
+/// Least value, largest value and sum of a block. NaN passes the first two by and shows in the third.
+pub(super) type Extent = [f32; 3];
+
+impl RowBlock {
+    /// Spreads the steps over the values of a block.
+    #[inline(always)]
+    pub(super) fn span(&mut self, [low, high, sum]: Extent) -> Grid {
+        self.step = (high - low) / 254.0;
+        // Where a value is no number the sum is none either: so the middle becomes none, and the result.
+        self.middle = 0.5 * (high + low) + 0.0 * sum;
+        Grid { middle: self.middle, inverse: if self.step > 0.0 { 1.0 / self.step } else { 0.0 } }
+    }
+
+    /// Forgets the codes from `count` on, and sums up; all codes together are `all`.
+    #[inline(always)]
+    pub(super) fn close(&mut self, count: usize, all: i32) {
+        let all = all - sum(&self.codes[count..]);
+        self.codes[count..].fill(0);
+        self.total = self.step * all as f32 + count as f32 * self.middle;
+    }
+}
+
+pub(super) fn sum(codes: &[i8]) -> i32 {
+    codes.iter().map(|&code| i32::from(code)).sum()
+}
