@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 pub mod critic;
 pub mod generator;
 pub mod judge;
-pub mod reading;
+mod reading;
 pub mod refiner;
 
 /// Why a role cannot be made of its configuration.

@@ -169,6 +169,28 @@ impl Verdict {
     }
 }
 
+/// What a judge chooses when it is shown two texts in one order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Choice {
+    /// The first text is better.
+    A,
+    /// The second text is better.
+    B,
+    /// Neither is.
+    Tie,
+}
+
+impl Choice {
+    /// The same choice with the texts exchanged.
+    pub fn swapped(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+            Self::Tie => Self::Tie,
+        }
+    }
+}
+
 /// Critique utility CU (RCO, eq. 2): the mean preference score of a critique's refinements over the
 /// valid verdicts, in `[0, 1]`; none where no verdict is valid.
 pub fn utility(verdicts: &[Verdict]) -> Option<f32> {

@@ -9,9 +9,9 @@
 //! Invariant: a verdict counts only beside the other order's. One order alone would carry the whole bias, so
 //! where one has no answer the other is set aside too.
 
-use super::reading::{Read, read};
+use super::reading::read;
 use super::{Error, Template, complaints_with, first, opening};
-use crate::types::{Invalid, Prompt, Turn, Verdict};
+use crate::types::{Choice, Invalid, Prompt, Turn, Verdict};
 pub use criteria::Criteria;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -26,7 +26,8 @@ const CRITIQUES_VARIABLES: &[&str] = &["prompt", "response", "first", "second"];
 const OPTIONAL: &[&str] = &["criteria"];
 
 /// Words that the answers begin with, as the default templates ask for them.
-pub const ANSWERS: [(Read, &[&str]); 3] = [(Read::A, &["A"]), (Read::B, &["B"]), (Read::Tie, &["tie", "Tie", "TIE"])];
+pub const ANSWERS: [(Choice, &[&str]); 3] =
+    [(Choice::A, &["A"]), (Choice::B, &["B"]), (Choice::Tie, &["tie", "Tie", "TIE"])];
 /// Least probability of all answers together. A judge that gives them less was about to say something else, and
 /// which of them is the likeliest says little.
 const MASS_MIN: f64 = 0.01;
@@ -59,7 +60,7 @@ pub enum ReadBy {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Weighed {
     /// The likeliest answer.
-    pub read: Read,
+    pub read: Choice,
     /// By how much A is likelier than B as the first token (nats); infinite where one of them cannot be, 0 where words were
     /// read.
     pub odds: f64,
@@ -182,44 +183,44 @@ impl Judge {
     }
 
     /// What the judge's text says; none where it says nothing, or two things.
-    pub fn read(text: &str) -> Option<Read> {
+    pub fn read(text: &str) -> Option<Choice> {
         read(text)
     }
 
     /// What most of the votes say, those that say nothing left out; a draw of the foremost is a tie.
-    pub fn plurality(votes: impl IntoIterator<Item = Option<Read>>) -> Option<Read> {
+    pub fn plurality(votes: impl IntoIterator<Item = Option<Choice>>) -> Option<Choice> {
         let (mut a, mut b, mut tie) = (0u32, 0u32, 0u32);
         for vote in votes.into_iter().flatten() {
             *match vote {
-                Read::A => &mut a,
-                Read::B => &mut b,
-                Read::Tie => &mut tie,
+                Choice::A => &mut a,
+                Choice::B => &mut b,
+                Choice::Tie => &mut tie,
             } += 1;
         }
         let most = a.max(b).max(tie);
         match (a == most, b == most) {
             _ if most == 0 => None,
-            (true, false) if tie < most => Some(Read::A),
-            (false, true) if tie < most => Some(Read::B),
-            _ => Some(Read::Tie),
+            (true, false) if tie < most => Some(Choice::A),
+            (false, true) if tie < most => Some(Choice::B),
+            _ => Some(Choice::Tie),
         }
     }
 
     /// The likeliest answer by the log-probabilities (nats) of the tokens that begin one, summed over the ways to
     /// say it; A and B exactly alike are a tie. None where all answers together are next to impossible.
-    pub fn weighed(tokens: impl IntoIterator<Item = (Read, f64)>) -> Option<Weighed> {
+    pub fn weighed(tokens: impl IntoIterator<Item = (Choice, f64)>) -> Option<Weighed> {
         let (mut a, mut b, mut tie) = (0.0, 0.0, 0.0);
         for (answer, log_prob) in tokens {
             *match answer {
-                Read::A => &mut a,
-                Read::B => &mut b,
-                Read::Tie => &mut tie,
+                Choice::A => &mut a,
+                Choice::B => &mut b,
+                Choice::Tie => &mut tie,
             } += log_prob.exp();
         }
         let read = match () {
-            () if a > b && a > tie => Read::A,
-            () if b > a && b > tie => Read::B,
-            () => Read::Tie,
+            () if a > b && a > tie => Choice::A,
+            () if b > a && b > tie => Choice::B,
+            () => Choice::Tie,
         };
         (a + b + tie >= MASS_MIN).then(|| Weighed { read, odds: a.ln() - b.ln() })
     }
@@ -227,19 +228,19 @@ impl Judge {
     /// What both orders say of a pair less what a place is worth to the judge: balanced position calibration (arXiv
     /// 2305.17926) of the log-odds. With `odds = quality + bias` forward and `-quality + bias` backward the sign of their
     /// difference is that of the quality, however large the bias. A tie where both orders say so, or nothing differs.
-    pub fn balanced([forward, backward]: [Weighed; 2]) -> [Read; 2] {
-        if [forward.read, backward.read] == [Read::Tie; 2] {
-            return [Read::Tie; 2];
+    pub fn balanced([forward, backward]: [Weighed; 2]) -> [Choice; 2] {
+        if [forward.read, backward.read] == [Choice::Tie; 2] {
+            return [Choice::Tie; 2];
         }
         match forward.odds.partial_cmp(&backward.odds) {
-            Some(Ordering::Greater) => [Read::A, Read::B],
-            Some(Ordering::Less) => [Read::B, Read::A],
-            _ => [Read::Tie; 2],
+            Some(Ordering::Greater) => [Choice::A, Choice::B],
+            Some(Ordering::Less) => [Choice::B, Choice::A],
+            _ => [Choice::Tie; 2],
         }
     }
 
     /// The answer that a text of one token begins, where it begins one; white space before it does not count.
-    pub fn begun(token: &str) -> Option<Read> {
+    pub fn begun(token: &str) -> Option<Choice> {
         let token = token.trim();
         ANSWERS
             .iter()
@@ -249,11 +250,11 @@ impl Judge {
 
     /// The verdicts of the forward order (the response was A) and of the backward order (it was B). Where one is
     /// invalid, the other is so too.
-    pub fn verdicts(forward: Result<Read, Invalid>, backward: Result<Read, Invalid>) -> [Verdict; 2] {
+    pub fn verdicts(forward: Result<Choice, Invalid>, backward: Result<Choice, Invalid>) -> [Verdict; 2] {
         let refinement_first = |answer| match answer {
-            Read::A => Verdict::Win,
-            Read::Tie => Verdict::Tie,
-            Read::B => Verdict::Loss,
+            Choice::A => Verdict::Win,
+            Choice::Tie => Verdict::Tie,
+            Choice::B => Verdict::Loss,
         };
         match (forward, backward) {
             (Ok(forward), Ok(backward)) => [refinement_first(forward).swapped(), refinement_first(backward)],
@@ -265,10 +266,10 @@ impl Judge {
 
     /// Which of two critiques is preferred: that which both orders prefer. `forward` asked with the first as A,
     /// `backward` with the second as A. True for the first.
-    pub fn preferred(forward: Result<Read, Invalid>, backward: Result<Read, Invalid>) -> Option<bool> {
+    pub fn preferred(forward: Result<Choice, Invalid>, backward: Result<Choice, Invalid>) -> Option<bool> {
         match (forward, backward) {
-            (Ok(Read::A), Ok(Read::B)) => Some(true),
-            (Ok(Read::B), Ok(Read::A)) => Some(false),
+            (Ok(Choice::A), Ok(Choice::B)) => Some(true),
+            (Ok(Choice::B), Ok(Choice::A)) => Some(false),
             _ => None,
         }
     }

@@ -8,32 +8,10 @@
 //!
 //! Invariant: a text that says nothing, or two different things, has no verdict; none is ever guessed.
 
-use serde::{Deserialize, Serialize};
-
-/// What a judge said of one order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Read {
-    /// The first text is better.
-    A,
-    /// The second text is better.
-    B,
-    /// Neither is.
-    Tie,
-}
-
-impl Read {
-    /// The same preference with the texts exchanged.
-    pub fn swapped(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-            Self::Tie => Self::Tie,
-        }
-    }
-}
+use crate::types::Choice;
 
 /// The verdict of `text`, where it says exactly one.
-pub(super) fn read(text: &str) -> Option<Read> {
+pub(super) fn read(text: &str) -> Option<Choice> {
     let words = words(text);
     let marks: Vec<_> = marks(text).collect();
     if !marks.is_empty() {
@@ -81,23 +59,23 @@ fn words(text: &str) -> Vec<Word<'_>> {
 }
 
 /// The one verdict that all of `verdicts` agree on.
-fn agreed(mut verdicts: impl Iterator<Item = Read>) -> Option<Read> {
+fn agreed(mut verdicts: impl Iterator<Item = Choice>) -> Option<Choice> {
     let first = verdicts.next()?;
     verdicts.all(|verdict| verdict == first).then_some(first)
 }
 
 /// `[[A]]`, `[[B]]`, `[[tie]]` and MT-Bench's `[[C]]`, which says tie.
-fn marks(text: &str) -> impl Iterator<Item = Read> {
+fn marks(text: &str) -> impl Iterator<Item = Choice> {
     text.split("[[").skip(1).filter_map(|behind| {
         let mark = behind.split_once("]]")?.0.trim().to_ascii_lowercase();
-        letter(&mark).or((mark == "tie" || mark == "c").then_some(Read::Tie))
+        letter(&mark).or((mark == "tie" || mark == "c").then_some(Choice::Tie))
     })
 }
 
-fn letter(word: &str) -> Option<Read> {
+fn letter(word: &str) -> Option<Choice> {
     match word {
-        "A" | "a" => Some(Read::A),
-        "B" | "b" => Some(Read::B),
+        "A" | "a" => Some(Choice::A),
+        "B" | "b" => Some(Choice::B),
         _ => None,
     }
 }
@@ -106,27 +84,27 @@ fn letter(word: &str) -> Option<Read> {
 const NOUNS: [&str; 5] = ["answer", "option", "response", "choice", "verdict"];
 
 /// The verdict of a text that is nothing else: `a`, `answer B`, `equal`.
-fn whole(words: &[Word<'_>]) -> Option<Read> {
+fn whole(words: &[Word<'_>]) -> Option<Choice> {
     let word = match words {
         [word] => word,
         [noun, word] if noun.is_one_of(&NOUNS) => word,
         _ => return None,
     };
-    letter(word.text).or_else(|| word.is_one_of(&["tie", "tied", "equal", "same", "draw"]).then_some(Read::Tie))
+    letter(word.text).or_else(|| word.is_one_of(&["tie", "tied", "equal", "same", "draw"]).then_some(Choice::Tie))
 }
 
 /// What the word at `at` says.
-fn said(words: &[Word<'_>], at: usize) -> Option<Read> {
+fn said(words: &[Word<'_>], at: usize) -> Option<Choice> {
     let word = &words[at];
     let before = at.checked_sub(1).map(|at| &words[at]);
     let is_behind = |list: &[&str]| before.is_some_and(|word| word.is_one_of(list));
     if word.is_one_of(&["tie", "tied", "both", "neither", "equally"]) {
         let denied = is_behind(&["not", "no"]) || (is_behind(&["a"]) && at > 1 && words[at - 2].is_one_of(&["not"]));
-        return (!denied).then_some(Read::Tie);
+        return (!denied).then_some(Choice::Tie);
     }
     if word.is_one_of(&["equal", "same", "draw"]) {
         let plural = is_behind(&["are"]) || (is_behind(&["the"]) && at > 1 && words[at - 2].is_one_of(&["are"]));
-        return (plural || (word.is("draw") && is_behind(&["a"]))).then_some(Read::Tie);
+        return (plural || (word.is("draw") && is_behind(&["a"]))).then_some(Choice::Tie);
     }
     if !matches!(word.text, "A" | "B") || is_behind(&["than", "not"]) || is_passed_over(words, at) {
         return None;
@@ -177,40 +155,40 @@ mod tests {
     #[test]
     fn verdicts_are_read_in_the_forms_judges_use() {
         for (text, expected) in [
-            ("A", Read::A),
-            (" B\n", Read::B),
-            ("b.", Read::B),
-            ("a", Read::A),
-            ("Answer A", Read::A),
-            ("answer b", Read::B),
-            ("Answer: B", Read::B),
-            ("**B**", Read::B),
-            ("(A)", Read::A),
-            ("[[A]]", Read::A),
-            ("Both have flaws, but overall [[B]]", Read::B),
-            ("[[C]]", Read::Tie),
-            ("Tie.", Read::Tie),
-            ("TIE", Read::Tie),
-            ("It is a tie.", Read::Tie),
-            ("A tie.", Read::Tie),
-            ("A is better", Read::A),
-            ("A is better than B.", Read::A),
-            ("Answer B is better than answer A because it is right.", Read::B),
-            ("The better answer is B.", Read::B),
-            ("A better answer is B.", Read::B),
-            ("I prefer answer A.", Read::A),
-            ("A is wrong. B is right.", Read::B),
-            ("A. It gives the right sum.", Read::A),
-            ("A, because it gives a number.", Read::A),
-            ("A because it is right", Read::A),
-            ("B, not A", Read::B),
-            ("Answer A: 34", Read::A),
-            ("both are equal", Read::Tie),
-            ("Answers A and B are equally good.", Read::Tie),
-            ("Neither A nor B is right.", Read::Tie),
-            ("They are the same.", Read::Tie),
-            ("Equal", Read::Tie),
-            ("Verdict: tie", Read::Tie),
+            ("A", Choice::A),
+            (" B\n", Choice::B),
+            ("b.", Choice::B),
+            ("a", Choice::A),
+            ("Answer A", Choice::A),
+            ("answer b", Choice::B),
+            ("Answer: B", Choice::B),
+            ("**B**", Choice::B),
+            ("(A)", Choice::A),
+            ("[[A]]", Choice::A),
+            ("Both have flaws, but overall [[B]]", Choice::B),
+            ("[[C]]", Choice::Tie),
+            ("Tie.", Choice::Tie),
+            ("TIE", Choice::Tie),
+            ("It is a tie.", Choice::Tie),
+            ("A tie.", Choice::Tie),
+            ("A is better", Choice::A),
+            ("A is better than B.", Choice::A),
+            ("Answer B is better than answer A because it is right.", Choice::B),
+            ("The better answer is B.", Choice::B),
+            ("A better answer is B.", Choice::B),
+            ("I prefer answer A.", Choice::A),
+            ("A is wrong. B is right.", Choice::B),
+            ("A. It gives the right sum.", Choice::A),
+            ("A, because it gives a number.", Choice::A),
+            ("A because it is right", Choice::A),
+            ("B, not A", Choice::B),
+            ("Answer A: 34", Choice::A),
+            ("both are equal", Choice::Tie),
+            ("Answers A and B are equally good.", Choice::Tie),
+            ("Neither A nor B is right.", Choice::Tie),
+            ("They are the same.", Choice::Tie),
+            ("Equal", Choice::Tie),
+            ("Verdict: tie", Choice::Tie),
         ] {
             assert_eq!(read(text), Some(expected), "{text:?}");
         }

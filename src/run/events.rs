@@ -7,9 +7,8 @@ use crate::actors::supervisor::ActorKind;
 use crate::episode::online_eval::EvalSummary;
 use crate::learner::Report;
 use crate::replay::{Pushed, Retired};
-use crate::roles::reading::Read;
 use crate::telemetry::metrics::{self, Role};
-use crate::types::{CriticVersion, EpisodeId, Invalid, Verdict};
+use crate::types::{Choice, CriticVersion, EpisodeId, Invalid, Verdict};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -85,7 +84,7 @@ pub enum Event {
     /// A refinement was judged.
     Judged(Verdict),
     /// A model was asked about a pair in both orders; what it said of each.
-    Compared([Result<Read, Invalid>; 2]),
+    Compared([Result<Choice, Invalid>; 2]),
     /// A critique was left out of its group.
     CritiqueDropped(DropReason),
     /// A critique was scored, in `[0, 1]`.

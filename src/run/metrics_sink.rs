@@ -9,11 +9,10 @@ use crate::device;
 use crate::episode::online_eval::EvalSummary;
 use crate::eval::bootstrap::Estimate;
 use crate::replay::{Pushed, Retired};
-use crate::roles::reading::Read;
 use crate::telemetry::metrics::{
     self, ActorName, CritiqueDrop, EpisodeEnd, JudgeAnswer, OrderAgreement, PushResult, RetireReason, VerdictKind,
 };
-use crate::types::{Invalid, Verdict};
+use crate::types::{Choice, Invalid, Verdict};
 use std::cell::Cell;
 
 /// Counts `event`.
@@ -145,22 +144,22 @@ fn kind(verdict: Verdict) -> VerdictKind {
     }
 }
 
-fn answer(heard: Result<Read, Invalid>) -> JudgeAnswer {
+fn answer(heard: Result<Choice, Invalid>) -> JudgeAnswer {
     match heard {
-        Ok(Read::A) => JudgeAnswer::First,
-        Ok(Read::B) => JudgeAnswer::Second,
-        Ok(Read::Tie) => JudgeAnswer::Tie,
+        Ok(Choice::A) => JudgeAnswer::First,
+        Ok(Choice::B) => JudgeAnswer::Second,
+        Ok(Choice::Tie) => JudgeAnswer::Tie,
         Err(_) => JudgeAnswer::Invalid,
     }
 }
 
 /// The second order shows the first order's texts the other way round.
-fn agreement(orders: [Result<Read, Invalid>; 2]) -> OrderAgreement {
+fn agreement(orders: [Result<Choice, Invalid>; 2]) -> OrderAgreement {
     match orders {
-        [Ok(Read::Tie), Ok(Read::Tie)] | [Ok(Read::A), Ok(Read::B)] | [Ok(Read::B), Ok(Read::A)] => {
+        [Ok(Choice::Tie), Ok(Choice::Tie)] | [Ok(Choice::A), Ok(Choice::B)] | [Ok(Choice::B), Ok(Choice::A)] => {
             OrderAgreement::Same
         }
-        [Ok(Read::Tie), Ok(_)] | [Ok(_), Ok(Read::Tie)] => OrderAgreement::OneTie,
+        [Ok(Choice::Tie), Ok(_)] | [Ok(_), Ok(Choice::Tie)] => OrderAgreement::OneTie,
         [Ok(_), Ok(_)] => OrderAgreement::Opposite,
         _ => OrderAgreement::Invalid,
     }

@@ -4,10 +4,9 @@ use crate::common::{Numbers, farthest, golden, quickstart, tiny};
 use crate::loop_common::{config, judged};
 use rco_node::engine::Engine;
 use rco_node::roles::judge::Judge;
-use rco_node::roles::reading::Read;
 use rco_node::run::events::Event;
 use rco_node::transformer::decode::Decoder;
-use rco_node::types::{Invalid, Verdict};
+use rco_node::types::{Choice, Invalid, Verdict};
 
 #[test]
 fn candidates_weigh_what_transformers_gives_them() {
@@ -31,7 +30,7 @@ fn candidates_weigh_what_transformers_gives_them() {
 }
 
 /// What happened to each pair, and the verdicts, in the order told.
-fn heard(events: &[Event]) -> (Vec<[Result<Read, Invalid>; 2]>, Vec<Verdict>) {
+fn heard(events: &[Event]) -> (Vec<[Result<Choice, Invalid>; 2]>, Vec<Verdict>) {
     let pairs = events.iter().filter_map(|event| match event {
         Event::Compared(orders) => Some(*orders),
         _ => None,
@@ -64,7 +63,7 @@ async fn a_judge_with_a_model_of_its_own_answers_in_both_orders_by_log_probs() {
     let (pairs, verdicts) = heard(&compared("logprob", 60).await);
     let mut valid = 0;
     for orders in &pairs {
-        let unread = |order: &Result<Read, Invalid>| matches!(order, Err(Invalid::Unreadable) | Ok(_));
+        let unread = |order: &Result<Choice, Invalid>| matches!(order, Err(Invalid::Unreadable) | Ok(_));
         assert!(orders.iter().all(unread), "{orders:?}");
         valid += usize::from(orders.iter().all(Result::is_ok));
     }
@@ -117,7 +116,7 @@ async fn beside_a_verifier_the_critiques_are_compared_by_a_model_and_the_refinem
     assert!(!verdicts.is_empty() && verdicts.iter().all(|verdict| !matches!(verdict, Verdict::Invalid(_))));
     // Four critiques are six pairs, and a preference is what both orders of a pair agree on.
     let groups = rco_node::groups::read(&folder.path().join("run")).unwrap().groups;
-    let agreed = |orders: &&[Result<Read, Invalid>; 2]| Judge::preferred(orders[0], orders[1]).is_some();
+    let agreed = |orders: &&[Result<Choice, Invalid>; 2]| Judge::preferred(orders[0], orders[1]).is_some();
     let preferred: usize = groups.iter().map(|recorded| recorded.group.preferences.len()).sum();
     assert!(groups.len() >= 6 && preferred <= pairs.iter().filter(agreed).count(), "{preferred} in {}", groups.len());
     assert!(preferred > 0, "of {} pairs of a random model some agree: {pairs:?}", pairs.len());

@@ -3,11 +3,10 @@
 use crate::loop_common::{config, held, judged, saved};
 use crate::rigged::{Act, Asked, Rigged};
 use rco_node::remote::{Chat, Client, Error, RemoteConfig};
-use rco_node::roles::reading::Read;
 use rco_node::run::events::Event;
 use rco_node::run::state::DropReason;
 use rco_node::telemetry::Telemetry;
-use rco_node::types::{CritiqueGroup, Invalid, Objective, Speaker, Turn, Verdict};
+use rco_node::types::{Choice, CritiqueGroup, Invalid, Objective, Speaker, Turn, Verdict};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -201,7 +200,7 @@ async fn a_biased_judge_that_dies_at_random_costs_no_episode_a_wrong_score() {
             Event::CritiqueScored(utility) => assert_eq!(*utility, 0.5),
             Event::Compared([forward, backward]) => {
                 for heard in [forward, backward] {
-                    assert!(!matches!(heard, Ok(Read::B | Read::Tie)), "nobody said that: {heard:?}");
+                    assert!(!matches!(heard, Ok(Choice::B | Choice::Tie)), "nobody said that: {heard:?}");
                 }
             }
             _ => {}

@@ -9,9 +9,9 @@ use crate::engine::sampler::SamplingConfig;
 use crate::engine::{Engine, Request, RequestId};
 use crate::episode::sampling::RenderedPrompt;
 use crate::formats::template::ChatTemplate;
-use crate::roles::{critic::Critic, generator::Generator, judge::Judge, reading::Read, refiner::Refiner};
+use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
 use crate::transformer::decode::Decoder;
-use crate::types::{Completion, CritiqueGroup, EpisodeId, Invalid, Prompt, ScoredCritique, Verdict, utility};
+use crate::types::{Choice, Completion, CritiqueGroup, EpisodeId, Invalid, Prompt, ScoredCritique, Verdict, utility};
 use anyhow::Context;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -188,7 +188,7 @@ impl<'a> Trees<'a> {
     fn compare(&mut self, place: usize, critique: usize, index: usize, texts: &[Completion]) {
         let read = texts.first().and_then(|text| Judge::read(&text.text)).ok_or(Invalid::Unreadable);
         // The even ones show the response first. What the other order says is not in yet: each is taken for itself.
-        let mirrored = read.map(Read::swapped);
+        let mirrored = read.map(Choice::swapped);
         let [forward, backward] =
             if index.is_multiple_of(2) { Judge::verdicts(read, mirrored) } else { Judge::verdicts(mirrored, read) };
         let verdict = if index.is_multiple_of(2) { forward } else { backward };

@@ -10,22 +10,21 @@ use crate::episode::seed::mix;
 use crate::formats;
 use crate::formats::{template::ChatTemplate, tokenizer::Tokenizer};
 use crate::roles::judge::{ANSWERS, Judge, ReadBy, Weighed, critique_pairs};
-use crate::roles::reading::Read;
 use crate::run::events::Event;
-use crate::types::{Invalid, Preference, Prompt, Turn, Verdict};
+use crate::types::{Choice, Invalid, Preference, Prompt, Turn, Verdict};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-/// What one order came to.
-type Heard = Result<Read, Invalid>;
-/// The same with what its answers weigh.
-type Said = Result<Weighed, Invalid>;
+/// The choice in one order, or why there is none.
+type OrderChoice = Result<Choice, Invalid>;
+/// The same with the log-odds of its answers.
+type OrderWeighed = Result<Weighed, Invalid>;
 
 /// A model that judges.
 pub struct ModelJudge {
     role: Judge,
     /// The tokens that its answers begin with, where those are weighed.
-    tokens: Vec<(Read, u32)>,
+    tokens: Vec<(Choice, u32)>,
 }
 
 impl ModelJudge {
@@ -78,7 +77,7 @@ impl ModelJudge {
         let pairs = critique_pairs(critiques.len());
         let asked = pairs.iter().map(|&(one, other)| [orders(one, other), orders(other, one)]).collect();
         let heard = self.ask_all(sampler, asked, seed).await?;
-        let preferred = |(&(one, other), [forward, backward]): (&(usize, usize), [Heard; 2])| {
+        let preferred = |(&(one, other), [forward, backward]): (&(usize, usize), [OrderChoice; 2])| {
             let is_first = Judge::preferred(forward, backward)?;
             let (chosen, rejected) = if is_first { (one, other) } else { (other, one) };
             Some(Preference { chosen, rejected })
@@ -92,7 +91,7 @@ impl ModelJudge {
         sampler: &SamplingClient,
         pairs: Vec<[Vec<Turn>; 2]>,
         seed: u64,
-    ) -> Result<Vec<[Heard; 2]>, SampleError> {
+    ) -> Result<Vec<[OrderChoice; 2]>, SampleError> {
         let mut heard = vec![[Err(Invalid::Deadline); 2]; pairs.len()];
         let mut asking = JoinSet::new();
         for (index, [forward, backward]) in pairs.into_iter().enumerate() {
@@ -118,7 +117,7 @@ impl ModelJudge {
     }
 
     /// One order.
-    async fn ask(&self, sampler: &SamplingClient, turns: Vec<Turn>, seed: u64) -> Result<Said, SampleError> {
+    async fn ask(&self, sampler: &SamplingClient, turns: Vec<Turn>, seed: u64) -> Result<OrderWeighed, SampleError> {
         let rendered = sampler.compose(turns)?;
         match self.hear(sampler, rendered, seed).await {
             Ok(said) => Ok(said.ok_or(Invalid::Unreadable)),
@@ -157,12 +156,12 @@ impl ModelJudge {
 
 /// The tokens that the judge's answers begin with, where the assistant's turn does: all ways to say each that begin
 /// with a token of their own there.
-fn first_tokens(role: &Judge, template: &ChatTemplate, tokenizer: &Tokenizer) -> formats::Result<Vec<(Read, u32)>> {
+fn first_tokens(role: &Judge, template: &ChatTemplate, tokenizer: &Tokenizer) -> formats::Result<Vec<(Choice, u32)>> {
     let prompt =
         Prompt { id: String::new(), task: String::new(), text: "1 + 1?".to_owned(), answer: None, verifier: None };
     let text = template.render(&role.conversation(&prompt, "2", "3"), true)?;
     let before = tokenizer.encode(&text)?;
-    let mut tokens: Vec<(Read, u32)> = Vec::new();
+    let mut tokens: Vec<(Choice, u32)> = Vec::new();
     for (read, word) in ANSWERS.iter().flat_map(|(read, words)| words.iter().map(|word| (*read, word))) {
         let ids = tokenizer.encode(&format!("{text}{word}"))?;
         let Some(&id) = ids.strip_prefix(&before[..]).and_then(<[u32]>::first) else { continue };
@@ -205,7 +204,7 @@ mod tests {
         let opened = formats::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny_llama")).unwrap();
         let judge = ModelJudge::new(role(ReadBy::Logprob), &opened.template, &opened.tokenizer).unwrap();
         // Its tokens are bytes.
-        let expected = [(Read::A, 65), (Read::B, 66), (Read::Tie, 116), (Read::Tie, 84)];
+        let expected = [(Choice::A, 65), (Choice::B, 66), (Choice::Tie, 116), (Choice::Tie, 84)];
         assert_eq!(judge.tokens, expected);
         let judge = ModelJudge::new(role(ReadBy::Text), &opened.template, &opened.tokenizer).unwrap();
         assert!(judge.tokens.is_empty());

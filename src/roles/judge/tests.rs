@@ -3,15 +3,15 @@ use super::*;
 use crate::types::utility;
 use proptest::prelude::*;
 
-type Heard = Result<Read, Invalid>;
+type OrderChoice = Result<Choice, Invalid>;
 
-fn answer() -> impl Strategy<Value = Heard> {
+fn answer() -> impl Strategy<Value = OrderChoice> {
     let failed = prop_oneof![Just(Invalid::Unreadable), Just(Invalid::Deadline)];
-    prop_oneof![Just(Ok(Read::A)), Just(Ok(Read::B)), Just(Ok(Read::Tie)), failed.prop_map(Err)]
+    prop_oneof![Just(Ok(Choice::A)), Just(Ok(Choice::B)), Just(Ok(Choice::Tie)), failed.prop_map(Err)]
 }
 
-fn other_side(answer: Heard) -> Heard {
-    answer.map(Read::swapped)
+fn other_side(answer: OrderChoice) -> OrderChoice {
+    answer.map(Choice::swapped)
 }
 
 fn config() -> JudgeConfig {
@@ -85,15 +85,15 @@ fn beside_a_verifier_a_local_model_is_asked_for_preferences_alone() {
 
 #[test]
 fn the_refinement_wins_as_b_forward_and_as_a_backward() {
-    assert_eq!(Judge::verdicts(Ok(Read::B), Ok(Read::A)), [Verdict::Win; 2]);
-    assert_eq!(Judge::verdicts(Ok(Read::A), Ok(Read::B)), [Verdict::Loss; 2]);
-    assert_eq!(utility(&Judge::verdicts(Ok(Read::Tie), Ok(Read::A))), Some(0.75));
+    assert_eq!(Judge::verdicts(Ok(Choice::B), Ok(Choice::A)), [Verdict::Win; 2]);
+    assert_eq!(Judge::verdicts(Ok(Choice::A), Ok(Choice::B)), [Verdict::Loss; 2]);
+    assert_eq!(utility(&Judge::verdicts(Ok(Choice::Tie), Ok(Choice::A))), Some(0.75));
 }
 
 #[test]
 fn an_order_without_an_answer_takes_the_other_with_it() {
     let [unreadable, unpaired] = [Invalid::Unreadable, Invalid::Unpaired].map(Verdict::Invalid);
-    for read in [Read::A, Read::B, Read::Tie] {
+    for read in [Choice::A, Choice::B, Choice::Tie] {
         assert_eq!(Judge::verdicts(Ok(read), Err(Invalid::Unreadable)), [unpaired, unreadable]);
         assert_eq!(Judge::verdicts(Err(Invalid::Unreadable), Ok(read)), [unreadable, unpaired]);
     }
@@ -103,7 +103,7 @@ fn an_order_without_an_answer_takes_the_other_with_it() {
 
 #[test]
 fn the_most_frequent_vote_decides_and_a_draw_is_a_tie() {
-    let (a, b, tie) = (Some(Read::A), Some(Read::B), Some(Read::Tie));
+    let (a, b, tie) = (Some(Choice::A), Some(Choice::B), Some(Choice::Tie));
     for (votes, expected) in [
         (vec![a], a),
         (vec![a, b, a], a),
@@ -121,26 +121,26 @@ fn the_most_frequent_vote_decides_and_a_draw_is_a_tie() {
 
 #[test]
 fn the_likeliest_answer_is_taken_over_all_ways_to_say_it() {
-    let weighed = |tokens: &[(Read, f64)]| Judge::weighed(tokens.iter().map(|(read, p)| (*read, p.ln())));
-    let read = |tokens: &[(Read, f64)]| weighed(tokens).map(|said| said.read);
-    assert_eq!(read(&[(Read::A, 0.5), (Read::B, 0.3), (Read::Tie, 0.1)]), Some(Read::A));
-    assert_eq!(read(&[(Read::A, 0.3), (Read::B, 0.4), (Read::Tie, 0.1)]), Some(Read::B));
-    assert_eq!(read(&[(Read::A, 0.3), (Read::B, 0.2), (Read::Tie, 0.2), (Read::Tie, 0.2)]), Some(Read::Tie));
-    assert_eq!(read(&[(Read::A, 0.3), (Read::B, 0.3), (Read::Tie, 0.1)]), Some(Read::Tie));
-    assert_eq!(read(&[(Read::A, 0.004), (Read::B, 0.002), (Read::Tie, 0.001)]), None);
-    assert_eq!(Judge::weighed([(Read::A, f64::NEG_INFINITY)]), None);
-    let odds = weighed(&[(Read::A, 0.2), (Read::B, 0.3), (Read::A, 0.4)]).unwrap().odds;
+    let weighed = |tokens: &[(Choice, f64)]| Judge::weighed(tokens.iter().map(|(read, p)| (*read, p.ln())));
+    let read = |tokens: &[(Choice, f64)]| weighed(tokens).map(|said| said.read);
+    assert_eq!(read(&[(Choice::A, 0.5), (Choice::B, 0.3), (Choice::Tie, 0.1)]), Some(Choice::A));
+    assert_eq!(read(&[(Choice::A, 0.3), (Choice::B, 0.4), (Choice::Tie, 0.1)]), Some(Choice::B));
+    assert_eq!(read(&[(Choice::A, 0.3), (Choice::B, 0.2), (Choice::Tie, 0.2), (Choice::Tie, 0.2)]), Some(Choice::Tie));
+    assert_eq!(read(&[(Choice::A, 0.3), (Choice::B, 0.3), (Choice::Tie, 0.1)]), Some(Choice::Tie));
+    assert_eq!(read(&[(Choice::A, 0.004), (Choice::B, 0.002), (Choice::Tie, 0.001)]), None);
+    assert_eq!(Judge::weighed([(Choice::A, f64::NEG_INFINITY)]), None);
+    let odds = weighed(&[(Choice::A, 0.2), (Choice::B, 0.3), (Choice::A, 0.4)]).unwrap().odds;
     assert!((odds - 2f64.ln()).abs() < 1e-12, "{odds}");
 }
 
 #[test]
 fn a_token_begins_an_answer_or_none() {
     for (token, expected) in [
-        ("A", Some(Read::A)),
-        (" B", Some(Read::B)),
-        ("t", Some(Read::Tie)),
-        ("\nTie", Some(Read::Tie)),
-        ("tie", Some(Read::Tie)),
+        ("A", Some(Choice::A)),
+        (" B", Some(Choice::B)),
+        ("t", Some(Choice::Tie)),
+        ("\nTie", Some(Choice::Tie)),
+        ("tie", Some(Choice::Tie)),
         ("", None),
         (" ", None),
         ("a", None),
@@ -153,11 +153,11 @@ fn a_token_begins_an_answer_or_none() {
 
 #[test]
 fn a_critique_is_preferred_only_by_both_orders() {
-    assert_eq!(Judge::preferred(Ok(Read::A), Ok(Read::B)), Some(true));
-    assert_eq!(Judge::preferred(Ok(Read::B), Ok(Read::A)), Some(false));
-    for position in [Ok(Read::A), Ok(Read::B), Ok(Read::Tie), Err(Invalid::Deadline)] {
+    assert_eq!(Judge::preferred(Ok(Choice::A), Ok(Choice::B)), Some(true));
+    assert_eq!(Judge::preferred(Ok(Choice::B), Ok(Choice::A)), Some(false));
+    for position in [Ok(Choice::A), Ok(Choice::B), Ok(Choice::Tie), Err(Invalid::Deadline)] {
         assert_eq!(Judge::preferred(position, position), None);
-        assert_eq!(Judge::preferred(position, Ok(Read::Tie)), None);
+        assert_eq!(Judge::preferred(position, Ok(Choice::Tie)), None);
         assert_eq!(Judge::preferred(position, Err(Invalid::Unreadable)), None);
     }
 }
@@ -165,9 +165,9 @@ fn a_critique_is_preferred_only_by_both_orders() {
 #[test]
 fn a_judge_that_names_one_place_alone_is_not_balanced_into_a_preference() {
     let only = |read| Judge::weighed([(read, 0.0)]).unwrap();
-    assert_eq!(Judge::balanced([only(Read::A); 2]), [Read::Tie; 2]);
-    assert_eq!(Judge::balanced([only(Read::A), only(Read::Tie)]), [Read::Tie; 2]);
-    assert_eq!(Judge::balanced([only(Read::A), only(Read::B)]), [Read::A, Read::B]);
+    assert_eq!(Judge::balanced([only(Choice::A); 2]), [Choice::Tie; 2]);
+    assert_eq!(Judge::balanced([only(Choice::A), only(Choice::Tie)]), [Choice::Tie; 2]);
+    assert_eq!(Judge::balanced([only(Choice::A), only(Choice::B)]), [Choice::A, Choice::B]);
 }
 
 #[test]
@@ -184,11 +184,11 @@ fn few_critiques_meet_each_other_and_many_meet_their_neighbours() {
 #[derive(Clone, Debug)]
 struct Rigged {
     /// What it says of the lesser text before the greater, of the greater before the lesser, and of equals.
-    table: [Heard; 3],
+    table: [OrderChoice; 3],
 }
 
 impl Rigged {
-    fn says(&self, first: u32, second: u32) -> Heard {
+    fn says(&self, first: u32, second: u32) -> OrderChoice {
         self.table[match first.cmp(&second) {
             std::cmp::Ordering::Less => 0,
             std::cmp::Ordering::Greater => 1,
@@ -221,7 +221,7 @@ proptest! {
     /// Whatever the probability with which it prefers a position, alone or over several votes, and whenever it fails.
     #[test]
     fn a_judge_that_only_looks_at_positions_scores_one_half_or_nothing(
-        always in prop_oneof![Just(Read::A), Just(Read::B), Just(Read::Tie)],
+        always in prop_oneof![Just(Choice::A), Just(Choice::B), Just(Choice::Tie)],
         fails in proptest::collection::vec(any::<[bool; 2]>(), 1..8),
     ) {
         let heard = |fails: bool| if fails { Err(Invalid::Deadline) } else { Ok(always) };
@@ -236,7 +236,7 @@ proptest! {
     fn a_judge_that_throws_dice_is_mirrored_with_its_votes(
         forward in proptest::collection::vec(answer(), 1..7), backward in proptest::collection::vec(answer(), 1..7),
     ) {
-        let order = |votes: &[Heard], side: fn(Heard) -> Heard| {
+        let order = |votes: &[OrderChoice], side: fn(OrderChoice) -> OrderChoice| {
             Judge::plurality(votes.iter().map(|vote| side(*vote).ok())).ok_or(Invalid::Unreadable)
         };
         let straight = Judge::verdicts(order(&forward, |vote| vote), order(&backward, |vote| vote));
@@ -254,30 +254,30 @@ proptest! {
     ) {
         let said = |odds: i32, tie: bool| Weighed {
             read: match odds {
-                _ if tie => Read::Tie,
-                0.. => Read::A,
-                _ => Read::B,
+                _ if tie => Choice::Tie,
+                0.. => Choice::A,
+                _ => Choice::B,
             },
             odds: f64::from(odds) / 8.0,
         };
         let orders = [said(quality + bias, ties[0]), said(bias - quality, ties[1])];
         let expected = match quality.cmp(&0) {
-            _ if ties == [true; 2] => [Read::Tie; 2],
-            Ordering::Greater => [Read::A, Read::B],
-            Ordering::Equal => [Read::Tie; 2],
-            Ordering::Less => [Read::B, Read::A],
+            _ if ties == [true; 2] => [Choice::Tie; 2],
+            Ordering::Greater => [Choice::A, Choice::B],
+            Ordering::Equal => [Choice::Tie; 2],
+            Ordering::Less => [Choice::B, Choice::A],
         };
         prop_assert_eq!(Judge::balanced(orders), expected);
-        prop_assert_eq!(Judge::balanced([orders[1], orders[0]]), expected.map(Read::swapped));
+        prop_assert_eq!(Judge::balanced([orders[1], orders[0]]), expected.map(Choice::swapped));
     }
 
     /// Quality decides by more than the bias; the bias pulls towards a position.
     #[test]
     fn a_bias_of_any_size_never_turns_the_preference(better in -3i32..4, bias in -5i32..6) {
         let says = |first: i32, second: i32| Ok(match (first + bias).cmp(&second) {
-            std::cmp::Ordering::Greater => Read::A,
-            std::cmp::Ordering::Equal => Read::Tie,
-            std::cmp::Ordering::Less => Read::B,
+            std::cmp::Ordering::Greater => Choice::A,
+            std::cmp::Ordering::Equal => Choice::Tie,
+            std::cmp::Ordering::Less => Choice::B,
         });
         let score = utility(&Judge::verdicts(says(0, better), says(better, 0))).unwrap();
         match better.cmp(&0) {
