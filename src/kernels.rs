@@ -35,7 +35,7 @@ mod weight;
 mod weight_gradient;
 mod weight_prefetch;
 
-pub(crate) use activation_rows::Rows;
+pub(crate) use activation_rows::ActivationRows;
 pub use bf16::Bf16Matrix;
 pub(crate) use cut_cross_entropy::{log_probs, working_floats as log_probs_floats};
 pub(crate) use huge_pages::advise_huge_pages;
@@ -49,7 +49,7 @@ pub(crate) use operands::Strided;
 pub(crate) use outer_product::{ColumnSlice, OuterProduct};
 pub use packed_matrix::PackedMatrix;
 pub(crate) use packed_matrix::{add_row, pack_rows, packed_len, unpack_rows};
-pub(crate) use panel_buffer::Panel;
+pub(crate) use panel_buffer::PanelBuffer;
 pub use precision::Precision;
 pub(crate) use prefetch::prefetch;
 pub use weight::Weight;

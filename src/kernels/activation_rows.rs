@@ -2,7 +2,7 @@
 //!
 //! Whatever makes rows quantises each piece while it is still in the cache, so that a linear finds its codes ready.
 
-use super::int8::{BLOCK, Codes, Part, ROW8};
+use super::int8::{BLOCK_INPUTS, QuantisedRows, QuantisedRowsMut, ROW8};
 use super::isa::Isa;
 use super::precision::Precision;
 use super::thread_pool;
@@ -12,16 +12,16 @@ const PARALLEL_MIN: usize = 1 << 13;
 
 /// Rows of activations, `(rows, width)`. Their memory is used again from step to step.
 #[derive(Debug, Default)]
-pub(crate) struct Rows {
+pub(crate) struct ActivationRows {
     /// As many as the most rows so far took: what is left over need not be written again when they grow.
     values: Vec<f32>,
     /// Those that count.
     len: usize,
     /// Where the next linear is one of 8 bits.
-    codes: Codes,
+    codes: QuantisedRows,
 }
 
-impl Rows {
+impl ActivationRows {
     /// The values, row-major.
     pub(crate) fn values(&self) -> &[f32] {
         &self.values[..self.len]
@@ -33,7 +33,7 @@ impl Rows {
         &mut self.values[..self.len]
     }
 
-    pub(super) fn codes(&self) -> &Codes {
+    pub(super) fn codes(&self) -> &QuantisedRows {
         &self.codes
     }
 
@@ -62,17 +62,17 @@ impl Rows {
         self.shape(rows * width);
         let isa = Isa::detect();
         let quantised = if precision == Precision::Int8 { rows } else { 0 };
-        self.codes.resize(isa, quantised, width.div_ceil(BLOCK));
+        self.codes.resize(isa, quantised, width.div_ceil(BLOCK_INPUTS));
         if rows == 0 {
             return;
         }
         let few = rows * width < PARALLEL_MIN;
         // Whole octets, so that a piece's codes are its own.
         let piece = if few { rows } else { rows.div_ceil(2 * thread_pool::threads()) }.next_multiple_of(ROW8);
-        let mut codes = self.codes.parts(piece, width).into_iter();
+        let mut codes = self.codes.split_mut(piece, width).into_iter();
         let values = self.values[..self.len].chunks_mut(piece * width);
         let mut pieces: Vec<_> = values.map(|values| (values, codes.next().unwrap_or_default())).collect();
-        let write = |index: usize, (values, codes): &mut (&mut [f32], Part<'_>)| {
+        let write = |index: usize, (values, codes): &mut (&mut [f32], QuantisedRowsMut<'_>)| {
             part(index * piece, values);
             codes.quantise(isa, values, width);
         };

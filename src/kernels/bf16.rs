@@ -41,13 +41,13 @@ impl Bf16Matrix {
     /// Packs row-major matrices of `(outputs_i, inputs)`, one below the other.
     ///
     /// # Panics
-    /// Where a part's length is no multiple of `inputs`.
-    pub fn new(parts: &[&[f32]], inputs: usize) -> Self {
-        assert!(inputs > 0 && parts.iter().all(|part| part.len().is_multiple_of(inputs)), "whole rows only");
-        let outputs = parts.iter().map(|part| part.len() / inputs).sum();
+    /// Where a matrix's length is not a multiple of `inputs`.
+    pub fn new(matrices: &[&[f32]], inputs: usize) -> Self {
+        assert!(inputs > 0 && matrices.iter().all(|matrix| matrix.len().is_multiple_of(inputs)), "whole rows only");
+        let outputs = matrices.iter().map(|matrix| matrix.len() / inputs).sum();
         let depth = inputs.div_ceil(2);
         let mut pairs = filled(usize::div_ceil(outputs, PANEL) * depth, Line([0; PANEL]));
-        let rows = parts.iter().flat_map(|part| part.chunks_exact(inputs));
+        let rows = matrices.iter().flat_map(|matrix| matrix.chunks_exact(inputs));
         for (row, values) in rows.enumerate() {
             let panel = &mut pairs[row / PANEL * depth..][..depth];
             for (pair, values) in panel.iter_mut().zip(values.chunks(2)) {

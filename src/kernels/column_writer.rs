@@ -9,7 +9,7 @@ pub(super) struct ColumnWriter<'a> {
     len: usize,
     width: usize,
     /// Floats from a row to the next.
-    apart: usize,
+    stride: usize,
     _result: std::marker::PhantomData<&'a mut [f32]>,
 }
 
@@ -18,13 +18,13 @@ unsafe impl Sync for ColumnWriter<'_> {}
 
 impl<'a> ColumnWriter<'a> {
     pub(super) fn new(result: &'a mut [f32], width: usize) -> Self {
-        Self::apart(result, width, width)
+        Self::with_stride(result, width, width)
     }
 
-    /// A result whose rows are `apart` floats apart.
-    pub(super) fn apart(result: &'a mut [f32], width: usize, apart: usize) -> Self {
-        assert!(width <= apart, "rows of {width} floats that are {apart} apart");
-        Self { start: result.as_mut_ptr(), len: result.len(), width, apart, _result: std::marker::PhantomData }
+    /// A result whose rows are `stride` floats apart.
+    pub(super) fn with_stride(result: &'a mut [f32], width: usize, stride: usize) -> Self {
+        assert!(width <= stride, "rows of {width} floats that are {stride} apart");
+        Self { start: result.as_mut_ptr(), len: result.len(), width, stride, _result: std::marker::PhantomData }
     }
 
     /// Writes `values` to row `row` from column `first` on; what lies past the last column is dropped.
@@ -58,7 +58,7 @@ impl<'a> ColumnWriter<'a> {
     /// Where row `row` has column `first`, and how many of a panel's columns lie in the result.
     fn place(&self, row: usize, first: usize) -> (*mut f32, usize) {
         let count = PANEL.min(self.width - first);
-        let offset = row * self.apart + first;
+        let offset = row * self.stride + first;
         assert!(offset + count <= self.len, "row {row}, column {first} lies in the result");
         (self.start.wrapping_add(offset), count)
     }

@@ -6,13 +6,13 @@
 //! goes in segments, and a row's softmax is put together from theirs: so threads end together, and the sums hang on the
 //! model alone.
 
-use super::gemm_lora::parts;
+use super::gemm_lora::row_chunks;
 use super::isa::Isa;
 use super::layout::{Lane, NO_SUM, PANEL};
 use super::operands::Strided;
 use super::ops;
 use super::packed_matrix::PackedMatrix;
-use super::packed_rows::{PackedRows, groups, order, sums_of};
+use super::packed_rows::{PackedRows, multiply_panels, pack_tiles, panel_groups};
 use super::rhs::Rhs;
 use super::thread_pool;
 use std::cell::Cell;
@@ -20,55 +20,55 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Outputs of a block.
-const BLOCK: usize = 256;
+const BLOCK_OUTPUTS: usize = 256;
 /// Outputs of a segment.
-const SEGMENT: usize = 24 * BLOCK;
+const SEGMENT_OUTPUTS: usize = 24 * BLOCK_OUTPUTS;
 /// Logits may be so far above the maximum that their terms are taken from (nats): it seldom has to move.
 const SLACK: f32 = 8.0;
 
 /// Some rows, as tiles read them, and what was found of them in each segment.
 #[derive(Default)]
-struct Part {
+struct HeadChunk {
     rows: Vec<f32>,
-    segments: Vec<Mutex<Segment>>,
+    segments: Vec<Mutex<VocabSegment>>,
 }
 
 /// Rows over one segment of the vocabulary.
 #[derive(Default)]
-struct Segment {
-    softmax: Vec<Softmax>,
+struct VocabSegment {
+    softmax: Vec<RowSoftmax>,
     /// Their expected output vectors, but for the sum of the weights.
     expected: Rhs,
 }
 
 /// A block of logits, `(panels, rows)`, and their terms.
 #[derive(Default)]
-struct Block {
+struct LogitBlock {
     logits: Vec<Lane>,
     terms: Rhs,
 }
 
 // Used again, since memory fresh from the system costs as much as what is done with it.
 thread_local! {
-    static PARTS: Cell<Vec<Part>> = Cell::default();
-    static BLOCK_AT_HAND: Cell<Block> = Cell::default();
+    static CHUNKS: Cell<Vec<HeadChunk>> = Cell::default();
+    static LOGIT_BLOCK: Cell<LogitBlock> = Cell::default();
 }
 
 /// The softmax of one row over the logits so far.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Softmax {
+pub(crate) struct RowSoftmax {
     /// What terms are taken from: at most [`SLACK`] below the maximum.
-    top: f32,
-    /// Of `exp(scale (logit - top))`.
+    max: f32,
+    /// Of `exp(scale (logit - max))`.
     sum: f64,
     /// By what earlier terms change with the block at hand.
-    change: f32,
+    rescale: f32,
     /// The target's.
     logit: f32,
 }
 
 /// Log-probabilities of `targets`, one a row, under softmax(scale * hidden W^T), written to `found`: `hidden` is
-/// `(targets, inputs)`. With `slopes`, `hidden` becomes the gradient of each row's log-probability with respect to that
+/// `(targets, inputs)`. With `with_gradient`, `hidden` becomes the gradient of each row's log-probability with respect to that
 /// row, `scale (W[target] - sum_v p_v W[v])`.
 ///
 /// # Panics
@@ -78,15 +78,15 @@ pub(crate) fn log_probs(
     hidden: &mut [f32],
     targets: &[u32],
     scale: f32,
-    slopes: bool,
+    with_gradient: bool,
     found: &mut [f32],
 ) {
-    log_probs_by(SEGMENT, w, hidden, (targets, scale, slopes), found);
+    log_probs_by(SEGMENT_OUTPUTS, w, hidden, (targets, scale, with_gradient), found);
 }
 
 /// Floats that [`log_probs`] keeps of a row beside the row itself.
 pub(crate) fn working_floats(vocab: usize, inputs: usize) -> usize {
-    inputs * vocab.div_ceil(SEGMENT)
+    inputs * vocab.div_ceil(SEGMENT_OUTPUTS)
 }
 
 /// What [`log_probs`] does, with segments of `segment` outputs, whole blocks of them.
@@ -94,29 +94,36 @@ fn log_probs_by(
     segment: usize,
     w: &PackedMatrix,
     hidden: &mut [f32],
-    (targets, scale, slopes): (&[u32], f32, bool),
+    (targets, scale, with_gradient): (&[u32], f32, bool),
     found: &mut [f32],
 ) {
     let (isa, rows, inputs) = (Isa::detect(), targets.len(), w.inputs());
     let fits = hidden.len() == rows * inputs && found.len() == rows;
     assert!(fits && targets.iter().all(|&id| (id as usize) < w.outputs()), "{rows} targets of {w:?}");
-    let (bounds, segments) = (parts(rows, PANEL * isa.panels(), 3 * BLOCK), w.outputs().div_ceil(segment));
-    let mut room = PARTS.take();
-    room.resize_with(room.len().max(bounds.len()), Part::default);
+    let (bounds, segments) = (row_chunks(rows, PANEL * isa.panels(), 3 * BLOCK_OUTPUTS), w.outputs().div_ceil(segment));
+    let mut room = CHUNKS.take();
+    room.resize_with(room.len().max(bounds.len()), HeadChunk::default);
 
     let mut beginnings: Vec<_> = bounds.iter().zip(&mut room).collect();
     thread_pool::each_mut(&mut beginnings, |_, (rows, part)| {
         part.segments.resize_with(segments, Mutex::default);
-        order(isa, Strided::rows(&hidden[rows.start * inputs..], inputs), rows.len(), inputs, &mut part.rows);
+        pack_tiles(isa, Strided::rows(&hidden[rows.start * inputs..], inputs), rows.len(), inputs, &mut part.rows);
     });
 
     thread_pool::each_of_parts(bounds.len(), segments, |part, index| {
-        let (rows, Part { rows: ordered, segments }) = (bounds[part].clone(), &room[part]);
+        let (rows, HeadChunk { rows: packed, segments }) = (bounds[part].clone(), &room[part]);
         let outputs = index * segment..w.outputs().min((index + 1) * segment);
         let mut segment = locked(&segments[index]);
-        let mut block = BLOCK_AT_HAND.take();
-        segment.find(isa, (w, outputs), PackedRows::new(ordered, inputs), &targets[rows], (scale, slopes), &mut block);
-        BLOCK_AT_HAND.set(block);
+        let mut block = LOGIT_BLOCK.take();
+        segment.accumulate(
+            isa,
+            (w, outputs),
+            PackedRows::new(packed, inputs),
+            &targets[rows],
+            (scale, with_gradient),
+            &mut block,
+        );
+        LOGIT_BLOCK.set(block);
     });
 
     let (mut found, mut hidden) = (found, hidden);
@@ -125,43 +132,43 @@ fn log_probs_by(
         (part, &targets[rows.clone()], found.split_off_mut(..rows.len()).unwrap_or_default(), hidden)
     };
     let mut endings: Vec<_> = bounds.iter().zip(&room).map(split).collect();
-    thread_pool::each_mut(&mut endings, |_, (Part { segments, .. }, targets, found, hidden)| {
+    thread_pool::each_mut(&mut endings, |_, (HeadChunk { segments, .. }, targets, found, hidden)| {
         let segments: Vec<_> = segments.iter().map(locked).collect();
-        put_together(isa, (w, segment), &segments, (targets, scale), found, slopes.then_some(hidden));
+        combine_segments(isa, (w, segment), &segments, (targets, scale), found, with_gradient.then_some(hidden));
     });
-    PARTS.set(room);
+    CHUNKS.set(room);
 }
 
 /// The segment, also where a panic left it: it is begun anew.
-fn locked(segment: &Mutex<Segment>) -> MutexGuard<'_, Segment> {
+fn locked(segment: &Mutex<VocabSegment>) -> MutexGuard<'_, VocabSegment> {
     segment.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Segment {
+impl VocabSegment {
     /// Takes in `outputs` of `w`.
-    fn find(
+    fn accumulate(
         &mut self,
         isa: Isa,
         (w, outputs): (&PackedMatrix, Range<usize>),
         x: PackedRows<'_>,
         targets: &[u32],
-        (scale, slopes): (f32, bool),
-        Block { logits, terms }: &mut Block,
+        (scale, with_gradient): (f32, bool),
+        LogitBlock { logits, terms }: &mut LogitBlock,
     ) {
         let (rows, inputs, Self { softmax, expected }) = (targets.len(), w.inputs(), self);
         softmax.clear();
-        softmax.resize(rows, Softmax { top: f32::NEG_INFINITY, sum: 0.0, change: 0.0, logit: 0.0 });
-        if slopes {
+        softmax.resize(rows, RowSoftmax { max: f32::NEG_INFINITY, sum: 0.0, rescale: 0.0, logit: 0.0 });
+        if with_gradient {
             expected.clear(inputs, rows);
         }
-        for first in outputs.clone().step_by(BLOCK) {
-            let outputs = first..(first + BLOCK).min(outputs.end);
+        for first in outputs.clone().step_by(BLOCK_OUTPUTS) {
+            let outputs = first..(first + BLOCK_OUTPUTS).min(outputs.end);
             let panels = first / PANEL..outputs.end.div_ceil(PANEL);
             logits.resize(panels.len() * rows, NO_SUM);
             let mut room = logits.as_mut_slice();
-            for panels in groups(isa, panels.clone()) {
+            for panels in panel_groups(isa, panels.clone()) {
                 let logits = room.split_off_mut(..panels.len() * rows).unwrap_or_default();
-                sums_of(isa, (w, panels), &x, None, logits, (|_, _| {}, |_, _, _: &[Lane]| {}));
+                multiply_panels(isa, (w, panels), &x, None, logits, (|_, _| {}, |_, _, _: &[Lane]| {}));
             }
             let count = outputs.len() % PANEL;
             if count > 0 {
@@ -174,11 +181,11 @@ impl Segment {
                     softmax.logit = logits[place / PANEL * rows + row].0[place % PANEL];
                 }
             }
-            take_in(logits, softmax, scale);
-            if slopes {
-                expected.scale_rows(softmax.iter().map(|softmax| softmax.change));
-                terms.fill_turned(isa, logits, rows);
-                expected.add(isa, w, (0..inputs, 0), outputs.clone(), terms.part(&(0..outputs.len())));
+            exponentiate(logits, softmax, scale);
+            if with_gradient {
+                expected.scale_rows(softmax.iter().map(|softmax| softmax.rescale));
+                terms.fill_transposed(isa, logits, rows);
+                expected.add(isa, w, (0..inputs, 0), outputs.clone(), terms.slice(&(0..outputs.len())));
             }
         }
     }
@@ -186,25 +193,25 @@ impl Segment {
 
 /// Writes the log-probabilities of `targets` from what was found in all segments of `segment` outputs of `w`, and their
 /// slopes to `hidden` where it is given.
-fn put_together(
+fn combine_segments(
     isa: Isa,
     (w, segment): (&PackedMatrix, usize),
-    segments: &[MutexGuard<'_, Segment>],
+    segments: &[MutexGuard<'_, VocabSegment>],
     (targets, scale): (&[u32], f32),
     found: &mut [f32],
     hidden: Option<&mut [f32]>,
 ) {
     let of_row = |row: usize| segments.iter().map(move |segment| segment.softmax[row]);
     // What a segment's terms weigh in the whole sum, which is taken from the largest top.
-    let weight = |top: f32, of: Softmax| f64::from(scale * (of.top - top)).exp();
+    let weight = |max: f32, of: RowSoftmax| f64::from(scale * (of.max - max)).exp();
     let whole = |row: usize| {
-        let top = of_row(row).map(|softmax| softmax.top).fold(f32::NEG_INFINITY, f32::max);
-        (top, of_row(row).map(|softmax| softmax.sum * weight(top, softmax)).sum::<f64>())
+        let max = of_row(row).map(|softmax| softmax.max).fold(f32::NEG_INFINITY, f32::max);
+        (max, of_row(row).map(|softmax| softmax.sum * weight(max, softmax)).sum::<f64>())
     };
     let wholes: Vec<(f32, f64)> = (0..targets.len()).map(whole).collect();
-    for (row, ((found, &id), &(top, sum))) in found.iter_mut().zip(targets).zip(&wholes).enumerate() {
+    for (row, ((found, &id), &(max, sum))) in found.iter_mut().zip(targets).zip(&wholes).enumerate() {
         let logit = segments[id as usize / segment].softmax[row].logit;
-        *found = (f64::from(scale) * f64::from(logit - top) - sum.ln()) as f32;
+        *found = (f64::from(scale) * f64::from(logit - max) - sum.ln()) as f32;
     }
     let Some(hidden) = hidden else { return };
     let (inputs, mut output) = (w.inputs(), vec![0.0; w.inputs()]);
@@ -213,7 +220,7 @@ fn put_together(
         hidden.iter_mut().zip(&output).for_each(|(slope, output)| *slope = scale * output);
     }
     for segment in segments {
-        let share = |(&(top, sum), &of): (&(f32, f64), &Softmax)| (f64::from(scale) * weight(top, of) / sum) as f32;
+        let share = |(&(max, sum), &of): (&(f32, f64), &RowSoftmax)| (f64::from(scale) * weight(max, of) / sum) as f32;
         let shares: Vec<f32> = wholes.iter().zip(&segment.softmax).map(share).collect();
         segment.expected.read(isa, |row, first, values| {
             let to = &mut hidden[row * inputs..][..inputs][first..];
@@ -222,9 +229,9 @@ fn put_together(
     }
 }
 
-/// Takes a block of logits in, `(panels, rows)` lanes, which become their terms `exp(scale (logit - top))`.
+/// Takes a block of logits in, `(panels, rows)` lanes, which become their terms `exp(scale (logit - max))`.
 #[inline(always)]
-fn take_in_rows(logits: &mut [Lane], softmax: &mut [Softmax], scale: f32) {
+fn exponentiate_rows(logits: &mut [Lane], softmax: &mut [RowSoftmax], scale: f32) {
     let rows = softmax.len();
     for (row, softmax) in softmax.iter_mut().enumerate() {
         let mut most = [f32::NEG_INFINITY; PANEL];
@@ -232,22 +239,22 @@ fn take_in_rows(logits: &mut [Lane], softmax: &mut [Softmax], scale: f32) {
             most.iter_mut().zip(lane.0).for_each(|(most, logit)| *most = if logit > *most { logit } else { *most });
         }
         let most = most.into_iter().fold(f32::NEG_INFINITY, f32::max);
-        softmax.change = 1.0;
-        if scale * (most - softmax.top) > SLACK {
-            softmax.change = ops::exp(scale * (softmax.top - most));
-            softmax.top = most;
+        softmax.rescale = 1.0;
+        if scale * (most - softmax.max) > SLACK {
+            softmax.rescale = ops::exp(scale * (softmax.max - most));
+            softmax.max = most;
         }
-        let (top, mut sums) = (softmax.top, [0.0f32; PANEL]);
+        let (max, mut sums) = (softmax.max, [0.0f32; PANEL]);
         for lane in logits[row..].iter_mut().step_by(rows) {
             for (sum, logit) in sums.iter_mut().zip(&mut lane.0) {
-                *logit = ops::exp(scale * (*logit - top));
+                *logit = ops::exp(scale * (*logit - max));
                 *sum += *logit;
             }
         }
-        softmax.sum = softmax.sum * f64::from(softmax.change) + sums.into_iter().map(f64::from).sum::<f64>();
+        softmax.sum = softmax.sum * f64::from(softmax.rescale) + sums.into_iter().map(f64::from).sum::<f64>();
     }
 }
-ops::vectorised!(take_in, take_in_rows, (logits: &mut [Lane], softmax: &mut [Softmax], scale: f32));
+ops::vectorised!(exponentiate, exponentiate_rows, (logits: &mut [Lane], softmax: &mut [RowSoftmax], scale: f32));
 
 #[cfg(test)]
 mod tests {
@@ -255,19 +262,19 @@ mod tests {
     use proptest::prelude::*;
 
     /// The same in double precision, logit by logit.
-    fn plainly(w: &[f32], hidden: &[f32], target: usize, scale: f32) -> (f64, Vec<f64>) {
+    fn reference(w: &[f32], hidden: &[f32], target: usize, scale: f32) -> (f64, Vec<f64>) {
         let inputs = hidden.len();
         let dot = |row: &[f32]| row.iter().zip(hidden).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
         let logits: Vec<f64> = w.chunks_exact(inputs).map(|row| f64::from(scale) * dot(row)).collect();
-        let top = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = logits.iter().map(|logit| (logit - top).exp()).sum();
-        let probability = |output: usize| (logits[output] - top).exp() / sum;
+        let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = logits.iter().map(|logit| (logit - max).exp()).sum();
+        let probability = |output: usize| (logits[output] - max).exp() / sum;
         let slope = |input: usize| {
             let at = |output: usize| f64::from(w[output * inputs + input]);
             let expected: f64 = (0..logits.len()).map(|output| probability(output) * at(output)).sum();
             f64::from(scale) * (at(target) - expected)
         };
-        (logits[target] - top - sum.ln(), (0..inputs).map(slope).collect())
+        (logits[target] - max - sum.ln(), (0..inputs).map(slope).collect())
     }
 
     proptest! {
@@ -281,7 +288,7 @@ mod tests {
             outputs in 1usize..700,
             scale in 0.3f32..2.0,
             steep in prop::sample::select(vec![0.1f32, 3.0]),
-            segment in prop::sample::select(vec![BLOCK, 2 * BLOCK, SEGMENT]),
+            segment in prop::sample::select(vec![BLOCK_OUTPUTS, 2 * BLOCK_OUTPUTS, SEGMENT_OUTPUTS]),
             seed in any::<u32>(),
         ) {
             let mut state = seed | 1;
@@ -295,14 +302,14 @@ mod tests {
             let hidden: Vec<f32> = (0..rows * inputs).map(|_| 2.0 * draw()).collect();
             let targets: Vec<u32> = (0..rows).map(|row| (row * 7 % outputs) as u32).collect();
             let packed = PackedMatrix::new(&[&w], inputs);
-            let (mut slopes, mut found, mut again) = (hidden.clone(), vec![0.0; rows], vec![0.0; rows]);
-            log_probs_by(segment, &packed, &mut slopes, (&targets, scale, true), &mut found);
+            let (mut with_gradient, mut found, mut again) = (hidden.clone(), vec![0.0; rows], vec![0.0; rows]);
+            log_probs_by(segment, &packed, &mut with_gradient, (&targets, scale, true), &mut found);
             log_probs_by(segment, &packed, &mut hidden.clone(), (&targets, scale, false), &mut again);
             prop_assert_eq!(&found, &again);
             for row in 0..rows {
-                let (log_prob, slope) = plainly(&w, &hidden[row * inputs..][..inputs], targets[row] as usize, scale);
+                let (log_prob, slope) = reference(&w, &hidden[row * inputs..][..inputs], targets[row] as usize, scale);
                 prop_assert!((f64::from(found[row]) - log_prob).abs() < 2e-4 * (1.0 + log_prob.abs()), "{} {log_prob}", found[row]);
-                for (ours, theirs) in slopes[row * inputs..][..inputs].iter().zip(slope) {
+                for (ours, theirs) in with_gradient[row * inputs..][..inputs].iter().zip(slope) {
                     prop_assert!((f64::from(*ours) - theirs).abs() < 1e-3 * f64::from(1.0 + steep), "{ours} {theirs}");
                 }
             }

@@ -4,14 +4,14 @@ use super::column_writer::ColumnWriter;
 use super::gemm_lora;
 use super::isa::Isa;
 use super::layout::{Lane, NO_SUMS, PANEL, tiles};
-use super::operands::{Begun, Panels, Strided, Tile};
+use super::operands::{Beta, Lhs, RhsPanels, Strided};
 use super::packed_matrix::PackedMatrix;
 use super::parallel::each_panel;
 use super::thread_pool::Overlap;
 use super::tile::tile;
 
 /// Rows from which threads share out the rows instead of the outputs.
-const SWEEP_MIN: usize = 96;
+const GEMM_ROWS_MIN: usize = 96;
 
 impl PackedMatrix {
     /// `y = x W^T`: `x` is `(rows, inputs)`, `y` becomes `(rows, outputs)`, both row-major.
@@ -20,14 +20,14 @@ impl PackedMatrix {
     /// Where the lengths do not fit.
     pub fn forward(&self, x: &[f32], y: &mut [f32]) {
         let rows = x.len() / self.inputs();
-        if rows >= SWEEP_MIN {
+        if rows >= GEMM_ROWS_MIN {
             return gemm_lora::forward(self, None, x, &mut [], y);
         }
         assert!(x.len() == rows * self.inputs() && y.len() == rows * self.outputs(), "x and y of {self:?}");
         let (y, isa, x) = (ColumnWriter::new(y, self.outputs()), Isa::detect(), Strided::rows(x, self.inputs()));
         each_panel(self.outputs(), rows * self.inputs() * self.outputs(), |panel| {
             let put = &mut |row, sums: &_| y.write(row, panel * PANEL, sums);
-            product(isa, (x, Tile::Strided), rows, self.panel(panel), put);
+            product(isa, (x, Lhs::Strided), rows, self.panel(panel), put);
         });
     }
 
@@ -43,14 +43,14 @@ impl PackedMatrix {
 /// The first `rows` rows of `a`, read as `read` says, times one panel as deep, handed on row by row.
 pub(super) fn product<'a>(
     isa: Isa,
-    (a, read): (Strided<'a>, fn(Strided<'a>) -> Tile<'a>),
+    (a, read): (Strided<'a>, fn(Strided<'a>) -> Lhs<'a>),
     rows: usize,
     lanes: &[Lane],
     put: &mut impl FnMut(usize, &[f32; PANEL]),
 ) {
     let mut sums = NO_SUMS;
     for rows in tiles(rows, isa.rows_alone()) {
-        tile(isa, rows.len(), read(a.below(rows.start)), Panels::one(lanes), (&mut sums, 0), Begun::No);
+        tile(isa, rows.len(), read(a.below(rows.start)), RhsPanels::one(lanes), (&mut sums, 0), Beta::Zero);
         for (row, sums) in rows.zip(&sums) {
             put(row, &sums.0);
         }

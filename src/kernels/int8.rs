@@ -15,20 +15,20 @@ mod x86;
 #[cfg(target_arch = "x86_64")]
 mod x86_row8;
 
-pub(super) use layout::{BLOCK, ROW8};
-pub(super) use rows::{Codes, Part};
+pub(super) use layout::{BLOCK_INPUTS, ROW8};
+pub(super) use rows::{QuantisedRows, QuantisedRowsMut};
 
 use super::column_writer::ColumnWriter;
 use super::huge_pages::filled;
 use super::isa::Isa;
 use super::layout::{Lane, Line, NO_SUM, NO_SUMS, PANEL, floats, floats_mut, tiles};
 use super::parallel::each_piece;
-use super::transpose16::turn_square;
-use fit::Fit;
+use super::transpose16::transpose16;
+use fit::QuantisedBlock;
 use half::f16;
 use layout::{Int8Panel, Scales, WeightCodes};
 use rayon::prelude::*;
-use tile::{OCTETS_MAX, code, octet_tile, tile};
+use tile::{ROW8S_MAX, code, row8_tile, tile};
 
 /// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
 #[derive(Clone)]
@@ -54,24 +54,25 @@ impl Int8Matrix {
     /// Packs row-major matrices of `(outputs_i, inputs)`, one below the other.
     ///
     /// # Panics
-    /// Where a part's length is no multiple of `inputs`.
-    pub fn new(parts: &[&[f32]], inputs: usize) -> Self {
-        assert!(inputs > 0 && parts.iter().all(|part| part.len().is_multiple_of(inputs)), "whole rows only");
-        let rows: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks_exact(inputs)).collect();
+    /// Where a matrix's length is not a multiple of `inputs`.
+    pub fn new(matrices: &[&[f32]], inputs: usize) -> Self {
+        assert!(inputs > 0 && matrices.iter().all(|matrix| matrix.len().is_multiple_of(inputs)), "whole rows only");
+        let rows: Vec<&[f32]> = matrices.iter().flat_map(|matrix| matrix.chunks_exact(inputs)).collect();
         let unit = unit(&rows);
         let scaled = |row: &[f32]| row.iter().map(|weight| weight / unit).collect::<Vec<_>>();
-        let nibbles =
-            rows.par_iter().all(|row| scaled(row).chunks(BLOCK).all(|block| Fit::in_nibbles(block).is_some()));
-        let (panels, blocks) = (rows.len().div_ceil(PANEL), inputs.div_ceil(BLOCK));
+        let nibbles = rows
+            .par_iter()
+            .all(|row| scaled(row).chunks(BLOCK_INPUTS).all(|block| QuantisedBlock::in_nibbles(block).is_some()));
+        let (panels, blocks) = (rows.len().div_ceil(PANEL), inputs.div_ceil(BLOCK_INPUTS));
         let lines = if nibbles { 4 } else { 8 };
         let mut codes = filled(panels * blocks * lines, Line([0; 64]));
         let mut scales = filled(panels * blocks, Scales::default());
         let each = codes.par_chunks_mut(blocks * lines).zip(scales.par_chunks_mut(blocks)).zip(rows.par_chunks(PANEL));
         each.for_each(|((codes, scales), rows)| {
             for (output, row) in rows.iter().enumerate() {
-                for (block, weights) in scaled(row).chunks(BLOCK).enumerate() {
-                    let fit = nibbles.then(|| Fit::in_nibbles(weights)).flatten();
-                    let fit = fit.unwrap_or_else(|| Fit::in_bytes(weights));
+                for (block, weights) in scaled(row).chunks(BLOCK_INPUTS).enumerate() {
+                    let fit = nibbles.then(|| QuantisedBlock::in_nibbles(weights)).flatten();
+                    let fit = fit.unwrap_or_else(|| QuantisedBlock::in_bytes(weights));
                     let scales = &mut scales[block];
                     scales.step[output] = fit.step.to_bits();
                     scales.floor[output] = fit.floor.to_bits();
@@ -89,7 +90,9 @@ impl Int8Matrix {
     /// Bytes of a matrix in nibbles or in bytes.
     pub(super) fn planned_bytes(outputs: usize, inputs: usize, nibbles: bool) -> usize {
         let lines = if nibbles { 4 } else { 8 };
-        outputs.div_ceil(PANEL) * inputs.div_ceil(BLOCK) * (lines * size_of::<WeightCodes>() + size_of::<Scales>())
+        outputs.div_ceil(PANEL)
+            * inputs.div_ceil(BLOCK_INPUTS)
+            * (lines * size_of::<WeightCodes>() + size_of::<Scales>())
     }
 
     /// Rows of the matrix.
@@ -120,7 +123,7 @@ impl Int8Matrix {
         assert!(row < self.outputs && out.len() == self.inputs, "row {row} of {self:?}");
         let (panel, output) = (self.panel(row / PANEL), row % PANEL);
         let lines = panel.codes.len() / panel.scales.len();
-        for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        for (block, out) in out.chunks_mut(BLOCK_INPUTS).enumerate() {
             let scales = &panel.scales[block];
             let [step, floor] = [scales.step, scales.floor].map(|bits| f16::from_bits(bits[output]).to_f32());
             for (input, out) in out.iter_mut().enumerate() {
@@ -141,33 +144,33 @@ impl Int8Matrix {
     pub(super) fn forward_with(&self, isa: Isa, x: &[f32], y: &mut [f32]) {
         let rows = x.len() / self.inputs;
         assert!(x.len() == rows * self.inputs && y.len() == rows * self.outputs, "x and y of {self:?}");
-        self.product(isa, &Codes::of(isa, x, self.inputs), y);
+        self.product(isa, &QuantisedRows::of(isa, x, self.inputs), y);
     }
 
     /// The product of rows that are quantised already.
-    pub(super) fn forward_codes(&self, x: &Codes, y: &mut [f32]) {
+    pub(super) fn forward_codes(&self, x: &QuantisedRows, y: &mut [f32]) {
         self.product(Isa::detect(), x, y);
     }
 
-    fn product(&self, isa: Isa, x: &Codes, y: &mut [f32]) {
-        let depth = self.inputs.div_ceil(BLOCK);
+    fn product(&self, isa: Isa, x: &QuantisedRows, y: &mut [f32]) {
+        let depth = self.inputs.div_ceil(BLOCK_INPUTS);
         let (row8s, rows) = (x.row8s.len() / depth, x.rows.len() / depth);
-        let in_octets = row8s * ROW8;
+        let row8_rows = row8s * ROW8;
         let whole = x.row8s.len() == row8s * depth && x.rows.len() == rows * depth;
-        assert!(whole && y.len() == (in_octets + rows) * self.outputs, "x and y of {self:?}");
+        assert!(whole && y.len() == (row8_rows + rows) * self.outputs, "x and y of {self:?}");
         let y = ColumnWriter::new(y, self.outputs);
-        each_piece(self.outputs, (in_octets + rows) * self.inputs * self.outputs, |panels| {
+        each_piece(self.outputs, (row8_rows + rows) * self.inputs * self.outputs, |panels| {
             let put = |row: usize, panel: usize, sums: &Lane| y.write(row, panel * PANEL, &sums.0);
             // A tile's rows stay in the first cache while panels pass by.
-            for row8s in tiles(row8s, OCTETS_MAX) {
-                let (mut squares, mut turned) = ([[NO_SUM; PANEL]; 2], [NO_SUM; PANEL]);
+            for row8s in tiles(row8s, ROW8S_MAX) {
+                let (mut squares, mut transposed) = ([[NO_SUM; PANEL]; 2], [NO_SUM; PANEL]);
                 let (a, rows) =
                     (&x.row8s[row8s.start * depth..row8s.end * depth], row8s.start * ROW8..row8s.end * ROW8);
                 for panel in panels.clone() {
-                    octet_tile(row8s.len(), a, self.panel(panel), &mut squares);
+                    row8_tile(row8s.len(), a, self.panel(panel), &mut squares);
                     for (square, first) in squares.iter().zip(rows.clone().step_by(PANEL)) {
-                        turn_square(isa, (floats(square), PANEL), (floats_mut(&mut turned), PANEL));
-                        (first..rows.end).zip(&turned).for_each(|(row, sums)| put(row, panel, sums));
+                        transpose16(isa, (floats(square), PANEL), (floats_mut(&mut transposed), PANEL));
+                        (first..rows.end).zip(&transposed).for_each(|(row, sums)| put(row, panel, sums));
                     }
                 }
             }
@@ -183,14 +186,14 @@ impl Int8Matrix {
             for panel in panels {
                 for rows in tiles(rows, isa.int8_rows()) {
                     tile(isa, rows.len(), &x.rows[rows.start * depth..rows.end * depth], self.panel(panel), sums);
-                    rows.zip(&*sums).for_each(|(row, sums)| put(in_octets + row, panel, sums));
+                    rows.zip(&*sums).for_each(|(row, sums)| put(row8_rows + row, panel, sums));
                 }
             }
         });
     }
 
     fn panel(&self, panel: usize) -> Int8Panel<'_> {
-        let blocks = self.inputs.div_ceil(BLOCK);
+        let blocks = self.inputs.div_ceil(BLOCK_INPUTS);
         let lines = blocks * if self.nibbles { 4 } else { 8 };
         Int8Panel {
             codes: &self.codes[panel * lines..][..lines],

@@ -88,7 +88,7 @@ impl Isa {
 
     /// Whether its 8-bit product takes eight rows as the lanes of a register: what AVX2 wins by it, since broadcasting is
     /// an operation of its own there.
-    pub(super) fn reads_octets(self) -> bool {
+    pub(super) fn uses_row8(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return matches!(self, Self::Avx2 | Self::Avx512);
         #[cfg(not(target_arch = "x86_64"))]

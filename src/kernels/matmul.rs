@@ -4,10 +4,10 @@
 
 use super::isa::Isa;
 use super::layout::{Lane, Line, NO_SUM, PANEL, copy, tiles};
-use super::operands::{Begun, Panels, Strided, Tile};
-use super::packed_rows::groups;
+use super::operands::{Beta, Lhs, RhsPanels, Strided};
+use super::packed_rows::panel_groups;
 use super::tile::tile;
-use super::transpose16::{turn_back, turn_rows};
+use super::transpose16::{panel_to_rows, rows_to_panels};
 use std::ops::Range;
 
 /// The right side of a product, `(depth, columns)`, in panels of 16 columns.
@@ -41,7 +41,7 @@ impl PackedOperand {
     /// Where `b` is too short.
     pub(crate) fn pack_transposed(&mut self, b: &[f32], width: usize, depth: usize, columns: usize) {
         self.shape(depth, columns);
-        turn_rows(Isa::detect(), (b, width), columns, self.lanes.chunks_exact_mut(depth.max(1)));
+        rows_to_panels(Isa::detect(), (b, width), columns, self.lanes.chunks_exact_mut(depth.max(1)));
     }
 
     fn shape(&mut self, depth: usize, columns: usize) {
@@ -65,9 +65,10 @@ impl PackedOperand {
         (to, first): (&mut Accumulator, usize),
     ) {
         let (isa, depth, height) = (Isa::detect(), self.depth, to.rows);
-        let operand = Panels { lanes: &self.lanes[panels.start * depth..], depth, apart: depth, count: panels.len() };
+        let operand =
+            RhsPanels { lanes: &self.lanes[panels.start * depth..], depth, stride: depth, count: panels.len() };
         let sums = &mut to.lanes[first * height..];
-        together(
+        each_shared_range(
             isa,
             panels.len(),
             |index| from(panels.start + index),
@@ -76,7 +77,7 @@ impl PackedOperand {
                 for tile_rows in tiles(rows.len(), isa.rows()) {
                     let (row, count) = (rows.start + tile_rows.start, tile_rows.len());
                     let to = (&mut sums[panels.start * height + row..], height);
-                    tile(isa, count, Tile::Near(a.below(row)), operand.part(&panels), to, Begun::No);
+                    tile(isa, count, Lhs::Cached(a.below(row)), operand.slice(&panels), to, Beta::Zero);
                 }
             },
         );
@@ -97,15 +98,15 @@ impl PackedOperand {
         let fits = self.columns == sums.columns && to + a.rows <= sums.rows && depth.end <= self.depth;
         assert!(fits, "rows from {to} on of {}, a part of {} x {}", sums.rows, self.depth, self.columns);
         let (isa, left) = (Isa::detect(), &a.lanes[first * a.rows..]);
-        for panels in groups(isa, 0..self.columns.div_ceil(PANEL)) {
+        for panels in panel_groups(isa, 0..self.columns.div_ceil(PANEL)) {
             let lanes = &self.lanes[panels.start * self.depth + depth.start..];
             for rows in tiles(a.rows, isa.rows()) {
                 let seen = seen(&rows);
                 if seen > 0 {
-                    let turned = Tile::Turned { weights: &left[rows.start..], inputs: a.rows, next: &[] };
-                    let operand = Panels { lanes, depth: seen, apart: self.depth, count: panels.len() };
+                    let transposed = Lhs::Transposed { weights: &left[rows.start..], inputs: a.rows, next: &[] };
+                    let operand = RhsPanels { lanes, depth: seen, stride: self.depth, count: panels.len() };
                     let to = (&mut sums.lanes[panels.start * sums.rows + to + rows.start..], sums.rows);
-                    tile(isa, rows.len(), turned, operand, to, Begun::Yes);
+                    tile(isa, rows.len(), transposed, operand, to, Beta::One);
                 }
             }
         }
@@ -114,14 +115,14 @@ impl PackedOperand {
 
 /// Calls `work` for each of `count` panels, from where it begins up to `end`: for what some have in common with all of them,
 /// as far as a tile takes so many. None begins before the one in front of it, nor behind `end`.
-fn together(
+fn each_shared_range(
     isa: Isa,
     count: usize,
     begin: impl Fn(usize) -> usize,
     end: usize,
     mut work: impl FnMut(Range<usize>, Range<usize>),
 ) {
-    for panels in groups(isa, 0..count) {
+    for panels in panel_groups(isa, 0..count) {
         for last in panels.clone() {
             let (first, next) = (begin(last), if last + 1 < panels.end { begin(last + 1) } else { end });
             assert!(first <= next, "panel {last} begins at {first}, the next at {next}");
@@ -177,17 +178,17 @@ impl Accumulator {
     ) {
         let (isa, height) = (Isa::detect(), self.rows);
         let (lanes, sums) = (&b.lanes[panel * b.rows..], &mut self.lanes[to.start * height..]);
-        together(
+        each_shared_range(
             isa,
             to.len(),
             |index| from(to.start + index),
             b.rows,
             |panels, depth| {
                 let (a, lanes) = (a.behind(depth.start), &lanes[panels.start * b.rows + depth.start..]);
-                let operand = Panels { lanes, depth: depth.len(), apart: b.rows, count: panels.len() };
+                let operand = RhsPanels { lanes, depth: depth.len(), stride: b.rows, count: panels.len() };
                 for rows in tiles(height, isa.rows()) {
                     let to = (&mut sums[panels.start * height + rows.start..], height);
-                    tile(isa, rows.len(), Tile::Near(a.below(rows.start)), operand, to, Begun::Yes);
+                    tile(isa, rows.len(), Lhs::Cached(a.below(rows.start)), operand, to, Beta::One);
                 }
             },
         );
@@ -215,7 +216,7 @@ impl Accumulator {
         for (lanes, out) in self.lanes.chunks_exact(rows.max(1)).zip(out.chunks_mut(PANEL * rows.max(1))) {
             let columns = out.len() / rows;
             for (lanes, first) in lanes.chunks(PANEL).zip((0..).step_by(PANEL)) {
-                turn_back(isa, lanes, columns, (&mut out[first..], rows));
+                panel_to_rows(isa, lanes, columns, (&mut out[first..], rows));
             }
         }
     }

@@ -48,25 +48,25 @@ impl<'a> Strided<'a> {
 
 /// Rows as a tile reads them.
 #[derive(Clone, Copy)]
-pub(super) enum Tile<'a> {
+pub(super) enum Lhs<'a> {
     /// As they lie; the panel comes from memory, and is asked for on the way.
     Strided(Strided<'a>),
     /// As they lie; the panel is in the cache.
-    Near(Strided<'a>),
+    Cached(Strided<'a>),
     /// `(depth, rows)`. On the way the lanes `next` are asked for, as many as there is time for.
     PackedRows { rows: &'a [f32], next: &'a [Lane] },
     /// Inputs of packed weights: element `k` of a row is the weight of output `k`. 16 outputs are `inputs` lanes long. `next`
     /// as above.
-    Turned { weights: &'a [Lane], inputs: usize, next: &'a [Lane] },
+    Transposed { weights: &'a [Lane], inputs: usize, next: &'a [Lane] },
 }
 
-impl Tile<'_> {
+impl Lhs<'_> {
     /// Whether there are `height` rows of `depth` elements.
     pub(super) fn holds(self, height: usize, depth: usize) -> bool {
         match self {
-            Self::Strided(values) | Self::Near(values) => values.holds(height, depth),
+            Self::Strided(values) | Self::Cached(values) => values.holds(height, depth),
             Self::PackedRows { rows, .. } => rows.len() == height * depth,
-            Self::Turned { weights, inputs, .. } => {
+            Self::Transposed { weights, inputs, .. } => {
                 depth == 0 || (depth.div_ceil(PANEL) - 1) * inputs + height <= weights.len()
             }
         }
@@ -75,36 +75,38 @@ impl Tile<'_> {
 
 /// Panels that rows meet together: from each of them as many lanes.
 #[derive(Clone, Copy)]
-pub(super) struct Panels<'a> {
+pub(super) struct RhsPanels<'a> {
     /// Those of the first panel, and all behind them.
     pub(super) lanes: &'a [Lane],
     /// How many lanes of each.
     pub(super) depth: usize,
     /// Lanes from a panel to the next.
-    pub(super) apart: usize,
+    pub(super) stride: usize,
     pub(super) count: usize,
 }
 
-impl<'a> Panels<'a> {
+impl<'a> RhsPanels<'a> {
     /// A panel by itself.
     pub(super) fn one(lanes: &'a [Lane]) -> Self {
-        Self { lanes, depth: lanes.len(), apart: 0, count: 1 }
+        Self { lanes, depth: lanes.len(), stride: 0, count: 1 }
     }
 
     /// Some of them.
-    pub(super) fn part(self, panels: &Range<usize>) -> Self {
-        Self { lanes: &self.lanes[panels.start * self.apart..], count: panels.len(), ..self }
+    pub(super) fn slice(self, panels: &Range<usize>) -> Self {
+        Self { lanes: &self.lanes[panels.start * self.stride..], count: panels.len(), ..self }
     }
 
     /// Whether they are there.
     pub(super) fn hold(self) -> bool {
-        self.count > 0 && (self.count - 1) * self.apart + self.depth <= self.lanes.len()
+        self.count > 0 && (self.count - 1) * self.stride + self.depth <= self.lanes.len()
     }
 }
 
-/// Whether a tile adds to sums that are there, or begins them.
+/// The factor of the sums that are there, as BLAS has it: `sums = a b + beta * sums`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Begun {
-    Yes,
-    No,
+pub(super) enum Beta {
+    /// The product is added to the sums.
+    One,
+    /// The product replaces the sums.
+    Zero,
 }

@@ -3,13 +3,13 @@
 use super::column_writer::ColumnWriter;
 use super::isa::Isa;
 use super::layout::{Lane, NO_SUM, PANEL, tiles};
-use super::operands::{Begun, Panels, Strided};
-use super::packed_rows::{PackedRows, groups, order};
+use super::operands::{Beta, RhsPanels, Strided};
+use super::packed_rows::{PackedRows, pack_tiles, panel_groups};
 use super::parallel::PARALLEL_MIN;
 use super::prefetch::prefetch;
 use super::thread_pool;
 use super::tile::tile;
-use super::transpose16::turn;
+use super::transpose16::transpose_lanes;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ const PANELS: usize = 6;
 /// Rows that tiles go at a time: 16 columns of them stay in the first cache.
 const DEPTH: usize = 256;
 /// Rows between the one that is read and the one that is asked for: they lie far apart.
-const AHEAD: usize = 8;
+const PREFETCH_ROWS: usize = 8;
 
 /// Some columns of a row-major matrix.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ struct Scratch {
 thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
     /// What products had their `u` in that are over.
-    static ORDERED: RefCell<Vec<Vec<f32>>> = RefCell::default();
+    static PACKED_BUFFERS: RefCell<Vec<Vec<f32>>> = RefCell::default();
 }
 
 /// `x^T u`, to be computed piece by piece. Each sum is one chain in the order of the rows.
@@ -56,12 +56,12 @@ pub(crate) struct OuterProduct<'a> {
     depth: usize,
     /// One, or where it is turned equal shares of the rows.
     out: Vec<ColumnWriter<'a>>,
-    is_turned: bool,
+    is_transposed: bool,
 }
 
 impl Drop for OuterProduct<'_> {
     fn drop(&mut self) {
-        ORDERED.with_borrow_mut(|free| free.push(std::mem::take(&mut self.u)));
+        PACKED_BUFFERS.with_borrow_mut(|free| free.push(std::mem::take(&mut self.u)));
     }
 }
 
@@ -86,19 +86,19 @@ impl<'a> OuterProduct<'a> {
         x: &ColumnSlice<'a>,
         u: &ColumnSlice<'_>,
         out: impl ExactSizeIterator<Item = &'a mut [f32]>,
-        is_turned: bool,
+        is_transposed: bool,
     ) -> Self {
         let (depth, columns, count) = (x.values.len() / x.width, x.columns.len(), u.columns.len());
         let fits = u.values.len() == depth * u.width && x.columns.end <= x.width && u.columns.end <= u.width;
         let share = columns * count / out.len();
         let whole = |out: &'a mut [f32]| {
             assert!(fits && out.len() == share, "columns of {depth} rows of {} and of {}", x.width, u.width);
-            ColumnWriter::new(out, if is_turned { columns } else { count })
+            ColumnWriter::new(out, if is_transposed { columns } else { count })
         };
         let out: Vec<_> = out.map(whole).collect();
-        let (isa, mut ordered) = (Isa::detect(), ORDERED.with_borrow_mut(Vec::pop).unwrap_or_default());
-        order(isa, Strided::columns(&u.values[u.columns.start..], u.width), count, depth, &mut ordered);
-        Self { isa, x: x.clone(), u: ordered, count, depth, out, is_turned }
+        let (isa, mut packed) = (Isa::detect(), PACKED_BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default());
+        pack_tiles(isa, Strided::columns(&u.values[u.columns.start..], u.width), count, depth, &mut packed);
+        Self { isa, x: x.clone(), u: packed, count, depth, out, is_transposed }
     }
 
     /// How many pieces there are.
@@ -128,7 +128,7 @@ impl<'a> OuterProduct<'a> {
         for rows in (0..self.depth).step_by(DEPTH).map(|first| first..self.depth.min(first + DEPTH)) {
             for (row, index) in rows.clone().enumerate() {
                 let of = |row: usize| &x.values[row * x.width..][part.clone()];
-                prefetch(of((index + AHEAD).min(self.depth - 1)));
+                prefetch(of((index + PREFETCH_ROWS).min(self.depth - 1)));
                 let (whole, rest) = of(index).as_chunks::<PANEL>();
                 for (values, lanes) in whole.iter().zip(lanes.chunks_exact_mut(DEPTH)) {
                     lanes[row].0 = *values;
@@ -137,13 +137,13 @@ impl<'a> OuterProduct<'a> {
                     lanes[whole.len() * DEPTH + row].0[..rest.len()].copy_from_slice(rest);
                 }
             }
-            let all = Panels { lanes, depth: rows.len(), apart: DEPTH, count: panels };
-            for panels in groups(self.isa, 0..panels) {
+            let all = RhsPanels { lanes, depth: rows.len(), stride: DEPTH, count: panels };
+            for panels in panel_groups(self.isa, 0..panels) {
                 let sums = &mut sums[panels.start * self.count..];
                 for columns in tiles(self.count, self.isa.rows()) {
                     let (height, u) = (columns.len(), u.tile(&columns, &rows, &[]));
                     let to = (&mut sums[columns.start..], self.count);
-                    tile(self.isa, height, u, all.part(&panels), to, Begun::Yes);
+                    tile(self.isa, height, u, all.slice(&panels), to, Beta::One);
                 }
             }
         }
@@ -155,15 +155,17 @@ impl<'a> OuterProduct<'a> {
 
     /// Writes sums of 16 columns of `x` from `first` on, a column of `u` a lane.
     fn write(&self, first: usize, sums: &[Lane]) {
-        if self.is_turned {
+        if self.is_transposed {
             let shares = self.out.iter().zip(sums.chunks_exact(self.count / self.out.len()));
             let rows = shares.flat_map(|(out, sums)| sums.iter().enumerate().map(move |(row, sums)| (out, row, sums)));
             return rows.for_each(|(out, row, sums)| out.write(row, first, &sums.0));
         }
-        let mut turned = [NO_SUM; PANEL];
+        let mut transposed = [NO_SUM; PANEL];
         for (sums, left) in sums.chunks(PANEL).zip((0..).step_by(PANEL)) {
-            turn(self.isa, sums, &mut turned);
-            (first..self.x.columns.len()).zip(&turned).for_each(|(row, lane)| self.out[0].write(row, left, &lane.0));
+            transpose_lanes(self.isa, sums, &mut transposed);
+            (first..self.x.columns.len())
+                .zip(&transposed)
+                .for_each(|(row, lane)| self.out[0].write(row, left, &lane.0));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::huge_pages::filled;
 use super::layout::{Lane, Line, PANEL, floats, floats_mut};
-use super::operands::Panels;
+use super::operands::RhsPanels;
 use std::ops::Range;
 
 /// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
@@ -24,11 +24,11 @@ impl PackedMatrix {
     /// Packs row-major matrices of `(outputs_i, inputs)`, one below the other.
     ///
     /// # Panics
-    /// Where a part's length is no multiple of `inputs`.
-    pub fn new(parts: &[&[f32]], inputs: usize) -> Self {
+    /// Where a matrix's length is not a multiple of `inputs`.
+    pub fn new(matrices: &[&[f32]], inputs: usize) -> Self {
         assert!(inputs > 0, "whole rows only");
-        let mut packed = Self::zeros(parts.iter().map(|part| part.len() / inputs).sum(), inputs);
-        packed.refill(parts);
+        let mut packed = Self::zeros(matrices.iter().map(|matrix| matrix.len() / inputs).sum(), inputs);
+        packed.refill(matrices);
         packed
     }
 
@@ -42,11 +42,11 @@ impl PackedMatrix {
     ///
     /// # Panics
     /// Where they have not.
-    pub(crate) fn refill(&mut self, parts: &[&[f32]]) {
-        let (inputs, floats) = (self.inputs, parts.iter().map(|part| part.len()).sum::<usize>());
-        let whole = parts.iter().all(|part| part.len().is_multiple_of(inputs));
+    pub(crate) fn refill(&mut self, matrices: &[&[f32]]) {
+        let (inputs, floats) = (self.inputs, matrices.iter().map(|matrix| matrix.len()).sum::<usize>());
+        let whole = matrices.iter().all(|matrix| matrix.len().is_multiple_of(inputs));
         assert!(whole && floats == self.outputs * inputs, "whole rows only, and as many as {self:?} has");
-        let rows = parts.iter().flat_map(|part| part.chunks_exact(inputs));
+        let rows = matrices.iter().flat_map(|matrix| matrix.chunks_exact(inputs));
         for (row, values) in rows.enumerate() {
             let panel = &mut self.lanes[row / PANEL * inputs..][..inputs];
             for (lane, &value) in panel.iter_mut().zip(values) {
@@ -101,9 +101,9 @@ impl PackedMatrix {
     }
 
     /// Inputs `inputs` of `panels`.
-    pub(super) fn panels(&self, panels: &Range<usize>, inputs: &Range<usize>) -> Panels<'_> {
+    pub(super) fn panels(&self, panels: &Range<usize>, inputs: &Range<usize>) -> RhsPanels<'_> {
         let lanes = self.lanes_from(panels.start, inputs.start);
-        Panels { lanes, depth: inputs.len(), apart: self.inputs, count: panels.len() }
+        RhsPanels { lanes, depth: inputs.len(), stride: self.inputs, count: panels.len() }
     }
 
     /// What lies from input `input` of `panel` on: 16 outputs are as many lanes as the matrix has inputs.

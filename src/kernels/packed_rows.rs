@@ -3,11 +3,11 @@
 
 use super::isa::Isa;
 use super::layout::{Lane, tiles};
-use super::operands::{Begun, Strided, Tile};
+use super::operands::{Beta, Lhs, Strided};
 use super::packed_matrix::PackedMatrix;
 use super::prefetch::prefetch;
 use super::tile::tile;
-use super::weight_prefetch::Prefetch;
+use super::weight_prefetch::WeightPrefetch;
 use std::ops::Range;
 
 /// Depth that tiles go at a time: their columns stay near while tiles pass by.
@@ -15,7 +15,7 @@ const DEPTH: usize = 288;
 
 /// Puts `rows` rows of `depth` elements in tiles, `(depth, rows of the tile)` each, one behind the other: rows of a row-major
 /// matrix, or its columns.
-pub(super) fn order(isa: Isa, a: Strided<'_>, rows: usize, depth: usize, out: &mut Vec<f32>) {
+pub(super) fn pack_tiles(isa: Isa, a: Strided<'_>, rows: usize, depth: usize, out: &mut Vec<f32>) {
     /// Elements of a row that are written at a time, so that what is written stays in the cache.
     const PIECE: usize = 64;
     if out.len() < rows * depth {
@@ -64,7 +64,7 @@ fn interleave(rows: [&[f32]; 4], to: &mut [f32], height: usize) {
     }
 }
 
-/// Rows as [`order`] leaves them, of whose elements `part` count.
+/// Rows as [`pack_tiles`] leaves them, of whose elements `part` count.
 #[derive(Clone)]
 pub(super) struct PackedRows<'a> {
     pub(super) values: &'a [f32],
@@ -79,47 +79,47 @@ impl<'a> PackedRows<'a> {
     }
 
     /// Elements `depth` of those that count, of one tile, which asks for `next`.
-    pub(super) fn tile(&self, rows: &Range<usize>, depth: &Range<usize>, next: &'a [Lane]) -> Tile<'a> {
+    pub(super) fn tile(&self, rows: &Range<usize>, depth: &Range<usize>, next: &'a [Lane]) -> Lhs<'a> {
         let tile = &self.values[rows.start * self.depth..rows.end * self.depth];
         let (first, end) = (self.part.start + depth.start, self.part.start + depth.end);
-        Tile::PackedRows { rows: &tile[first * rows.len()..end * rows.len()], next }
+        Lhs::PackedRows { rows: &tile[first * rows.len()..end * rows.len()], next }
     }
 }
 
 /// What is added to sums of panels: rows, times the inputs that count of the same panels of a matrix.
-pub(super) type Added<'a> = Option<(PackedRows<'a>, &'a PackedMatrix)>;
+pub(super) type Addend<'a> = Option<(PackedRows<'a>, &'a PackedMatrix)>;
 
 /// Sums of as many panels of `W` as a tile takes, `(panels, rows)`: ordered rows times their lanes, and behind these in the
-/// same chain what is `beside` them. `begin` is told of a panel and each tile's rows before their last product, `end` is
+/// same chain what is `addend` them. `begin` is told of a panel and each tile's rows before their last product, `end` is
 /// handed them with their sums.
-pub(super) fn sums_of(
+pub(super) fn multiply_panels(
     isa: Isa,
     (w, panels): (&PackedMatrix, Range<usize>),
     x: &PackedRows<'_>,
-    beside: Added<'_>,
+    addend: Addend<'_>,
     sums: &mut [Lane],
     (begin, mut end): (impl Fn(usize, Range<usize>), impl FnMut(usize, Range<usize>, &[Lane])),
 ) {
     let all = sums.len() / panels.len();
     let steps = w.inputs().div_ceil(DEPTH) * all.div_ceil(isa.rows());
     let next = panels.end..panels.end + panels.len();
-    let mut ahead = Prefetch::new(w, next, 0..w.inputs(), steps);
+    let mut prefetch = WeightPrefetch::new(w, next, 0..w.inputs(), steps);
     for depth in tiles(w.inputs(), DEPTH) {
         let is_last = depth.end == w.inputs();
-        let begun = if depth.start == 0 { Begun::No } else { Begun::Yes };
+        let beta = if depth.start == 0 { Beta::Zero } else { Beta::One };
         for rows in tiles(all, isa.rows()) {
             if is_last {
                 panels.clone().for_each(|panel| begin(panel, rows.clone()));
             }
             let to = &mut sums[rows.start..];
-            let a = x.tile(&rows, &depth, ahead.step());
-            tile(isa, rows.len(), a, w.panels(&panels, &depth), (&mut *to, all), begun);
+            let a = x.tile(&rows, &depth, prefetch.step());
+            tile(isa, rows.len(), a, w.panels(&panels, &depth), (&mut *to, all), beta);
             if !is_last {
                 continue;
             }
-            if let Some((x, b)) = &beside {
+            if let Some((x, b)) = &addend {
                 let a = x.tile(&rows, &(0..x.part.len()), &[]);
-                tile(isa, rows.len(), a, b.panels(&panels, &x.part), (&mut *to, all), Begun::Yes);
+                tile(isa, rows.len(), a, b.panels(&panels, &x.part), (&mut *to, all), Beta::One);
             }
             for (panel, sums) in panels.clone().zip(to.chunks(all)) {
                 end(panel, rows.clone(), &sums[..rows.len()]);
@@ -129,7 +129,7 @@ pub(super) fn sums_of(
 }
 
 /// Panels `panels`, as many at a time as tiles take, or nearly.
-pub(super) fn groups(isa: Isa, panels: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn panel_groups(isa: Isa, panels: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let start = panels.start;
     tiles(panels.len(), isa.panels()).map(move |group| start + group.start..start + group.end)
 }

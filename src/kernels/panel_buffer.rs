@@ -2,17 +2,17 @@
 
 use super::isa::Isa;
 use super::layout::{Lane, NO_SUM, PANEL, tiles};
-use super::operands::{Begun, Panels, Strided, Tile};
+use super::operands::{Beta, Lhs, RhsPanels, Strided};
 use super::tile::tile;
 use std::ops::Range;
 
 /// Lanes of 16 floats; what they stand for is their owner's.
 #[derive(Debug, Default)]
-pub(crate) struct Panel {
+pub(crate) struct PanelBuffer {
     lanes: Vec<Lane>,
 }
 
-impl Panel {
+impl PanelBuffer {
     /// Floats of a lane.
     pub(crate) const WIDTH: usize = PANEL;
 
@@ -67,9 +67,9 @@ impl Panel {
     /// # Panics
     /// Where `a` has no such rows, or there are no such lanes.
     pub(crate) fn add_product(&mut self, to: Range<usize>, a: Strided<'_>, b: &Self, depth: Range<usize>) {
-        let (isa, sums, lanes) = (Isa::detect(), &mut self.lanes[to], Panels::one(&b.lanes[depth]));
+        let (isa, sums, lanes) = (Isa::detect(), &mut self.lanes[to], RhsPanels::one(&b.lanes[depth]));
         for rows in tiles(sums.len(), isa.rows_alone()) {
-            tile(isa, rows.len(), Tile::Near(a.below(rows.start)), lanes, (&mut sums[rows], 0), Begun::Yes);
+            tile(isa, rows.len(), Lhs::Cached(a.below(rows.start)), lanes, (&mut sums[rows], 0), Beta::One);
         }
     }
 }

@@ -18,10 +18,10 @@ const MEASUREMENTS: usize = 8;
 /// two. Takes some hundred milliseconds.
 pub fn flops_per_second() -> f64 {
     let measure = || {
-        let begun = Instant::now();
+        let beta = Instant::now();
         let lanes: usize = rayon::broadcast(|_| spin()).into_iter().sum();
         let operations = 2.0 * (lanes * SUMS * ROUNDS) as f64;
-        operations / begun.elapsed().max(Duration::from_nanos(1)).as_secs_f64()
+        operations / beta.elapsed().max(Duration::from_nanos(1)).as_secs_f64()
     };
     (0..MEASUREMENTS).map(|_| measure()).fold(0.0, f64::max)
 }

@@ -3,12 +3,12 @@
 
 use super::isa::Isa;
 use super::layout::{Lane, NO_SUM, PANEL, tiles};
-use super::operands::{Begun, Panels, Tile};
+use super::operands::{Beta, Lhs, RhsPanels};
 use super::packed_matrix::PackedMatrix;
-use super::packed_rows::groups;
+use super::packed_rows::panel_groups;
 use super::tile::tile;
-use super::transpose16::{ask_for, turn, turn_back, turn_rows};
-use super::weight_prefetch::Prefetch;
+use super::transpose16::{panel_to_rows, prefetch16, rows_to_panels, transpose_lanes};
+use super::weight_prefetch::WeightPrefetch;
 use std::ops::Range;
 
 /// Outputs of `W` that rows meet at a time, at most.
@@ -41,9 +41,9 @@ impl Rhs {
     }
 
     /// Elements `depth` of all rows.
-    pub(super) fn part(&self, depth: &Range<usize>) -> Panels<'_> {
+    pub(super) fn slice(&self, depth: &Range<usize>) -> RhsPanels<'_> {
         let (lanes, count) = (&self.lanes[depth.start..], self.rows.div_ceil(PANEL));
-        Panels { lanes, depth: depth.len(), apart: self.depth, count }
+        RhsPanels { lanes, depth: depth.len(), stride: self.depth, count }
     }
 
     /// Elements of all rows, panel by panel.
@@ -58,16 +58,16 @@ impl Rhs {
     /// Becomes the first `depth` elements of rows that are `width` apart.
     pub(super) fn fill(&mut self, isa: Isa, values: &[f32], width: usize, depth: usize, rows: usize) {
         self.shape(depth, rows);
-        turn_rows(isa, (values, width), rows, self.panels_mut());
+        rows_to_panels(isa, (values, width), rows, self.panels_mut());
     }
 
     /// Becomes `rows` rows from panels of 16 elements, `(panels, rows)` lanes.
-    pub(super) fn fill_turned(&mut self, isa: Isa, lanes: &[Lane], rows: usize) {
+    pub(super) fn fill_transposed(&mut self, isa: Isa, lanes: &[Lane], rows: usize) {
         self.shape(lanes.len() / rows * PANEL, rows);
         for (panel, to) in self.panels_mut().enumerate() {
             let count = PANEL.min(rows - panel * PANEL);
-            for (turned, lanes) in to.as_chunks_mut::<PANEL>().0.iter_mut().zip(lanes.chunks_exact(rows)) {
-                turn(isa, &lanes[panel * PANEL..][..count], turned);
+            for (transposed, lanes) in to.as_chunks_mut::<PANEL>().0.iter_mut().zip(lanes.chunks_exact(rows)) {
+                transpose_lanes(isa, &lanes[panel * PANEL..][..count], transposed);
             }
         }
     }
@@ -87,11 +87,11 @@ impl Rhs {
 
     /// `put(row, first element, values)` for each row and each 16 of its elements, the last ones followed by zeros.
     pub(super) fn read(&self, isa: Isa, mut put: impl FnMut(usize, usize, &[f32; PANEL])) {
-        let mut turned = [NO_SUM; PANEL];
+        let mut transposed = [NO_SUM; PANEL];
         for (panel, lanes) in self.panels().enumerate() {
             for (lanes, first) in lanes.chunks(PANEL).zip((0..).step_by(PANEL)) {
-                turn(isa, lanes, &mut turned);
-                for (row, lane) in (panel * PANEL..self.rows).zip(&turned) {
+                transpose_lanes(isa, lanes, &mut transposed);
+                for (row, lane) in (panel * PANEL..self.rows).zip(&transposed) {
                     put(row, first, &lane.0);
                 }
             }
@@ -103,8 +103,8 @@ impl Rhs {
         for (lanes, out) in self.panels().zip(out.chunks_mut(PANEL * width)) {
             let rows = out.len().div_ceil(width);
             for (lanes, first) in lanes.chunks(PANEL).zip((first..).step_by(PANEL)) {
-                ask_for(&out[first..], width);
-                turn_back(isa, lanes, rows, (&mut out[first..], width));
+                prefetch16(&out[first..], width);
+                panel_to_rows(isa, lanes, rows, (&mut out[first..], width));
             }
         }
     }
@@ -117,11 +117,11 @@ impl Rhs {
         w: &PackedMatrix,
         (inputs, first): (Range<usize>, usize),
         outputs: Range<usize>,
-        dy: Panels<'_>,
+        dy: RhsPanels<'_>,
     ) {
         for block in blocks(inputs.clone(), outputs) {
             let first = first + block.inputs.start - inputs.start;
-            self.add_block(isa, w, &block, first, (dy, Begun::Yes));
+            self.add_block(isa, w, &block, first, (dy, Beta::One));
         }
     }
 
@@ -130,19 +130,19 @@ impl Rhs {
         &mut self,
         isa: Isa,
         w: &PackedMatrix,
-        Block { inputs, outputs, next }: &Block,
+        WeightBlock { inputs, outputs, next }: &WeightBlock,
         first: usize,
-        (dy, begun): (Panels<'_>, Begun),
+        (dy, beta): (RhsPanels<'_>, Beta),
     ) {
         let panels = self.rows.div_ceil(PANEL);
         let steps = panels.div_ceil(isa.panels()) * inputs.len().div_ceil(isa.rows());
-        let mut ahead = Prefetch::new(w, next.0.clone(), next.1.clone(), steps);
-        for panels in groups(isa, 0..panels) {
+        let mut prefetch = WeightPrefetch::new(w, next.0.clone(), next.1.clone(), steps);
+        for panels in panel_groups(isa, 0..panels) {
             let sums = &mut self.lanes[panels.start * self.depth + first..];
             for rows in tiles(inputs.len(), isa.rows()) {
                 let weights = w.lanes_from(outputs.start / PANEL, inputs.start + rows.start);
-                let turned = Tile::Turned { weights, inputs: w.inputs(), next: ahead.step() };
-                tile(isa, rows.len(), turned, dy.part(&panels), (&mut sums[rows.start..], self.depth), begun);
+                let transposed = Lhs::Transposed { weights, inputs: w.inputs(), next: prefetch.step() };
+                tile(isa, rows.len(), transposed, dy.slice(&panels), (&mut sums[rows.start..], self.depth), beta);
             }
         }
     }
@@ -156,7 +156,7 @@ pub(super) fn steps(outputs: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Inputs of some outputs of a matrix that meet rows together.
-pub(super) struct Block {
+pub(super) struct WeightBlock {
     pub(super) inputs: Range<usize>,
     outputs: Range<usize>,
     /// Panels and their inputs that come next.
@@ -164,7 +164,7 @@ pub(super) struct Block {
 }
 
 /// Inputs `inputs` and outputs `outputs` of a matrix, block by block.
-pub(super) fn blocks(inputs: Range<usize>, outputs: Range<usize>) -> impl Iterator<Item = Block> {
+pub(super) fn blocks(inputs: Range<usize>, outputs: Range<usize>) -> impl Iterator<Item = WeightBlock> {
     let panels = outputs.start / PANEL..outputs.end.div_ceil(PANEL);
     let (start, count) = (inputs.start, inputs.len());
     let mut ranges = tiles(count, INPUTS).map(move |block| start + block.start..start + block.end).peekable();
@@ -176,6 +176,6 @@ pub(super) fn blocks(inputs: Range<usize>, outputs: Range<usize>) -> impl Iterat
             Some(next) => (panels.clone(), next.clone()),
             None => (panels.end..panels.end + panels.len(), first.clone()),
         };
-        Some(Block { inputs, outputs: outputs.clone(), next })
+        Some(WeightBlock { inputs, outputs: outputs.clone(), next })
     })
 }

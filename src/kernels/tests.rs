@@ -1,6 +1,6 @@
 use super::isa::Isa;
 use super::layout::{Lane, Line, NO_SUMS, PANEL, ROWS_MAX, Sums, tiles};
-use super::operands::{Begun, Panels, Tile};
+use super::operands::{Beta, Lhs, RhsPanels};
 use super::tile::tile;
 use super::*;
 use proptest::prelude::*;
@@ -124,11 +124,11 @@ proptest! {
         let x = values(rows * inputs, !seed);
         for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
             let packed = Weight::new(&[&values(outputs * inputs, seed)], inputs, precision, false);
-            let (mut together, mut alone) = (vec![0.0; rows * outputs], vec![0.0; outputs]);
-            packed.decode(&x, &mut together);
+            let (mut joint, mut alone) = (vec![0.0; rows * outputs], vec![0.0; outputs]);
+            packed.decode(&x, &mut joint);
             for row in 0..rows {
                 packed.decode(&x[row * inputs..][..inputs], &mut alone);
-                prop_assert!(together[row * outputs..][..outputs].iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()));
+                prop_assert!(joint[row * outputs..][..outputs].iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()));
             }
         }
     }
@@ -144,17 +144,17 @@ fn every_instruction_set_gives_the_same_tile() {
     let packed = PackedMatrix::new(&[&values(inputs * PANEL, 3)], inputs);
     let x = values(ROWS_MAX * inputs, 4);
     for height in 1..=ROWS_MAX {
-        let ordered: Vec<f32> = (0..height * inputs).map(|i| x[i % height * inputs + i / height]).collect();
-        let tile = |isa: Isa, a: Tile<'_>| {
+        let rows_packed: Vec<f32> = (0..height * inputs).map(|i| x[i % height * inputs + i / height]).collect();
+        let tile = |isa: Isa, a: Lhs<'_>| {
             let mut sums = NO_SUMS;
-            tile(isa, height, a, Panels::one(packed.panel(0)), (&mut sums, 0), Begun::Yes);
-            let mut begun = [Line([7.0; PANEL]); ROWS_MAX];
-            tile(isa, height, a, Panels::one(packed.panel(0)), (&mut begun, 0), Begun::No);
-            assert_eq!(begun[..height], sums[..height], "{isa:?}, {height} rows");
+            tile(isa, height, a, RhsPanels::one(packed.panel(0)), (&mut sums, 0), Beta::One);
+            let mut stored = [Line([7.0; PANEL]); ROWS_MAX];
+            tile(isa, height, a, RhsPanels::one(packed.panel(0)), (&mut stored, 0), Beta::Zero);
+            assert_eq!(stored[..height], sums[..height], "{isa:?}, {height} rows");
             sums
         };
         let rows = Strided::rows(&x[..height * inputs], inputs);
-        let strided = Tile::Strided(rows);
+        let strided = Lhs::Strided(rows);
         let able: Vec<Isa> = Isa::all().into_iter().filter(|isa| height <= isa.rows_alone()).collect();
         for pair in able.windows(2) {
             let (one, other) = (tile(pair[0], strided), tile(pair[1], strided));
@@ -165,7 +165,7 @@ fn every_instruction_set_gives_the_same_tile() {
             }
         }
         for isa in able {
-            for other in [Tile::Near(rows), Tile::PackedRows { rows: &ordered, next: packed.panel(0) }] {
+            for other in [Lhs::Cached(rows), Lhs::PackedRows { rows: &rows_packed, next: packed.panel(0) }] {
                 assert_eq!(tile(isa, strided), tile(isa, other), "{isa:?}, {height} rows");
             }
         }
@@ -182,7 +182,7 @@ fn rows_and_columns_come_in_the_order_of_tiles() {
             .flat_map(|isa| [(Strided::rows(&values, depth), isa), (Strided::columns(&values, rows), isa)])
         {
             let mut got = vec![];
-            packed_rows::order(isa, a, rows, depth, &mut got);
+            packed_rows::pack_tiles(isa, a, rows, depth, &mut got);
             let in_tile = |tile: std::ops::Range<usize>| {
                 (0..depth).flat_map(move |k| tile.clone().map(move |row| a.values[row * a.row + k * a.step]))
             };
@@ -194,25 +194,25 @@ fn rows_and_columns_come_in_the_order_of_tiles() {
 
 #[test]
 fn a_tile_of_several_panels_is_a_tile_of_each() {
-    let (inputs, apart) = (77, ROWS_MAX + 1);
+    let (inputs, stride) = (77, ROWS_MAX + 1);
     let packed = PackedMatrix::new(&[&values(3 * PANEL * inputs, 3)], inputs);
     let x = values(ROWS_MAX * inputs, 4);
     for isa in Isa::all() {
         for (height, count) in (1..=isa.rows()).flat_map(|height| (1..=isa.panels()).map(move |count| (height, count)))
         {
             let rows = Strided::rows(&x[..height * inputs], inputs);
-            let turned = Tile::Turned { weights: packed.panel(0), inputs: 5, next: &[] };
-            let ordered = Tile::PackedRows { rows: &x[..height * inputs], next: packed.panel(1) };
-            for a in [Tile::Strided(rows), Tile::Near(rows), ordered, turned] {
-                for begun in [Begun::Yes, Begun::No] {
-                    let mut together: Vec<Lane> = (0..3 * apart).map(|lane| Line([lane as f32; PANEL])).collect();
-                    let mut alone = together.clone();
+            let transposed = Lhs::Transposed { weights: packed.panel(0), inputs: 5, next: &[] };
+            let rows_packed = Lhs::PackedRows { rows: &x[..height * inputs], next: packed.panel(1) };
+            for a in [Lhs::Strided(rows), Lhs::Cached(rows), rows_packed, transposed] {
+                for beta in [Beta::One, Beta::Zero] {
+                    let mut joint: Vec<Lane> = (0..3 * stride).map(|lane| Line([lane as f32; PANEL])).collect();
+                    let mut alone = joint.clone();
                     let panels = packed.panels(&(0..count), &(0..inputs));
-                    tile(isa, height, a, panels, (&mut together, apart), begun);
-                    for (panel, sums) in alone.chunks_exact_mut(apart).take(count).enumerate() {
-                        tile(isa, height, a, Panels::one(packed.panel(panel)), (sums, 0), begun);
+                    tile(isa, height, a, panels, (&mut joint, stride), beta);
+                    for (panel, sums) in alone.chunks_exact_mut(stride).take(count).enumerate() {
+                        tile(isa, height, a, RhsPanels::one(packed.panel(panel)), (sums, 0), beta);
                     }
-                    assert_eq!(together, alone, "{isa:?}, {height} rows and {count} panels");
+                    assert_eq!(joint, alone, "{isa:?}, {height} rows and {count} panels");
                 }
             }
         }
@@ -229,12 +229,12 @@ fn inputs_of_packed_weights_are_rows_of_a_tile() {
         for isa in Isa::all().into_iter().filter(|isa| height <= isa.rows_alone()) {
             let (mut sums, lanes) = (NO_SUMS, &lanes[from..]);
             let weights = packed.lanes_from(from / PANEL, first);
-            let turned = Tile::Turned { weights, inputs, next: lanes };
-            tile(isa, height, turned, Panels::one(lanes), (&mut sums, 0), Begun::Yes);
-            let turned: Vec<f32> = (0..height * lanes.len())
+            let transposed = Lhs::Transposed { weights, inputs, next: lanes };
+            tile(isa, height, transposed, RhsPanels::one(lanes), (&mut sums, 0), Beta::One);
+            let transposed: Vec<f32> = (0..height * lanes.len())
                 .map(|i| w[(from + i % lanes.len()) * inputs + first + i / lanes.len()])
                 .collect();
-            let expected = plain(&turned, height, lanes.len(), PANEL, |k, column| lanes[k].0[column]);
+            let expected = plain(&transposed, height, lanes.len(), PANEL, |k, column| lanes[k].0[column]);
             assert_close(&floats(&sums)[..height * PANEL], &expected, rounding(outputs));
         }
     }
@@ -256,10 +256,10 @@ fn a_gradient_of_factors_is_the_sum_of_outer_products() {
         let mut shares: Vec<Vec<f32>> = other.chunks(share).map(<[f32]>::to_vec).collect();
         OuterProduct::transposed(&of_x, &of_u, &mut shares).run();
         other = shares.concat();
-        let turned: Vec<f32> =
+        let transposed: Vec<f32> =
             columns.clone().flat_map(|c| (0..rows).map(move |row| row * width + c)).map(|i| x[i]).collect();
         let expected =
-            plain(&turned, columns.len(), rows, u_columns.len(), |row, c| u[row * u_width + u_columns.start + c]);
+            plain(&transposed, columns.len(), rows, u_columns.len(), |row, c| u[row * u_width + u_columns.start + c]);
         assert_close(&found, &expected, rounding(rows));
         let count = u_columns.len();
         let back: Vec<f32> = (0..found.len()).map(|i| other[i % count * columns.len() + i / count]).collect();
@@ -285,20 +285,20 @@ fn a_branch_adds_to_its_linear_forward_and_backward() {
     let (mut u, mut y) = (vec![f32::NAN; rows * width], vec![f32::NAN; rows * outputs]);
     gemm_lora::forward(&packed[0], branch, &x, &mut u, &mut y);
     assert_close(&u, &plain(&x, rows, inputs, width, |k, n| a[n * inputs + k]), rounding(inputs));
-    let (base, beside) = (
+    let (base, addend) = (
         plain(&x, rows, inputs, outputs, |k, n| w[n * inputs + k]),
         plain(&u, rows, width, outputs, |k, n| b[n * width + k]),
     );
-    let expected: Vec<f32> = base.iter().zip(&beside).map(|(base, beside)| base + beside).collect();
+    let expected: Vec<f32> = base.iter().zip(&addend).map(|(base, addend)| base + addend).collect();
     assert_close(&y, &expected, 2.0 * rounding(inputs));
     let (mut du, mut dx) = (vec![f32::NAN; rows * width], vec![f32::NAN; rows * inputs]);
     gemm_lora::backward(&packed[0], branch, &dy, [&mut du, &mut dx], thread_pool::Overlap::NONE);
     assert_close(&du, &plain(&dy, rows, outputs, width, |n, k| b[n * width + k]), rounding(outputs));
-    let (base, beside) = (
+    let (base, addend) = (
         plain(&dy, rows, outputs, inputs, |n, k| w[n * inputs + k]),
         plain(&du, rows, width, inputs, |n, k| a[n * inputs + k]),
     );
-    let expected: Vec<f32> = base.iter().zip(&beside).map(|(base, beside)| base + beside).collect();
+    let expected: Vec<f32> = base.iter().zip(&addend).map(|(base, addend)| base + addend).collect();
     assert_close(&dx, &expected, 2.0 * rounding(outputs) * width as f32);
 }
 
@@ -352,8 +352,8 @@ fn what_comes_next_is_asked_for_once() {
     for (panels, inputs, steps) in
         [(1..2, 0..30, 7), (1..3, 0..30, 40), (2..5, 4..25, 3), (3..9, 0..30, 8), (5..6, 0..30, 4)]
     {
-        let mut ahead = weight_prefetch::Prefetch::new(&packed, panels.clone(), inputs.clone(), steps);
-        let asked: Vec<*const Lane> = (0..steps).flat_map(|_| ahead.step()).map(std::ptr::from_ref).collect();
+        let mut prefetch = weight_prefetch::WeightPrefetch::new(&packed, panels.clone(), inputs.clone(), steps);
+        let asked: Vec<*const Lane> = (0..steps).flat_map(|_| prefetch.step()).map(std::ptr::from_ref).collect();
         let there = panels.start..panels.end.min(5);
         let expected = there.flat_map(|panel| &packed.panel(panel)[inputs.clone()]).map(std::ptr::from_ref);
         assert_eq!(asked, Vec::from_iter(expected), "{panels:?}, {inputs:?} in {steps} steps");

@@ -7,19 +7,19 @@
 
 mod shared;
 
-pub(crate) use shared::Shared;
-use shared::{Joining, Waiting};
+pub(crate) use shared::SharedLoop;
+use shared::{Backoff, OpenLoop};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, OnceLock};
 
 /// Looks for the next loop before a thread goes to sleep: some tenths of a millisecond.
-const LOOKS: usize = 1 << 13;
+const SPINS: usize = 1 << 13;
 
 /// The threads of a process and the loop they are at.
 struct ThreadPool {
-    main: Shared,
+    main: SharedLoop,
     sleepers: AtomicUsize,
-    bed: Mutex<()>,
+    sleep_lock: Mutex<()>,
     wake: Condvar,
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn each(pieces: usize, piece: impl Fn(usize) + Sync) {
 /// Where `work` does.
 pub(crate) fn each_mut<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + Sync) {
     let count = items.len();
-    lend(items, work, |item| each(count, item));
+    with_items(items, work, |item| each(count, item));
 }
 
 /// Pieces of other work, run at the end of a loop where threads would wait for each other.
@@ -60,15 +60,15 @@ impl Overlap<'_> {
     pub(crate) const NONE: Overlap<'static> = Overlap { pieces: 0, piece: &|_| {} };
 }
 
-/// As [`each_mut`] for long work, with the pieces of `filler` behind the items: `work` may run loops of its own in the
-/// [`Shared`] that it is given, which threads join that find nothing else to do.
+/// As [`each_mut`] for long work, with the pieces of `overlap` behind the items: `work` may run loops of its own in the
+/// [`SharedLoop`] that it is given, which threads join that find nothing else to do.
 ///
 /// # Panics
 /// Where `work` or a piece does.
 pub(crate) fn each_mut_joined<T: Send>(
     items: &mut [T],
-    work: impl Fn(usize, &mut T, &Shared) + Sync,
-    filler: Overlap<'_>,
+    work: impl Fn(usize, &mut T, &SharedLoop) + Sync,
+    overlap: Overlap<'_>,
 ) {
     struct Done<'a>(&'a AtomicUsize);
     impl Drop for Done<'_> {
@@ -77,45 +77,49 @@ pub(crate) fn each_mut_joined<T: Send>(
         }
     }
     let (count, left) = (items.len(), AtomicUsize::new(items.len()));
-    let loops = Vec::from_iter((0..count).map(|_| Shared::new()));
+    let loops = Vec::from_iter((0..count).map(|_| SharedLoop::new()));
     let work = |index: usize, item: &mut T| {
         let _done = Done(&left);
         work(index, item, &loops[index]);
     };
     let join = || {
-        let mut waiting = Waiting::default();
+        let mut backoff = Backoff::default();
         while left.load(SeqCst) > 0 {
-            match loops.iter().find_map(Shared::open) {
+            match loops.iter().find_map(SharedLoop::open) {
                 Some(open) => {
                     open.join();
-                    waiting = Waiting::default();
+                    backoff = Backoff::default();
                 }
-                None => waiting.look_again(),
+                None => backoff.wait(),
             }
         }
     };
-    lend(items, work, |item| {
-        each(count + filler.pieces + threads(), |index| match index.checked_sub(count) {
-            Some(piece) if piece < filler.pieces => (filler.piece)(piece),
+    with_items(items, work, |item| {
+        each(count + overlap.pieces + threads(), |index| match index.checked_sub(count) {
+            Some(piece) if piece < overlap.pieces => (overlap.piece)(piece),
             Some(_) => join(),
             None => item(index),
         });
     });
 }
 
-impl Shared {
+impl SharedLoop {
     /// Runs `work` on each of `items`, once and in no order, together with who joins.
     ///
     /// # Panics
     /// Where `work` does.
     pub(crate) fn each_mut<T: Send>(&self, items: &mut [T], work: impl Fn(usize, &mut T) + Sync) {
         let count = items.len();
-        lend(items, work, |item| self.run(count, &item, || {}));
+        with_items(items, work, |item| self.run(count, &item, || {}));
     }
 }
 
 /// Hands `run` what runs `work` on the item of an index; it may call that on several threads, once for each index.
-fn lend<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + Sync, run: impl FnOnce(&(dyn Fn(usize) + Sync))) {
+fn with_items<T: Send>(
+    items: &mut [T],
+    work: impl Fn(usize, &mut T) + Sync,
+    run: impl FnOnce(&(dyn Fn(usize) + Sync)),
+) {
     struct Items<T>(*mut T);
     // SAFETY: every item is lent to one thread at a time, and may go to another one.
     unsafe impl<T: Send> Sync for Items<T> {}
@@ -140,9 +144,10 @@ fn lend<T: Send>(items: &mut [T], work: impl Fn(usize, &mut T) + Sync, run: impl
 pub(crate) fn each_of_parts(parts: usize, pieces: usize, piece: impl Fn(usize, usize) + Sync) {
     let (next, threads) = (Vec::from_iter((0..parts).map(|_| AtomicUsize::new(0))), threads());
     each(threads.min(parts), |own| {
-        for part in (0..threads).flat_map(|turn| ((own + turn) % threads..parts).step_by(threads)) {
-            let take = || Some(next[part].fetch_add(1, SeqCst)).filter(|index| *index < pieces);
-            while let Some(index) = take() {
+        for part in (0..threads).flat_map(|transpose_lanes| ((own + transpose_lanes) % threads..parts).step_by(threads))
+        {
+            let run_pieces = || Some(next[part].fetch_add(1, SeqCst)).filter(|index| *index < pieces);
+            while let Some(index) = run_pieces() {
                 piece(part, index);
             }
         }
@@ -152,57 +157,57 @@ pub(crate) fn each_of_parts(parts: usize, pieces: usize, piece: impl Fn(usize, u
 impl ThreadPool {
     /// The team of this process.
     fn get() -> &'static Self {
-        static TEAM: OnceLock<&'static ThreadPool> = OnceLock::new();
-        TEAM.get_or_init(|| {
-            let team: &'static Self = Box::leak(Box::new(Self {
-                main: Shared::new(),
+        static POOL: OnceLock<&'static ThreadPool> = OnceLock::new();
+        POOL.get_or_init(|| {
+            let pool: &'static Self = Box::leak(Box::new(Self {
+                main: SharedLoop::new(),
                 sleepers: AtomicUsize::new(0),
-                bed: Mutex::new(()),
+                sleep_lock: Mutex::new(()),
                 wake: Condvar::new(),
             }));
-            for helper in 1..threads() {
-                let thread = std::thread::Builder::new().name(format!("compute-{helper}"));
+            for worker in 1..threads() {
+                let thread = std::thread::Builder::new().name(format!("compute-{worker}"));
                 // Without it the others do its pieces.
-                if let Err(error) = thread.spawn(|| team.help()) {
+                if let Err(error) = thread.spawn(|| pool.work_forever()) {
                     tracing::warn!(%error, "no thread to compute with");
                 }
             }
-            team
+            pool
         })
     }
 
     fn run(&self, pieces: usize, piece: &(dyn Fn(usize) + Sync)) {
         self.main.run(pieces, piece, || {
             if self.sleepers.load(SeqCst) > 0 {
-                let _bed = self.bed.lock();
+                let _sleep_lock = self.sleep_lock.lock();
                 self.wake.notify_all();
             }
         });
     }
 
     /// What a thread of the team does all its life.
-    fn help(&self) {
+    fn work_forever(&self) {
         loop {
             self.wait_for_loop().join();
         }
     }
 
     /// An open loop with pieces left.
-    fn wait_for_loop(&self) -> Joining<'_> {
-        for _ in 0..LOOKS {
+    fn wait_for_loop(&self) -> OpenLoop<'_> {
+        for _ in 0..SPINS {
             if let Some(open) = self.main.open() {
                 return open;
             }
             std::hint::spin_loop();
         }
-        let mut bed = self.bed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut sleep_lock = self.sleep_lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         // Whoever opens a loop looks for sleepers afterwards, and a sleeper for a loop after it is counted.
         self.sleepers.fetch_add(1, SeqCst);
         let open = loop {
             if let Some(open) = self.main.open() {
                 break open;
             }
-            bed = self.wake.wait(bed).unwrap_or_else(|poisoned| poisoned.into_inner());
+            sleep_lock = self.wake.wait(sleep_lock).unwrap_or_else(|poisoned| poisoned.into_inner());
         };
         self.sleepers.fetch_sub(1, SeqCst);
         open
@@ -245,19 +250,19 @@ mod tests {
 
     #[test]
     fn a_filler_runs_behind_the_items() {
-        let (mut items, filled) = ([0; 7], AtomicUsize::new(0));
+        let (mut items, overlapped) = ([0; 7], AtomicUsize::new(0));
         let piece = |index: usize| {
-            filled.fetch_add(index + 1, SeqCst);
+            overlapped.fetch_add(index + 1, SeqCst);
         };
         each_mut_joined(&mut items, |index, item, _| *item += index, Overlap { pieces: 20, piece: &piece });
-        assert_eq!((items, filled.into_inner()), ([0, 1, 2, 3, 4, 5, 6], 210));
+        assert_eq!((items, overlapped.into_inner()), ([0, 1, 2, 3, 4, 5, 6], 210));
     }
 
     #[test]
     fn who_has_nothing_to_do_joins() {
         for (items, pieces) in [(1, 200), (2, 40), (3, 7), (0, 5)] {
-            let (mut counts, filled) = (vec![vec![0; pieces]; items], AtomicUsize::new(0));
-            let work = |index: usize, counts: &mut Vec<usize>, shared: &Shared| {
+            let (mut counts, overlapped) = (vec![vec![0; pieces]; items], AtomicUsize::new(0));
+            let work = |index: usize, counts: &mut Vec<usize>, shared: &SharedLoop| {
                 for step in 0..50 {
                     shared.each_mut(counts, |piece, count| {
                         assert_eq!(*count, step, "piece {piece} of item {index}");
@@ -266,18 +271,18 @@ mod tests {
                 }
             };
             let piece = |_| {
-                filled.fetch_add(1, SeqCst);
+                overlapped.fetch_add(1, SeqCst);
             };
             each_mut_joined(&mut counts, work, Overlap { pieces: 9, piece: &piece });
             assert!(counts.iter().flatten().all(|count| *count == 50), "{items} items of {pieces}");
-            assert_eq!(filled.into_inner(), 9);
+            assert_eq!(overlapped.into_inner(), 9);
         }
     }
 
     #[test]
     fn a_panic_in_joined_work_reaches_the_caller() {
         let mut items = [0; 4];
-        let work = |index: usize, item: &mut usize, shared: &Shared| {
+        let work = |index: usize, item: &mut usize, shared: &SharedLoop| {
             shared.each_mut(&mut [0; 9], |piece, _| assert!(index != 2 || piece != 5, "piece {piece}"));
             *item += 1;
         };

@@ -5,22 +5,22 @@ pub(super) mod x86;
 
 use super::isa::Isa;
 use super::layout::{Lane, NO_SUM, PANEL};
-use super::operands::{Begun, Panels, Tile};
+use super::operands::{Beta, Lhs, RhsPanels};
 
-/// Adds `height` rows, each as deep as the panels, times these: `sums[p * apart + r][c] += sum_k a[r][k] * panel[p][k][c]`, or
+/// Adds `height` rows, each as deep as the panels, times these: `sums[p * stride + r][c] += sum_k a[r][k] * panel[p][k][c]`, or
 /// puts that there where sums are not begun.
 #[inline(always)]
 pub(super) fn tile(
     isa: Isa,
     height: usize,
-    a: Tile<'_>,
-    panels: Panels<'_>,
-    (sums, apart): (&mut [Lane], usize),
-    begun: Begun,
+    a: Lhs<'_>,
+    panels: RhsPanels<'_>,
+    (sums, stride): (&mut [Lane], usize),
+    beta: Beta,
 ) {
     let most = if panels.count == 1 { isa.rows_alone() } else { isa.rows() };
     let fits = (1..=most).contains(&height) && (1..=isa.panels()).contains(&panels.count);
-    let fits = fits && (panels.count - 1) * apart + height <= sums.len();
+    let fits = fits && (panels.count - 1) * stride + height <= sums.len();
     assert!(
         fits && panels.hold() && a.holds(height, panels.depth),
         "a tile of {height} rows and {} panels",
@@ -31,27 +31,27 @@ pub(super) fn tile(
     {
         if isa == Isa::Avx2 && height == 6 {
             // SAFETY: the processor has the instructions, and rows, panels and sums were seen to be there.
-            return unsafe { x86::tile_avx2::<6, 1>(a, panels, (sums, apart), begun) };
+            return unsafe { x86::tile_avx2::<6, 1>(a, panels, (sums, stride), beta) };
         }
         if isa.is_wide() && height == 8 && panels.count == 3 {
             // SAFETY: as above.
-            return unsafe { x86::tile_avx512::<8, 3>(a, panels, (sums, apart), begun) };
+            return unsafe { x86::tile_avx512::<8, 3>(a, panels, (sums, stride), beta) };
         }
         if isa.is_wide() && height == 12 {
             // SAFETY: as above; so many rows have one panel alone.
-            return unsafe { x86::tile_avx512::<12, 1>(a, panels, (sums, apart), begun) };
+            return unsafe { x86::tile_avx512::<12, 1>(a, panels, (sums, stride), beta) };
         }
     }
-    lower_tile(isa, height, a, panels, (sums, apart), begun);
+    smaller_tile(isa, height, a, panels, (sums, stride), beta);
 }
 
 /// Calls a tile of a height that is known when it runs.
 #[cfg(target_arch = "x86_64")]
 macro_rules! by_height {
-    ($height:ident, $tile:ident<$count:literal>: $($h:literal)+, $a:expr, $panels:expr, $sums:expr, $begun:expr) => {
+    ($height:ident, $tile:ident<$count:literal>: $($h:literal)+, $a:expr, $panels:expr, $sums:expr, $beta:expr) => {
         match $height {
             // SAFETY: the processor has the instructions, and rows, panels and sums were seen to be there.
-            $($h => unsafe { x86::$tile::<$h, $count>($a, $panels, $sums, $begun) },)+
+            $($h => unsafe { x86::$tile::<$h, $count>($a, $panels, $sums, $beta) },)+
             _ => unreachable!("the height was just checked"),
         }
     };
@@ -59,39 +59,39 @@ macro_rules! by_height {
 
 /// A [`tile`] that is not as large as can be, or of any size without intrinsics; the sizes fit.
 #[inline(never)]
-fn lower_tile(
+fn smaller_tile(
     isa: Isa,
     height: usize,
-    a: Tile<'_>,
-    panels: Panels<'_>,
-    (sums, apart): (&mut [Lane], usize),
-    begun: Begun,
+    a: Lhs<'_>,
+    panels: RhsPanels<'_>,
+    (sums, stride): (&mut [Lane], usize),
+    beta: Beta,
 ) {
     #[cfg(target_arch = "x86_64")]
     {
-        let to = (&mut *sums, apart);
+        let to = (&mut *sums, stride);
         match (isa.is_wide(), panels.count) {
             (true, 1) => {
-                return by_height!(height, tile_avx512<1>: 1 2 3 4 5 6 7 8 9 10 11, a, panels, to, begun);
+                return by_height!(height, tile_avx512<1>: 1 2 3 4 5 6 7 8 9 10 11, a, panels, to, beta);
             }
-            (true, 2) => return by_height!(height, tile_avx512<2>: 1 2 3 4 5 6 7 8, a, panels, to, begun),
-            (true, _) => return by_height!(height, tile_avx512<3>: 1 2 3 4 5 6 7, a, panels, to, begun),
-            _ if isa == Isa::Avx2 => return by_height!(height, tile_avx2<1>: 1 2 3 4 5, a, panels, to, begun),
+            (true, 2) => return by_height!(height, tile_avx512<2>: 1 2 3 4 5 6 7 8, a, panels, to, beta),
+            (true, _) => return by_height!(height, tile_avx512<3>: 1 2 3 4 5 6 7, a, panels, to, beta),
+            _ if isa == Isa::Avx2 => return by_height!(height, tile_avx2<1>: 1 2 3 4 5, a, panels, to, beta),
             _ => {}
         }
     }
     for panel in 0..panels.count {
         let (lanes, sums) =
-            (&panels.lanes[panel * panels.apart..][..panels.depth], &mut sums[panel * apart..][..height]);
-        if begun == Begun::No {
+            (&panels.lanes[panel * panels.stride..][..panels.depth], &mut sums[panel * stride..][..height]);
+        if beta == Beta::Zero {
             sums.fill(NO_SUM);
         }
         match a {
-            Tile::Strided(a) | Tile::Near(a) => {
+            Lhs::Strided(a) | Lhs::Cached(a) => {
                 portable_tile(lanes, sums, |row, k| a.values[row * a.row + k * a.step]);
             }
-            Tile::PackedRows { rows, .. } => portable_tile(lanes, sums, |row, k| rows[k * height + row]),
-            Tile::Turned { weights, inputs, .. } => {
+            Lhs::PackedRows { rows, .. } => portable_tile(lanes, sums, |row, k| rows[k * height + row]),
+            Lhs::Transposed { weights, inputs, .. } => {
                 portable_tile(lanes, sums, |row, k| weights[k / PANEL * inputs + row].0[k % PANEL]);
             }
         }

@@ -8,14 +8,14 @@ use super::layout::{Lane, NO_SUM, PANEL, copy, floats, floats_mut};
 use super::prefetch::prefetch;
 
 /// Floats between a square that is turned and the one that is asked for.
-const AHEAD: usize = 4 * PANEL;
+const PREFETCH_FLOATS: usize = 4 * PANEL;
 
 /// Transposes the square at the beginning of `from`, whose rows are `from_width` apart, to the beginning of `to`, whose
 /// rows are `to_width` apart.
 ///
 /// # Panics
 /// Where `from` or `to` does not hold it.
-pub(super) fn turn_square(isa: Isa, (from, from_width): (&[f32], usize), (to, to_width): (&mut [f32], usize)) {
+pub(super) fn transpose16(isa: Isa, (from, from_width): (&[f32], usize), (to, to_width): (&mut [f32], usize)) {
     let holds = |len: usize, width: usize| len >= (PANEL - 1) * width + PANEL;
     assert!(holds(from.len(), from_width) && holds(to.len(), to_width), "a square of {} and {}", from.len(), to.len());
     #[cfg(target_arch = "x86_64")]
@@ -33,14 +33,14 @@ pub(super) fn turn_square(isa: Isa, (from, from_width): (&[f32], usize), (to, to
 
 /// Asks for the square some way behind the beginning of `values`, whose rows are `width` apart.
 #[inline(always)]
-pub(super) fn ask_for(values: &[f32], width: usize) {
+pub(super) fn prefetch16(values: &[f32], width: usize) {
     for row in 0..PANEL {
-        prefetch(values.get(row * width + AHEAD..).map_or(&[], |values| &values[..values.len().min(1)]));
+        prefetch(values.get(row * width + PREFETCH_FLOATS..).map_or(&[], |values| &values[..values.len().min(1)]));
     }
 }
 
 /// Turns rows that are `width` apart into panels of 16, each `(depth, 16)`; rows past the last become zero.
-pub(super) fn turn_rows<'p>(
+pub(super) fn rows_to_panels<'p>(
     isa: Isa,
     (values, width): (&[f32], usize),
     rows: usize,
@@ -50,42 +50,43 @@ pub(super) fn turn_rows<'p>(
         let (count, depth) = (PANEL.min(rows - first_row), lanes.len());
         for (lanes, first) in lanes.chunks_mut(PANEL).zip((0..).step_by(PANEL)) {
             // Behind a panel's last squares come the first ones of the next.
-            let next = if first + AHEAD < depth { first } else { (PANEL * width + first).saturating_sub(depth) };
+            let next =
+                if first + PREFETCH_FLOATS < depth { first } else { (PANEL * width + first).saturating_sub(depth) };
             let next = values.get(first_row * width + next..).unwrap_or_default();
             let values = &values[first_row * width + first..];
             if count == PANEL && lanes.len() == PANEL {
-                ask_for(next, width);
-                turn_square(isa, (values, width), (floats_mut(lanes), PANEL));
+                prefetch16(next, width);
+                transpose16(isa, (values, width), (floats_mut(lanes), PANEL));
                 continue;
             }
-            let (mut square, mut turned) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
+            let (mut square, mut transposed) = ([NO_SUM; PANEL], [NO_SUM; PANEL]);
             for (lane, row) in square.iter_mut().zip(values.chunks(width)).take(count) {
                 copy(&row[..lanes.len()], &mut lane.0[..lanes.len()]);
             }
-            turn_square(isa, (floats(&square), PANEL), (floats_mut(&mut turned), PANEL));
-            lanes.copy_from_slice(&turned[..lanes.len()]);
+            transpose16(isa, (floats(&square), PANEL), (floats_mut(&mut transposed), PANEL));
+            lanes.copy_from_slice(&transposed[..lanes.len()]);
         }
     }
 }
 
 /// Transposes up to 16 lanes; those that are not there are zero.
-pub(super) fn turn(isa: Isa, lanes: &[Lane], to: &mut [Lane; PANEL]) {
+pub(super) fn transpose_lanes(isa: Isa, lanes: &[Lane], to: &mut [Lane; PANEL]) {
     if lanes.len() == PANEL {
-        return turn_square(isa, (floats(lanes), PANEL), (floats_mut(to), PANEL));
+        return transpose16(isa, (floats(lanes), PANEL), (floats_mut(to), PANEL));
     }
     let mut square = [NO_SUM; PANEL];
     square[..lanes.len()].copy_from_slice(lanes);
-    turn_square(isa, (floats(&square), PANEL), (floats_mut(to), PANEL));
+    transpose16(isa, (floats(&square), PANEL), (floats_mut(to), PANEL));
 }
 
 /// Writes up to 16 lanes, one a column, as `rows` rows of `to` that are `width` apart.
-pub(super) fn turn_back(isa: Isa, lanes: &[Lane], rows: usize, (to, width): (&mut [f32], usize)) {
+pub(super) fn panel_to_rows(isa: Isa, lanes: &[Lane], rows: usize, (to, width): (&mut [f32], usize)) {
     if lanes.len() == PANEL && rows == PANEL {
-        return turn_square(isa, (floats(lanes), PANEL), (to, width));
+        return transpose16(isa, (floats(lanes), PANEL), (to, width));
     }
-    let mut turned = [NO_SUM; PANEL];
-    turn(isa, lanes, &mut turned);
-    for (row, to) in turned.iter().zip(to.chunks_mut(width)).take(rows) {
+    let mut transposed = [NO_SUM; PANEL];
+    transpose_lanes(isa, lanes, &mut transposed);
+    for (row, to) in transposed.iter().zip(to.chunks_mut(width)).take(rows) {
         copy(&row.0[..lanes.len()], &mut to[..lanes.len()]);
     }
 }

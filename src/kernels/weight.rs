@@ -1,6 +1,6 @@
 //! A frozen linear as a model holds it: what the decode pass multiplies by, and f32 for the score pass.
 
-use super::activation_rows::Rows;
+use super::activation_rows::ActivationRows;
 use super::bf16::Bf16Matrix;
 use super::int8::Int8Matrix;
 use super::packed_matrix::{PackedMatrix, unpack_rows};
@@ -28,15 +28,15 @@ impl Weight {
     /// `precision`, and in f32 besides where `score` asks for it.
     ///
     /// # Panics
-    /// Where a part's length is no multiple of `inputs`.
-    pub fn new(parts: &[&[f32]], inputs: usize, precision: Precision, score: bool) -> Self {
+    /// Where a matrix's length is not a multiple of `inputs`.
+    pub fn new(matrices: &[&[f32]], inputs: usize, precision: Precision, score: bool) -> Self {
         let narrow = match precision {
             Precision::F32 => None,
-            Precision::Bf16 => Some(Narrow::Bf16(Bf16Matrix::new(parts, inputs))),
-            Precision::Int8 => Some(Narrow::Int8(Int8Matrix::new(parts, inputs))),
+            Precision::Bf16 => Some(Narrow::Bf16(Bf16Matrix::new(matrices, inputs))),
+            Precision::Int8 => Some(Narrow::Int8(Int8Matrix::new(matrices, inputs))),
         };
-        let full = (score || narrow.is_none()).then(|| PackedMatrix::new(parts, inputs));
-        let outputs = parts.iter().map(|part| part.len() / inputs).sum();
+        let full = (score || narrow.is_none()).then(|| PackedMatrix::new(matrices, inputs));
+        let outputs = matrices.iter().map(|matrix| matrix.len() / inputs).sum();
         Self { full, narrow, outputs, inputs }
     }
 
@@ -118,7 +118,7 @@ impl Weight {
     }
 
     /// [`Weight::decode`] of rows that may be quantised already.
-    pub(crate) fn decode_rows(&self, x: &Rows, y: &mut [f32]) {
+    pub(crate) fn decode_rows(&self, x: &ActivationRows, y: &mut [f32]) {
         match &self.narrow {
             Some(Narrow::Int8(matrix)) if !x.codes().is_empty() => matrix.forward_codes(x.codes(), y),
             _ => self.decode(x.values(), y),

@@ -6,7 +6,7 @@
 use super::gemm::product;
 use super::isa::Isa;
 use super::layout::{Lane, NO_SUM, PANEL, tiles};
-use super::operands::{Strided, Tile};
+use super::operands::{Lhs, Strided};
 use super::packed_matrix::packed_len;
 use super::parallel::PARALLEL_MIN;
 use super::thread_pool;
@@ -36,8 +36,8 @@ thread_local! {
 /// Where the lengths do not fit.
 pub(crate) fn add_weight_gradient(x: &[f32], inputs: usize, dy: &[f32], outputs: usize, gradient: &mut [f32]) {
     let (rows, isa) = (x.len() / inputs, Isa::detect());
-    let apart = dy.len() / rows.max(1);
-    let fits = x.len() == rows * inputs && dy.len() == rows * apart && (rows == 0 || apart >= outputs);
+    let stride = dy.len() / rows.max(1);
+    let fits = x.len() == rows * inputs && dy.len() == rows * stride && (rows == 0 || stride >= outputs);
     let fits = fits && gradient.len() == packed_len(outputs, inputs);
     assert!(fits, "x, dy and gradient of a linear of {outputs} x {inputs}");
     let piece = |piece: usize, gradient: &mut &mut [f32]| {
@@ -48,7 +48,7 @@ pub(crate) fn add_weight_gradient(x: &[f32], inputs: usize, dy: &[f32], outputs:
             for (panel, lanes) in lanes.chunks_exact_mut(rows.max(1)).enumerate() {
                 let first = (piece * PANELS + panel) * PANEL;
                 let count = PANEL.min(outputs - first);
-                for (lane, dy) in lanes.iter_mut().zip(dy.chunks_exact(apart.max(1))) {
+                for (lane, dy) in lanes.iter_mut().zip(dy.chunks_exact(stride.max(1))) {
                     lane.0[..count].copy_from_slice(&dy[first..][..count]);
                 }
             }
@@ -56,11 +56,11 @@ pub(crate) fn add_weight_gradient(x: &[f32], inputs: usize, dy: &[f32], outputs:
                 // The tile's columns of `x` side by side: they meet every panel, and lie far apart.
                 columns.clear();
                 columns.extend(x.chunks_exact(inputs).flat_map(|x| &x[tile.clone()]));
-                let turned = Strided::columns(columns, tile.len());
+                let transposed = Strided::columns(columns, tile.len());
                 for (panel, gradient) in gradient.chunks_exact_mut(inputs * PANEL).enumerate() {
                     let to = &mut gradient[tile.start * PANEL..];
                     let lanes = &lanes[panel * rows..][..rows];
-                    product(isa, (turned, Tile::Near), tile.len(), lanes, &mut |row, sums| {
+                    product(isa, (transposed, Lhs::Cached), tile.len(), lanes, &mut |row, sums| {
                         to[row * PANEL..][..PANEL].iter_mut().zip(sums).for_each(|(to, sum)| *to += sum);
                     });
                 }

@@ -6,7 +6,7 @@ use super::packed_matrix::PackedMatrix;
 use std::ops::Range;
 
 /// Some inputs of some panels, which are asked for in so many steps.
-pub(super) struct Prefetch<'a> {
+pub(super) struct WeightPrefetch<'a> {
     weights: &'a PackedMatrix,
     panels: Range<usize>,
     inputs: Range<usize>,
@@ -15,7 +15,7 @@ pub(super) struct Prefetch<'a> {
     per_step: usize,
 }
 
-impl<'a> Prefetch<'a> {
+impl<'a> WeightPrefetch<'a> {
     /// Inputs `inputs` of `panels`, as far as there are such panels, in `steps` steps at least if there are as many as panels.
     pub(super) fn new(weights: &'a PackedMatrix, panels: Range<usize>, inputs: Range<usize>, steps: usize) -> Self {
         let all = weights.outputs().div_ceil(PANEL);

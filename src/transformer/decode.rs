@@ -17,7 +17,7 @@ use crate::formats::spec::ModelSpec;
 use crate::formats::{Error, Result};
 use crate::kernels::attention::{AttentionParams, AttentionRow, Heads, KvCache};
 use crate::kernels::ops;
-use crate::kernels::{Precision, Rows, Weight};
+use crate::kernels::{ActivationRows, Precision, Weight};
 use factors::PackedFactors;
 use sets::Set;
 use std::ops::Range;
@@ -178,7 +178,7 @@ struct PanelsDecoder {
     model: Arc<Stack<Panels>>,
     cache: KvCache,
     /// Rows that are not in use; kept for their memory.
-    spare: Vec<Rows>,
+    spare: Vec<ActivationRows>,
     /// Logits of one weight set, where a step has several.
     of_set: Vec<f32>,
 }
@@ -277,7 +277,7 @@ struct DecodePass<'a> {
     spec: &'a ModelSpec,
     precision: Precision,
     cache: &'a mut KvCache,
-    spare: &'a mut Vec<Rows>,
+    spare: &'a mut Vec<ActivationRows>,
     reach: &'a [AttentionRow<'a>],
     angles: Tables,
     adapted: Vec<(Range<usize>, &'a PackedFactors)>,
@@ -285,16 +285,22 @@ struct DecodePass<'a> {
 
 impl DecodePass<'_> {
     /// Rows to write into.
-    fn take(&mut self) -> Rows {
+    fn take(&mut self) -> ActivationRows {
         self.spare.pop().unwrap_or_default()
     }
 }
 
 impl Pass for DecodePass<'_> {
     type Form = Panels;
-    type Rows = Rows;
+    type Rows = ActivationRows;
 
-    fn linear(&mut self, layer: usize, linear: Linear, weight: &Arc<Weight>, x: Rows) -> Result<Rows> {
+    fn linear(
+        &mut self,
+        layer: usize,
+        linear: Linear,
+        weight: &Arc<Weight>,
+        x: ActivationRows,
+    ) -> Result<ActivationRows> {
         let (inputs, outputs) = (weight.inputs(), weight.outputs());
         let mut y = self.take();
         y.resize(self.reach.len() * outputs);
@@ -308,14 +314,14 @@ impl Pass for DecodePass<'_> {
         Ok(y)
     }
 
-    fn bias(&mut self, mut x: Rows, bias: &Vec<f32>) -> Result<Rows> {
+    fn bias(&mut self, mut x: ActivationRows, bias: &Vec<f32>) -> Result<ActivationRows> {
         ops::by_rows(x.values_mut(), bias.len(), |_, rows| {
             rows.chunks_exact_mut(bias.len()).for_each(|row| ops::add_part(bias, row));
         });
         Ok(x)
     }
 
-    fn norm(&mut self, x: &Rows, weight: &Vec<f32>) -> Result<Rows> {
+    fn norm(&mut self, x: &ActivationRows, weight: &Vec<f32>) -> Result<ActivationRows> {
         let (width, epsilon) = (weight.len(), self.spec.norm_epsilon);
         let mut out = self.take();
         out.write(self.reach.len(), width, self.precision, |first, out| {
@@ -324,7 +330,7 @@ impl Pass for DecodePass<'_> {
         Ok(out)
     }
 
-    fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Panels>>, qkv: Rows) -> Result<Rows> {
+    fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Panels>>, qkv: ActivationRows) -> Result<ActivationRows> {
         let (mut found, mut out) = (self.take(), self.take());
         let angles = self.angles.of(self.spec, layer);
         let params = AttentionParams {
@@ -344,7 +350,7 @@ impl Pass for DecodePass<'_> {
         Ok(out)
     }
 
-    fn gated(&mut self, gate_up: Rows) -> Result<Rows> {
+    fn gated(&mut self, gate_up: ActivationRows) -> Result<ActivationRows> {
         let (width, activation) = (self.spec.intermediate, self.spec.block.activation);
         let mut out = self.take();
         out.write(self.reach.len(), width, self.precision, |first, out| {
@@ -354,7 +360,7 @@ impl Pass for DecodePass<'_> {
         Ok(out)
     }
 
-    fn add(&mut self, mut x: Rows, h: Rows) -> Result<Rows> {
+    fn add(&mut self, mut x: ActivationRows, h: ActivationRows) -> Result<ActivationRows> {
         ops::add(h.values(), x.values_mut());
         self.spare.push(h);
         Ok(x)

@@ -7,26 +7,26 @@ use super::layout::{BLOCK_TOKENS, visible};
 use super::online::{KvElement, Queries};
 use super::softmax::SoftmaxState;
 use crate::kernels::ops::vectorised;
-use crate::kernels::{Panel, Strided, prefetch};
+use crate::kernels::{PanelBuffer, Strided, prefetch};
 use std::cell::Cell;
 use std::ops::Range;
 
 /// Queries from which joint prefill is faster.
 const QUERIES_MIN: usize = 12;
 /// Panels of a block's keys.
-const KEY_PANELS: usize = BLOCK_TOKENS / Panel::WIDTH;
+const KEY_PANELS: usize = BLOCK_TOKENS / PanelBuffer::WIDTH;
 
 /// A thread's buffers, reused.
 #[derive(Default)]
 struct Scratch {
     /// A block's keys, `(panels of 16 keys, head_dim)`, and its values, `(panels of 16 dimensions, 32)`.
-    keys: Panel,
-    values: Panel,
+    keys: PanelBuffer,
+    values: PanelBuffer,
     /// `(panels of keys, queries)`, then by query.
-    scores: Panel,
+    scores: PanelBuffer,
     weights: Vec<[f32; BLOCK_TOKENS]>,
     /// `(panels of dimensions, queries)`.
-    sums: Panel,
+    sums: PanelBuffer,
     states: Vec<SoftmaxState>,
     /// Factors on the output so far.
     rescale: Vec<f32>,
@@ -54,7 +54,7 @@ impl Scratch {
     fn attend<T: KvElement>(&mut self, queries: Queries<'_>, keys: &[T], values: &[T], out: &mut [f32]) {
         let Queries { values: q, rows, heads, window } = queries;
         let (dim, group) = (heads.head_dim, heads.group());
-        let (count, panels) = (rows.len() * group, dim.div_ceil(Panel::WIDTH));
+        let (count, panels) = (rows.len() * group, dim.div_ceil(PanelBuffer::WIDTH));
         self.scores.resize(KEY_PANELS * count);
         self.sums.resize(panels * count);
         self.sums.clear(0..panels * count);
@@ -74,7 +74,7 @@ impl Scratch {
             // Places that any row attends to.
             let seen = oldest.max(from) - from..(newest + 1).min(from + BLOCK_TOKENS) - from;
             self.scores.clear(0..KEY_PANELS * count);
-            for panel in seen.start / Panel::WIDTH..seen.end.div_ceil(Panel::WIDTH) {
+            for panel in seen.start / PanelBuffer::WIDTH..seen.end.div_ceil(PanelBuffer::WIDTH) {
                 let (to, depth) = (panel * count..(panel + 1) * count, panel * dim..(panel + 1) * dim);
                 self.scores.add_product(to, Strided::rows(q, dim), &self.keys, depth);
             }
@@ -101,7 +101,7 @@ impl Scratch {
         }
         for (query, (out, state)) in out.chunks_exact_mut(dim).zip(&self.states).enumerate() {
             let inverse = state.inverse();
-            for (panel, out) in out.chunks_mut(Panel::WIDTH).enumerate() {
+            for (panel, out) in out.chunks_mut(PanelBuffer::WIDTH).enumerate() {
                 let sums = self.sums.lane(panel * count + query);
                 out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum * inverse);
             }
@@ -112,7 +112,7 @@ impl Scratch {
 /// Turns the scores of a row's queries, the first of which is `first` of `count`, into weights over the places `seen`.
 #[inline(always)]
 fn weigh_queries(
-    scores: &Panel,
+    scores: &PanelBuffer,
     (first, count): (usize, usize),
     weights: &mut [[f32; BLOCK_TOKENS]],
     seen: Range<usize>,
@@ -120,7 +120,7 @@ fn weigh_queries(
     rescale: &mut [f32],
 ) {
     for (query, ((weights, state), rescale)) in weights.iter_mut().zip(states).zip(rescale).enumerate() {
-        for (panel, weights) in weights.as_chunks_mut::<{ Panel::WIDTH }>().0.iter_mut().enumerate() {
+        for (panel, weights) in weights.as_chunks_mut::<{ PanelBuffer::WIDTH }>().0.iter_mut().enumerate() {
             *weights = *scores.lane(panel * count + first + query);
         }
         if seen != (0..BLOCK_TOKENS) {
@@ -133,13 +133,13 @@ fn weigh_queries(
 vectorised!(
     weigh, weigh_queries,
     (
-        scores: &Panel, places: (usize, usize), weights: &mut [[f32; BLOCK_TOKENS]], seen: Range<usize>,
+        scores: &PanelBuffer, places: (usize, usize), weights: &mut [[f32; BLOCK_TOKENS]], seen: Range<usize>,
         states: &mut [SoftmaxState], rescale: &mut [f32]
     )
 );
 
 /// Rescales each query's sums, `(panels, queries)`.
-fn rescale_sums(sums: &mut Panel, rescale: &[f32]) {
+fn rescale_sums(sums: &mut PanelBuffer, rescale: &[f32]) {
     for first in (0..sums.lanes()).step_by(rescale.len()) {
         for (query, &factor) in rescale.iter().enumerate().filter(|(_, factor)| **factor != 1.0) {
             sums.lane_mut(first + query).iter_mut().for_each(|value| *value *= factor);

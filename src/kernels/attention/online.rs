@@ -6,7 +6,7 @@
 use super::layout::{AttentionRow, BLOCK_TOKENS, Heads, visible};
 use super::softmax::SoftmaxState;
 use crate::kernels::ops::vectorised;
-use crate::kernels::{Panel, prefetch};
+use crate::kernels::{PanelBuffer, prefetch};
 use std::ops::Range;
 
 /// Queries that are computed over a block at a time.
@@ -23,7 +23,7 @@ pub(super) trait KvElement: Copy + Send + Sync {
     fn narrow(value: f32) -> Self;
     fn widen(self) -> f32;
     /// Widens a matrix with rows of `columns` into panels of 16 columns.
-    fn widen_all(values: &[Self], columns: usize, to: &mut Panel);
+    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer);
     /// Attention of `queries` over the cache of their KV head; `out` becomes `(rows, group, head_dim)`.
     fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]);
 }
@@ -43,7 +43,7 @@ impl KvElement for f32 {
         self
     }
 
-    fn widen_all(values: &[Self], columns: usize, to: &mut Panel) {
+    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer) {
         to.fill(values, columns, Self::widen);
     }
 
@@ -67,7 +67,7 @@ impl KvElement for u16 {
         f32::from_bits(u32::from(self) << 16)
     }
 
-    fn widen_all(values: &[Self], columns: usize, to: &mut Panel) {
+    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer) {
         widen_bf16(values, columns, to);
     }
 
@@ -77,10 +77,10 @@ impl KvElement for u16 {
 }
 
 #[inline(always)]
-fn widen_rows(values: &[u16], columns: usize, to: &mut Panel) {
+fn widen_rows(values: &[u16], columns: usize, to: &mut PanelBuffer) {
     to.fill(values, columns, u16::widen);
 }
-vectorised!(widen_bf16, widen_rows, (values: &[u16], columns: usize, to: &mut Panel));
+vectorised!(widen_bf16, widen_rows, (values: &[u16], columns: usize, to: &mut PanelBuffer));
 
 /// The queries of neighbouring rows for one KV head.
 #[derive(Clone, Copy)]

@@ -63,12 +63,12 @@ fn paged_attention_is_attention_whatever_the_order_of_blocks() {
             }
         }
         // Alone, over a copied block, a row gives the same to the last bit.
-        let together = attend(&mut cache, &qkv, &rows, usize::MAX);
+        let each_shared_range = attend(&mut cache, &qkv, &rows, usize::MAX);
         cache.copy_blocks(&[(2, 3)]);
         let last = AttentionRow { blocks: &[4, 0, 3], position: tokens - 1 };
         let width = qkv.len() / tokens;
         let alone = attend(&mut cache, &qkv[(tokens - 1) * width..], &[last], usize::MAX);
-        assert_eq!(alone, together[(tokens - 1) * HEADS.q_width()..]);
+        assert_eq!(alone, each_shared_range[(tokens - 1) * HEADS.q_width()..]);
     }
 }
 
@@ -87,9 +87,9 @@ fn siblings_over_a_common_prefix_give_what_each_gives_alone() {
         attend(&mut cache, &shared, &first, usize::MAX);
         cache
     };
-    let together = attend(&mut fresh(), &qkv, &rows, usize::MAX);
+    let each_shared_range = attend(&mut fresh(), &qkv, &rows, usize::MAX);
     for (i, row) in rows.iter().enumerate() {
         let alone = attend(&mut fresh(), &qkv[i * width..][..width], &[*row], usize::MAX);
-        assert_eq!(alone, together[i * HEADS.q_width()..][..HEADS.q_width()], "row {i}");
+        assert_eq!(alone, each_shared_range[i * HEADS.q_width()..][..HEADS.q_width()], "row {i}");
     }
 }

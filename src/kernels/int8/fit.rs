@@ -1,14 +1,14 @@
 //! Rounding of weights to the steps of a block.
 
-use super::layout::BLOCK;
+use super::layout::BLOCK_INPUTS;
 use crate::kernels::ops::vectorised;
 use half::f16;
 
 /// 32 weights of one output on the steps of a block.
-pub(super) struct Fit {
+pub(super) struct QuantisedBlock {
     pub(super) step: f16,
     pub(super) floor: f16,
-    pub(super) codes: [u8; BLOCK],
+    pub(super) codes: [u8; BLOCK_INPUTS],
     /// Largest distance of a weight from its step, in steps.
     error: f32,
 }
@@ -33,11 +33,11 @@ fn round_body(weights: &[f32], codes: &mut [u8], floor: f32, inverse: f32, level
 }
 vectorised!(round_to_steps, round_body, (weights: &[f32], codes: &mut [u8], floor: f32, inverse: f32, levels: f32) -> f32);
 
-impl Fit {
+impl QuantisedBlock {
     /// The weights on `levels` steps from the least to the largest of them.
     fn on(weights: &[f32], (low, high): (f32, f32), levels: u8) -> Self {
         let (step, floor) = (f16::from_f32((high - low) / f32::from(levels)), f16::from_f32(low));
-        let mut fit = Self { step, floor, codes: [0; BLOCK], error: 0.0 };
+        let mut fit = Self { step, floor, codes: [0; BLOCK_INPUTS], error: 0.0 };
         let (step, floor) = (step.to_f32(), floor.to_f32());
         let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
         fit.error = round_to_steps(weights, &mut fit.codes, floor, inverse, f32::from(levels));
@@ -54,7 +54,7 @@ impl Fit {
     pub(super) fn in_bytes(weights: &[f32]) -> Self {
         let Some(extremes) = extremes(weights) else {
             // What is no number must stay so.
-            return Self { step: f16::ZERO, floor: f16::NAN, codes: [0; BLOCK], error: 0.0 };
+            return Self { step: f16::ZERO, floor: f16::NAN, codes: [0; BLOCK_INPUTS], error: 0.0 };
         };
         let mut best = Self::on(weights, extremes, 127);
         for levels in (112..127).rev() {

@@ -32,13 +32,13 @@ impl Int8Panel<'_> {
 }
 
 /// Inputs that share a step: of a row of activations, and of one output's weights.
-pub(crate) const BLOCK: usize = 32;
+pub(crate) const BLOCK_INPUTS: usize = 32;
 
 /// 32 activations of one row. Codes past the row's end are 0 and take no part in `total`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
 pub(crate) struct RowBlock {
-    pub(super) codes: [i8; BLOCK],
+    pub(super) codes: [i8; BLOCK_INPUTS],
     pub(super) step: f32,
     pub(super) middle: f32,
     /// Sum of the rounded activations, `step * sum(codes) + count * middle`.
@@ -46,7 +46,7 @@ pub(crate) struct RowBlock {
 }
 
 impl RowBlock {
-    pub(super) const EMPTY: Self = Self { codes: [0; BLOCK], step: 0.0, middle: 0.0, total: 0.0 };
+    pub(super) const EMPTY: Self = Self { codes: [0; BLOCK_INPUTS], step: 0.0, middle: 0.0, total: 0.0 };
 }
 
 /// Rows of an [`Row8`]: the lanes of an AVX2 register.
@@ -57,7 +57,7 @@ pub(crate) const ROW8: usize = 8;
 #[repr(C, align(32))]
 pub(crate) struct Row8 {
     /// By group of four inputs, four codes of each row.
-    pub(super) codes: [[[i8; 4]; ROW8]; BLOCK / 4],
+    pub(super) codes: [[[i8; 4]; ROW8]; BLOCK_INPUTS / 4],
     pub(super) step: [f32; ROW8],
     pub(super) middle: [f32; ROW8],
     pub(super) total: [f32; ROW8],
@@ -65,7 +65,7 @@ pub(crate) struct Row8 {
 
 impl Row8 {
     pub(super) const EMPTY: Self =
-        Self { codes: [[[0; 4]; ROW8]; BLOCK / 4], step: [0.0; ROW8], middle: [0.0; ROW8], total: [0.0; ROW8] };
+        Self { codes: [[[0; 4]; ROW8]; BLOCK_INPUTS / 4], step: [0.0; ROW8], middle: [0.0; ROW8], total: [0.0; ROW8] };
 
     /// Takes in the block of one of its rows.
     pub(super) fn set(&mut self, row: usize, block: &RowBlock) {
@@ -85,12 +85,12 @@ pub(super) struct Grid {
 }
 
 /// Least value, largest value and sum of a block. NaN passes the first two by and shows in the third.
-pub(super) type Extent = [f32; 3];
+pub(super) type BlockStats = [f32; 3];
 
 impl RowBlock {
     /// Spreads the steps over the values of a block.
     #[inline(always)]
-    pub(super) fn span(&mut self, [low, high, sum]: Extent) -> Grid {
+    pub(super) fn set_range(&mut self, [low, high, sum]: BlockStats) -> Grid {
         self.step = (high - low) / 254.0;
         // Where a value is no number the sum is none either: so the middle becomes none, and the result.
         self.middle = 0.5 * (high + low) + 0.0 * sum;
@@ -99,7 +99,7 @@ impl RowBlock {
 
     /// Forgets the codes from `count` on, and sums up; all codes together are `all`.
     #[inline(always)]
-    pub(super) fn close(&mut self, count: usize, all: i32) {
+    pub(super) fn set_total(&mut self, count: usize, all: i32) {
         let all = all - sum(&self.codes[count..]);
         self.codes[count..].fill(0);
         self.total = self.step * all as f32 + count as f32 * self.middle;

@@ -5,32 +5,32 @@
 //! a small part of the accuracy that one symmetric step a row does. Where a tile's lanes are rows, eight rows lie in
 //! each other's company, and the rows that are left by themselves.
 
-use super::layout::{BLOCK, Extent, ROW8, Row8, RowBlock, sum};
+use super::layout::{BLOCK_INPUTS, BlockStats, ROW8, Row8, RowBlock, sum};
 use crate::kernels::isa::Isa;
 
 /// Quantised rows. Their memory is used again.
 #[derive(Debug, Default)]
-pub(crate) struct Codes {
+pub(crate) struct QuantisedRows {
     /// `(row8s, blocks)`: the first rows, where the instruction set reads octets.
     pub(crate) row8s: Vec<Row8>,
     /// `(rows, blocks)`: the others.
     pub(crate) rows: Vec<RowBlock>,
 }
 
-/// Some rows of [`Codes`], to be written.
+/// Some rows of [`QuantisedRows`], to be written.
 #[derive(Default)]
-pub(crate) struct Part<'a> {
+pub(crate) struct QuantisedRowsMut<'a> {
     row8s: &'a mut [Row8],
     rows: &'a mut [RowBlock],
 }
 
-impl Codes {
+impl QuantisedRows {
     /// Quantises `x` of `(rows, inputs)` for the tiles of `isa`.
     pub(crate) fn of(isa: Isa, x: &[f32], inputs: usize) -> Self {
         let mut codes = Self::default();
         let rows = x.len() / inputs;
-        codes.resize(isa, rows, inputs.div_ceil(BLOCK));
-        codes.parts(rows, inputs).into_iter().for_each(|mut part| part.quantise(isa, x, inputs));
+        codes.resize(isa, rows, inputs.div_ceil(BLOCK_INPUTS));
+        codes.split_mut(rows, inputs).into_iter().for_each(|mut part| part.quantise(isa, x, inputs));
         codes
     }
 
@@ -45,14 +45,14 @@ impl Codes {
 
     /// Becomes `rows` rows of `depth` blocks, whatever they hold, for the tiles of `isa`.
     pub(crate) fn resize(&mut self, isa: Isa, rows: usize, depth: usize) {
-        let row8s = if isa.reads_octets() { rows / ROW8 } else { 0 };
+        let row8s = if isa.uses_row8() { rows / ROW8 } else { 0 };
         self.row8s.resize(row8s * depth, Row8::EMPTY);
         self.rows.resize((rows - row8s * ROW8) * depth, RowBlock::EMPTY);
     }
 
     /// Cuts rows of `inputs` into parts of `size` rows, whole octets.
-    pub(crate) fn parts(&mut self, size: usize, inputs: usize) -> Vec<Part<'_>> {
-        let depth = inputs.div_ceil(BLOCK);
+    pub(crate) fn split_mut(&mut self, size: usize, inputs: usize) -> Vec<QuantisedRowsMut<'_>> {
+        let depth = inputs.div_ceil(BLOCK_INPUTS);
         let (mut row8s, mut rows) = (self.row8s.as_mut_slice(), self.rows.as_mut_slice());
         let mut parts = vec![];
         while !row8s.is_empty() || !rows.is_empty() {
@@ -61,28 +61,28 @@ impl Codes {
             let left = size - part.len() / depth * ROW8;
             let (row_part, rest) = rows.split_at_mut((left * depth).min(rows.len()));
             rows = rest;
-            parts.push(Part { row8s: part, rows: row_part });
+            parts.push(QuantisedRowsMut { row8s: part, rows: row_part });
         }
         parts
     }
 }
 
-impl Part<'_> {
+impl QuantisedRowsMut<'_> {
     /// Quantises `x` of `(rows, inputs)`, which are as many as the part has; does nothing where there is no room at all.
     pub(crate) fn quantise(&mut self, isa: Isa, x: &[f32], inputs: usize) {
-        let depth = inputs.div_ceil(BLOCK);
+        let depth = inputs.div_ceil(BLOCK_INPUTS);
         let mut rows = x.chunks_exact(inputs);
         for row8 in self.row8s.chunks_exact_mut(depth) {
             for (row, x) in rows.by_ref().take(ROW8).enumerate() {
                 let mut block = RowBlock::EMPTY;
-                for (x, row8) in x.chunks(BLOCK).zip(row8.iter_mut()) {
+                for (x, row8) in x.chunks(BLOCK_INPUTS).zip(row8.iter_mut()) {
                     quantise_chunk(isa, x, &mut block);
                     row8.set(row, &block);
                 }
             }
         }
         for (x, blocks) in rows.zip(self.rows.chunks_exact_mut(depth)) {
-            x.chunks(BLOCK).zip(blocks).for_each(|(x, block)| quantise_chunk(isa, x, block));
+            x.chunks(BLOCK_INPUTS).zip(blocks).for_each(|(x, block)| quantise_chunk(isa, x, block));
         }
     }
 }
@@ -90,30 +90,30 @@ impl Part<'_> {
 /// Quantises what there is of a block.
 fn quantise_chunk(isa: Isa, x: &[f32], block: &mut RowBlock) {
     if let Ok(x) = x.try_into() {
-        return quantise_block(isa, x, BLOCK, block);
+        return quantise_block(isa, x, BLOCK_INPUTS, block);
     }
     // A short last block is filled with its own first value, which moves no extreme.
-    let mut filled = [x[0]; BLOCK];
+    let mut filled = [x[0]; BLOCK_INPUTS];
     filled[..x.len()].copy_from_slice(x);
     quantise_block(isa, &filled, x.len(), block);
 }
 
 /// Quantises a block of which the first `count` values count.
-fn quantise_block(isa: Isa, x: &[f32; BLOCK], count: usize, block: &mut RowBlock) {
+fn quantise_block(isa: Isa, x: &[f32; BLOCK_INPUTS], count: usize, block: &mut RowBlock) {
     #[cfg(target_arch = "x86_64")]
     if isa != Isa::Portable {
         // SAFETY: every instruction set but the portable one has AVX2.
         return unsafe { super::x86::quantise_avx2(x, count, block) };
     }
     let _ = isa;
-    let grid = block.span(extent(x));
+    let grid = block.set_range(extent(x));
     for (code, x) in block.codes.iter_mut().zip(x) {
         *code = ((x - grid.middle) * grid.inverse).clamp(-127.0, 127.0).round_ties_even() as i8;
     }
-    block.close(count, sum(&block.codes));
+    block.set_total(count, sum(&block.codes));
 }
 
-fn extent(x: &[f32; BLOCK]) -> Extent {
+fn extent(x: &[f32; BLOCK_INPUTS]) -> BlockStats {
     let low = x.iter().fold(f32::INFINITY, |low, &x| if x < low { x } else { low });
     let high = x.iter().fold(f32::NEG_INFINITY, |high, &x| if x > high { x } else { high });
     [low, high, x.iter().sum()]
@@ -127,9 +127,9 @@ mod tests {
     fn activations_come_back_within_half_a_step() {
         for inputs in [1usize, 31, 32, 33, 70] {
             let x: Vec<f32> = (0..3 * inputs).map(|i| (i as f32 * 1.7).sin() * (1.0 + i as f32)).collect();
-            let depth = inputs.div_ceil(BLOCK);
-            for (row, blocks) in Codes::of(Isa::detect(), &x, inputs).rows.chunks_exact(depth).enumerate() {
-                for (x, block) in x[row * inputs..][..inputs].chunks(BLOCK).zip(blocks) {
+            let depth = inputs.div_ceil(BLOCK_INPUTS);
+            for (row, blocks) in QuantisedRows::of(Isa::detect(), &x, inputs).rows.chunks_exact(depth).enumerate() {
+                for (x, block) in x[row * inputs..][..inputs].chunks(BLOCK_INPUTS).zip(blocks) {
                     let back = block.codes.map(|code| block.step * f32::from(code) + block.middle);
                     let extreme = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
                     for (x, back) in x.iter().zip(back) {
@@ -159,9 +159,9 @@ mod tests {
         let (rows, inputs, depth) = (27, 90, 3);
         let x: Vec<f32> = (0..rows * inputs).map(|i| (i as f32 * 2.3).sin() * (i % 17) as f32).collect();
         let with = |isa: Isa, size: usize| {
-            let mut codes = Codes::default();
+            let mut codes = QuantisedRows::default();
             codes.resize(isa, rows, depth);
-            let parts = codes.parts(size, inputs).into_iter().zip(x.chunks(size * inputs));
+            let parts = codes.split_mut(size, inputs).into_iter().zip(x.chunks(size * inputs));
             parts.for_each(|(mut part, x)| part.quantise(isa, x, inputs));
             let row8s = codes.row8s.chunks_exact(depth).flat_map(|row8s| (0..ROW8).flat_map(|row| row_of(row8s, row)));
             format!("{:?}", row8s.chain(codes.rows.iter().copied()).collect::<Vec<_>>())
@@ -177,7 +177,7 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = [1.0; 40];
             x[7] = bad;
-            let blocks = Codes::of(Isa::detect(), &x, 40).rows;
+            let blocks = QuantisedRows::of(Isa::detect(), &x, 40).rows;
             assert!(blocks[0].middle.is_nan() && blocks[1].middle == 1.0, "{bad}: {blocks:?}");
         }
     }

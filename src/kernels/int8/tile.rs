@@ -6,7 +6,7 @@ use crate::kernels::layout::{Lane, PANEL};
 use half::f16;
 
 /// Octets of rows that meet a panel together.
-pub(super) const OCTETS_MAX: usize = 4;
+pub(super) const ROW8S_MAX: usize = 4;
 
 /// The code of one weight in the lines of its block.
 pub(super) fn code(lines: &[WeightCodes], output: usize, input: usize) -> u8 {
@@ -18,9 +18,9 @@ pub(super) fn code(lines: &[WeightCodes], output: usize, input: usize) -> u8 {
 
 /// `count` octets, each as many blocks as the panel, times that panel: two octets side by side are the columns of a
 /// square of outputs.
-pub(super) fn octet_tile(count: usize, a: &[Row8], panel: Int8Panel<'_>, squares: &mut [[Lane; PANEL]; 2]) {
+pub(super) fn row8_tile(count: usize, a: &[Row8], panel: Int8Panel<'_>, squares: &mut [[Lane; PANEL]; 2]) {
     let (depth, lines) = (panel.scales.len(), panel.lines());
-    assert!((1..=OCTETS_MAX).contains(&count) && a.len() == count * depth, "a tile of {count} octets");
+    assert!((1..=ROW8S_MAX).contains(&count) && a.len() == count * depth, "a tile of {count} octets");
     #[cfg(target_arch = "x86_64")]
     {
         use super::x86_row8::tile_avx2;

@@ -4,7 +4,7 @@
 //! products are at most 2 * 127 * 127 < 2^15, so that AVX2's pairwise sums of 16 bits never saturate. In
 //! nibbles a whole block's are at most 16 * 15 * 127 < 2^15, and one widening serves for all eight.
 
-use super::layout::{BLOCK, Extent, Grid, Int8Panel, RowBlock, Scales};
+use super::layout::{BLOCK_INPUTS, BlockStats, Grid, Int8Panel, RowBlock, Scales};
 use crate::kernels::layout::Lane;
 use crate::kernels::prefetch::{PREFETCH_LINES, prefetch_ahead};
 use std::arch::x86_64::*;
@@ -129,12 +129,12 @@ unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
             prefetch_ahead(codes);
             // SAFETY: as above; each half is 32 bytes.
             let codes = unsafe { _mm256_load_si256(codes.0.as_ptr().add(32 * half).cast()) };
-            let parts = if NIBBLES {
+            let halves = if NIBBLES {
                 [_mm256_and_si256(codes, low_bits), _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low_bits)]
             } else {
                 [codes, codes]
             };
-            for (part, codes) in parts.into_iter().enumerate().take(if NIBBLES { 2 } else { 1 }) {
+            for (part, codes) in halves.into_iter().enumerate().take(if NIBBLES { 2 } else { 1 }) {
                 let group = if NIBBLES { 2 * line + part } else { line };
                 for (row, integer) in integers.iter_mut().enumerate() {
                     // SAFETY: `a` holds `H` rows of `depth` blocks.
@@ -179,16 +179,16 @@ unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
 /// # Safety
 /// The processor must have AVX2.
 #[target_feature(enable = "avx2")]
-pub(super) unsafe fn quantise_avx2(x: &[f32; BLOCK], count: usize, block: &mut RowBlock) {
-    let grid = block.span(extent(x));
+pub(super) unsafe fn quantise_avx2(x: &[f32; BLOCK_INPUTS], count: usize, block: &mut RowBlock) {
+    let grid = block.set_range(extent(x));
     let sum = round(x, grid, &mut block.codes);
-    block.close(count, sum);
+    block.set_total(count, sum);
 }
 
 /// Least value, largest value and sum of a block.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn extent(x: &[f32; BLOCK]) -> Extent {
+fn extent(x: &[f32; BLOCK_INPUTS]) -> BlockStats {
     let (mut low, mut high) = (_mm256_set1_ps(f32::INFINITY), _mm256_set1_ps(f32::NEG_INFINITY));
     let mut sum = _mm256_setzero_ps();
     for part in x.as_chunks::<8>().0 {
@@ -208,7 +208,7 @@ fn extent(x: &[f32; BLOCK]) -> Extent {
 /// Rounds a block to the steps of `grid`, ties to even. Returns the sum of the codes.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn round(x: &[f32; BLOCK], grid: Grid, codes: &mut [i8; BLOCK]) -> i32 {
+fn round(x: &[f32; BLOCK_INPUTS], grid: Grid, codes: &mut [i8; BLOCK_INPUTS]) -> i32 {
     let (middle, inverse) = (_mm256_set1_ps(grid.middle), _mm256_set1_ps(grid.inverse));
     let (least, most) = (_mm256_set1_ps(-127.0), _mm256_set1_ps(127.0));
     let words = |index: usize| {
@@ -227,5 +227,5 @@ fn round(x: &[f32; BLOCK], grid: Grid, codes: &mut [i8; BLOCK]) -> i32 {
     let above = _mm256_xor_si256(bytes, _mm256_set1_epi8(i8::MIN));
     let eights = _mm256_sad_epu8(above, _mm256_setzero_si256());
     let pair = _mm_add_epi64(_mm256_castsi256_si128(eights), _mm256_extracti128_si256::<1>(eights));
-    _mm_cvtsi128_si32(_mm_add_epi64(pair, _mm_unpackhi_epi64(pair, pair))) - 128 * BLOCK as i32
+    _mm_cvtsi128_si32(_mm_add_epi64(pair, _mm_unpackhi_epi64(pair, pair))) - 128 * BLOCK_INPUTS as i32
 }

@@ -5,7 +5,7 @@
 //! for every eight outputs, and these broadcasts are as many operations as the multiplications. Sums are formed
 //! by the same operations in the same order, so that both give the same bits.
 
-use super::layout::{BLOCK, Int8Panel, Row8, Scales};
+use super::layout::{BLOCK_INPUTS, Int8Panel, Row8, Scales};
 use super::x86::prefetch_scales;
 use crate::kernels::layout::{Lane, Line, NO_SUM, PANEL};
 use crate::kernels::prefetch::prefetch_ahead;
@@ -13,10 +13,10 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// Groups of four inputs in a block.
-const GROUPS: usize = BLOCK / 4;
+const GROUPS: usize = BLOCK_INPUTS / 4;
 
 /// A block's weights as they are broadcast.
-struct Block {
+struct BroadcastBlock {
     /// By group of four inputs, four codes of each output.
     codes: [Line<[u8; 64]>; GROUPS],
     step: Lane,
@@ -24,7 +24,7 @@ struct Block {
     sum: Lane,
 }
 
-impl Block {
+impl BroadcastBlock {
     /// Widens nibbles to bytes.
     ///
     /// # Safety
@@ -71,7 +71,7 @@ impl Block {
 /// otherwise read once, copy to the stack, for want of registers, and read from there.
 #[expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read there: there is no instruction")]
 #[inline(always)]
-fn unknown<T>(mut address: *const T) -> *const T {
+fn opaque<T>(mut address: *const T) -> *const T {
     // SAFETY: there is no instruction.
     unsafe { asm!("/* {0} */", inout(reg) address, options(nomem, nostack, preserves_flags)) }
     address
@@ -81,7 +81,7 @@ fn unknown<T>(mut address: *const T) -> *const T {
 /// them than there are registers.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn settle(sum: &mut __m256i) {
+fn keep_in_register(sum: &mut __m256i) {
     // SAFETY: there is no instruction.
     unsafe { asm!("/* {0} */", inout(ymm_reg) * sum, options(nomem, nostack, preserves_flags)) }
 }
@@ -102,7 +102,7 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
     let depth = panel.scales.len();
     *squares = [[NO_SUM; PANEL]; 2];
     let sums: *mut f32 = squares.as_mut_ptr().cast();
-    let mut weights = Block { codes: [Line([0; 64]); GROUPS], step: NO_SUM, floor: NO_SUM, sum: NO_SUM };
+    let mut weights = BroadcastBlock { codes: [Line([0; 64]); GROUPS], step: NO_SUM, floor: NO_SUM, sum: NO_SUM };
     for (block, scales) in panel.scales.iter().enumerate() {
         prefetch_scales(scales);
         // SAFETY: the processor has the instructions, and the panel so many lines for each block.
@@ -118,7 +118,7 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
             }
         };
         for output in 0..PANEL {
-            let first = unknown(a.as_ptr().wrapping_add(block));
+            let first = opaque(a.as_ptr().wrapping_add(block));
             // SAFETY: it is the address of this block in the first of `C` octets of `depth` blocks.
             let a: [&Row8; C] = std::array::from_fn(|row8| unsafe { &*first.add(row8 * depth) });
             // In nibbles these are sums of 16 bits until the block ends.
@@ -137,7 +137,7 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
                         };
                     }
                     for integer in &mut integers {
-                        settle(integer);
+                        keep_in_register(integer);
                     }
                 }
             }

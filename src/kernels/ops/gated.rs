@@ -5,11 +5,11 @@ use super::exp::exp;
 use super::rows::{by_rows, by_rows_of};
 use super::vectorised::vectorised;
 
-/// `activation(gate) * up` where a row of `x` is `gate` then `up`, each `width` long, `apart` floats from the next.
+/// `activation(gate) * up` where a row of `x` is `gate` then `up`, each `width` long, `stride` floats from the next.
 #[inline(always)]
-fn gated_rows(x: &[f32], apart: usize, out: &mut [f32], width: usize, activation: Activation) {
+fn gated_rows(x: &[f32], stride: usize, out: &mut [f32], width: usize, activation: Activation) {
     let (a, b) = activation.coefficients();
-    for (x, out) in x.chunks_exact(apart).zip(out.chunks_exact_mut(width)) {
+    for (x, out) in x.chunks_exact(stride).zip(out.chunks_exact_mut(width)) {
         let (gate, up) = (&x[..width], &x[width..2 * width]);
         for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
             *out = gate / (1.0 + exp(-gate * (a + b * gate * gate))) * up;
@@ -17,15 +17,15 @@ fn gated_rows(x: &[f32], apart: usize, out: &mut [f32], width: usize, activation
     }
 }
 vectorised!(
-    gated_part, gated_rows, (x: &[f32], apart: usize, out: &mut [f32], width: usize, activation: Activation)
+    gated_part, gated_rows, (x: &[f32], stride: usize, out: &mut [f32], width: usize, activation: Activation)
 );
 
 /// Gradient of [`gated`]: `dx` from the input `x` and the result's gradient `dy`, which becomes the result itself: it is
 /// nearly there, and wanted for the gradient of a linear behind it.
 #[inline(always)]
-fn gated_backward_rows(x: &[f32], apart: usize, dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation) {
+fn gated_backward_rows(x: &[f32], stride: usize, dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation) {
     let (a, b) = activation.coefficients();
-    for ((x, dy), dx) in x.chunks_exact(apart).zip(dy.chunks_exact_mut(width)).zip(dx.chunks_exact_mut(apart)) {
+    for ((x, dy), dx) in x.chunks_exact(stride).zip(dy.chunks_exact_mut(width)).zip(dx.chunks_exact_mut(stride)) {
         let (gate, up) = (&x[..width], &x[width..2 * width]);
         let (dgate, dup) = dx[..2 * width].split_at_mut(width);
         for i in 0..width {
@@ -40,22 +40,22 @@ fn gated_backward_rows(x: &[f32], apart: usize, dy: &mut [f32], dx: &mut [f32], 
 }
 vectorised!(
     gated_backward_part, gated_backward_rows,
-    (x: &[f32], apart: usize, dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation)
+    (x: &[f32], stride: usize, dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation)
 );
 
 /// A gated linear unit: `x` is `(rows, 2 width)` with the gate first, its rows perhaps further apart, `out` becomes
 /// `(rows, width)`.
 pub(crate) fn gated(x: &[f32], out: &mut [f32], width: usize, activation: Activation) {
-    let apart = x.len() / (out.len() / width).max(1);
+    let stride = x.len() / (out.len() / width).max(1);
     by_rows(out, width, |row, out| {
-        gated_part(&x[row * apart..][..out.len() / width * apart], apart, out, width, activation);
+        gated_part(&x[row * stride..][..out.len() / width * stride], stride, out, width, activation);
     });
 }
 
 /// Gradient of [`gated`], `dx`, which lies as `x` does, from that of its result, `d`, which becomes the result.
 pub(crate) fn gated_backward(x: &[f32], d: &mut [f32], dx: &mut [f32], width: usize, activation: Activation) {
-    let apart = x.len() / (d.len() / width).max(1);
-    by_rows_of((x, apart), (d, width), (dx, apart), |x, d, dx| {
-        gated_backward_part(x, apart, d, dx, width, activation);
+    let stride = x.len() / (d.len() / width).max(1);
+    by_rows_of((x, stride), (d, width), (dx, stride), |x, d, dx| {
+        gated_backward_part(x, stride, d, dx, width, activation);
     });
 }

@@ -6,35 +6,35 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, TryLockError};
 
 /// Looks for the end of others' pieces before the processor is offered to them.
-const LOOKS_WAITING: usize = 1 << 10;
+const SPINS_BEFORE_YIELD: usize = 1 << 10;
 
-/// Set in [`Shared::state`] while pieces may be taken.
+/// Set in [`SharedLoop::state`] while pieces may be taken.
 const OPEN: u64 = 1 << 31;
-/// One loop more in [`Shared::state`]; below it and [`OPEN`] is the number of threads that joined.
+/// One loop more in [`SharedLoop::state`]; below it and [`OPEN`] is the number of threads that joined.
 const LOOP: u64 = 1 << 32;
 
 /// A loop that is run again and again, each time with other pieces.
-pub(crate) struct Shared {
+pub(crate) struct SharedLoop {
     /// Which loop it is, whether it may be joined, and by how many threads it was.
     state: AtomicU64,
-    work: UnsafeCell<Option<Work>>,
+    work: UnsafeCell<Option<LoopBody>>,
     pieces: AtomicUsize,
     /// The next piece to be taken.
     next: AtomicUsize,
     /// A piece panicked on a thread that joined.
     failed: AtomicBool,
     /// Held by whoever runs the loop.
-    leading: Mutex<()>,
+    owner: Mutex<()>,
 }
 
 /// What a loop does. The lifetime is the loop's own, whatever the type says.
-type Work = &'static (dyn Fn(usize) + Sync);
+type LoopBody = &'static (dyn Fn(usize) + Sync);
 
-// SAFETY: `work` is written by the holder of `leading` alone, while the loop is not open and nobody is counted in it; those
+// SAFETY: `work` is written by the holder of `owner` alone, while the loop is not open and nobody is counted in it; those
 // who join read it once they are counted in an open loop's state, which happened after the writing.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for SharedLoop {}
 
-impl Shared {
+impl SharedLoop {
     pub(super) const fn new() -> Self {
         Self {
             state: AtomicU64::new(0),
@@ -42,7 +42,7 @@ impl Shared {
             pieces: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
-            leading: Mutex::new(()),
+            owner: Mutex::new(()),
         }
     }
 
@@ -52,14 +52,14 @@ impl Shared {
     /// # Panics
     /// Where a piece does.
     pub(super) fn run(&self, pieces: usize, piece: &(dyn Fn(usize) + Sync), opened: impl FnOnce()) {
-        let _leading = match self.leading.try_lock() {
-            Ok(leading) => leading,
+        let _owner = match self.owner.try_lock() {
+            Ok(owner) => owner,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return (0..pieces).for_each(piece),
         };
-        // SAFETY: it is called only by threads that are counted in the open loop, and `End` does not let this function return
+        // SAFETY: it is called only by threads that are counted in the open loop, and `CloseOnDrop` does not let this function return
         // or unwind before the loop is closed and its count is zero.
-        let work: Work = unsafe { std::mem::transmute(piece) };
+        let work: LoopBody = unsafe { std::mem::transmute(piece) };
         // SAFETY: this thread leads, and the loop before ended with nobody counted in it.
         unsafe { *self.work.get() = Some(work) };
         self.pieces.store(pieces, SeqCst);
@@ -69,20 +69,20 @@ impl Shared {
         self.state.store((state / LOOP).wrapping_add(1).wrapping_mul(LOOP) | OPEN, SeqCst);
         opened();
         {
-            let _end = End(self);
-            self.take(work);
+            let _close = CloseOnDrop(self);
+            self.run_pieces(work);
         }
         assert!(!self.failed.load(SeqCst), "a piece of a loop panicked on another thread");
     }
 
     /// The open loop, if there is one with pieces left.
-    pub(super) fn open(&self) -> Option<Joining<'_>> {
+    pub(super) fn open(&self) -> Option<OpenLoop<'_>> {
         let state = self.state.load(SeqCst);
         let has_pieces = || self.next.load(SeqCst) < self.pieces.load(SeqCst);
-        (state & OPEN != 0 && has_pieces()).then_some(Joining { shared: self, state })
+        (state & OPEN != 0 && has_pieces()).then_some(OpenLoop { shared: self, state })
     }
 
-    fn take(&self, work: Work) {
+    fn run_pieces(&self, work: LoopBody) {
         let pieces = self.pieces.load(SeqCst);
         loop {
             let index = self.next.fetch_add(1, SeqCst);
@@ -95,12 +95,12 @@ impl Shared {
 }
 
 /// An open loop that a thread may join.
-pub(super) struct Joining<'a> {
-    shared: &'a Shared,
+pub(super) struct OpenLoop<'a> {
+    shared: &'a SharedLoop,
     state: u64,
 }
 
-impl Joining<'_> {
+impl OpenLoop<'_> {
     /// Takes pieces until there are none left, if the loop is as it was when it was found.
     pub(super) fn join(self) {
         let Self { shared, mut state } = self;
@@ -113,7 +113,7 @@ impl Joining<'_> {
         }
         // SAFETY: this thread is counted in the open loop, so its owner neither writes `work` nor ends its lifetime.
         let work = unsafe { *shared.work.get() };
-        if catch_unwind(AssertUnwindSafe(|| work.into_iter().for_each(|work| shared.take(work)))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| work.into_iter().for_each(|work| shared.run_pieces(work)))).is_err() {
             shared.failed.store(true, SeqCst);
         }
         shared.state.fetch_sub(1, SeqCst);
@@ -122,29 +122,29 @@ impl Joining<'_> {
 
 /// A thread's wait for others' pieces.
 #[derive(Default)]
-pub(super) struct Waiting {
-    looks: usize,
+pub(super) struct Backoff {
+    spins: usize,
 }
 
-impl Waiting {
+impl Backoff {
     /// Lets a moment pass; after some of them the processor is offered to others.
-    pub(super) fn look_again(&mut self) {
-        self.looks += 1;
-        if self.looks < LOOKS_WAITING { std::hint::spin_loop() } else { std::thread::yield_now() }
+    pub(super) fn wait(&mut self) {
+        self.spins += 1;
+        if self.spins < SPINS_BEFORE_YIELD { std::hint::spin_loop() } else { std::thread::yield_now() }
     }
 }
 
 /// Closes the loop, and waits for those who joined, also where a piece panics.
-struct End<'a>(&'a Shared);
+struct CloseOnDrop<'a>(&'a SharedLoop);
 
-impl Drop for End<'_> {
+impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
         // After a panic there may be pieces left that nobody needs to begin.
         self.0.next.fetch_add(usize::MAX / 2, SeqCst);
         self.0.state.fetch_and(!OPEN, SeqCst);
-        let mut waiting = Waiting::default();
+        let mut backoff = Backoff::default();
         while self.0.state.load(SeqCst) & (OPEN - 1) != 0 {
-            waiting.look_again();
+            backoff.wait();
         }
     }
 }
@@ -155,15 +155,15 @@ mod tests {
     use std::time::{Duration, Instant};
 
     /// Joins loops of `shared` until `done`.
-    fn join_until(done: &AtomicBool, shared: &Shared) {
+    fn join_until(done: &AtomicBool, shared: &SharedLoop) {
         while !done.load(SeqCst) {
-            shared.open().into_iter().for_each(Joining::join);
+            shared.open().into_iter().for_each(OpenLoop::join);
         }
     }
 
     #[test]
     fn who_joins_takes_pieces_beside_the_owner() {
-        let (shared, done, inside) = (Shared::new(), AtomicBool::new(false), AtomicUsize::new(0));
+        let (shared, done, inside) = (SharedLoop::new(), AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| join_until(&done, &shared));
             let start = Instant::now();
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn every_loop_is_over_when_it_returns() {
-        let (shared, done) = (Shared::new(), AtomicBool::new(false));
+        let (shared, done) = (SharedLoop::new(), AtomicBool::new(false));
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| join_until(&done, &shared));

@@ -1,7 +1,7 @@
 //! Tiles of floats for AVX2 and AVX-512.
 
 use crate::kernels::layout::{Lane, PANEL};
-use crate::kernels::operands::{Begun, Panels, Strided, Tile};
+use crate::kernels::operands::{Beta, Lhs, RhsPanels, Strided};
 use crate::kernels::prefetch::{prefetch_ahead, prefetch_later};
 use std::arch::x86_64::*;
 
@@ -26,7 +26,7 @@ pub(in crate::kernels) fn store_avx512<const H: usize>(rows: &[__m512; H], sums:
     }
 }
 
-/// Sums of `H` rows and `P` panels in registers; in memory, those with the next panel lie `apart` lanes behind.
+/// Sums of `H` rows and `P` panels in registers; in memory, those with the next panel lie `stride` lanes behind.
 trait Registers<const H: usize, const P: usize>: Sized {
     /// Sums of nothing.
     ///
@@ -38,28 +38,28 @@ trait Registers<const H: usize, const P: usize>: Sized {
     ///
     /// # Safety
     /// The processor must have the instructions.
-    unsafe fn load(sums: &[Lane], apart: usize) -> Self;
+    unsafe fn load(sums: &[Lane], stride: usize) -> Self;
 
-    /// Adds `H` elements, `across` apart from `a` on, times `P` lanes, `apart` from `lane` on.
+    /// Adds `H` elements, `across` apart from `a` on, times `P` lanes, `stride` from `lane` on.
     ///
     /// # Safety
     /// The processor must have the instructions, and elements and lanes must be there.
-    unsafe fn add(&mut self, a: *const f32, across: usize, lane: *const Lane, apart: usize);
+    unsafe fn add(&mut self, a: *const f32, across: usize, lane: *const Lane, stride: usize);
 
     /// Writes them.
     ///
     /// # Safety
     /// The processor must have the instructions.
-    unsafe fn store(&self, sums: &mut [Lane], apart: usize);
+    unsafe fn store(&self, sums: &mut [Lane], stride: usize);
 
     /// What a tile adds to.
     ///
     /// # Safety
     /// The processor must have the instructions.
     #[inline(always)]
-    unsafe fn begin(sums: &[Lane], apart: usize, begun: Begun) -> Self {
+    unsafe fn begin(sums: &[Lane], stride: usize, beta: Beta) -> Self {
         // SAFETY: as the caller's.
-        unsafe { if begun == Begun::Yes { Self::load(sums, apart) } else { Self::zero() } }
+        unsafe { if beta == Beta::One { Self::load(sums, stride) } else { Self::zero() } }
     }
 }
 
@@ -78,10 +78,10 @@ impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
 
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn load(sums: &[Lane], apart: usize) -> Self {
+    unsafe fn load(sums: &[Lane], stride: usize) -> Self {
         let (mut low, mut high) = ([[_mm256_setzero_ps(); H]; P], [[_mm256_setzero_ps(); H]; P]);
         for panel in 0..P {
-            let sums = &sums[panel * apart..][..H];
+            let sums = &sums[panel * stride..][..H];
             for row in 0..H {
                 // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
                 unsafe {
@@ -95,12 +95,12 @@ impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
 
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn add(&mut self, a: *const f32, across: usize, lane: *const Lane, apart: usize) {
+    unsafe fn add(&mut self, a: *const f32, across: usize, lane: *const Lane, stride: usize) {
         // SAFETY: a lane is 16 floats aligned to 64 bytes, and elements and lanes are there.
         unsafe {
             let (mut first, mut second) = ([_mm256_setzero_ps(); P], [_mm256_setzero_ps(); P]);
             for panel in 0..P {
-                let lane = lane.add(panel * apart).cast::<f32>();
+                let lane = lane.add(panel * stride).cast::<f32>();
                 (first[panel], second[panel]) = (_mm256_load_ps(lane), _mm256_load_ps(lane.add(8)));
             }
             for row in 0..H {
@@ -115,9 +115,9 @@ impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
 
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn store(&self, sums: &mut [Lane], apart: usize) {
+    unsafe fn store(&self, sums: &mut [Lane], stride: usize) {
         for panel in 0..P {
-            store_avx2(&self.0[panel], &self.1[panel], &mut sums[panel * apart..][..H]);
+            store_avx2(&self.0[panel], &self.1[panel], &mut sums[panel * stride..][..H]);
         }
     }
 }
@@ -135,10 +135,10 @@ impl<const H: usize, const P: usize> Registers<H, P> for Wide<H, P> {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn load(sums: &[Lane], apart: usize) -> Self {
+    unsafe fn load(sums: &[Lane], stride: usize) -> Self {
         let mut rows = [[_mm512_setzero_ps(); H]; P];
         for panel in 0..P {
-            let sums = &sums[panel * apart..][..H];
+            let sums = &sums[panel * stride..][..H];
             for row in 0..H {
                 // SAFETY: each row of `sums` is 16 floats aligned to 64 bytes.
                 rows[panel][row] = unsafe { _mm512_load_ps(sums[row].0.as_ptr()) };
@@ -149,12 +149,12 @@ impl<const H: usize, const P: usize> Registers<H, P> for Wide<H, P> {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn add(&mut self, a: *const f32, across: usize, lane: *const Lane, apart: usize) {
+    unsafe fn add(&mut self, a: *const f32, across: usize, lane: *const Lane, stride: usize) {
         // SAFETY: a lane is 16 floats aligned to 64 bytes, and elements and lanes are there.
         unsafe {
             let mut weights = [_mm512_setzero_ps(); P];
             for panel in 0..P {
-                weights[panel] = _mm512_load_ps(lane.add(panel * apart).cast());
+                weights[panel] = _mm512_load_ps(lane.add(panel * stride).cast());
             }
             for row in 0..H {
                 let factor = _mm512_set1_ps(*a.add(row * across));
@@ -167,9 +167,9 @@ impl<const H: usize, const P: usize> Registers<H, P> for Wide<H, P> {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    unsafe fn store(&self, sums: &mut [Lane], apart: usize) {
+    unsafe fn store(&self, sums: &mut [Lane], stride: usize) {
         for panel in 0..P {
-            store_avx512(&self.0[panel], &mut sums[panel * apart..][..H]);
+            store_avx512(&self.0[panel], &mut sums[panel * stride..][..H]);
         }
     }
 }
@@ -177,18 +177,18 @@ impl<const H: usize, const P: usize> Registers<H, P> for Wide<H, P> {
 /// Adds the rows whose element `k` lies at `k * along` from `a` on, `across` apart, times `depth` lanes of panels: four lanes a
 /// round, since the steps of a loop take as much of a processor's front as some of the multiply-adds.
 macro_rules! add_lanes {
-    ($rows:ident, ($a:expr, $across:expr, $along:expr), ($lane:expr, $apart:expr), $depth:expr, $next:ident) => {
+    ($rows:ident, ($a:expr, $across:expr, $along:expr), ($lane:expr, $stride:expr), $depth:expr, $next:ident) => {
         for round in 0..$depth / 4 {
             if let Some((line, rest)) = $next.split_first() {
                 prefetch_later(line);
                 $next = rest;
             }
             for k in 4 * round..4 * round + 4 {
-                $rows.add($a.add(k * $along), $across, $lane.add(k), $apart);
+                $rows.add($a.add(k * $along), $across, $lane.add(k), $stride);
             }
         }
         for k in $depth / 4 * 4..$depth {
-            $rows.add($a.add(k * $along), $across, $lane.add(k), $apart);
+            $rows.add($a.add(k * $along), $across, $lane.add(k), $stride);
         }
     };
 }
@@ -196,26 +196,26 @@ macro_rules! add_lanes {
 /// Two tiles over rows as they lie, whose panels come from memory or lie in the cache, one over rows that were put in
 /// the tile's own order, whose places are constants, and one whose rows are the inputs of packed weights.
 macro_rules! tiles_of {
-    ($features:literal, $registers:ident, $tile:ident, $strided:ident, $near:ident, $ordered:ident, $turned:ident) => {
-        /// Adds `H` rows, whatever way they are read, times `P` panels to sums, those of each panel `apart` lanes behind.
+    ($features:literal, $registers:ident, $tile:ident, $strided:ident, $cached:ident, $packed:ident, $transposed:ident) => {
+        /// Adds `H` rows, whatever way they are read, times `P` panels to sums, those of each panel `stride` lanes behind.
         ///
         /// # Safety
         /// The processor must have the instructions, there must be `P` panels, and `a` must hold `H` rows as deep.
         #[inline(always)]
         pub(super) unsafe fn $tile<const H: usize, const P: usize>(
-            a: Tile<'_>,
-            panels: Panels<'_>,
-            (sums, apart): (&mut [Lane], usize),
-            begun: Begun,
+            a: Lhs<'_>,
+            panels: RhsPanels<'_>,
+            (sums, stride): (&mut [Lane], usize),
+            beta: Beta,
         ) {
             // SAFETY: as the caller's.
             unsafe {
                 match a {
-                    Tile::Strided(a) => $strided::<H, P>(a, panels, sums, apart, begun),
-                    Tile::Near(a) => $near::<H, P>(a, panels, sums, apart, begun),
-                    Tile::PackedRows { rows, next } => $ordered::<H, P>(rows, next, panels, sums, apart, begun),
-                    Tile::Turned { weights, inputs, next } => {
-                        $turned::<H, P>((weights, inputs), next, panels, sums, apart, begun);
+                    Lhs::Strided(a) => $strided::<H, P>(a, panels, sums, stride, beta),
+                    Lhs::Cached(a) => $cached::<H, P>(a, panels, sums, stride, beta),
+                    Lhs::PackedRows { rows, next } => $packed::<H, P>(rows, next, panels, sums, stride, beta),
+                    Lhs::Transposed { weights, inputs, next } => {
+                        $transposed::<H, P>((weights, inputs), next, panels, sums, stride, beta);
                     }
                 }
             }
@@ -228,20 +228,20 @@ macro_rules! tiles_of {
         #[target_feature(enable = $features)]
         unsafe fn $strided<const H: usize, const P: usize>(
             a: Strided<'_>,
-            panels: Panels<'_>,
+            panels: RhsPanels<'_>,
             sums: &mut [Lane],
-            apart: usize,
-            begun: Begun,
+            stride: usize,
+            beta: Beta,
         ) {
             // SAFETY: as the caller's.
             unsafe {
-                let mut rows = $registers::<H, P>::begin(sums, apart, begun);
+                let mut rows = $registers::<H, P>::begin(sums, stride, beta);
                 for k in 0..panels.depth {
                     let lane = panels.lanes.as_ptr().add(k);
                     prefetch_ahead(&*lane);
-                    rows.add(a.values.as_ptr().add(k * a.step), a.row, lane, panels.apart);
+                    rows.add(a.values.as_ptr().add(k * a.step), a.row, lane, panels.stride);
                 }
-                rows.store(sums, apart);
+                rows.store(sums, stride);
             }
         }
 
@@ -250,20 +250,20 @@ macro_rules! tiles_of {
         /// # Safety
         /// As for the tile of any kind.
         #[target_feature(enable = $features)]
-        unsafe fn $near<const H: usize, const P: usize>(
+        unsafe fn $cached<const H: usize, const P: usize>(
             a: Strided<'_>,
-            panels: Panels<'_>,
+            panels: RhsPanels<'_>,
             sums: &mut [Lane],
-            apart: usize,
-            begun: Begun,
+            stride: usize,
+            beta: Beta,
         ) {
             // SAFETY: as the caller's.
             unsafe {
                 let mut next: &[Lane] = &[];
-                let mut rows = $registers::<H, P>::begin(sums, apart, begun);
+                let mut rows = $registers::<H, P>::begin(sums, stride, beta);
                 let (values, lane) = (a.values.as_ptr(), panels.lanes.as_ptr());
-                add_lanes!(rows, (values, a.row, a.step), (lane, panels.apart), panels.depth, next);
-                rows.store(sums, apart);
+                add_lanes!(rows, (values, a.row, a.step), (lane, panels.stride), panels.depth, next);
+                rows.store(sums, stride);
             }
         }
 
@@ -272,20 +272,20 @@ macro_rules! tiles_of {
         /// # Safety
         /// As for the tile of any kind.
         #[target_feature(enable = $features)]
-        unsafe fn $ordered<const H: usize, const P: usize>(
+        unsafe fn $packed<const H: usize, const P: usize>(
             a: &[f32],
             mut next: &[Lane],
-            panels: Panels<'_>,
+            panels: RhsPanels<'_>,
             sums: &mut [Lane],
-            apart: usize,
-            begun: Begun,
+            stride: usize,
+            beta: Beta,
         ) {
             // SAFETY: as the caller's.
             unsafe {
-                let mut rows = $registers::<H, P>::begin(sums, apart, begun);
+                let mut rows = $registers::<H, P>::begin(sums, stride, beta);
                 let lane = panels.lanes.as_ptr();
-                add_lanes!(rows, (a.as_ptr(), 1, H), (lane, panels.apart), panels.depth, next);
-                rows.store(sums, apart);
+                add_lanes!(rows, (a.as_ptr(), 1, H), (lane, panels.stride), panels.depth, next);
+                rows.store(sums, stride);
             }
         }
 
@@ -296,28 +296,28 @@ macro_rules! tiles_of {
         /// As for the tile of any kind: `weights` must hold `H` lanes from every `inputs`th on, one time for each 16 lanes of
         /// a panel.
         #[target_feature(enable = $features)]
-        unsafe fn $turned<const H: usize, const P: usize>(
+        unsafe fn $transposed<const H: usize, const P: usize>(
             (weights, inputs): (&[Lane], usize),
             mut next: &[Lane],
-            panels: Panels<'_>,
+            panels: RhsPanels<'_>,
             sums: &mut [Lane],
-            apart: usize,
-            begun: Begun,
+            stride: usize,
+            beta: Beta,
         ) {
             // SAFETY: as the caller's; an input's outputs lie side by side, and the next input's behind them.
             unsafe {
-                let mut rows = $registers::<H, P>::begin(sums, apart, begun);
+                let mut rows = $registers::<H, P>::begin(sums, stride, beta);
                 let (mut weights, mut lane, mut left) = (weights.as_ptr(), panels.lanes.as_ptr(), panels.depth);
                 while left > 0 {
                     let depth = PANEL.min(left);
-                    add_lanes!(rows, (weights.cast::<f32>(), PANEL, 1), (lane, panels.apart), depth, next);
+                    add_lanes!(rows, (weights.cast::<f32>(), PANEL, 1), (lane, panels.stride), depth, next);
                     (weights, lane, left) = (weights.wrapping_add(inputs), lane.add(depth), left - depth);
                 }
-                rows.store(sums, apart);
+                rows.store(sums, stride);
             }
         }
     };
 }
 
-tiles_of!("avx2,fma", Narrow, tile_avx2, strided_avx2, near_avx2, ordered_avx2, turned_avx2);
-tiles_of!("avx512f", Wide, tile_avx512, strided_avx512, near_avx512, ordered_avx512, turned_avx512);
+tiles_of!("avx2,fma", Narrow, tile_avx2, strided_avx2, cached_avx2, packed_avx2, transposed_avx2);
+tiles_of!("avx512f", Wide, tile_avx512, strided_avx512, cached_avx512, packed_avx512, transposed_avx512);
