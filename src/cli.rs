@@ -1,56 +1,30 @@
 //! The command line: what was typed, what it means, and the exit code it ends with.
+//!
+//! Commands share the files beside them (`exit`, `model`, `output`, ...) and never import each other or this file.
 
-pub mod bench;
-pub mod check;
-mod critic;
-pub mod eval;
-pub mod export;
-pub mod fetch;
-pub mod generate;
-pub mod groups;
-pub mod learn;
-pub mod score;
-pub mod start;
+mod bench;
+mod check;
+mod critic_source;
+mod eval;
+mod exit;
+mod export;
+mod fetch;
+mod generate;
+mod groups;
+mod learn;
+mod memory_plan;
+mod model;
+mod output;
+mod score;
+mod signals;
+mod start;
 
 use crate::config::Config;
-use crate::formats;
-use crate::formats::source::Source;
-use crate::kernels::Precision;
-use crate::transformer::{device, load::Loaded};
 use clap::{Parser, Subcommand};
+use exit::{CommandError, Exit, OrExit};
+use output::print_note;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-pub use crate::node::Exit;
-
-/// An error and the exit code it ends the process with.
-#[derive(Debug)]
-pub struct Failure {
-    /// The code.
-    pub exit: Exit,
-    /// What to tell the user.
-    pub error: anyhow::Error,
-}
-
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        let error = error.into();
-        let exit = if error.is::<formats::Error>() { Exit::Model } else { Exit::Failed };
-        Self { exit, error }
-    }
-}
-
-/// Gives an error an exit code.
-pub(crate) trait OrExit<T> {
-    /// The value, or a failure that ends with `exit`.
-    fn or_exit(self, exit: Exit) -> Result<T, Failure>;
-}
-
-impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
-    fn or_exit(self, exit: Exit) -> Result<T, Failure> {
-        self.map_err(|error| Failure { exit, error: error.into() })
-    }
-}
 
 /// Trains an LLM critic on one device: RCO with asynchronous off-policy DRO.
 #[derive(Debug, Parser)]
@@ -100,8 +74,8 @@ enum Command {
 pub fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(exit) => ExitCode::from(exit as u8),
-        Err(Failure { exit, error }) => {
-            complain(&format!("error: {}", in_one_line(&error)));
+        Err(CommandError { exit, error }) => {
+            print_note(&format!("error: {}", in_one_line(&error)));
             ExitCode::from(exit as u8)
         }
     }
@@ -119,7 +93,7 @@ fn in_one_line(error: &anyhow::Error) -> String {
     line
 }
 
-fn run(arguments: Arguments) -> Result<Exit, Failure> {
+fn run(arguments: Arguments) -> Result<Exit, CommandError> {
     let device = arguments.device.map(|device| format!("model.device={device}"));
     let sets: Vec<String> = arguments.sets.into_iter().chain(device).collect();
     let config = resolve(arguments.config.as_deref(), &sets).or_exit(Exit::Usage)?;
@@ -142,25 +116,4 @@ fn resolve(file: Option<&Path>, sets: &[String]) -> anyhow::Result<Config> {
     let text = file.map(|path| std::fs::read_to_string(path).map_err(|e| anyhow::anyhow!("{}: {e}", path.display())));
     let text = text.transpose()?;
     Ok(Config::resolve(file.zip(text.as_deref()), sets)?)
-}
-
-/// Fetches and loads the config's model, for a decode pass of `precision` alone or for scoring too.
-pub(crate) fn load_model(config: &Config, precision: Precision, score: bool) -> Result<Loaded, Failure> {
-    let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
-    let device = config.model.device.open().or_exit(Exit::Usage)?;
-    tracing::info!(path = %path.display(), device = device::name(&device), "loading model");
-    crate::transformer::load::load_on(&path, &device, precision, score).or_exit(Exit::Model)
-}
-
-/// A line of the command's result.
-pub(crate) fn say(line: &str) {
-    use std::io::Write;
-    // A reader that closed the pipe has read what it wanted.
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// A line beside the result.
-#[allow(clippy::print_stderr)]
-pub(crate) fn complain(line: &str) {
-    eprintln!("{line}");
 }

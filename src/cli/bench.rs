@@ -12,8 +12,9 @@ mod prefill;
 mod prompts;
 mod tree;
 
-use super::{Exit, Failure, OrExit, load_model};
-use crate::cli::check::MemoryPlan;
+use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::memory_plan::MemoryPlan;
+use crate::cli::model::load_model;
 use crate::config::Config;
 use crate::engine::distinct::Distinct;
 use crate::engine::{Counters, Engine, EngineConfig, Request, RequestId};
@@ -30,7 +31,7 @@ use std::time::{Duration, Instant};
 
 /// What `bench` takes.
 #[derive(Debug, Args)]
-pub struct BenchArguments {
+pub(super) struct BenchArguments {
     #[command(subcommand)]
     what: What,
 }
@@ -84,7 +85,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 ///
 /// # Errors
 /// Where the prompts cannot be read or do not fit, or the model cannot be loaded.
-pub fn run(config: Config, arguments: &BenchArguments) -> Result<Exit, Failure> {
+pub(super) fn run(config: Config, arguments: &BenchArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     match &arguments.what {
         What::Decode(arguments) => decode::run(&Bench::new(config, &arguments.common, false)?, arguments),
@@ -108,7 +109,7 @@ struct Bench {
 
 impl Bench {
     /// Loads the model, for scoring too if `score`.
-    fn new(mut config: Config, common: &Common, score: bool) -> Result<Self, Failure> {
+    fn new(mut config: Config, common: &Common, score: bool) -> Result<Self, CommandError> {
         if let Some(source) = &common.model {
             config.model.source.clone_from(source);
         }
@@ -156,7 +157,7 @@ struct Run {
 
 impl Run {
     /// Writes what `requests` ask for; what the engine did before is not counted.
-    fn of(engine: &mut Engine<Decoder>, requests: &[Request], mut told: Progress) -> Result<Self, Failure> {
+    fn of(engine: &mut Engine<Decoder>, requests: &[Request], mut told: Progress) -> Result<Self, CommandError> {
         engine.take_counters();
         let begun = Instant::now();
         let mut places: HashMap<RequestId, usize> = HashMap::new();

@@ -7,7 +7,8 @@ mod reporter;
 mod spec;
 mod store;
 
-use super::{Exit, Failure, OrExit, say};
+use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::output::print_line;
 use crate::config::Config;
 use crate::device::Device;
 use crate::episode::eval_runner::{Candidate, EvalRunner};
@@ -32,7 +33,7 @@ use store::Store;
 
 /// What `eval` takes.
 #[derive(Debug, Args)]
-pub struct EvalArguments {
+pub(super) struct EvalArguments {
     /// A critic, as WHICH or NAME=WHICH: base, empty, self, oracle, an adapter's, a checkpoint's or a run's folder,
     /// RUN@STEP or RUN@best; may be repeated, and the others are compared with the first [default: base, empty, self, and oracle
     /// where answers are known].
@@ -78,12 +79,12 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 ///
 /// # Errors
 /// Where critics or prompts cannot be used, the model cannot be loaded, or the device breaks.
-pub fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Failure> {
+pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, CommandError> {
     let live = telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let asked = EvalSpec::new(config, arguments)?;
     let checker = Checker::open(&asked.prompts, config.judge.role.allow_unsandboxed).or_exit(Exit::Usage)?;
     let (models, model) = node::models(config, &asked.prompts, None, &EventBus::silent(), false)
-        .map_err(|error| Failure { exit: error.exit(), error: error.into() })?;
+        .map_err(|error| CommandError { exit: error.exit(), error: error.into() })?;
     let open = |folder: &PathBuf| Store::open(folder, &asked.manifest(config, &model)?, &asked);
     let (kept, found) = arguments.out.as_ref().map(open).transpose()?.unzip();
     let candidates = asked.candidates(config, models.model.transformer.spec())?;
@@ -98,10 +99,10 @@ pub fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Failure> 
     let figures = Figures::of(&records, asked.figures());
     let result = reporter::EvalOutput { asked: &asked, dropped, seconds: begun.elapsed().as_secs_f64(), figures };
     if arguments.json {
-        say(&result.json());
+        print_line(&result.json());
     } else {
-        say(&result.head());
-        table::lines(&result.figures).iter().for_each(|line| say(line));
+        print_line(&result.head());
+        table::lines(&result.figures).iter().for_each(|line| print_line(line));
     }
     if let Some(path) = &arguments.plot {
         let drawn = plot::svg(&result.figures, &result.title());
@@ -126,7 +127,7 @@ async fn examine(
     asked: &EvalSpec,
     mut records: BTreeMap<u64, Record>,
     mut told: Reporter,
-) -> Result<Examined, Failure> {
+) -> Result<Examined, CommandError> {
     let device = Device::start(models.setup(None, CriticVersion::BASE, None)).await?;
     let exam = Arc::new(EvalRunner {
         models: Arc::new(models),

@@ -1,7 +1,8 @@
 //! `rco-node export`: the critic in the formats of other programs.
 
-use super::critic::{self, Critic};
-use super::{Exit, Failure, OrExit, say};
+use crate::cli::critic_source::{self, CriticSource};
+use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::output::print_line;
 use crate::config::Config;
 use crate::export::{self, Base, Kind, Shape};
 use crate::formats;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// What `export` takes.
 #[derive(Debug, Args)]
-pub struct ExportArguments {
+pub(super) struct ExportArguments {
     /// What to make.
     #[arg(long, value_enum)]
     to: Format,
@@ -74,18 +75,18 @@ enum DType {
 ///
 /// # Errors
 /// Where there is no such checkpoint, adapter or model, they do not belong together, or the output cannot be written.
-pub fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, Failure> {
+pub(super) fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     if arguments.to != Format::Merged && arguments.adapter.is_none() && arguments.run.is_none() {
         let to = arguments.to.name();
         return Err(anyhow::anyhow!("--to {to}: expected --adapter or --run, got neither")).or_exit(Exit::Usage);
     }
     let critic = match (&arguments.run, &arguments.adapter) {
-        (Some(run), _) => Some(Critic::Checkpoint(critic::of_run(run, arguments.step)?)),
-        (None, Some(adapter)) => Some(Critic::Peft(adapter.clone())),
+        (Some(run), _) => Some(CriticSource::Checkpoint(critic_source::checkpoint_of_run(run, arguments.step)?)),
+        (None, Some(adapter)) => Some(CriticSource::Peft(adapter.clone())),
         (None, None) => None,
     };
-    let trained_on = critic.as_ref().map(Critic::trained_on).transpose()?.flatten();
+    let trained_on = critic.as_ref().map(CriticSource::trained_on).transpose()?.flatten();
     let named = arguments.model.clone().or(trained_on).unwrap_or_else(|| config.model.source.clone());
     let source = Source::parse(&named).or_exit(Exit::Usage)?;
     let path = source.fetch().or_exit(Exit::Model)?;
@@ -97,7 +98,7 @@ pub fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, Failure
         return Err(anyhow::anyhow!("--to {}: {why}", arguments.to.name())).or_exit(Exit::Usage);
     }
     write(arguments, &path, &opened, critic.as_ref(), &base).map_err(failure)?;
-    say(&arguments.out.display().to_string());
+    print_line(&arguments.out.display().to_string());
     Ok(Exit::Done)
 }
 
@@ -123,17 +124,17 @@ fn write(
     }
 }
 
-fn failure(error: export::Error) -> Failure {
+fn failure(error: export::Error) -> CommandError {
     let exit = match error {
         export::Error::Taken(_) | export::Error::NoName(_) | export::Error::Misfit { .. } => Exit::Usage,
         export::Error::Model(_) | export::Error::Unsayable { .. } => Exit::Model,
         _ => Exit::Failed,
     };
-    Failure { exit, error: error.into() }
+    CommandError { exit, error: error.into() }
 }
 
 /// What the output says of its base.
-fn base(arguments: &ExportArguments, source: &Source, path: &Path) -> Result<Base, Failure> {
+fn base(arguments: &ExportArguments, source: &Source, path: &Path) -> Result<Base, CommandError> {
     let name = match (&arguments.base_name, source) {
         (Some(name), _) => name.clone(),
         // As everybody who reads these formats spells it.

@@ -1,7 +1,9 @@
 //! `rco-node generate`: texts for prompts, in any role, with or without an adapter.
 
-use super::critic::Critic;
-use super::{Exit, Failure, OrExit, complain, load_model, say};
+use crate::cli::critic_source::CriticSource;
+use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::model::load_model;
+use crate::cli::output::{print_line, print_note};
 use crate::config::Config;
 use crate::engine::{Engine, Request, RequestId};
 use crate::roles::{generator::Generator, judge::Judge, refiner::Refiner};
@@ -20,7 +22,7 @@ use std::time::Instant;
 
 /// What `generate` takes.
 #[derive(Debug, Args)]
-pub struct GenerateArguments {
+pub(super) struct GenerateArguments {
     /// One prompt.
     #[arg(long, value_name = "TEXT", required_unless_present = "prompts", conflicts_with = "prompts")]
     prompt: Option<String>,
@@ -101,7 +103,7 @@ struct Output<'a> {
 ///
 /// # Errors
 /// Where an input is malformed, the model cannot be loaded or a prompt does not fit.
-pub fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit, Failure> {
+pub(super) fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let inputs = inputs(arguments).or_exit(Exit::Usage)?;
     let texts = texts(config, arguments, &inputs).or_exit(Exit::Usage)?;
@@ -114,7 +116,7 @@ pub fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit, Failu
     let prompts = texts.iter().map(|text| text.ids(&model)).collect::<Result<Vec<_>, _>>()?;
     let mut engine = engine(config, &model)?;
     if let Some(argument) = &arguments.adapter {
-        let critic = Critic::find(argument)?.load(model.transformer.spec())?;
+        let critic = CriticSource::find(argument)?.load(model.transformer.spec())?;
         engine.install(CriticVersion(1), Some(Arc::new(model.transformer.pack(&critic)?)));
     }
     let mut places: HashMap<RequestId, usize> = HashMap::new();
@@ -150,7 +152,7 @@ pub fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit, Failu
     report(arguments, &inputs, &prompts, &written);
     let tokens: usize = written.iter().flatten().map(|text| text.ids.len()).sum();
     let texts: usize = written.iter().map(Vec::len).sum();
-    complain(&format!("{tokens} tokens in {texts} texts, {seconds:.2} s, {:.1} tokens/s", tokens as f64 / seconds));
+    print_note(&format!("{tokens} tokens in {texts} texts, {seconds:.2} s, {:.1} tokens/s", tokens as f64 / seconds));
     Ok(Exit::Done)
 }
 
@@ -163,18 +165,18 @@ fn report(arguments: &GenerateArguments, inputs: &[Input], prompts: &[Vec<u32>],
             if arguments.json {
                 let output =
                     Output { id, text, prompt_ids: &prompts[index], token_ids: ids, log_probs, finish: *finish };
-                say(&serde_json::to_string(&output).expect("strings and finite numbers serialize"));
+                print_line(&serde_json::to_string(&output).expect("strings and finite numbers serialize"));
             } else if inputs.len() == 1 && completions.len() == 1 {
-                say(text);
+                print_line(text);
             } else {
-                say(&format!("[{id}] {text}"));
+                print_line(&format!("[{id}] {text}"));
             }
         }
     }
 }
 
 /// The engine of the config over a loaded model.
-pub(super) fn engine(config: &Config, model: &Loaded) -> crate::formats::Result<Engine<Decoder>> {
+fn engine(config: &Config, model: &Loaded) -> crate::formats::Result<Engine<Decoder>> {
     let decoder = Decoder::sized(model.transformer.clone(), config.engine.kv_cache_mib)?;
     Ok(Engine::new(decoder, model.tokenizer.clone(), config.engine.clone()))
 }

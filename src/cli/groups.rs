@@ -1,6 +1,7 @@
 //! `rco-node groups`: what a run scored, as a file.
 
-use super::{Exit, Failure, OrExit, complain, say};
+use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::output::{note_skipped, print_line, print_note};
 use crate::config::Config;
 use crate::{groups, telemetry};
 use clap::Args;
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 
 /// What `groups` takes.
 #[derive(Debug, Args)]
-pub struct GroupsArguments {
+pub(super) struct GroupsArguments {
     /// A run directory, or a file of groups.
     #[arg(long, value_name = "RUN|FILE")]
     from: PathBuf,
@@ -21,23 +22,13 @@ pub struct GroupsArguments {
 ///
 /// # Errors
 /// Where the groups cannot be read, or the file cannot be written.
-pub fn run(config: &Config, arguments: &GroupsArguments) -> Result<Exit, Failure> {
+pub(super) fn run(config: &Config, arguments: &GroupsArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let groups = groups::read(&arguments.from).or_exit(Exit::Usage)?;
-    tell_skipped(&groups);
+    note_skipped(&groups);
     groups::write(&arguments.to, &groups.groups).or_exit(Exit::Usage)?;
     let flat = groups.groups.iter().filter(|recorded| recorded.group.is_flat(config.learner.objective)).count();
-    complain(&format!("{} groups, {flat} of them flat", groups.groups.len()));
-    say(&arguments.to.display().to_string());
+    print_note(&format!("{} groups, {flat} of them flat", groups.groups.len()));
+    print_line(&arguments.to.display().to_string());
     Ok(Exit::Done)
-}
-
-/// Says what of the files does not count.
-pub(super) fn tell_skipped(groups: &groups::Groups) {
-    if groups.torn > 0 {
-        complain(&format!("skipped {} torn lines at the end", groups.torn));
-    }
-    if groups.replaced > 0 {
-        complain(&format!("skipped {} groups whose episodes were run again later", groups.replaced));
-    }
 }

@@ -5,15 +5,18 @@
 
 mod data;
 
-use super::{Exit, Failure, OrExit, complain, load_model, say};
-use crate::actors::Stop;
 use crate::checkpoint;
+use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::model::load_model;
+use crate::cli::output::{note_skipped, print_line, print_note};
+use crate::cli::signals;
 use crate::config::Config;
 use crate::formats::source::Source;
 use crate::groups::{self, Recorded};
 use crate::kernels::Precision;
 use crate::learner::{self, Learner, LearnerConfig, Report, State};
 use crate::node;
+use crate::node::Stop;
 use crate::replay::Replay;
 use crate::run::checkpoints::CheckpointStore;
 use crate::run::state::RunState;
@@ -30,7 +33,7 @@ use std::time::{Duration, Instant};
 
 /// What `learn` takes.
 #[derive(Debug, Args)]
-pub struct LearnArguments {
+pub(super) struct LearnArguments {
     /// A run directory, or a file of groups.
     #[arg(long, value_name = "RUN|FILE")]
     from: PathBuf,
@@ -83,16 +86,16 @@ struct HeldOutLine {
 ///
 /// # Errors
 /// Where groups, config and model do not belong together, --out is not free, or a checkpoint cannot be read or written.
-pub fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit, Failure> {
+pub(super) fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let found = groups::read(&arguments.from).or_exit(Exit::Usage)?;
-    super::groups::tell_skipped(&found);
+    note_skipped(&found);
     same_model(&config, &arguments.from, &found.groups)?;
     let (size, seed) = (config.learner.groups_per_step, config.node.seed);
     let data = Data::new(found.groups, config.learner.objective, size, arguments.hold_out, seed)
         .with_context(|| arguments.from.display().to_string())
         .or_exit(Exit::Usage)?;
-    complain(&format!(
+    print_note(&format!(
         "{} groups to learn from, {} held out, {} flat ones skipped",
         data.len(),
         data.held_out.len(),
@@ -108,7 +111,7 @@ pub fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit, Failu
     let checkpoints = CheckpointStore::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
     let stop = Stop::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.block_on(async { super::start::watch_signals(stop.clone()) })?;
+    runtime.block_on(async { signals::watch(stop.clone()) })?;
     let course = Course { config, arguments, data, model, checkpoints, stop };
     let exit = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("rco-learn".into()).stack_size(device::STACK_BYTES);
@@ -119,12 +122,12 @@ pub fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit, Failu
     exit
 }
 
-fn of_node(error: node::Error) -> Failure {
-    Failure { exit: error.exit(), error: error.into() }
+fn of_node(error: node::Error) -> CommandError {
+    CommandError { exit: error.exit(), error: error.into() }
 }
 
 /// Refuses groups of another model than the config's.
-fn same_model(config: &Config, from: &Path, groups: &[Recorded]) -> Result<(), Failure> {
+fn same_model(config: &Config, from: &Path, groups: &[Recorded]) -> Result<(), CommandError> {
     let source = Source::parse(&config.model.source).or_exit(Exit::Usage)?;
     let path = source.fetch().or_exit(Exit::Model)?;
     let sha256 = source.digest(&path).or_exit(Exit::Model)?;
@@ -140,7 +143,7 @@ fn same_model(config: &Config, from: &Path, groups: &[Recorded]) -> Result<(), F
 }
 
 /// Takes a free directory, or finds in it the course that is gone on with.
-fn occupy(out: &Path, root: &Path, resume: bool, identity: &Identity) -> Result<(), Failure> {
+fn occupy(out: &Path, root: &Path, resume: bool, identity: &Identity) -> Result<(), CommandError> {
     checkpoint::clean(root).or_exit(Exit::Checkpoint)?;
     let occupied = !checkpoint::list(root).or_exit(Exit::Checkpoint)?.is_empty();
     match (resume, occupied) {
@@ -173,7 +176,7 @@ struct Course<'a> {
 }
 
 impl Course<'_> {
-    fn run(&self) -> Result<Exit, Failure> {
+    fn run(&self) -> Result<Exit, CommandError> {
         let (mut learner, mut version) = self.begin()?;
         let (mut batch, mut saved) = (self.batches(&learner)?, learner.step());
         if learner.step() == 0 {
@@ -189,7 +192,7 @@ impl Course<'_> {
                 }
                 Err(error) if error.is_refusal() && streak + 1 < STREAK_MAX => {
                     streak += 1;
-                    complain(&format!("skipped a batch: {error}"));
+                    print_note(&format!("skipped a batch: {error}"));
                 }
                 Err(error) => {
                     self.save(&learner, &mut version, &mut saved)?;
@@ -199,7 +202,7 @@ impl Course<'_> {
             batch += 1;
             if told.elapsed() >= WORD {
                 told = Instant::now();
-                complain(&format!("step {} of {}", learner.step(), self.arguments.steps));
+                print_note(&format!("step {} of {}", learner.step(), self.arguments.steps));
             }
             if learner.step() >= saved + self.config.learner.publish_every_steps {
                 self.save(&learner, &mut version, &mut saved)?;
@@ -210,7 +213,7 @@ impl Course<'_> {
     }
 
     /// The learner at its beginning, or as the newest checkpoint has it; and the version of its weights.
-    fn begin(&self) -> Result<(Learner, CriticVersion), Failure> {
+    fn begin(&self) -> Result<(Learner, CriticVersion), CommandError> {
         let Config { learner: config, critic, node, .. } = &self.config;
         let (model, temperature) = (self.model.transformer.clone(), critic.sampling.temperature);
         if !self.arguments.resume {
@@ -220,12 +223,12 @@ impl Course<'_> {
         let recalled = recalled.ok_or_else(|| of_node(node::Error::NothingToResume(self.arguments.out.clone())))?;
         let learner =
             Learner::resume(model, config.clone(), temperature, recalled.learner).or_exit(Exit::Checkpoint)?;
-        complain(&format!("going on from step {}", learner.step()));
+        print_note(&format!("going on from step {}", learner.step()));
         Ok((learner, recalled.run_state.version))
     }
 
     /// Batches that are behind the learner.
-    fn batches(&self, learner: &Learner) -> Result<u64, Failure> {
+    fn batches(&self, learner: &Learner) -> Result<u64, CommandError> {
         let last = learner.batch();
         let behind = if learner.step() == 0 { Some(0) } else { last.checked_sub(BATCHES) };
         behind
@@ -236,7 +239,7 @@ impl Course<'_> {
     }
 
     /// Writes a checkpoint of what is not saved yet, and tells how the critic does on what is held out.
-    fn save(&self, learner: &Learner, version: &mut CriticVersion, saved: &mut u64) -> Result<(), Failure> {
+    fn save(&self, learner: &Learner, version: &mut CriticVersion, saved: &mut u64) -> Result<(), CommandError> {
         let step = learner.step();
         if step == *saved {
             return Ok(());
@@ -249,7 +252,7 @@ impl Course<'_> {
         shelf.published(*version, state.critic.clone(), step);
         self.checkpoints.save(state, shelf).or_exit(Exit::Checkpoint)?;
         *saved = step;
-        complain(&format!("saved step {step} in {}", self.checkpoints.root.display()));
+        print_note(&format!("saved step {step} in {}", self.checkpoints.root.display()));
         self.tell_held_out(learner)
     }
 
@@ -257,16 +260,16 @@ impl Course<'_> {
         let (epochs, seconds) = (self.data.epochs(batches), took.as_secs_f64());
         if self.arguments.json {
             let line = Line { report, epochs, seconds };
-            return say(&serde_json::to_string(&line).expect("a report is plain numbers"));
+            return print_line(&serde_json::to_string(&line).expect("a report is plain numbers"));
         }
-        say(&format!(
+        print_line(&format!(
             "step {}, epoch {epochs:.2}: loss {:.6}, gradient norm {:.4}, mean log-ratio {:+.4}, {} tokens in {seconds:.2} s",
             report.step, report.loss, report.gradient_norm, report.off_policy.log_ratio_mean, report.tokens
         ));
     }
 
     /// Loss and utility on what is held out, where something is.
-    fn tell_held_out(&self, learner: &Learner) -> Result<(), Failure> {
+    fn tell_held_out(&self, learner: &Learner) -> Result<(), CommandError> {
         let groups = self.data.held_out.clone();
         if groups.is_empty() {
             return Ok(());
@@ -276,8 +279,8 @@ impl Course<'_> {
             self.examine(learner.state(), groups)?;
         let line = HeldOutLine { step, held_out_loss, held_out_utility, held_out_groups };
         match self.arguments.json {
-            true => say(&serde_json::to_string(&line).expect("plain numbers")),
-            false => say(&format!(
+            true => print_line(&serde_json::to_string(&line).expect("plain numbers")),
+            false => print_line(&format!(
                 "step {step}: loss {held_out_loss:.6}, weighted utility {held_out_utility:.4} on {held_out_groups} groups held out"
             )),
         }

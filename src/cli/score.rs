@@ -1,7 +1,9 @@
 //! `rco-node score`: log-probabilities of given ids, by either pass.
 
-use super::critic::Critic;
-use super::{Exit, Failure, OrExit, load_model, say};
+use crate::cli::critic_source::CriticSource;
+use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::model::load_model;
+use crate::cli::output::print_line;
 use crate::config::Config;
 use crate::kernels::Precision;
 use crate::telemetry;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 
 /// What `score` takes.
 #[derive(Debug, Args)]
-pub struct ScoreArguments {
+pub(super) struct ScoreArguments {
     /// JSONL of {"prompt_ids", "completion_ids"}; `-` is standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
@@ -61,7 +63,7 @@ struct Output {
 ///
 /// # Errors
 /// Where a line is malformed, an id is unknown or the model cannot be loaded.
-pub fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, Failure> {
+pub(super) fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let inputs = inputs(arguments).or_exit(Exit::Usage)?;
     if !(arguments.temperature > 0.0 && arguments.temperature.is_finite()) {
@@ -74,7 +76,7 @@ pub fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, Failure>
         Pass::Score => (Precision::F32, true),
     };
     let model = load_model(config, precision, score)?.transformer;
-    let load = |argument: &str| Critic::find(argument)?.load(model.spec());
+    let load = |argument: &str| CriticSource::find(argument)?.load(model.spec());
     let critic = arguments.adapter.as_deref().map(load).transpose()?;
     for (line, input) in inputs.iter().enumerate() {
         let scored = match arguments.pass {
@@ -83,7 +85,7 @@ pub fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, Failure>
         };
         let log_probs = scored.with_context(|| format!("line {}", line + 1)).or_exit(Exit::Usage)?;
         let sum = log_probs.iter().map(|&p| f64::from(p)).sum();
-        say(&serde_json::to_string(&Output { log_probs, sum }).expect("finite numbers serialize"));
+        print_line(&serde_json::to_string(&Output { log_probs, sum }).expect("finite numbers serialize"));
     }
     Ok(Exit::Done)
 }

@@ -2,41 +2,35 @@
 //!
 //! The first Ctrl-C or SIGTERM drains and saves; the second one ends the process at once.
 
-use super::{Exit, Failure, OrExit};
+use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::signals;
 use crate::config::Config;
 use crate::node::{Node, Options, Stop};
 use crate::run::events::{Activity, EventBus};
 use crate::telemetry::{Telemetry, logs, status};
 use clap::Args;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What `start` takes.
 #[derive(Clone, Debug, Default, Args)]
-pub struct StartArguments {
+pub(super) struct StartArguments {
     /// Go on from the newest whole checkpoint of node.run_directory.
     #[arg(long)]
-    pub resume: bool,
+    pub(super) resume: bool,
     /// Stop after so many learner steps, those before a resume included.
     #[arg(long, value_name = "K")]
-    pub learner_steps: Option<u64>,
+    pub(super) learner_steps: Option<u64>,
 }
 
 /// Between two looks at the progress.
 const LOOK: Duration = Duration::from_millis(500);
 /// Between two lines where nobody looks at a terminal.
 const LINE: Duration = Duration::from_secs(10);
-/// A second signal so soon after the first is the same wish: `timeout` signals a process and then its group,
-/// and a terminal's Ctrl-C reaches whoever passes it on as well.
-const ECHO: Duration = Duration::from_secs(1);
-/// What a process killed by an interrupt answers by convention.
-const INTERRUPTED: i32 = 130;
-
 /// Runs a node; returns when it has ended.
 ///
 /// # Errors
 /// Where it cannot be started.
-pub fn run(config: Config, arguments: &StartArguments) -> Result<Exit, Failure> {
+pub(super) fn run(config: Config, arguments: &StartArguments) -> Result<Exit, CommandError> {
     let live = logs::install(config.telemetry.log_format).or_exit(Exit::Usage)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let exit = runtime.block_on(serve(config, arguments, &live));
@@ -45,10 +39,10 @@ pub fn run(config: Config, arguments: &StartArguments) -> Result<Exit, Failure> 
     exit
 }
 
-async fn serve(config: Config, arguments: &StartArguments, live: &logs::Live) -> Result<Exit, Failure> {
+async fn serve(config: Config, arguments: &StartArguments, live: &logs::Live) -> Result<Exit, CommandError> {
     let telemetry = Telemetry::install()?;
     let (stop, ended) = (Stop::default(), Stop::default());
-    watch_signals(stop.clone())?;
+    signals::watch(stop.clone())?;
     let events = EventBus::new(None);
     let options = Options {
         resume: arguments.resume,
@@ -76,41 +70,16 @@ async fn serve(config: Config, arguments: &StartArguments, live: &logs::Live) ->
 }
 
 /// Starts the node and waits for its end; a stop during the start ends it there.
-async fn run_node(config: Config, options: Options, stop: &Stop) -> Result<Exit, Failure> {
+async fn run_node(config: Config, options: Options, stop: &Stop) -> Result<Exit, CommandError> {
     let node = tokio::select! {
         biased;
-        started = Node::start(config, options) => started.map_err(|error| Failure { exit: error.exit(), error: error.into() })?,
+        started = Node::start(config, options) => started.map_err(|error| CommandError { exit: error.exit(), error: error.into() })?,
         () = stop.requested() => {
             tracing::info!("stopped before the node was up");
             return Ok(Exit::Done);
         }
     };
     Ok(node.wait().await)
-}
-
-/// First signal: drain. Second: out.
-#[expect(clippy::disallowed_methods, reason = "whoever asks twice wants out at once")]
-pub(super) fn watch_signals(stop: Stop) -> std::io::Result<()> {
-    let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::spawn(async move {
-        let mut signals = [interrupt, terminate];
-        either(&mut signals).await;
-        tracing::info!("stopping; once more ends the process at once");
-        stop.request();
-        let first = Instant::now();
-        while first.elapsed() < ECHO {
-            either(&mut signals).await;
-        }
-        std::process::exit(INTERRUPTED);
-    });
-    Ok(())
-}
-
-async fn either([one, other]: &mut [Signal; 2]) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
-    }
 }
 
 /// Keeps the status line and `/readyz` up to date.

@@ -1,6 +1,7 @@
 //! What the values must be: for rooms whose keys hang together with others', and between rooms.
 
-use super::Config;
+use super::complaints::Complaints;
+use super::schema::Config;
 use crate::checkpoint::KeepBest;
 use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
@@ -10,37 +11,6 @@ use crate::learner::{
 };
 use crate::replay::ReplayConfig;
 use crate::roles::judge::JudgeKind;
-use std::fmt::Debug;
-
-/// Gathers `section.key: expected ..., got ...`.
-struct Complaints {
-    section: String,
-    list: Vec<String>,
-}
-
-impl Complaints {
-    fn of(section: &str) -> Self {
-        Self { section: section.to_owned(), list: Vec::new() }
-    }
-
-    /// Complains of `key` unless it is `right`.
-    fn expect(&mut self, right: bool, key: &str, expected: &str, got: impl Debug) {
-        if !right {
-            self.list.push(format!("{}.{key}: expected {expected}, got {got:?}", self.section));
-        }
-    }
-
-    fn at_least_one(&mut self, keys: &[(&str, u64)]) {
-        for (key, got) in keys {
-            self.expect(*got >= 1, key, "at least 1", got);
-        }
-    }
-}
-
-/// A complaint where `value` is blank.
-pub(super) fn not_blank(key: &str, value: &str, expected: &str) -> Vec<String> {
-    if value.trim().is_empty() { vec![format!("{key}: expected {expected}, got {value:?}")] } else { Vec::new() }
-}
 
 /// The engine's limits.
 pub(super) fn engine(config: &EngineConfig) -> Vec<String> {

@@ -6,10 +6,12 @@
 //! that is matched in linear time. A blank text follows nothing.
 
 mod language;
+mod pattern;
 mod sentences;
 mod words;
 
 use crate::types::verifier::Instruction;
+use pattern::{fixed, is_upper};
 use regex::{Regex, RegexBuilder};
 use std::sync::LazyLock;
 
@@ -134,17 +136,8 @@ fn shape(instruction: &Instruction, text: &str) -> Option<bool> {
     })
 }
 
-fn fixed(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant of this file: a test compiles each")
-}
-
 fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern).case_insensitive(true).build()
-}
-
-/// No letter of lower case, and at least one of upper case.
-fn is_upper(text: &str) -> bool {
-    text.chars().any(char::is_uppercase) && !text.chars().any(char::is_lowercase)
 }
 
 fn is_lower(text: &str) -> bool {

@@ -3,7 +3,7 @@
 use super::figures::{Figures, Result as Whole, median};
 use super::machine::Cost;
 use super::{Bench, Common, Progress, Run, at_least_one, prompts};
-use crate::cli::{Exit, Failure, OrExit};
+use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::engine::Request;
 use crate::engine::sampler::SamplingConfig;
 use clap::Args;
@@ -48,7 +48,7 @@ struct Headline {
 }
 
 /// Runs the bench.
-pub(super) fn run(bed: &Bench, arguments: &DecodeArguments) -> Result<Exit, Failure> {
+pub(super) fn run(bed: &Bench, arguments: &DecodeArguments) -> Result<Exit, CommandError> {
     let DecodeArguments { common, sequences, max_tokens, context, warm, temperature } = arguments;
     let sampling = SamplingConfig { temperature: *temperature, ..SamplingConfig::greedy(*max_tokens) };
     let complaints = crate::config::sampling_complaints("bench", &sampling);

@@ -8,8 +8,8 @@ use super::figures::{Figures, Result as Whole, median};
 use super::machine::Cost;
 use super::tree::{Grown, Judging, Trees};
 use super::{Bench, Common, Run, at_least_one, prompts};
-use crate::cli::check::MemoryPlan;
-use crate::cli::{Exit, Failure, OrExit};
+use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::memory_plan::MemoryPlan;
 use crate::learner::Learner;
 use crate::types::{CriticVersion, CritiqueGroup};
 use clap::Args;
@@ -70,7 +70,7 @@ struct Headline {
 }
 
 /// Runs the bench.
-pub(super) fn run(bed: &Bench, arguments: &EpisodeArguments) -> Result<Exit, Failure> {
+pub(super) fn run(bed: &Bench, arguments: &EpisodeArguments) -> Result<Exit, CommandError> {
     let common = &arguments.common;
     let bed = &bed.of_episodes(arguments);
     let asked = Asked {
@@ -140,7 +140,7 @@ impl Bench {
 }
 
 /// One run: all episodes on a fresh engine and a fresh learner.
-fn one(bed: &Bench, arguments: &EpisodeArguments) -> Result<(Headline, Run), Failure> {
+fn one(bed: &Bench, arguments: &EpisodeArguments) -> Result<(Headline, Run), CommandError> {
     let (config, model) = (&bed.config, &bed.model);
     let prompts = prompts::load(config, &arguments.common).or_exit(Exit::Usage)?;
     let prompts: Vec<_> = prompts.into_iter().cycle().take(arguments.episodes).collect();
@@ -150,7 +150,7 @@ fn one(bed: &Bench, arguments: &EpisodeArguments) -> Result<(Headline, Run), Fai
     let mut engine = bed.engine(&config.engine)?;
     let mut version = CriticVersion(1);
     let publish =
-        |learner: &Learner| -> Result<_, Failure> { Ok(Arc::new(model.transformer.pack(&learner.critic())?)) };
+        |learner: &Learner| -> Result<_, CommandError> { Ok(Arc::new(model.transformer.pack(&learner.critic())?)) };
     engine.install(version, Some(publish(&learner)?));
 
     let begun = Instant::now();
@@ -185,7 +185,7 @@ fn one(bed: &Bench, arguments: &EpisodeArguments) -> Result<(Headline, Run), Fai
 }
 
 /// One learner step on one group; the tokens it learned from.
-fn learn(learner: &mut Learner, group: CritiqueGroup) -> Result<usize, Failure> {
+fn learn(learner: &mut Learner, group: CritiqueGroup) -> Result<usize, CommandError> {
     let batch = learner.step() + 1;
     let mut report = learner.begin(batch, vec![Arc::new(group)]);
     while report.is_none() {

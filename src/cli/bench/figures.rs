@@ -2,8 +2,8 @@
 
 use super::machine::{Cost, Machine, peak_memory_bytes};
 use super::{Bench, Run};
-use crate::cli::check::MemoryPlan;
-use crate::cli::say;
+use crate::cli::memory_plan::MemoryPlan;
+use crate::cli::output::print_line;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -121,11 +121,11 @@ impl<Q: Serialize, H: Serialize> Result<Q, H> {
     /// Says it: as JSON, or as a table that begins with `head`.
     pub(super) fn say(&self, json: bool, head: Vec<(&'static str, String)>) {
         if json {
-            return say(&serde_json::to_string(self).expect("strings and finite numbers serialize"));
+            return print_line(&serde_json::to_string(self).expect("strings and finite numbers serialize"));
         }
         let runs = self.runs.iter().map(|rate| format!("{rate:.1}")).collect::<Vec<_>>().join(", ");
         let rows = head.into_iter().chain([("every run", format!("{runs} tokens/s"))]).chain(self.figures.rows());
-        rows.for_each(|(name, value)| say(&format!("{name:<20} {value}")));
+        rows.for_each(|(name, value)| print_line(&format!("{name:<20} {value}")));
     }
 }
 

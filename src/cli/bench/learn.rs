@@ -6,8 +6,9 @@
 use super::figures::median;
 use super::machine::{Cost, Machine, peak_memory_bytes};
 use super::{Bench, Common, at_least_one, prompts};
-use crate::cli::check::MemoryPlan;
-use crate::cli::{Exit, Failure, OrExit, say};
+use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::memory_plan::MemoryPlan;
+use crate::cli::output::print_line;
 use crate::engine::{Counters, Work};
 use crate::learner::{Learner, Mode};
 use crate::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique};
@@ -79,7 +80,7 @@ struct Learned {
 }
 
 /// Runs the bench.
-pub(super) fn run(mut bed: Bench, arguments: &LearnArguments) -> Result<Exit, Failure> {
+pub(super) fn run(mut bed: Bench, arguments: &LearnArguments) -> Result<Exit, CommandError> {
     let LearnArguments { common, prefix, max_tokens, .. } = arguments;
     let config = &mut bed.config;
     config.learner.checkpoint_layers |= arguments.checkpoint_layers;
@@ -170,7 +171,7 @@ fn made(bed: &Bench, arguments: &LearnArguments, groups: usize, n: usize) -> any
 }
 
 /// One step: its seconds, and those of its longest piece.
-fn one(learner: &mut Learner, groups: &[Arc<CritiqueGroup>]) -> Result<(f64, f64), Failure> {
+fn one(learner: &mut Learner, groups: &[Arc<CritiqueGroup>]) -> Result<(f64, f64), CommandError> {
     let begun = Instant::now();
     let mut longest = 0.0f64;
     let mut report = learner.begin(learner.step() + 1, groups.to_vec());
@@ -220,7 +221,7 @@ fn flops(bed: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
 impl Learned {
     fn say(&self, json: bool) {
         if json {
-            return say(&serde_json::to_string(self).expect("strings and finite numbers serialize"));
+            return print_line(&serde_json::to_string(self).expect("strings and finite numbers serialize"));
         }
         let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20));
         let rows = [
@@ -250,6 +251,6 @@ impl Learned {
                 ),
             ),
         ];
-        rows.iter().for_each(|(name, value)| say(&format!("{name:<20} {value}")));
+        rows.iter().for_each(|(name, value)| print_line(&format!("{name:<20} {value}")));
     }
 }

@@ -3,7 +3,7 @@
 use super::figures::{Figures, Result as Whole, median};
 use super::machine::Cost;
 use super::{Bench, Common, Progress, Run, at_least_one, prompts};
-use crate::cli::{Exit, Failure, OrExit};
+use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::engine::Request;
 use crate::engine::sampler::SamplingConfig;
 use clap::Args;
@@ -33,7 +33,7 @@ struct Headline {
 }
 
 /// Runs the bench.
-pub(super) fn run(bed: &Bench, arguments: &PrefillArguments) -> Result<Exit, Failure> {
+pub(super) fn run(bed: &Bench, arguments: &PrefillArguments) -> Result<Exit, CommandError> {
     let PrefillArguments { common, context } = arguments;
     let prompts = prompts::ids(&bed.config, common, &bed.model, 1, Some(*context)).or_exit(Exit::Usage)?;
     let engine = bed.engine_for(&prompts, 1);

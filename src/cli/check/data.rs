@@ -3,11 +3,12 @@
 //! Reports counts, lengths in tokens, repeated prompts, prompts that are also held out, and every line that cannot be
 //! used. It trains nothing and judges nothing.
 
-use super::{CheckArguments, say};
-use crate::cli::{Exit, Failure, OrExit};
+use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::model::fetch_model;
+use crate::cli::output::print_line;
 use crate::config::Config;
 use crate::formats;
-use crate::formats::{source::Source, tokenizer::Tokenizer};
+use crate::formats::tokenizer::Tokenizer;
 use crate::prompts::{self, survey::survey};
 use crate::roles::judge::JudgeKind;
 use crate::types::{Prompt, verifier::Verifier};
@@ -57,16 +58,30 @@ struct Fault {
     fault: String,
 }
 
-/// Looks at `file`; ends with a usage error where a line cannot be used.
-pub(super) fn run(config: &Config, file: &Path, arguments: &CheckArguments) -> Result<Exit, Failure> {
+/// What `check --data` was asked.
+pub(super) struct DataCheck<'a> {
+    pub(super) config: &'a Config,
+    /// The prompt file.
+    pub(super) file: &'a Path,
+    /// Prompts that must not be in it; `None` is every held-out file that comes with the node.
+    pub(super) held_out: Option<&'a str>,
+    /// Counts no tokens, so that no model is needed.
+    pub(super) offline: bool,
+    /// Prints one JSON object.
+    pub(super) json: bool,
+}
+
+/// Checks the file. A line that cannot be used is a usage error.
+pub(super) fn run(check: &DataCheck<'_>) -> Result<Exit, CommandError> {
+    let DataCheck { config, file, .. } = check;
     let name = file.display().to_string();
     let text =
         std::fs::read_to_string(file).map_err(|error| anyhow::anyhow!("{name}: {error}")).or_exit(Exit::Usage)?;
-    let held_out = held_out(arguments.held_out.as_deref()).or_exit(Exit::Usage)?;
-    let tokenizer = if arguments.offline { None } else { Some(tokenizer(config)?) };
+    let held_out = held_out(check.held_out).or_exit(Exit::Usage)?;
+    let tokenizer = if check.offline { None } else { Some(tokenizer(config)?) };
     let report = report(config, name, &text, &held_out, tokenizer.as_ref())?;
-    match arguments.json {
-        true => say(&serde_json::to_string(&report)?),
+    match check.json {
+        true => print_line(&serde_json::to_string(&report)?),
         false => report.print(),
     }
     if report.prompts == 0 {
@@ -82,8 +97,8 @@ pub(super) fn run(config: &Config, file: &Path, arguments: &CheckArguments) -> R
     }
 }
 
-fn tokenizer(config: &Config) -> Result<Tokenizer, Failure> {
-    let path = Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)?;
+fn tokenizer(config: &Config) -> Result<Tokenizer, CommandError> {
+    let path = fetch_model(config)?;
     Ok(formats::open(&path).or_exit(Exit::Model)?.tokenizer)
 }
 
@@ -101,7 +116,7 @@ fn report(
     text: &str,
     held_out: &[Prompt],
     tokenizer: Option<&Tokenizer>,
-) -> Result<Report, Failure> {
+) -> Result<Report, CommandError> {
     let by_verifier = config.judge.role.kind == JudgeKind::Verifier;
     let mut survey = survey(text);
     survey.prompts.retain(|(line, prompt)| {
@@ -195,19 +210,33 @@ impl Report {
         let list = |counts: Vec<(&str, usize)>| {
             counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
         };
-        say(&format!("{}: {} prompts, {} lines that cannot be used", self.file, self.prompts, self.faults.len()));
-        say(&format!("tasks: {}", list(self.tasks.iter().map(|(name, count)| (name.as_str(), *count)).collect())));
-        say(&format!("verifiers: {}", list(self.verifiers.iter().map(|(name, count)| (*name, *count)).collect())));
+        print_line(&format!(
+            "{}: {} prompts, {} lines that cannot be used",
+            self.file,
+            self.prompts,
+            self.faults.len()
+        ));
+        print_line(&format!(
+            "tasks: {}",
+            list(self.tasks.iter().map(|(name, count)| (name.as_str(), *count)).collect())
+        ));
+        print_line(&format!(
+            "verifiers: {}",
+            list(self.verifiers.iter().map(|(name, count)| (*name, *count)).collect())
+        ));
         if let Some(Lengths { min, median, p95, max, too_long }) = &self.tokens {
-            say(&format!("tokens: min {min}, median {median}, p95 {p95}, max {max}{}", lines(", too long", too_long)));
+            print_line(&format!(
+                "tokens: min {min}, median {median}, p95 {p95}, max {max}{}",
+                lines(", too long", too_long)
+            ));
         }
         for (what, Overlap { exact, normalised }) in [("repeated", &self.repeated), ("held out", &self.held_out)] {
             let counts =
                 format!("{what}: {} exactly, {} but for case, blanks and punctuation", exact.len(), normalised.len());
-            say(&format!("{counts}{}", lines("", &[exact.as_slice(), normalised].concat())));
+            print_line(&format!("{counts}{}", lines("", &[exact.as_slice(), normalised].concat())));
         }
         for Fault { line, fault } in &self.faults {
-            say(&format!("line {line}: {fault}"));
+            print_line(&format!("line {line}: {fault}"));
         }
     }
 }

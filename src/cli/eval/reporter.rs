@@ -2,7 +2,7 @@
 
 use super::EvalSpec;
 use super::store::Store;
-use crate::cli::Failure;
+use crate::cli::exit::CommandError;
 use crate::eval::Record;
 use crate::eval::figures::Figures;
 use crate::telemetry::logs::Live;
@@ -29,7 +29,7 @@ impl Reporter {
     ///
     /// # Errors
     /// Where its record cannot be kept.
-    pub(super) fn ended(&mut self, record: &Record) -> Result<(), Failure> {
+    pub(super) fn ended(&mut self, record: &Record) -> Result<(), CommandError> {
         self.tally.one_more(Instant::now());
         self.kept.as_mut().map_or(Ok(()), |kept| kept.add(record))
     }

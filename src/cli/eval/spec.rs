@@ -1,8 +1,8 @@
 //! What an evaluation was asked: prompts, critics and sizes, out of the config and the command line.
 
 use super::EvalArguments;
-use crate::cli::critic::Critic;
-use crate::cli::{Exit, Failure, OrExit};
+use crate::cli::critic_source::CriticSource;
+use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::config::{Config, RoleSection};
 use crate::episode::eval_runner::{Candidate, Kind};
 use crate::episode::sampling::PolicyRef;
@@ -46,11 +46,11 @@ enum Which {
     Empty,
     Itself,
     Oracle,
-    Adapter(Critic),
+    Adapter(CriticSource),
 }
 
 impl EvalSpec {
-    pub(super) fn new(config: &Config, arguments: &EvalArguments) -> Result<Self, Failure> {
+    pub(super) fn new(config: &Config, arguments: &EvalArguments) -> Result<Self, CommandError> {
         let data = arguments.data.clone().or_else(|| Some(config.held_out()).filter(|file| !file.is_empty()));
         let why = format!("expected --data or eval.file: {:?} has no held-out twin", config.prompts.file);
         let data = data.ok_or_else(|| anyhow::anyhow!(why)).or_exit(Exit::Usage)?;
@@ -89,9 +89,9 @@ impl EvalSpec {
     ///
     /// # Errors
     /// Where the model at `model` or a critic cannot be read.
-    pub(super) fn manifest(&self, config: &Config, model: &Path) -> Result<Map<String, Value>, Failure> {
+    pub(super) fn manifest(&self, config: &Config, model: &Path) -> Result<Map<String, Value>, CommandError> {
         let source = Source::parse(&config.model.source).or_exit(Exit::Usage)?;
-        let critic = |(name, which): &(String, Which)| -> Result<Value, Failure> {
+        let critic = |(name, which): &(String, Which)| -> Result<Value, CommandError> {
             let of = match which {
                 Which::Base => "base".to_owned(),
                 Which::Empty => "empty".to_owned(),
@@ -118,7 +118,7 @@ impl EvalSpec {
     }
 
     /// The critics, with adapters that fit `spec`.
-    pub(super) fn candidates(&self, config: &Config, spec: &ModelSpec) -> Result<Vec<Candidate>, Failure> {
+    pub(super) fn candidates(&self, config: &Config, spec: &ModelSpec) -> Result<Vec<Candidate>, CommandError> {
         let candidate = |(index, (name, which)): (usize, &(String, Which))| {
             let kind = match which {
                 Which::Base => Kind::Critic(PolicyRef::Base),
@@ -177,7 +177,7 @@ fn digest(value: &impl Serialize) -> String {
 }
 
 /// The critics that `arguments` name, or those that serve everywhere.
-fn critics(arguments: &[String], prompts: &[Prompt]) -> Result<Vec<(String, Which)>, Failure> {
+fn critics(arguments: &[String], prompts: &[Prompt]) -> Result<Vec<(String, Which)>, CommandError> {
     let known = prompts.iter().any(|prompt| prompt.answer.is_some());
     let usual: Vec<String> =
         ["base", "empty", "self"].into_iter().chain(known.then_some("oracle")).map(Into::into).collect();
@@ -191,7 +191,7 @@ fn critics(arguments: &[String], prompts: &[Prompt]) -> Result<Vec<(String, Whic
     Ok(critics)
 }
 
-fn critic(argument: &str) -> Result<(String, Which), Failure> {
+fn critic(argument: &str) -> Result<(String, Which), CommandError> {
     let (name, which) = match argument.split_once('=').filter(|_| !std::path::Path::new(argument).exists()) {
         Some((name, which)) => (name, which),
         None => (argument, argument),
@@ -201,7 +201,7 @@ fn critic(argument: &str) -> Result<(String, Which), Failure> {
         "empty" => Which::Empty,
         "self" => Which::Itself,
         "oracle" => Which::Oracle,
-        folder => Which::Adapter(Critic::find(folder)?),
+        folder => Which::Adapter(CriticSource::find(folder)?),
     };
     Ok((name.to_owned(), found))
 }

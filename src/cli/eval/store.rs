@@ -4,7 +4,7 @@
 //! is written whole before the next prompt is, so that a killed process leaves a torn last line at most, which is cut.
 
 use super::EvalSpec;
-use crate::cli::{Exit, Failure, OrExit};
+use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::eval::Record;
 use anyhow::Context;
 use serde_json::{Map, Value};
@@ -32,7 +32,7 @@ impl Store {
         folder: &Path,
         manifest: &Map<String, Value>,
         asked: &EvalSpec,
-    ) -> Result<(Self, BTreeMap<u64, Record>), Failure> {
+    ) -> Result<(Self, BTreeMap<u64, Record>), CommandError> {
         let lock = crate::node::lock(folder).or_exit(Exit::Usage)?;
         agree(&folder.join(MANIFEST), manifest).or_exit(Exit::Usage)?;
         let path = folder.join(RECORDS);
@@ -47,7 +47,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the disk fails.
-    pub(super) fn add(&mut self, record: &Record) -> Result<(), Failure> {
+    pub(super) fn add(&mut self, record: &Record) -> Result<(), CommandError> {
         let mut line = serde_json::to_string(record).expect("strings and finite numbers serialize");
         line.push('\n');
         self.file.write_all(line.as_bytes()).with_context(|| self.path.display().to_string()).or_exit(Exit::Failed)

@@ -3,6 +3,7 @@
 //!
 //! Treebank tokens part punctuation, brackets and clitics: `DON'T` is `DO` and `N'T`, `IT'S` is `IT` and `'S`.
 
+use super::pattern::{fixed, is_upper};
 use regex::Regex;
 use std::sync::LazyLock;
 
@@ -15,13 +16,13 @@ const PAIRS: [(&str, usize); 8] =
 
 /// Runs of letters, digits and underscores.
 pub(super) fn count(text: &str) -> usize {
-    static WORD: LazyLock<Regex> = LazyLock::new(|| super::fixed(r"[\p{L}\p{N}_]+"));
+    static WORD: LazyLock<Regex> = LazyLock::new(|| fixed(r"[\p{L}\p{N}_]+"));
     WORD.find_iter(text).count()
 }
 
 /// Tokens in which every letter is a capital, and there is one.
 pub(super) fn count_capital(text: &str) -> usize {
-    apart(text).split_whitespace().map(|word| tokens(word).filter(|token| super::is_upper(token)).count()).sum()
+    apart(text).split_whitespace().map(|word| tokens(word).filter(|token| is_upper(token)).count()).sum()
 }
 
 /// The text with blanks around all signs that are tokens.

@@ -1,9 +1,8 @@
 //! Which critic an argument names: a PEFT adapter's folder, a checkpoint's, or a run's; of a run its newest checkpoint,
 //! as `RUN@STEP` that of a step, as `RUN@best` the best.
 
-use super::{Failure, OrExit};
-use crate::actors::Exit;
 use crate::checkpoint::{self, Listed};
+use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::formats::source;
 use crate::formats::spec::ModelSpec;
 use crate::transformer::full_weights::CriticWeights;
@@ -12,23 +11,23 @@ use std::path::{Path, PathBuf};
 
 /// Where an adapter lies.
 #[derive(Clone, Debug)]
-pub(super) enum Critic {
+pub(super) enum CriticSource {
     /// A PEFT adapter's folder.
     Peft(PathBuf),
     /// A whole checkpoint.
     Checkpoint(Listed),
 }
 
-impl Critic {
+impl CriticSource {
     /// The critic that `argument` names; a folder that is no run and no checkpoint is taken for an adapter's.
     ///
     /// # Errors
     /// Where it names a run's checkpoint and there is no such whole one.
-    pub(super) fn find(argument: &str) -> Result<Self, Failure> {
+    pub(super) fn find(argument: &str) -> Result<Self, CommandError> {
         let whole = Path::new(argument);
         // A folder may have an @ in its name.
         if (argument.contains('@') && !whole.exists()) || whole.join("checkpoints").is_dir() {
-            return Ok(Self::Checkpoint(of_run(argument, None)?));
+            return Ok(Self::Checkpoint(checkpoint_of_run(argument, None)?));
         }
         if let Some(listed) = Listed::parse(whole.to_owned()).filter(|listed| listed.manifest().is_file()) {
             listed.verify().or_exit(Exit::Checkpoint)?;
@@ -41,7 +40,7 @@ impl Critic {
     ///
     /// # Errors
     /// Where it cannot be read or does not fit `spec`.
-    pub(super) fn load(&self, spec: &ModelSpec) -> Result<CriticWeights, Failure> {
+    pub(super) fn load(&self, spec: &ModelSpec) -> Result<CriticWeights, CommandError> {
         match self {
             Self::Peft(folder) => CriticWeights::load(folder, spec).or_exit(Exit::Usage),
             Self::Checkpoint(listed) => Ok(checkpoint::load(&listed.path, spec).or_exit(Exit::Checkpoint)?.critic),
@@ -52,7 +51,7 @@ impl Critic {
     ///
     /// # Errors
     /// Where it cannot be read.
-    pub(super) fn digest(&self) -> Result<String, Failure> {
+    pub(super) fn digest(&self) -> Result<String, CommandError> {
         let path = match self {
             Self::Peft(folder) => folder.clone(),
             Self::Checkpoint(listed) => listed.manifest(),
@@ -64,7 +63,7 @@ impl Critic {
     ///
     /// # Errors
     /// Where a checkpoint's config cannot be read.
-    pub(super) fn trained_on(&self) -> Result<Option<String>, Failure> {
+    pub(super) fn trained_on(&self) -> Result<Option<String>, CommandError> {
         match self {
             Self::Peft(_) => Ok(None),
             Self::Checkpoint(listed) => trained_on(listed).map(Some).or_exit(Exit::Checkpoint),
@@ -74,7 +73,7 @@ impl Critic {
 
 /// The checkpoint of a run that `argument` names: of RUN its newest whole one, or that of `step`; of RUN@STEP and
 /// RUN@best that one.
-pub(super) fn of_run(argument: &str, step: Option<u64>) -> Result<Listed, Failure> {
+pub(super) fn checkpoint_of_run(argument: &str, step: Option<u64>) -> Result<Listed, CommandError> {
     let (run, which) = match argument.rsplit_once('@').filter(|_| !Path::new(argument).exists()) {
         Some((run, which)) => (Path::new(run), Some(which)),
         None => (Path::new(argument), None),

@@ -1,0 +1,34 @@
+//! How a command ends: an error with the exit code of the process.
+
+pub(crate) use crate::node::Exit;
+
+use crate::formats;
+
+/// An error and the exit code it ends the process with.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    /// The exit code.
+    pub(crate) exit: Exit,
+    /// What to tell the user.
+    pub(crate) error: anyhow::Error,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for CommandError {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let exit = if error.is::<formats::Error>() { Exit::Model } else { Exit::Failed };
+        Self { exit, error }
+    }
+}
+
+/// Gives an error an exit code.
+pub(crate) trait OrExit<T> {
+    /// The value, or an error that ends the process with `exit`.
+    fn or_exit(self, exit: Exit) -> Result<T, CommandError>;
+}
+
+impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
+    fn or_exit(self, exit: Exit) -> Result<T, CommandError> {
+        self.map_err(|error| CommandError { exit, error: error.into() })
+    }
+}

@@ -1,0 +1,203 @@
+//! How much memory a node, an engine or a learner will take, and whether it fits the device.
+
+use crate::config::Config;
+use crate::engine::EngineConfig;
+use crate::formats::lora::Projection;
+use crate::formats::spec::ModelSpec;
+use crate::kernels::{Precision, Weight};
+use crate::learner::{LearnerConfig, Mode};
+use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
+use crate::transformer::dense::decode::DenseDecoder;
+use crate::transformer::device;
+use crate::transformer::score::activation_floats;
+use candle_core::Device;
+
+/// Where the memory goes, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MemoryPlan {
+    /// Names and sizes, in the order they are printed.
+    pub(crate) parts: Vec<(&'static str, usize)>,
+}
+
+const F32: usize = size_of::<f32>();
+/// What a node takes before it has a model: code, tokenizer, templates, threads.
+const PROGRAM: usize = 64 << 20;
+
+impl MemoryPlan {
+    /// The plan of an engine that writes on `device` and learns nothing; `weights` is what the model's take there, in bytes.
+    pub(crate) fn of_writing(spec: &ModelSpec, weights: usize, engine: &EngineConfig, device: &Device) -> Self {
+        // A step's rows through the widest place of a layer, and the logits of every row that samples.
+        let widest = 2 * spec.hidden + 3 * spec.intermediate;
+        let mut writing = engine.step_tokens_max * widest + engine.sequences_max * spec.vocab;
+        if !device.is_cpu() {
+            writing += DenseDecoder::attention_floats(spec, engine.sequences_max, engine.context_tokens_max);
+        }
+        Self {
+            parts: vec![
+                ("weights", weights),
+                ("kv cache", engine.kv_cache_mib << 20),
+                ("program", program(device)),
+                ("activations", writing * F32),
+            ],
+        }
+    }
+
+    /// The plan of a node whose model runs on `device`, in that device's memory; `weights` is what the model's take there
+    /// for both passes, in bytes.
+    pub(crate) fn new(spec: &ModelSpec, weights: usize, config: &Config, device: &Device) -> Self {
+        let targets = config.rollout.critiques * config.critic.sampling.max_tokens;
+        let mut plan = Self::of_writing(spec, weights, &config.engine, device);
+        let mut learning = Self::of_learning(spec, 0, &config.learner, targets, device).parts;
+        if config.learner.mode == Mode::Full {
+            // Around a publication: the critic that goes and the one that comes, as they are kept and as they are served, and
+            // the moments on their way to the disk.
+            learning.push(("in service", 2 * (spec.parameters() * F32 + served(spec, config.engine.weights))));
+            learning.push(("optimizer", 2 * spec.parameters() * F32));
+        }
+        // A checkpoint is copied, and then copied once more as a file: the adapter and two moments. Like the program
+        // itself, these copies lie in the host's memory.
+        if let Some((_, bytes)) = learning.iter().find(|(name, _)| *name == "adapter").filter(|_| device.is_cpu()) {
+            learning.push(("checkpoint", 2 * 3 * (bytes / 4)));
+        }
+        for (name, bytes) in learning.into_iter().filter(|(name, _)| *name != "program") {
+            match plan.parts.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, size)) => *size += bytes,
+                None => plan.parts.insert(plan.parts.len() - 1, (name, bytes)),
+            }
+        }
+        plan
+    }
+
+    /// The plan of a learner alone, whose steps predict at most `targets` ids a group.
+    pub(crate) fn of_learning(
+        spec: &ModelSpec,
+        weights: usize,
+        learner: &LearnerConfig,
+        targets: usize,
+        device: &Device,
+    ) -> Self {
+        let targets = targets.min(learner.micro_batch_tokens);
+        let rank = if learner.mode == Mode::Full { 0 } else { learner.lora.rank };
+        let learning = activation_floats(spec, rank, learner.micro_batch_tokens, targets, learner.activation_policy());
+        if learner.mode == Mode::Full {
+            // The critic's weights, which the score pass reads as they lie; their gradient and two moments.
+            let whole = spec.parameters() * F32;
+            let parts =
+                [("weights", weights), ("critic", whole), ("optimizer", 3 * whole), ("activations", learning * F32)];
+            return Self { parts: [("program", program(device))].into_iter().chain(parts).collect() };
+        }
+        let lora = &learner.lora;
+        let of_site = |site: &Projection| {
+            let (inputs, outputs) = site.sizes(spec);
+            lora.rank * (inputs + outputs)
+        };
+        let adapter = spec.layers * lora.targets.iter().map(of_site).sum::<usize>();
+        // Gradient, a piece's gradient and two moments; beside a GPU the moments stay in the host's memory.
+        let optimizer = if device.is_cpu() { 4 } else { 1 } * adapter * F32;
+        let parts = vec![
+            ("weights", weights),
+            // The learner's, as the score pass reads them too, and two versions in service around a publication.
+            ("adapter", 4 * adapter * F32),
+            ("optimizer", optimizer),
+            ("program", program(device)),
+            ("activations", learning * F32),
+        ];
+        Self { parts }
+    }
+
+    /// With a judge's own model beside it, whose weights take so many bytes.
+    pub(crate) fn with_judge(
+        mut self,
+        spec: &ModelSpec,
+        weights: usize,
+        engine: &EngineConfig,
+        device: &Device,
+    ) -> Self {
+        for (name, bytes) in Self::of_writing(spec, weights, engine, device).parts {
+            match name {
+                "weights" => self.parts.push(("judge's", bytes)),
+                "kv cache" => self.parts.push(("judge's kv", bytes)),
+                // The engines take turns, so that the greater of the two is what is ever held.
+                _ => self
+                    .parts
+                    .iter_mut()
+                    .filter(|(known, _)| *known == name)
+                    .for_each(|(_, own)| *own = bytes.max(*own)),
+            }
+        }
+        self
+    }
+
+    /// All parts together.
+    pub(crate) fn total(&self) -> usize {
+        self.parts.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// Refuses a context that the model or the cache cannot hold; `cache` names the cache's key.
+pub(crate) fn check_context(
+    spec: &ModelSpec,
+    engine: &EngineConfig,
+    device: &Device,
+    cache: &str,
+) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        engine.context_tokens_max <= spec.context_tokens,
+        "engine.context_tokens_max: expected at most the model's {}, got {}",
+        spec.context_tokens,
+        engine.context_tokens_max
+    );
+    let block = Decoder::block_bytes(spec, engine.weights, device);
+    let one = engine.context_tokens_max.div_ceil(BLOCK_TOKENS) * block;
+    anyhow::ensure!(
+        one <= engine.kv_cache_mib << 20,
+        "{cache}: expected at least {} for one context of {} tokens, got {}",
+        one.div_ceil(1 << 20),
+        engine.context_tokens_max,
+        engine.kv_cache_mib
+    );
+    Ok(())
+}
+
+/// Refuses what cannot work on this device.
+///
+/// # Errors
+/// Names what does not fit, its size, and what there is.
+pub(crate) fn check_memory(
+    plan: &MemoryPlan,
+    spec: &ModelSpec,
+    config: &Config,
+    device: &Device,
+) -> anyhow::Result<()> {
+    check_context(spec, &config.engine, device, "engine.kv_cache_mib")?;
+    if let Some(available) = device::available_bytes(device) {
+        anyhow::ensure!(
+            plan.total() <= available,
+            "memory: the plan needs {:.0} MiB, {} has {:.0} MiB available",
+            mib(plan.total()),
+            device::name(device),
+            mib(available)
+        );
+    }
+    Ok(())
+}
+
+/// Bytes of a critic's own weights as the engine serves them beside those that are kept.
+fn served(spec: &ModelSpec, precision: Precision) -> usize {
+    let of_tensor = |(_, shape): &(String, Vec<usize>)| match shape[..] {
+        // In f32 the kept ones are served.
+        _ if precision == Precision::F32 => 0,
+        [outputs, inputs] => Weight::planned_bytes(outputs, inputs, precision, false, false),
+        _ => F32 * shape.iter().product::<usize>(),
+    };
+    spec.tensors().iter().map(of_tensor).sum()
+}
+
+/// What the program itself takes of the memory of `device`.
+fn program(device: &Device) -> usize {
+    if device.is_cpu() { PROGRAM } else { 0 }
+}
+
+pub(crate) fn mib(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}

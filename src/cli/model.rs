@@ -1,0 +1,21 @@
+//! Fetching and loading the config's model.
+
+use super::exit::{CommandError, Exit, OrExit};
+use crate::config::Config;
+use crate::formats::source::Source;
+use crate::kernels::Precision;
+use crate::transformer::{device, load, load::Loaded};
+use std::path::PathBuf;
+
+/// Fetches the config's model and returns its path.
+pub(crate) fn fetch_model(config: &Config) -> Result<PathBuf, CommandError> {
+    Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)
+}
+
+/// Fetches and loads the config's model, for a decode pass of `precision` and, with `score`, for scoring too.
+pub(crate) fn load_model(config: &Config, precision: Precision, score: bool) -> Result<Loaded, CommandError> {
+    let path = fetch_model(config)?;
+    let device = config.model.device.open().or_exit(Exit::Usage)?;
+    tracing::info!(path = %path.display(), device = device::name(&device), "loading model");
+    load::load_on(&path, &device, precision, score).or_exit(Exit::Model)
+}
