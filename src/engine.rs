@@ -1,112 +1,53 @@
-//! Writes tokens for many sequences at once: continuous batching over a paged KV cache.
+//! The engine: writes many sequences at once by continuous batching over a paged KV cache.
 //!
-//! Knows ids and weights, not text (but for stop strings) and no actor; takes no lock.
+//! It knows token ids and weights, text only for stop strings, and no actor. It takes no lock.
 //!
-//! Invariants: what a request gets depends on itself alone, never on who ran beside it; all of a
-//! completion is written by one version; no block computed by one installation of weights is read by
-//! another; a request that is done or cancelled holds no block.
+//! Invariants: a request's result depends on that request alone, not on the rest of the batch; one critic version writes
+//! all of a completion; a block computed by one installation of weights is never read by another; a finished or cancelled
+//! request holds no block.
 
 mod blocks;
 mod candidates;
+mod config;
 pub mod distinct;
+mod error;
 mod exp;
 mod logit_filter;
 mod output;
 #[doc(hidden)]
 pub mod probe;
 mod report;
+mod request;
 mod request_state;
 pub mod sampler;
+mod sampling_config;
 mod scheduler;
 mod sequence;
 
 use crate::formats::tokenizer::Tokenizer;
-use crate::kernels::Precision;
 use crate::transformer::{
     decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward, decode::PackedAdapter,
 };
 use crate::types::{Completion, CriticVersion};
+pub use config::EngineConfig;
+pub use error::Error;
 use report::lap;
 pub use report::{Counters, StepReport, Times, Work};
+pub use request::{Detokenize, Request, RequestId};
 use request_state::{RequestState, Weights};
 use sampler::{Draw, SamplingConfig, Scratch, Task};
 use scheduler::{Plan, Scheduler};
 use sequence::{Branch, Name, Sequence};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Limits of the engine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EngineConfig {
-    /// Tokens of one step: decodes first, the rest goes to waiting prefills.
-    pub step_tokens_max: usize,
-    /// Sequences that decode at once.
-    pub sequences_max: usize,
-    /// Longest prompt and completion together, in tokens.
-    pub context_tokens_max: usize,
-    /// Memory of the KV cache, in MiB.
-    pub kv_cache_mib: usize,
-    /// How the decode pass keeps the weights.
-    pub weights: Precision,
-}
-
-/// What the engine is asked: `n` continuations of one prompt.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// The prompt's ids; at least one.
-    pub prompt: Vec<u32>,
-    /// How many continuations; they are computed as one for as long as they are the same.
-    pub n: usize,
-    /// How to sample.
-    pub sampling: SamplingConfig,
-    /// Ids that end a text (kept as its last id).
-    pub stop_ids: Vec<u32>,
-    /// Continuation `i` draws from a stream seeded by this and `i` alone.
-    pub seed: u64,
-    /// Write with the newest installed critic instead of the base.
-    pub critic: bool,
-}
-
-/// Names a request inside the engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
-
-/// Why a request was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The request can never fit.
-    #[error("prompt of {prompt} tokens: expected 1 to {max}")]
-    PromptLength {
-        /// Its length in tokens.
-        prompt: usize,
-        /// What fits.
-        max: usize,
-    },
-    /// The model computed something that is no distribution; cancel the request.
-    #[error("request {request}, continuation {index}: expected finite logits, got NaN, infinity or nothing above -inf")]
-    Logits {
-        /// The request's number.
-        request: u64,
-        /// Which of its continuations.
-        index: usize,
-    },
-    /// The model failed.
-    #[error(transparent)]
-    Model(#[from] crate::formats::Error),
-}
-
-/// Text of ids, special tokens left out.
-pub type Detokenize = Box<dyn Fn(&[u32]) -> crate::formats::Result<String> + Send>;
 
 /// What one sequence of a step samples: a token for each of its continuations, if its step ends its tokens.
 struct Sampled {
     name: Name,
     draws: Vec<(usize, Draw)>,
-    /// Log-probabilities of the tokens that it weighs; empty where it writes.
-    weighed: Vec<f32>,
+    /// Log-probabilities of the request's candidates; empty where it writes a text.
+    candidate_log_probs: Vec<f32>,
 }
 
 /// The engine.
@@ -114,7 +55,7 @@ pub struct Engine<F: Forward = Decoder> {
     model: F,
     decode: Detokenize,
     scheduler: Scheduler,
-    jobs: BTreeMap<RequestId, RequestState>,
+    states: BTreeMap<RequestId, RequestState>,
     finished: Vec<(RequestId, Vec<Completion>)>,
     /// What new critic requests are written with.
     critic: Weights,
@@ -124,7 +65,7 @@ pub struct Engine<F: Forward = Decoder> {
     context: usize,
     counters: Counters,
     scratch: Vec<Scratch>,
-    /// The step's tokens and logits; kept for their memory.
+    /// The step's tokens and logits; kept to reuse their memory.
     batch: Batch,
     logits: Vec<f32>,
 }
@@ -146,7 +87,7 @@ impl<F: Forward> Engine<F> {
             context: config.context_tokens_max.min(blocks * BLOCK_TOKENS),
             model,
             decode,
-            jobs: BTreeMap::new(),
+            states: BTreeMap::new(),
             finished: Vec::new(),
             critic: Weights::base(),
             installations: 0,
@@ -158,7 +99,7 @@ impl<F: Forward> Engine<F> {
         }
     }
 
-    /// Takes a request. The critic's version is fixed here.
+    /// Accepts a request. The critic version that writes it is fixed here.
     ///
     /// # Errors
     /// Where the prompt is empty, or leaves no room for a token in the context or in the cache.
@@ -170,22 +111,43 @@ impl<F: Forward> Engine<F> {
         let id = RequestId(self.requests);
         self.requests += 1;
         let weights = if request.critic { self.critic.clone() } else { Weights::base() };
-        let job = RequestState::new(request, weights, self.context - prompt);
-        if job.open() > 0 {
+        let state = RequestState::new(request, weights, self.context - prompt);
+        if state.open() > 0 {
             let name = Name { request: id, index: 0 };
-            let sequence = Sequence::new(name, job.request.prompt.clone(), job.open(), job.weights.root);
+            let sequence = Sequence::new(name, state.request.prompt.clone(), state.open(), state.weights.root);
             self.scheduler.wait(sequence);
-            self.counters.prompt_tokens += (prompt * job.open()) as u64;
+            self.counters.prompt_tokens += (prompt * state.open()) as u64;
         }
-        self.jobs.insert(id, job);
+        self.states.insert(id, state);
         self.finish_if_done(id)?;
         Ok(id)
     }
 
-    /// Forgets a request, done or not, and frees its blocks.
+    /// Scores `candidates` as the next token of `prompt` under the base, without writing a text. The result is one
+    /// completion: `ids` are the candidates, `log_probs` the model's own (softmax over the whole vocabulary at temperature
+    /// 1, in nats), and its text is empty. It runs as a request for one greedy token, in the same batches and blocks.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`], and where there is no candidate or one is no token of the model.
+    pub fn score_candidates(&mut self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<RequestId, Error> {
+        let vocab = self.model.vocab();
+        if let Some(&id) = candidates.iter().find(|id| **id as usize >= vocab) {
+            return Err(crate::formats::Error::TokenId { id, vocab }.into());
+        }
+        if candidates.is_empty() {
+            return Err(crate::formats::Error::EmptyText.into());
+        }
+        let sampling = SamplingConfig::greedy(1);
+        let id = self.submit(Request { prompt, n: 1, sampling, stop_ids: Vec::new(), seed: 0, critic: false })?;
+        let state = self.states.get_mut(&id).expect("a prompt that was taken leaves room for one token");
+        state.set_candidates(candidates);
+        Ok(id)
+    }
+
+    /// Drops a request, finished or not, and frees its blocks.
     pub fn cancel(&mut self, id: RequestId) {
         self.scheduler.remove(id);
-        self.jobs.remove(&id);
+        self.states.remove(&id);
         self.finished.retain(|(finished, _)| *finished != id);
     }
 
@@ -232,7 +194,7 @@ impl<F: Forward> Engine<F> {
         Ok(())
     }
 
-    /// Requests all of whose continuations have ended, in the order of their ends.
+    /// Finished requests, in the order in which they finished.
     pub fn take_finished(&mut self) -> Vec<(RequestId, Vec<Completion>)> {
         std::mem::take(&mut self.finished)
     }
@@ -242,12 +204,12 @@ impl<F: Forward> Engine<F> {
         self.critic.version
     }
 
-    /// Continuations under way.
+    /// Continuations that are being computed.
     pub fn running(&self) -> usize {
         self.scheduler.running()
     }
 
-    /// Continuations that wait for a slot, for blocks or for a prefix that another is computing.
+    /// Continuations that wait for a slot, for blocks, or for a prefix that another sequence is computing.
     pub fn waiting(&self) -> usize {
         self.scheduler.waiting()
     }
@@ -258,17 +220,17 @@ impl<F: Forward> Engine<F> {
         1.0 - pool.available() as f64 / pool.len().max(1) as f64
     }
 
-    /// What was done since the start, or since the counters were taken.
+    /// Counters since the start, or since they were last taken.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// What was done since the start or the last taking: they count from zero again, and the cache stays as it is.
+    /// Takes the counters, which restart from zero. The cache is left as it is.
     pub fn take_counters(&mut self) -> Counters {
         std::mem::take(&mut self.counters)
     }
 
-    /// What the planned step will have done, but for what it samples.
+    /// The report of the planned step, without what it samples.
     fn report(&self, plan: &Plan) -> StepReport {
         StepReport {
             prefill_tokens: self.scheduler.planned().filter(|s| !s.is_decoding()).map(|s| s.planned).sum(),
@@ -286,7 +248,7 @@ impl<F: Forward> Engine<F> {
         self.batch.clear();
         for sequence in self.scheduler.planned() {
             let tokens = &sequence.tokens[sequence.cached..sequence.cached + sequence.planned];
-            let adapter = self.jobs[&sequence.name.request].weights.adapter.as_ref();
+            let adapter = self.states[&sequence.name.request].weights.adapter.as_ref();
             self.batch.push(tokens, sequence.cached, &sequence.table, adapter, sequence.samples());
         }
     }
@@ -311,7 +273,7 @@ impl<F: Forward> Engine<F> {
         let mut names = Vec::new();
         let mut tasks = Vec::new();
         for (row, sequence) in self.scheduler.planned().filter(|s| s.samples()).enumerate() {
-            let Request { sampling, seed, .. } = &self.jobs[&sequence.name.request].request;
+            let Request { sampling, seed, .. } = &self.states[&sequence.name.request].request;
             for index in sequence.continuations() {
                 let uniform = sampler::uniform(*seed, index as u64, sequence.sampled() as u64);
                 tasks.push(Task { row, config: sampling, uniform });
@@ -329,16 +291,17 @@ impl<F: Forward> Engine<F> {
             });
             let draws = draws.collect::<Result<Vec<_>, _>>()?;
             let row = draws.first().and_then(|&(_, draw)| Some((draw, rows.next()?)));
-            let candidates = self.jobs[&sequence.name.request].candidates();
-            let weighed = row.map_or(Vec::new(), |(draw, row)| candidates::log_probs(row, draw, candidates));
-            sampled.push(Sampled { name: sequence.name, draws, weighed });
+            let candidates = self.states[&sequence.name.request].candidates();
+            let candidate_log_probs =
+                row.map_or(Vec::new(), |(draw, row)| candidates::log_probs(row, draw, candidates));
+            sampled.push(Sampled { name: sequence.name, draws, candidate_log_probs });
         }
         Ok(sampled)
     }
 
-    /// Writes down what a step computed and sampled.
+    /// Records what a step computed and sampled.
     fn write(&mut self, step: Vec<Sampled>, report: &mut StepReport) -> Result<(), Error> {
-        for Sampled { name, draws, weighed } in step {
+        for Sampled { name, draws, candidate_log_probs } in step {
             self.scheduler.advance(name);
             if draws.is_empty() {
                 continue;
@@ -346,11 +309,11 @@ impl<F: Forward> Engine<F> {
             report.sampled_tokens += draws.len();
             let mut branches: Vec<Branch> = Vec::new();
             let mut failed = None;
-            let job = self.jobs.get_mut(&name.request).expect("a request has a job until it is done");
-            job.weighed(weighed);
+            let state = self.states.get_mut(&name.request).expect("a request has a state until it is finished");
+            state.set_log_probs(candidate_log_probs);
             for (index, draw) in draws {
-                // After a failure what is not written yet stays where it is, to be sampled again.
-                let done = if failed.is_none() { job.push(index, draw, &self.decode) } else { Ok(false) };
+                // After a failure the rest is left unwritten and sampled again by the next step.
+                let done = if failed.is_none() { state.push(index, draw, &self.decode) } else { Ok(false) };
                 let ended = done.unwrap_or_else(|error| {
                     failed = Some(error);
                     false
@@ -362,7 +325,7 @@ impl<F: Forward> Engine<F> {
                     None => branches.push(Branch { continuations: vec![index], token }),
                 }
             }
-            self.scheduler.part(name, &branches);
+            self.scheduler.branch(name, &branches);
             if let Some(error) = failed {
                 return Err(error.into());
             }
@@ -371,11 +334,11 @@ impl<F: Forward> Engine<F> {
         Ok(())
     }
 
-    /// Hands a request out if all its continuations have ended.
+    /// Finishes a request once all its continuations have ended.
     fn finish_if_done(&mut self, id: RequestId) -> Result<(), Error> {
-        if let Some(job) = self.jobs.get(&id).filter(|job| job.open() == 0) {
-            self.finished.push((id, job.completions(&self.decode)?));
-            self.jobs.remove(&id);
+        if let Some(state) = self.states.get(&id).filter(|state| state.open() == 0) {
+            self.finished.push((id, state.completions(&self.decode)?));
+            self.states.remove(&id);
         }
         Ok(())
     }

@@ -39,7 +39,7 @@ impl Writer {
     }
 
     pub(super) fn weigh(&mut self, prompt: Vec<u32>, candidates: Vec<u32>, reply: Reply<Vec<Completion>>) {
-        let submitted = self.engine.weigh(prompt, candidates);
+        let submitted = self.engine.score_candidates(prompt, candidates);
         self.take(submitted, reply);
     }
 

@@ -1,8 +1,8 @@
-//! The least that a set of texts must cost: tokens whose keys and values had to exist, each counted once.
+//! The least number of tokens that a set of texts needs computed, each distinct token counted once.
 //!
-//! A token is what it is by the weights and by all tokens before it: the distinct ones are the nodes of a trie
-//! over (weights, prefix). The engine shares what it can without looking at this; it is what its work is held
-//! against. The last token of a text costs nothing: it was sampled, and nothing was computed from it.
+//! A token is distinct by the weights and all tokens before it, so the distinct ones are the nodes of a trie over (weights,
+//! prefix). The engine does not use this; its work is compared with it. The last token of a text costs nothing: it was
+//! sampled, and nothing was computed from it.
 
 use crate::types::CriticVersion;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 /// Counts distinct tokens. One version must mean one installation of weights.
 #[derive(Clone, Debug, Default)]
 pub struct Distinct {
-    /// The node behind a node and an id, numbered from 1; a version's own root is behind none.
+    /// The node that an id leads to from a node, numbered from 1; each version has a root of its own.
     nodes: HashMap<(Node, u32), u64>,
 }
 

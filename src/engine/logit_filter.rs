@@ -1,11 +1,11 @@
-//! Where top-k, top-p and min-p cut a row of weights.
+//! Top-k, top-p and min-p filters over a row of weights.
 //!
-//! Whatever they leave is what lies above one border: a weight, and among its equals an id. The border is
-//! found without sorting: the bits of a weight order it, and halving them takes 30 looks at the candidates
-//! in vector code. Most rows have few candidates; a flat one is looked at whole.
+//! What they keep lies above one threshold: a weight, and an id among equal weights. The threshold is found without
+//! sorting: a weight's bits order it, so a bisection over them takes 30 vectorised passes over the candidates. Most rows
+//! have few candidates; in a flat row every weight is one.
 
 use super::exp;
-use super::sampler::SamplingConfig;
+use super::sampling_config::SamplingConfig;
 
 /// Weights below this are candidates only where those above it are not enough.
 const CANDIDATE_MIN: f32 = 1.0 / 64.0;
@@ -34,9 +34,9 @@ pub(crate) struct LogitFilter {
 }
 
 impl LogitFilter {
-    /// The border of what `config` leaves of the weights, whose sum is `total`. At least the likeliest stays.
-    pub(crate) fn border(&mut self, config: &SamplingConfig, total: f64) -> Threshold {
-        let mut border = Threshold { weight: config.min_p, id: u32::MAX };
+    /// The threshold of what `config` leaves of the weights, whose sum is `total`. At least the likeliest stays.
+    pub(crate) fn threshold(&mut self, config: &SamplingConfig, total: f64) -> Threshold {
+        let mut threshold = Threshold { weight: config.min_p, id: u32::MAX };
         let top_k = (1..self.weights.len()).contains(&config.top_k);
         if top_k || config.top_p < 1.0 {
             self.candidates.clear();
@@ -47,16 +47,16 @@ impl LogitFilter {
             let k = config.top_k as f64;
             let (weight, above) = self.last(|above| above.count, k);
             let ties = k - above.count;
-            border = border.tighter(self.border_at(weight, ties));
+            threshold = threshold.tighter(self.threshold_at(weight, ties));
             mass = above.mass + ties * f64::from(weight);
         }
         if config.top_p < 1.0 {
             let enough = f64::from(config.top_p) * mass;
             let (weight, above) = self.last(|above| above.mass, enough);
             let ties = ((enough - above.mass) / f64::from(weight)).ceil().max(1.0);
-            border = border.tighter(self.border_at(weight, ties));
+            threshold = threshold.tighter(self.threshold_at(weight, ties));
         }
-        border
+        threshold
     }
 
     /// The largest weight such that it and all above it come to `enough`, and what lies above it; 0 where rounding
@@ -74,8 +74,8 @@ impl LogitFilter {
         (f32::from_bits(low), exp::above(among, f32::from_bits(low + 1)))
     }
 
-    /// The border behind the first `ties` of the ids that weigh `weight`.
-    fn border_at(&self, weight: f32, ties: f64) -> Threshold {
+    /// The threshold behind the first `ties` of the ids that weigh `weight`.
+    fn threshold_at(&self, weight: f32, ties: f64) -> Threshold {
         let equal = (0..).zip(&self.weights).filter(|(_, other)| **other == weight).map(|(id, _)| id);
         // A float is cast to the nearest integer that there is.
         let id = equal.take(ties as usize).last().unwrap_or(u32::MAX);

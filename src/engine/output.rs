@@ -1,31 +1,28 @@
-//! One continuation as it will be handed out: ids, log-probabilities, and the text where it decides
-//! the end.
+//! The output of one continuation: ids, log-probabilities, and its text where a stop string may end it.
 //!
-//! Knows no block and no schedule. Text is decoded as it comes only where stop strings are given.
+//! Knows no block and no schedule. Text is decoded token by token only where stop strings are given.
 
-use super::{Detokenize, Request};
+use super::request::{Detokenize, Request};
 use crate::formats::Result;
-use crate::types::Completion;
-use crate::types::{CriticVersion, Finish};
+use crate::types::{Completion, CriticVersion, Finish};
 
-/// The text of the ids so far, decoded piece by piece.
+/// The text of the ids so far, decoded incrementally.
 #[derive(Clone, Debug, Default)]
 struct Text {
     /// The text of the first `read` ids.
     so_far: String,
-    /// Where decoding begins: far enough back that the tokens before `read` give the context that
-    /// those after it need.
+    /// Where decoding begins: far enough back that the tokens before `read` give the context that later tokens need.
     anchor: usize,
     read: usize,
 }
 
 impl Text {
-    /// Takes in what `ids` add; returns where the first of `stops` begins, if it is complete now.
+    /// Decodes what `ids` add. Returns where the first of `stops` begins, once it is complete.
     fn extend(&mut self, ids: &[u32], stops: &[String], decode: &Detokenize) -> Result<Option<usize>> {
         let known = decode(&ids[self.anchor..self.read])?;
         let longer = decode(&ids[self.anchor..])?;
         if longer.ends_with(char::REPLACEMENT_CHARACTER) {
-            // Most likely the first bytes of a character; the next token will tell.
+            // Most likely the first bytes of a character: wait for the next token.
             return Ok(None);
         }
         let before = self.so_far.len();
@@ -89,7 +86,7 @@ impl OutputBuffer {
         Ok(self.finish.is_some())
     }
 
-    /// What is handed out, once it has ended.
+    /// The completion, once the continuation has ended.
     pub(crate) fn complete(
         &self,
         request: &Request,
@@ -134,15 +131,15 @@ mod tests {
         }
     }
 
-    /// Writes `ids` until the draft ends; every one of them must not be needed.
+    /// Writes `ids` until the output ends; every one of them must not be needed.
     fn write(ids: &[u32], request: &Request, decode: &Detokenize) -> Completion {
-        let mut draft = OutputBuffer::default();
+        let mut output = OutputBuffer::default();
         for &id in ids {
-            if draft.push(id, -1.0, request, 100, decode).unwrap() {
+            if output.push(id, -1.0, request, 100, decode).unwrap() {
                 break;
             }
         }
-        draft.complete(request, CriticVersion::BASE, decode).unwrap()
+        output.complete(request, CriticVersion::BASE, decode).unwrap()
     }
 
     #[test]
@@ -179,10 +176,10 @@ mod tests {
     #[test]
     fn the_limit_ends_a_text_with_length() {
         let (request, decode) = (request(&[], &["zzz"]), bytes());
-        let mut draft = OutputBuffer::default();
-        assert!(!draft.push(104, -0.5, &request, 2, &decode).unwrap());
-        assert!(draft.push(105, -0.5, &request, 2, &decode).unwrap());
-        let done = draft.complete(&request, CriticVersion(3), &decode).unwrap();
+        let mut output = OutputBuffer::default();
+        assert!(!output.push(104, -0.5, &request, 2, &decode).unwrap());
+        assert!(output.push(105, -0.5, &request, 2, &decode).unwrap());
+        let done = output.complete(&request, CriticVersion(3), &decode).unwrap();
         assert_eq!((done.text.as_str(), done.finish, done.version), ("hi", Finish::Length, CriticVersion(3)));
     }
 }

@@ -1,15 +1,15 @@
-//! A door for the benches: the engine's pure machines in steady motion, without a model.
+//! What the benches drive: scheduler, block pool and sampler in a steady state, without a model.
 //!
 //! Not part of the crate's interface.
 
-use super::RequestId;
 use super::blocks::{BlockKey, BlockPool};
+use super::request::RequestId;
 use super::sampler::{self, SamplingConfig, Scratch, Task};
 use super::scheduler::Scheduler;
 use super::sequence::{Branch, Name, Sequence};
 use crate::transformer::decode::BLOCK_TOKENS;
 
-/// Sequences that decode forever: whoever reaches its length ends, and another comes in its place.
+/// A constant number of decoding sequences: one that reaches the length ends, and a new one takes its place.
 pub struct Scheduling {
     scheduler: Scheduler,
     length: usize,
@@ -35,7 +35,7 @@ impl Scheduling {
         self.scheduler.wait(Sequence::new(name, prompt, 1, BlockKey::root(0)));
     }
 
-    /// Plans a step, and writes down that it was computed and that each sequence sampled a token.
+    /// Plans a step and records that it was computed and that each sequence sampled a token.
     pub fn step(&mut self) {
         self.scheduler.schedule();
         let planned = self.scheduler.planned().map(|s| (s.name, s.samples(), s.tokens.len() >= self.length));
@@ -44,12 +44,12 @@ impl Scheduling {
             self.scheduler.advance(name);
             match (samples, ends) {
                 (true, true) => {
-                    self.scheduler.part(name, &[]);
+                    self.scheduler.branch(name, &[]);
                     self.submit();
                 }
                 (true, false) => {
                     let token = Some(name.request.0 as u32);
-                    self.scheduler.part(name, &[Branch { continuations: vec![0], token }]);
+                    self.scheduler.branch(name, &[Branch { continuations: vec![0], token }]);
                 }
                 (false, _) => {}
             }
@@ -86,12 +86,12 @@ impl Pool {
     }
 }
 
-/// The key behind a block of ids: what a full block costs at least.
+/// The key behind a block of ids: the least that a full block costs.
 pub fn key(ids: &[u32; BLOCK_TOKENS]) -> impl Copy + use<> {
     BlockKey::root(0).child(ids)
 }
 
-/// Rows to be sampled by one config.
+/// Rows to sample with one config.
 pub struct Sampling {
     logits: Vec<f32>,
     vocab: usize,

@@ -1,10 +1,10 @@
-//! What the engine says of its work: one step's report, and the sums since it was made.
+//! Reports of the engine: one step's, and counters over all steps.
 
 use crate::transformer::decode::Batch;
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
-/// What was put through the model: what its arithmetic and its memory traffic are reckoned from.
+/// The amount of computation of a step: arithmetic and memory traffic follow from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Tokens whose keys and values were computed.
@@ -47,10 +47,10 @@ impl AddAssign for Work {
     }
 }
 
-/// Where the time went.
+/// Time by kind of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
-    /// Scheduling, blocks, texts and whatever else is neither of the two below.
+    /// Scheduling, blocks, texts and everything else that is neither of the two below.
     pub bookkeeping: Duration,
     /// The model.
     pub model: Duration,
@@ -59,7 +59,7 @@ pub struct Times {
 }
 
 impl Times {
-    /// All of it.
+    /// The sum.
     pub fn total(&self) -> Duration {
         self.bookkeeping + self.model + self.sampling
     }
@@ -73,7 +73,7 @@ impl AddAssign for Times {
     }
 }
 
-/// The time since `clock`, which starts again.
+/// The time since `clock`, which is reset.
 pub(crate) fn lap(clock: &mut Instant) -> Duration {
     let now = Instant::now();
     now - std::mem::replace(clock, now)
@@ -86,51 +86,50 @@ pub struct StepReport {
     pub prefill_tokens: usize,
     /// Tokens sampled.
     pub sampled_tokens: usize,
-    /// Sequences sent back to be recomputed.
+    /// Sequences preempted, to be recomputed.
     pub preemptions: usize,
     /// Prompt tokens found in the cache (after a preemption, sampled ones too).
     pub cached_tokens: usize,
-    /// Tokens that continuations did not have computed because a sibling had, the same ones: prompt tokens, and
-    /// sampled ones as long as they sampled alike.
+    /// Tokens that were not computed because a sibling had computed the same ones: prompt tokens, and sampled tokens while
+    /// siblings sampled alike.
     pub shared_tokens: usize,
     /// Blocks copied because others still read them.
     pub copied_blocks: usize,
-    /// Blocks whose cached content was given up for new content.
+    /// Cached blocks evicted for new content.
     pub evicted_blocks: usize,
-    /// What was put through the model.
+    /// The amount of computation.
     pub work: Work,
-    /// Where the time went.
+    /// Time by kind of work.
     pub times: Times,
 }
 
-/// What an engine has done since it was made, or since they were taken.
+/// Sums over all steps since the start, or since the counters were taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Steps that computed something.
     pub steps: u64,
-    /// Tokens of the prompts that were asked, each times its continuations: what would be computed of them if
-    /// nothing were shared.
+    /// Prompt tokens of all requests, each times its continuations: what would be computed without any sharing.
     pub prompt_tokens: u64,
     /// Tokens computed that were not sampled just before, recomputed ones included.
     pub prefill_tokens: u64,
-    /// Tokens found in the cache when their sequence was let in.
+    /// Tokens found in the cache when their sequence was admitted.
     pub cached_tokens: u64,
-    /// Tokens that continuations did not have computed because a sibling had, the same ones: prompt tokens, and
-    /// sampled ones as long as they sampled alike.
+    /// Tokens that were not computed because a sibling had computed the same ones: prompt tokens, and sampled tokens while
+    /// siblings sampled alike.
     pub shared_tokens: u64,
     /// Tokens sampled.
     pub sampled_tokens: u64,
     /// Those of them that were sampled by steps without any prefill, and the time of these steps.
     pub decoded: (u64, Duration),
-    /// Sequences sent back to be recomputed because blocks ran out.
+    /// Sequences preempted because blocks ran out.
     pub preemptions: u64,
     /// Blocks copied because others still read them.
     pub copied_blocks: u64,
-    /// Blocks whose cached content was given up for new content.
+    /// Cached blocks evicted for new content.
     pub evicted_blocks: u64,
-    /// What was put through the model.
+    /// The amount of computation.
     pub work: Work,
-    /// Where the time went.
+    /// Time by kind of work.
     pub times: Times,
 }
 

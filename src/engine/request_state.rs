@@ -1,15 +1,14 @@
-//! A request under way: the weights it keeps to its end, and the drafts of its continuations.
+//! The state of an accepted request: the weights it keeps to its end, and the output of its continuations.
 //!
 //! Knows no block and no schedule.
 
 use super::blocks::BlockKey;
 use super::output::OutputBuffer;
+use super::request::{Detokenize, Request};
 use super::sampler::Draw;
-use super::{Detokenize, Request};
 use crate::formats::Result;
 use crate::transformer::decode::PackedAdapter;
-use crate::types::Completion;
-use crate::types::{CriticVersion, Finish};
+use crate::types::{Completion, CriticVersion, Finish};
 use std::sync::Arc;
 
 /// One installation of weights: a critic's, or the base.
@@ -17,8 +16,8 @@ use std::sync::Arc;
 pub(crate) struct Weights {
     pub(crate) version: CriticVersion,
     pub(crate) adapter: Option<Arc<PackedAdapter>>,
-    /// Where the key chains of its blocks begin. Not the version: a number may be published twice, with
-    /// other weights, when a learner goes back to a checkpoint.
+    /// Where the key chains of its blocks begin. The version will not do: a learner that goes back to a checkpoint may
+    /// publish the same number again with other weights.
     pub(crate) root: BlockKey,
 }
 
@@ -34,16 +33,16 @@ impl Weights {
     }
 }
 
-/// A request under way.
+/// An accepted request.
 pub(crate) struct RequestState {
     pub(crate) request: Request,
     pub(crate) weights: Weights,
     /// Most tokens a continuation may have, by its own limit and by the engine's.
     tokens_max: usize,
-    drafts: Vec<OutputBuffer>,
-    /// Continuations that go on.
+    outputs: Vec<OutputBuffer>,
+    /// Continuations that have not ended.
     open: usize,
-    /// Tokens to be weighed instead of a text written; empty for a text.
+    /// Candidate tokens to score instead of writing a text; empty where a text is written.
     candidates: Vec<u32>,
     /// Their log-probabilities, once they are computed.
     log_probs: Vec<f32>,
@@ -54,44 +53,44 @@ impl RequestState {
     pub(crate) fn new(request: Request, weights: Weights, room: usize) -> Self {
         let tokens_max = request.sampling.max_tokens.min(room);
         let open = if tokens_max == 0 { 0 } else { request.n };
-        let drafts = vec![OutputBuffer::default(); request.n];
-        Self { drafts, request, weights, tokens_max, open, candidates: Vec::new(), log_probs: Vec::new() }
+        let outputs = vec![OutputBuffer::default(); request.n];
+        Self { outputs, request, weights, tokens_max, open, candidates: Vec::new(), log_probs: Vec::new() }
     }
 
-    /// Weighs `candidates` instead of writing.
-    pub(crate) fn weigh(&mut self, candidates: Vec<u32>) {
+    /// Scores `candidates` instead of writing a text.
+    pub(crate) fn set_candidates(&mut self, candidates: Vec<u32>) {
         self.candidates = candidates;
     }
 
-    /// Tokens to be weighed; none where a text is written.
+    /// Candidate tokens to score; none where a text is written.
     pub(crate) fn candidates(&self) -> &[u32] {
         &self.candidates
     }
 
-    /// The candidates' log-probabilities.
-    pub(crate) fn weighed(&mut self, log_probs: Vec<f32>) {
+    /// Sets the candidates' log-probabilities.
+    pub(crate) fn set_log_probs(&mut self, log_probs: Vec<f32>) {
         self.log_probs = log_probs;
     }
 
-    /// Continuations that go on.
+    /// Continuations that have not ended.
     pub(crate) fn open(&self) -> usize {
         self.open
     }
 
-    /// Adds a token to the `index`-th draft. True where it was its last.
+    /// Appends a token to the `index`-th output. True if it was the last one.
     pub(crate) fn push(&mut self, index: usize, draw: Draw, decode: &Detokenize) -> Result<bool> {
-        let ended = self.drafts[index].push(draw.id, draw.log_prob, &self.request, self.tokens_max, decode)?;
+        let ended = self.outputs[index].push(draw.id, draw.log_prob, &self.request, self.tokens_max, decode)?;
         self.open -= usize::from(ended);
         Ok(ended)
     }
 
-    /// What is handed out, once all have ended.
+    /// The result, once all continuations have ended.
     pub(crate) fn completions(&self, decode: &Detokenize) -> Result<Vec<Completion>> {
         if !self.candidates.is_empty() {
             let (ids, log_probs, text) = (self.candidates.clone(), self.log_probs.clone(), String::new());
             let version = self.weights.version;
             return Ok(vec![Completion { ids, log_probs, text, version, finish: Finish::Length }]);
         }
-        self.drafts.iter().map(|draft| draft.complete(&self.request, self.weights.version, decode)).collect()
+        self.outputs.iter().map(|output| output.complete(&self.request, self.weights.version, decode)).collect()
     }
 }

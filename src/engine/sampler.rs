@@ -1,47 +1,16 @@
-//! From logits to a token and its log-probability.
+//! Sampling: from a row of logits to a token and its log-probability.
 //!
-//! Knows one row of logits at a time; no sequence, no model. The distribution is cut as transformers
-//! does it: temperature, then top-k, top-p over what top-k left, then min-p. What is left is
-//! renormalised, drawn from by inverse CDF over ids in order, and it is the log-probability under
-//! exactly this distribution that is reported. A row's result depends on that row and its uniform
-//! number alone.
+//! Knows one row of logits at a time; no sequence, no model. The order of filters is that of transformers: temperature,
+//! top-k, top-p over what top-k kept, then min-p. The rest is renormalised and drawn from by inverse CDF over ids in
+//! order. The reported log-probability is that of exactly this distribution. A row's result depends only on that row and
+//! its uniform number.
 
 use super::exp::{self, CHUNK};
 use super::logit_filter::{LogitFilter, Threshold};
+pub use super::sampling_config::SamplingConfig;
 use crate::kernels::thread_pool;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
-
-/// How a text is sampled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SamplingConfig {
-    /// Longest completion, in tokens.
-    pub max_tokens: usize,
-    /// 0 is greedy: the likeliest id (the lowest of equals) is taken, top-k, top-p and min-p have nothing
-    /// to cut, and the reported log-probability is the model's own (softmax at temperature 1).
-    pub temperature: f32,
-    /// Keep the k likeliest, lower ids first among equals; 0 is off.
-    pub top_k: usize,
-    /// Keep the smallest set of at least this mass; 1 is off.
-    pub top_p: f32,
-    /// Drop what is less likely than this share of the likeliest; 0 is off.
-    pub min_p: f32,
-    /// Strings that end a text.
-    pub stop: Vec<String>,
-}
-
-impl SamplingConfig {
-    /// The likeliest token each time, up to `max_tokens`.
-    pub fn greedy(max_tokens: usize) -> Self {
-        Self { max_tokens, temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, stop: Vec::new() }
-    }
-
-    fn cuts(&self) -> bool {
-        self.top_k > 0 || self.top_p < 1.0 || self.min_p > 0.0
-    }
-}
 
 /// A sampled token.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -112,7 +81,7 @@ pub(crate) fn draw(logits: &[f32], config: &SamplingConfig, uniform: f64, scratc
     let (max, inverse) = (exp::max(logits), if greedy { 1.0 } else { 1.0 / config.temperature });
     let Scratch { sums, cut } = scratch;
     sums.clear();
-    let cuts = !greedy && config.cuts();
+    let cuts = !greedy && config.filters();
     if cuts {
         exp::weights(logits, max, inverse, &mut cut.weights, sums);
     } else {
@@ -125,7 +94,7 @@ pub(crate) fn draw(logits: &[f32], config: &SamplingConfig, uniform: f64, scratc
     let id = if greedy {
         logits.iter().position(|&logit| logit == max)?
     } else if cuts {
-        let Threshold { weight, id } = cut.border(config, total);
+        let Threshold { weight, id } = cut.threshold(config, total);
         sums.clear();
         exp::sums_above(&cut.weights, weight, id as usize + 1, sums);
         total = sums.iter().sum();
@@ -257,7 +226,7 @@ mod tests {
             let got = draw(&logits, &config, at, &mut Scratch::default()).unwrap();
             let real = p[got.id as usize].ln();
             // A cut may fall on the other side of one id within rounding; its mass is then below 1e-5 of the rest
-            // or the id lies on the border itself.
+            // or the id lies on the threshold itself.
             prop_assert!((f64::from(got.log_prob) - real).abs() < 1e-4, "{:?}, expected {}", got, real);
             let before: f64 = p[..got.id as usize].iter().sum();
             prop_assert!(before - 1e-5 <= at && at <= before + p[got.id as usize] + 1e-5);

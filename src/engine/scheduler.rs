@@ -1,46 +1,45 @@
-//! What the next step computes: pure bookkeeping, no tensor in sight.
+//! The scheduler: what the next step computes. Pure bookkeeping without tensors.
 //!
-//! Decodes first, then prefills under way, then waiting sequences, oldest first within each, until
-//! the step's token budget is spent. Where blocks run out the youngest running sequence goes back to
-//! wait and is recomputed later; its sampled ids stay.
+//! A step takes decodes first, then running prefills, then waiting sequences, the oldest first within each, until its token
+//! budget is spent. When blocks run out, the youngest running sequence is preempted: it waits and is recomputed later, and
+//! keeps its sampled ids.
 //!
-//! Invariants: `running` and `waiting` are ordered by age; a block that is written has one holder, and what
-//! the pool knows of it lies before the first position written; the oldest sequence can always go on,
-//! because each fits the pool alone.
+//! Invariants: `running` and `waiting` are ordered by age; a block that is written has one holder, and the pool knows only
+//! positions before the first one written; the oldest sequence can always proceed, because each fits the pool alone.
 
-use super::RequestId;
 use super::blocks::{BlockPool, Found, common};
+use super::request::RequestId;
 use super::sequence::{Branch, Name, Sequence};
 use crate::transformer::decode::BLOCK_TOKENS;
 use std::collections::VecDeque;
 
-/// A waiting sequence waits on where a running one is about to compute so many tokens that both begin with.
-/// Every conversation begins with a few that the chat template gives it: those are not worth a step's wait.
+/// A waiting sequence keeps waiting if a running one is about to compute at least this many of its first tokens. Every
+/// conversation shares the few tokens that the chat template begins with: those are not worth a step's wait.
 const AWAITED_TOKENS_MIN: usize = 4;
 
-/// What a step does beside the tokens planned in its sequences.
+/// What a step does besides computing the planned tokens of its sequences.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// Tokens it may still take.
+    /// Tokens left in the budget.
     budget: usize,
     /// Blocks to copy before the step, in this order.
     pub(crate) copies: Vec<(u32, u32)>,
-    /// Sequences sent back to wait.
+    /// Sequences preempted.
     pub(crate) preemptions: usize,
     /// Tokens of admitted sequences that were found in the cache.
     pub(crate) cached_tokens: usize,
-    /// Blocks that lost their content to make room.
+    /// Cached blocks evicted to make room.
     pub(crate) evicted_blocks: usize,
 }
 
-/// What the cache holds of a waiting sequence.
+/// The part of a waiting sequence that is cached.
 #[derive(Default)]
 struct Prefix {
     /// Full blocks to share, the first ones of its table.
     blocks: Vec<u32>,
-    /// The block behind them, of which the first positions serve: to be written on, or to be copied.
+    /// The next block, whose first positions match: it is extended or copied.
     tail: Option<Found>,
-    /// A running sequence is about to compute more of it.
+    /// Whether a running sequence is about to compute more of it.
     awaited: bool,
 }
 
@@ -50,7 +49,7 @@ impl Prefix {
     }
 }
 
-/// Who runs, who waits, and who holds which block.
+/// Running and waiting sequences and the blocks they hold.
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     pool: BlockPool,
@@ -72,17 +71,17 @@ impl Scheduler {
         }
     }
 
-    /// The blocks.
+    /// The pool of KV blocks.
     pub(crate) fn pool(&self) -> &BlockPool {
         &self.pool
     }
 
-    /// Continuations whose sequences hold blocks.
+    /// Continuations of running sequences, which hold blocks.
     pub(crate) fn running(&self) -> usize {
         self.running.iter().map(Sequence::count).sum()
     }
 
-    /// Continuations whose sequences hold none.
+    /// Continuations of waiting sequences, which hold none.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.iter().map(Sequence::count).sum()
     }
@@ -97,7 +96,7 @@ impl Scheduler {
         self.running.iter().filter(|s| s.planned > 0)
     }
 
-    /// Puts a sequence in its place by age among those that wait.
+    /// Queues a sequence by age.
     pub(crate) fn wait(&mut self, sequence: Sequence) {
         let place = self.waiting.partition_point(|s| s.name < sequence.name);
         self.waiting.insert(place, sequence);
@@ -109,13 +108,13 @@ impl Scheduler {
         place
     }
 
-    /// Plans a step: sets `planned` of the sequences that take part and gives them their blocks.
+    /// Plans a step: sets `planned` of the sequences that take part and allocates their blocks.
     pub(crate) fn schedule(&mut self) -> Plan {
         let mut plan = Plan { budget: self.step_tokens_max, ..Plan::default() };
         let evictions = self.pool.evictions();
         self.plan_running(&mut plan, true);
         self.plan_running(&mut plan, false);
-        // What was just sent back would only come in again to be sent back.
+        // A sequence preempted just now would be admitted only to be preempted again.
         if plan.preemptions == 0 {
             self.admit(&mut plan);
         }
@@ -135,7 +134,7 @@ impl Scheduler {
         }
     }
 
-    /// Sends the youngest back until `place` can have its blocks; false if it was itself sent back.
+    /// Preempts the youngest sequences until the one at `place` can have its blocks. False if that one was preempted itself.
     fn make_room(&mut self, place: usize, tokens: usize, plan: &mut Plan) -> bool {
         while self.pool.available() < self.blocks_wanted(&self.running[place], tokens) {
             let youngest = self.running.len() - 1;
@@ -149,14 +148,14 @@ impl Scheduler {
         true
     }
 
-    /// Blocks to allocate so that `tokens` more can be written.
+    /// Blocks to allocate before `tokens` more can be written.
     fn blocks_wanted(&self, sequence: &Sequence, tokens: usize) -> usize {
         let new = (sequence.cached + tokens).div_ceil(BLOCK_TOKENS).saturating_sub(sequence.table.len());
         let shared = sequence.table.get(sequence.cached / BLOCK_TOKENS).is_some_and(|&b| self.pool.references(b) > 1);
         new + usize::from(shared)
     }
 
-    /// Plans `tokens` of a running sequence, for which there is room.
+    /// Plans `tokens` of a running sequence and takes the blocks for them.
     fn reserve(&mut self, place: usize, tokens: usize, plan: &mut Plan) {
         let Self { pool, running, .. } = self;
         let sequence = &mut running[place];
@@ -177,12 +176,12 @@ impl Scheduler {
         plan.budget -= tokens;
     }
 
-    /// Lets waiting sequences in, as long as there are slots, tokens and blocks for all they know.
+    /// Admits waiting sequences while there are slots, tokens and blocks for all their known tokens.
     fn admit(&mut self, plan: &mut Plan) {
         let mut place = 0;
         while plan.budget > 0 && place < self.waiting.len() {
             let sequence = &self.waiting[place];
-            // Each continuation needs a slot of its own as soon as it parts from its siblings.
+            // Each continuation needs its own slot as soon as it differs from its siblings.
             let taken = self.running();
             if taken > 0 && taken + sequence.count() > self.sequences_max {
                 return;
@@ -241,7 +240,7 @@ impl Scheduler {
         new + woken <= self.pool.available()
     }
 
-    /// Gives a sequence that is let in what the cache holds of it, for which there is room.
+    /// Gives an admitted sequence the cached part of it.
     fn share(&mut self, sequence: &mut Sequence, prefix: Prefix, plan: &mut Plan) {
         let pool = &mut self.pool;
         (sequence.cached, sequence.registered) = (prefix.tokens(), prefix.blocks.len());
@@ -262,7 +261,7 @@ impl Scheduler {
         sequence.table.push(copy);
     }
 
-    /// Frees a running sequence's blocks, the last first, so that a prefix outlives what follows it.
+    /// Frees a running sequence's blocks from the last to the first, so that a prefix outlives what follows it.
     fn free(pool: &mut BlockPool, sequence: &mut Sequence) {
         for block in sequence.table.drain(..).rev() {
             pool.release(block);
@@ -276,7 +275,7 @@ impl Scheduler {
         self.wait(sequence);
     }
 
-    /// Sends every running sequence back, after a step that failed.
+    /// Preempts every running sequence after a failed step.
     pub(crate) fn preempt_all(&mut self) {
         while !self.running.is_empty() {
             self.preempt(self.running.len() - 1);
@@ -287,8 +286,8 @@ impl Scheduler {
         self.running.binary_search_by_key(&name, |s| s.name).expect("a sequence of the step under way is running")
     }
 
-    /// The planned tokens of `name` are in the cache now, and can be found from here on: full blocks, and what
-    /// a prefill leaves behind them.
+    /// Marks the planned tokens of `name` as computed. Others can find them from now on: full blocks, and the tokens behind
+    /// them that a prefill leaves.
     pub(crate) fn advance(&mut self, name: Name) {
         let place = self.place(name);
         let Self { pool, running, .. } = self;
@@ -305,17 +304,17 @@ impl Scheduler {
         }
     }
 
-    /// Tells the pool what a running sequence's block `block` holds, if it holds anything.
+    /// Registers the content of a running sequence's block `block` with the pool, if there is any.
     fn register(pool: &mut BlockPool, sequence: &Sequence, block: usize) {
         if let (Some(&id), Some(past)) = (sequence.table.get(block), sequence.past(block)) {
             pool.register(id, past, sequence.ids(block, sequence.cached));
         }
     }
 
-    /// Goes on with what the continuations of `name` sampled: where all took one token it gets longer, else each
-    /// branch is a sequence from here on, over the blocks of all, or waits where no slot is left. Continuations
-    /// that no branch names have ended. What was computed can be found: a conversation may go on from there.
-    pub(crate) fn part(&mut self, name: Name, branches: &[Branch]) {
+    /// Continues `name` with the tokens that its continuations sampled. If all sampled the same token, the sequence grows by
+    /// it. Otherwise each branch becomes a sequence of its own over the shared blocks, or waits if no slot is left.
+    /// Continuations that no branch names have ended. What was computed stays cached: a conversation may continue from it.
+    pub(crate) fn branch(&mut self, name: Name, branches: &[Branch]) {
         let place = self.place(name);
         if let [Branch { continuations, token: Some(token) }] = branches
             && continuations.len() == self.running[place].count()
@@ -337,7 +336,7 @@ impl Scheduler {
         Self::free(&mut self.pool, &mut sequence);
     }
 
-    /// Forgets all sequences of a request.
+    /// Removes all sequences of a request.
     pub(crate) fn remove(&mut self, request: RequestId) {
         let Self { pool, running, waiting, .. } = self;
         running.retain_mut(|sequence| {

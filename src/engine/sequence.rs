@@ -1,16 +1,16 @@
-//! Continuations under way that are the same so far, as the scheduler sees them: ids, and where their keys and
-//! values lie. Siblings stay one sequence until they sample different tokens.
+//! A sequence: continuations of one request that are identical so far, with their token ids and KV blocks. Siblings stay
+//! one sequence until they sample different tokens.
 //!
 //! Knows no tensor, no text and no sampling.
 //!
 //! Invariants: `table` covers the first `cached` tokens; a sequence that waits holds no block; `siblings` are in
 //! order, behind the continuation that names it.
 
-use super::RequestId;
 use super::blocks::BlockKey;
+use super::request::RequestId;
 use crate::transformer::decode::BLOCK_TOKENS;
 
-/// Names a sequence: the first continuation of a request that it is, from 0. Orders sequences by age, the oldest first.
+/// Names a sequence by its request and the first of its continuations. The order is by age, the oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Name {
     /// Its request.
@@ -19,15 +19,15 @@ pub(crate) struct Name {
     pub(crate) index: usize,
 }
 
-/// Some of a sequence's continuations, and the token they go on with; none where that was not written.
+/// Continuations of a sequence that sampled the same token; none if the token was not written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Branch {
-    /// By their index, in order.
+    /// Their indices, ascending.
     pub(crate) continuations: Vec<usize>,
     pub(crate) token: Option<u32>,
 }
 
-/// Continuations under way that are the same so far.
+/// Continuations of one request that are identical so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Sequence {
     pub(crate) name: Name,
@@ -43,15 +43,15 @@ pub(crate) struct Sequence {
     pub(crate) table: Vec<u32>,
     /// Tokens to compute in the step under way; 0 outside of it.
     pub(crate) planned: usize,
-    /// Full blocks of the table whose contents the pool has been told.
+    /// Full blocks of the table that are registered with the pool.
     pub(crate) registered: usize,
-    /// Keys of what follows the first full blocks of `tokens`: those of the prompt, and more as they are computed.
+    /// Hash-chain keys behind each full block of `tokens`: of the prompt at first, more as blocks are computed.
     keys: Vec<BlockKey>,
     root: BlockKey,
 }
 
 impl Sequence {
-    /// `n` continuations that wait with their prompt, under the weights whose chains begin at `root`.
+    /// `n` continuations of a prompt, nothing computed yet, under the weights whose key chains begin at `root`.
     pub(crate) fn new(name: Name, prompt: Vec<u32>, n: usize, root: BlockKey) -> Self {
         let mut sequence = Self {
             name,
@@ -69,7 +69,7 @@ impl Sequence {
         sequence
     }
 
-    /// Those of its continuations that are `branch`, over the same blocks; none where that names none.
+    /// The continuations of `branch` as a sequence over the same blocks; none if it names none.
     pub(crate) fn branch(&self, branch: &Branch) -> Option<Self> {
         let (&index, siblings) = branch.continuations.split_first()?;
         let mut sequence = Self { name: Name { index, ..self.name }, siblings: siblings.to_vec(), ..self.clone() };
@@ -77,17 +77,17 @@ impl Sequence {
         Some(sequence)
     }
 
-    /// All continuations that it is, by their index.
+    /// The indices of its continuations.
     pub(crate) fn continuations(&self) -> impl Iterator<Item = usize> {
         std::iter::once(self.name.index).chain(self.siblings.iter().copied())
     }
 
-    /// How many continuations it is.
+    /// The number of its continuations.
     pub(crate) fn count(&self) -> usize {
         1 + self.siblings.len()
     }
 
-    /// Tokens that are known but not in the cache.
+    /// Known tokens that are not cached yet.
     pub(crate) fn pending(&self) -> usize {
         self.tokens.len() - self.cached
     }
@@ -107,12 +107,12 @@ impl Sequence {
         self.tokens.len() - self.prompt
     }
 
-    /// The key of all that comes before its block `block`, as far as it is known.
+    /// The key of everything before block `block`, if known.
     pub(crate) fn past(&self, block: usize) -> Option<BlockKey> {
         block.checked_sub(1).map_or(Some(self.root), |before| self.keys.get(before).copied())
     }
 
-    /// The ids of its block `block`, no further than `end`.
+    /// The ids of block `block`, up to position `end`.
     pub(crate) fn ids(&self, block: usize, end: usize) -> &[u32] {
         &self.tokens[block * BLOCK_TOKENS..end.min((block + 1) * BLOCK_TOKENS)]
     }

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::formats;
+use crate::kernels::Precision;
 use crate::types::Finish;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -181,7 +182,7 @@ fn run(engine: &mut Engine<HashModel>) -> Vec<(RequestId, Vec<Completion>)> {
         assert!(steps < 100_000, "the engine runs in circles");
     }
     assert_eq!(engine.kv_usage(), 0.0, "a block leaked");
-    assert_eq!((engine.running(), engine.waiting(), engine.jobs.len()), (0, 0, 0));
+    assert_eq!((engine.running(), engine.waiting(), engine.states.len()), (0, 0, 0));
     engine.take_finished()
 }
 
@@ -658,7 +659,7 @@ fn candidates_are_weighed_by_the_base_whoever_runs_beside_them() {
         let asked: Vec<(RequestId, Vec<u32>, Vec<u32>)> = (0..4)
             .map(|n| {
                 let (ids, candidates) = (prompt(30 + 9 * n as usize, 1), vec![7, n as u32, 22]);
-                (engine.weigh(ids.clone(), candidates.clone()).unwrap(), ids, candidates)
+                (engine.score_candidates(ids.clone(), candidates.clone()).unwrap(), ids, candidates)
             })
             .collect();
         engine.step().unwrap();
@@ -681,7 +682,7 @@ fn candidates_are_weighed_by_the_base_whoever_runs_beside_them() {
 fn a_candidate_that_is_no_token_is_refused() {
     let mut engine = engine(64, 64, 4);
     for (candidates, prompt_len) in [(vec![3, VOCAB as u32], 5), (vec![], 5), (vec![3], 0), (vec![3], 300)] {
-        assert!(engine.weigh(prompt(prompt_len, 1), candidates).is_err());
-        assert!(engine.is_idle() && engine.jobs.is_empty());
+        assert!(engine.score_candidates(prompt(prompt_len, 1), candidates).is_err());
+        assert!(engine.is_idle() && engine.states.is_empty());
     }
 }

@@ -15,7 +15,7 @@ fn candidates_weigh_what_transformers_gives_them() {
     let mut engine = Engine::new(decoder, tiny().tokenizer.clone(), quickstart("engine"));
     let vocab = tiny().transformer.spec().vocab;
     let all: Vec<u32> = (0..vocab as u32).collect();
-    let asked = (0..8).map(|i| engine.weigh(numbers.u32(&format!("ids.{i}")), all.clone()).unwrap());
+    let asked = (0..8).map(|i| engine.score_candidates(numbers.u32(&format!("ids.{i}")), all.clone()).unwrap());
     let asked: Vec<_> = asked.collect();
     let mut done = std::collections::BTreeMap::new();
     while !engine.is_idle() {

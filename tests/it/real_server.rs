@@ -48,7 +48,7 @@ fn here(prompt: &str, max_tokens: usize, candidates: Option<Vec<u32>>) -> Comple
     let mut engine = Engine::new(decoder, model.tokenizer.clone(), quickstart("engine"));
     let ids = ids(prompt);
     match candidates {
-        Some(candidates) => engine.weigh(ids, candidates).unwrap(),
+        Some(candidates) => engine.score_candidates(ids, candidates).unwrap(),
         None => {
             let (sampling, stop_ids) = (SamplingConfig::greedy(max_tokens), model.tokenizer.stop_ids().to_vec());
             engine.submit(Request { prompt: ids, n: 1, sampling, stop_ids, seed: 0, critic: false }).unwrap()

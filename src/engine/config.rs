@@ -1,0 +1,20 @@
+//! Limits of the engine, as `[engine]` of the config names them.
+
+use crate::kernels::Precision;
+use serde::{Deserialize, Serialize};
+
+/// Limits of the engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Tokens of one step: decodes first, the rest goes to waiting prefills.
+    pub step_tokens_max: usize,
+    /// Sequences that decode at once.
+    pub sequences_max: usize,
+    /// Longest prompt and completion together, in tokens.
+    pub context_tokens_max: usize,
+    /// Memory of the KV cache, in MiB.
+    pub kv_cache_mib: usize,
+    /// How the decode pass keeps the weights.
+    pub weights: Precision,
+}
