@@ -9,8 +9,8 @@ mod disk;
 mod files;
 mod store;
 
-use crate::formats::spec::ModelSpec;
-use crate::transformer::full_weights::CriticWeights;
+pub use crate::formats::spec::ModelSpec;
+pub use crate::transformer::full_weights::CriticWeights;
 use crate::types::CriticVersion;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};

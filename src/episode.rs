@@ -3,6 +3,7 @@
 pub mod eval_runner;
 pub mod judge;
 pub mod models;
+mod observer;
 pub mod online_eval;
 pub mod role;
 pub mod sampling;

@@ -13,6 +13,7 @@ pub mod bootstrap;
 pub mod figures;
 pub mod plot;
 pub mod stance;
+pub mod summary;
 pub mod table;
 
 /// The variable that an oracle's critique shows.

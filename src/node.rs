@@ -6,9 +6,9 @@
 //! that ended with [`Exit::Done`] left a whole checkpoint.
 
 use crate::actors::run_context::RunContext;
-use crate::actors::supervisor::{ActorKind, Supervisor, SupervisorMsg, SupervisorSetup};
-pub use crate::actors::{Exit, Stop};
-use crate::actors::{Failure, ask};
+pub use crate::actors::stop::Stop;
+use crate::actors::supervisor::{Supervisor, SupervisorMsg, SupervisorSetup};
+use crate::actors::{ask::ask, failure::Failure};
 use crate::checkpoint;
 use crate::config::Config;
 use crate::engine::EngineConfig;
@@ -26,8 +26,9 @@ use crate::roles::judge::JudgeKind;
 use crate::roles::{self, critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
 use crate::run::checkpoints::CheckpointStore;
 use crate::run::events::{Activity, Event, EventBus, Progress};
+pub use crate::run::exit::Exit;
 use crate::transformer::load::Loaded;
-use crate::types::Prompt;
+use crate::types::{ActorKind, Prompt};
 use crate::verify::{Checker, sandbox};
 use ractor::{Actor, ActorRef};
 use std::fs::{File, TryLockError};
@@ -271,7 +272,9 @@ fn prepare(config: Config, options: &Options, events: EventBus) -> Result<Prepar
         events,
     };
     let run_state = match options.resume {
-        true => context.resumed(context.checkpoints.recall()?.ok_or(Error::NothingToResume(run))?.run_state),
+        true => context.resumed(
+            context.checkpoints.recall().map_err(Failure::from)?.ok_or(Error::NothingToResume(run))?.run_state,
+        ),
         false => context.run_state(),
     };
     Ok((context, run_state, lock))

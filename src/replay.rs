@@ -9,6 +9,7 @@
 //! Invariants: an accepted group is held, set aside, or was retired for a counted reason; no group is learned
 //! more than `uses_max` times, rewound uses left out; one lease is out at most; a lease's name is never reused.
 
+pub use crate::types::Pushed;
 use crate::types::{CriticVersion, CritiqueGroup, EpisodeId, Objective};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -41,18 +42,6 @@ impl ReplayConfig {
             .map(|(key, value)| format!("replay.{key}: expected at least 1, got {value}"))
             .collect()
     }
-}
-
-/// What became of a pushed group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pushed {
-    /// It was accepted and waits to be learned; if it is too old already, it was retired at once.
-    Kept,
-    /// All utilities are equal, or no critique is preferred: nothing to learn by the run's objective. It is kept out, and
-    /// its episode remembered.
-    Flat,
-    /// Its episode was pushed before; nothing changed.
-    Duplicate,
 }
 
 /// Groups handed out to be learned in one step.
@@ -172,7 +161,7 @@ impl Replay {
             return Pushed::Duplicate;
         }
         if group.is_flat(self.objective) {
-            return Pushed::Flat;
+            return Pushed::ZeroVariance;
         }
         self.arrivals += 1;
         let entry = Entry { group: Arc::new(group), arrival: self.arrivals, used_in_steps: Vec::new(), leased: false };

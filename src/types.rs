@@ -10,7 +10,14 @@
 use serde::{Deserialize, Serialize};
 use verifier::Verifier;
 
+pub mod actor_kind;
+pub mod label;
+pub mod role;
 pub mod verifier;
+
+pub use actor_kind::ActorKind;
+pub use label::Label;
+pub use role::Role;
 
 /// One line of a prompt file: what the generator is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,6 +277,18 @@ impl CritiqueGroup {
     pub fn mean_utility(&self) -> f32 {
         self.critiques.iter().map(|c| c.utility).sum::<f32>() / self.critiques.len().max(1) as f32
     }
+}
+
+/// What became of a group that was pushed to the replay buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It was accepted and waits to be learned; if it was too old already, it was retired at once.
+    Kept,
+    /// All its utilities are equal, or no critique is preferred: there is nothing to learn by the run's objective. It is
+    /// left out, and its episode remembered.
+    ZeroVariance,
+    /// Its episode was pushed before; nothing changed.
+    Duplicate,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Others hold the [`Device`] handle itself and ask it directly; the actor only owns the thread's life.
 
-use super::Failure;
+use super::failure::Failure;
 use super::task::{Ended, Task};
 use crate::device::Device;
 use ractor::{Actor, ActorProcessingErr, ActorRef};

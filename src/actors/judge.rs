@@ -1,6 +1,6 @@
 //! The judge actor: verdicts on refinements and preferences between critiques, several requests at once.
 
-use super::Reply;
+use super::ask::Reply;
 use super::role::reap;
 use crate::episode::judge::{JudgeRequest, Judges, PreferenceRequest, verdicts};
 use crate::episode::sampling::{SampleError, SamplingClient};

@@ -6,9 +6,11 @@
 //! a course that begins again goes on where the last one died; a critic is on disk before it is in
 //! service, and in service before replay hears of it.
 
+use super::ask::{Reply, Unanswered, ask};
+use super::failure::{Failure, dependency_lost};
 use super::replay::ReplayMsg;
+use super::stop::Stop;
 use super::task::{Ended, Task};
-use super::{Failure, Reply, Stop, Unanswered, ask, dependency_lost};
 use crate::device::{self, Device};
 use crate::episode::models::Models;
 use crate::episode::online_eval::OnlineEval;
@@ -199,7 +201,7 @@ impl LearnerLoop {
         let checkpoints = self.checkpoints.clone();
         tokio::task::spawn_blocking(move || checkpoints.save(state, run_state))
             .await
-            .map_err(|error| Failure::Panicked(super::task::panic_text(error)))?
+            .map_err(|error| Failure::panicked(error))?
             .inspect_err(|_| self.events.emit(Event::NotSaved))?;
         self.events.emit(Event::Saved { step, seconds: begun.elapsed().as_secs_f64() });
         self.device.install(version, Some(critic.clone())).await?;
@@ -231,9 +233,7 @@ impl LearnerLoop {
         };
         let (checkpoints, cu) = (self.checkpoints.clone(), summary.cu);
         let keep = move || cu.map_or(Ok(false), |cu| checkpoints.keep_if_best(step, cu.value));
-        let best = tokio::task::spawn_blocking(keep)
-            .await
-            .map_err(|error| Failure::Panicked(super::task::panic_text(error)))??;
+        let best = tokio::task::spawn_blocking(keep).await.map_err(|error| Failure::panicked(error))??;
         self.events.emit(Event::Evaluated { version, step, summary, best, seconds: begun.elapsed().as_secs_f64() });
         Ok(())
     }

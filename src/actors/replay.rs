@@ -6,7 +6,9 @@
 //! Invariant: in one-by-one pacing an episode begins only while the learner waits for a batch and
 //! nothing else is under way: then everything scored before has been learned and published.
 
-use super::{Reply, Stop};
+use super::ask::Reply;
+use super::failure::Failure;
+use super::stop::Stop;
 use crate::groups::Recorder;
 use crate::replay::{Lease, Pushed, Retired};
 use crate::run::events::{Activity, Event, EventBus};
@@ -138,7 +140,7 @@ impl Actor for ReplayActor {
                     _ => None,
                 };
                 let pushed = run_state.end(episode, outcome);
-                if let (Some((recorder, line)), Some(Pushed::Kept | Pushed::Flat)) = (line, pushed)
+                if let (Some((recorder, line)), Some(Pushed::Kept | Pushed::ZeroVariance)) = (line, pushed)
                     && let Err(error) = recorder.append(&line)
                 {
                     // The run itself needs only what its checkpoints hold.
@@ -234,8 +236,8 @@ fn tell_retired(events: &EventBus, run_state: &RunState, retired: Retired) {
 }
 
 /// The shelf; an error where a panic tore it, for then it has to be restored from disk.
-pub(crate) fn lock(run_state: &Mutex<RunState>) -> Result<MutexGuard<'_, RunState>, super::Failure> {
-    run_state.lock().map_err(|_| super::Failure::Panicked("replay panicked over its shelf".to_owned()))
+pub(crate) fn lock(run_state: &Mutex<RunState>) -> Result<MutexGuard<'_, RunState>, Failure> {
+    run_state.lock().map_err(|_| Failure::Panicked("replay panicked over its shelf".to_owned()))
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@
 //! Invariants: a question whose asker left is taken back from the device; what is under way dies with
 //! the actor.
 
-use super::task::panic_text;
-use super::{Failure, Reply};
+use super::ask::Reply;
+use super::failure::Failure;
 use crate::episode::role::{Answer, PromptBuilder, answer};
 use crate::episode::sampling::{SampleError, SamplingClient};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -80,7 +80,7 @@ impl<P: PromptBuilder> Actor for RoleActor<P> {
 /// Lets go of what has ended; a panic in it is the actor's.
 pub(crate) fn reap(under_way: &mut JoinSet<()>) -> Result<(), Failure> {
     while let Some(ended) = under_way.try_join_next() {
-        ended.map_err(|error| Failure::Panicked(panic_text(error)))?;
+        ended.map_err(|error| Failure::panicked(error))?;
     }
     Ok(())
 }

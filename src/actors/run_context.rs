@@ -2,10 +2,11 @@
 //!
 //! Weights are loaded once and shared; a restart makes new actors and a new device thread over them.
 
+use super::failure::Failure;
 use super::replay::Pacing;
 use super::rollout::RolloutConfig;
+use super::stop::Stop;
 use super::supervisor::SupervisorConfig;
-use super::{Failure, Stop};
 use crate::device::{Device, LearnerSetup};
 use crate::episode::models::Models;
 use crate::episode::online_eval::OnlineEval;

@@ -4,130 +4,27 @@
 //! felled and raised again with new references (rest-for-one), after a pause that doubles. More
 //! failures than the budget end the node with an exit code of their own.
 
+mod budget;
+mod config;
+
+use super::ask::{Reply, ask};
+use super::failure::Failure;
 use super::learner::LearnerMsg;
 use super::rollout::RolloutMsg;
 use super::run_context::RunContext;
-use super::task::panic_text;
 use super::tree::Tree;
-use super::{Exit, Failure, Reply, ask};
 use crate::learner;
 use crate::run::events::{Activity, Event};
+use crate::run::exit::Exit;
 use crate::run::state::RunState;
+use crate::types::{ActorKind, Label};
+use budget::Budget;
+pub use config::SupervisorConfig;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-
-/// How often a node may be restarted, and how fast.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SupervisorConfig {
-    /// More restarts than this within the window end the process.
-    pub restarts_max: usize,
-    /// The window, in seconds.
-    pub window_seconds: u64,
-    /// The pause before the first restart of a window; it doubles with each.
-    pub backoff_milliseconds: u64,
-    /// The longest pause.
-    pub backoff_max_milliseconds: u64,
-}
-
-impl SupervisorConfig {
-    /// What is wrong with it.
-    pub fn complaints(&self) -> Vec<String> {
-        let mut complaints = Vec::new();
-        if self.window_seconds == 0 {
-            complaints.push("supervisor.window_seconds: expected at least 1, got 0".to_owned());
-        }
-        if self.backoff_max_milliseconds < self.backoff_milliseconds {
-            complaints.push(format!(
-                "supervisor.backoff_max_milliseconds: expected at least backoff_milliseconds ({}), got {}",
-                self.backoff_milliseconds, self.backoff_max_milliseconds
-            ));
-        }
-        complaints
-    }
-}
-
-/// The stations in the order of dependence: each stands on those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ActorKind {
-    /// Owns the device thread.
-    Device,
-    /// Keeps groups.
-    Replay,
-    /// Answers.
-    Generator,
-    /// Criticises.
-    Critic,
-    /// Refines.
-    Refiner,
-    /// Compares.
-    Judge,
-    /// Learns.
-    Learner,
-    /// Runs episodes.
-    Rollout,
-}
-
-impl ActorKind {
-    /// All of them, in order.
-    pub const ALL: [Self; 8] = [
-        Self::Device,
-        Self::Replay,
-        Self::Generator,
-        Self::Critic,
-        Self::Refiner,
-        Self::Judge,
-        Self::Learner,
-        Self::Rollout,
-    ];
-
-    /// Its name in a message.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Device => "device",
-            Self::Replay => "replay",
-            Self::Generator => "generator",
-            Self::Critic => "critic",
-            Self::Refiner => "refiner",
-            Self::Judge => "judge",
-            Self::Learner => "learner",
-            Self::Rollout => "rollout",
-        }
-    }
-}
-
-/// Counts restarts within the window.
-#[derive(Debug)]
-struct Budget {
-    config: SupervisorConfig,
-    spent: VecDeque<Instant>,
-}
-
-impl Budget {
-    fn new(config: SupervisorConfig) -> Self {
-        Self { config, spent: VecDeque::new() }
-    }
-
-    /// One restart more at `now`: the pause before it, or none where the budget is used up.
-    fn spend(&mut self, now: Instant) -> Option<Duration> {
-        let window = Duration::from_secs(self.config.window_seconds);
-        while self.spent.front().is_some_and(|then| now.duration_since(*then) > window) {
-            self.spent.pop_front();
-        }
-        if self.spent.len() >= self.config.restarts_max {
-            return None;
-        }
-        let doublings = u32::try_from(self.spent.len()).unwrap_or(u32::MAX);
-        let pause = self.config.backoff_milliseconds.saturating_mul(2u64.saturating_pow(doublings));
-        self.spent.push_back(now);
-        Some(Duration::from_millis(pause.min(self.config.backoff_max_milliseconds)))
-    }
-}
 
 /// What the supervisor can be told.
 pub enum SupervisorMsg {
@@ -239,7 +136,7 @@ impl Actor for Supervisor {
         let failure = match failure.map(|error| error.downcast::<Failure>()) {
             Some(Ok(failure)) => *failure,
             Some(Err(panic)) => Failure::Panicked(panic.to_string()),
-            None => Failure::Killed(actor_kind.name()),
+            None => Failure::Killed(actor_kind.value()),
         };
         if let Err(exit) = state.restart(actor_kind, failure).await {
             state.end(exit, &myself);
@@ -255,7 +152,7 @@ impl SupervisorState {
         let (mut from, mut failure) = (actor_kind, failure);
         context.events.emit(Event::Turned(Activity::Restarting));
         loop {
-            tracing::warn!(actor_kind = from.name(), error = %failure, "a station failed");
+            tracing::warn!(actor_kind = from.value(), error = %failure, "a station failed");
             if self.tree.run_state.is_poisoned() {
                 from = ActorKind::Device;
             }
@@ -337,7 +234,7 @@ impl SupervisorState {
         run_state.learned(state.batch, state.step);
         tokio::task::spawn_blocking(move || checkpoints.save(state, run_state))
             .await
-            .map_err(|error| Failure::Panicked(panic_text(error)))??;
+            .map_err(|error| Failure::panicked(error))??;
         self.tree.context.events.emit(Event::Saved { step, seconds: begun.elapsed().as_secs_f64() });
         Ok(())
     }
@@ -370,41 +267,4 @@ fn give_up(failure: &Failure) -> Exit {
     let exit = failure.exit();
     tracing::error!(error = %failure, code = exit as u8, "giving up");
     exit
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config() -> SupervisorConfig {
-        SupervisorConfig {
-            restarts_max: 4,
-            window_seconds: 60,
-            backoff_milliseconds: 100,
-            backoff_max_milliseconds: 300,
-        }
-    }
-
-    #[test]
-    fn the_pause_doubles_up_to_its_limit_and_then_the_budget_is_used_up() {
-        let (mut budget, now) = (Budget::new(config()), Instant::now());
-        let pauses: Vec<_> = (0..5).map(|_| budget.spend(now).map(|pause| pause.as_millis())).collect();
-        assert_eq!(pauses, [Some(100), Some(200), Some(300), Some(300), None]);
-    }
-
-    #[test]
-    fn restarts_older_than_the_window_are_forgotten() {
-        let (mut budget, now) = (Budget::new(config()), Instant::now());
-        for _ in 0..4 {
-            assert!(budget.spend(now).is_some());
-        }
-        let later = now + Duration::from_secs(61);
-        assert_eq!(budget.spend(later), Some(Duration::from_millis(100)));
-    }
-
-    #[test]
-    fn stations_stand_in_the_order_of_dependence() {
-        assert!(ActorKind::ALL.is_sorted());
-        assert_eq!((ActorKind::ALL[0], ActorKind::ALL[7]), (ActorKind::Device, ActorKind::Rollout));
-    }
 }

@@ -1,6 +1,8 @@
 //! A shell's long task: watched, drained on request, dead with the shell.
 
-use super::{Failure, Reply};
+use super::ask::Reply;
+use super::failure::Failure;
+pub(super) use super::failure::panic_text;
 use ractor::{ActorRef, Message};
 use std::future::Future;
 use tokio::task::JoinSet;
@@ -29,7 +31,7 @@ impl Task {
             inner.spawn(task);
             let ended = match inner.join_next().await {
                 Some(Ok(ended)) => ended,
-                Some(Err(error)) => Err(Failure::Panicked(panic_text(error))),
+                Some(Err(error)) => Err(Failure::panicked(error)),
                 None => Ok(()),
             };
             // If the actor is gone, so is whoever cared.
@@ -55,14 +57,5 @@ impl Task {
         } else {
             self.waiting.push(reply);
         }
-    }
-}
-
-/// What a panicking task said.
-pub(crate) fn panic_text(error: tokio::task::JoinError) -> String {
-    let Ok(payload) = error.try_into_panic() else { return "a task was cancelled".to_owned() };
-    match payload.downcast::<String>() {
-        Ok(text) => *text,
-        Err(payload) => payload.downcast::<&str>().map_or_else(|_| "a task panicked".to_owned(), |t| (*t).to_owned()),
     }
 }

@@ -4,22 +4,20 @@
 //!
 //! Invariant: if a station is up, so is every station before it.
 
-use super::Failure;
 use super::device::DeviceActor;
+use super::failure::Failure;
 use super::judge::{JudgeActor, JudgeMsg};
 use super::learner::{LearnerActor, LearnerLoop, LearnerMsg};
 use super::replay::{ReplayActor, ReplayMsg, ReplaySetup};
 use super::role::{RoleActor, RoleMsg};
 use super::rollout::{RolloutActor, RolloutContext, RolloutMsg};
 use super::run_context::RunContext;
-use super::supervisor::ActorKind;
-use super::task::panic_text;
 use crate::device::Device;
 use crate::episode::role::PromptBuilder;
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
 use crate::run::checkpoints::Recalled;
 use crate::run::state::RunState;
-use crate::telemetry::metrics::Role;
+use crate::types::{ActorKind, Label, Role};
 use ractor::{Actor, ActorCell, ActorId, ActorRef};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,7 +90,7 @@ impl Tree {
 
     /// Raises `from` and everything after it.
     pub(crate) async fn raise(&mut self, from: ActorKind) -> Result<(), Failure> {
-        for actor_kind in ActorKind::ALL.into_iter().filter(|actor_kind| *actor_kind >= from) {
+        for actor_kind in ActorKind::ALL.iter().copied().filter(|actor_kind| *actor_kind >= from) {
             self.raise_one(actor_kind).await?;
         }
         Ok(())
@@ -103,11 +101,11 @@ impl Tree {
     /// # Errors
     /// Where the device thread does not end: nothing may be raised beside it.
     pub(crate) async fn fell(&mut self, from: ActorKind) -> Result<(), Failure> {
-        for actor_kind in ActorKind::ALL.into_iter().rev().filter(|actor_kind| *actor_kind >= from) {
+        for actor_kind in ActorKind::ALL.iter().copied().rev().filter(|actor_kind| *actor_kind >= from) {
             if let Some((cell, life)) = self.up.remove(&actor_kind) {
                 cell.kill();
                 if tokio::time::timeout(FALL, life).await.is_err() {
-                    tracing::warn!(actor_kind = actor_kind.name(), "a killed actor did not end in time");
+                    tracing::warn!(actor_kind = actor_kind.value(), "a killed actor did not end in time");
                 }
             }
         }
@@ -125,7 +123,7 @@ impl Tree {
         let checkpoints = self.context.checkpoints.clone();
         let recalled = tokio::task::spawn_blocking(move || checkpoints.recall())
             .await
-            .map_err(|error| Failure::Panicked(panic_text(error)))??;
+            .map_err(|error| Failure::panicked(error))??;
         let saved = match &recalled {
             Some(recalled) => self.context.resumed(recalled.run_state.clone()),
             None => self.context.run_state(),
@@ -234,7 +232,7 @@ impl Tree {
     ) -> Result<ActorRef<A::Msg>, Failure> {
         let (reference, life) = A::spawn_linked(None, actor, arguments, self.supervisor.clone())
             .await
-            .map_err(|error| Failure::Spawn { actor_kind: actor_kind.name(), why: error.to_string() })?;
+            .map_err(|error| Failure::Spawn { actor_kind: actor_kind.value(), why: error.to_string() })?;
         self.up.insert(actor_kind, (reference.get_cell(), life));
         Ok(reference)
     }

@@ -1,6 +1,6 @@
 //! How a command ends: an error with the exit code of the process.
 
-pub(crate) use crate::node::Exit;
+pub(crate) use crate::run::exit::Exit;
 
 use crate::formats;
 

@@ -3,13 +3,13 @@
 //! Loaded once and shared, by a node's whole life or by one evaluation. Knows no episode and no learner.
 
 use super::judge::Judges;
+use super::observer;
 use super::sampling::{PolicyRef, SamplingClient};
 use crate::device::{self, Device, JudgeSetup, LearnerSetup};
 use crate::engine::{EngineConfig, sampler::SamplingConfig};
 use crate::remote::Client;
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
 use crate::run::events::EventBus;
-use crate::run::metrics_sink;
 use crate::telemetry::metrics::Role;
 use crate::transformer::{full_weights::CriticWeights, load::Loaded};
 use crate::types::CriticVersion;
@@ -80,7 +80,7 @@ impl Models {
             learner,
             version,
             served,
-            observer: metrics_sink::observer(self.events.clone()),
+            observer: observer::observer(self.events.clone()),
         }
     }
 

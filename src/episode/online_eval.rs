@@ -8,8 +8,9 @@ use super::eval_runner::{Candidate, EvalRunner, Kind};
 use crate::device::Device;
 use crate::episode::models::Models;
 use crate::episode::sampling::{PolicyRef, SampleError};
-use crate::eval::bootstrap::{Estimate, Resampling};
+use crate::eval::bootstrap::Resampling;
 use crate::eval::figures::{Asked, Figures};
+use crate::eval::summary::EvalSummary;
 use crate::eval::{EvalConfig, Record};
 use crate::run::events::EventBus;
 use crate::types::Prompt;
@@ -26,17 +27,6 @@ pub struct OnlineEval {
     pub config: EvalConfig,
     /// All that is drawn follows from it.
     pub seed: u64,
-}
-
-/// What the critic in service is worth, times 100.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EvalSummary {
-    /// Critique utility.
-    pub cu: Option<Estimate>,
-    /// Share of the responses that is right.
-    pub accuracy_before: Option<Estimate>,
-    /// Share of the refinements that is right.
-    pub accuracy_after: Option<Estimate>,
 }
 
 impl OnlineEval {

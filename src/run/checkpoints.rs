@@ -4,12 +4,21 @@
 //! killed, so the next one has to wait for it: that is what the lock is for.
 
 use super::state::RunState;
-use crate::actors::Failure;
-use crate::checkpoint::{self, Best, CheckpointConfig, KeepBest, NamedTensor, Snapshot};
-use crate::formats::spec::ModelSpec;
+use crate::checkpoint::{self, Best, CheckpointConfig, KeepBest, ModelSpec, NamedTensor, Snapshot};
 use crate::learner;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+
+/// Why a checkpoint could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk failed, or what is on it is not whole.
+    #[error("checkpoint: {0}")]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The state in a checkpoint is not what this program writes.
+    #[error("checkpoint state: {0}")]
+    State(#[from] serde_json::Error),
+}
 
 /// Where and how a run's checkpoints are kept.
 pub struct CheckpointStore {
@@ -62,7 +71,7 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// Where it cannot be written; what was there before is still there.
-    pub fn save(&self, learner: learner::State, mut run_state: RunState) -> Result<(), Failure> {
+    pub fn save(&self, learner: learner::State, mut run_state: RunState) -> Result<(), Error> {
         let (step, version) = (learner.step, run_state.version);
         let served = run_state.served.take();
         let snapshot = Snapshot {
@@ -94,7 +103,7 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// Where the disk fails.
-    pub fn keep_if_best(&self, step: u64, cu: f64) -> Result<bool, Failure> {
+    pub fn keep_if_best(&self, step: u64, cu: f64) -> Result<bool, Error> {
         if self.config.keep_best != KeepBest::Cu {
             return Ok(false);
         }
@@ -111,7 +120,7 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// Where there is one that cannot be read, or that another program wrote.
-    pub fn recall(&self) -> Result<Option<Recalled>, Failure> {
+    pub fn recall(&self) -> Result<Option<Recalled>, Error> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(snapshot) = checkpoint::newest(&self.root, &self.spec)? else { return Ok(None) };
         let mut saved: Saved = serde_json::from_value(snapshot.state)?;

@@ -1,19 +1,14 @@
-//! From events to metrics: which event moves which.
+//! From events to metrics: which event moves which metric.
 //!
-//! The names and meanings are telemetry's; nothing is computed here but a moving share.
+//! Names and meanings are telemetry's. Knows no actor and no device.
 
-use super::events::{Event, EventBus};
+use super::events::Event;
 use super::state::DropReason;
-use crate::actors::supervisor::ActorKind;
-use crate::device;
-use crate::episode::online_eval::EvalSummary;
 use crate::eval::bootstrap::Estimate;
-use crate::replay::{Pushed, Retired};
-use crate::telemetry::metrics::{
-    self, ActorName, CritiqueDrop, EpisodeEnd, JudgeAnswer, OrderAgreement, PushResult, RetireReason, VerdictKind,
-};
-use crate::types::{Choice, Invalid, Verdict};
-use std::cell::Cell;
+use crate::eval::summary::EvalSummary;
+use crate::replay::Retired;
+use crate::telemetry::metrics::{self, CritiqueDrop, EpisodeEnd, JudgeAnswer, OrderAgreement, RetireReason};
+use crate::types::{Choice, Invalid, Pushed};
 
 /// Counts `event`.
 pub(crate) fn count(event: &Event) {
@@ -23,13 +18,13 @@ pub(crate) fn count(event: &Event) {
                 metrics::REPLAY_WAITS.add(1);
             }
         }
-        Event::Began { .. } => metrics::EPISODES_BEGUN.add(1),
+        Event::Began { .. } => metrics::EPISODES_STARTED.add(1),
         Event::Wrote { role, tokens, seconds } => {
             metrics::ROLE_SECONDS.record(*role, *seconds);
             tokens.iter().for_each(|tokens| metrics::ROLE_TOKENS.record(*role, *tokens as f64));
         }
         Event::Late(role) => metrics::ROLE_DEADLINES.add(*role, 1),
-        Event::Judged(verdict) => metrics::VERDICTS.add(kind(*verdict), 1),
+        Event::Judged(verdict) => metrics::VERDICTS.add(*verdict, 1),
         Event::Compared(orders) => {
             orders.iter().for_each(|heard| metrics::JUDGE_ANSWERS.add(answer(*heard), 1));
             metrics::JUDGE_ORDERS.add(agreement(*orders), 1);
@@ -39,7 +34,7 @@ pub(crate) fn count(event: &Event) {
         Event::Ended { pushed, dropped, counters, .. } => {
             metrics::EPISODES_ENDED.add(episode_end(*pushed, *dropped), 1);
             if let Some(pushed) = pushed {
-                metrics::REPLAY_PUSHED.add(push_result(*pushed), 1);
+                metrics::REPLAY_PUSHED.add(*pushed, 1);
             }
             if let Some(mean) = counters.utility_mean {
                 metrics::UTILITY_MEAN.set(f64::from(mean));
@@ -64,7 +59,7 @@ pub(crate) fn count(event: &Event) {
         Event::Evaluated { step, summary, best, seconds, .. } => count_marks(*step, summary, *best, *seconds),
         Event::NotEvaluated(_) => metrics::EVAL_FAILURES.add(1),
         Event::NotSaved => metrics::CHECKPOINT_FAILURES.add(1),
-        Event::Restarted { actor_kind, .. } => metrics::RESTARTS.add(actor(*actor_kind), 1),
+        Event::Restarted { actor_kind, .. } => metrics::RESTARTS.add(*actor_kind, 1),
     }
 }
 
@@ -130,20 +125,6 @@ fn count_retired(retired: Retired) {
     }
 }
 
-fn kind(verdict: Verdict) -> VerdictKind {
-    match verdict {
-        Verdict::Win => VerdictKind::Win,
-        Verdict::Tie => VerdictKind::Tie,
-        Verdict::Loss => VerdictKind::Loss,
-        Verdict::Invalid(Invalid::Unreadable) => VerdictKind::InvalidUnreadable,
-        Verdict::Invalid(Invalid::Deadline) => VerdictKind::InvalidDeadline,
-        Verdict::Invalid(Invalid::Checker) => VerdictKind::InvalidChecker,
-        Verdict::Invalid(Invalid::TooLong) => VerdictKind::InvalidTooLong,
-        Verdict::Invalid(Invalid::Remote) => VerdictKind::InvalidRemote,
-        Verdict::Invalid(Invalid::Unpaired) => VerdictKind::InvalidUnpaired,
-    }
-}
-
 fn answer(heard: Result<Choice, Invalid>) -> JudgeAnswer {
     match heard {
         Ok(Choice::A) => JudgeAnswer::First,
@@ -177,63 +158,11 @@ fn critique_drop(reason: DropReason) -> CritiqueDrop {
 fn episode_end(pushed: Option<Pushed>, dropped: Option<DropReason>) -> EpisodeEnd {
     match (pushed, dropped) {
         (Some(Pushed::Kept), _) => EpisodeEnd::Scored,
-        (Some(Pushed::Flat), _) => EpisodeEnd::Flat,
+        (Some(Pushed::ZeroVariance), _) => EpisodeEnd::ZeroVariance,
         (Some(Pushed::Duplicate), _) => EpisodeEnd::Duplicate,
         (None, Some(DropReason::Deadline)) => EpisodeEnd::Deadline,
         (None, Some(DropReason::TooLong)) => EpisodeEnd::TooLong,
         (None, Some(DropReason::Remote)) => EpisodeEnd::Remote,
         (None, _) => EpisodeEnd::Unscored,
     }
-}
-
-fn push_result(pushed: Pushed) -> PushResult {
-    match pushed {
-        Pushed::Kept => PushResult::Kept,
-        Pushed::Flat => PushResult::Flat,
-        Pushed::Duplicate => PushResult::Duplicate,
-    }
-}
-
-fn actor(actor_kind: ActorKind) -> ActorName {
-    match actor_kind {
-        ActorKind::Device => ActorName::Device,
-        ActorKind::Replay => ActorName::Replay,
-        ActorKind::Generator => ActorName::Generator,
-        ActorKind::Critic => ActorName::Critic,
-        ActorKind::Refiner => ActorName::Refiner,
-        ActorKind::Judge => ActorName::Judge,
-        ActorKind::Learner => ActorName::Learner,
-        ActorKind::Rollout => ActorName::Rollout,
-    }
-}
-
-/// Hears what the device thread does.
-pub(crate) fn observer(events: EventBus) -> device::Observer {
-    let share = Cell::new(0.0);
-    // A moving mean in which each second of work weighs about a twentieth.
-    let lately = move |learning: f64, seconds: f64| {
-        share.set(share.get() + (learning - share.get()) * (seconds / 20.0).min(1.0));
-        metrics::LEARNING_SHARE.set(share.get());
-    };
-    Box::new(move |event| match event {
-        device::Event::Engine { report, duration, running, waiting, kv_usage } => {
-            metrics::ENGINE_STEP_SECONDS.record(duration.as_secs_f64());
-            metrics::PROMPT_TOKENS.add(report.prefill_tokens as u64);
-            metrics::PROMPT_TOKENS_CACHED.add(report.cached_tokens as u64);
-            metrics::SHARED_TOKENS.add(report.shared_tokens as u64);
-            metrics::BLOCKS_COPIED.add(report.copied_blocks as u64);
-            metrics::GENERATED_TOKENS.add(report.sampled_tokens as u64);
-            metrics::PREEMPTIONS.add(report.preemptions as u64);
-            metrics::SEQUENCES_RUNNING.set(running as f64);
-            metrics::SEQUENCES_WAITING.set(waiting as f64);
-            metrics::KV_USAGE.set(kv_usage);
-            events.sampled(report.sampled_tokens);
-            lately(0.0, duration.as_secs_f64());
-        }
-        device::Event::Learner { duration } => {
-            metrics::MICRO_BATCH_SECONDS.record(duration.as_secs_f64());
-            lately(1.0, duration.as_secs_f64());
-        }
-        device::Event::Command { waited } => metrics::COMMAND_WAIT_SECONDS.record(waited.as_secs_f64()),
-    })
 }

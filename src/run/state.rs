@@ -6,9 +6,9 @@
 //! Invariants: an episode is open from its begin until its end, whoever dies in between; its group is
 //! taken once; a lane that asks twice gets the same episode twice.
 
+use crate::checkpoint::CriticWeights;
 use crate::prompts::Ledger;
 use crate::replay::{Pushed, Replay, Retired};
-use crate::transformer::full_weights::CriticWeights;
 use crate::types::{CriticVersion, CritiqueGroup, EpisodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -53,10 +53,11 @@ pub struct Worker {
 pub struct Counters {
     /// Episodes that ended.
     pub episodes: u64,
-    /// Groups that were scored, flat ones included.
+    /// Groups that were scored, those of zero variance included.
     pub groups: u64,
-    /// Groups without a preference.
-    pub flat: u64,
+    /// Groups of zero variance: nothing to learn.
+    #[serde(rename = "flat")]
+    pub zero_variance: u64,
     /// Episodes that made no group.
     pub dropped: u64,
     /// Moving mean of the groups' mean utility.
@@ -150,7 +151,7 @@ impl RunState {
         let pushed = self.replay.push(group);
         if pushed != Pushed::Duplicate {
             self.counters.groups += 1;
-            self.counters.flat += u64::from(pushed == Pushed::Flat);
+            self.counters.zero_variance += u64::from(pushed == Pushed::ZeroVariance);
             let mean = self.counters.utility_mean.unwrap_or(utility);
             self.counters.utility_mean = Some(mean + UTILITY_WEIGHT * (utility - mean));
         }
@@ -280,12 +281,12 @@ pub(crate) mod tests {
         assert_eq!(run_state.end(episode, group(episode, [0.0, 1.0])), Some(Pushed::Kept));
         assert_eq!(run_state.end(episode, group(episode, [0.0, 1.0])), Some(Pushed::Duplicate));
         assert_eq!(run_state.end(episode, Outcome::Dropped(DropReason::Deadline)), Some(Pushed::Duplicate));
-        let flat = run_state.begin(worker(1, 0));
-        assert_eq!(run_state.end(flat, group(flat, [1.0, 1.0])), Some(Pushed::Flat));
+        let same = run_state.begin(worker(1, 0));
+        assert_eq!(run_state.end(same, group(same, [1.0, 1.0])), Some(Pushed::ZeroVariance));
         let dropped = run_state.begin(worker(1, 0));
         assert_eq!(run_state.end(dropped, Outcome::Dropped(DropReason::Deadline)), None);
         let counters = &run_state.counters;
-        assert_eq!((counters.episodes, counters.groups, counters.flat, counters.dropped), (3, 2, 1, 1));
+        assert_eq!((counters.episodes, counters.groups, counters.zero_variance, counters.dropped), (3, 2, 1, 1));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod labels;
 
 pub use labels::*;
 
+use crate::types::{ActorKind, Pushed, Verdict};
 use std::marker::PhantomData;
 
 /// What Prometheus calls the type of a metric.
@@ -226,9 +227,9 @@ macro_rules! table {
 }
 
 table! {
-    Counter: EPISODES_BEGUN = "rco_rollout_episodes_begun_total", "Episodes begun.";
+    Counter: EPISODES_STARTED = "rco_rollout_episodes_started_total", "Episodes started.";
     Counter<EpisodeEnd>: EPISODES_ENDED = "rco_rollout_episodes_ended_total", "Episodes ended, by what became of them.";
-    Gauge: EPISODES_IN_FLIGHT = "rco_rollout_episodes_in_flight", "Episodes begun and not yet ended.";
+    Gauge: EPISODES_IN_FLIGHT = "rco_rollout_episodes_in_flight", "Episodes started and not yet ended.";
     Histogram: EPISODE_SECONDS = "rco_rollout_episode_seconds", "Time from an episode's prompt to its end.", TASK_SECONDS;
     Counter<CritiqueDrop>: CRITIQUES_DROPPED = "rco_rollout_critiques_dropped_total", "Critiques that earned no utility, by reason.";
     Histogram: UTILITY_HISTOGRAM = "rco_rollout_critique_utility_ratio", "Critique utility (CU) of each scored critique, from 0 to 1.", UTILITY;
@@ -237,7 +238,7 @@ table! {
     Histogram<Role>: ROLE_SECONDS = "rco_roles_answer_seconds", "Time from asking a role to its answer.", TASK_SECONDS;
     Counter<Role>: ROLE_DEADLINES = "rco_roles_deadlines_total", "Questions that a role did not answer in time.";
     Histogram<Role>: ROLE_TOKENS = "rco_roles_answer_tokens", "Tokens of each text that a role wrote.", TOKENS;
-    Counter<VerdictKind>: VERDICTS = "rco_judge_verdicts_total", "Verdicts on refinements, the invalid ones by reason.";
+    Counter<Verdict>: VERDICTS = "rco_judge_verdicts_total", "Verdicts on refinements, the invalid ones by reason.";
     Counter<JudgeAnswer>: JUDGE_ANSWERS = "rco_judge_answers_total", "What a judge that is a model said of one order; (first - second) / (first + second) is its position bias.";
     Counter<OrderAgreement>: JUDGE_ORDERS = "rco_judge_pairs_total", "Pairs that a judge was asked about in both orders, by how the orders agreed.";
 
@@ -293,7 +294,7 @@ table! {
 
     Gauge: REPLAY_GROUPS = "rco_replay_groups_held", "Critique groups in the buffer.";
     Gauge: REPLAY_FRESH = "rco_replay_groups_fresh", "Critique groups in the buffer that were never learned from.";
-    Counter<PushResult>: REPLAY_PUSHED = "rco_replay_groups_pushed_total", "Critique groups offered to the buffer, by what became of them.";
+    Counter<Pushed>: REPLAY_PUSHED = "rco_replay_groups_pushed_total", "Critique groups offered to the buffer, by what became of them.";
     Counter<RetireReason>: REPLAY_RETIRED = "rco_replay_groups_retired_total", "Critique groups that left the buffer, by reason.";
     Counter: REPLAY_WAITS = "rco_replay_admission_waits_total", "Times that an episode had to wait because its group could not be used in time.";
 
@@ -314,7 +315,7 @@ table! {
     Gauge: CHECKPOINT_BEST_STEP = "rco_checkpoint_best_step", "Learner step of the checkpoint that is kept as the best.";
 
     Gauge: CRITIC_VERSION = "rco_node_critic_version", "Version of the critic in service; 0 is the base model.";
-    Counter<ActorName>: RESTARTS = "rco_node_restarts_total", "Restarts, by the actor that failed.";
+    Counter<ActorKind>: RESTARTS = "rco_node_restarts_total", "Restarts, by the actor that failed.";
     Gauge: NODE_UP = "rco_node_up", "1 while the node runs.";
     Gauge: NODE_READY = "rco_node_ready", "1 while the node does its work, 0 while it waits for something.";
     Info: NODE_INFO = "rco_node_build_info", "Always 1; the label says what was built.";
@@ -422,13 +423,13 @@ mod tests {
         distinct::<EpisodeEnd>();
         distinct::<CritiqueDrop>();
         distinct::<Role>();
-        distinct::<VerdictKind>();
+        distinct::<Verdict>();
         distinct::<RemoteOutcome>();
         distinct::<RemoteTokens>();
         distinct::<JudgeAnswer>();
         distinct::<OrderAgreement>();
-        distinct::<PushResult>();
+        distinct::<Pushed>();
         distinct::<RetireReason>();
-        distinct::<ActorName>();
+        distinct::<ActorKind>();
     }
 }

@@ -1,9 +1,9 @@
 //! It survives: faults restart what depends on them, and nothing scored is lost or learned twice by it.
 
 use crate::loop_common::{Running, config, distinct, held, likes_even, saved, sets, start};
-use rco_node::actors::supervisor::ActorKind;
 use rco_node::node::{Exit, Node, Options};
 use rco_node::run::events::Event;
+use rco_node::types::{ActorKind, Label};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -41,12 +41,12 @@ async fn run(more: &str) -> (tempfile::TempDir, Running) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_any_actor_but_the_device_loses_no_scored_group_and_learns_none_twice() {
     let (folder, running) = run("").await;
-    for station in ActorKind::ALL.into_iter().skip(1) {
+    for &actor in ActorKind::ALL.iter().skip(1) {
         for _ in 0..2 {
             let before = running.node.progress().restarts;
-            assert!(running.node.kill(station).await, "{station:?} is up");
-            restarted(&running, before, station.name()).await;
-            go_on(&running, 2, station.name()).await;
+            assert!(running.node.kill(actor).await, "{actor:?} is up");
+            restarted(&running, before, actor.value()).await;
+            go_on(&running, 2, actor.value()).await;
         }
     }
     running.node.stop();

@@ -55,7 +55,7 @@ impl Ledger {
     fn run(&mut self, replay: &mut Replay, act: Act) {
         match act {
             Act::Push { flat: true, .. } => {
-                assert_eq!(replay.push(flat(self.pushed)), Pushed::Flat);
+                assert_eq!(replay.push(flat(self.pushed)), Pushed::ZeroVariance);
                 self.pushed += 1;
             }
             Act::Push { stale, .. } => {

@@ -1,14 +1,8 @@
-//! The labels that metrics carry: enums, so that the set of series is closed.
+//! Labels that only metrics have: enums that merge or judge what the domain's types say.
+//!
+//! A domain enum that is a label itself implements [`Label`] in `types`. Invariant: the set of series is closed.
 
-/// A label: a key and a closed set of values.
-pub trait Label: Copy + 'static {
-    /// The label's name.
-    const KEY: &'static str;
-    /// Every value.
-    const ALL: &'static [Self];
-    /// The value as exported.
-    fn value(self) -> &'static str;
-}
+pub use crate::types::{Label, Role};
 
 macro_rules! labels {
     ($(#[doc = $doc:literal] $name:ident $key:literal { $(#[doc = $variant_doc:literal] $variant:ident = $value:literal,)* })*) => {$(
@@ -32,8 +26,8 @@ labels! {
     EpisodeEnd "outcome" {
         /// Its group went to replay.
         Scored = "scored",
-        /// All its critiques were equally useful: nothing to learn.
-        Flat = "flat",
+        /// All its critiques have the same utility: nothing to learn.
+        ZeroVariance = "zero_variance",
         /// Fewer than two critiques had a utility.
         Unscored = "unscored",
         /// A role did not answer in time.
@@ -55,38 +49,6 @@ labels! {
         TooLong = "too_long",
         /// A remote server refined nothing.
         Remote = "remote",
-    }
-    /// Who is asked.
-    Role "role" {
-        /// Writes responses.
-        Generator = "generator",
-        /// Writes critiques.
-        Critic = "critic",
-        /// Writes refinements.
-        Refiner = "refiner",
-        /// Compares.
-        Judge = "judge",
-    }
-    /// A verdict on a refinement.
-    VerdictKind "verdict" {
-        /// The refinement is preferred.
-        Win = "win",
-        /// Neither is.
-        Tie = "tie",
-        /// The response is preferred.
-        Loss = "loss",
-        /// The judge's text held no verdict.
-        InvalidUnreadable = "invalid_unreadable",
-        /// The judge did not answer in time.
-        InvalidDeadline = "invalid_deadline",
-        /// The checker itself failed.
-        InvalidChecker = "invalid_checker",
-        /// What the judge would have to read does not fit its context.
-        InvalidTooLong = "invalid_too_long",
-        /// The remote judge's server gave no answer.
-        InvalidRemote = "invalid_remote",
-        /// The other order got no answer, and one alone carries the judge's bias.
-        InvalidUnpaired = "invalid_unpaired",
     }
     /// What became of one try to get an answer from a remote server.
     RemoteOutcome "outcome" {
@@ -134,15 +96,6 @@ labels! {
         /// One or both have no answer.
         Invalid = "invalid",
     }
-    /// What became of a group that was offered to replay.
-    PushResult "result" {
-        /// It waits to be learned.
-        Kept = "kept",
-        /// Nothing to learn from it.
-        Flat = "flat",
-        /// Its episode was there before.
-        Duplicate = "duplicate",
-    }
     /// Why a group left replay.
     RetireReason "reason" {
         /// Older than the limit.
@@ -151,26 +104,5 @@ labels! {
         Used = "used",
         /// Pushed out by newer ones.
         Displaced = "displaced",
-    }
-    /// An actor of the node.
-    ActorName "actor" {
-        /// Runs episodes.
-        Rollout = "rollout",
-        /// Writes responses.
-        Generator = "generator",
-        /// Writes critiques.
-        Critic = "critic",
-        /// Writes refinements.
-        Refiner = "refiner",
-        /// Compares.
-        Judge = "judge",
-        /// Holds critique groups.
-        Replay = "replay",
-        /// Drives learning.
-        Learner = "learner",
-        /// Owns the device thread.
-        Device = "device",
-        /// Restarts the others.
-        Supervisor = "supervisor",
     }
 }

@@ -1,0 +1,91 @@
+//! Why an actor fails. Its supervisor restarts it, within a budget.
+
+use crate::device;
+use crate::run::{checkpoints, exit::Exit};
+use std::time::Duration;
+use tokio::task::JoinError;
+
+/// Why an actor fails.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The device could not be started, or refused what it must not refuse.
+    #[error("device: {0}")]
+    Device(#[from] device::Error),
+    /// The device thread ended by itself.
+    #[error("the device thread ended: {0}")]
+    DeviceEnded(String),
+    /// The device thread does not end.
+    #[error("the device thread did not end within {seconds} s")]
+    DeviceStuck {
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// A checkpoint could not be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoints::Error),
+    /// A background task panicked.
+    #[error("{0}")]
+    Panicked(String),
+    /// An actor that this one depends on is gone, and the supervisor did not restart this one.
+    #[error("{0} is gone and nothing restarted it")]
+    DependencyLost(&'static str),
+    /// Several learner steps in a row failed.
+    #[error("{streak} learner steps in a row failed, the last with: {last}")]
+    LearnerStreak {
+        /// How many.
+        streak: u32,
+        /// What was wrong with the last one.
+        last: String,
+    },
+    /// A role failed for a reason that will not go away.
+    #[error("{role}: {why}")]
+    Role {
+        /// Which role.
+        role: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// ractor could not spawn an actor.
+    #[error("spawning {actor_kind}: {why}")]
+    Spawn {
+        /// Which actor.
+        actor_kind: &'static str,
+        /// What ractor said.
+        why: String,
+    },
+    /// An actor was killed.
+    #[error("{0} was killed")]
+    Killed(&'static str),
+}
+
+impl Failure {
+    /// The exit code of a run that cannot recover from it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Device(_) | Self::DeviceEnded(_) | Self::DeviceStuck { .. } => Exit::Device,
+            Self::Checkpoint(_) => Exit::Checkpoint,
+            _ => Exit::Restarts,
+        }
+    }
+
+    /// The failure of an actor whose background task panicked.
+    pub(crate) fn panicked(error: JoinError) -> Self {
+        Self::Panicked(panic_text(error))
+    }
+}
+
+/// Waits for the supervisor to stop this actor too, because `what`, which it depends on, is gone. Returns only if that
+/// does not happen within `patience`.
+pub(super) async fn dependency_lost(what: &'static str, patience: Duration) -> Failure {
+    tokio::time::sleep(patience).await;
+    Failure::DependencyLost(what)
+}
+
+/// The message of a task's panic.
+pub(super) fn panic_text(error: JoinError) -> String {
+    let Ok(payload) = error.try_into_panic() else { return "a task was cancelled".to_owned() };
+    match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => payload.downcast::<&str>().map_or_else(|_| "a task panicked".to_owned(), |t| (*t).to_owned()),
+    }
+}
