@@ -5,12 +5,12 @@
 //! there is no other default anywhere. Knows no room beyond its `XConfig`.
 
 mod complaints;
-mod rooms;
+mod overlay;
 mod schema;
-mod tree;
+mod section_checks;
 
-pub(crate) use rooms::sampling as sampling_complaints;
 pub use schema::{Config, ModelConfig, NodeConfig, RoleSection};
+pub(crate) use section_checks::sampling as sampling_complaints;
 
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,7 @@ impl Config {
     pub fn resolve(file: Option<(&Path, &str)>, sets: &[String]) -> Result<Self, ConfigError> {
         let default: toml::Table =
             toml::from_str(Self::embedded_text()).expect("the embedded config is TOML: a test resolves it");
-        let mut edits = tree::Edits::of(&default);
+        let mut edits = overlay::Edits::of(&default);
         if let Some((path, text)) = file {
             edits.overlay(parse(path, text)?);
         }
@@ -82,24 +82,24 @@ impl Config {
             self.model.complaints(),
             self.prompts.complaints(),
             self.rollout.complaints(),
-            rooms::engine(&self.engine),
+            section_checks::engine(&self.engine),
             self.generator.role.complaints(),
-            rooms::sampling("generator", &self.generator.sampling),
+            section_checks::sampling("generator", &self.generator.sampling),
             self.critic.role.complaints(),
-            rooms::sampling("critic", &self.critic.sampling),
+            section_checks::sampling("critic", &self.critic.sampling),
             self.refiner.role.complaints(),
-            rooms::sampling("refiner", &self.refiner.sampling),
+            section_checks::sampling("refiner", &self.refiner.sampling),
             self.judge.role.complaints(self.judge.sampling.temperature),
-            rooms::sampling("judge", &self.judge.sampling),
+            section_checks::sampling("judge", &self.judge.sampling),
             self.remote.judge.complaints("remote.judge", self.remote_judge().is_some()),
             self.remote.generator.complaints("remote.generator", self.remote_generator().is_some()),
-            rooms::replay(&self.replay),
-            rooms::learner(&self.learner),
+            section_checks::replay(&self.replay),
+            section_checks::learner(&self.learner),
             self.eval.complaints(),
             self.checkpoint.complaints(),
             self.supervisor.complaints(),
             self.telemetry.complaints(),
-            rooms::between(self),
+            section_checks::between(self),
         ]
         .concat()
     }

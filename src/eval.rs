@@ -78,7 +78,7 @@ pub fn held_out_twin(file: &str) -> Option<String> {
 /// A response or a refinement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Text {
+pub struct ScoredText {
     /// What was written.
     pub text: String,
     /// Its length in tokens.
@@ -88,7 +88,7 @@ pub struct Text {
     pub score: Option<f32>,
 }
 
-impl Text {
+impl ScoredText {
     /// Whether it is right in full; none where nobody knows.
     pub fn is_right(&self) -> Option<bool> {
         self.score.map(|score| score >= 1.0)
@@ -98,7 +98,7 @@ impl Text {
 /// One critique and what came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Attempt {
+pub struct CritiqueOutcome {
     /// Of iterative refinement, from 1.
     pub round: usize,
     /// Which of the N critiques it is, or goes on from; from 0.
@@ -109,14 +109,14 @@ pub struct Attempt {
     pub tokens: usize,
     /// What it criticises, where that is a refinement of the round before and not the response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub about: Option<Text>,
+    pub about: Option<ScoredText>,
     /// Its M refinements.
-    pub refinements: Vec<Text>,
+    pub refinements: Vec<ScoredText>,
     /// Each refinement beside the record's response; two a refinement, by order, from a judge that is asked in both.
     pub verdicts: Vec<Verdict>,
 }
 
-impl Attempt {
+impl CritiqueOutcome {
     /// Critique utility (RCO, arXiv 2506.22157, eq. 2), in `[0, 1]`; none without a valid verdict.
     pub fn utility(&self) -> Option<f32> {
         utility(&self.verdicts)
@@ -126,11 +126,11 @@ impl Attempt {
 /// All that one critic said of one response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Heard {
+pub struct CriticRecord {
     /// The critic's name.
     pub critic: String,
     /// Its critiques by round and chain; those of which nothing came are missing.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<CritiqueOutcome>,
 }
 
 /// One prompt through every critic.
@@ -142,9 +142,9 @@ pub struct Record {
     /// The prompt's task.
     pub task: String,
     /// What every critic criticised.
-    pub response: Text,
+    pub response: ScoredText,
     /// By critic, in the order asked for.
-    pub critics: Vec<Heard>,
+    pub critics: Vec<CriticRecord>,
 }
 
 #[cfg(test)]

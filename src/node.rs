@@ -208,7 +208,7 @@ pub fn check(config: &Config) -> Result<(), Error> {
 /// # Errors
 /// Where its answers are to be weighed and do not begin with tokens of their own.
 pub fn check_judge(config: &Config, template: &ChatTemplate, tokenizer: &Tokenizer) -> Result<(), Error> {
-    if config.judge.role.asks_here() {
+    if config.judge.role.uses_local_model() {
         ModelJudge::new(Judge::new(&config.judge.role)?, template, tokenizer)?;
     }
     Ok(())
@@ -324,7 +324,7 @@ pub(crate) fn models(
     let Loaded { template, tokenizer, .. } = judge_model.as_ref().map_or(&model, |(model, _)| model);
     let asked = match role.kind {
         JudgeKind::Remote => Some(ModelJudge::remote(judge)),
-        _ => role.asks_here().then(|| ModelJudge::new(judge, template, tokenizer)).transpose()?,
+        _ => role.uses_local_model().then(|| ModelJudge::new(judge, template, tokenizer)).transpose()?,
     };
     let asked = asked.map(Arc::new);
     let preferences = asked.clone().filter(|_| role.critique_preferences);

@@ -13,7 +13,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
 
-pub mod survey;
+pub mod lint;
 
 /// Files that come with the node, by the name behind `bundled:`.
 const BUNDLED: [(&str, &str); 13] = [
@@ -137,11 +137,11 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Prompt>, Error> {
         })?;
         lines.push((number, prompt));
     }
-    whole(file, lines)
+    validated(file, lines)
 }
 
 /// Holds the rules of a file as a whole: something in it, nothing empty, no id twice.
-fn whole(file: &str, lines: Vec<(usize, Prompt)>) -> Result<Vec<Prompt>, Error> {
+fn validated(file: &str, lines: Vec<(usize, Prompt)>) -> Result<Vec<Prompt>, Error> {
     if lines.is_empty() {
         return Err(Error::Empty { file: file.to_owned() });
     }
@@ -181,7 +181,7 @@ impl PromptStream {
 
     /// A stream of given prompts, held to the same rules as a file's: in errors, line n is the nth of them.
     pub fn from_prompts(prompts: Vec<Prompt>, shuffle: bool, seed: u64) -> Result<Self, Error> {
-        Ok(Self { prompts: whole("prompts", (1..).zip(prompts).collect())?, shuffle, seed })
+        Ok(Self { prompts: validated("prompts", (1..).zip(prompts).collect())?, shuffle, seed })
     }
 
     /// The prompt of `episode`: each pass over the file in an order of its own.

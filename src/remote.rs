@@ -6,14 +6,14 @@
 //!
 //! Invariant: an answer is whole and readable, or it is an error; dropping the future takes the question back.
 
-mod patience;
+mod retry;
 mod wire;
 
 use crate::telemetry::metrics::{self, RemoteOutcome, RemoteTokens};
-use crate::types::{Finish, Turn};
-use patience::Budget;
+use crate::types::{FinishReason, Turn};
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
+use retry::RetryBudget;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -99,7 +99,7 @@ impl RemoteConfig {
 
 /// A question: a conversation to be continued once.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Chat {
+pub struct ChatRequest {
     /// The conversation.
     pub turns: Vec<Turn>,
     /// Longest answer, in tokens.
@@ -117,14 +117,24 @@ pub struct Chat {
     /// Seed of what is drawn, for servers that keep to it; of the pauses between tries too.
     pub seed: u64,
     /// Asks for the likeliest first tokens.
-    pub weighs: bool,
+    pub wants_log_probs: bool,
 }
 
-impl Default for Chat {
+impl Default for ChatRequest {
     /// A greedy question without a conversation.
     fn default() -> Self {
         let (turns, stop) = (Vec::new(), Vec::new());
-        Self { turns, max_tokens: 1, temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, stop, seed: 0, weighs: false }
+        Self {
+            turns,
+            max_tokens: 1,
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            stop,
+            seed: 0,
+            wants_log_probs: false,
+        }
     }
 }
 
@@ -139,11 +149,11 @@ pub struct Usage {
 
 /// What a server answered.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
+pub struct ChatResponse {
     /// The text.
     pub text: String,
     /// Why it ended.
-    pub finish: Finish,
+    pub finish: FinishReason,
     /// What it cost; zero where the server does not say.
     pub usage: Usage,
     /// The likeliest first tokens and their log-probabilities (nats), where they were asked for.
@@ -173,7 +183,7 @@ pub enum Error {
     Busy,
     /// The server failed (5xx).
     #[error("the server failed ({0})")]
-    Broken(u16),
+    ServerError(u16),
     /// The server does not take the question (another status).
     #[error("the server refused ({status}): {why}")]
     Refused {
@@ -184,12 +194,12 @@ pub enum Error {
     },
     /// The answer cannot be read.
     #[error("the answer cannot be read: {0}")]
-    Rubbish(String),
+    Unreadable(String),
 }
 
 impl Error {
     /// Whether another try may get an answer.
-    fn may_pass(&self) -> bool {
+    fn is_retryable(&self) -> bool {
         !matches!(self, Self::Refused { .. } | Self::Address(_) | Self::Key(_))
     }
 
@@ -198,9 +208,9 @@ impl Error {
             Self::Timeout { .. } => RemoteOutcome::Timeout,
             Self::Unreachable(_) => RemoteOutcome::Unreachable,
             Self::Busy => RemoteOutcome::Busy,
-            Self::Broken(_) => RemoteOutcome::Broken,
+            Self::ServerError(_) => RemoteOutcome::Broken,
             Self::Refused { .. } | Self::Address(_) | Self::Key(_) => RemoteOutcome::Refused,
-            Self::Rubbish(_) => RemoteOutcome::Rubbish,
+            Self::Unreadable(_) => RemoteOutcome::Rubbish,
         }
     }
 }
@@ -212,7 +222,7 @@ pub struct Client {
     key: Option<HeaderValue>,
     config: RemoteConfig,
     permits: Semaphore,
-    budget: Mutex<Budget>,
+    budget: Mutex<RetryBudget>,
     /// The server asked everybody to wait until then.
     not_before: Mutex<Instant>,
     /// The first failure in a row is a warning; those after it are seen in the metrics.
@@ -242,7 +252,7 @@ impl Client {
             url,
             key,
             permits: Semaphore::new(config.concurrency_max),
-            budget: Mutex::new(Budget::new(config.retry_share)),
+            budget: Mutex::new(RetryBudget::new(config.retry_share)),
             not_before: Mutex::new(Instant::now()),
             failing: AtomicBool::new(false),
             config: config.clone(),
@@ -253,18 +263,18 @@ impl Client {
     ///
     /// # Errors
     /// What became of the last try.
-    pub async fn chat(&self, chat: &Chat) -> Result<Answer, Error> {
-        lock(&self.budget).earn();
+    pub async fn chat(&self, chat: &ChatRequest) -> Result<ChatResponse, Error> {
+        lock(&self.budget).deposit();
         let mut tried = 0;
         loop {
-            let error = match self.try_once(chat).await {
+            let error = match self.attempt(chat).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if !error.may_pass() || tried >= self.config.retries_max {
+            if !error.is_retryable() || tried >= self.config.retries_max {
                 return Err(error);
             }
-            if !lock(&self.budget).spend() {
+            if !lock(&self.budget).withdraw() {
                 metrics::REMOTE_RETRIES_DENIED.add(1);
                 return Err(error);
             }
@@ -272,13 +282,13 @@ impl Client {
             let [first, longest] = [self.config.backoff_milliseconds, self.config.backoff_max_milliseconds];
             let unit = jitter(chat.seed, tried);
             let [first, longest] = [first, longest].map(Duration::from_millis);
-            tokio::time::sleep(patience::pause(first, longest, tried, unit)).await;
+            tokio::time::sleep(retry::pause(first, longest, tried, unit)).await;
             tried += 1;
         }
     }
 
     /// One try, when there is a place for it and the server wants to be asked.
-    async fn try_once(&self, chat: &Chat) -> Result<Answer, Error> {
+    async fn attempt(&self, chat: &ChatRequest) -> Result<ChatResponse, Error> {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await.map_err(|error| Error::Unreachable(error.to_string()))?;
         loop {
@@ -293,7 +303,7 @@ impl Client {
         metrics::REMOTE_SECONDS.record(begun.elapsed().as_secs_f64());
         metrics::REMOTE_TRIES.add(outcome.as_ref().map_or_else(Error::outcome, |_| RemoteOutcome::Answered), 1);
         match &outcome {
-            Ok(Answer { usage, .. }) => {
+            Ok(ChatResponse { usage, .. }) => {
                 metrics::REMOTE_TOKENS.add(RemoteTokens::Prompt, usage.prompt_tokens);
                 metrics::REMOTE_TOKENS.add(RemoteTokens::Completion, usage.completion_tokens);
                 self.failing.store(false, Ordering::Relaxed);
@@ -306,46 +316,46 @@ impl Client {
         outcome
     }
 
-    async fn send(&self, chat: &Chat) -> Result<Answer, Error> {
-        let mut request = self.http.post(self.url.clone()).json(&wire::Body::new(&self.config.model, chat));
+    async fn send(&self, chat: &ChatRequest) -> Result<ChatResponse, Error> {
+        let mut request = self.http.post(self.url.clone()).json(&wire::RequestBody::new(&self.config.model, chat));
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, key.clone());
         }
-        let mut response = request.send().await.map_err(|error| self.lost(error))?;
+        let mut response = request.send().await.map_err(|error| self.transport_error(error))?;
         let status = response.status();
         if let Some(pause) = response.headers().get(RETRY_AFTER).filter(|_| !status.is_success()) {
-            let pause = pause.to_str().ok().and_then(|header| patience::retry_after(header, SystemTime::now()));
+            let pause = pause.to_str().ok().and_then(|header| retry::retry_after(header, SystemTime::now()));
             let until = pause.and_then(|pause| Instant::now().checked_add(pause));
             let mut not_before = lock(&self.not_before);
             *not_before = until.map_or(*not_before, |until| until.max(*not_before));
         }
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.lost(error))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.transport_error(error))? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > REPLY_BYTES_MAX {
-                return Err(Error::Rubbish(format!("expected at most {REPLY_BYTES_MAX} bytes, got more")));
+                return Err(Error::Unreadable(format!("expected at most {REPLY_BYTES_MAX} bytes, got more")));
             }
         }
         match status {
-            StatusCode::OK => wire::read(&bytes, chat).map_err(Error::Rubbish),
+            StatusCode::OK => wire::read(&bytes, chat).map_err(Error::Unreadable),
             StatusCode::TOO_MANY_REQUESTS => Err(Error::Busy),
             StatusCode::REQUEST_TIMEOUT => Err(Error::Timeout { seconds: self.config.timeout_seconds }),
-            status if status.is_server_error() => Err(Error::Broken(status.as_u16())),
+            status if status.is_server_error() => Err(Error::ServerError(status.as_u16())),
             status => {
-                let why = self.without_key(&String::from_utf8_lossy(&bytes)).chars().take(200).collect();
+                let why = self.redacted(&String::from_utf8_lossy(&bytes)).chars().take(200).collect();
                 Err(Error::Refused { status: status.as_u16(), why })
             }
         }
     }
 
     /// What a server said; some repeat the key that they do not know.
-    fn without_key(&self, said: &str) -> String {
+    fn redacted(&self, said: &str) -> String {
         let key = self.key.as_ref().and_then(|key| key.to_str().ok()?.strip_prefix("Bearer "));
         key.map_or_else(|| said.to_owned(), |key| said.replace(key, "[the key]"))
     }
 
     /// The connection failed, at whatever point.
-    fn lost(&self, error: reqwest::Error) -> Error {
+    fn transport_error(&self, error: reqwest::Error) -> Error {
         match error.is_timeout() {
             true => Error::Timeout { seconds: self.config.timeout_seconds },
             false => Error::Unreachable(causes(&error.without_url())),

@@ -7,14 +7,14 @@
 //! Invariants: a template is tried out when it is made, so that a bad one is an error at start-up that names
 //! its key; what two roles' conversations share comes first in both.
 
-use crate::types::{Speaker, Turn};
+use crate::types::{ChatRole, Turn};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
 use std::collections::BTreeMap;
 
 pub mod critic;
 pub mod generator;
 pub mod judge;
-mod reading;
+mod parse_choice;
 pub mod refiner;
 
 /// Why a role cannot be made of its configuration.
@@ -22,7 +22,7 @@ pub mod refiner;
 pub enum Error {
     /// The template does not parse, or fails on a trial.
     #[error("{key}: expected a template that renders, got {fault}")]
-    Broken {
+    InvalidTemplate {
         /// Where it stands in the config.
         key: &'static str,
         /// What the template engine says.
@@ -30,7 +30,7 @@ pub enum Error {
     },
     /// The template never shows something the role cannot do without.
     #[error("{key}: expected {{{{ {variable} }}}} in the template, got none")]
-    Lacks {
+    MissingVariable {
         /// Where it stands in the config.
         key: &'static str,
         /// What is missing.
@@ -38,7 +38,7 @@ pub enum Error {
     },
     /// The template names something that the role does not have.
     #[error("{key}: expected no variables but {known}, got `{variable}`")]
-    Unknown {
+    UnknownVariable {
         /// Where it stands in the config.
         key: &'static str,
         /// What it names.
@@ -79,7 +79,7 @@ impl Template {
         needed: &'static [&'static str],
         optional: &'static [&'static str],
     ) -> Result<Self, Vec<Error>> {
-        let broken = |error: &minijinja::Error| vec![Error::Broken { key, fault: error.to_string() }];
+        let broken = |error: &minijinja::Error| vec![Error::InvalidTemplate { key, fault: error.to_string() }];
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -115,8 +115,12 @@ impl Template {
             .collect();
         unknown.sort();
         lacks
-            .map(|variable| Error::Lacks { key, variable })
-            .chain(unknown.into_iter().map(|name| Error::Unknown { key, variable: name.clone(), known: known.clone() }))
+            .map(|variable| Error::MissingVariable { key, variable })
+            .chain(unknown.into_iter().map(|name| Error::UnknownVariable {
+                key,
+                variable: name.clone(),
+                known: known.clone(),
+            }))
             .collect()
     }
 
@@ -160,9 +164,9 @@ fn complaints_with(
 }
 
 /// A conversation's opening: what the user says, under `system` where that says anything.
-fn opening(system: &str, user: String) -> Vec<Turn> {
-    let system = (!system.is_empty()).then(|| Turn::new(Speaker::System, system));
-    system.into_iter().chain([Turn::new(Speaker::User, user)]).collect()
+fn initial_turns(system: &str, user: String) -> Vec<Turn> {
+    let system = (!system.is_empty()).then(|| Turn::new(ChatRole::System, system));
+    system.into_iter().chain([Turn::new(ChatRole::User, user)]).collect()
 }
 
 #[cfg(test)]
@@ -249,12 +253,12 @@ mod tests {
             assert_eq!(parse(source).unwrap().render(&["x", "y", "z"]), expected);
         }
         let lacks = parse("{{ criteria }}{{ prompt }}").unwrap_err();
-        assert_eq!(lacks, [Error::Lacks { key: "judge.prompt", variable: "response" }]);
+        assert_eq!(lacks, [Error::MissingVariable { key: "judge.prompt", variable: "response" }]);
     }
 
     #[test]
     fn an_empty_system_text_is_no_turn() {
-        assert_eq!(opening("", "hi".into()), [Turn::new(Speaker::User, "hi")]);
-        assert_eq!(opening("be brief", "hi".into())[0], Turn::new(Speaker::System, "be brief"));
+        assert_eq!(initial_turns("", "hi".into()), [Turn::new(ChatRole::User, "hi")]);
+        assert_eq!(initial_turns("be brief", "hi".into())[0], Turn::new(ChatRole::System, "be brief"));
     }
 }

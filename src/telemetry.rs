@@ -1,12 +1,12 @@
 //! What the node says of itself: metrics, health over HTTP, logs, and one live status line.
 //!
-//! Knows no other room: they call [`metrics`] with its own label enums, and hand [`status::Progress`] in.
+//! Knows no other room: they call [`metrics`] with its own label enums, and hand [`status::Status`] in.
 //! Invariants: no metric is exported that is not described, and no label has an open set of values.
 
 pub mod logs;
 pub mod metrics;
 pub mod status;
-pub mod tally;
+pub mod work_progress;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};

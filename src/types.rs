@@ -42,14 +42,14 @@ pub struct Prompt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
     /// `system`, `user` or `assistant`.
-    pub role: Speaker,
+    pub role: ChatRole,
     /// What was said.
     pub content: String,
 }
 
 impl Turn {
     /// A turn of `role` that says `content`.
-    pub fn new(role: Speaker, content: impl Into<String>) -> Self {
+    pub fn new(role: ChatRole, content: impl Into<String>) -> Self {
         Self { role, content: content.into() }
     }
 }
@@ -57,7 +57,7 @@ impl Turn {
 /// Who speaks in a [`Turn`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Speaker {
+pub enum ChatRole {
     /// Instructions above the conversation.
     System,
     /// The one who asks.
@@ -101,7 +101,7 @@ impl std::fmt::Display for EpisodeId {
 /// Why a text ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Finish {
+pub enum FinishReason {
     /// A stop token or a stop string came.
     Stop,
     /// The limit of new tokens or of the context was reached.
@@ -120,7 +120,7 @@ pub struct Completion {
     /// The critic version whose adapter was on; `BASE` for every other role.
     pub version: CriticVersion,
     /// Why it ended.
-    pub finish: Finish,
+    pub finish: FinishReason,
 }
 
 /// What the judge says of a refinement beside the response it refines.

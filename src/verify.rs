@@ -9,8 +9,8 @@
 
 use crate::types::verifier::{Instruction, Verifier};
 use crate::types::{Invalid, Prompt, Verdict};
-use code::{Fault, Task};
-use math::Answer;
+use code::{CodeTask, ProgramFailure};
+use math::MathAnswer;
 use sandbox::{Limits, Sandbox};
 
 mod choice;
@@ -26,7 +26,7 @@ pub const TEXT_BYTES_MAX: usize = 1 << 18;
 
 /// Why a text could not be checked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unchecked {
+pub enum CheckError {
     /// The prompt carries nothing to check by, or something that cannot serve.
     #[error("{0}")]
     Prompt(String),
@@ -40,11 +40,11 @@ pub enum Unchecked {
 
 /// What a checker found.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Checked {
+pub struct CheckResult {
     /// How right the text is, in `[0, 1]`: 0 or 1, but for instructions, of which it is the share followed.
     pub score: f32,
     /// Why a program is not right.
-    pub fault: Option<Fault>,
+    pub failure: Option<ProgramFailure>,
 }
 
 /// Checks texts of every kind: with a sandbox where there is code to run.
@@ -76,25 +76,25 @@ impl Checker {
     ///
     /// # Errors
     /// Where the prompt carries nothing to check by, or the checker fails: there is no score then.
-    pub fn check(&self, prompt: &Prompt, text: &str) -> Result<Checked, Unchecked> {
+    pub fn check(&self, prompt: &Prompt, text: &str) -> Result<CheckResult, CheckError> {
         let Some(Verifier::Code { entry_point, test, preamble }) = &prompt.verifier else {
-            return Ok(Checked { score: score(prompt, text)?, fault: None });
+            return Ok(CheckResult { score: score(prompt, text)?, failure: None });
         };
         if text.len() > TEXT_BYTES_MAX {
-            return Err(Unchecked::TooLong(text.len()));
+            return Err(CheckError::TooLong(text.len()));
         }
         let none = || sandbox::Error::NoIsolation("a checker that was opened for no code".to_owned());
         let sandbox = self.sandbox.as_ref().ok_or_else(none)?;
-        let fault = code::fault(sandbox, Task { entry_point, test, preamble }, text, true)?;
-        Ok(Checked { score: f32::from(u8::from(fault.is_none())), fault })
+        let failure = code::run_tests(sandbox, CodeTask { entry_point, test, preamble }, text, true)?;
+        Ok(CheckResult { score: f32::from(u8::from(failure.is_none())), failure })
     }
 
     /// Preference of each of `refinements` over `response` by what `prompt` carries.
     pub fn compare(&self, prompt: &Prompt, response: &str, refinements: &[&str]) -> Vec<Verdict> {
         let score = |text: &str| {
             let checked = self.check(prompt, text);
-            if let Ok(Checked { fault: Some(fault), .. }) = &checked {
-                tracing::debug!(prompt = prompt.id, %fault, "a program is not right");
+            if let Ok(CheckResult { failure: Some(failure), .. }) = &checked {
+                tracing::debug!(prompt = prompt.id, %failure, "a program is not right");
             }
             checked
                 .map(|checked| checked.score)
@@ -114,7 +114,7 @@ pub fn complaint(prompt: &Prompt) -> Option<String> {
     };
     match &prompt.verifier {
         None | Some(Verifier::Number {}) => match answer {
-            Some(answer) if Answer::expected(answer).is_some() => None,
+            Some(answer) if MathAnswer::expected(answer).is_some() => None,
             Some(answer) => Some(format!("expected one number or an expression in \"answer\", got {answer:?}")),
             None => Some("expected an \"answer\" or a \"verifier\" to check by, got neither".to_owned()),
         },
@@ -149,19 +149,19 @@ pub fn can_check(prompt: &Prompt) -> bool {
 }
 
 /// The score of a text that nothing has to be run for.
-fn score(prompt: &Prompt, text: &str) -> Result<f32, Unchecked> {
+fn score(prompt: &Prompt, text: &str) -> Result<f32, CheckError> {
     if text.len() > TEXT_BYTES_MAX {
-        return Err(Unchecked::TooLong(text.len()));
+        return Err(CheckError::TooLong(text.len()));
     }
-    let unfit = || Unchecked::Prompt(complaint(prompt).unwrap_or_default());
+    let unfit = || CheckError::Prompt(complaint(prompt).unwrap_or_default());
     let answer = || prompt.answer.as_deref().filter(|answer| !answer.trim().is_empty()).ok_or_else(unfit);
     let right = match &prompt.verifier {
         None | Some(Verifier::Number {}) => {
-            let expected = Answer::expected(answer()?).ok_or_else(unfit)?;
-            Answer::of(text).is_some_and(|given| given.agrees(&expected))
+            let expected = MathAnswer::expected(answer()?).ok_or_else(unfit)?;
+            MathAnswer::of(text).is_some_and(|given| given.agrees(&expected))
         }
-        Some(Verifier::Exact { accept }) => text::is_exactly(text, accepted(answer()?, accept)),
-        Some(Verifier::Text { accept }) => text::says(text, accepted(answer()?, accept)),
+        Some(Verifier::Exact { accept }) => text::matches_exactly(text, accepted(answer()?, accept)),
+        Some(Verifier::Text { accept }) => text::matches_normalised(text, accepted(answer()?, accept)),
         Some(Verifier::Choice { options }) => {
             let expected = choice::named(answer()?, options).ok_or_else(unfit)?;
             choice::chosen(text, options) == Some(expected)
@@ -186,7 +186,7 @@ fn share(instructions: &[Instruction], text: &str) -> Option<f32> {
 
 /// Preference of `refinement` over `response`, each with its score: a win where the refinement's is higher, a loss where it is
 /// lower, else a tie; invalid where either has none.
-pub fn prefer(response: Result<f32, Unchecked>, refinement: Result<f32, Unchecked>) -> Verdict {
+pub fn prefer(response: Result<f32, CheckError>, refinement: Result<f32, CheckError>) -> Verdict {
     match (response, refinement) {
         (Ok(before), Ok(after)) if after > before => Verdict::Win,
         (Ok(before), Ok(after)) if after < before => Verdict::Loss,
@@ -293,7 +293,7 @@ mod tests {
             assert_eq!(prefer(Ok(1.0), score(&prompt, "B")), Verdict::Invalid(Invalid::Checker));
         }
         let long = "7 ".repeat(TEXT_BYTES_MAX);
-        assert_eq!(score(&prompt(Some("7")), &long), Err(Unchecked::TooLong(long.len())));
+        assert_eq!(score(&prompt(Some("7")), &long), Err(CheckError::TooLong(long.len())));
         for more in [r#""verifier": {"kind": "vibes"}"#, r#""verifier": {"kind": "number", "tolerance": 1}"#] {
             let line = format!(r#"{{"id": "p", "task": "t", "prompt": "?", "answer": "1", {more}}}"#);
             assert!(serde_json::from_str::<Prompt>(&line).is_err(), "{more}");

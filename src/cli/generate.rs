@@ -96,7 +96,7 @@ struct Output<'a> {
     prompt_ids: &'a [u32],
     token_ids: &'a [u32],
     log_probs: &'a [f32],
-    finish: crate::types::Finish,
+    finish: crate::types::FinishReason,
 }
 
 /// Runs the command.

@@ -39,7 +39,7 @@ pub(super) fn run(config: Config, arguments: &StartArguments) -> Result<Exit, Co
     exit
 }
 
-async fn serve(config: Config, arguments: &StartArguments, live: &logs::Live) -> Result<Exit, CommandError> {
+async fn serve(config: Config, arguments: &StartArguments, live: &logs::LogTerminal) -> Result<Exit, CommandError> {
     let telemetry = Telemetry::install()?;
     let (stop, ended) = (Stop::default(), Stop::default());
     signals::watch(stop.clone())?;
@@ -83,8 +83,8 @@ async fn run_node(config: Config, options: Options, stop: &Stop) -> Result<Exit,
 }
 
 /// Keeps the status line and `/readyz` up to date.
-async fn show(events: &EventBus, telemetry: &Telemetry, live: &logs::Live) -> std::convert::Infallible {
-    let mut line = status::Status::new(live, LINE);
+async fn show(events: &EventBus, telemetry: &Telemetry, live: &logs::LogTerminal) -> std::convert::Infallible {
+    let mut line = status::StatusLine::new(live, LINE);
     let mut ticks = tokio::time::interval(LOOK);
     loop {
         ticks.tick().await;
@@ -97,8 +97,8 @@ async fn show(events: &EventBus, telemetry: &Telemetry, live: &logs::Live) -> st
     }
 }
 
-fn shown(progress: &crate::run::events::Progress) -> status::Progress {
-    status::Progress {
+fn shown(progress: &crate::run::events::Progress) -> status::Status {
+    status::Status {
         episodes: progress.counters.episodes,
         groups: progress.counters.groups,
         utility_mean: progress.counters.utility_mean,

@@ -116,7 +116,7 @@ impl Config {
     pub fn judge_model(&self) -> Option<&str> {
         let JudgeConfig { model, .. } = &self.judge.role;
         let is_other = !model.is_empty() && *model != self.model.source;
-        (self.judge.role.asks_here() && is_other).then_some(model)
+        (self.judge.role.uses_local_model() && is_other).then_some(model)
     }
 
     /// The server that judges, where one does.

@@ -4,7 +4,7 @@
 
 use super::request::{Detokenize, Request};
 use crate::formats::Result;
-use crate::types::{Completion, CriticVersion, Finish};
+use crate::types::{Completion, CriticVersion, FinishReason};
 
 /// The text of the ids so far, decoded incrementally.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +49,7 @@ pub(crate) struct OutputBuffer {
     log_probs: Vec<f32>,
     text: Text,
     /// Set when it has ended.
-    finish: Option<Finish>,
+    finish: Option<FinishReason>,
     /// Where its stop string begins in `text`.
     cut: Option<usize>,
 }
@@ -79,9 +79,9 @@ impl OutputBuffer {
         }
         self.log_probs.push(log_prob);
         self.finish = if stop_id || self.cut.is_some() {
-            Some(Finish::Stop)
+            Some(FinishReason::Stop)
         } else {
-            (self.ids.len() >= tokens_max).then_some(Finish::Length)
+            (self.ids.len() >= tokens_max).then_some(FinishReason::Length)
         };
         Ok(self.finish.is_some())
     }
@@ -98,7 +98,7 @@ impl OutputBuffer {
             (None, Some((last, rest))) if request.stop_ids.contains(last) => decode(rest)?,
             (None, _) => decode(&self.ids)?,
         };
-        let finish = self.finish.unwrap_or(Finish::Length);
+        let finish = self.finish.unwrap_or(FinishReason::Length);
         Ok(Completion { ids: self.ids.clone(), log_probs: self.log_probs.clone(), text, version, finish })
     }
 }
@@ -146,7 +146,10 @@ mod tests {
     fn a_stop_string_is_found_across_tokens_and_the_text_is_cut_before_it() {
         let decode = pieces(&["Hello", " wor", "ld\n", "\nUs", "er", ": more"]);
         let done = write(&[0, 1, 2, 3, 4, 5], &request(&[], &["\n\nUser"]), &decode);
-        assert_eq!((done.text.as_str(), done.ids, done.finish), ("Hello world", vec![0, 1, 2, 3, 4], Finish::Stop));
+        assert_eq!(
+            (done.text.as_str(), done.ids, done.finish),
+            ("Hello world", vec![0, 1, 2, 3, 4], FinishReason::Stop)
+        );
         assert_eq!(done.log_probs.len(), 5);
     }
 
@@ -161,7 +164,7 @@ mod tests {
         let text = "né→🦀 fin. rest";
         let ids: Vec<u32> = text.bytes().map(u32::from).collect();
         let done = write(&ids, &request(&[], &["🦀 fin"]), &bytes());
-        assert_eq!((done.text.as_str(), done.finish), ("né→", Finish::Stop));
+        assert_eq!((done.text.as_str(), done.finish), ("né→", FinishReason::Stop));
         assert_eq!(done.ids.len(), "né→🦀 fin".len());
         let done = write(&ids, &request(&[], &["not there", "→🦀"]), &bytes());
         assert_eq!(done.text, "né");
@@ -170,7 +173,7 @@ mod tests {
     #[test]
     fn a_stop_id_stays_in_the_ids_and_leaves_the_text() {
         let done = write(&[104, 105, 33, 106], &request(&[33], &[]), &bytes());
-        assert_eq!((done.text.as_str(), done.ids, done.finish), ("hi", vec![104, 105, 33], Finish::Stop));
+        assert_eq!((done.text.as_str(), done.ids, done.finish), ("hi", vec![104, 105, 33], FinishReason::Stop));
     }
 
     #[test]
@@ -180,6 +183,6 @@ mod tests {
         assert!(!output.push(104, -0.5, &request, 2, &decode).unwrap());
         assert!(output.push(105, -0.5, &request, 2, &decode).unwrap());
         let done = output.complete(&request, CriticVersion(3), &decode).unwrap();
-        assert_eq!((done.text.as_str(), done.finish, done.version), ("hi", Finish::Length, CriticVersion(3)));
+        assert_eq!((done.text.as_str(), done.finish, done.version), ("hi", FinishReason::Length, CriticVersion(3)));
     }
 }

@@ -8,7 +8,7 @@ use super::request::{Detokenize, Request};
 use super::sampler::Draw;
 use crate::formats::Result;
 use crate::transformer::decode::PackedAdapter;
-use crate::types::{Completion, CriticVersion, Finish};
+use crate::types::{Completion, CriticVersion, FinishReason};
 use std::sync::Arc;
 
 /// One installation of weights: a critic's, or the base.
@@ -89,7 +89,7 @@ impl RequestState {
         if !self.candidates.is_empty() {
             let (ids, log_probs, text) = (self.candidates.clone(), self.log_probs.clone(), String::new());
             let version = self.weights.version;
-            return Ok(vec![Completion { ids, log_probs, text, version, finish: Finish::Length }]);
+            return Ok(vec![Completion { ids, log_probs, text, version, finish: FinishReason::Length }]);
         }
         self.outputs.iter().map(|output| output.complete(&self.request, self.weights.version, decode)).collect()
     }

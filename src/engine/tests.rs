@@ -4,7 +4,7 @@
 use super::*;
 use crate::formats;
 use crate::kernels::Precision;
-use crate::types::Finish;
+use crate::types::FinishReason;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Weak;
@@ -452,7 +452,7 @@ fn what_can_never_fit_is_refused_and_what_just_fits_ends_by_length() {
     small.submit(request(prompt(100, 1), 3, 1000, 1)).unwrap();
     let done = run(&mut small);
     for ((_, completions), tokens) in done.iter().zip([1, 28]) {
-        assert!(completions.iter().all(|c| c.ids.len() == tokens && c.finish == Finish::Length));
+        assert!(completions.iter().all(|c| c.ids.len() == tokens && c.finish == FinishReason::Length));
     }
     let mut nothing = engine(4, 64, 8);
     nothing.submit(request(prompt(10, 1), 0, 10, 1)).unwrap();
@@ -506,7 +506,7 @@ fn stops_end_a_text_and_leave_the_others_alone() {
         let by_id = ids.iter().position(|id| asked.stop_ids.contains(id)).map(|at| (at + 1, at));
         let by_text = text(ids).find(&stop).map(|at| (at + 2, at));
         let (len, cut) = by_id.into_iter().chain(by_text).min().unwrap_or((50, 50));
-        assert_eq!(completion.finish, if len == 50 { Finish::Length } else { Finish::Stop });
+        assert_eq!(completion.finish, if len == 50 { FinishReason::Length } else { FinishReason::Stop });
         assert_eq!((&completion.ids[..], &completion.log_probs[..]), (&ids[..len], &log_probs[..len]));
         assert_eq!(completion.text, text(&ids[..cut]));
         stopped += usize::from(len < 50);

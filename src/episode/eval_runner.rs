@@ -13,11 +13,11 @@ use super::role::{self, ResponseContext};
 use super::sampling::{PolicyRef, SampleError, SamplingClient};
 use crate::device::Device;
 use crate::episode::seed::seed;
-use crate::eval::{Attempt, EvalConfig, Heard, Record, Text};
+use crate::eval::{CriticRecord, CritiqueOutcome, EvalConfig, Record, ScoredText};
 use crate::run::events::EventBus;
 use crate::telemetry::metrics::Role;
-use crate::types::{Completion, CriticVersion, EpisodeId, Finish, Prompt, Speaker, Turn, Verdict};
-use crate::verify::{self, Checker, Unchecked};
+use crate::types::{ChatRole, Completion, CriticVersion, EpisodeId, FinishReason, Prompt, Turn, Verdict};
+use crate::verify::{self, CheckError, Checker};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -73,7 +73,7 @@ pub struct EvalRunner {
 struct Chain {
     candidate: Kind,
     opening: Arc<ResponseContext>,
-    before: Text,
+    before: ScoredText,
     place: EpisodeId,
     index: usize,
 }
@@ -131,12 +131,12 @@ impl EvalRunner {
             sitting.spawn(async move { (index, exam.hear(candidate, opening, before, place).await) });
         }
         let mut critics = Vec::with_capacity(self.candidates.len());
-        while let Some(heard) = sitting.join_next().await {
-            let (index, heard) = heard.map_err(|error| SampleError::Broken(error.to_string()))?;
-            critics.push((index, heard?));
+        while let Some(critic_record) = sitting.join_next().await {
+            let (index, critic_record) = critic_record.map_err(|error| SampleError::Broken(error.to_string()))?;
+            critics.push((index, critic_record?));
         }
         critics.sort_by_key(|(index, _)| *index);
-        let critics = critics.into_iter().map(|(_, heard)| heard).collect();
+        let critics = critics.into_iter().map(|(_, critic_record)| critic_record).collect();
         Ok(Record { id: prompt.id.clone(), task: prompt.task.clone(), response: before, critics })
     }
 
@@ -145,9 +145,9 @@ impl EvalRunner {
         self: Arc<Self>,
         candidate: Candidate,
         opening: Arc<ResponseContext>,
-        before: Text,
+        before: ScoredText,
         place: EpisodeId,
-    ) -> Result<Heard, SampleError> {
+    ) -> Result<CriticRecord, SampleError> {
         let Candidate { name, kind } = candidate;
         let asked = seed(self.seed, place, Role::Critic, 0);
         let critiques = bearable(self.critiques(&kind, &opening, self.config.critiques, asked).await)?;
@@ -161,12 +161,12 @@ impl EvalRunner {
         while let Some(chain) = going.join_next().await {
             attempts.extend(chain.map_err(|error| SampleError::Broken(error.to_string()))??);
         }
-        attempts.sort_by_key(|attempt: &Attempt| (attempt.round, attempt.chain));
-        Ok(Heard { critic: name, attempts })
+        attempts.sort_by_key(|attempt: &CritiqueOutcome| (attempt.round, attempt.chain));
+        Ok(CriticRecord { critic: name, attempts })
     }
 
     /// Round after round of one chain: refine, and criticise the first of what came of it.
-    async fn follow(self: Arc<Self>, chain: Chain, critique: Completion) -> Result<Vec<Attempt>, SampleError> {
+    async fn follow(self: Arc<Self>, chain: Chain, critique: Completion) -> Result<Vec<CritiqueOutcome>, SampleError> {
         let (mut attempts, mut critique) = (Vec::new(), Arc::new(critique));
         let mut opening = chain.opening.clone();
         // What the round criticises, where that is not the response.
@@ -181,7 +181,7 @@ impl EvalRunner {
             };
             let (text, tokens) = (critique.text.clone(), critique.ids.len());
             let about = std::mem::replace(&mut criticised, texts.first().cloned());
-            attempts.push(Attempt {
+            attempts.push(CritiqueOutcome {
                 round,
                 chain: chain.index,
                 critique: text,
@@ -229,8 +229,8 @@ impl EvalRunner {
         let mut sampler = self.sampler(Role::Generator);
         sampler.sampling.max_tokens = self.models.critic.sampling.max_tokens;
         let mut turns = opening.rendered.turns.clone();
-        turns.push(Turn::new(Speaker::Assistant, opening.response.text.clone()));
-        turns.push(Turn::new(Speaker::User, self.config.self_prompt.clone()));
+        turns.push(Turn::new(ChatRole::Assistant, opening.response.text.clone()));
+        turns.push(Turn::new(ChatRole::User, self.config.self_prompt.clone()));
         let rendered = sampler.continue_after(&opening.rendered, &opening.response, turns)?;
         sampler.write(&rendered, n, seed).await
     }
@@ -242,7 +242,7 @@ impl EvalRunner {
         opening: &Arc<ResponseContext>,
         critique: Arc<Completion>,
         index: u64,
-    ) -> Result<(Vec<Completion>, Vec<Text>, Vec<Verdict>), SampleError> {
+    ) -> Result<(Vec<Completion>, Vec<ScoredText>, Vec<Verdict>), SampleError> {
         let refiner = self.sampler(Role::Refiner);
         let input = (opening.clone(), critique.clone());
         let asked = seed(self.seed, chain.place, Role::Refiner, index);
@@ -262,18 +262,18 @@ impl EvalRunner {
     }
 
     /// `written` with their scores, where the prompt can be checked.
-    async fn texts(&self, prompt: &Arc<Prompt>, written: &[Completion]) -> Result<Vec<Text>, SampleError> {
+    async fn texts(&self, prompt: &Arc<Prompt>, written: &[Completion]) -> Result<Vec<ScoredText>, SampleError> {
         let (checker, prompt) = (self.checker.clone(), prompt.clone());
-        let unscored: Vec<Text> = written
+        let unscored: Vec<ScoredText> = written
             .iter()
-            .map(|written| Text { text: written.text.clone(), tokens: written.ids.len(), score: None })
+            .map(|written| ScoredText { text: written.text.clone(), tokens: written.ids.len(), score: None })
             .collect();
         if !verify::can_check(&prompt) {
             return Ok(unscored);
         }
         let check = move || {
-            let score = |text: &Text| checker.check(&prompt, &text.text).ok().map(|checked| checked.score);
-            unscored.into_iter().map(|text| Text { score: score(&text), ..text }).collect()
+            let score = |text: &ScoredText| checker.check(&prompt, &text.text).ok().map(|checked| checked.score);
+            unscored.into_iter().map(|text| ScoredText { score: score(&text), ..text }).collect()
         };
         // Code takes seconds, and others wait on this thread.
         tokio::task::spawn_blocking(check).await.map_err(|error| SampleError::Broken(error.to_string()))
@@ -289,12 +289,12 @@ pub fn base(name: &str) -> Candidate {
 fn said(sampler: &SamplingClient, text: &str, n: usize) -> Result<Vec<Completion>, SampleError> {
     let ids = sampler.tokenizer.encode(text)?;
     let version = CriticVersion::BASE;
-    let written = Completion { text: text.to_owned(), ids, log_probs: Vec::new(), version, finish: Finish::Stop };
+    let written = Completion { text: text.to_owned(), ids, log_probs: Vec::new(), version, finish: FinishReason::Stop };
     Ok(vec![written; n])
 }
 
 fn prefer(before: Option<f32>, after: Option<f32>) -> Verdict {
-    let score = |score: Option<f32>| score.ok_or_else(|| Unchecked::Prompt(String::new()));
+    let score = |score: Option<f32>| score.ok_or_else(|| CheckError::Prompt(String::new()));
     verify::prefer(score(before), score(after))
 }
 

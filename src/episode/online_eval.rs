@@ -9,7 +9,7 @@ use crate::device::Device;
 use crate::episode::models::Models;
 use crate::episode::sampling::{PolicyRef, SampleError};
 use crate::eval::bootstrap::Resampling;
-use crate::eval::figures::{Asked, Figures};
+use crate::eval::figures::{FigureOptions, Figures};
 use crate::eval::summary::EvalSummary;
 use crate::eval::{EvalConfig, Record};
 use crate::run::events::EventBus;
@@ -68,7 +68,7 @@ impl OnlineEval {
 
     fn summary(&self, records: &[Record]) -> EvalSummary {
         let how = Resampling { seed: self.seed, ..Resampling::default() };
-        let asked = Asked { critiques: self.config.critiques, rounds: 1, in_both_orders: false, how };
+        let asked = FigureOptions { critiques: self.config.critiques, rounds: 1, in_both_orders: false, how };
         let figures = Figures::of(records, asked);
         let served = figures.critics.first();
         EvalSummary {

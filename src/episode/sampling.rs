@@ -11,7 +11,7 @@ use crate::engine::{self, Request, sampler::SamplingConfig};
 use crate::episode::seed::mix;
 use crate::formats;
 use crate::formats::{template::ChatTemplate, tokenizer::Tokenizer};
-use crate::remote::{Answer, Chat, Client};
+use crate::remote::{ChatRequest, ChatResponse, Client};
 use crate::run::events::{Event, EventBus};
 use crate::telemetry::metrics::Role;
 use crate::transformer::full_weights::CriticWeights;
@@ -220,15 +220,25 @@ impl SamplingClient {
     }
 
     /// A text that came as text: its ids are this tokenizer's, and nobody knows their log-probabilities here.
-    fn written_elsewhere(&self, answer: Answer) -> formats::Result<Completion> {
-        let Answer { text, finish, .. } = answer;
+    fn written_elsewhere(&self, answer: ChatResponse) -> formats::Result<Completion> {
+        let ChatResponse { text, finish, .. } = answer;
         let ids = self.tokenizer.encode(&text)?;
         Ok(Completion { text, ids, log_probs: Vec::new(), version: CriticVersion::BASE, finish })
     }
 
-    fn chat(&self, turns: &[Turn], seed: u64) -> Chat {
+    fn chat(&self, turns: &[Turn], seed: u64) -> ChatRequest {
         let SamplingConfig { max_tokens, temperature, top_k, top_p, min_p, stop } = self.sampling.clone();
-        Chat { turns: turns.to_vec(), max_tokens, temperature, top_k, top_p, min_p, stop, seed, weighs: false }
+        ChatRequest {
+            turns: turns.to_vec(),
+            max_tokens,
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            stop,
+            seed,
+            wants_log_probs: false,
+        }
     }
 
     /// The likeliest first tokens of a server's answer, as texts with their log-probabilities (nats); none where no
@@ -244,7 +254,13 @@ impl SamplingClient {
         let Some(client) = &self.remote else { return Ok(None) };
         let begun = Instant::now();
         // Under the model's own distribution, as here.
-        let chat = Chat { turns: prompt.turns.clone(), temperature: 1.0, seed, weighs: true, ..Chat::default() };
+        let chat = ChatRequest {
+            turns: prompt.turns.clone(),
+            temperature: 1.0,
+            seed,
+            wants_log_probs: true,
+            ..ChatRequest::default()
+        };
         let asked = async { client.chat(&chat).await.map_err(|error| SampleError::Remote(error.to_string())) };
         let answer = self.in_time(asked).await?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -305,7 +321,7 @@ fn continue_after(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::types::{CriticVersion, Finish, Speaker};
+    use crate::types::{ChatRole, CriticVersion, FinishReason};
     use std::path::Path;
 
     /// The tokenizer of bytes and the ChatML template of the tiny model.
@@ -322,7 +338,13 @@ mod tests {
 
     fn said(text: &str, ids: &[u32]) -> Completion {
         let log_probs = vec![0.0; ids.len()];
-        Completion { text: text.into(), ids: ids.into(), log_probs, version: CriticVersion::BASE, finish: Finish::Stop }
+        Completion {
+            text: text.into(),
+            ids: ids.into(),
+            log_probs,
+            version: CriticVersion::BASE,
+            finish: FinishReason::Stop,
+        }
     }
 
     const END: u32 = 258;
@@ -330,9 +352,9 @@ mod tests {
     /// The conversation after `written`, and its text.
     fn after(written: &Completion, shown: &str) -> (RenderedPrompt, Vec<u32>, String) {
         let (tokenizer, template) = tiny();
-        let earlier = compose(&[Turn::new(Speaker::User, "hi")]);
+        let earlier = compose(&[Turn::new(ChatRole::User, "hi")]);
         let mut turns = earlier.turns.clone();
-        turns.extend([Turn::new(Speaker::Assistant, shown), Turn::new(Speaker::User, "better")]);
+        turns.extend([Turn::new(ChatRole::Assistant, shown), Turn::new(ChatRole::User, "better")]);
         let text = template.render(&turns, true).unwrap();
         let ids = super::continue_after(&tokenizer, &earlier, written, &text).unwrap();
         (earlier, ids, text)

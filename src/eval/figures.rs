@@ -4,14 +4,14 @@
 
 use super::bootstrap::{self, Estimate, Resampling};
 use super::stance::{Stance, stance};
-use super::{Attempt, Heard, Record, Text};
+use super::{CriticRecord, CritiqueOutcome, Record, ScoredText};
 use crate::types::Verdict;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What the responses are worth, before any critique.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Before {
+pub struct ResponseFigures {
     /// Mean score.
     pub score: Option<Estimate>,
     /// Share that is right in full.
@@ -81,14 +81,14 @@ pub struct Figures {
     /// Prompts in them.
     pub prompts: usize,
     /// The responses.
-    pub response: Before,
+    pub response: ResponseFigures,
     /// By critic, in the order asked for.
     pub critics: Vec<CriticFigures>,
 }
 
 /// What was asked for, beside the records themselves.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Asked {
+pub struct FigureOptions {
     /// N.
     pub critiques: usize,
     /// Rounds of refinement.
@@ -101,37 +101,40 @@ pub struct Asked {
 
 impl Figures {
     /// The figures of `records`, which all have the same critics.
-    pub fn of(records: &[Record], asked: Asked) -> Self {
+    pub fn of(records: &[Record], options: FigureOptions) -> Self {
         let critics = records.first().map_or(0, |record| record.critics.len());
         Self {
             prompts: records.len(),
-            response: Before {
-                score: hundredfold(bootstrap::mean(
+            response: ResponseFigures {
+                score: percent(bootstrap::mean(
                     records.iter().filter_map(|record| score(&record.response)),
-                    asked.how,
+                    options.how,
                 )),
-                accuracy: share(records, asked, |record| of_texts([&record.response], |text| text.is_right())),
+                accuracy: share(records, options, |record| of_texts([&record.response], |text| text.is_right())),
             },
-            critics: (0..critics).map(|place| CriticFigures::of(records, place, asked)).collect(),
+            critics: (0..critics).map(|place| CriticFigures::of(records, place, options)).collect(),
         }
     }
 }
 
-fn score(text: &Text) -> Option<f64> {
+fn score(text: &ScoredText) -> Option<f64> {
     text.score.map(f64::from)
 }
 
-fn hundredfold(estimate: Option<Estimate>) -> Option<Estimate> {
+fn percent(estimate: Option<Estimate>) -> Option<Estimate> {
     estimate.map(|estimate| estimate.times(100.0))
 }
 
 /// A ratio of sums over `records`, times 100.
-fn share(records: &[Record], asked: Asked, row: impl Fn(&Record) -> [f64; 2]) -> Option<Estimate> {
-    hundredfold(bootstrap::ratio(records.iter().map(row), asked.how))
+fn share(records: &[Record], options: FigureOptions, row: impl Fn(&Record) -> [f64; 2]) -> Option<Estimate> {
+    percent(bootstrap::ratio(records.iter().map(row), options.how))
 }
 
 /// How many of `texts` are `such`, and of how many that is known.
-fn of_texts<'a>(texts: impl IntoIterator<Item = &'a Text>, such: impl Fn(&Text) -> Option<bool>) -> [f64; 2] {
+fn of_texts<'a>(
+    texts: impl IntoIterator<Item = &'a ScoredText>,
+    such: impl Fn(&ScoredText) -> Option<bool>,
+) -> [f64; 2] {
     count(texts.into_iter().map(such))
 }
 
@@ -140,23 +143,24 @@ fn count(facts: impl IntoIterator<Item = Option<bool>>) -> [f64; 2] {
 }
 
 /// Mean utility of `attempts`; those without a valid verdict left out.
-fn utility<'a>(attempts: impl Iterator<Item = &'a Attempt>) -> Option<f64> {
-    let utilities: Vec<f64> = attempts.filter_map(Attempt::utility).map(f64::from).collect();
+fn utility<'a>(attempts: impl Iterator<Item = &'a CritiqueOutcome>) -> Option<f64> {
+    let utilities: Vec<f64> = attempts.filter_map(CritiqueOutcome::utility).map(f64::from).collect();
     (!utilities.is_empty()).then(|| utilities.iter().sum::<f64>() / utilities.len() as f64)
 }
 
-fn of_round(heard: &Heard, round: usize) -> impl Iterator<Item = &Attempt> {
-    heard.attempts.iter().filter(move |attempt| attempt.round == round)
+fn of_round(critic_record: &CriticRecord, round: usize) -> impl Iterator<Item = &CritiqueOutcome> {
+    critic_record.attempts.iter().filter(move |attempt| attempt.round == round)
 }
 
-fn refinements(heard: &Heard, round: usize) -> impl Iterator<Item = &Text> {
-    of_round(heard, round).flat_map(|attempt| &attempt.refinements)
+fn refinements(critic_record: &CriticRecord, round: usize) -> impl Iterator<Item = &ScoredText> {
+    of_round(critic_record, round).flat_map(|attempt| &attempt.refinements)
 }
 
 impl CriticFigures {
-    fn of(records: &[Record], place: usize, asked: Asked) -> Self {
-        let all: Vec<(&Record, &Heard)> = records.iter().map(|record| (record, &record.critics[place])).collect();
-        let cu = |(_, heard): &(&Record, &Heard)| utility(of_round(heard, 1));
+    fn of(records: &[Record], place: usize, options: FigureOptions) -> Self {
+        let all: Vec<(&Record, &CriticRecord)> =
+            records.iter().map(|record| (record, &record.critics[place])).collect();
+        let cu = |(_, critic_record): &(&Record, &CriticRecord)| utility(of_round(critic_record, 1));
         let over = |record: &Record| {
             let of = |place: usize| utility(of_round(&record.critics[place], 1));
             Some(of(place)? - of(0)?)
@@ -164,37 +168,40 @@ impl CriticFigures {
         let tasks: BTreeMap<&str, ()> = records.iter().map(|record| (record.task.as_str(), ())).collect();
         let by_task = |task: &str| {
             let of_task = all.iter().filter(|(record, _)| record.task == task).filter_map(cu);
-            hundredfold(bootstrap::mean(of_task, asked.how))
+            percent(bootstrap::mean(of_task, options.how))
         };
-        let share = |row: &dyn Fn(&Record, &Heard) -> [f64; 2]| share(records, asked, |r| row(r, &r.critics[place]));
-        let changed = |from: bool, record: &Record, heard: &Heard| match record.response.is_right() {
-            Some(right) if right == from => of_texts(refinements(heard, 1), |text| Some(text.is_right()? != from)),
+        let share =
+            |row: &dyn Fn(&Record, &CriticRecord) -> [f64; 2]| share(records, options, |r| row(r, &r.critics[place]));
+        let changed = |from: bool, record: &Record, critic_record: &CriticRecord| match record.response.is_right() {
+            Some(right) if right == from => {
+                of_texts(refinements(critic_record, 1), |text| Some(text.is_right()? != from))
+            }
             _ => [0.0, 0.0],
         };
-        let tokens = |heard: &Heard| count_tokens(of_round(heard, 1));
-        let expected = asked.critiques * asked.rounds;
+        let tokens = |critic_record: &CriticRecord| count_tokens(of_round(critic_record, 1));
+        let expected = options.critiques * options.rounds;
         Self {
-            critic: all.first().map(|(_, heard)| heard.critic.clone()).unwrap_or_default(),
-            cu: hundredfold(bootstrap::mean(all.iter().filter_map(cu), asked.how)),
+            critic: all.first().map(|(_, critic_record)| critic_record.critic.clone()).unwrap_or_default(),
+            cu: percent(bootstrap::mean(all.iter().filter_map(cu), options.how)),
             cu_by_task: tasks.into_keys().map(|task| (task.to_owned(), by_task(task))).collect(),
             cu_over_first: (place > 0)
-                .then(|| hundredfold(bootstrap::mean(records.iter().filter_map(over), asked.how)))
+                .then(|| percent(bootstrap::mean(records.iter().filter_map(over), options.how)))
                 .flatten(),
-            rqs: share(&|_, heard| sum(refinements(heard, 1).filter_map(score))),
-            accuracy: share(&|_, heard| of_texts(refinements(heard, 1), Text::is_right)),
-            wrong_to_right: share(&|record, heard| changed(false, record, heard)),
-            right_to_wrong: share(&|record, heard| changed(true, record, heard)),
-            discrimination: Discrimination::of(records, place, asked),
-            critique_tokens: bootstrap::ratio(all.iter().map(|(_, heard)| tokens(heard)), asked.how),
-            order_agreement: asked
+            rqs: share(&|_, critic_record| sum(refinements(critic_record, 1).filter_map(score))),
+            accuracy: share(&|_, critic_record| of_texts(refinements(critic_record, 1), ScoredText::is_right)),
+            wrong_to_right: share(&|record, critic_record| changed(false, record, critic_record)),
+            right_to_wrong: share(&|record, critic_record| changed(true, record, critic_record)),
+            discrimination: Discrimination::of(records, place, options),
+            critique_tokens: bootstrap::ratio(all.iter().map(|(_, critic_record)| tokens(critic_record)), options.how),
+            order_agreement: options
                 .in_both_orders
-                .then(|| share(&|_, heard| count(of_round(heard, 1).flat_map(orders))))
+                .then(|| share(&|_, critic_record| count(of_round(critic_record, 1).flat_map(orders))))
                 .flatten(),
-            invalid: share(&|_, heard| {
-                count(of_round(heard, 1).flat_map(|a| &a.verdicts).map(|v| Some(v.preference().is_none())))
+            invalid: share(&|_, critic_record| {
+                count(of_round(critic_record, 1).flat_map(|a| &a.verdicts).map(|v| Some(v.preference().is_none())))
             }),
-            missing: all.iter().map(|(_, heard)| expected.saturating_sub(heard.attempts.len())).sum(),
-            rounds: rounds(records, place, asked),
+            missing: all.iter().map(|(_, critic_record)| expected.saturating_sub(critic_record.attempts.len())).sum(),
+            rounds: rounds(records, place, options),
         }
     }
 }
@@ -203,12 +210,12 @@ fn sum(values: impl Iterator<Item = f64>) -> [f64; 2] {
     values.fold([0.0, 0.0], |[sum, count], value| [sum + value, count + 1.0])
 }
 
-fn count_tokens<'a>(attempts: impl Iterator<Item = &'a Attempt>) -> [f64; 2] {
+fn count_tokens<'a>(attempts: impl Iterator<Item = &'a CritiqueOutcome>) -> [f64; 2] {
     sum(attempts.map(|attempt| attempt.tokens as f64))
 }
 
 /// Whether both orders of each pair say the same, where both say anything.
-fn orders(attempt: &Attempt) -> Vec<Option<bool>> {
+fn orders(attempt: &CritiqueOutcome) -> Vec<Option<bool>> {
     let same = |pair: &[Verdict]| match pair {
         [forward, backward] => Some(forward.preference()? == backward.preference()?),
         _ => None,
@@ -216,20 +223,22 @@ fn orders(attempt: &Attempt) -> Vec<Option<bool>> {
     attempt.verdicts.chunks(2).map(same).collect()
 }
 
-fn rounds(records: &[Record], place: usize, asked: Asked) -> Vec<Round> {
+fn rounds(records: &[Record], place: usize, options: FigureOptions) -> Vec<Round> {
     let of = |round: usize| Round {
         round,
-        cu: hundredfold(bootstrap::mean(
+        cu: percent(bootstrap::mean(
             records.iter().filter_map(|record| utility(of_round(&record.critics[place], round))),
-            asked.how,
+            options.how,
         )),
-        accuracy: share(records, asked, |record| of_texts(refinements(&record.critics[place], round), Text::is_right)),
+        accuracy: share(records, options, |record| {
+            of_texts(refinements(&record.critics[place], round), ScoredText::is_right)
+        }),
     };
-    if asked.rounds > 1 { (1..=asked.rounds).map(of).collect() } else { Vec::new() }
+    if options.rounds > 1 { (1..=options.rounds).map(of).collect() } else { Vec::new() }
 }
 
 impl Discrimination {
-    fn of(records: &[Record], place: usize, asked: Asked) -> Self {
+    fn of(records: &[Record], place: usize, options: FigureOptions) -> Self {
         let read = |record: &Record| -> Vec<Option<Stance>> {
             let attempts = of_round(&record.critics[place], 1);
             attempts.map(|attempt| stance(&attempt.critique, &record.response.text)).collect()
@@ -251,14 +260,14 @@ impl Discrimination {
         };
         let rows: Vec<[f64; 4]> = records.iter().map(row).filter(|row| row[1] + row[3] > 0.0).collect();
         Self {
-            sensitivity: hundredfold(bootstrap::ratio(rows.iter().map(|row| [row[0], row[1]]), asked.how)),
-            specificity: hundredfold(bootstrap::ratio(rows.iter().map(|row| [row[2], row[3]]), asked.how)),
-            balanced: hundredfold(bootstrap::statistic(
+            sensitivity: percent(bootstrap::ratio(rows.iter().map(|row| [row[0], row[1]]), options.how)),
+            specificity: percent(bootstrap::ratio(rows.iter().map(|row| [row[2], row[3]]), options.how)),
+            balanced: percent(bootstrap::statistic(
                 &rows,
                 |[wrong, of_wrong, right, of_right]| (wrong / of_wrong + right / of_right) / 2.0,
-                asked.how,
+                options.how,
             )),
-            unread: share(records, asked, |record| {
+            unread: share(records, options, |record| {
                 count(read(record).into_iter().map(|stance| Some(stance.is_none())))
             }),
         }

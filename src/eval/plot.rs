@@ -6,7 +6,7 @@ use super::bootstrap::Estimate;
 use super::figures::Figures;
 use std::fmt::Write;
 
-const PANEL: f64 = 420.0;
+const CHART_WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 320.0;
 /// Room for the axis on the left, names below, the title above.
 const LEFT: f64 = 44.0;
@@ -15,7 +15,7 @@ const ABOVE: f64 = 56.0;
 const COLOURS: [&str; 6] = ["#4878a8", "#9aa5b1", "#e0a458", "#6a9f58", "#b5566a", "#7d6bb0"];
 
 /// A panel: what it shows, its bars, and a line that they are held against.
-struct Panel {
+struct Chart {
     title: String,
     bars: Vec<(String, Option<Estimate>)>,
     line: Option<(f64, &'static str)>,
@@ -26,19 +26,19 @@ pub fn svg(figures: &Figures, title: &str) -> String {
     let bars = |of: fn(&super::figures::CriticFigures) -> Option<Estimate>| {
         figures.critics.iter().map(|critic| (critic.critic.clone(), of(critic))).collect::<Vec<_>>()
     };
-    let mut panels = vec![Panel {
+    let mut panels = vec![Chart {
         title: "critique utility (CU)".to_owned(),
         bars: bars(|critic| critic.cu),
         line: Some((50.0, "as good as the response")),
     }];
     if figures.response.accuracy.is_some() {
-        panels.push(Panel {
+        panels.push(Chart {
             title: "accuracy of the refinements".to_owned(),
             bars: bars(|critic| critic.accuracy),
             line: figures.response.accuracy.map(|estimate| (estimate.value, "of the responses")),
         });
     }
-    let width = PANEL * panels.len() as f64;
+    let width = CHART_WIDTH * panels.len() as f64;
     let mut out = String::new();
     // A String takes whatever is written to it.
     let _ = writeln!(
@@ -51,7 +51,7 @@ pub fn svg(figures: &Figures, title: &str) -> String {
         escaped(title)
     );
     for (place, panel) in panels.iter().enumerate() {
-        let _ = writeln!(out, "<g transform=\"translate({} 0)\">", PANEL * place as f64);
+        let _ = writeln!(out, "<g transform=\"translate({} 0)\">", CHART_WIDTH * place as f64);
         panel.draw(&mut out);
         out.push_str("</g>\n");
     }
@@ -65,9 +65,9 @@ fn height(share: f64) -> f64 {
     bottom - (bottom - top) * share.clamp(0.0, 100.0) / 100.0
 }
 
-impl Panel {
+impl Chart {
     fn draw(&self, out: &mut String) {
-        let right = PANEL - 12.0;
+        let right = CHART_WIDTH - 12.0;
         let _ = writeln!(
             out,
             "<text x=\"{:.1}\" y=\"42\" text-anchor=\"middle\">{}</text>",
@@ -134,7 +134,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::figures::Before;
+    use crate::eval::figures::ResponseFigures;
 
     #[test]
     fn a_share_stands_where_its_axis_says() {
@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn names_are_shown_and_never_read_as_markup() {
-        let figures = Figures { prompts: 1, response: Before { score: None, accuracy: None }, critics: Vec::new() };
+        let figures =
+            Figures { prompts: 1, response: ResponseFigures { score: None, accuracy: None }, critics: Vec::new() };
         let drawn = svg(&figures, "a <b> & \"c\"");
         assert!(drawn.contains("a &lt;b&gt; &amp; &quot;c&quot;</text>"), "{drawn}");
         let mut out = String::new();

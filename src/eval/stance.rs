@@ -30,7 +30,7 @@ impl Stance {
 
 const RIGHT: [&str; 5] = ["correct", "right", "accurate", "true", "correctly"];
 const WRONG: [&str; 6] = ["incorrect", "wrong", "false", "inaccurate", "mistaken", "incorrectly"];
-const FAULTS: [&str; 4] = ["mistake", "mistakes", "error", "errors"];
+const ERROR_WORDS: [&str; 4] = ["mistake", "mistakes", "error", "errors"];
 /// What an answer is called.
 const ANSWERS: [&str; 12] = [
     "answer",
@@ -116,7 +116,7 @@ fn outright(words: &[Word], at: usize) -> Option<Stance> {
         return None;
     }
     let denied = clause.into_iter().any(Word::denies);
-    let stance = if word.is_one_of(&FAULTS) || word.is_one_of(&WRONG) {
+    let stance = if word.is_one_of(&ERROR_WORDS) || word.is_one_of(&WRONG) {
         Stance::Wrong
     } else if word.is_one_of(&RIGHT) && (is_behind_be(words, at) || !is_before_noun(words, at)) {
         Stance::Right
@@ -180,7 +180,7 @@ mod tests {
     use serde::Deserialize;
 
     #[derive(Deserialize)]
-    struct Labelled {
+    struct LabelledCritique {
         response: String,
         critique: String,
         label: Option<String>,
@@ -190,12 +190,12 @@ mod tests {
     #[test]
     fn people_read_most_critiques_alike_and_hardly_any_the_other_way_round() {
         let lines = include_str!("../../tests/golden/critiques_labelled.jsonl").lines();
-        let labelled: Vec<Labelled> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+        let labelled: Vec<LabelledCritique> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
         // Those that the rule was made with in view, and those that were labelled when it stood.
         for (seen, count, alike_min, opposite_max) in [(true, 68, 60, 1), (false, 30, 21, 0)] {
             let part: Vec<_> = labelled.iter().filter(|one| one.seen == seen).collect();
             let (mut alike, mut opposite) = (0, 0);
-            for Labelled { response, critique, label, .. } in &part {
+            for LabelledCritique { response, critique, label, .. } in &part {
                 let label = label.as_deref().map(|label| if label == "right" { Stance::Right } else { Stance::Wrong });
                 let read = stance(critique, response);
                 alike += usize::from(read == label);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::types::{Completion, CriticVersion, Finish, Invalid, Preference, ScoredCritique, Verdict};
+use crate::types::{Completion, CriticVersion, FinishReason, Invalid, Preference, ScoredCritique, Verdict};
 use proptest::prelude::*;
 use std::io::Write as _;
 
@@ -15,7 +15,7 @@ fn group(episode: u64, floats: &[f32]) -> CritiqueGroup {
             ids: (0..chunk.len() as u32).map(|id| id * 7919).collect(),
             log_probs: chunk.to_vec(),
             version: CriticVersion(u64::from(index as u32 + 3)),
-            finish: if index % 2 == 0 { Finish::Stop } else { Finish::Length },
+            finish: if index % 2 == 0 { FinishReason::Stop } else { FinishReason::Length },
         },
         utility: chunk.first().copied().unwrap_or(0.1),
         verdicts: vec![Verdict::Win, Verdict::Invalid(Invalid::Deadline), Verdict::Tie],

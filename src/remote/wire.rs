@@ -2,15 +2,15 @@
 //!
 //! Fields that are at their neutral value are not sent, since strict servers refuse those that they do not know.
 
-use super::{Answer, Chat, Usage};
-use crate::types::{Finish, Turn};
+use super::{ChatRequest, ChatResponse, Usage};
+use crate::types::{FinishReason, Turn};
 use serde::{Deserialize, Serialize};
 
 /// Tokens whose log-probabilities are asked for: the most that servers give.
 const TOP_LOGPROBS: u32 = 20;
 
 #[derive(Serialize)]
-pub(super) struct Body<'a> {
+pub(super) struct RequestBody<'a> {
     model: &'a str,
     messages: &'a [Turn],
     max_tokens: usize,
@@ -30,8 +30,8 @@ pub(super) struct Body<'a> {
     top_logprobs: Option<u32>,
 }
 
-impl<'a> Body<'a> {
-    pub(super) fn new(model: &'a str, chat: &'a Chat) -> Self {
+impl<'a> RequestBody<'a> {
+    pub(super) fn new(model: &'a str, chat: &'a ChatRequest) -> Self {
         Self {
             model,
             messages: &chat.turns,
@@ -43,14 +43,14 @@ impl<'a> Body<'a> {
             top_k: (chat.top_k > 0).then_some(chat.top_k),
             min_p: (chat.min_p > 0.0).then_some(chat.min_p),
             stop: &chat.stop,
-            logprobs: chat.weighs.then_some(true),
-            top_logprobs: chat.weighs.then_some(TOP_LOGPROBS),
+            logprobs: chat.wants_log_probs.then_some(true),
+            top_logprobs: chat.wants_log_probs.then_some(TOP_LOGPROBS),
         }
     }
 }
 
 #[derive(Deserialize)]
-struct Reply {
+struct ResponseBody {
     choices: Vec<Choice>,
     usage: Option<Tokens>,
 }
@@ -93,55 +93,61 @@ struct Tokens {
 }
 
 /// Reads a reply to `chat`, or says what is wrong with it.
-pub(super) fn read(bytes: &[u8], chat: &Chat) -> Result<Answer, String> {
-    let reply: Reply = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+pub(super) fn read(bytes: &[u8], chat: &ChatRequest) -> Result<ChatResponse, String> {
+    let reply: ResponseBody = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let Some(choice) = reply.choices.into_iter().next() else { return Err("no choice".to_owned()) };
     let first_tokens = choice
         .logprobs
         .and_then(|logprobs| logprobs.content?.into_iter().next())
         .map(|position| position.top_logprobs.into_iter().map(|token| (token.token, token.logprob)).collect());
-    if chat.weighs && first_tokens.is_none() {
+    if chat.wants_log_probs && first_tokens.is_none() {
         return Err("no log-probabilities, which were asked for".to_owned());
     }
     let finish = match choice.finish_reason.as_deref() {
-        Some("length") => Finish::Length,
+        Some("length") => FinishReason::Length,
         // A server that died half-way may still close its JSON: a text without an end is not one.
         None => return Err("no finish_reason".to_owned()),
-        Some(_) => Finish::Stop,
+        Some(_) => FinishReason::Stop,
     };
     let text = choice.message.content.ok_or("no content")?;
     let usage = reply.usage.map_or(Usage::default(), |tokens| Usage {
         prompt_tokens: tokens.prompt_tokens,
         completion_tokens: tokens.completion_tokens,
     });
-    Ok(Answer { text, finish, usage, first_tokens: first_tokens.unwrap_or_default() })
+    Ok(ChatResponse { text, finish, usage, first_tokens: first_tokens.unwrap_or_default() })
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::types::Speaker;
+    use crate::types::ChatRole;
     use serde_json::json;
 
-    fn chat() -> Chat {
-        Chat { turns: vec![Turn::new(Speaker::User, "hi")], max_tokens: 8, seed: u64::MAX, ..Chat::default() }
+    fn chat() -> ChatRequest {
+        ChatRequest {
+            turns: vec![Turn::new(ChatRole::User, "hi")],
+            max_tokens: 8,
+            seed: u64::MAX,
+            ..ChatRequest::default()
+        }
     }
 
-    fn answer(reply: &serde_json::Value, chat: &Chat) -> Result<Answer, String> {
+    fn answer(reply: &serde_json::Value, chat: &ChatRequest) -> Result<ChatResponse, String> {
         read(reply.to_string().as_bytes(), chat)
     }
 
     #[test]
     fn what_is_neutral_is_not_sent() {
         let chat = chat();
-        let sent = serde_json::to_value(Body::new("m", &chat)).unwrap();
+        let sent = serde_json::to_value(RequestBody::new("m", &chat)).unwrap();
         let messages = json!([{"role": "user", "content": "hi"}]);
         let expected =
             json!({"model": "m", "messages": messages, "max_tokens": 8, "temperature": 0.0, "seed": 0x7fff_ffff});
         assert_eq!(sent, expected);
-        let warm = Chat { top_p: 0.5, top_k: 3, min_p: 0.25, stop: vec!["x".into()], weighs: true, ..chat };
-        let sent = serde_json::to_value(Body::new("m", &warm)).unwrap();
+        let warm =
+            ChatRequest { top_p: 0.5, top_k: 3, min_p: 0.25, stop: vec!["x".into()], wants_log_probs: true, ..chat };
+        let sent = serde_json::to_value(RequestBody::new("m", &warm)).unwrap();
         for (key, value) in [
             ("top_p", json!(0.5)),
             ("top_k", json!(3)),
@@ -163,13 +169,13 @@ mod tests {
         });
         let usage = json!({"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9});
         let reply = json!({"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage});
-        let got = answer(&reply, &Chat { weighs: true, ..chat() }).unwrap();
-        assert_eq!((got.text.as_str(), got.finish), ("A.", Finish::Stop));
+        let got = answer(&reply, &ChatRequest { wants_log_probs: true, ..chat() }).unwrap();
+        assert_eq!((got.text.as_str(), got.finish), ("A.", FinishReason::Stop));
         assert_eq!(got.usage, Usage { prompt_tokens: 7, completion_tokens: 2 });
         assert_eq!(got.first_tokens, [("A".to_owned(), -0.5), (" B".to_owned(), -1.5)]);
         let cut = json!({"choices": [{"finish_reason": "length", "message": {"content": "long"}}]});
         let got = answer(&cut, &chat()).unwrap();
-        assert_eq!((got.finish, got.usage), (Finish::Length, Usage::default()));
+        assert_eq!((got.finish, got.usage), (FinishReason::Length, Usage::default()));
     }
 
     #[test]
@@ -188,7 +194,11 @@ mod tests {
         }
         let whole = json!({"choices": [{"finish_reason": end, "message": {"content": "A"}}]});
         assert!(answer(&whole, &chat()).is_ok());
-        assert!(answer(&whole, &Chat { weighs: true, ..chat() }).unwrap_err().contains("no log-probabilities"));
+        assert!(
+            answer(&whole, &ChatRequest { wants_log_probs: true, ..chat() })
+                .unwrap_err()
+                .contains("no log-probabilities")
+        );
         let text = whole.to_string();
         assert!(read(&text.as_bytes()[..text.len() / 2], &chat()).is_err());
     }

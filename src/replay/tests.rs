@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::types::{Completion, Finish, Preference, ScoredCritique};
+use crate::types::{Completion, FinishReason, Preference, ScoredCritique};
 use std::collections::BTreeSet;
 
 mod property;
@@ -17,7 +17,7 @@ fn critique(utility: f32, version: u64) -> ScoredCritique {
         ids: vec![1, 2],
         log_probs: vec![-0.1, -1.0 / 3.0],
         version: CriticVersion(version),
-        finish: Finish::Stop,
+        finish: FinishReason::Stop,
     };
     ScoredCritique { completion: written, utility, verdicts: Vec::new() }
 }

@@ -1,6 +1,6 @@
 //! The critic: says of a response what is wrong with it.
 
-use super::{Error, Template, complaints, first, opening};
+use super::{Error, Template, complaints, first, initial_turns};
 use crate::types::{Prompt, Turn};
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +39,7 @@ impl Critic {
 
     /// The conversation that every critique of `response` goes on.
     pub fn conversation(&self, prompt: &Prompt, response: &str) -> Vec<Turn> {
-        opening(&self.system, self.template.render(&[&prompt.text, response]))
+        initial_turns(&self.system, self.template.render(&[&prompt.text, response]))
     }
 }
 
@@ -47,7 +47,7 @@ impl Critic {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::types::Speaker;
+    use crate::types::ChatRole;
 
     #[test]
     fn the_critic_sees_the_prompt_and_the_response() {
@@ -60,7 +60,7 @@ mod tests {
             verifier: None,
         };
         let turns = Critic::new(&config).unwrap().conversation(&prompt, "8");
-        let expected = [Turn::new(Speaker::System, "be strict"), Turn::new(Speaker::User, "Q: 3 + 4? A: 8")];
+        let expected = [Turn::new(ChatRole::System, "be strict"), Turn::new(ChatRole::User, "Q: 3 + 4? A: 8")];
         assert_eq!(turns, expected);
     }
 

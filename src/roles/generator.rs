@@ -1,6 +1,6 @@
 //! The generator: answers a prompt. Its conversation is the one that the refiner goes on with.
 
-use super::{Error, Template, complaints, first, opening};
+use super::{Error, Template, complaints, first, initial_turns};
 use crate::types::{Prompt, Turn};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,6 @@ impl Generator {
 
     /// The conversation that the response to `prompt` goes on.
     pub fn conversation(&self, prompt: &Prompt) -> Vec<Turn> {
-        opening(&self.system, self.template.render(&[&prompt.text]))
+        initial_turns(&self.system, self.template.render(&[&prompt.text]))
     }
 }

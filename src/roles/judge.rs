@@ -9,8 +9,8 @@
 //! Invariant: a verdict counts only beside the other order's. One order alone would carry the whole bias, so
 //! where one has no answer the other is set aside too.
 
-use super::reading::read;
-use super::{Error, Template, complaints_with, first, opening};
+use super::parse_choice::read;
+use super::{Error, Template, complaints_with, first, initial_turns};
 use crate::types::{Choice, Invalid, Prompt, Turn, Verdict};
 pub use criteria::Criteria;
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub enum JudgeKind {
 /// How a model's verdict is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum ReadBy {
+pub enum VerdictMethod {
     /// It writes, and its words are read.
     Text,
     /// Nothing is written: the likeliest of A, B and tie as the next token.
@@ -58,7 +58,7 @@ pub enum ReadBy {
 
 /// What an order came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Weighed {
+pub struct ScoredChoice {
     /// The likeliest answer.
     pub read: Choice,
     /// By how much A is likelier than B as the first token (nats); infinite where one of them cannot be, 0 where words were
@@ -76,7 +76,7 @@ pub struct JudgeConfig {
     /// Memory of that model's KV cache, in MiB.
     pub kv_cache_mib: usize,
     /// How its verdict is found.
-    pub read: ReadBy,
+    pub read: VerdictMethod,
     /// Texts sampled for each order; the most frequent verdict is the order's.
     pub votes: usize,
     /// Whether critiques are compared with each other too, for DPCO. A verifier cannot: beside it a local model does.
@@ -97,12 +97,12 @@ pub struct JudgeConfig {
 
 impl JudgeConfig {
     /// Whether refinements are judged by a model.
-    pub fn asks(&self) -> bool {
+    pub fn uses_model(&self) -> bool {
         self.kind != JudgeKind::Verifier
     }
 
     /// Whether a local model is asked anything: for verdicts, or beside a verifier for preferences between critiques.
-    pub fn asks_here(&self) -> bool {
+    pub fn uses_local_model(&self) -> bool {
         match self.kind {
             JudgeKind::Verifier => self.critique_preferences,
             JudgeKind::Model => true,
@@ -118,7 +118,7 @@ impl JudgeConfig {
             complaints.push(format!("judge.votes: expected at least 1, got {}", self.votes));
         }
         let votes = "judge.votes: expected 1";
-        if self.votes > 1 && self.read != ReadBy::Text {
+        if self.votes > 1 && self.read != VerdictMethod::Text {
             complaints.push(format!("{votes} where log-probabilities are read, got {}", self.votes));
         } else if self.votes > 1 && temperature == 0.0 {
             complaints.push(format!("{votes} where judge.sampling.temperature is 0, got {}", self.votes));
@@ -149,7 +149,7 @@ pub struct Judge {
     critiques: Template,
     criteria: Criteria,
     /// How its verdict is found.
-    pub read_by: ReadBy,
+    pub method: VerdictMethod,
     /// Texts sampled for each order.
     pub votes: usize,
 }
@@ -163,7 +163,7 @@ impl Judge {
             template: parse(KEY, &config.prompt, VARIABLES)?,
             critiques: parse(CRITIQUES_KEY, &config.critiques_prompt, CRITIQUES_VARIABLES)?,
             criteria: config.criteria.clone(),
-            read_by: config.read,
+            method: config.read,
             votes: config.votes,
         })
     }
@@ -173,13 +173,13 @@ impl Judge {
     /// The forward order puts the response first, the backward order the refinement.
     pub fn conversation(&self, prompt: &Prompt, first: &str, second: &str) -> Vec<Turn> {
         let values = [&prompt.text, first, second, self.criteria.of(&prompt.task)];
-        opening(&self.system, self.template.render(&values))
+        initial_turns(&self.system, self.template.render(&values))
     }
 
     /// The conversation that asks which critique of `response` is better: `first` is called A and `second` B.
     pub fn critiques_conversation(&self, prompt: &Prompt, response: &str, first: &str, second: &str) -> Vec<Turn> {
         let values = [&prompt.text, response, first, second, &self.criteria.critique];
-        opening(&self.system, self.critiques.render(&values))
+        initial_turns(&self.system, self.critiques.render(&values))
     }
 
     /// What the judge's text says; none where it says nothing, or two things.
@@ -208,7 +208,7 @@ impl Judge {
 
     /// The likeliest answer by the log-probabilities (nats) of the tokens that begin one, summed over the ways to
     /// say it; A and B exactly alike are a tie. None where all answers together are next to impossible.
-    pub fn weighed(tokens: impl IntoIterator<Item = (Choice, f64)>) -> Option<Weighed> {
+    pub fn choice_from_log_probs(tokens: impl IntoIterator<Item = (Choice, f64)>) -> Option<ScoredChoice> {
         let (mut a, mut b, mut tie) = (0.0, 0.0, 0.0);
         for (answer, log_prob) in tokens {
             *match answer {
@@ -222,13 +222,13 @@ impl Judge {
             () if b > a && b > tie => Choice::B,
             () => Choice::Tie,
         };
-        (a + b + tie >= MASS_MIN).then(|| Weighed { read, odds: a.ln() - b.ln() })
+        (a + b + tie >= MASS_MIN).then(|| ScoredChoice { read, odds: a.ln() - b.ln() })
     }
 
     /// What both orders say of a pair less what a place is worth to the judge: balanced position calibration (arXiv
     /// 2305.17926) of the log-odds. With `odds = quality + bias` forward and `-quality + bias` backward the sign of their
     /// difference is that of the quality, however large the bias. A tie where both orders say so, or nothing differs.
-    pub fn balanced([forward, backward]: [Weighed; 2]) -> [Choice; 2] {
+    pub fn calibrate([forward, backward]: [ScoredChoice; 2]) -> [Choice; 2] {
         if [forward.read, backward.read] == [Choice::Tie; 2] {
             return [Choice::Tie; 2];
         }
@@ -240,7 +240,7 @@ impl Judge {
     }
 
     /// The answer that a text of one token begins, where it begins one; white space before it does not count.
-    pub fn begun(token: &str) -> Option<Choice> {
+    pub fn choice_begun_by(token: &str) -> Option<Choice> {
         let token = token.trim();
         ANSWERS
             .iter()

@@ -4,7 +4,7 @@
 //! serves the refinement too.
 
 use super::{Error, Template, complaints, first};
-use crate::types::{Speaker, Turn};
+use crate::types::{ChatRole, Turn};
 use serde::{Deserialize, Serialize};
 
 const KEY: &str = "refiner.prompt";
@@ -39,8 +39,8 @@ impl Refiner {
     /// The conversation that every refinement under `critique` goes on.
     pub fn conversation(&self, generator_conversation: &[Turn], response: &str, critique: &str) -> Vec<Turn> {
         let mut turns = generator_conversation.to_vec();
-        turns.push(Turn::new(Speaker::Assistant, response));
-        turns.push(Turn::new(Speaker::User, self.template.render(&[critique])));
+        turns.push(Turn::new(ChatRole::Assistant, response));
+        turns.push(Turn::new(ChatRole::User, self.template.render(&[critique])));
         turns
     }
 }
@@ -61,8 +61,8 @@ mod tests {
         let refiner = Refiner::new(&RefinerConfig { prompt: "{{ critique }}\nAgain.".into() }).unwrap();
         let turns = refiner.conversation(&asked, " 8\n", "It is 7.");
         assert_eq!(turns[..2], asked);
-        assert_eq!(turns[2], Turn::new(Speaker::Assistant, " 8\n"));
-        assert_eq!(turns[3], Turn::new(Speaker::User, "It is 7.\nAgain."));
+        assert_eq!(turns[2], Turn::new(ChatRole::Assistant, " 8\n"));
+        assert_eq!(turns[3], Turn::new(ChatRole::User, "It is 7.\nAgain."));
         assert_eq!(turns.len(), 4);
     }
 }

@@ -203,7 +203,7 @@ impl RunState {
 pub(crate) mod tests {
     use super::*;
     use crate::replay::ReplayConfig;
-    use crate::types::{Completion, Finish, Objective, ScoredCritique};
+    use crate::types::{Completion, FinishReason, Objective, ScoredCritique};
 
     fn run_state() -> RunState {
         RunState::new(Replay::new(
@@ -217,7 +217,7 @@ pub(crate) mod tests {
     /// An episode's end: two critiques of these utilities.
     pub(crate) fn group(episode: EpisodeId, utilities: [f32; 2]) -> Outcome {
         let critique = |utility| {
-            let finish = Finish::Stop;
+            let finish = FinishReason::Stop;
             let written = Completion {
                 text: "c".into(),
                 ids: vec![1],

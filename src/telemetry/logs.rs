@@ -15,12 +15,12 @@ pub const VARIABLE: &str = "RCO_LOG";
 
 /// The terminal that log lines and the live line share; clones share it.
 #[derive(Clone, Debug)]
-pub struct Live {
+pub struct LogTerminal {
     lines: MultiProgress,
     terminal: bool,
 }
 
-impl Live {
+impl LogTerminal {
     /// The process's stderr.
     pub fn stderr() -> Self {
         let terminal = io::stderr().is_terminal();
@@ -46,12 +46,12 @@ impl Live {
 }
 
 /// Writes whole log lines to `out` with the live line out of the way.
-struct BesideLive<W> {
-    live: Live,
+struct SuspendingWriter<W> {
+    live: LogTerminal,
     out: fn() -> W,
 }
 
-impl<W: Write> Write for BesideLive<W> {
+impl<W: Write> Write for SuspendingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // The formatter hands a whole line over at once, so that all of it must go out.
         self.live.lines.suspend(|| (self.out)().write_all(bytes))?;
@@ -63,17 +63,17 @@ impl<W: Write> Write for BesideLive<W> {
     }
 }
 
-/// Makes a [`BesideLive`] for every event.
-struct Writers<W> {
-    live: Live,
+/// Makes a [`SuspendingWriter`] for every event.
+struct MakeSuspendingWriter<W> {
+    live: LogTerminal,
     out: fn() -> W,
 }
 
-impl<W: Write> MakeWriter<'_> for Writers<W> {
-    type Writer = BesideLive<W>;
+impl<W: Write> MakeWriter<'_> for MakeSuspendingWriter<W> {
+    type Writer = SuspendingWriter<W>;
 
     fn make_writer(&self) -> Self::Writer {
-        BesideLive { live: self.live.clone(), out: self.out }
+        SuspendingWriter { live: self.live.clone(), out: self.out }
     }
 }
 
@@ -81,13 +81,13 @@ impl<W: Write> MakeWriter<'_> for Writers<W> {
 ///
 /// # Errors
 /// Where `RCO_LOG` cannot be read as a filter.
-pub fn install(format: LogFormat) -> Result<Live, Error> {
-    static LIVE: OnceLock<Live> = OnceLock::new();
+pub fn install(format: LogFormat) -> Result<LogTerminal, Error> {
+    static LIVE: OnceLock<LogTerminal> = OnceLock::new();
     let filter = filter(std::env::var(VARIABLE).ok().as_deref())?;
     let mut first = false;
     let live = LIVE.get_or_init(|| {
         first = true;
-        Live::stderr()
+        LogTerminal::stderr()
     });
     if first {
         // A subscriber that the host process has set already stays: it was there first.
@@ -108,14 +108,14 @@ fn filter(given: Option<&str>) -> Result<EnvFilter, Error> {
 
 /// Formats events and writes them to `out` beside `live`.
 fn subscriber<W: Write + 'static>(
-    live: &Live,
+    live: &LogTerminal,
     format: LogFormat,
     filter: EnvFilter,
     out: fn() -> W,
 ) -> Box<dyn tracing::Subscriber + Send + Sync> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(Writers { live: live.clone(), out })
+        .with_writer(MakeSuspendingWriter { live: live.clone(), out })
         .with_ansi(live.terminal && std::env::var_os("NO_COLOR").is_none());
     match format {
         LogFormat::Text => Box::new(builder.finish()),
@@ -134,9 +134,9 @@ mod tests {
     }
 
     /// Gathers what the thread writes.
-    struct Gather;
+    struct CapturingWriter;
 
-    impl Write for Gather {
+    impl Write for CapturingWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             WRITTEN.with_borrow_mut(|written| written.extend_from_slice(bytes));
             Ok(bytes.len())
@@ -147,12 +147,15 @@ mod tests {
     }
 
     fn logged(format: LogFormat, given: Option<&str>) -> String {
-        let live = Live::on(ProgressDrawTarget::hidden(), false);
+        let live = LogTerminal::on(ProgressDrawTarget::hidden(), false);
         WRITTEN.take();
-        tracing::subscriber::with_default(subscriber(&live, format, filter(given).unwrap(), || Gather), || {
-            tracing::info!(version = 3, "published adapter");
-            tracing::debug!("a detail");
-        });
+        tracing::subscriber::with_default(
+            subscriber(&live, format, filter(given).unwrap(), || CapturingWriter),
+            || {
+                tracing::info!(version = 3, "published adapter");
+                tracing::debug!("a detail");
+            },
+        );
         String::from_utf8(WRITTEN.take()).unwrap()
     }
 

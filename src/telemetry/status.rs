@@ -1,15 +1,15 @@
 //! One status line: live on a terminal, a plain log line now and then elsewhere.
 //!
-//! Knows only the [`Progress`] it is handed; nothing is computed here.
+//! Knows only the [`Status`] it is handed; nothing is computed here.
 
-use super::logs::Live;
+use super::logs::LogTerminal;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 /// Where the node stands.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Progress {
+pub struct Status {
     /// Episodes ended.
     pub episodes: u64,
     /// Groups scored.
@@ -28,7 +28,7 @@ pub struct Progress {
     pub waiting_for: Option<String>,
 }
 
-impl fmt::Display for Progress {
+impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "episodes {}  groups {}  CU ", self.episodes, self.groups)?;
         match self.utility_mean {
@@ -48,16 +48,16 @@ impl fmt::Display for Progress {
     }
 }
 
-/// Shows [`Progress`]; the live line goes away when it is dropped.
-pub struct Status {
+/// Shows [`Status`]; the live line goes away when it is dropped.
+pub struct StatusLine {
     bar: Option<ProgressBar>,
     every: Duration,
     next: Option<Instant>,
 }
 
-impl Status {
+impl StatusLine {
     /// A status line on `live`; where that is no terminal, a log line `every` so long.
-    pub fn new(live: &Live, every: Duration) -> Self {
+    pub fn new(live: &LogTerminal, every: Duration) -> Self {
         let bar = live.is_terminal().then(|| {
             let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {wide_msg}")
                 .expect("the template is a constant that the tests draw");
@@ -67,7 +67,7 @@ impl Status {
     }
 
     /// Shows `progress` as of `now`. Call it about once a second.
-    pub fn show(&mut self, progress: &Progress, now: Instant) {
+    pub fn show(&mut self, progress: &Status, now: Instant) {
         if let Some(bar) = &self.bar {
             bar.set_message(progress.to_string());
             bar.tick();
@@ -78,7 +78,7 @@ impl Status {
     }
 }
 
-impl Drop for Status {
+impl Drop for StatusLine {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -87,8 +87,8 @@ impl Drop for Status {
 }
 
 /// `progress` as a log line.
-fn log(progress: &Progress) {
-    let Progress { episodes, groups, utility_mean, step, loss, version, tokens_per_second, waiting_for } = progress;
+fn log(progress: &Status) {
+    let Status { episodes, groups, utility_mean, step, loss, version, tokens_per_second, waiting_for } = progress;
     // Three decimals: a reader compares lines, and the metrics have the rest.
     let short = |value: f32| (f64::from(value) * 1e3).round() / 1e3;
     tracing::info!(
@@ -156,8 +156,8 @@ mod tests {
         }
     }
 
-    fn progress() -> Progress {
-        Progress {
+    fn progress() -> Status {
+        Status {
             episodes: 12,
             groups: 9,
             utility_mean: Some(0.53125),
@@ -173,7 +173,7 @@ mod tests {
     fn the_line_says_everything_and_leaves_out_what_is_not_known() {
         let line = progress().to_string();
         assert_eq!(line, "episodes 12  groups 9  CU 0.531  step 3  loss 0.0123  critic v2  187 tokens/s");
-        let start = Progress { waiting_for: Some("the model's weights".to_owned()), ..Progress::default() };
+        let start = Status { waiting_for: Some("the model's weights".to_owned()), ..Status::default() };
         let line = start.to_string();
         assert!(line.contains("CU -") && line.contains("loss -"), "{line}");
         assert!(line.ends_with("waiting for the model's weights"), "{line}");
@@ -183,8 +183,8 @@ mod tests {
     fn a_log_line_takes_the_live_line_down_and_the_end_clears_it() {
         let screen = Screen::default();
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255);
-        let live = Live::on(target, true);
-        let mut status = Status::new(&live, Duration::from_secs(10));
+        let live = LogTerminal::on(target, true);
+        let mut status = StatusLine::new(&live, Duration::from_secs(10));
         status.show(&progress(), Instant::now());
         let shown = screen.take().concat();
         assert!(shown.contains("episodes 12") && shown.contains("critic v2"), "{shown}");
@@ -201,10 +201,10 @@ mod tests {
     #[test]
     fn off_a_terminal_there_is_one_log_line_in_each_interval() {
         let (subscriber, lines) = counting();
-        let live = Live::on(ProgressDrawTarget::hidden(), false);
+        let live = LogTerminal::on(ProgressDrawTarget::hidden(), false);
         let start = Instant::now();
         tracing::subscriber::with_default(subscriber, || {
-            let mut status = Status::new(&live, Duration::from_secs(10));
+            let mut status = StatusLine::new(&live, Duration::from_secs(10));
             for second in 0..25 {
                 status.show(&progress(), start + Duration::from_secs(second));
             }
@@ -220,13 +220,14 @@ mod tests {
         let screen = Screen::default();
         screen.note("").unwrap();
         let writer = screen.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Into(writer.clone())).finish();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || ScreenWriter(writer.clone())).finish();
         (subscriber, screen)
     }
 
-    struct Into(Screen);
+    struct ScreenWriter(Screen);
 
-    impl io::Write for Into {
+    impl io::Write for ScreenWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.0.lock().unwrap()[0].push_str(std::str::from_utf8(bytes).unwrap());
             Ok(bytes.len())

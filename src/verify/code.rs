@@ -4,7 +4,7 @@
 //! not define the function continues the prompt's preamble. HumanEval's tasks (Chen et al., arXiv 2107.03374) have this form.
 //! What fails says why. A program that deceives the harness from within could pass: what it cannot do is harm.
 
-use super::sandbox::{self, End, Sandbox};
+use super::sandbox::{self, RunEnd, Sandbox};
 use regex::Regex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -20,7 +20,7 @@ const OVER_CPU: i32 = 128 + 24;
 
 /// Why a program is not right.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ProgramFailure {
     /// It is no Python.
     Syntax(String),
     /// A test failed, or there is no such function.
@@ -35,7 +35,7 @@ pub enum Fault {
     Forbidden(String),
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ProgramFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Syntax(why) => write!(f, "syntax error: {why}"),
@@ -51,7 +51,7 @@ impl fmt::Display for Fault {
 
 /// A function's tests.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Task<'a> {
+pub(super) struct CodeTask<'a> {
     pub entry_point: &'a str,
     pub test: &'a str,
     pub preamble: &'a str,
@@ -59,7 +59,7 @@ pub(super) struct Task<'a> {
 
 /// A line that the harness writes.
 #[derive(Deserialize)]
-struct Line {
+struct HarnessLine {
     nonce: String,
     #[serde(default)]
     said: Option<String>,
@@ -71,22 +71,22 @@ struct Line {
 ///
 /// # Errors
 /// Where the sandbox failed before the program began.
-pub(super) fn fault(
+pub(super) fn run_tests(
     sandbox: &Sandbox,
-    task: Task<'_>,
+    task: CodeTask<'_>,
     text: &str,
     guard: bool,
-) -> Result<Option<Fault>, sandbox::Error> {
+) -> Result<Option<ProgramFailure>, sandbox::Error> {
     let program = program(task, text);
     let nonce = nonce(&program);
     let input = serde_json::json!({
         "nonce": nonce, "program": program, "test": task.test, "entry_point": task.entry_point, "guard": guard,
     });
     let ran = sandbox.run(HARNESS, input.to_string().as_bytes())?;
-    let lines: Vec<Line> = String::from_utf8_lossy(&ran.output)
+    let lines: Vec<HarnessLine> = String::from_utf8_lossy(&ran.output)
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|line: &Line| line.nonce == nonce)
+        .filter(|line: &HarnessLine| line.nonce == nonce)
         .collect();
     let Some(verdict) = lines.into_iter().next_back() else {
         return Err(sandbox::Error::Broken(format!("{:?} before the program began", ran.end)));
@@ -94,14 +94,16 @@ pub(super) fn fault(
     let spent = ran.took.as_secs() >= sandbox.limits().cpu_seconds;
     Ok(match (verdict.said.as_deref(), ran.end) {
         (Some("right"), _) => None,
-        (Some("syntax"), _) => Some(Fault::Syntax(verdict.detail)),
-        (Some("wrong"), _) => Some(Fault::Wrong(verdict.detail)),
-        (Some("memory"), _) => Some(Fault::Memory),
-        (Some("forbidden"), _) => Some(Fault::Forbidden(verdict.detail)),
-        (Some(_), _) => Some(Fault::Exception(verdict.detail)),
-        (None, End::Deadline | End::Code(OVER_CPU)) => Some(Fault::Timeout),
-        (None, End::Code(KILLED)) => Some(if spent { Fault::Timeout } else { Fault::Memory }),
-        (None, End::Code(code)) => Some(Fault::Exception(format!("it ended with code {code} before its tests did"))),
+        (Some("syntax"), _) => Some(ProgramFailure::Syntax(verdict.detail)),
+        (Some("wrong"), _) => Some(ProgramFailure::Wrong(verdict.detail)),
+        (Some("memory"), _) => Some(ProgramFailure::Memory),
+        (Some("forbidden"), _) => Some(ProgramFailure::Forbidden(verdict.detail)),
+        (Some(_), _) => Some(ProgramFailure::Exception(verdict.detail)),
+        (None, RunEnd::Deadline | RunEnd::Code(OVER_CPU)) => Some(ProgramFailure::Timeout),
+        (None, RunEnd::Code(KILLED)) => Some(if spent { ProgramFailure::Timeout } else { ProgramFailure::Memory }),
+        (None, RunEnd::Code(code)) => {
+            Some(ProgramFailure::Exception(format!("it ended with code {code} before its tests did")))
+        }
     })
 }
 
@@ -113,7 +115,7 @@ fn nonce(program: &str) -> String {
 }
 
 /// The whole program that `text` means.
-fn program(task: Task<'_>, text: &str) -> String {
+fn program(task: CodeTask<'_>, text: &str) -> String {
     static FENCE: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"(?s)```[ \t]*(?:[Pp]ython3?|py)?[ \t]*\n(.*?)(?:\n[ \t]*```|\z)")
             .expect("a constant: a test compiles it")

@@ -9,7 +9,7 @@ use super::number::Number;
 
 /// What a text comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct MathAnswer {
     number: Number,
     percent: bool,
 }
@@ -17,7 +17,7 @@ pub(super) struct Answer {
 /// Brackets within brackets beyond which something is no expression.
 const DEPTH_MAX: usize = 16;
 
-impl Answer {
+impl MathAnswer {
     /// The answer of `text`.
     pub(super) fn of(text: &str) -> Option<Self> {
         let place =
@@ -279,8 +279,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn right(text: &str, expected: &str) -> bool {
-        let expected = Answer::expected(expected).unwrap_or_else(|| panic!("no answer in {expected:?}"));
-        Answer::of(text).is_some_and(|given| given.agrees(&expected))
+        let expected = MathAnswer::expected(expected).unwrap_or_else(|| panic!("no answer in {expected:?}"));
+        MathAnswer::of(text).is_some_and(|given| given.agrees(&expected))
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
             ("2", "6/3"),
             ("7", "3 + 4"),
         ] {
-            assert!(right(text, expected), "{text:?} is {:?}, expected {expected}", Answer::of(text));
+            assert!(right(text, expected), "{text:?} is {:?}, expected {expected}", MathAnswer::of(text));
         }
         for (text, expected) in [
             (r"\boxed{41}", "42"),
@@ -327,10 +327,10 @@ mod tests {
             ("", "0"),
             ("0.333", "1/3"),
         ] {
-            assert!(!right(text, expected), "{text:?} is {:?}, not {expected}", Answer::of(text));
+            assert!(!right(text, expected), "{text:?} is {:?}, not {expected}", MathAnswer::of(text));
         }
         for none in ["", "seven", "3 or 4", "1, 2"] {
-            assert_eq!(Answer::expected(none), None, "{none:?}");
+            assert_eq!(MathAnswer::expected(none), None, "{none:?}");
         }
     }
 
@@ -354,18 +354,18 @@ mod tests {
     #[test]
     fn deep_or_huge_expressions_are_no_answer_and_no_panic() {
         let deep = format!("\\boxed{{{}1{}}}", "(".repeat(10_000), ")".repeat(10_000));
-        assert!(Answer::of(&deep).is_some(), "its last number is left");
+        assert!(MathAnswer::of(&deep).is_some(), "its last number is left");
         for text in [format!("\\boxed{{{}1}}", "-".repeat(10_000)), r"\boxed{9^9^9}".into(), r"\boxed{99^99}".into()] {
-            let _ = Answer::of(&text);
+            let _ = MathAnswer::of(&text);
         }
-        assert!(Answer::of(&"\\frac".repeat(5_000)).is_none());
+        assert!(MathAnswer::of(&"\\frac".repeat(5_000)).is_none());
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text in r"(\\boxed\{|\\frac|[{}0-9.,/+*^()%= -]|####){0,40}|\PC{0,60}") {
-            let _ = Answer::of(&text);
-            let _ = Answer::expected(&text);
+            let _ = MathAnswer::of(&text);
+            let _ = MathAnswer::expected(&text);
         }
 
         #[test]

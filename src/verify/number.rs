@@ -121,25 +121,25 @@ fn greatest_common_divisor(a: u64, b: u64) -> u64 {
 
 /// All numbers, and where each ends, in bytes.
 fn all_in(text: &str) -> Vec<(Number, usize)> {
-    let mut scan = Scan { text: text.as_bytes(), at: 0 };
+    let mut scanner = NumberScanner { text: text.as_bytes(), at: 0 };
     let mut found = Vec::new();
-    while scan.at < text.len() {
-        let from = scan.at;
-        found.extend(scan.number().map(|number| (number, scan.at)));
-        if scan.at == from {
-            scan.at += 1;
+    while scanner.at < text.len() {
+        let from = scanner.at;
+        found.extend(scanner.number().map(|number| (number, scanner.at)));
+        if scanner.at == from {
+            scanner.at += 1;
         }
     }
     found
 }
 
 /// A place in a text, in bytes: all that is looked for is ASCII but for some signs, and those are compared whole.
-struct Scan<'a> {
+struct NumberScanner<'a> {
     text: &'a [u8],
     at: usize,
 }
 
-impl Scan<'_> {
+impl NumberScanner<'_> {
     /// The number that begins here, passing behind it. Passes over what looks like a number and is none.
     fn number(&mut self) -> Option<Number> {
         let here = self.text.get(self.at)?;

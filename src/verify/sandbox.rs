@@ -71,7 +71,7 @@ pub enum Error {
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum RunEnd {
     /// By itself, with this code; 128 and more is a signal.
     Code(i32),
     /// At the deadline.
@@ -80,11 +80,11 @@ pub enum End {
 
 /// What came of a run.
 #[derive(Clone, Debug)]
-pub struct Ran {
+pub struct RunResult {
     /// What it wrote, the first 64 KiB.
     pub output: Vec<u8>,
     /// How it ended.
-    pub end: End,
+    pub end: RunEnd,
     /// How long it took.
     pub took: Duration,
 }
@@ -97,7 +97,7 @@ pub struct Sandbox {
     isolated: bool,
     limits: Limits,
     /// A run takes one and gives it back: as many at once as there are processors.
-    slots: (Sender<()>, Receiver<()>),
+    permits: (Sender<()>, Receiver<()>),
 }
 
 impl Sandbox {
@@ -107,10 +107,10 @@ impl Sandbox {
     /// Where there is no Python, or no isolation and none is not allowed.
     pub fn open(limits: Limits, allow_unsandboxed: bool) -> Result<Self, Error> {
         let (python, prefix) = find_python()?;
-        let slots = bounded(std::thread::available_parallelism().map_or(1, Into::into));
-        while slots.0.try_send(()).is_ok() {}
-        let sandbox = Self { python, prefix, isolated: true, limits, slots };
-        match sandbox.is_apart() {
+        let permits = bounded(std::thread::available_parallelism().map_or(1, Into::into));
+        while permits.0.try_send(()).is_ok() {}
+        let sandbox = Self { python, prefix, isolated: true, limits, permits };
+        match sandbox.check_isolation() {
             Ok(()) => Ok(sandbox),
             Err(why) if !allow_unsandboxed => Err(Error::NoIsolation(why)),
             Err(_) => Ok(Self { isolated: false, ..sandbox }),
@@ -128,16 +128,16 @@ impl Sandbox {
     }
 
     /// Tries whether a program sees only what it should.
-    fn is_apart(&self) -> Result<(), String> {
+    fn check_isolation(&self) -> Result<(), String> {
         let script = "import os; print(sorted(os.listdir('/')), os.getpid() < 100)";
         let ran = self.run(script, b"").map_err(|error| error.to_string())?;
         let said = String::from_utf8_lossy(&ran.output).trim().to_owned();
         let apart =
             said.contains("'work'") && said.ends_with("True") && !said.contains("'proc'") && !said.contains("'etc'");
         match ran.end {
-            End::Code(0) if apart => Ok(()),
-            End::Code(code) => Err(format!("exit code {code} and {said:?}")),
-            End::Deadline => Err("no end".to_owned()),
+            RunEnd::Code(0) if apart => Ok(()),
+            RunEnd::Code(code) => Err(format!("exit code {code} and {said:?}")),
+            RunEnd::Deadline => Err("no end".to_owned()),
         }
     }
 
@@ -145,15 +145,15 @@ impl Sandbox {
     ///
     /// # Errors
     /// Where no process could be started or watched; whatever the script does is no error.
-    pub fn run(&self, script: &str, input: &[u8]) -> Result<Ran, Error> {
+    pub fn run(&self, script: &str, input: &[u8]) -> Result<RunResult, Error> {
         let broken = |error: std::io::Error| Error::Broken(error.to_string());
         // Removed when it goes out of scope, with whatever was written there.
         let folder = tempfile::tempdir().map_err(broken)?;
-        let _slot = Slot::take(&self.slots).ok_or_else(|| Error::Broken("its slots are gone".to_owned()))?;
+        let _slot = RunPermit::take(&self.permits).ok_or_else(|| Error::Broken("its slots are gone".to_owned()))?;
         let began = Instant::now();
-        let mut child = Running(self.command(folder.path(), script).spawn().map_err(broken)?);
+        let mut child = ProcessGroup(self.command(folder.path(), script).spawn().map_err(broken)?);
         let (output, end) = child.watch(input.to_vec(), self.limits.wall).map_err(broken)?;
-        Ok(Ran { output, end, took: began.elapsed() })
+        Ok(RunResult { output, end, took: began.elapsed() })
     }
 
     fn command(&self, folder: &std::path::Path, script: &str) -> Command {
@@ -202,15 +202,15 @@ fn find_python() -> Result<(String, String), Error> {
 }
 
 /// A place among the runs at once, given back on leaving.
-struct Slot<'a>(&'a Sender<()>);
+struct RunPermit<'a>(&'a Sender<()>);
 
-impl<'a> Slot<'a> {
-    fn take(slots: &'a (Sender<()>, Receiver<()>)) -> Option<Self> {
-        slots.1.recv().ok().map(|()| Self(&slots.0))
+impl<'a> RunPermit<'a> {
+    fn take(permits: &'a (Sender<()>, Receiver<()>)) -> Option<Self> {
+        permits.1.recv().ok().map(|()| Self(&permits.0))
     }
 }
 
-impl Drop for Slot<'_> {
+impl Drop for RunPermit<'_> {
     fn drop(&mut self) {
         // There is room: this one came from there.
         let _ = self.0.send(());
@@ -218,11 +218,11 @@ impl Drop for Slot<'_> {
 }
 
 /// A process group that does not outlive this.
-struct Running(Child);
+struct ProcessGroup(Child);
 
-impl Running {
+impl ProcessGroup {
     /// Gives `input`, reads what is written until all of it has ended, and ends it at the deadline.
-    fn watch(&mut self, input: Vec<u8>, wall: Duration) -> std::io::Result<(Vec<u8>, End)> {
+    fn watch(&mut self, input: Vec<u8>, wall: Duration) -> std::io::Result<(Vec<u8>, RunEnd)> {
         let (stdin, stdout) = (self.0.stdin.take(), self.0.stdout.take());
         std::thread::spawn(move || {
             // A program that does not read its input is judged by what it says.
@@ -240,10 +240,10 @@ impl Running {
         match timely {
             Ok(output) => {
                 let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
-                Ok((output?, End::Code(code)))
+                Ok((output?, RunEnd::Code(code)))
             }
             // What was written before the deadline; without isolation something may have got away and hold the pipe open.
-            Err(_) => Ok((finished.recv_timeout(Duration::from_secs(1)).unwrap_or(Ok(vec![]))?, End::Deadline)),
+            Err(_) => Ok((finished.recv_timeout(Duration::from_secs(1)).unwrap_or(Ok(vec![]))?, RunEnd::Deadline)),
         }
     }
 
@@ -253,7 +253,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if matches!(self.0.try_wait(), Ok(None)) {
             self.kill();

@@ -7,12 +7,12 @@ use regex::Regex;
 use std::sync::LazyLock;
 
 /// Whether `text` is one of `accepted` to the letter, blanks at both ends aside.
-pub(super) fn is_exactly<'a>(text: &str, mut accepted: impl Iterator<Item = &'a str>) -> bool {
+pub(super) fn matches_exactly<'a>(text: &str, mut accepted: impl Iterator<Item = &'a str>) -> bool {
     accepted.any(|answer| answer.trim() == text.trim())
 }
 
 /// Whether `text`, or what it names as its answer, is one of `accepted`, both normalised.
-pub(super) fn says<'a>(text: &str, mut accepted: impl Iterator<Item = &'a str>) -> bool {
+pub(super) fn matches_normalised<'a>(text: &str, mut accepted: impl Iterator<Item = &'a str>) -> bool {
     let given = [Some(normalised(text)), named(text).map(normalised)];
     accepted.any(|answer| given.iter().flatten().any(|given| *given == normalised(answer)))
 }
@@ -45,18 +45,18 @@ mod tests {
             "I think so. The answer is: **Paris**.",
             "Answer: Paris\nWhy: it is.",
         ] {
-            assert!(says(text, ["Paris"].into_iter()), "{text:?}");
+            assert!(matches_normalised(text, ["Paris"].into_iter()), "{text:?}");
         }
         for text in ["", "London", "Paris or London", "the answer", "answer is Rome, not Paris"] {
-            assert!(!says(text, ["Paris"].into_iter()), "{text:?}");
+            assert!(!matches_normalised(text, ["Paris"].into_iter()), "{text:?}");
         }
-        assert!(says("NYC", ["New York", "nyc"].into_iter()));
+        assert!(matches_normalised("NYC", ["New York", "nyc"].into_iter()));
     }
 
     #[test]
     fn to_the_letter_is_to_the_letter() {
-        assert!(is_exactly(" olleh\n", ["olleh"].into_iter()));
-        assert!(!is_exactly("Olleh", ["olleh"].into_iter()));
-        assert!(!is_exactly("olleh.", ["olleh"].into_iter()));
+        assert!(matches_exactly(" olleh\n", ["olleh"].into_iter()));
+        assert!(!matches_exactly("Olleh", ["olleh"].into_iter()));
+        assert!(!matches_exactly("olleh.", ["olleh"].into_iter()));
     }
 }

@@ -10,7 +10,7 @@ use rco_node::learner::{HostTensor, Learner, LearnerConfig, State, objective::Ba
 use rco_node::transformer::load;
 use rco_node::transformer::load::Loaded;
 use rco_node::transformer::{score, score::Packed};
-use rco_node::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique};
+use rco_node::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, FinishReason, ScoredCritique};
 use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -141,7 +141,7 @@ pub fn groups(golden: &Dro) -> Vec<Arc<CritiqueGroup>> {
             ids: ids.clone(),
             log_probs: vec![0.0; ids.len()],
             version: CriticVersion(7),
-            finish: Finish::Length,
+            finish: FinishReason::Length,
         },
         utility,
         verdicts: vec![],

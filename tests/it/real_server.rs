@@ -5,11 +5,11 @@ use crate::common::{quickstart, smollm2};
 use crate::loop_common::{config, judged};
 use rco_node::engine::sampler::SamplingConfig;
 use rco_node::engine::{Engine, Request};
-use rco_node::remote::{Chat, Client, RemoteConfig};
+use rco_node::remote::{ChatRequest, Client, RemoteConfig};
 use rco_node::run::events::Event;
 use rco_node::transformer::decode::Decoder;
 use rco_node::types::Completion;
-use rco_node::types::{Invalid, Speaker, Turn, Verdict};
+use rco_node::types::{ChatRole, Invalid, Turn, Verdict};
 
 const PROMPTS: [&str; 8] = [
     "What is the capital of France?",
@@ -31,13 +31,18 @@ fn server() -> RemoteConfig {
     RemoteConfig { base_url, model: "smollm2".into(), api_key_env, ..remotes.judge }
 }
 
-fn chat(prompt: &str, max_tokens: usize, weighs: bool) -> Chat {
-    Chat { turns: vec![Turn::new(Speaker::User, prompt)], max_tokens, weighs, ..Chat::default() }
+fn chat(prompt: &str, max_tokens: usize, wants_log_probs: bool) -> ChatRequest {
+    ChatRequest {
+        turns: vec![Turn::new(ChatRole::User, prompt)],
+        max_tokens,
+        wants_log_probs,
+        ..ChatRequest::default()
+    }
 }
 
 /// The ids of the conversation that `prompt` opens.
 fn ids(prompt: &str) -> Vec<u32> {
-    let text = smollm2().template.render(&[Turn::new(Speaker::User, prompt)], true).unwrap();
+    let text = smollm2().template.render(&[Turn::new(ChatRole::User, prompt)], true).unwrap();
     smollm2().tokenizer.encode(&text).unwrap()
 }
 

@@ -2,11 +2,11 @@
 
 use crate::loop_common::{config, held, judged, saved};
 use crate::rigged::{Act, Asked, Rigged};
-use rco_node::remote::{Chat, Client, Error, RemoteConfig};
+use rco_node::remote::{ChatRequest, Client, Error, RemoteConfig};
 use rco_node::run::events::Event;
 use rco_node::run::state::DropReason;
 use rco_node::telemetry::Telemetry;
-use rco_node::types::{Choice, CritiqueGroup, Invalid, Objective, Speaker, Turn, Verdict};
+use rco_node::types::{ChatRole, Choice, CritiqueGroup, Invalid, Objective, Turn, Verdict};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ fn patient(server: &Rigged) -> RemoteConfig {
     }
 }
 
-fn question(seed: u64) -> Chat {
-    Chat { turns: vec![Turn::new(Speaker::User, "which?")], max_tokens: 4, seed, ..Chat::default() }
+fn question(seed: u64) -> ChatRequest {
+    ChatRequest { turns: vec![Turn::new(ChatRole::User, "which?")], max_tokens: 4, seed, ..ChatRequest::default() }
 }
 
 async fn outcome(script: &'static [Act], change: impl FnOnce(&mut RemoteConfig)) -> (Result<String, Error>, usize) {
@@ -47,7 +47,7 @@ async fn what_may_pass_is_tried_again_and_what_will_not_pass_is_not() {
     let (refused, tries) = outcome(&[Act::Status(400, None)], |_| ()).await;
     assert!(matches!(&refused, Err(Error::Refused { status: 400, .. })) && tries == 1, "{refused:?} after {tries}");
     for (script, expected) in [
-        (&[Act::Status(500, None)][..], Error::Broken(500)),
+        (&[Act::Status(500, None)][..], Error::ServerError(500)),
         (&[Act::Status(429, None)], Error::Busy),
         (&[Act::Status(302, None)], Error::Refused { status: 302, why: "{\"error\": \"no, \"}".into() }),
     ] {
@@ -61,7 +61,7 @@ async fn what_may_pass_is_tried_again_and_what_will_not_pass_is_not() {
         let server = Rigged::start(move |_, _| Act::Babble(body)).await;
         let config = RemoteConfig { retries_max: 1, ..patient(&server) };
         let babbled = Client::new(&config).unwrap().chat(&question(1)).await;
-        assert!(matches!(&babbled, Err(Error::Rubbish(_))), "{body}: {babbled:?}");
+        assert!(matches!(&babbled, Err(Error::Unreadable(_))), "{body}: {babbled:?}");
     }
 }
 
@@ -85,7 +85,7 @@ async fn who_is_told_when_to_come_back_comes_then_and_so_does_everybody_else() {
     let (begun, question) = (Instant::now(), question(1));
     let other = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        client.chat(&Chat { seed: 2, ..question.clone() }).await.unwrap();
+        client.chat(&ChatRequest { seed: 2, ..question.clone() }).await.unwrap();
         begun.elapsed()
     };
     let (first, other) = tokio::join!(client.chat(&question), other);
@@ -111,7 +111,7 @@ async fn a_server_that_is_down_gets_no_storm_of_retries() {
     let server = Rigged::start(|_, _| Act::Status(503, None)).await;
     let client = Client::new(&RemoteConfig { retry_share: 0.1, retries_max: 9, ..patient(&server) }).unwrap();
     for seed in 0..40 {
-        assert_eq!(client.chat(&question(seed)).await, Err(Error::Broken(503)));
+        assert_eq!(client.chat(&question(seed)).await, Err(Error::ServerError(503)));
     }
     // One for each question, ten that are always allowed, and a tenth.
     let tries = server.asked().len();

@@ -16,7 +16,7 @@ use rco_node::learner::objective::Baseline;
 use rco_node::learner::{Learner, LearnerConfig};
 use rco_node::transformer::Transformer;
 use rco_node::transformer::{score::Packed, score::ScoreAdapter, score::ScoreBatch, score::score};
-use rco_node::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, Finish, Objective, ScoredCritique};
+use rco_node::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, FinishReason, Objective, ScoredCritique};
 use std::sync::{Arc, OnceLock};
 
 const SYMBOLS: usize = 4;
@@ -142,7 +142,7 @@ impl Task {
             ids: self.critiques[which].to_vec(),
             log_probs: writer.log_probs[which].clone(),
             version: CriticVersion::BASE,
-            finish: Finish::Length,
+            finish: FinishReason::Length,
         };
         ScoredCritique { completion: written, utility: self.utilities[which], verdicts: vec![] }
     }

@@ -11,7 +11,7 @@ use crate::cli::memory_plan::MemoryPlan;
 use crate::cli::output::print_line;
 use crate::engine::{Counters, Work};
 use crate::learner::{Learner, Mode};
-use crate::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, Finish, ScoredCritique};
+use crate::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, FinishReason, ScoredCritique};
 use clap::Args;
 use serde::Serialize;
 use std::sync::Arc;
@@ -152,7 +152,7 @@ fn made(bed: &Bench, arguments: &LearnArguments, groups: usize, n: usize) -> any
             ids: ids.clone(),
             log_probs: vec![0.0; ids.len()],
             version: CriticVersion::BASE,
-            finish: Finish::Length,
+            finish: FinishReason::Length,
         },
         utility: index as f32 / n as f32,
         verdicts: vec![],

@@ -9,7 +9,7 @@ use crate::cli::output::print_line;
 use crate::config::Config;
 use crate::formats;
 use crate::formats::tokenizer::Tokenizer;
-use crate::prompts::{self, survey::survey};
+use crate::prompts::{self, lint::lint};
 use crate::roles::judge::JudgeKind;
 use crate::types::{Prompt, verifier::Verifier};
 use crate::verify;
@@ -19,7 +19,7 @@ use std::path::Path;
 
 /// What was found.
 #[derive(Debug, Serialize)]
-struct Report {
+struct DataReport {
     file: String,
     /// Lines that can be used.
     prompts: usize,
@@ -31,7 +31,8 @@ struct Report {
     repeated: Overlap,
     /// Lines whose prompt is held out.
     held_out: Overlap,
-    faults: Vec<Fault>,
+    #[serde(rename = "faults")]
+    errors: Vec<LineError>,
 }
 
 /// Lengths of the prompts in tokens, by nearest rank.
@@ -53,9 +54,10 @@ struct Overlap {
 }
 
 #[derive(Debug, Serialize)]
-struct Fault {
+struct LineError {
     line: usize,
-    fault: String,
+    #[serde(rename = "fault")]
+    error: String,
 }
 
 /// What `check --data` was asked.
@@ -87,12 +89,12 @@ pub(super) fn run(check: &DataCheck<'_>) -> Result<Exit, CommandError> {
     if report.prompts == 0 {
         return Err(anyhow::anyhow!("{}: expected at least one prompt, got none", report.file)).or_exit(Exit::Usage);
     }
-    let count = report.faults.len();
-    match report.faults.first() {
+    let count = report.errors.len();
+    match report.errors.first() {
         None => Ok(Exit::Done),
-        Some(Fault { line, fault }) => {
+        Some(LineError { line, error }) => {
             let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-            Err(anyhow::anyhow!("{}, line {line}: {fault}{more}", report.file)).or_exit(Exit::Usage)
+            Err(anyhow::anyhow!("{}, line {line}: {error}{more}", report.file)).or_exit(Exit::Usage)
         }
     }
 }
@@ -116,17 +118,17 @@ fn report(
     text: &str,
     held_out: &[Prompt],
     tokenizer: Option<&Tokenizer>,
-) -> Result<Report, CommandError> {
+) -> Result<DataReport, CommandError> {
     let by_verifier = config.judge.role.kind == JudgeKind::Verifier;
-    let mut survey = survey(text);
-    survey.prompts.retain(|(line, prompt)| {
+    let mut lint = lint(text);
+    lint.prompts.retain(|(line, prompt)| {
         let checked = by_verifier || prompt.verifier.is_some();
         let complaint = verify::complaint(prompt).filter(|_| checked);
         let fit = complaint.is_none();
-        survey.faults.extend(complaint.map(|fault| (*line, fault)));
+        lint.errors.extend(complaint.map(|error| (*line, error)));
         fit
     });
-    survey.faults.sort();
+    lint.errors.sort();
     let count = |names: &mut dyn Iterator<Item = String>| {
         names.fold(BTreeMap::new(), |mut counts, name| {
             *counts.entry(name).or_insert(0) += 1;
@@ -134,16 +136,16 @@ fn report(
         })
     };
     let mut verifiers = BTreeMap::new();
-    survey.prompts.iter().for_each(|(_, prompt)| *verifiers.entry(verifier(prompt)).or_insert(0) += 1);
-    Ok(Report {
+    lint.prompts.iter().for_each(|(_, prompt)| *verifiers.entry(verifier(prompt)).or_insert(0) += 1);
+    Ok(DataReport {
         file,
-        prompts: survey.prompts.len(),
-        tasks: count(&mut survey.prompts.iter().map(|(_, prompt)| prompt.task.clone())),
+        prompts: lint.prompts.len(),
+        tasks: count(&mut lint.prompts.iter().map(|(_, prompt)| prompt.task.clone())),
         verifiers,
-        tokens: tokenizer.map(|tokenizer| lengths(config, &survey.prompts, tokenizer)).transpose()?.flatten(),
-        repeated: overlap(&survey.prompts, &[], true),
-        held_out: overlap(&survey.prompts, held_out, false),
-        faults: survey.faults.into_iter().map(|(line, fault)| Fault { line, fault }).collect(),
+        tokens: tokenizer.map(|tokenizer| lengths(config, &lint.prompts, tokenizer)).transpose()?.flatten(),
+        repeated: overlap(&lint.prompts, &[], true),
+        held_out: overlap(&lint.prompts, held_out, false),
+        errors: lint.errors.into_iter().map(|(line, error)| LineError { line, error }).collect(),
     })
 }
 
@@ -205,7 +207,7 @@ fn plain(text: &str) -> String {
     text.to_lowercase().chars().filter(|c| c.is_alphanumeric() || "+-*/=<>%^".contains(*c)).collect()
 }
 
-impl Report {
+impl DataReport {
     fn print(&self) {
         let list = |counts: Vec<(&str, usize)>| {
             counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
@@ -214,7 +216,7 @@ impl Report {
             "{}: {} prompts, {} lines that cannot be used",
             self.file,
             self.prompts,
-            self.faults.len()
+            self.errors.len()
         ));
         print_line(&format!(
             "tasks: {}",
@@ -235,8 +237,8 @@ impl Report {
                 format!("{what}: {} exactly, {} but for case, blanks and punctuation", exact.len(), normalised.len());
             print_line(&format!("{counts}{}", lines("", &[exact.as_slice(), normalised].concat())));
         }
-        for Fault { line, fault } in &self.faults {
-            print_line(&format!("line {line}: {fault}"));
+        for LineError { line, error } in &self.errors {
+            print_line(&format!("line {line}: {error}"));
         }
     }
 }

@@ -5,8 +5,8 @@ use super::store::Store;
 use crate::cli::exit::CommandError;
 use crate::eval::Record;
 use crate::eval::figures::Figures;
-use crate::telemetry::logs::Live;
-use crate::telemetry::tally::Tally;
+use crate::telemetry::logs::LogTerminal;
+use crate::telemetry::work_progress::WorkProgress;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -15,14 +15,14 @@ const LINE: Duration = Duration::from_secs(10);
 
 /// How far it is.
 pub(super) struct Reporter {
-    tally: Tally,
+    work_progress: WorkProgress,
     kept: Option<Store>,
 }
 
 impl Reporter {
     /// Of `prompts` that are still to be examined; their records go to `kept`.
-    pub(super) fn new(live: &Live, prompts: usize, kept: Option<Store>) -> Self {
-        Self { tally: Tally::new(live, LINE, prompts as u64, "prompts"), kept }
+    pub(super) fn new(live: &LogTerminal, prompts: usize, kept: Option<Store>) -> Self {
+        Self { work_progress: WorkProgress::new(live, LINE, prompts as u64, "prompts"), kept }
     }
 
     /// A prompt is finished.
@@ -30,7 +30,7 @@ impl Reporter {
     /// # Errors
     /// Where its record cannot be kept.
     pub(super) fn ended(&mut self, record: &Record) -> Result<(), CommandError> {
-        self.tally.one_more(Instant::now());
+        self.work_progress.advance(Instant::now());
         self.kept.as_mut().map_or(Ok(()), |kept| kept.add(record))
     }
 }

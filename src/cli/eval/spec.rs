@@ -70,13 +70,13 @@ impl EvalSpec {
             config: sizes,
             rounds: arguments.rounds,
             seed: arguments.seed,
-            in_both_orders: config.judge.role.asks(),
+            in_both_orders: config.judge.role.uses_model(),
         })
     }
 
     /// What the figures follow from beside the records.
-    pub(super) fn figures(&self) -> figures::Asked {
-        figures::Asked {
+    pub(super) fn figures(&self) -> figures::FigureOptions {
+        figures::FigureOptions {
             critiques: self.config.critiques,
             rounds: self.rounds,
             in_both_orders: self.in_both_orders,

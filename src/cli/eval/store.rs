@@ -97,10 +97,10 @@ fn whole_lines(path: &Path) -> anyhow::Result<(File, Vec<Record>)> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::eval::Text;
+    use crate::eval::ScoredText;
 
     fn record(id: &str) -> Record {
-        let response = Text { text: "7\n".into(), tokens: 2, score: Some(1.0) };
+        let response = ScoredText { text: "7\n".into(), tokens: 2, score: Some(1.0) };
         Record { id: id.into(), task: "t".into(), response, critics: Vec::new() }
     }
 

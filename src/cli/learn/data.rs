@@ -113,7 +113,7 @@ impl Data {
 mod tests {
     use super::*;
     use crate::groups::Origin;
-    use crate::types::{Completion, CriticVersion, Finish, Preference, ScoredCritique};
+    use crate::types::{Completion, CriticVersion, FinishReason, Preference, ScoredCritique};
     use std::collections::BTreeSet;
 
     /// `count` groups, all of one episode's name; every fifth is flat.
@@ -124,7 +124,7 @@ mod tests {
                 ids: vec![id],
                 log_probs: vec![-1.0],
                 version: CriticVersion::BASE,
-                finish: Finish::Stop,
+                finish: FinishReason::Stop,
             },
             utility,
             verdicts: vec![],

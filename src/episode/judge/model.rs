@@ -9,7 +9,7 @@ use crate::episode::sampling::{RenderedPrompt, SampleError, SamplingClient};
 use crate::episode::seed::mix;
 use crate::formats;
 use crate::formats::{template::ChatTemplate, tokenizer::Tokenizer};
-use crate::roles::judge::{ANSWERS, Judge, ReadBy, Weighed, critique_pairs};
+use crate::roles::judge::{ANSWERS, Judge, ScoredChoice, VerdictMethod, critique_pairs};
 use crate::run::events::Event;
 use crate::types::{Choice, Invalid, Preference, Prompt, Turn, Verdict};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 /// The choice in one order, or why there is none.
 type OrderChoice = Result<Choice, Invalid>;
 /// The same with the log-odds of its answers.
-type OrderWeighed = Result<Weighed, Invalid>;
+type OrderWeighed = Result<ScoredChoice, Invalid>;
 
 /// A model that judges.
 pub struct ModelJudge {
@@ -33,9 +33,9 @@ impl ModelJudge {
     /// # Errors
     /// Where log-probabilities are read and A, B and tie do not begin with tokens of their own.
     pub fn new(role: Judge, template: &ChatTemplate, tokenizer: &Tokenizer) -> formats::Result<Self> {
-        let tokens = match role.read_by {
-            ReadBy::Text => Vec::new(),
-            ReadBy::Logprob | ReadBy::Balanced => first_tokens(&role, template, tokenizer)?,
+        let tokens = match role.method {
+            VerdictMethod::Text => Vec::new(),
+            VerdictMethod::Logprob | VerdictMethod::Balanced => first_tokens(&role, template, tokenizer)?,
         };
         Ok(Self { role, tokens })
     }
@@ -109,8 +109,8 @@ impl ModelJudge {
             heard[index] = orders.map(|order| order.map(|said| said.read));
             // The judge's own bias is what the metrics are to show, whatever is made of it.
             sampler.events.emit(Event::Compared(heard[index]));
-            if let (ReadBy::Balanced, [Ok(forward), Ok(backward)]) = (self.role.read_by, orders) {
-                heard[index] = Judge::balanced([forward, backward]).map(Ok);
+            if let (VerdictMethod::Balanced, [Ok(forward), Ok(backward)]) = (self.role.method, orders) {
+                heard[index] = Judge::calibrate([forward, backward]).map(Ok);
             }
         }
         Ok(heard)
@@ -133,22 +133,23 @@ impl ModelJudge {
         sampler: &SamplingClient,
         rendered: RenderedPrompt,
         seed: u64,
-    ) -> Result<Option<Weighed>, SampleError> {
-        match self.role.read_by {
-            ReadBy::Text => {
+    ) -> Result<Option<ScoredChoice>, SampleError> {
+        match self.role.method {
+            VerdictMethod::Text => {
                 let votes = sampler.write(&rendered, self.role.votes, seed).await?;
                 let read = Judge::plurality(votes.iter().map(|vote| Judge::read(&vote.text)));
-                Ok(read.map(|read| Weighed { read, odds: 0.0 }))
+                Ok(read.map(|read| ScoredChoice { read, odds: 0.0 }))
             }
-            ReadBy::Logprob | ReadBy::Balanced => {
+            VerdictMethod::Logprob | VerdictMethod::Balanced => {
                 if let Some(tokens) = sampler.first_tokens(&rendered, seed).await? {
-                    let answers = tokens.iter().filter_map(|(token, log_prob)| Some((Judge::begun(token)?, *log_prob)));
-                    return Ok(Judge::weighed(answers));
+                    let answers =
+                        tokens.iter().filter_map(|(token, log_prob)| Some((Judge::choice_begun_by(token)?, *log_prob)));
+                    return Ok(Judge::choice_from_log_probs(answers));
                 }
                 let ids = self.tokens.iter().map(|(_, id)| *id).collect();
                 let log_probs = sampler.weigh(rendered.ids, ids).await?;
                 let answers = self.tokens.iter().map(|(read, _)| *read);
-                Ok(Judge::weighed(answers.zip(log_probs.into_iter().map(f64::from))))
+                Ok(Judge::choice_from_log_probs(answers.zip(log_probs.into_iter().map(f64::from))))
             }
         }
     }
@@ -190,7 +191,7 @@ mod tests {
     use crate::roles::judge::JudgeConfig;
     use std::path::Path;
 
-    fn role(read: ReadBy) -> Judge {
+    fn role(read: VerdictMethod) -> Judge {
         #[derive(serde::Deserialize)]
         struct Whole {
             judge: JudgeConfig,
@@ -202,11 +203,11 @@ mod tests {
     #[test]
     fn answers_are_weighed_by_the_tokens_they_begin_with_behind_the_assistants_opening() {
         let opened = formats::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny_llama")).unwrap();
-        let judge = ModelJudge::new(role(ReadBy::Logprob), &opened.template, &opened.tokenizer).unwrap();
+        let judge = ModelJudge::new(role(VerdictMethod::Logprob), &opened.template, &opened.tokenizer).unwrap();
         // Its tokens are bytes.
         let expected = [(Choice::A, 65), (Choice::B, 66), (Choice::Tie, 116), (Choice::Tie, 84)];
         assert_eq!(judge.tokens, expected);
-        let judge = ModelJudge::new(role(ReadBy::Text), &opened.template, &opened.tokenizer).unwrap();
+        let judge = ModelJudge::new(role(VerdictMethod::Text), &opened.template, &opened.tokenizer).unwrap();
         assert!(judge.tokens.is_empty());
     }
 }

@@ -1,15 +1,15 @@
 use super::*;
 use crate::types::{Invalid, Verdict};
 
-const ASKED: Asked =
-    Asked { critiques: 1, rounds: 1, in_both_orders: false, how: Resampling { resamples: 200, seed: 1 } };
+const ASKED: FigureOptions =
+    FigureOptions { critiques: 1, rounds: 1, in_both_orders: false, how: Resampling { resamples: 200, seed: 1 } };
 
-fn text(score: f32) -> Text {
-    Text { text: if score >= 1.0 { "12" } else { "13" }.into(), tokens: 2, score: Some(score) }
+fn text(score: f32) -> ScoredText {
+    ScoredText { text: if score >= 1.0 { "12" } else { "13" }.into(), tokens: 2, score: Some(score) }
 }
 
-fn attempt(critique: &str, scores: &[f32], verdicts: &[Verdict]) -> Attempt {
-    Attempt {
+fn attempt(critique: &str, scores: &[f32], verdicts: &[Verdict]) -> CritiqueOutcome {
+    CritiqueOutcome {
         round: 1,
         chain: 0,
         critique: critique.into(),
@@ -20,14 +20,16 @@ fn attempt(critique: &str, scores: &[f32], verdicts: &[Verdict]) -> Attempt {
     }
 }
 
-fn record(task: &str, response: f32, critics: &[(&str, Attempt)]) -> Record {
-    let heard =
-        |(critic, attempt): &(&str, Attempt)| Heard { critic: (*critic).into(), attempts: vec![attempt.clone()] };
+fn record(task: &str, response: f32, critics: &[(&str, CritiqueOutcome)]) -> Record {
+    let critic_record = |(critic, attempt): &(&str, CritiqueOutcome)| CriticRecord {
+        critic: (*critic).into(),
+        attempts: vec![attempt.clone()],
+    };
     Record {
         id: task.into(),
         task: task.into(),
         response: text(response),
-        critics: critics.iter().map(heard).collect(),
+        critics: critics.iter().map(critic_record).collect(),
     }
 }
 
@@ -73,7 +75,7 @@ fn what_is_invalid_or_missing_is_counted_and_left_out() {
     ];
     records[2].critics[0].attempts.clear();
     records.iter_mut().for_each(|record| record.response.score = None);
-    let figures = Figures::of(&records, Asked { in_both_orders: true, ..ASKED });
+    let figures = Figures::of(&records, FigureOptions { in_both_orders: true, ..ASKED });
     let base = &figures.critics[0];
     assert_eq!((value(base.cu), base.cu.unwrap().prompts), (100.0, 1));
     assert_eq!((value(base.invalid), base.missing, base.order_agreement), (75.0, 1, None));
@@ -88,7 +90,7 @@ fn orders_agree_where_both_prefer_the_same_text() {
     use Verdict::{Loss, Tie, Win};
     let verdicts = [Win, Win, Win, Loss, Tie, Tie, Tie, Win];
     let records = vec![record("a", 0.0, &[("base", attempt("Wrong.", &[0.0; 4], &verdicts))])];
-    let figures = Figures::of(&records, Asked { in_both_orders: true, ..ASKED });
+    let figures = Figures::of(&records, FigureOptions { in_both_orders: true, ..ASKED });
     assert_eq!(value(figures.critics[0].order_agreement), 50.0);
 }
 
@@ -96,7 +98,7 @@ fn orders_agree_where_both_prefer_the_same_text() {
 fn a_critic_beside_itself_differs_by_nothing_at_all() {
     let mut records = records();
     for record in &mut records {
-        let twin = Heard { critic: "twin".into(), ..record.critics[0].clone() };
+        let twin = CriticRecord { critic: "twin".into(), ..record.critics[0].clone() };
         record.critics = vec![record.critics[0].clone(), twin];
     }
     let Estimate { value, low, high, .. } = Figures::of(&records, ASKED).critics[1].cu_over_first.unwrap();
@@ -107,7 +109,7 @@ fn a_critic_beside_itself_differs_by_nothing_at_all() {
 fn every_round_has_its_own_figures_and_the_rest_is_of_the_first() {
     let mut records = records();
     for record in &mut records {
-        let later = Attempt {
+        let later = CritiqueOutcome {
             round: 2,
             verdicts: vec![Verdict::Loss],
             refinements: vec![text(0.0)],
@@ -115,7 +117,7 @@ fn every_round_has_its_own_figures_and_the_rest_is_of_the_first() {
         };
         record.critics[0].attempts.push(later);
     }
-    let figures = Figures::of(&records, Asked { rounds: 2, ..ASKED });
+    let figures = Figures::of(&records, FigureOptions { rounds: 2, ..ASKED });
     let first = &figures.critics[0];
     assert_eq!(value(first.cu), 50.0);
     let rounds: Vec<_> =

@@ -62,8 +62,8 @@ fn a_config_that_a_judge_cannot_live_with_is_told() {
     assert!(complaint(|config| config.votes = 0, 0.7).starts_with("judge.votes: expected at least 1, got 0"));
     assert!(complaint(|config| config.votes = 3, 0.0).contains("judge.sampling.temperature is 0, got 3"));
     let weighed: [fn(&mut JudgeConfig); 2] = [
-        |config| (config.votes, config.read) = (3, ReadBy::Logprob),
-        |config| (config.votes, config.read) = (3, ReadBy::Balanced),
+        |config| (config.votes, config.read) = (3, VerdictMethod::Logprob),
+        |config| (config.votes, config.read) = (3, VerdictMethod::Balanced),
     ];
     for change in weighed {
         assert!(complaint(change, 0.7).starts_with("judge.votes: expected 1 where log-probabilities are read, got 3"));
@@ -78,8 +78,9 @@ fn beside_a_verifier_a_local_model_is_asked_for_preferences_alone() {
     for (kind, plain, comparing) in
         [(JudgeKind::Verifier, false, true), (JudgeKind::Model, true, true), (JudgeKind::Remote, false, false)]
     {
-        let asks_here = |critique_preferences| JudgeConfig { kind, critique_preferences, ..config() }.asks_here();
-        assert_eq!((asks_here(false), asks_here(true)), (plain, comparing), "{kind:?}");
+        let uses_local_model =
+            |critique_preferences| JudgeConfig { kind, critique_preferences, ..config() }.uses_local_model();
+        assert_eq!((uses_local_model(false), uses_local_model(true)), (plain, comparing), "{kind:?}");
     }
 }
 
@@ -121,14 +122,15 @@ fn the_most_frequent_vote_decides_and_a_draw_is_a_tie() {
 
 #[test]
 fn the_likeliest_answer_is_taken_over_all_ways_to_say_it() {
-    let weighed = |tokens: &[(Choice, f64)]| Judge::weighed(tokens.iter().map(|(read, p)| (*read, p.ln())));
+    let weighed =
+        |tokens: &[(Choice, f64)]| Judge::choice_from_log_probs(tokens.iter().map(|(read, p)| (*read, p.ln())));
     let read = |tokens: &[(Choice, f64)]| weighed(tokens).map(|said| said.read);
     assert_eq!(read(&[(Choice::A, 0.5), (Choice::B, 0.3), (Choice::Tie, 0.1)]), Some(Choice::A));
     assert_eq!(read(&[(Choice::A, 0.3), (Choice::B, 0.4), (Choice::Tie, 0.1)]), Some(Choice::B));
     assert_eq!(read(&[(Choice::A, 0.3), (Choice::B, 0.2), (Choice::Tie, 0.2), (Choice::Tie, 0.2)]), Some(Choice::Tie));
     assert_eq!(read(&[(Choice::A, 0.3), (Choice::B, 0.3), (Choice::Tie, 0.1)]), Some(Choice::Tie));
     assert_eq!(read(&[(Choice::A, 0.004), (Choice::B, 0.002), (Choice::Tie, 0.001)]), None);
-    assert_eq!(Judge::weighed([(Choice::A, f64::NEG_INFINITY)]), None);
+    assert_eq!(Judge::choice_from_log_probs([(Choice::A, f64::NEG_INFINITY)]), None);
     let odds = weighed(&[(Choice::A, 0.2), (Choice::B, 0.3), (Choice::A, 0.4)]).unwrap().odds;
     assert!((odds - 2f64.ln()).abs() < 1e-12, "{odds}");
 }
@@ -147,7 +149,7 @@ fn a_token_begins_an_answer_or_none() {
         ("Answer", None),
         ("tied", None),
     ] {
-        assert_eq!(Judge::begun(token), expected, "{token:?}");
+        assert_eq!(Judge::choice_begun_by(token), expected, "{token:?}");
     }
 }
 
@@ -164,10 +166,10 @@ fn a_critique_is_preferred_only_by_both_orders() {
 
 #[test]
 fn a_judge_that_names_one_place_alone_is_not_balanced_into_a_preference() {
-    let only = |read| Judge::weighed([(read, 0.0)]).unwrap();
-    assert_eq!(Judge::balanced([only(Choice::A); 2]), [Choice::Tie; 2]);
-    assert_eq!(Judge::balanced([only(Choice::A), only(Choice::Tie)]), [Choice::Tie; 2]);
-    assert_eq!(Judge::balanced([only(Choice::A), only(Choice::B)]), [Choice::A, Choice::B]);
+    let only = |read| Judge::choice_from_log_probs([(read, 0.0)]).unwrap();
+    assert_eq!(Judge::calibrate([only(Choice::A); 2]), [Choice::Tie; 2]);
+    assert_eq!(Judge::calibrate([only(Choice::A), only(Choice::Tie)]), [Choice::Tie; 2]);
+    assert_eq!(Judge::calibrate([only(Choice::A), only(Choice::B)]), [Choice::A, Choice::B]);
 }
 
 #[test]
@@ -252,7 +254,7 @@ proptest! {
     fn a_balanced_judge_says_what_it_would_without_its_bias(
         quality in -8i32..9, bias in -40i32..41, ties in proptest::array::uniform2(any::<bool>()),
     ) {
-        let said = |odds: i32, tie: bool| Weighed {
+        let said = |odds: i32, tie: bool| ScoredChoice {
             read: match odds {
                 _ if tie => Choice::Tie,
                 0.. => Choice::A,
@@ -267,8 +269,8 @@ proptest! {
             Ordering::Equal => [Choice::Tie; 2],
             Ordering::Less => [Choice::B, Choice::A],
         };
-        prop_assert_eq!(Judge::balanced(orders), expected);
-        prop_assert_eq!(Judge::balanced([orders[1], orders[0]]), expected.map(Choice::swapped));
+        prop_assert_eq!(Judge::calibrate(orders), expected);
+        prop_assert_eq!(Judge::calibrate([orders[1], orders[0]]), expected.map(Choice::swapped));
     }
 
     /// Quality decides by more than the bias; the bias pulls towards a position.

@@ -21,14 +21,14 @@ fn isolated() -> Option<Sandbox> {
 }
 
 const TEST: &str = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-3) == 9, 'of -3'\n";
-const TASK: Task<'static> = Task {
+const TASK: CodeTask<'static> = CodeTask {
     entry_point: "square",
     test: TEST,
     preamble: "import math\n\ndef square(x):\n    \"\"\"The square.\"\"\"\n",
 };
 
 fn said(sandbox: &Sandbox, text: &str) -> String {
-    fault(sandbox, TASK, text, true).unwrap().map_or("right".to_owned(), |fault| fault.to_string())
+    run_tests(sandbox, TASK, text, true).unwrap().map_or("right".to_owned(), |failure| failure.to_string())
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn what_gets_past_the_names_still_harms_nothing() {
     std::fs::write(&file, "kept").unwrap();
     let unguarded = |body: &str| {
         let text = format!("    import os, socket, time\n    {body}\n    return x * x\n");
-        fault(&sandbox, TASK, &text, false).unwrap().map_or("right".to_owned(), |fault| fault.to_string())
+        run_tests(&sandbox, TASK, &text, false).unwrap().map_or("right".to_owned(), |failure| failure.to_string())
     };
     let path = file.to_str().unwrap();
     assert!(unguarded(&format!("os.remove({path:?})")).contains("FileNotFoundError"));
@@ -145,13 +145,13 @@ fn human_eval() -> Vec<(crate::types::Prompt, String)> {
 fn unlike(
     tasks: &[(crate::types::Prompt, String)],
     text_of: impl Fn(&str) -> String + Sync,
-    holds: fn(&Option<Fault>) -> bool,
+    holds: fn(&Option<ProgramFailure>) -> bool,
 ) -> Vec<String> {
     let sandbox = sandbox();
     let threads = std::thread::available_parallelism().unwrap().get() + 1;
     let judge = |(prompt, solution): &(crate::types::Prompt, String)| {
         let Some(Verifier::Code { entry_point, test, preamble }) = &prompt.verifier else { panic!("{}", prompt.id) };
-        let found = fault(&sandbox, Task { entry_point, test, preamble }, &text_of(solution), true).unwrap();
+        let found = run_tests(&sandbox, CodeTask { entry_point, test, preamble }, &text_of(solution), true).unwrap();
         (!holds(&found)).then(|| format!("{}: {found:?}", prompt.id))
     };
     let share = |offset| tasks.iter().skip(offset).step_by(threads).filter_map(&judge).collect::<Vec<_>>();

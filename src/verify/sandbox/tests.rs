@@ -15,8 +15,8 @@ fn running(mark: &str) -> usize {
 fn a_run_says_what_it_wrote_and_how_it_ended() {
     let sandbox = Sandbox::open(Limits::default(), true).unwrap();
     let ran = sandbox.run("import sys; print(sys.stdin.read()[::-1], end='')", b"abc").unwrap();
-    assert_eq!((ran.output.as_slice(), ran.end), (&b"cba"[..], End::Code(0)));
-    assert_eq!(sandbox.run("raise SystemExit(7)", b"").unwrap().end, End::Code(7));
+    assert_eq!((ran.output.as_slice(), ran.end), (&b"cba"[..], RunEnd::Code(0)));
+    assert_eq!(sandbox.run("raise SystemExit(7)", b"").unwrap().end, RunEnd::Code(7));
     let flood = sandbox.run("import sys\nwhile True: sys.stdout.write('x' * 65536)", b"").unwrap();
     assert_eq!(flood.output.len() as u64, OUTPUT_BYTES_MAX);
 }
@@ -33,9 +33,9 @@ fn no_process_outlives_its_run() {
     // Children in sessions of their own, that ignore what they can and hold the pipe open.
     let flee = "import os, signal, time\nfor _ in range(5):\n    if os.fork() == 0:\n        os.setsid()\n        signal.signal(signal.SIGTERM, signal.SIG_IGN)\n        time.sleep(1000)\n";
     let stays = sandbox.run(&format!("{flee}time.sleep(1000) {mark}"), b"").unwrap();
-    assert_eq!(stays.end, End::Deadline);
+    assert_eq!(stays.end, RunEnd::Deadline);
     let leaves = sandbox.run(&format!("{flee} {mark}"), b"").unwrap();
-    assert_eq!(leaves.end, End::Code(0), "the first process goes, and with it the rest");
+    assert_eq!(leaves.end, RunEnd::Code(0), "the first process goes, and with it the rest");
     let dies = Instant::now();
     while running(mark) > 0 && dies.elapsed() < Duration::from_secs(5) {
         std::thread::yield_now();
@@ -56,7 +56,7 @@ fn a_machine_without_isolation_is_refused_unless_that_is_allowed() {
     let open = Sandbox::open(Limits::default(), true).unwrap();
     // An interpreter that is not where it is said to be makes every try fail, as a missing `unshare` does.
     let apart = Sandbox { python: "/nowhere/python3".to_owned(), ..open };
-    let why = apart.is_apart().unwrap_err();
+    let why = apart.check_isolation().unwrap_err();
     let said = Error::NoIsolation(why).to_string();
     assert!(said.contains("judge.allow_unsandboxed") && said.contains("unshare"), "{said}");
 }

@@ -1,11 +1,11 @@
 //! How much of a known amount of work is done: a live bar on a terminal, a plain log line now and then elsewhere.
 
-use super::logs::Live;
+use super::logs::LogTerminal;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
 /// Shows how much is done; the bar goes away when it is dropped.
-pub struct Tally {
+pub struct WorkProgress {
     bar: Option<ProgressBar>,
     what: &'static str,
     done: u64,
@@ -14,9 +14,9 @@ pub struct Tally {
     next: Instant,
 }
 
-impl Tally {
+impl WorkProgress {
     /// None of `of` is done yet, `what` being counted; where `live` is no terminal, a log line `every` so long.
-    pub fn new(live: &Live, every: Duration, of: u64, what: &'static str) -> Self {
+    pub fn new(live: &LogTerminal, every: Duration, of: u64, what: &'static str) -> Self {
         let bar = live.is_terminal().then(|| {
             let template = "{elapsed_precise} {bar:30} {pos} of {len} {msg}, {eta} to go";
             let style = ProgressStyle::with_template(template).expect("the template is a constant that a test draws");
@@ -28,7 +28,7 @@ impl Tally {
     }
 
     /// One more is done, as of `now`.
-    pub fn one_more(&mut self, now: Instant) {
+    pub fn advance(&mut self, now: Instant) {
         self.done += 1;
         if let Some(bar) = &self.bar {
             bar.inc(1);
@@ -39,7 +39,7 @@ impl Tally {
     }
 }
 
-impl Drop for Tally {
+impl Drop for WorkProgress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -55,10 +55,13 @@ mod tests {
     #[test]
     fn what_is_done_is_counted_with_a_terminal_and_without() {
         for terminal in [true, false] {
-            let live = Live::on(ProgressDrawTarget::hidden(), terminal);
-            let mut tally = Tally::new(&live, Duration::from_secs(10), 3, "prompts");
-            (0..3).for_each(|_| tally.one_more(Instant::now()));
-            assert_eq!((tally.done, tally.bar.as_ref().map(ProgressBar::position)), (3, terminal.then_some(3)));
+            let live = LogTerminal::on(ProgressDrawTarget::hidden(), terminal);
+            let mut work_progress = WorkProgress::new(&live, Duration::from_secs(10), 3, "prompts");
+            (0..3).for_each(|_| work_progress.advance(Instant::now()));
+            assert_eq!(
+                (work_progress.done, work_progress.bar.as_ref().map(ProgressBar::position)),
+                (3, terminal.then_some(3))
+            );
         }
     }
 }

@@ -155,7 +155,7 @@ fn context(config: &Config, complaints: &mut Complaints) {
     let critiques = generator.saturating_add(critic.saturating_mul(2)).saturating_add(judge);
     let comparing = ("generator, critic twice and judge", critiques);
     let with_model = config.judge.role.kind == JudgeKind::Model;
-    let with_critiques = config.judge.role.asks_here() && config.judge.role.critique_preferences;
+    let with_critiques = config.judge.role.uses_local_model() && config.judge.role.critique_preferences;
     let context = config.engine.context_tokens_max;
     let conversations = [Some(refining), with_model.then_some(judging), with_critiques.then_some(comparing)];
     for (who, tokens) in conversations.into_iter().flatten() {

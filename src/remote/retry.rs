@@ -11,24 +11,24 @@ const RESERVE: f64 = 10.0;
 
 /// Retries still allowed, over all questions.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Budget {
+pub(super) struct RetryBudget {
     share: f64,
     left: f64,
 }
 
-impl Budget {
+impl RetryBudget {
     /// Of `share` retries for each question.
     pub(super) fn new(share: f64) -> Self {
         Self { share, left: RESERVE }
     }
 
     /// A question was asked. What is not used is kept up to a limit, so that long calm does not pay for a storm.
-    pub(super) fn earn(&mut self) {
+    pub(super) fn deposit(&mut self) {
         self.left = (self.left + self.share).min(RESERVE * (1.0 + self.share));
     }
 
     /// Takes one retry, if one is left.
-    pub(super) fn spend(&mut self) -> bool {
+    pub(super) fn withdraw(&mut self) -> bool {
         let enough = self.left >= 1.0;
         self.left -= if enough { 1.0 } else { 0.0 };
         enough
@@ -68,20 +68,20 @@ mod tests {
 
     #[test]
     fn retries_stay_a_share_of_the_questions() {
-        let mut budget = Budget::new(0.25);
+        let mut budget = RetryBudget::new(0.25);
         let mut retries = 0;
         for _ in 0..1000 {
-            budget.earn();
+            budget.deposit();
             // Everybody wants three.
-            retries += (0..3).filter(|_| budget.spend()).count();
+            retries += (0..3).filter(|_| budget.withdraw()).count();
         }
         assert!((250..=260).contains(&retries), "{retries}");
-        let mut calm = Budget::new(0.25);
-        (0..1000).for_each(|_| calm.earn());
-        assert_eq!((0..100).filter(|_| calm.spend()).count(), 12, "long calm does not pay for a storm");
-        let mut none = Budget::new(0.0);
-        (0..100).for_each(|_| none.earn());
-        assert_eq!((0..100).filter(|_| none.spend()).count(), 10);
+        let mut calm = RetryBudget::new(0.25);
+        (0..1000).for_each(|_| calm.deposit());
+        assert_eq!((0..100).filter(|_| calm.withdraw()).count(), 12, "long calm does not pay for a storm");
+        let mut none = RetryBudget::new(0.0);
+        (0..100).for_each(|_| none.deposit());
+        assert_eq!((0..100).filter(|_| none.withdraw()).count(), 10);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A look at a whole prompt file: every line that is no prompt, and why, instead of the first one alone.
 //!
-//! It holds lines to the same rules as loading does: a file without faults loads.
+//! It holds lines to the same rules as loading does: a file without errors loads.
 
 use super::EXPECTED;
 use crate::types::Prompt;
@@ -8,35 +8,35 @@ use std::collections::HashMap;
 
 /// What a prompt file holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Survey {
+pub struct LintReport {
     /// Prompts that can be used, with the numbers of their lines, from 1.
     pub prompts: Vec<(usize, Prompt)>,
     /// Lines that cannot, and what was expected.
-    pub faults: Vec<(usize, String)>,
+    pub errors: Vec<(usize, String)>,
 }
 
 /// Looks at every line of `text`; blank ones are passed over.
-pub fn survey(text: &str) -> Survey {
-    let mut survey = Survey::default();
+pub fn lint(text: &str) -> LintReport {
+    let mut lint = LintReport::default();
     let mut first_lines: HashMap<String, usize> = HashMap::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         let prompt: Prompt = match serde_json::from_str(line) {
             Ok(prompt) => prompt,
             Err(error) => {
-                survey.faults.push((number, format!("expected {EXPECTED}, got {error}")));
+                lint.errors.push((number, format!("expected {EXPECTED}, got {error}")));
                 continue;
             }
         };
-        let fault = super::empty_field(&prompt).or_else(|| {
+        let error = super::empty_field(&prompt).or_else(|| {
             let first = *first_lines.entry(prompt.id.clone()).or_insert(number);
             (first != number).then(|| super::id_taken(&prompt.id, first))
         });
-        match fault {
-            Some(fault) => survey.faults.push((number, fault)),
-            None => survey.prompts.push((number, prompt)),
+        match error {
+            Some(error) => lint.errors.push((number, error)),
+            None => lint.prompts.push((number, prompt)),
         }
     }
-    survey
+    lint
 }
 
 #[cfg(test)]
@@ -54,12 +54,12 @@ not json
 {"id": "d", "task": "t", "prompt": "four", "verifier": {"kind": "vibes"}}
 {"id": "e", "task": "t", "prompt": "five"}
 "#;
-        let survey = survey(text);
-        assert_eq!(survey.prompts.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 8]);
-        let faults: Vec<_> = survey.faults.iter().map(|(line, fault)| (*line, fault.as_str())).collect();
-        assert_eq!(faults.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [3, 4, 5, 6, 7]);
-        for ((_, fault), part) in faults.iter().zip(["`prompt`", "verifier", "line 1", "\"task\"", "vibes"]) {
-            assert!(fault.contains(part) && fault.starts_with("expected"), "{fault}");
+        let lint = lint(text);
+        assert_eq!(lint.prompts.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 8]);
+        let errors: Vec<_> = lint.errors.iter().map(|(line, error)| (*line, error.as_str())).collect();
+        assert_eq!(errors.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [3, 4, 5, 6, 7]);
+        for ((_, error), part) in errors.iter().zip(["`prompt`", "verifier", "line 1", "\"task\"", "vibes"]) {
+            assert!(error.contains(part) && error.starts_with("expected"), "{error}");
         }
     }
 }
