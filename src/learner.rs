@@ -22,7 +22,7 @@ pub use crate::types::Objective;
 pub use config::{LearnerConfig, Mode};
 pub use state::{HostTensor, Report, State};
 
-use crate::formats::lora::Projection;
+use crate::formats::spec::Projection;
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::CriticWeights;
 use crate::transformer::score::Arena;

@@ -39,6 +39,7 @@
 
 #![deny(unsafe_code)]
 
+mod disk;
 pub mod types;
 
 #[allow(unsafe_code, reason = "tiles of intrinsics, and threads that share out a slice")]

@@ -18,7 +18,7 @@ use crate::episode::models::{Models, Remotes, RoleConfig};
 use crate::episode::online_eval::OnlineEval;
 use crate::formats;
 use crate::formats::{source::Source, template::ChatTemplate, tokenizer::Tokenizer};
-use crate::groups::{self, Origin, Recorder};
+use crate::groups::{self, GroupRecorder};
 use crate::learner::Mode;
 use crate::prompts::{self, PromptStream};
 use crate::remote::{self, Client, RemoteConfig};
@@ -28,7 +28,7 @@ use crate::run::checkpoints::CheckpointStore;
 use crate::run::events::{Activity, Event, EventBus, Progress};
 pub use crate::run::exit::Exit;
 use crate::transformer::load::Loaded;
-use crate::types::{ActorKind, Prompt};
+use crate::types::{ActorKind, ModelId, Prompt};
 use crate::verify::{Checker, sandbox};
 use ractor::{Actor, ActorRef};
 use std::fs::{File, TryLockError};
@@ -240,7 +240,7 @@ fn prepare(config: Config, options: &Options, events: EventBus) -> Result<Prepar
     let run = PathBuf::from(&config.node.run_directory);
     let lock = lock(&run)?;
     let root = run.join("checkpoints");
-    checkpoint::clean(&root)?;
+    checkpoint::remove_leftovers(&root)?;
     let occupied = !checkpoint::list(&root)?.is_empty();
     match (options.resume, occupied) {
         (false, true) => return Err(Error::Occupied(run)),
@@ -366,14 +366,14 @@ fn judge_model(config: &Config, device: &candle_core::Device) -> Result<Option<(
 }
 
 /// Where the run keeps its groups, if it does. The digest of a model that lies on disk takes a pass over it.
-fn recorder(config: &Config, run: &Path, model: &Path) -> Result<Option<Arc<Recorder>>, Error> {
+fn recorder(config: &Config, run: &Path, model: &Path) -> Result<Option<Arc<GroupRecorder>>, Error> {
     let bytes_max = config.checkpoint.groups_mib.saturating_mul(1 << 20);
     if bytes_max == 0 {
         return Ok(None);
     }
     let origin =
-        Origin { name: config.model.source.clone(), sha256: Source::parse(&config.model.source)?.digest(model)? };
-    Ok(Some(Arc::new(Recorder::open(run, origin, bytes_max)?)))
+        ModelId { name: config.model.source.clone(), sha256: Source::parse(&config.model.source)?.digest(model)? };
+    Ok(Some(Arc::new(GroupRecorder::open(run, origin, bytes_max)?)))
 }
 
 /// In the synchronous mode one group is learned at a time, once, before the next episode begins.

@@ -7,7 +7,7 @@
 //! Invariants: each pass over the file gives every prompt once; an episode that was begun stays in the
 //! ledger until it ends, over any number of restarts.
 
-use crate::types::{EpisodeId, Prompt};
+use crate::types::{EpisodeId, Prompt, splitmix::mix64};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -210,15 +210,8 @@ pub(crate) fn shuffled(place: u64, length: u64, seed: u64, pass: u64) -> u64 {
         let (pivot, round) = (rng.next_u64() % length, rng.next_u64());
         let partner = (pivot + length - place) % length;
         // The pair decides together whether it swaps, which makes every round its own inverse.
-        if mix(round ^ place.max(partner)) & 1 == 1 { partner } else { place }
+        if mix64(round ^ place.max(partner)) & 1 == 1 { partner } else { place }
     })
-}
-
-/// SplitMix64's finaliser: each bit of the result hangs on every bit of the input.
-fn mix(bits: u64) -> u64 {
-    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
 }
 
 /// Which episodes were begun and not yet ended: what a resumed run has to run again.

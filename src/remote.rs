@@ -10,6 +10,7 @@ mod retry;
 mod wire;
 
 use crate::telemetry::metrics::{self, RemoteOutcome, RemoteTokens};
+use crate::types::splitmix::{GOLDEN_GAMMA, mix64};
 use crate::types::{FinishReason, Turn};
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
@@ -377,12 +378,10 @@ fn key(name: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// In `[0, 1)`: other questions and other tries have other ones (splitmix64's finaliser).
+/// A number in `[0, 1)`, a function of the request's seed and of the number of attempts.
 fn jitter(seed: u64, tried: u32) -> f64 {
-    let bits = seed.wrapping_add(u64::from(tried).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    let bits = mix64(seed.wrapping_add(u64::from(tried).wrapping_mul(GOLDEN_GAMMA)));
+    (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// Plain numbers: whoever panicked while holding them left them whole.

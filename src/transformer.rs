@@ -19,8 +19,8 @@ pub mod score;
 
 pub(crate) use panels::Panels;
 
-use crate::formats::lora::Projection;
-use crate::formats::{Error, Result, Weights, spec::ModelSpec};
+use crate::formats::spec::Projection;
+use crate::formats::{Error, Result, WeightReader, spec::ModelSpec};
 use crate::kernels::Precision;
 use crate::transformer::decode::PackedAdapter;
 use crate::transformer::full_weights::CriticWeights;
@@ -157,7 +157,7 @@ impl Transformer {
     ///
     /// # Errors
     /// Where a tensor is missing, unreadable or of another shape.
-    pub fn load(spec: &ModelSpec, weights: &mut dyn Weights, precision: Precision, score: bool) -> Result<Self> {
+    pub fn load(spec: &ModelSpec, weights: &mut dyn WeightReader, precision: Precision, score: bool) -> Result<Self> {
         Ok(Self(Placed::Panels(Arc::new(Stack::load(spec, weights, Panels { precision, score })?))))
     }
 
@@ -165,7 +165,7 @@ impl Transformer {
     ///
     /// # Errors
     /// As [`Transformer::load`], and where the device fails.
-    pub(crate) fn dense(spec: &ModelSpec, weights: &mut dyn Weights, form: Dense) -> Result<Self> {
+    pub(crate) fn dense(spec: &ModelSpec, weights: &mut dyn WeightReader, form: Dense) -> Result<Self> {
         let stack = Stack::load(spec, weights, form)?;
         // Another thread may compute with them, on a stream of its own.
         stack.form.device.synchronize()?;
@@ -239,7 +239,7 @@ impl Transformer {
 }
 
 impl<F: Form> Stack<F> {
-    fn load(spec: &ModelSpec, weights: &mut dyn Weights, form: F) -> Result<Self> {
+    fn load(spec: &ModelSpec, weights: &mut dyn WeightReader, form: F) -> Result<Self> {
         let hidden = spec.hidden;
         let embedding = form.matrix(&[&weights.get("model.embed_tokens.weight", &[spec.vocab, hidden])?], hidden)?;
         let head = match spec.tied {
@@ -330,7 +330,7 @@ impl<F: Form> Stack<F> {
 }
 
 impl<F: Form> Layer<F> {
-    fn load(layer: usize, spec: &ModelSpec, weights: &mut dyn Weights, form: &F) -> Result<Self> {
+    fn load(layer: usize, spec: &ModelSpec, weights: &mut dyn WeightReader, form: &F) -> Result<Self> {
         let mut fused = |linear: Linear| -> Result<F::Matrix> {
             let mut parts = vec![];
             let mut inputs = 0;

@@ -12,11 +12,14 @@ use verifier::Verifier;
 
 pub mod actor_kind;
 pub mod label;
+mod model_id;
 pub mod role;
+pub(crate) mod splitmix;
 pub mod verifier;
 
 pub use actor_kind::ActorKind;
 pub use label::Label;
+pub use model_id::ModelId;
 pub use role::Role;
 
 /// One line of a prompt file: what the generator is asked.

@@ -9,7 +9,7 @@
 use super::ask::Reply;
 use super::failure::Failure;
 use super::stop::Stop;
-use crate::groups::Recorder;
+use crate::groups::GroupRecorder;
 use crate::replay::{Lease, Pushed, Retired};
 use crate::run::events::{Activity, Event, EventBus};
 use crate::run::state::{DropReason, Outcome, RunState, Worker};
@@ -91,7 +91,7 @@ pub struct ReplaySetup {
     /// Who is told.
     pub events: EventBus,
     /// Where scored groups are kept; none where they are not.
-    pub recorder: Option<Arc<Recorder>>,
+    pub recorder: Option<Arc<GroupRecorder>>,
 }
 
 /// The shell.

@@ -10,7 +10,7 @@ use super::supervisor::SupervisorConfig;
 use crate::device::{Device, LearnerSetup};
 use crate::episode::models::Models;
 use crate::episode::online_eval::OnlineEval;
-use crate::groups::Recorder;
+use crate::groups::GroupRecorder;
 use crate::learner::{self, LearnerConfig};
 use crate::prompts::PromptStream;
 use crate::replay::{Replay, ReplayConfig};
@@ -45,7 +45,7 @@ pub struct RunContext {
     /// Checkpoints.
     pub checkpoints: Arc<CheckpointStore>,
     /// Where scored groups are kept, where they are.
-    pub recorder: Option<Arc<Recorder>>,
+    pub recorder: Option<Arc<GroupRecorder>>,
     /// The exam of the critic in service, where there is one.
     pub served: Option<Arc<OnlineEval>>,
     /// The wish to stop.

@@ -1,31 +1,32 @@
-//! The few things a checkpoint does to a disk, so that tests can stop after any of them.
+//! The disk operations of a checkpoint, as a trait: a test replaces them with a disk that fails after any of them.
 
-use super::{Error, Result};
+use super::error::{Error, Result};
+use crate::disk;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-/// Writes a file's bytes, piece by piece.
+/// Writes the bytes of a file.
 pub(super) type Content<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
 
-/// A disk: nothing written is safe before it is synced, and no name before its folder is.
+/// A disk. Content is durable once its file is synced, a name once its folder is.
 pub(super) trait Disk {
-    /// Makes the folder `path`; its parent is there.
+    /// Creates the folder `path`; its parent exists.
     fn create_folder(&mut self, path: &Path) -> Result<()>;
-    /// Writes a new file, not yet synced.
+    /// Writes a new file, without syncing it.
     fn write(&mut self, path: &Path, content: &Content<'_>) -> Result<()>;
-    /// Brings a file's bytes, or a folder's names, to the disk.
+    /// Syncs the content of a file, or the names in a folder.
     fn sync(&mut self, path: &Path) -> Result<()>;
-    /// Renames a folder; the new name is free.
+    /// Renames a folder to a free name.
     fn rename(&mut self, from: &Path, to: &Path) -> Result<()>;
-    /// Removes a folder and what is in it.
+    /// Removes a folder and its content.
     fn remove(&mut self, path: &Path) -> Result<()>;
 }
 
-/// The machine's own.
-pub(super) struct Real;
+/// The disk of this machine.
+pub(super) struct LocalDisk;
 
-impl Disk for Real {
+impl Disk for LocalDisk {
     fn create_folder(&mut self, path: &Path) -> Result<()> {
         fs::create_dir(path).map_err(Error::io(path))
     }
@@ -40,11 +41,7 @@ impl Disk for Real {
     }
 
     fn sync(&mut self, path: &Path) -> Result<()> {
-        // Only Unix can open a folder to sync its names.
-        if cfg!(not(unix)) && path.is_dir() {
-            return Ok(());
-        }
-        File::open(path).and_then(|file| file.sync_all()).map_err(Error::io(path))
+        disk::sync(path).map_err(Error::io(path))
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {

@@ -1,11 +1,10 @@
-//! What a checkpoint's folder holds: snapshot to bytes, bytes to snapshot, and the manifest over them.
+//! The files of a checkpoint: a snapshot to bytes and back, and the manifest with the size and digest of each file.
 
-use super::{Error, NamedTensor, Result, Snapshot};
+use super::error::{Error, Result};
+use super::snapshot::{NamedTensor, Snapshot};
 use crate::formats;
 use crate::formats::spec::ModelSpec;
-use crate::transformer::{
-    full_weights, full_weights::CriticWeights, full_weights::FullWeights, full_weights::WEIGHTS_FILE,
-};
+use crate::transformer::full_weights::{self, CriticWeights, FullWeights, WEIGHTS_FILE};
 use crate::types::CriticVersion;
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -16,17 +15,17 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Names every other file with its size and digest; written last.
+/// Names every other file with its size and digest. It is written last.
 pub(super) const MANIFEST: &str = "manifest.json";
 const ADAPTER: &str = "adapter";
-/// In the adapter's place where all weights are trained.
+/// Takes the place of [`ADAPTER`] where all weights are trained.
 const WEIGHTS: &str = "weights";
 const SERVED: &str = "served";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 /// The resolved config.
 pub(crate) const CONFIG: &str = "config.toml";
-/// Changes when a newer node could not read an older folder.
+/// The version of the format: it changes when a node can no longer read older folders.
 const FORMAT: u32 = 1;
 
 /// The manifest.
@@ -52,25 +51,25 @@ struct StateFile {
     step: u64,
     version: CriticVersion,
     state: serde_json::Value,
-    /// The critic in service is the learner's, whose weights are not written twice.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    serves_own: bool,
+    /// Whether the critic in service is the learner's; its full weights are then written only once.
+    #[serde(rename = "serves_own", default, skip_serializing_if = "std::ops::Not::not")]
+    serves_learned: bool,
 }
 
-/// The files of a checkpoint by their path inside it, folders with a slash; the manifest not among them.
-pub(super) type Rendered<'a> = BTreeMap<String, Rendering<'a>>;
+/// The files of a checkpoint by their path inside it, such as `adapter/adapter_config.json`; without the manifest.
+pub(super) type FileSet<'a> = BTreeMap<String, FileContent<'a>>;
 
-/// What a file is made of.
-pub(super) enum Rendering<'a> {
+/// The content of a file.
+pub(super) enum FileContent<'a> {
     Bytes(Vec<u8>),
-    /// All weights: too many to hold their bytes as well.
+    /// All weights of a model. They are written from where they lie: a copy of their bytes would be too large.
     Weights(&'a FullWeights),
-    /// Sorted by name.
+    /// Tensors, sorted by name.
     Tensors(Vec<&'a NamedTensor>),
 }
 
-impl Rendering<'_> {
-    /// Writes the file's bytes, the same ones each time.
+impl FileContent<'_> {
+    /// Writes the bytes; they are the same each time.
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         match self {
             Self::Bytes(bytes) => out.write_all(bytes),
@@ -83,39 +82,39 @@ impl Rendering<'_> {
     }
 }
 
-/// What a checkpoint of `snapshot` consists of.
-pub(super) fn render<'a>(snapshot: &'a Snapshot, spec: &ModelSpec, base_model: &str) -> Result<Rendered<'a>> {
+/// The files of a checkpoint of `snapshot`.
+pub(super) fn render<'a>(snapshot: &'a Snapshot, spec: &ModelSpec, base_model: &str) -> Result<FileSet<'a>> {
     let failed = |why: String| Error::Snapshot { step: snapshot.step, why };
     let Snapshot { step, version, critic, served, state, .. } = snapshot;
     let mut files = BTreeMap::new();
-    let is_own = |served: &CriticWeights| served.full().is_some() && (served.is(critic) || served == critic);
-    let serves_own = served.as_ref().is_some_and(is_own);
+    let is_learned = |served: &CriticWeights| served.full().is_some() && (served.is(critic) || served == critic);
+    let serves_learned = served.as_ref().is_some_and(is_learned);
     let own = if critic.full().is_some() { WEIGHTS } else { ADAPTER };
-    for (folder, critic) in [(own, Some(critic)), (SERVED, served.as_ref().filter(|_| !serves_own))] {
+    for (folder, critic) in [(own, Some(critic)), (SERVED, served.as_ref().filter(|_| !serves_learned))] {
         match critic {
             None => {}
             Some(CriticWeights::Full(whole)) => {
-                files.insert(format!("{folder}/{WEIGHTS_FILE}"), Rendering::Weights(whole));
+                files.insert(format!("{folder}/{WEIGHTS_FILE}"), FileContent::Weights(whole));
             }
             Some(CriticWeights::Adapter(adapter)) => {
                 let rendered = adapter.files(Path::new(folder), base_model, spec);
                 let rendered = rendered.map_err(|error| failed(error.to_string()))?;
-                files.extend(rendered.map(|(name, bytes)| (format!("{folder}/{name}"), Rendering::Bytes(bytes))));
+                files.extend(rendered.map(|(name, bytes)| (format!("{folder}/{name}"), FileContent::Bytes(bytes))));
             }
         }
     }
-    files.insert(OPTIMIZER.to_owned(), Rendering::Tensors(sorted(&snapshot.optimizer).map_err(failed)?));
-    let state = StateFile { step: *step, version: *version, state: state.clone(), serves_own };
+    files.insert(OPTIMIZER.to_owned(), FileContent::Tensors(sorted(&snapshot.optimizer).map_err(failed)?));
+    let state = StateFile { step: *step, version: *version, state: state.clone(), serves_learned };
     let state = serde_json::to_vec(&state).map_err(|error| failed(error.to_string()))?;
-    files.insert(STATE.to_owned(), Rendering::Bytes(state));
-    files.insert(CONFIG.to_owned(), Rendering::Bytes(snapshot.config.clone().into_bytes()));
+    files.insert(STATE.to_owned(), FileContent::Bytes(state));
+    files.insert(CONFIG.to_owned(), FileContent::Bytes(snapshot.config.clone().into_bytes()));
     Ok(files)
 }
 
-/// The manifest over `files`.
-pub(super) fn manifest(files: &Rendered<'_>) -> Vec<u8> {
-    let entry = |file: &Rendering<'_>| {
-        let mut digest = Digesting::default();
+/// The manifest of `files`.
+pub(super) fn manifest(files: &FileSet<'_>) -> Vec<u8> {
+    let entry = |file: &FileContent<'_>| {
+        let mut digest = DigestWriter::default();
         file.write(&mut digest).expect("a digest takes every byte");
         digest.entry()
     };
@@ -123,21 +122,21 @@ pub(super) fn manifest(files: &Rendered<'_>) -> Vec<u8> {
     serde_json::to_vec_pretty(&Manifest { format: FORMAT, files }).expect("strings and integers are always JSON")
 }
 
-/// Length and sha256 of what is written to it.
+/// Counts and digests the bytes written to it.
 #[derive(Default)]
-struct Digesting {
+struct DigestWriter {
     bytes: u64,
     sha256: Sha256,
 }
 
-impl Digesting {
+impl DigestWriter {
     fn entry(self) -> Entry {
-        let sha256 = self.sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = const_hex::encode(self.sha256.finalize());
         Entry { bytes: self.bytes, sha256 }
     }
 }
 
-impl Write for Digesting {
+impl Write for DigestWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes += bytes.len() as u64;
         self.sha256.update(bytes);
@@ -149,102 +148,103 @@ impl Write for Digesting {
     }
 }
 
-/// Checks that the checkpoint in `path` has its manifest and every file of it, byte for byte.
+/// Checks that the checkpoint in `path` has its manifest, and that every file matches its digest.
 pub(super) fn verify(path: &Path) -> Result<()> {
     for (name, entry) in read_manifest(path)?.files {
-        let mut digest = Digesting::default();
-        let mut file = open_part(path, &name)?;
+        let mut digest = DigestWriter::default();
+        let mut file = open_file(path, &name)?;
         io::copy(&mut file, &mut digest).map_err(|source| unreadable(path, &name, source))?;
         let got = digest.entry().sha256;
         if got != entry.sha256 {
-            return Err(broken(path, format!("{name}: expected sha256 {}, got {got}", entry.sha256)));
+            return Err(corrupt(path, format!("{name}: expected sha256 {}, got {got}", entry.sha256)));
         }
     }
     Ok(())
 }
 
-/// Checks only that the manifest is there and every file of it has its size: enough to tell what was cut off.
-pub(super) fn glance(path: &Path) -> Result<()> {
+/// Checks only that the manifest exists and every file has its size: this finds truncated files without reading them.
+pub(super) fn verify_sizes(path: &Path) -> Result<()> {
     for (name, entry) in read_manifest(path)?.files {
-        let got = fs::metadata(path.join(&name)).map_err(|error| broken(path, format!("{name}: {error}")))?.len();
+        let got = fs::metadata(path.join(&name)).map_err(|error| corrupt(path, format!("{name}: {error}")))?.len();
         if got != entry.bytes {
-            return Err(broken(path, format!("{name}: expected {} bytes, got {got}", entry.bytes)));
+            return Err(corrupt(path, format!("{name}: expected {} bytes, got {got}", entry.bytes)));
         }
     }
     Ok(())
 }
 
-/// Reads the checkpoint in `path`, which was verified.
+/// Reads the checkpoint in `path`, which has been verified.
 pub(super) fn read(path: &Path, spec: &ModelSpec) -> Result<Snapshot> {
     let critic = |folder: &str| {
         CriticWeights::load(&path.join(folder), spec).map_err(|error| match error {
             formats::Error::Io { path, source } => Error::Io { path, source },
-            other => unfit(path, other.to_string()),
+            other => incompatible(path, other.to_string()),
         })
     };
-    let state: StateFile =
-        serde_json::from_slice(&read_part(path, STATE)?).map_err(|error| unfit(path, format!("{STATE}: {error}")))?;
-    let config =
-        String::from_utf8(read_part(path, CONFIG)?).map_err(|error| unfit(path, format!("{CONFIG}: {error}")))?;
+    let state: StateFile = serde_json::from_slice(&read_file(path, STATE)?)
+        .map_err(|error| incompatible(path, format!("{STATE}: {error}")))?;
+    let config = String::from_utf8(read_file(path, CONFIG)?)
+        .map_err(|error| incompatible(path, format!("{CONFIG}: {error}")))?;
     let optimizer =
-        read_tensors(&read_part(path, OPTIMIZER)?).map_err(|why| unfit(path, format!("{OPTIMIZER}: {why}")))?;
-    let StateFile { step, version, state, serves_own } = state;
+        read_tensors(&read_file(path, OPTIMIZER)?).map_err(|why| incompatible(path, format!("{OPTIMIZER}: {why}")))?;
+    let StateFile { step, version, state, serves_learned } = state;
     let own = critic(if path.join(WEIGHTS).is_dir() { WEIGHTS } else { ADAPTER })?;
-    let served = match serves_own {
+    let served = match serves_learned {
         true => Some(own.clone()),
         false => path.join(SERVED).is_dir().then(|| critic(SERVED)).transpose()?,
     };
     Ok(Snapshot { step, version, critic: own, served, optimizer, state, config })
 }
 
-/// The manifest of the folder `path`, which must name what every checkpoint has.
+/// The manifest of the folder `path`; it must name the files that every checkpoint has.
 fn read_manifest(path: &Path) -> Result<Manifest> {
-    let bytes = read_part(path, MANIFEST)?;
+    let bytes = read_file(path, MANIFEST)?;
     let json: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|error| broken(path, format!("{MANIFEST}: {error}")))?;
+        serde_json::from_slice(&bytes).map_err(|error| corrupt(path, format!("{MANIFEST}: {error}")))?;
     if let Some(format) = json["format"].as_u64().filter(|format| *format != u64::from(FORMAT)) {
-        return Err(unfit(path, format!("{MANIFEST}: expected format {FORMAT}, got {format}")));
+        return Err(incompatible(path, format!("{MANIFEST}: expected format {FORMAT}, got {format}")));
     }
     let manifest: Manifest =
-        serde_json::from_value(json).map_err(|error| broken(path, format!("{MANIFEST}: {error}")))?;
-    let adapter = [formats::lora::CONFIG_FILE, formats::lora::WEIGHTS_FILE].map(|name| format!("{ADAPTER}/{name}"));
+        serde_json::from_value(json).map_err(|error| corrupt(path, format!("{MANIFEST}: {error}")))?;
+    let adapter = [formats::peft::CONFIG_FILE, formats::peft::WEIGHTS_FILE].map(|name| format!("{ADAPTER}/{name}"));
     let weights = format!("{WEIGHTS}/{WEIGHTS_FILE}");
     let critic = if manifest.files.contains_key(&weights) { vec![weights] } else { adapter.into() };
     let needed = [OPTIMIZER, STATE, CONFIG].map(str::to_owned);
     match needed.iter().chain(&critic).find(|name| !manifest.files.contains_key(*name)) {
-        Some(name) => Err(broken(path, format!("{MANIFEST}: {name} is not in it"))),
+        Some(name) => Err(corrupt(path, format!("{MANIFEST}: {name} is not in it"))),
         None => Ok(manifest),
     }
 }
 
-/// The file `name` of the checkpoint `path`; one that is not there breaks it, one that cannot be read is an error.
-fn read_part(path: &Path, name: &str) -> Result<Vec<u8>> {
+/// Reads the file `name` of the checkpoint `path`. A missing file makes the checkpoint corrupt; another failure is an I/O
+/// error.
+fn read_file(path: &Path, name: &str) -> Result<Vec<u8>> {
     fs::read(path.join(name)).map_err(|source| unreadable(path, name, source))
 }
 
-/// As [`read_part`], to be read piece by piece.
-fn open_part(path: &Path, name: &str) -> Result<File> {
+/// As [`read_file`], but only opens it.
+fn open_file(path: &Path, name: &str) -> Result<File> {
     File::open(path.join(name)).map_err(|source| unreadable(path, name, source))
 }
 
 fn unreadable(path: &Path, name: &str, source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
-            broken(path, format!("{name}: {source}"))
+            corrupt(path, format!("{name}: {source}"))
         }
         _ => Error::Io { path: path.join(name), source },
     }
 }
 
-fn broken(path: &Path, why: String) -> Error {
-    Error::Broken { path: path.to_owned(), why }
+fn corrupt(path: &Path, why: String) -> Error {
+    Error::Corrupt { path: path.to_owned(), why }
 }
 
-fn unfit(path: &Path, why: String) -> Error {
-    Error::Unfit { path: path.to_owned(), why }
+fn incompatible(path: &Path, why: String) -> Error {
+    Error::Incompatible { path: path.to_owned(), why }
 }
 
-/// `tensors` by name, each as large as its shape says.
+/// `tensors` sorted by name, after checking that names are unique and data match shapes.
 fn sorted(tensors: &[NamedTensor]) -> Result<Vec<&NamedTensor>, String> {
     let mut sorted: Vec<&NamedTensor> = tensors.iter().collect();
     sorted.sort_by(|one, other| one.name.cmp(&other.name));
@@ -260,7 +260,7 @@ fn sorted(tensors: &[NamedTensor]) -> Result<Vec<&NamedTensor>, String> {
     }
 }
 
-/// A file of tensors, sorted by name.
+/// The tensors of a file, sorted by name.
 fn read_tensors(bytes: &[u8]) -> Result<Vec<NamedTensor>, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut tensors = file

@@ -1,8 +1,10 @@
 //! Promises of the checkpoint room: what `newest` returns is whole, whatever happened before.
-use super::disk::{Content, Disk, Real};
+use super::disk::{Content, Disk, LocalDisk};
 use super::*;
-use crate::formats::lora::{Adapter, Factors, LoraConfig, Projection};
-use crate::transformer::full_weights::FullWeights;
+use crate::formats::adapter::{Adapter, Factors, LoraConfig};
+use crate::formats::spec::Projection;
+use crate::transformer::full_weights::{CriticWeights, FullWeights};
+use crate::types::CriticVersion;
 use std::collections::BTreeSet;
 use std::fs;
 use tempfile::TempDir;
@@ -109,7 +111,7 @@ impl Failing {
 impl Disk for Failing {
     fn create_folder(&mut self, path: &Path) -> Result<()> {
         self.act(path)?;
-        Real.create_folder(path)
+        LocalDisk.create_folder(path)
     }
     fn write(&mut self, path: &Path, content: &Content<'_>) -> Result<()> {
         let mut bytes = vec![];
@@ -118,23 +120,23 @@ impl Disk for Failing {
         let outcome = self.act(path);
         if outcome.is_ok() || self.renamed.is_none() && path.parent().unwrap().is_dir() {
             let half = if outcome.is_ok() { bytes.len() } else { bytes.len() / 2 };
-            Real.write(path, &|out| out.write_all(&bytes[..half]))?;
+            LocalDisk.write(path, &|out| out.write_all(&bytes[..half]))?;
         }
         outcome
     }
     fn sync(&mut self, path: &Path) -> Result<()> {
         self.act(path)?;
         self.unsynced.remove(path);
-        Real.sync(path)
+        LocalDisk.sync(path)
     }
     fn rename(&mut self, from: &Path, to: &Path) -> Result<()> {
         self.act(to)?;
         self.renamed = Some((from.to_owned(), to.to_owned()));
-        Real.rename(from, to)
+        LocalDisk.rename(from, to)
     }
     fn remove(&mut self, path: &Path) -> Result<()> {
         self.act(path)?;
-        Real.remove(path)
+        LocalDisk.remove(path)
     }
 }
 
@@ -172,7 +174,7 @@ fn a_machine_that_stops_anywhere_in_a_write_leaves_the_checkpoint_before_or_the_
 
         // The next start cleans up, and the write succeeds.
         let leftovers = usize::from(!renamed && acts > 0);
-        assert_eq!(clean(root.path()).unwrap(), leftovers, "after {acts} acts");
+        assert_eq!(remove_leftovers(root.path()).unwrap(), leftovers, "after {acts} acts");
         save(root.path(), 12);
         assert_eq!(names(root.path()), ["step-00000012", "step-00000010"]);
         assert_eq!(newest(root.path(), &spec()).unwrap().unwrap(), snapshot(12));
@@ -205,7 +207,7 @@ fn any_file_missing_cut_or_changed_makes_a_checkpoint_count_for_nothing() {
             }
             let found = newest(root.path(), &spec()).unwrap().unwrap();
             assert_eq!(found.step, 10, "{damage} {}", name.display());
-            assert!(matches!(load(&root.path().join("step-00000012"), &spec()), Err(Error::Broken { .. })));
+            assert!(matches!(load(&root.path().join("step-00000012"), &spec()), Err(Error::Corrupt { .. })));
             assert!(root.path().join("step-00000012").is_dir(), "the broken one is left for who wants to look");
         }
     }
@@ -222,12 +224,12 @@ fn a_manifest_that_leaves_a_needed_file_out_is_not_whole() {
         less["files"].as_object_mut().unwrap().remove(name).unwrap();
         fs::write(&manifest, less.to_string()).unwrap();
         let error = load(&path, &spec()).unwrap_err();
-        assert!(matches!(&error, Error::Broken { why, .. } if why.contains(name)), "{error}");
+        assert!(matches!(&error, Error::Corrupt { why, .. } if why.contains(name)), "{error}");
     }
     let mut later = json;
     later["format"] = 99.into();
     fs::write(&manifest, later.to_string()).unwrap();
-    assert!(matches!(newest(root.path(), &spec()), Err(Error::Unfit { .. })));
+    assert!(matches!(newest(root.path(), &spec()), Err(Error::Incompatible { .. })));
 }
 
 #[test]
@@ -236,7 +238,7 @@ fn a_whole_checkpoint_of_another_model_is_an_error_and_not_skipped() {
     save(root.path(), 12);
     let deeper = ModelSpec { layers: 3, ..spec() };
     let error = newest(root.path(), &deeper).unwrap_err();
-    assert!(matches!(error, Error::Unfit { .. }) && error.to_string().contains("step-00000012"), "{error}");
+    assert!(matches!(error, Error::Incompatible { .. }) && error.to_string().contains("step-00000012"), "{error}");
 }
 
 #[test]
@@ -245,13 +247,13 @@ fn a_step_written_again_lies_beside_the_first_and_counts_as_newer() {
     let first = save(root.path(), 12);
     assert_eq!(save(root.path(), 12), first, "the same again is not written twice");
     let drained = Snapshot { state: serde_json::json!({"cursor": 99}), ..snapshot(12) };
-    let again = store::write(&mut Real, root.path(), &drained, &spec(), "a/model").unwrap();
+    let again = store::write(&mut LocalDisk, root.path(), &drained, &spec(), "a/model").unwrap();
     assert_eq!(again, root.path().join("step-00000012-r1"));
     assert_eq!(newest(root.path(), &spec()).unwrap().unwrap(), drained);
     assert_eq!(names(root.path()), ["step-00000012-r1", "step-00000012"]);
     fs::remove_file(again.join("state.json")).unwrap();
     assert_eq!(newest(root.path(), &spec()).unwrap().unwrap(), snapshot(12));
-    let third = store::write(&mut Real, root.path(), &drained, &spec(), "a/model").unwrap();
+    let third = store::write(&mut LocalDisk, root.path(), &drained, &spec(), "a/model").unwrap();
     assert_eq!(third, root.path().join("step-00000012-r2"), "a broken one is not taken for the same");
 }
 
@@ -271,7 +273,7 @@ fn pruning_keeps_the_newest_and_so_many_beside_it_and_of_a_step_only_the_last() 
 /// All weights of a model of [`spec`], none of them like another.
 fn whole(salt: f32) -> FullWeights {
     struct Waves(f32);
-    impl crate::formats::Weights for Waves {
+    impl crate::formats::WeightReader for Waves {
         fn get(&mut self, name: &str, shape: &[usize]) -> crate::formats::Result<Vec<f32>> {
             let pace = self.0 + name.len() as f32;
             Ok((0..shape.iter().product()).map(|i: usize| (i as f32 * 0.3 + pace).sin()).collect())
@@ -279,7 +281,7 @@ fn whole(salt: f32) -> FullWeights {
         fn has(&self, _: &str) -> bool {
             true
         }
-        fn is_coarse(&self, _: &str) -> bool {
+        fn is_four_bit(&self, _: &str) -> bool {
             false
         }
     }
@@ -308,7 +310,7 @@ fn a_checkpoint_of_all_weights_comes_back_to_the_bit_and_holds_none_of_them_twic
     fs::write(&weights, bytes).unwrap();
     assert!(load(&path, &spec()).unwrap_err().to_string().contains("weights.safetensors: expected sha256"));
     let other = ModelSpec { intermediate: 10, ..spec() };
-    assert!(matches!(newest(root.path(), &other), Err(Error::Unfit { .. })));
+    assert!(matches!(newest(root.path(), &other), Err(Error::Incompatible { .. })));
 }
 
 #[test]
@@ -349,7 +351,7 @@ fn the_last_good_checkpoint_is_never_pruned() {
 fn a_checkpoint_in_use_is_not_pruned_until_it_is_let_go() {
     let root = TempDir::new().unwrap();
     let path = save(root.path(), 1);
-    let held = (hold(&path).unwrap(), hold(&path).unwrap());
+    let held = (acquire(&path).unwrap(), acquire(&path).unwrap());
     save(root.path(), 2);
     assert_eq!(prune(root.path(), 0).unwrap(), 0);
     assert_eq!(load(&path, &spec()).unwrap(), snapshot(1));
@@ -367,13 +369,13 @@ fn cleaning_spares_what_a_living_writer_makes_and_what_is_not_ours() {
     }
     let living = fs::File::open(root.path().join(".writing-00000003-2")).unwrap();
     living.try_lock().unwrap();
-    assert_eq!(clean(root.path()).unwrap(), 2);
+    assert_eq!(remove_leftovers(root.path()).unwrap(), 2);
     let left: BTreeSet<_> =
         fs::read_dir(root.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(left, [".writing-00000003-2", "notes", "step-00000001", "step-7"].map(str::to_owned).into());
     assert_eq!(names(root.path()), ["step-00000001"], "only names as we write them are checkpoints");
     drop(living);
-    assert_eq!(clean(root.path()).unwrap(), 1);
+    assert_eq!(remove_leftovers(root.path()).unwrap(), 1);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::cli::model::fetch_model;
 use crate::cli::output::print_line;
 use crate::config::Config;
 use crate::formats;
-use crate::formats::Opened;
+use crate::formats::OpenedModel;
 use crate::formats::source::Source;
 use crate::node;
 use crate::telemetry;
@@ -79,7 +79,7 @@ pub(super) fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, C
 }
 
 /// The judge's own model, where it has one.
-fn judge(config: &Config) -> Result<Option<Opened>, formats::Error> {
+fn judge(config: &Config) -> Result<Option<OpenedModel>, formats::Error> {
     let Some(source) = config.judge_model() else { return Ok(None) };
     let judge = formats::open(&Source::parse(source)?.fetch()?)?;
     judge.template.present()?;

@@ -1,7 +1,7 @@
 //! Which critic an argument names: a PEFT adapter's folder, a checkpoint's, or a run's; of a run its newest checkpoint,
 //! as `RUN@STEP` that of a step, as `RUN@best` the best.
 
-use crate::checkpoint::{self, Listed};
+use crate::checkpoint::{self, CheckpointEntry};
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::formats::source;
 use crate::formats::spec::ModelSpec;
@@ -15,7 +15,7 @@ pub(super) enum CriticSource {
     /// A PEFT adapter's folder.
     Peft(PathBuf),
     /// A whole checkpoint.
-    Checkpoint(Listed),
+    Checkpoint(CheckpointEntry),
 }
 
 impl CriticSource {
@@ -29,7 +29,7 @@ impl CriticSource {
         if (argument.contains('@') && !whole.exists()) || whole.join("checkpoints").is_dir() {
             return Ok(Self::Checkpoint(checkpoint_of_run(argument, None)?));
         }
-        if let Some(listed) = Listed::parse(whole.to_owned()).filter(|listed| listed.manifest().is_file()) {
+        if let Some(listed) = CheckpointEntry::parse(whole.to_owned()).filter(|listed| listed.manifest().is_file()) {
             listed.verify().or_exit(Exit::Checkpoint)?;
             return Ok(Self::Checkpoint(listed));
         }
@@ -73,7 +73,7 @@ impl CriticSource {
 
 /// The checkpoint of a run that `argument` names: of RUN its newest whole one, or that of `step`; of RUN@STEP and
 /// RUN@best that one.
-pub(super) fn checkpoint_of_run(argument: &str, step: Option<u64>) -> Result<Listed, CommandError> {
+pub(super) fn checkpoint_of_run(argument: &str, step: Option<u64>) -> Result<CheckpointEntry, CommandError> {
     let (run, which) = match argument.rsplit_once('@').filter(|_| !Path::new(argument).exists()) {
         Some((run, which)) => (Path::new(run), Some(which)),
         None => (Path::new(argument), None),
@@ -105,7 +105,7 @@ pub(super) fn checkpoint_of_run(argument: &str, step: Option<u64>) -> Result<Lis
 }
 
 /// The source of the model that the checkpoint's run was on.
-fn trained_on(listed: &Listed) -> anyhow::Result<String> {
+fn trained_on(listed: &CheckpointEntry) -> anyhow::Result<String> {
     let path = listed.path.join(checkpoint::CONFIG);
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let table: toml::Table = text.parse().with_context(|| path.display().to_string())?;

@@ -4,12 +4,13 @@ use crate::cli::critic_source::{self, CriticSource};
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::output::print_line;
 use crate::config::Config;
-use crate::export::{self, Base, Kind, Shape};
+use crate::export::{self, Dtype, MergedLayout};
 use crate::formats;
-use crate::formats::Opened;
+use crate::formats::OpenedModel;
 use crate::formats::source::Source;
 use crate::telemetry;
 use crate::transformer::full_weights::CriticWeights;
+use crate::types::ModelId;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -105,36 +106,36 @@ pub(super) fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, 
 fn write(
     arguments: &ExportArguments,
     path: &Path,
-    opened: &Opened,
+    opened: &OpenedModel,
     critic: Option<&CriticWeights>,
-    base: &Base,
+    base: &ModelId,
 ) -> export::Result<()> {
-    let kind = match arguments.dtype {
-        DType::F32 => Kind::F32,
-        DType::Bf16 => Kind::Bf16,
-        DType::F16 => Kind::F16,
+    let dtype = match arguments.dtype {
+        DType::F32 => Dtype::F32,
+        DType::Bf16 => Dtype::Bf16,
+        DType::F16 => Dtype::F16,
     };
     match (arguments.to, critic.and_then(CriticWeights::adapter)) {
-        (Format::Peft, Some(adapter)) => export::peft(&arguments.out, adapter, &opened.spec, base),
-        (Format::GgufLora, Some(adapter)) => export::lora_gguf(&arguments.out, adapter, &opened.spec, base),
+        (Format::Peft, Some(adapter)) => export::write_peft(&arguments.out, adapter, &opened.spec, base),
+        (Format::GgufLora, Some(adapter)) => export::write_lora_gguf(&arguments.out, adapter, &opened.spec, base),
         _ => {
-            let shape = Shape { kind, shard_bytes: (arguments.shard_mib as usize) << 20 };
-            export::merged(&arguments.out, path, critic, base, shape)
+            let layout = MergedLayout { dtype, shard_bytes: (arguments.shard_mib as usize) << 20 };
+            export::write_merged(&arguments.out, path, critic, base, layout)
         }
     }
 }
 
 fn failure(error: export::Error) -> CommandError {
     let exit = match error {
-        export::Error::Taken(_) | export::Error::NoName(_) | export::Error::Misfit { .. } => Exit::Usage,
-        export::Error::Model(_) | export::Error::Unsayable { .. } => Exit::Model,
+        export::Error::Taken(_) | export::Error::NoName(_) | export::Error::AdapterMismatch { .. } => Exit::Usage,
+        export::Error::Model(_) | export::Error::Unrepresentable { .. } => Exit::Model,
         _ => Exit::Failed,
     };
     CommandError { exit, error: error.into() }
 }
 
 /// What the output says of its base.
-fn base(arguments: &ExportArguments, source: &Source, path: &Path) -> Result<Base, CommandError> {
+fn base(arguments: &ExportArguments, source: &Source, path: &Path) -> Result<ModelId, CommandError> {
     let name = match (&arguments.base_name, source) {
         (Some(name), _) => name.clone(),
         // As everybody who reads these formats spells it.
@@ -142,5 +143,5 @@ fn base(arguments: &ExportArguments, source: &Source, path: &Path) -> Result<Bas
         (None, other) => other.to_string(),
     };
     let sha256 = source.digest(path).or_exit(Exit::Model)?;
-    Ok(Base { name, sha256 })
+    Ok(ModelId { name, sha256 })
 }

@@ -12,7 +12,7 @@ use crate::cli::output::{note_skipped, print_line, print_note};
 use crate::cli::signals;
 use crate::config::Config;
 use crate::formats::source::Source;
-use crate::groups::{self, Recorded};
+use crate::groups::{self, RecordedGroup};
 use crate::kernels::Precision;
 use crate::learner::{self, Learner, LearnerConfig, Report, State};
 use crate::node;
@@ -127,7 +127,7 @@ fn of_node(error: node::Error) -> CommandError {
 }
 
 /// Refuses groups of another model than the config's.
-fn same_model(config: &Config, from: &Path, groups: &[Recorded]) -> Result<(), CommandError> {
+fn same_model(config: &Config, from: &Path, groups: &[RecordedGroup]) -> Result<(), CommandError> {
     let source = Source::parse(&config.model.source).or_exit(Exit::Usage)?;
     let path = source.fetch().or_exit(Exit::Model)?;
     let sha256 = source.digest(&path).or_exit(Exit::Model)?;
@@ -144,7 +144,7 @@ fn same_model(config: &Config, from: &Path, groups: &[Recorded]) -> Result<(), C
 
 /// Takes a free directory, or finds in it the course that is gone on with.
 fn occupy(out: &Path, root: &Path, resume: bool, identity: &Identity) -> Result<(), CommandError> {
-    checkpoint::clean(root).or_exit(Exit::Checkpoint)?;
+    checkpoint::remove_leftovers(root).or_exit(Exit::Checkpoint)?;
     let occupied = !checkpoint::list(root).or_exit(Exit::Checkpoint)?.is_empty();
     match (resume, occupied) {
         (false, true) => return Err(of_node(node::Error::Occupied(out.to_owned()))),

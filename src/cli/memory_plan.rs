@@ -2,8 +2,8 @@
 
 use crate::config::Config;
 use crate::engine::EngineConfig;
-use crate::formats::lora::Projection;
 use crate::formats::spec::ModelSpec;
+use crate::formats::spec::Projection;
 use crate::kernels::{Precision, Weight};
 use crate::learner::{LearnerConfig, Mode};
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};

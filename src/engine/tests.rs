@@ -5,6 +5,7 @@ use super::*;
 use crate::formats;
 use crate::kernels::Precision;
 use crate::types::FinishReason;
+use crate::types::splitmix::{GOLDEN_GAMMA, mix64};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Weak;
@@ -13,12 +14,9 @@ const VOCAB: usize = 23;
 /// The content of a cell that nobody wrote.
 const EMPTY: u64 = 0;
 
-/// A mixing function (splitmix64's) over two words.
+/// One word from two.
 fn mix(a: u64, b: u64) -> u64 {
-    let mut z = (a ^ b.rotate_left(32)).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    mix64((a ^ b.rotate_left(32)).wrapping_add(GOLDEN_GAMMA))
 }
 
 /// What a position of the context leaves in the cache: like a key or value, it depends on the token, on

@@ -2,18 +2,16 @@
 
 use crate::telemetry::metrics::Role;
 use crate::types::EpisodeId;
+use crate::types::splitmix::{GOLDEN_GAMMA, mix64};
 
 /// The seed of one request: a pure function of where in the run it stands.
 pub(crate) fn seed(node: u64, episode: EpisodeId, role: Role, index: u64) -> u64 {
     mix(mix(mix(node, episode.0), role as u64), index)
 }
 
-/// One word from two (splitmix64 over their sum along the golden ratio).
+/// One seed from a seed and a word.
 pub(crate) fn mix(seed: u64, word: u64) -> u64 {
-    let mut z = seed.rotate_left(23).wrapping_add(word.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    mix64(seed.rotate_left(23).wrapping_add(word.wrapping_add(1).wrapping_mul(GOLDEN_GAMMA)))
 }
 
 #[cfg(test)]

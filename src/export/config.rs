@@ -1,11 +1,12 @@
-//! The small files of a Hugging Face folder: copied from a folder, or made from a GGUF file's metadata.
+//! The small files of a Hugging Face folder: copied from another folder, or made from the metadata of a GGUF file.
 //!
-//! Configs are in the spelling of transformers 4, which 5 reads too.
+//! Configs use the keys of transformers 4, which version 5 reads too.
 
-use super::merged::Kind;
-use super::{Error, Result, aside};
+use super::dtype::Dtype;
+use super::error::{Error, Result};
+use super::output;
 use crate::formats;
-use crate::formats::Opened;
+use crate::formats::OpenedModel;
 use crate::formats::rotary::{Llama3Scaling, Rotary};
 use crate::formats::safetensors::names;
 use crate::formats::spec::{Family, ModelSpec};
@@ -14,7 +15,7 @@ use crate::formats::{gguf, gguf::Described};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// What belongs to tokenizer, template and sampling in a folder, beside `config.json`.
+/// The files of tokenizer, template and sampling that are copied as they are.
 const COPIED: [&str; 10] = [
     "generation_config.json",
     "tokenizer.json",
@@ -28,58 +29,58 @@ const COPIED: [&str; 10] = [
     "LICENSE",
 ];
 
-/// Longest context that llama 3's scaling is looked for in, as a power of two.
+/// The longest original context that is tried for Llama 3's scaling, as a power of two.
 const ORIGINAL_CONTEXT_LOG2_MAX: u32 = 20;
 
-/// Copies the small files of the folder `from`, with what has changed in its config.
-pub(super) fn copy(folder: &Path, from: &Path, spec: &ModelSpec, kind: Kind) -> Result<()> {
+/// Copies the small files of the folder `from`, with the type of the weights and the tying of the head updated in its config.
+pub(super) fn copy(folder: &Path, from: &Path, spec: &ModelSpec, dtype: Dtype) -> Result<()> {
     let path = from.join("config.json");
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
     let mut config: Map<String, Value> = serde_json::from_slice(&text)
         .map_err(|error| formats::Error::Malformed { path: path.clone(), why: error.to_string() })?;
     let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
-    config.insert(key.to_owned(), json!(kind.name()));
+    config.insert(key.to_owned(), json!(dtype.torch_name()));
     config.insert("tie_word_embeddings".to_owned(), json!(spec.tied));
-    aside::write(&folder.join("config.json"), &pretty(&Value::Object(config)))?;
+    output::write(&folder.join("config.json"), &pretty(&Value::Object(config)))?;
     for name in COPIED {
         let path = from.join(name);
         if path.is_file() {
-            aside::write(&folder.join(name), &std::fs::read(&path).map_err(Error::io(&path))?)?;
+            output::write(&folder.join(name), &std::fs::read(&path).map_err(Error::io(&path))?)?;
         }
     }
     Ok(())
 }
 
-/// Makes the small files from the GGUF file `path`, which was opened as `opened`.
-pub(super) fn make(folder: &Path, path: &Path, opened: &Opened, kind: Kind) -> Result<()> {
+/// Makes the small files from the metadata of the GGUF file `path`, which was opened as `opened`.
+pub(super) fn make(folder: &Path, path: &Path, opened: &OpenedModel, dtype: Dtype) -> Result<()> {
     let described = gguf::describe(path)?;
     let (spec, tokenizer) = (&opened.spec, &opened.tokenizer);
-    let config = model_config(path, spec, &described, kind)?;
-    aside::write(&folder.join("config.json"), &pretty(&config))?;
+    let config = model_config(path, spec, &described, dtype)?;
+    output::write(&folder.join("config.json"), &pretty(&config))?;
     let generation = json!({
         "bos_token_id": described.bos,
         "eos_token_id": tokenizer.stop_ids(),
         "pad_token_id": described.padding,
     });
-    aside::write(&folder.join("generation_config.json"), &pretty(&generation))?;
-    aside::write(&folder.join("tokenizer_config.json"), &pretty(&tokenizer_config(spec, tokenizer, &described)))?;
-    aside::write(&folder.join("tokenizer.json"), &tokenizer_json(path, tokenizer)?)
+    output::write(&folder.join("generation_config.json"), &pretty(&generation))?;
+    output::write(&folder.join("tokenizer_config.json"), &pretty(&tokenizer_config(spec, tokenizer, &described)))?;
+    output::write(&folder.join("tokenizer.json"), &tokenizer_json(path, tokenizer)?)
 }
 
-/// As people read it.
+/// `value` as indented JSON.
 pub(super) fn pretty(value: &Value) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value).expect("a tree of strings and finite numbers is always JSON");
     text.push(b'\n');
     text
 }
 
-/// The shortest decimal that is this f32.
+/// `value` as the shortest decimal that reads back as the same f32.
 fn decimal(value: f32) -> Value {
     json!(value.to_string().parse::<f64>().unwrap_or_else(|_| f64::from(value)))
 }
 
-/// `config.json`.
-fn model_config(path: &Path, spec: &ModelSpec, described: &Described, kind: Kind) -> Result<Value> {
+/// The content of `config.json`.
+fn model_config(path: &Path, spec: &ModelSpec, described: &Described, dtype: Dtype) -> Result<Value> {
     let (class, model_type) = names(spec.family);
     let mut config = json!({
         "architectures": [class],
@@ -100,7 +101,7 @@ fn model_config(path: &Path, spec: &ModelSpec, described: &Described, kind: Kind
         "bos_token_id": described.bos,
         "eos_token_id": described.eos,
         "pad_token_id": described.padding,
-        "torch_dtype": kind.name(),
+        "torch_dtype": dtype.torch_name(),
         "use_cache": true,
     });
     let own = match spec.family {
@@ -114,7 +115,7 @@ fn model_config(path: &Path, spec: &ModelSpec, described: &Described, kind: Kind
             json!({
                 "hidden_activation": "gelu_pytorch_tanh",
                 "attention_bias": false,
-                "query_pre_attn_scalar": whole(spec.score_scale.powi(-2)),
+                "query_pre_attn_scalar": nearly_whole(spec.score_scale.powi(-2)),
                 "sliding_window": sliding.map(|sliding| sliding.window_tokens),
                 "layer_types": kinds.collect::<Vec<_>>(),
                 "rope_local_base_freq": decimal(described.sliding_rotary_base),
@@ -129,13 +130,13 @@ fn model_config(path: &Path, spec: &ModelSpec, described: &Described, kind: Kind
     Ok(config)
 }
 
-/// The whole number that rounding led away from, if there is one.
-fn whole(value: f32) -> Value {
+/// `value` as an integer if it is within rounding of one.
+fn nearly_whole(value: f32) -> Value {
     let near = value.round();
     if (value - near).abs() < 1e-4 * near { json!(near as i64) } else { decimal(value) }
 }
 
-/// `rope_scaling`: none, linear, or llama 3's with the parameters that give the file's factors.
+/// `rope_scaling`: null, linear, or Llama 3's with parameters that reproduce the factors of the file.
 fn scaling(path: &Path, spec: &ModelSpec, described: &Described) -> Result<Value> {
     let plain = Rotary::new(described.rotary_base, spec.head_dim);
     let linear = described.rotary_factor.map(|factor| plain.clone().slowed(factor));
@@ -146,11 +147,12 @@ fn scaling(path: &Path, spec: &ModelSpec, described: &Described) -> Result<Value
         }
         _ => {}
     }
-    // A file keeps a factor for each pair. Only the ratios of the three other parameters matter, and every llama 3 has
-    // the bounds 1 and 4.
-    let unsayable =
-        || Error::Unsayable { what: path.to_owned(), why: "its rotary positions are not llama 3's".to_owned() };
-    let (plain_last, last) = plain.frequencies.last().zip(spec.rotary.frequencies.last()).ok_or_else(unsayable)?;
+    // The file stores one factor for each pair, not the parameters. Only the ratios of the three other parameters matter,
+    // and every Llama 3 has the bounds 1 and 4.
+    let unrepresentable =
+        || Error::Unrepresentable { path: path.to_owned(), why: "its rotary scaling is not Llama 3's".to_owned() };
+    let (plain_last, last) =
+        plain.frequencies.last().zip(spec.rotary.frequencies.last()).ok_or_else(unrepresentable)?;
     let factor = (plain_last / last * 1e3).round() / 1e3;
     let candidates = (4..=ORIGINAL_CONTEXT_LOG2_MAX).map(|log2| Llama3Scaling {
         factor,
@@ -159,7 +161,7 @@ fn scaling(path: &Path, spec: &ModelSpec, described: &Described) -> Result<Value
         original_context_tokens: (1u32 << log2) as f32,
     });
     let fits = |scaling: &Llama3Scaling| spec.rotary.is_nearly(&plain.clone().llama3(*scaling));
-    let found = candidates.into_iter().find(fits).ok_or_else(unsayable)?;
+    let found = candidates.into_iter().find(fits).ok_or_else(unrepresentable)?;
     Ok(json!({
         "rope_type": "llama3",
         "factor": decimal(found.factor),
@@ -169,7 +171,7 @@ fn scaling(path: &Path, spec: &ModelSpec, described: &Described) -> Result<Value
     }))
 }
 
-/// `tokenizer_config.json`.
+/// The content of `tokenizer_config.json`.
 fn tokenizer_config(spec: &ModelSpec, tokenizer: &Tokenizer, described: &Described) -> Value {
     let token = |id: Option<u32>| id.and_then(|id| tokenizer.token(id));
     let mut config = json!({
@@ -193,7 +195,8 @@ fn tokenizer_config(spec: &ModelSpec, tokenizer: &Tokenizer, described: &Describ
     config
 }
 
-/// `tokenizer.json`, which puts the beginning-of-sequence token before a text where the model was trained with one.
+/// The content of `tokenizer.json`, with a post-processor that adds the beginning-of-sequence token if the model was
+/// trained with one.
 fn tokenizer_json(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u8>> {
     let malformed = |why: String| formats::Error::Malformed { path: path.to_owned(), why };
     let mut json: Value =

@@ -1,134 +1,104 @@
-//! A whole model as a Hugging Face folder: base weights, with an adapter's branches added where there is one, or all weights
-//! of a critic of its own in their place.
+//! A whole model as a Hugging Face folder: the base weights, the base with an adapter merged into it, or all weights of a
+//! fully fine-tuned critic.
 //!
-//! `W + scale B A` (arXiv 2106.09685) in f32, then rounded to the type asked for. One tensor is in memory at a time. Before
-//! the folder gets its name it is opened as any other, and must be a model of the same sizes and constants.
+//! `W + scale B A` (arXiv 2106.09685) is computed in f32, then rounded to the type asked for. One tensor is in memory at a
+//! time. The folder is read back before it gets its name, and must have the sizes and constants of the original.
 
-use super::aside::{self, Aside};
 use super::config;
-use super::tensors::{self, Entry, Stored};
-use super::{Base, Error, Result};
+use super::dtype::Dtype;
+use super::error::{Error, Result};
+use super::output::{self, OutputFolder};
+use super::tensors::{self, Entry};
 use crate::formats;
-use crate::formats::Opened;
-use crate::formats::Weights;
-use crate::formats::lora::{Adapter, Factors, Projection};
-use crate::formats::spec::{Family, ModelSpec};
+use crate::formats::adapter::{Adapter, Factors};
+use crate::formats::spec::{Family, ModelSpec, Projection};
+use crate::formats::{OpenedModel, WeightReader};
 use crate::transformer::full_weights::{CriticWeights, FullWeights};
-use half::{bf16, f16};
+use crate::types::ModelId;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// The type of the weights on disk.
+/// The type of the weights, and how they are split into files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// As they are computed.
-    F32,
-    /// Rounded to eight bits of mantissa, to nearest.
-    Bf16,
-    /// Rounded to eleven bits of mantissa, to nearest.
-    F16,
-}
-
-impl Kind {
-    fn stored(self) -> Stored {
-        match self {
-            Self::F32 => Stored::F32,
-            Self::Bf16 => Stored::Bf16,
-            Self::F16 => Stored::F16,
-        }
-    }
-
-    /// As PyTorch calls it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "float32",
-            Self::Bf16 => "bfloat16",
-            Self::F16 => "float16",
-        }
-    }
-}
-
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// How a folder's weights are laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Their type.
-    pub kind: Kind,
-    /// A file of weights is not longer than this, unless one tensor alone is.
+pub struct MergedLayout {
+    /// The type of the weights.
+    pub dtype: Dtype,
+    /// Bytes of a file at most; a tensor larger than this has a file of its own.
     pub shard_bytes: usize,
 }
 
-/// Writes the model at `path`, or `critic` of it where there is one, as the Hugging Face folder `out`.
+/// Writes the model at `path`, with `critic` merged into it if there is one, as the Hugging Face folder `out`.
 ///
-/// A folder's own config, tokenizer and template are copied; a GGUF file's are made from its metadata.
+/// Config, tokenizer and template are copied from a folder, or made from the metadata of a GGUF file.
 ///
 /// # Errors
-/// Where `out` is taken, the model cannot be read or said in a config, the critic does not fit, a value does not fit the
-/// type asked for, or the disk fails.
-pub fn merged(out: &Path, path: &Path, critic: Option<&CriticWeights>, base: &Base, shape: Shape) -> Result<()> {
+/// If `out` exists, the model cannot be read or a `config.json` cannot express it, the critic does not fit, a value
+/// overflows the type asked for, or the disk fails.
+pub fn write_merged(
+    out: &Path,
+    path: &Path,
+    critic: Option<&CriticWeights>,
+    base: &ModelId,
+    layout: MergedLayout,
+) -> Result<()> {
     let adapter = critic.and_then(CriticWeights::adapter);
     let mut opened = formats::open(path)?;
     let branches = adapter.map(|adapter| branches(adapter, &opened.spec)).transpose()?.unwrap_or_default();
-    let aside = Aside::folder(out)?;
-    let folder = aside.path();
+    let output = OutputFolder::create(out)?;
+    let folder = output.temporary_path();
     if path.is_dir() {
-        config::copy(folder, path, &opened.spec, shape.kind)?;
+        config::copy(folder, path, &opened.spec, layout.dtype)?;
     } else {
-        config::make(folder, path, &opened, shape.kind)?;
+        config::make(folder, path, &opened, layout.dtype)?;
     }
     let scale = adapter.map_or(0.0, |adapter| adapter.config.scale());
     let rank = adapter.map_or(0, |adapter| adapter.config.rank);
-    let Opened { spec, weights, .. } = &mut opened;
-    let whole = critic.and_then(CriticWeights::full);
-    let merge = Merge { norms_less_one: spec.family == Family::Gemma3, whole, branches, scale, rank };
-    write_weights(folder, spec, base, shape, |entry| merge.tensor(weights.as_mut(), entry, shape.kind))?;
+    let OpenedModel { spec, weights, .. } = &mut opened;
+    let full_weights = critic.and_then(CriticWeights::full);
+    let merge = Merge { norms_less_one: spec.family == Family::Gemma3, full_weights, branches, scale, rank };
+    write_weights(folder, spec, base, layout, |entry| merge.tensor(weights.as_mut(), entry, layout.dtype))?;
 
-    let again = formats::open(folder)?.spec;
-    if !spec.is_nearly(&again) {
+    let written = formats::open(folder)?.spec;
+    if !spec.is_nearly(&written) {
         return Err(Error::Changed { path: out.to_owned(), model: path.to_owned() });
     }
-    aside.place()
+    output.publish()
 }
 
-/// The factors of `adapter` by the tensor that they are added to.
+/// The factors of `adapter`, by the name of the tensor that they are added to.
 fn branches<'a>(adapter: &'a Adapter, spec: &ModelSpec) -> Result<HashMap<String, &'a Factors>> {
     let rank = adapter.config.rank;
-    let branch = |(&(layer, site), factors): (&(usize, Projection), &'a Factors)| {
-        let (inputs, outputs) = site.sizes(spec);
+    let branch = |(&(layer, projection), factors): (&(usize, Projection), &'a Factors)| {
+        let (inputs, outputs) = projection.sizes(spec);
         if layer >= spec.layers || factors.a.len() != rank * inputs || factors.b.len() != outputs * rank {
-            return Err(Error::Misfit { rank, site, layer });
+            return Err(Error::AdapterMismatch { rank, projection, layer });
         }
-        Ok((format!("model.layers.{layer}.{}.{}.weight", site.module(), site.name()), factors))
+        Ok((format!("model.layers.{layer}.{}.{}.weight", projection.module(), projection.name()), factors))
     };
     adapter.factors.iter().map(branch).collect()
 }
 
-/// Writes every tensor of `spec`, in shards where one file would be too long.
+/// Writes every tensor of `spec`, in several files where one would be too long.
 fn write_weights(
     folder: &Path,
     spec: &ModelSpec,
-    base: &Base,
-    shape: Shape,
+    base: &ModelId,
+    layout: MergedLayout,
     mut bytes_of: impl FnMut(&Entry) -> Result<Vec<u8>>,
 ) -> Result<()> {
-    let stored = shape.kind.stored();
+    let dtype = layout.dtype;
     let mut shards: Vec<Vec<Entry>> = vec![];
-    let mut room = 0;
-    for (name, shape_of) in spec.tensors() {
-        let entry = Entry { name, shape: shape_of };
-        let bytes = entry.bytes(stored);
-        if shards.is_empty() || bytes > room {
+    let mut bytes_left = 0;
+    for (name, shape) in spec.tensors() {
+        let entry = Entry { name, shape };
+        let bytes = entry.bytes(dtype);
+        if shards.is_empty() || bytes > bytes_left {
             shards.push(vec![]);
-            room = shape.shard_bytes;
+            bytes_left = layout.shard_bytes;
         }
-        room = room.saturating_sub(bytes);
+        bytes_left = bytes_left.saturating_sub(bytes);
         shards.last_mut().expect("one was pushed").push(entry);
     }
     let name = |index: usize| match shards.len() {
@@ -137,32 +107,33 @@ fn write_weights(
     };
     let mut map = Map::new();
     for (index, entries) in shards.iter().enumerate() {
-        tensors::write(&folder.join(name(index)), &base.metadata(), stored, entries, &mut bytes_of)?;
+        tensors::write(&folder.join(name(index)), &tensors::metadata(base), dtype, entries, &mut bytes_of)?;
         map.extend(entries.iter().map(|entry| (entry.name.clone(), Value::from(name(index)))));
     }
     if shards.len() > 1 {
-        let total: usize = shards.iter().flatten().map(|entry| entry.bytes(stored)).sum();
+        let total: usize = shards.iter().flatten().map(|entry| entry.bytes(dtype)).sum();
         let index = json!({"metadata": {"total_size": total}, "weight_map": map});
-        aside::write(&folder.join("model.safetensors.index.json"), &config::pretty(&index))?;
+        output::write(&folder.join("model.safetensors.index.json"), &config::pretty(&index))?;
     }
     Ok(())
 }
 
-/// What becomes of each tensor.
+/// How each tensor of the output is computed.
 struct Merge<'a> {
-    /// A norm is stored as what is added to 1.
+    /// The files store the weight of a norm less 1.
     norms_less_one: bool,
-    /// What stands in for the base.
-    whole: Option<&'a FullWeights>,
+    /// Weights that replace those of the base.
+    full_weights: Option<&'a FullWeights>,
+    /// Factors by the name of the tensor that they are added to.
     branches: HashMap<String, &'a Factors>,
     scale: f32,
     rank: usize,
 }
 
 impl Merge<'_> {
-    /// The tensor's bytes in the folder.
-    fn tensor(&self, weights: &mut dyn Weights, entry: &Entry, kind: Kind) -> Result<Vec<u8>> {
-        let own = self.whole.and_then(|whole| whole.tensor(&entry.name));
+    /// The bytes of the tensor `entry` in the output.
+    fn tensor(&self, weights: &mut dyn WeightReader, entry: &Entry, dtype: Dtype) -> Result<Vec<u8>> {
+        let own = self.full_weights.and_then(|weights| weights.tensor(&entry.name));
         let mut values = own.map_or_else(|| weights.get(&entry.name, &entry.shape), Ok)?;
         if self.norms_less_one && entry.name.ends_with("norm.weight") {
             values.iter_mut().for_each(|value| *value -= 1.0);
@@ -170,7 +141,7 @@ impl Merge<'_> {
         if let (Some(factors), [_, inputs]) = (self.branches.get(&entry.name), &entry.shape[..]) {
             add_branch(&mut values, *inputs, factors, self.rank, self.scale);
         }
-        bytes(&values, kind).map_err(|value| Error::Overflow { name: entry.name.clone(), value, kind })
+        dtype.bytes(&values).map_err(|value| Error::Overflow { name: entry.name.clone(), value, dtype })
     }
 }
 
@@ -187,26 +158,4 @@ fn add_branch(weight: &mut [f32], inputs: usize, factors: &Factors, rank: usize,
             row.iter_mut().zip(&*delta).for_each(|(weight, delta)| *weight += scale * delta);
         },
     );
-}
-
-/// `values` in their type on disk, or the first that does not fit.
-fn bytes(values: &[f32], kind: Kind) -> Result<Vec<u8>, f32> {
-    let lost = |value: f32, there: bool| if value.is_finite() && !there { Err(value) } else { Ok(()) };
-    let mut bytes = Vec::with_capacity(values.len() * kind.stored().width());
-    for &value in values {
-        match kind {
-            Kind::F32 => bytes.extend(value.to_le_bytes()),
-            Kind::Bf16 => {
-                let rounded = bf16::from_f32(value);
-                lost(value, rounded.is_finite())?;
-                bytes.extend(rounded.to_le_bytes());
-            }
-            Kind::F16 => {
-                let rounded = f16::from_f32(value);
-                lost(value, rounded.is_finite())?;
-                bytes.extend(rounded.to_le_bytes());
-            }
-        }
-    }
-    Ok(bytes)
 }

@@ -1,62 +1,42 @@
 //! safetensors files, one tensor in memory at a time.
 //!
-//! The header is known before the first value is: names, shapes and types are. Metadata stays in the order given, so that
-//! the same weights make the same bytes. Knows no model.
+//! The header follows from names, shapes and the type, before any value is known. Metadata stays in the order given, so
+//! that the same weights make the same bytes. Knows no model.
 
-use super::{Error, Result};
+use super::dtype::Dtype;
+use super::error::{Error, Result};
+use crate::types::ModelId;
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// How values are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stored {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl Stored {
-    /// The name in a header.
-    fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
-        }
-    }
-
-    /// Bytes of a value.
-    pub(super) fn width(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
-    }
-}
-
-/// A tensor to be written.
+/// A tensor to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Its name.
+    /// The name.
     pub(super) name: String,
-    /// Its sizes.
+    /// The sizes.
     pub(super) shape: Vec<usize>,
 }
 
 impl Entry {
     /// Bytes of its values.
-    pub(super) fn bytes(&self, stored: Stored) -> usize {
-        self.shape.iter().product::<usize>() * stored.width()
+    pub(super) fn bytes(&self, dtype: Dtype) -> usize {
+        self.shape.iter().product::<usize>() * dtype.width()
     }
 }
 
-/// Writes `entries` in their order; `bytes_of` gives each one's values, row-major and little-endian.
+/// The metadata of a weights file of `base`, or of an adapter to it.
+pub(super) fn metadata(base: &ModelId) -> [(&'static str, String); 3] {
+    [("base_model", base.name.clone()), ("base_model_sha256", base.sha256.clone()), ("format", "pt".to_owned())]
+}
+
+/// Writes `entries` in their order; `bytes_of` gives the values of each, row-major and little-endian.
 pub(super) fn write(
     path: &Path,
     metadata: &[(&str, String)],
-    stored: Stored,
+    dtype: Dtype,
     entries: &[Entry],
     mut bytes_of: impl FnMut(&Entry) -> Result<Vec<u8>>,
 ) -> Result<()> {
@@ -66,12 +46,12 @@ pub(super) fn write(
     let mut end = 0;
     for entry in entries {
         let start = end;
-        end += entry.bytes(stored);
-        let place = json!({"dtype": stored.name(), "shape": entry.shape, "data_offsets": [start, end]});
+        end += entry.bytes(dtype);
+        let place = json!({"dtype": dtype.safetensors_name(), "shape": entry.shape, "data_offsets": [start, end]});
         header.insert(entry.name.clone(), place);
     }
     let mut header = Value::Object(header).to_string().into_bytes();
-    // Values begin at a multiple of eight bytes.
+    // The values start at a multiple of eight bytes.
     header.resize(header.len().next_multiple_of(8), b' ');
 
     let mut file = BufWriter::new(File::create_new(path).map_err(Error::io(path))?);

@@ -13,11 +13,11 @@ pub(crate) use described::{Described, describe};
 pub(crate) use header::Header;
 pub(crate) use names::gguf_name;
 
+use super::error::{Error, Result};
+use super::model::{OpenedModel, WeightReader};
 use super::spec::{Block, Family};
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
-use super::{Error, Result, Weights};
-use crate::formats::Opened;
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// Where it is unreadable, malformed, of an unknown architecture, computes what this node does not, lacks a tensor
 /// or has one of the wrong shape, or where its tokenizer is missing or unknown.
-pub fn open(path: &Path) -> Result<Opened> {
+pub fn open(path: &Path) -> Result<OpenedModel> {
     let (reader, content) = read(path)?;
     let block = Family::Llama.block();
     let mut weights = GgufWeights { path: path.to_owned(), reader, content, block, permuted: None };
@@ -54,7 +54,7 @@ pub fn open(path: &Path) -> Result<Opened> {
     for (name, shape) in spec.tensors() {
         weights.find(&name, &shape)?;
     }
-    Ok(Opened { spec, tokenizer, template, weights: Box::new(weights) })
+    Ok(OpenedModel { spec, tokenizer, template, weights: Box::new(weights) })
 }
 
 fn template(header: &Header<'_>, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
@@ -123,7 +123,7 @@ impl GgufWeights {
     }
 }
 
-impl Weights for GgufWeights {
+impl WeightReader for GgufWeights {
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let inner = self.find(name, shape)?.0;
         let values = self.raw(&inner)?;
@@ -138,7 +138,7 @@ impl Weights for GgufWeights {
         gguf_name(name, &self.block).is_some_and(|inner| self.content.tensor_infos.contains_key(&inner))
     }
 
-    fn is_coarse(&self, name: &str) -> bool {
+    fn is_four_bit(&self, name: &str) -> bool {
         let info = gguf_name(name, &self.block).and_then(|inner| self.content.tensor_infos.get(&inner));
         info.is_some_and(|info| matches!(info.ggml_dtype, GgmlDType::Q4_0 | GgmlDType::Q4_1))
     }
@@ -257,7 +257,7 @@ mod tests {
             path
         }
 
-        fn open(&self) -> Result<Opened> {
+        fn open(&self) -> Result<OpenedModel> {
             crate::formats::open(&self.write())
         }
 

@@ -5,13 +5,14 @@
 
 mod config;
 
+pub(crate) use config::names;
+
+use super::error::{Error, Result};
+use super::model::{OpenedModel, WeightReader};
 use super::spec::Family;
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
-use super::{Error, Result, Weights};
-use crate::formats::Opened;
-use config::Config;
-pub(crate) use config::names;
+use config::{Config, TokenIds};
 use safetensors::tensor::{Dtype, Metadata};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -28,7 +29,7 @@ const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// # Errors
 /// Where a file is unreadable or malformed, the architecture is unknown or uses what is not supported, a tensor is
 /// missing or of the wrong shape or type.
-pub fn open(path: &Path) -> Result<Opened> {
+pub fn open(path: &Path) -> Result<OpenedModel> {
     let config_path = path.join("config.json");
     let config: Config = json(&config_path)?;
     let mut weights = FolderWeights::open(path)?;
@@ -41,7 +42,8 @@ pub fn open(path: &Path) -> Result<Opened> {
     let settings: TokenizerConfig = optional_json(&path.join("tokenizer_config.json"))?.unwrap_or_default();
     let generation: Generation = optional_json(&path.join("generation_config.json"))?.unwrap_or_default();
     let tokenizer_path = path.join("tokenizer.json");
-    let eos_ids = [config.eos_token_id, generation.eos_token_id].into_iter().flatten().flat_map(Ids::all).collect();
+    let eos_ids =
+        [config.eos_token_id, generation.eos_token_id].into_iter().flatten().flat_map(TokenIds::into_vec).collect();
     let eos = settings.eos_token.map(Name::text);
     let bos = settings.bos_token.map(Name::text);
     let begins = settings.add_bos_token;
@@ -57,14 +59,14 @@ pub fn open(path: &Path) -> Result<Opened> {
         Some(source) => ChatTemplate::new(&source, &bos.unwrap_or_default(), &eos.unwrap_or_default())?,
         None => ChatTemplate::absent("chat_template.jinja, or chat_template in tokenizer_config.json"),
     };
-    Ok(Opened { spec, tokenizer, template, weights: Box::new(weights) })
+    Ok(OpenedModel { spec, tokenizer, template, weights: Box::new(weights) })
 }
 
 /// The tensors of one file, as they lie there.
 ///
 /// # Errors
 /// Where it is unreadable or malformed.
-pub(crate) fn file(path: &Path) -> Result<Box<dyn Weights>> {
+pub(crate) fn file(path: &Path) -> Result<Box<dyn WeightReader>> {
     let folder = path.parent().unwrap_or(path).to_owned();
     let mut weights = FolderWeights { folder, shards: Vec::new(), places: HashMap::new(), norms_less_one: false };
     weights.add(path.to_owned(), |_| true)?;
@@ -132,23 +134,7 @@ impl Name {
 
 #[derive(Deserialize, Default)]
 struct Generation {
-    eos_token_id: Option<Ids>,
-}
-
-#[derive(Clone, Deserialize)]
-#[serde(untagged)]
-enum Ids {
-    One(u32),
-    Several(Vec<u32>),
-}
-
-impl Ids {
-    fn all(self) -> Vec<u32> {
-        match self {
-            Self::One(id) => vec![id],
-            Self::Several(ids) => ids,
-        }
-    }
+    eos_token_id: Option<TokenIds>,
 }
 
 /// Where a tensor lies.
@@ -262,7 +248,7 @@ fn width(dtype: Dtype) -> Option<usize> {
     }
 }
 
-impl Weights for FolderWeights {
+impl WeightReader for FolderWeights {
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let place = self.find(name, shape)?;
         let (shard, dtype, start) = (place.shard, place.dtype, place.start);
@@ -285,7 +271,7 @@ impl Weights for FolderWeights {
         self.places.contains_key(name)
     }
 
-    fn is_coarse(&self, _: &str) -> bool {
+    fn is_four_bit(&self, _: &str) -> bool {
         false
     }
 }

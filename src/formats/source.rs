@@ -9,7 +9,7 @@ mod pip;
 
 pub use digest::digest;
 
-use super::{Error, Result};
+use super::error::{Error, Result};
 use std::fmt;
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,6 @@
 //!
 //! What families differ in is data here: the walk and its passes ask the spec and never the family.
 
-use super::lora::Projection;
 use crate::formats::rotary::Rotary;
 pub use crate::kernels::ops::Activation;
 use serde::{Deserialize, Serialize};
@@ -144,6 +143,71 @@ impl Block {
     }
 }
 
+/// A linear of a layer, by its Hugging Face name. Adapters target these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Projection {
+    /// Queries.
+    QProj,
+    /// Keys.
+    KProj,
+    /// Values.
+    VProj,
+    /// Attention's output.
+    OProj,
+    /// Feed-forward gate.
+    GateProj,
+    /// Feed-forward up.
+    UpProj,
+    /// Feed-forward down.
+    DownProj,
+}
+
+impl Projection {
+    /// Every projection, in the order of the forward pass.
+    pub const ALL: [Self; 7] =
+        [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
+
+    /// The linear's name in Hugging Face models, such as `q_proj`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QProj => "q_proj",
+            Self::KProj => "k_proj",
+            Self::VProj => "v_proj",
+            Self::OProj => "o_proj",
+            Self::GateProj => "gate_proj",
+            Self::UpProj => "up_proj",
+            Self::DownProj => "down_proj",
+        }
+    }
+
+    /// The module that holds it, such as `self_attn`.
+    pub fn module(self) -> &'static str {
+        match self {
+            Self::QProj | Self::KProj | Self::VProj | Self::OProj => "self_attn",
+            Self::GateProj | Self::UpProj | Self::DownProj => "mlp",
+        }
+    }
+
+    /// `(inputs, outputs)` of the linear.
+    pub fn sizes(self, spec: &ModelSpec) -> (usize, usize) {
+        let (hidden, queries, keys) = (spec.hidden, spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        match self {
+            Self::QProj => (hidden, queries),
+            Self::KProj | Self::VProj => (hidden, keys),
+            Self::OProj => (queries, hidden),
+            Self::GateProj | Self::UpProj => (hidden, spec.intermediate),
+            Self::DownProj => (spec.intermediate, hidden),
+        }
+    }
+}
+
+impl std::fmt::Display for Projection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl ModelSpec {
     /// Every tensor a model of these sizes is made of: Hugging Face name and shape, `(outputs, inputs)` for a linear.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
@@ -159,11 +223,13 @@ impl ModelSpec {
                 add("self_attn.q_norm.weight", vec![self.head_dim]);
                 add("self_attn.k_norm.weight", vec![self.head_dim]);
             }
-            for site in Projection::ALL {
-                let (inputs, outputs) = site.sizes(self);
-                let name = format!("{}.{}", site.module(), site.name());
+            for projection in Projection::ALL {
+                let (inputs, outputs) = projection.sizes(self);
+                let name = format!("{}.{}", projection.module(), projection.name());
                 add(&format!("{name}.weight"), vec![outputs, inputs]);
-                if self.block.qkv_bias && matches!(site, Projection::QProj | Projection::KProj | Projection::VProj) {
+                if self.block.qkv_bias
+                    && matches!(projection, Projection::QProj | Projection::KProj | Projection::VProj)
+                {
                     add(&format!("{name}.bias"), vec![outputs]);
                 }
             }
@@ -278,83 +344,5 @@ impl ModelSpec {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// Two layers, four query heads on two key-value heads.
-    pub(crate) fn tiny() -> ModelSpec {
-        ModelSpec {
-            family: Family::Llama,
-            block: Family::Llama.block(),
-            embedding_scale: 1.0,
-            score_scale: 1.0 / 8f32.sqrt(),
-            sliding: None,
-            vocab: 260,
-            hidden: 32,
-            intermediate: 64,
-            layers: 2,
-            heads: 4,
-            kv_heads: 2,
-            head_dim: 8,
-            rotary: Rotary::new(10_000.0, 8),
-            norm_epsilon: 1e-5,
-            context_tokens: 128,
-            tied: true,
-        }
-    }
-
-    #[test]
-    fn the_135m_model_has_as_many_weights_as_its_card_says() {
-        let spec = ModelSpec {
-            vocab: 49_152,
-            hidden: 576,
-            intermediate: 1536,
-            layers: 30,
-            heads: 9,
-            kv_heads: 3,
-            head_dim: 64,
-            rotary: Rotary::new(100_000.0, 64),
-            ..tiny()
-        };
-        assert_eq!(spec.parameters(), 134_515_008);
-        assert_eq!(spec.complaint(), None);
-    }
-
-    fn sliding() -> Sliding {
-        Sliding { window_tokens: 4, rotary: Rotary::new(100.0, 8), layers: vec![true, false] }
-    }
-
-    #[test]
-    fn what_a_family_adds_is_counted() {
-        let of =
-            |family: Family| ModelSpec { family, block: family.block(), ..tiny() }.parameters() - tiny().parameters();
-        // Per layer: biases of q, k and v; a norm of q and one of k; those and two of the stream.
-        assert_eq!([of(Family::Qwen2), of(Family::Qwen3), of(Family::Gemma3)], [2 * 64, 2 * 16, 2 * (16 + 64)]);
-    }
-
-    #[test]
-    fn an_untied_head_is_counted() {
-        let tied = tiny();
-        let untied = ModelSpec { tied: false, ..tiny() };
-        assert_eq!(untied.parameters() - tied.parameters(), 260 * 32);
-    }
-
-    #[test]
-    fn impossible_sizes_are_named() {
-        for (spec, word) in [
-            (ModelSpec { kv_heads: 3, ..tiny() }, "multiple of 3"),
-            (ModelSpec { head_dim: 7, ..tiny() }, "even"),
-            (ModelSpec { layers: 0, ..tiny() }, "layers"),
-            (ModelSpec { score_scale: f32::INFINITY, ..tiny() }, "attention scale"),
-            (ModelSpec { rotary: Rotary::new(10_000.0, 16), ..tiny() }, "rotary frequencies: expected 4, got 8"),
-            (ModelSpec { rotary: Rotary::new(0.5, 8), ..tiny() }, "rotary frequency"),
-            (ModelSpec { sliding: Some(Sliding { window_tokens: 0, ..sliding() }), ..tiny() }, "sliding window"),
-            (ModelSpec { sliding: Some(Sliding { layers: vec![true], ..sliding() }), ..tiny() }, "sliding window"),
-            (ModelSpec { vocab: usize::MAX, ..tiny() }, "vocabulary"),
-            (ModelSpec { norm_epsilon: f32::NAN, ..tiny() }, "epsilon"),
-        ] {
-            let complaint = spec.complaint().unwrap_or_default();
-            assert!(complaint.contains(word), "{complaint}");
-        }
-    }
-}
+#[allow(clippy::unwrap_used)]
+pub(crate) mod tests;

@@ -3,7 +3,7 @@
 //! Renders what transformers' `apply_chat_template` renders: trimmed blocks, Python's string methods,
 //! `raise_exception`, `strftime_now`, a `tojson` that escapes nothing for HTML. Knows no ids and no roles.
 
-use super::{Error, Result};
+use super::error::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, ErrorKind, context};

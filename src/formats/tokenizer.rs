@@ -8,7 +8,7 @@ mod bytes;
 mod gguf;
 mod spm;
 
-use super::{Error, Result};
+use super::error::{Error, Result};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -64,14 +64,6 @@ impl Tokenizer {
         let bos = bos.filter(|&bos| begins.unwrap_or(first == Some(bos)));
         Ok(Self::new(inner, eos_ids.into_iter().chain(eos), bos))
     }
-
-    /// A tokenizer of bytes, for tests and tiny models: id = byte, then the specials of [`Tokenizer::BYTE_SPECIALS`].
-    pub fn bytes() -> Self {
-        bytes::build()
-    }
-
-    /// The specials of [`Tokenizer::bytes`]: ids 256, 257 and 258.
-    pub const BYTE_SPECIALS: [&'static str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
     fn new(inner: tokenizers::Tokenizer, eos_ids: impl IntoIterator<Item = u32>, bos: Option<u32>) -> Self {
         let specials = inner.get_added_tokens_decoder();

@@ -1,23 +1,24 @@
-//! Groups as flat arrays in a safetensors file, for those who load thousands at once.
+//! Groups as flat arrays in a safetensors file, for programs that load thousands at once.
 //!
 //! | tensor | type, shape | holds |
 //! |---|---|---|
 //! | `group_offsets` | I64 (groups + 1) | critiques of group g: `group_offsets[g]..group_offsets[g + 1]` |
 //! | `prefix_ids`, `prefix_offsets` | U32 (ids), I64 (groups + 1) | the critic's prompts |
-//! | `token_ids`, `log_probs`, `token_offsets` | U32, F32 (tokens), I64 (critiques + 1) | what was sampled |
+//! | `token_ids`, `log_probs`, `token_offsets` | U32, F32 (tokens), I64 (critiques + 1) | the sampled tokens |
 //! | `utilities`, `versions`, `episodes` | F32, I64 (critiques), I64 (groups) | CU, critic version, episode |
-//! | `rest`, `rest_offsets` | U8 (bytes), I64 (groups + 1) | everything else of a group, as JSON |
+//! | `rest`, `rest_offsets` | U8 (bytes), I64 (groups + 1) | the other fields of a group, as JSON |
 
-use super::{Error, Groups, Origin, Recorded, Result};
-use crate::types::CritiqueGroup;
+use super::error::{Error, Result};
+use super::record::{Groups, RecordedGroup};
+use crate::types::{CritiqueGroup, ModelId};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// What the file says it is.
+/// The format, as the metadata names it.
 const FORMAT: &str = "rco-groups-1";
-/// Where it says so, in its metadata.
-const ABOUT: &str = "rco_groups";
+/// The key of the metadata: format and model, as JSON.
+const METADATA_KEY: &str = "rco_groups";
 
 /// The arrays.
 #[derive(Default)]
@@ -35,12 +36,12 @@ struct Arrays {
     rest_offsets: Vec<i64>,
 }
 
-/// What of a group and of a critique is in arrays of its own, and is left out of the rest.
-const IN_ARRAYS: [&str; 2] = ["episode", "prefix_ids"];
-const OF_CRITIQUE: [&str; 1] = ["utility"];
-const OF_WRITTEN: [&str; 3] = ["ids", "log_probs", "version"];
+/// Fields with arrays of their own, which are left out of the rest: of a group, of a critique, of its completion.
+const GROUP_ARRAYS: [&str; 2] = ["episode", "prefix_ids"];
+const CRITIQUE_ARRAYS: [&str; 1] = ["utility"];
+const COMPLETION_ARRAYS: [&str; 3] = ["ids", "log_probs", "version"];
 
-pub(super) fn render(path: &Path, groups: &[Recorded]) -> Result<Vec<u8>> {
+pub(super) fn render(path: &Path, groups: &[RecordedGroup]) -> Result<Vec<u8>> {
     let malformed = |why: String| Error::Malformed { path: path.to_owned(), why };
     let Some(first) = groups.first() else { return Err(malformed("expected at least one group, got none".to_owned())) };
     let mut arrays = Arrays::default();
@@ -56,7 +57,7 @@ pub(super) fn render(path: &Path, groups: &[Recorded]) -> Result<Vec<u8>> {
         }
         arrays.push(&recorded.group);
     }
-    // One text, since the library writes metadata in the order of a hash map.
+    // One entry, because the library writes metadata in the order of a hash map.
     let about = json!({"format": FORMAT, "model": first.model}).to_string();
     let tensors = arrays.tensors();
     let views = tensors
@@ -67,7 +68,7 @@ pub(super) fn render(path: &Path, groups: &[Recorded]) -> Result<Vec<u8>> {
         })
         .collect::<std::result::Result<Vec<_>, _>>();
     let views = views.map_err(|error| malformed(error.to_string()))?;
-    safetensors::serialize(views, Some([(ABOUT.to_owned(), about)].into())).map_err(|e| malformed(e.to_string()))
+    safetensors::serialize(views, Some([(METADATA_KEY.to_owned(), about)].into())).map_err(|e| malformed(e.to_string()))
 }
 
 impl Arrays {
@@ -84,10 +85,10 @@ impl Arrays {
         self.prefix_offsets.push(self.prefix_ids.len() as i64);
         self.episodes.push(group.episode.0.cast_signed());
         let mut rest = serde_json::to_value(group).expect("strings and numbers are always JSON");
-        remove(&mut rest, &IN_ARRAYS);
+        remove(&mut rest, &GROUP_ARRAYS);
         for critique in rest["critiques"].as_array_mut().into_iter().flatten() {
-            remove(critique, &OF_CRITIQUE);
-            remove(&mut critique["written"], &OF_WRITTEN);
+            remove(critique, &CRITIQUE_ARRAYS);
+            remove(&mut critique["written"], &COMPLETION_ARRAYS);
         }
         self.rest.extend(rest.to_string().into_bytes());
         self.rest_offsets.push(self.rest.len() as i64);
@@ -119,8 +120,8 @@ fn remove(value: &mut Value, keys: &[&str]) {
     }
 }
 
-/// Puts `new` under `key`; what is no object stays, and is told of when it is read as a group.
-fn put(value: &mut Value, key: &str, new: Value) {
+/// Inserts `new` under `key`. A value that is not an object stays as it is: reading it as a group then fails.
+fn insert(value: &mut Value, key: &str, new: Value) {
     if let Value::Object(map) = value {
         map.insert(key.to_owned(), new);
     }
@@ -130,14 +131,14 @@ pub(super) fn read(path: &Path) -> Result<Groups> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let file = File { path, tensors: SafeTensors::deserialize(&bytes).map_err(|error| malformed(path, error))? };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| malformed(path, error))?;
-    let about = header.metadata().as_ref().and_then(|metadata| metadata.get(ABOUT));
+    let about = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
     let about: Value = serde_json::from_str(about.map_or("null", String::as_str)).map_err(|e| malformed(path, e))?;
     if about["format"] != FORMAT {
         return Err(malformed(path, format!("expected format {FORMAT}, got {}", about["format"])));
     }
-    let model: Origin =
+    let model: ModelId =
         serde_json::from_value(about["model"].clone()).map_err(|error| malformed(path, format!("model: {error}")))?;
-    let groups = file.groups()?.into_iter().map(|group| Recorded { model: model.clone(), group });
+    let groups = file.groups()?.into_iter().map(|group| RecordedGroup { model: model.clone(), group });
     Ok(Groups { groups: groups.collect(), ..Groups::default() })
 }
 
@@ -145,7 +146,7 @@ fn malformed(path: &Path, why: impl ToString) -> Error {
     Error::Malformed { path: path.to_owned(), why: why.to_string() }
 }
 
-/// A file's tensors.
+/// The tensors of a file.
 struct File<'a> {
     path: &'a Path,
     tensors: SafeTensors<'a>,
@@ -164,7 +165,7 @@ impl File<'_> {
         self.array(name, Dtype::I64, i64::from_le_bytes)
     }
 
-    /// The ranges between the offsets `name`, which must cover `length` in order; `count` of them where it is known.
+    /// The ranges between the offsets `name`, which must cover `length` in order; there must be `count` of them, if given.
     fn ranges(&self, name: &str, length: usize, count: Option<usize>) -> Result<Vec<std::ops::Range<usize>>> {
         let offsets = self.longs(name)?;
         let whole = offsets.first() == Some(&0) && offsets.last() == Some(&(length as i64)) && offsets.is_sorted();
@@ -195,19 +196,19 @@ impl File<'_> {
             let wrong = |why: &dyn std::fmt::Display| malformed(self.path, format!("group {index}: {why}"));
             let mut value: Value =
                 serde_json::from_slice(&rest[rests[index].clone()]).map_err(|error| wrong(&error))?;
-            put(&mut value, "episode", json!(episodes[index]));
-            put(&mut value, "prefix_ids", json!(prefix_ids[prefixes[index].clone()]));
+            insert(&mut value, "episode", json!(episodes[index]));
+            insert(&mut value, "prefix_ids", json!(prefix_ids[prefixes[index].clone()]));
             let own =
                 value.get_mut("critiques").and_then(Value::as_array_mut).ok_or_else(|| wrong(&"expected critiques"))?;
             if own.len() != critiques[index].len() {
                 return Err(wrong(&format!("expected {} critiques, got {}", critiques[index].len(), own.len())));
             }
             for (critique, place) in own.iter_mut().zip(critiques[index].clone()) {
-                put(critique, "utility", json!(utilities[place]));
+                insert(critique, "utility", json!(utilities[place]));
                 let written = critique.get_mut("written").ok_or_else(|| wrong(&"expected what was written"))?;
-                put(written, "ids", json!(token_ids[tokens[place].clone()]));
-                put(written, "log_probs", json!(log_probs[tokens[place].clone()]));
-                put(written, "version", json!(versions[place]));
+                insert(written, "ids", json!(token_ids[tokens[place].clone()]));
+                insert(written, "log_probs", json!(log_probs[tokens[place].clone()]));
+                insert(written, "version", json!(versions[place]));
             }
             serde_json::from_value(value).map_err(|error| wrong(&error))
         };

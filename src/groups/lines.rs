@@ -1,42 +1,22 @@
-//! One JSON object a line.
+//! Files with one group a line, as JSON.
 
-use super::{Error, Groups, Recorded, Result};
+use super::error::{Error, Result};
+use super::record::{Groups, RecordedGroup};
+use crate::disk::json_lines;
 use std::path::Path;
 
-/// A group as its line, the line end included.
-pub(super) fn line(recorded: &Recorded) -> String {
-    let mut line = serde_json::to_string(recorded).expect("strings and numbers are always JSON");
-    line.push('\n');
-    line
+/// The content of a file of `groups`.
+pub(super) fn render(groups: &[RecordedGroup]) -> Vec<u8> {
+    groups.iter().map(json_lines::to_line).collect::<String>().into_bytes()
 }
 
-/// All of them.
-pub(super) fn render(groups: &[Recorded]) -> Vec<u8> {
-    groups.iter().map(line).collect::<String>().into_bytes()
-}
-
-/// Reads the file `path`; a last line without its end is skipped and counted.
+/// Reads the file `path`; a torn last line is skipped and counted.
 pub(super) fn read(path: &Path) -> Result<Groups> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    let mut groups = Groups::default();
-    for (index, line) in bytes[..whole].split(|byte| *byte == b'\n').enumerate() {
-        if line.trim_ascii().is_empty() {
-            continue;
+    let lines = json_lines::read(path).map_err(|error| match error {
+        json_lines::Error::Io(source) => Error::Io { path: path.to_owned(), source },
+        json_lines::Error::Line { line, source } => {
+            Error::Line { path: path.to_owned(), line, why: source.to_string() }
         }
-        let recorded = serde_json::from_slice(line).map_err(|error| Error::Line {
-            path: path.to_owned(),
-            line: index + 1,
-            why: error.to_string(),
-        })?;
-        groups.groups.push(recorded);
-    }
-    if let rest @ [_, ..] = &bytes[whole..] {
-        // A file that a person edited may lack its last line end and be whole.
-        match serde_json::from_slice(rest) {
-            Ok(recorded) => groups.groups.push(recorded),
-            Err(_) => groups.torn = 1,
-        }
-    }
-    Ok(groups)
+    })?;
+    Ok(Groups { groups: lines.values, torn: usize::from(lines.is_torn), ..Groups::default() })
 }

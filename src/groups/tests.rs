@@ -1,10 +1,12 @@
 use super::*;
-use crate::types::{Completion, CriticVersion, FinishReason, Invalid, Preference, ScoredCritique, Verdict};
+use crate::types::{
+    Completion, CriticVersion, CritiqueGroup, FinishReason, Invalid, ModelId, Preference, ScoredCritique, Verdict,
+};
 use proptest::prelude::*;
 use std::io::Write as _;
 
-fn model() -> Origin {
-    Origin { name: "pip:a==1#f".into(), sha256: "0f".repeat(32) }
+fn model() -> ModelId {
+    ModelId { name: "pip:a==1#f".into(), sha256: "0f".repeat(32) }
 }
 
 /// A group whose floats are spread over everything between the smallest and the largest.
@@ -30,13 +32,13 @@ fn group(episode: u64, floats: &[f32]) -> CritiqueGroup {
     }
 }
 
-fn recorded(episode: u64) -> Recorded {
-    Recorded { model: model(), group: group(episode, &[0.1, -3.25e-7, -1.0 / 3.0, 0.7, -0.0, -88.8]) }
+fn recorded(episode: u64) -> RecordedGroup {
+    RecordedGroup { model: model(), group: group(episode, &[0.1, -3.25e-7, -1.0 / 3.0, 0.7, -0.0, -88.8]) }
 }
 
 /// The lines of a run in `folder`, written by a recorder that opens the file anew each time.
 fn append(folder: &Path, bytes_max: u64, episodes: std::ops::Range<u64>) {
-    let recorder = Recorder::open(folder, model(), bytes_max).unwrap();
+    let recorder = GroupRecorder::open(folder, model(), bytes_max).unwrap();
     for episode in episodes {
         recorder.append(&recorder.line(&recorded(episode).group)).unwrap();
     }
@@ -52,7 +54,7 @@ proptest! {
         let place = tempfile::tempdir().unwrap();
         let tiny = f32::from_bits(tiny % 0x7f80_0000);
         let all = [floats, vec![tiny, -tiny]].concat();
-        let groups = [Recorded { model: model(), group: group(9, &all) }];
+        let groups = [RecordedGroup { model: model(), group: group(9, &all) }];
         for name in ["a.jsonl", "a.safetensors"] {
             write(&place.path().join(name), &groups).unwrap();
             let back = read(&place.path().join(name)).unwrap().groups;
@@ -152,7 +154,7 @@ fn what_cannot_be_written_or_read_is_named() {
     assert!(error(write(&path("a.safetensors"), &[])).contains("at least one group"));
     write(&path("a.jsonl"), &[recorded(0)]).unwrap();
     assert!(error(write(&path("a.jsonl"), &[])).contains("is there already"));
-    let other = Recorded { model: Origin { name: "b".into(), sha256: "1".into() }, ..recorded(1) };
+    let other = RecordedGroup { model: ModelId { name: "b".into(), sha256: "1".into() }, ..recorded(1) };
     assert!(error(write(&path("a.safetensors"), &[recorded(0), other])).contains("groups of one model"));
     assert!(read(place.path()).unwrap_err().to_string().contains("holds no groups.jsonl"));
     std::fs::write(path("b.safetensors"), "no").unwrap();

@@ -3,7 +3,7 @@
 use super::objective::{Annealed, Baseline, Options, Schedule, Truncation};
 use super::reference::Resets;
 use super::value::ValueConfig;
-use crate::formats::lora::LoraConfig;
+use crate::formats::adapter::LoraConfig;
 use crate::transformer::score::ActivationPolicy;
 use crate::types::Objective;
 use serde::{Deserialize, Serialize};

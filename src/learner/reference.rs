@@ -8,7 +8,8 @@
 //! what is kept is all that a resumed learner needs to go on bit for bit.
 
 use super::{Error, HostTensor};
-use crate::formats::lora::{Adapter, Factors, Projection};
+use crate::formats::adapter::{Adapter, Factors};
+use crate::formats::spec::Projection;
 use crate::transformer::Transformer;
 use crate::transformer::score::ScoreAdapter;
 use std::collections::BTreeMap;
@@ -185,7 +186,7 @@ impl References {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::formats::lora::LoraConfig;
+    use crate::formats::adapter::LoraConfig;
 
     #[test]
     fn a_group_belongs_to_the_reference_in_force_when_it_was_first_seen() {

@@ -2,7 +2,7 @@
 
 use super::trained::{Lora, Trained};
 use super::{Error, Learner};
-use crate::formats::lora::{Adapter, Factors, LoraConfig};
+use crate::formats::adapter::{Adapter, Factors, LoraConfig};
 use crate::transformer::Transformer;
 use crate::transformer::{score, score::Packed, score::ScoreAdapter, score::ScoreBatch};
 use rand::{RngExt, SeedableRng};

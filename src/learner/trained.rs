@@ -6,7 +6,8 @@ use super::full_weights::Full;
 use super::optimizer::{self, Parameter};
 use super::start::fresh_adapter;
 use super::{Error, HostTensor, LearnerConfig, Mode};
-use crate::formats::lora::{Adapter, Factors, LoraConfig, Projection};
+use crate::formats::adapter::{Adapter, Factors, LoraConfig};
+use crate::formats::spec::Projection;
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::CriticWeights;
 use crate::transformer::{

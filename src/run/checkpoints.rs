@@ -112,7 +112,7 @@ impl CheckpointStore {
         let listed = checkpoint::list(&self.root)?.into_iter().find(|listed| listed.step == step);
         let folder = listed.as_ref().and_then(|listed| listed.path.file_name()?.to_str());
         let (Some(folder), false) = (folder, is_behind) else { return Ok(false) };
-        checkpoint::name_best(&self.root, &Best { folder: folder.to_owned(), step, cu })?;
+        checkpoint::set_best(&self.root, &Best { folder: folder.to_owned(), step, cu })?;
         Ok(true)
     }
 

@@ -12,7 +12,7 @@ pub use placed::Decoder;
 use super::dense::Branches;
 use super::rope::Tables;
 use super::{Linear, Panels, Pass, QkNorms, Stack};
-use crate::formats::lora::Adapter;
+use crate::formats::adapter::Adapter;
 use crate::formats::spec::ModelSpec;
 use crate::formats::{Error, Result};
 use crate::kernels::attention::{AttentionParams, AttentionRow, Heads, KvCache};

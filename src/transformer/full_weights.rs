@@ -6,9 +6,9 @@
 
 use super::device;
 use super::{Linear, Panels, Placed, Stack, Transformer};
-use crate::formats::lora::Adapter;
+use crate::formats::adapter::Adapter;
 use crate::formats::spec::ModelSpec;
-use crate::formats::{Error, Result, Weights, safetensors};
+use crate::formats::{Error, Result, WeightReader, safetensors};
 use crate::kernels::{Precision, pack_rows, packed_len, unpack_rows};
 use std::path::Path;
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl ParamBlock {
             Self::Norm => vec![("model.norm.weight".to_owned(), vec![hidden])],
             Self::Head => vec![("lm_head.weight".to_owned(), vec![spec.vocab, hidden])],
             Self::Linear(layer, linear) => {
-                let tensor = |projection: &crate::formats::lora::Projection| {
+                let tensor = |projection: &crate::formats::spec::Projection| {
                     let (inputs, outputs) = projection.sizes(spec);
                     let name = format!("model.layers.{layer}.{}.{}.weight", projection.module(), projection.name());
                     (name, vec![outputs, inputs])
@@ -149,7 +149,7 @@ impl Vector {
             Self::QNorm => one("self_attn.q_norm.weight", spec.head_dim),
             Self::KNorm => one("self_attn.k_norm.weight", spec.head_dim),
             Self::QkvBias => {
-                let bias = |projection: &crate::formats::lora::Projection| {
+                let bias = |projection: &crate::formats::spec::Projection| {
                     let name = format!("model.layers.{layer}.{}.{}.bias", projection.module(), projection.name());
                     (name, vec![projection.sizes(spec).1])
                 };
@@ -180,7 +180,7 @@ impl FullWeights {
     ///
     /// # Errors
     /// Where one is missing or of another shape.
-    pub fn from_weights(spec: &ModelSpec, weights: &mut dyn Weights) -> Result<Self> {
+    pub fn from_weights(spec: &ModelSpec, weights: &mut dyn WeightReader) -> Result<Self> {
         Ok(Self(Transformer::load(spec, weights, Precision::F32, true)?))
     }
 

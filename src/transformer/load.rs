@@ -1,18 +1,20 @@
 //! A model in memory: weights on their device, tokenizer and chat template.
 
 use super::{Transformer, dense, device};
-use crate::formats::{Opened, Result, open, template, tokenizer};
+use crate::formats::{OpenedModel, Result, open, template, tokenizer};
 use crate::kernels::{Precision, Weight};
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
 
-impl Opened {
+impl OpenedModel {
     /// Bytes of weights that [`load_on`] will hold on `device`, before it loads them.
     pub fn bytes(&self, device: &Device, precision: Precision, score: bool) -> usize {
         let of_tensor = |(name, shape): &(String, Vec<usize>)| match shape[..] {
             [outputs, inputs] if !device.is_cpu() => outputs * inputs * device::dtype(device).size_in_bytes(),
-            [outputs, inputs] => Weight::planned_bytes(outputs, inputs, precision, score, self.weights.is_coarse(name)),
+            [outputs, inputs] => {
+                Weight::planned_bytes(outputs, inputs, precision, score, self.weights.is_four_bit(name))
+            }
             _ => size_of::<f32>() * shape.iter().product::<usize>(),
         };
         self.spec.tensors().iter().map(of_tensor).sum()

@@ -110,8 +110,7 @@ pub(super) fn run_tests(
 /// What a program would have to guess to write the harness's lines.
 fn nonce(program: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let digest = Sha256::digest(format!("{now:?}{:?}{program}", std::thread::current().id()));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    const_hex::encode(Sha256::digest(format!("{now:?}{:?}{program}", std::thread::current().id())))
 }
 
 /// The whole program that `text` means.

@@ -2,7 +2,7 @@
 
 use candle_core::Device;
 use rco_node::formats;
-use rco_node::formats::Opened;
+use rco_node::formats::OpenedModel;
 use rco_node::formats::source::Source;
 use rco_node::kernels::Precision;
 use rco_node::transformer::load;
@@ -40,7 +40,7 @@ pub fn smollm2_in(precision: Precision) -> Loaded {
 }
 
 /// The quickstart's model, not yet loaded.
-pub fn smollm2_opened() -> Opened {
+pub fn smollm2_opened() -> OpenedModel {
     formats::open(&smollm2_path()).unwrap()
 }
 

@@ -4,7 +4,7 @@
 use crate::common::{farthest, golden, quickstart, smollm2, tiny};
 use rco_node::engine::sampler::SamplingConfig;
 use rco_node::engine::{Engine, EngineConfig, Request, RequestId};
-use rco_node::formats::lora::Adapter;
+use rco_node::formats::adapter::Adapter;
 use rco_node::transformer::load::Loaded;
 use rco_node::transformer::{decode::Decoder, decode::PackedAdapter};
 use rco_node::transformer::{score, score::Packed, score::ScoreAdapter};

@@ -7,22 +7,24 @@ use crate::passes::score;
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use rco_node::checkpoint::{self, Snapshot};
-use rco_node::export::{Base, Error, Kind, Shape, lora_gguf, merged, peft};
+use rco_node::export::{Dtype, Error, MergedLayout, write_lora_gguf, write_merged, write_peft};
 use rco_node::formats;
-use rco_node::formats::{lora::Adapter, lora::Factors, lora::Projection};
+use rco_node::formats::adapter::{Adapter, Factors};
+use rco_node::formats::spec::Projection;
 use rco_node::transformer::full_weights::CriticWeights;
 use rco_node::transformer::load;
 use rco_node::transformer::load::Loaded;
 use rco_node::types::CriticVersion;
+use rco_node::types::ModelId;
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const FAMILIES: [&str; 4] = ["qwen2", "qwen3", "gemma3", "llama3"];
-const WHOLE: Shape = Shape { kind: Kind::F32, shard_bytes: 1 << 30 };
+const WHOLE: MergedLayout = MergedLayout { dtype: Dtype::F32, shard_bytes: 1 << 30 };
 
-fn base() -> Base {
-    Base { name: "owner/base".into(), sha256: "ab".repeat(32) }
+fn base() -> ModelId {
+    ModelId { name: "owner/base".into(), sha256: "ab".repeat(32) }
 }
 
 fn adapter(family: &str, model: &Loaded) -> Adapter {
@@ -53,7 +55,7 @@ fn a_merged_folder_gives_the_log_probs_of_base_and_adapter_for_every_family_and_
             for adapter in [None, Some(&adapter)] {
                 let out = place.path().join(format!("{source}-{}", adapter.is_some()));
                 let critic = adapter.map(|adapter| CriticWeights::from(adapter.clone()));
-                merged(&out, &path, critic.as_ref(), &base(), WHOLE).unwrap();
+                write_merged(&out, &path, critic.as_ref(), &base(), WHOLE).unwrap();
                 let again = load::load(&out).unwrap();
                 let off = farthest(&score(&again, &ids(), None), &score(&model, &ids(), adapter));
                 assert!(off < 1e-5, "{source}, adapter {}: {off}", adapter.is_some());
@@ -70,7 +72,7 @@ fn a_folder_made_from_gguf_reads_and_speaks_as_the_file_did() {
     let place = tempfile::tempdir().unwrap();
     for source in ["tiny_llama.f32.gguf", "tiny_gemma3.f32.gguf", "tiny_llama3.f32.gguf"] {
         let out = place.path().join(source);
-        merged(&out, &golden(source), None, &base(), WHOLE).unwrap();
+        write_merged(&out, &golden(source), None, &base(), WHOLE).unwrap();
         let (file, folder) = (formats::open(&golden(source)).unwrap(), formats::open(&out).unwrap());
         for text in ["", "a  tiny\ntext, 123", "<|im_start|>user\nhé 日本<|im_end|>", "   "] {
             let [one, other] = [&file, &folder].map(|opened| opened.tokenizer.encode_document(text).unwrap());
@@ -79,7 +81,8 @@ fn a_folder_made_from_gguf_reads_and_speaks_as_the_file_did() {
         }
         assert_eq!(file.tokenizer.stop_ids(), folder.tokenizer.stop_ids());
         let turns = [serde_json::json!({"role": "user", "content": "x"})];
-        let said = |opened: &formats::Opened| opened.template.render(&turns, true).map_err(|error| error.to_string());
+        let said =
+            |opened: &formats::OpenedModel| opened.template.render(&turns, true).map_err(|error| error.to_string());
         match said(&file) {
             Ok(text) => assert_eq!(said(&folder).unwrap(), text),
             Err(_) => assert!(said(&folder).is_err()),
@@ -95,9 +98,9 @@ fn shards_are_no_longer_than_asked_and_halves_are_near() {
     let adapter = adapter("qwen2", &model);
     let exact = score(&model, &ids(), Some(&adapter));
     let critic = CriticWeights::from(adapter);
-    for (kind, near) in [(Kind::F32, 1e-5), (Kind::Bf16, 0.1), (Kind::F16, 0.02)] {
-        let out = place.path().join(kind.to_string());
-        merged(&out, &path, Some(&critic), &base(), Shape { kind, shard_bytes: 16 << 10 }).unwrap();
+    for (dtype, near) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 0.1), (Dtype::F16, 0.02)] {
+        let out = place.path().join(dtype.to_string());
+        write_merged(&out, &path, Some(&critic), &base(), MergedLayout { dtype, shard_bytes: 16 << 10 }).unwrap();
         let shards: Vec<_> = names(&out).into_iter().filter(|name| name.ends_with(".safetensors")).collect();
         assert!(shards.len() > 1, "{shards:?}");
         for shard in &shards {
@@ -109,7 +112,7 @@ fn shards_are_no_longer_than_asked_and_halves_are_near() {
             assert_eq!(header.metadata().as_ref().unwrap()["base_model"], "owner/base");
         }
         let off = farthest(&score(&load::load(&out).unwrap(), &ids(), None), &exact);
-        assert!(off < near, "{kind}: {off}");
+        assert!(off < near, "{dtype}: {off}");
     }
 }
 
@@ -119,8 +122,9 @@ fn a_number_that_a_half_cannot_hold_is_named() {
     let model = load::load(&golden("tiny_qwen2")).unwrap();
     let mut adapter = adapter("qwen2", &model);
     adapter.factors.get_mut(&(1, Projection::UpProj)).unwrap().b.iter_mut().for_each(|b| *b *= 1e6);
-    let (shape, critic) = (Shape { kind: Kind::F16, ..WHOLE }, CriticWeights::from(adapter));
-    let error = merged(&place.path().join("out"), &golden("tiny_qwen2"), Some(&critic), &base(), shape).unwrap_err();
+    let (shape, critic) = (MergedLayout { dtype: Dtype::F16, ..WHOLE }, CriticWeights::from(adapter));
+    let error =
+        write_merged(&place.path().join("out"), &golden("tiny_qwen2"), Some(&critic), &base(), shape).unwrap_err();
     assert!(matches!(&error, Error::Overflow { name, .. } if name == "model.layers.1.mlp.up_proj.weight"), "{error}");
     assert!(names(place.path()).is_empty(), "half an output was left");
 }
@@ -133,9 +137,9 @@ fn what_is_there_already_stays() {
     let out = place.path().join("out");
     std::fs::write(&out, "mine").unwrap();
     let errors = [
-        peft(&out, &adapter, spec, &base()),
-        merged(&out, &golden("tiny_qwen2"), None, &base(), WHOLE),
-        lora_gguf(&out, &adapter, spec, &base()),
+        write_peft(&out, &adapter, spec, &base()),
+        write_merged(&out, &golden("tiny_qwen2"), None, &base(), WHOLE),
+        write_lora_gguf(&out, &adapter, spec, &base()),
     ];
     for error in errors {
         assert!(matches!(error, Err(Error::Taken(path)) if path == out));
@@ -150,7 +154,7 @@ fn an_exported_adapter_is_the_same_adapter_and_names_its_base() {
     let model = load::load(&golden("tiny_gemma3")).unwrap();
     let (adapter, spec) = (adapter("gemma3", &model), model.transformer.spec());
     let out = place.path().join("deep/er/out");
-    peft(&out, &adapter, spec, &base()).unwrap();
+    write_peft(&out, &adapter, spec, &base()).unwrap();
     assert_eq!(Adapter::load(&out, spec).unwrap(), adapter);
     let config: serde_json::Value =
         serde_json::from_slice(&std::fs::read(out.join("adapter_config.json")).unwrap()).unwrap();
@@ -194,8 +198,8 @@ fn a_lora_file_added_to_its_base_file_is_the_merged_model() {
         let model = load::load(&path).unwrap();
         let (adapter, spec) = (adapter(family, &model), model.transformer.spec().clone());
         let (lora, folder) = (place.path().join(format!("{family}.gguf")), place.path().join(family));
-        lora_gguf(&lora, &adapter, &spec, &base()).unwrap();
-        merged(&folder, &path, Some(&adapter.clone().into()), &base(), WHOLE).unwrap();
+        write_lora_gguf(&lora, &adapter, &spec, &base()).unwrap();
+        write_merged(&folder, &path, Some(&adapter.clone().into()), &base(), WHOLE).unwrap();
 
         // A base file of the merged weights: every tensor of the other replaced, and read by our own loader.
         let mut file = std::fs::File::open(&path).unwrap();
@@ -234,7 +238,7 @@ fn a_lora_file_says_what_llama_cpp_asks_for_and_whose_it_is() {
     let model = load::load(&golden("tiny_qwen3")).unwrap();
     let adapter = adapter("qwen3", &model);
     let out = place.path().join("adapter.gguf");
-    lora_gguf(&out, &adapter, model.transformer.spec(), &base()).unwrap();
+    write_lora_gguf(&out, &adapter, model.transformer.spec(), &base()).unwrap();
     let content = Content::read(&mut std::fs::File::open(&out).unwrap()).unwrap();
     for (key, expected) in [
         ("general.type", "adapter"),

@@ -5,7 +5,7 @@
 use crate::common::{Numbers, farthest, golden, relative};
 use crate::passes::{decode, log_probs, of_next, score};
 use rco_node::formats;
-use rco_node::formats::lora::Adapter;
+use rco_node::formats::adapter::Adapter;
 use rco_node::transformer::load;
 use rco_node::transformer::load::Loaded;
 use rco_node::transformer::{score, score::ActivationPolicy, score::Packed, score::ScoreAdapter};

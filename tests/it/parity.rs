@@ -5,7 +5,7 @@
 use crate::common::{Numbers, farthest, golden, quickstart, relative, tiny};
 use crate::passes::{VOCAB, decode, of_next, score};
 use rco_node::formats;
-use rco_node::formats::lora::Adapter;
+use rco_node::formats::adapter::Adapter;
 use rco_node::learner::{HostTensor, Learner, LearnerConfig, State, objective::Baseline};
 use rco_node::transformer::load;
 use rco_node::transformer::load::Loaded;
@@ -177,7 +177,7 @@ pub fn learner(golden: &Dro, change: impl FnOnce(&mut LearnerConfig)) -> Learner
 }
 
 fn moment_shapes(adapter: &Adapter) -> Vec<(String, usize)> {
-    let of = |(&(layer, site), factors): (&(usize, formats::lora::Projection), &formats::lora::Factors)| {
+    let of = |(&(layer, site), factors): (&(usize, formats::spec::Projection), &formats::adapter::Factors)| {
         let name = format!("layers.{layer}.{}", site.name());
         [("lora_A", factors.a.len()), ("lora_B", factors.b.len())]
             .into_iter()

@@ -1,6 +1,6 @@
 //! Both passes over whole sequences of a tiny model.
 
-use rco_node::formats::lora::Adapter;
+use rco_node::formats::adapter::Adapter;
 use rco_node::transformer::load::Loaded;
 use rco_node::transformer::{
     decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward, decode::PackedAdapter,

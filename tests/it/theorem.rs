@@ -9,8 +9,8 @@ use crate::common::{golden, quickstart};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rco_node::formats;
-use rco_node::formats::Weights;
-use rco_node::formats::lora::Adapter;
+use rco_node::formats::WeightReader;
+use rco_node::formats::adapter::Adapter;
 use rco_node::kernels::Precision;
 use rco_node::learner::objective::Baseline;
 use rco_node::learner::{Learner, LearnerConfig};
@@ -34,9 +34,9 @@ const REPLAY: usize = 8 * PUBLISH_STEPS * GROUPS / USES;
 const USES: usize = 4;
 
 /// The tiny model's weights, of the vocabulary the first four rows. The head is halved: no critique is improbable.
-struct Symbols(Box<dyn Weights>);
+struct Symbols(Box<dyn WeightReader>);
 
-impl Weights for Symbols {
+impl WeightReader for Symbols {
     fn get(&mut self, name: &str, shape: &[usize]) -> formats::Result<Vec<f32>> {
         let factor = match name {
             "model.embed_tokens.weight" => 1.0,
@@ -52,8 +52,8 @@ impl Weights for Symbols {
         self.0.has(name)
     }
 
-    fn is_coarse(&self, name: &str) -> bool {
-        self.0.is_coarse(name)
+    fn is_four_bit(&self, name: &str) -> bool {
+        self.0.is_four_bit(name)
     }
 }
 

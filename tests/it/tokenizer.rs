@@ -7,7 +7,7 @@
 use rco_node::formats::rotary::Rotary;
 use rco_node::formats::source::Source;
 use rco_node::formats::template::ChatTemplate;
-use rco_node::formats::{Opened, open};
+use rco_node::formats::{OpenedModel, open};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -41,7 +41,7 @@ fn golden() -> Golden {
     serde_json::from_str(include_str!("../golden/tokenizer_smollm2.json")).unwrap()
 }
 
-fn quickstart_model() -> Opened {
+fn quickstart_model() -> OpenedModel {
     let config: toml::Table = toml::from_str(include_str!("../../configs/quickstart.toml")).unwrap();
     let source = Source::parse(config["model"]["source"].as_str().unwrap()).unwrap();
     open(&source.fetch().unwrap()).unwrap()

@@ -9,7 +9,7 @@ use crate::passes::score;
 use candle_core::Device;
 use rco_node::checkpoint;
 use rco_node::engine::{Engine, EngineConfig, Request, RequestId};
-use rco_node::export::{Base, Kind, Shape, merged};
+use rco_node::export::{Dtype, MergedLayout, write_merged};
 use rco_node::kernels::Precision;
 use rco_node::learner::{Learner, LearnerConfig, Mode};
 use rco_node::run::events::Event;
@@ -23,6 +23,7 @@ use rco_node::transformer::{
 };
 use rco_node::types::Completion;
 use rco_node::types::CriticVersion;
+use rco_node::types::ModelId;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -199,15 +200,15 @@ fn critics() -> [CriticWeights; 2] {
     })
 }
 
-fn base() -> Base {
-    Base { name: "tiny".into(), sha256: "0".repeat(64) }
+fn base() -> ModelId {
+    ModelId { name: "tiny".into(), sha256: "0".repeat(64) }
 }
 
 /// `critic` as a model of its own, by way of a merged folder.
 fn as_model(critic: &CriticWeights, out: &Path, precision: Precision) -> Loaded {
     if !out.exists() {
-        let shape = Shape { kind: Kind::F32, shard_bytes: 1 << 30 };
-        merged(out, &golden("tiny_llama"), Some(critic), &base(), shape).unwrap();
+        let shape = MergedLayout { dtype: Dtype::F32, shard_bytes: 1 << 30 };
+        write_merged(out, &golden("tiny_llama"), Some(critic), &base(), shape).unwrap();
     }
     load::load_on(out, &Device::Cpu, precision, false).unwrap()
 }

@@ -3,7 +3,7 @@
 //! Knows sizes and counters; runs nothing but the peak's loop.
 
 use crate::engine::Counters;
-use crate::formats::lora::LoraConfig;
+use crate::formats::adapter::LoraConfig;
 use crate::kernels::peak;
 use crate::transformer::Transformer;
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};

@@ -173,7 +173,7 @@ impl<'a> Deciding<'a> {
 /// Sha256 of `value` as JSON, in hexadecimal.
 fn digest(value: &impl Serialize) -> String {
     let text = serde_json::to_vec(value).expect("configs and prompts are plain data");
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    const_hex::encode(Sha256::digest(text))
 }
 
 /// The critics that `arguments` name, or those that serve everywhere.

@@ -5,12 +5,13 @@
 
 use super::EvalSpec;
 use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::disk;
+use crate::disk::json_lines::{self, Appender};
 use crate::eval::Record;
 use anyhow::Context;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const MANIFEST: &str = "manifest.json";
@@ -19,7 +20,7 @@ const RECORDS: &str = "records.jsonl";
 /// A folder of records.
 pub(super) struct Store {
     path: PathBuf,
-    file: File,
+    file: Appender,
     _lock: File,
 }
 
@@ -36,7 +37,7 @@ impl Store {
         let lock = crate::node::lock(folder).or_exit(Exit::Usage)?;
         agree(&folder.join(MANIFEST), manifest).or_exit(Exit::Usage)?;
         let path = folder.join(RECORDS);
-        let (file, records) = whole_lines(&path).with_context(|| path.display().to_string()).or_exit(Exit::Usage)?;
+        let (file, records) = open_records(&path).with_context(|| path.display().to_string()).or_exit(Exit::Usage)?;
         let places: BTreeMap<&str, u64> =
             (0..).zip(&asked.prompts).map(|(place, prompt)| (prompt.id.as_str(), place)).collect();
         let found = records.into_iter().filter_map(|record| Some((*places.get(record.id.as_str())?, record))).collect();
@@ -48,9 +49,8 @@ impl Store {
     /// # Errors
     /// Where the disk fails.
     pub(super) fn add(&mut self, record: &Record) -> Result<(), CommandError> {
-        let mut line = serde_json::to_string(record).expect("strings and finite numbers serialize");
-        line.push('\n');
-        self.file.write_all(line.as_bytes()).with_context(|| self.path.display().to_string()).or_exit(Exit::Failed)
+        let line = json_lines::to_line(record);
+        self.file.append(&line).with_context(|| self.path.display().to_string()).or_exit(Exit::Failed)
     }
 }
 
@@ -61,9 +61,7 @@ fn agree(path: &Path, manifest: &Map<String, Value>) -> anyhow::Result<()> {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let text = serde_json::to_string_pretty(manifest)? + "\n";
-            let aside = path.with_extension("json.new");
-            fs::write(&aside, text).and_then(|()| fs::rename(&aside, path)).with_context(named)?;
-            return Ok(());
+            return disk::replace(path, text.as_bytes()).with_context(named);
         }
         Err(error) => return Err(error).with_context(named),
     };
@@ -78,19 +76,10 @@ fn agree(path: &Path, manifest: &Map<String, Value>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The file at `path`, open behind its last whole line, and its records.
-fn whole_lines(path: &Path) -> anyhow::Result<(File, Vec<Record>)> {
-    let mut file = File::options().create(true).append(true).read(true).open(path)?;
-    let text = fs::read(path)?;
-    let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    if whole < text.len() {
-        tracing::warn!(path = %path.display(), "cut off a torn last line");
-        file.set_len(whole as u64)?;
-    }
-    file.flush()?;
-    let lines = text[..whole].split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
-    let record = |(index, line)| serde_json::from_slice(line).with_context(|| format!("line {}", index + 1));
-    Ok((file, lines.map(record).collect::<anyhow::Result<_>>()?))
+/// The file at `path`, to be appended to, and its records. A torn last line is cut off.
+fn open_records(path: &Path) -> anyhow::Result<(Appender, Vec<Record>)> {
+    let appender = Appender::open(path)?;
+    Ok((appender, json_lines::read(path)?.values))
 }
 
 #[cfg(test)]
@@ -110,12 +99,12 @@ mod tests {
         let path = folder.path().join(RECORDS);
         let lines = format!("{}\n{{\"id\": \"b\", \"ta", serde_json::to_string(&record("a")).unwrap());
         fs::write(&path, lines).unwrap();
-        let (mut file, records) = whole_lines(&path).unwrap();
+        let (mut file, records) = open_records(&path).unwrap();
         assert_eq!(records, [record("a")]);
-        writeln!(file, "{}", serde_json::to_string(&record("c")).unwrap()).unwrap();
-        assert_eq!(whole_lines(&path).unwrap().1, [record("a"), record("c")]);
+        file.append(&json_lines::to_line(&record("c"))).unwrap();
+        assert_eq!(open_records(&path).unwrap().1, [record("a"), record("c")]);
         fs::write(&path, "{}\n").unwrap();
-        assert!(whole_lines(&path).unwrap_err().to_string().contains("line 1"));
+        assert!(open_records(&path).unwrap_err().to_string().contains("line 1"));
     }
 
     #[test]

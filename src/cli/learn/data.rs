@@ -1,6 +1,6 @@
 //! Which groups are learned from, in which order, and which are held out.
 
-use crate::groups::Recorded;
+use crate::groups::RecordedGroup;
 use crate::prompts::shuffled;
 use crate::types::{CritiqueGroup, EpisodeId, Objective};
 use anyhow::ensure;
@@ -55,7 +55,7 @@ impl Data {
     /// The same are held out whatever the objective and whatever is flat by it, so that courses on the same groups can be
     /// compared by them.
     pub(super) fn new(
-        recorded: Vec<Recorded>,
+        recorded: Vec<RecordedGroup>,
         objective: Objective,
         groups_per_step: usize,
         hold_out: f64,
@@ -81,7 +81,7 @@ impl Data {
             !learned.is_empty(),
             "expected groups to learn from, got {all}, {flat} of them flat and {out} held out"
         );
-        let groups_sha256 = sha256.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let groups_sha256 = const_hex::encode(sha256.finalize());
         let identity = Identity { groups_sha256, groups_per_step, hold_out, seed };
         Ok(Self { learned, held_out, flat, identity })
     }
@@ -112,12 +112,11 @@ impl Data {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::groups::Origin;
-    use crate::types::{Completion, CriticVersion, FinishReason, Preference, ScoredCritique};
+    use crate::types::{Completion, CriticVersion, FinishReason, ModelId, Preference, ScoredCritique};
     use std::collections::BTreeSet;
 
     /// `count` groups, all of one episode's name; every fifth is flat.
-    fn recorded(count: u32) -> Vec<Recorded> {
+    fn recorded(count: u32) -> Vec<RecordedGroup> {
         let critique = |id, utility| ScoredCritique {
             completion: Completion {
                 text: String::new(),
@@ -137,8 +136,8 @@ mod tests {
             critiques: vec![critique(id, 0.5), critique(id, if id.is_multiple_of(5) { 0.5 } else { 1.0 })],
             preferences: vec![],
         };
-        let model = Origin { name: "m".into(), sha256: "0".into() };
-        (0..count).map(|id| Recorded { model: model.clone(), group: group(id) }).collect()
+        let model = ModelId { name: "m".into(), sha256: "0".into() };
+        (0..count).map(|id| RecordedGroup { model: model.clone(), group: group(id) }).collect()
     }
 
     fn ids(groups: &[Arc<CritiqueGroup>]) -> Vec<u32> {

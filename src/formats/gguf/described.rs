@@ -2,7 +2,7 @@
 
 use super::header::Header;
 use super::read;
-use crate::formats::Result;
+use crate::formats::error::Result;
 use std::path::Path;
 
 /// What the header of a file says in its own words.

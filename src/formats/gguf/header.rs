@@ -1,6 +1,6 @@
 //! The metadata of a GGUF file, asked by key: what is absent, of another type or not supported is said by name.
 
-use crate::formats::{Error, Result};
+use crate::formats::error::{Error, Result};
 use candle_core::quantized::gguf_file::{Content, Value};
 use std::path::Path;
 

@@ -4,9 +4,9 @@
 
 use super::header::Header;
 use super::names::gguf_name;
+use crate::formats::error::{Error, Result};
 use crate::formats::rotary::Rotary;
 use crate::formats::spec::{Family, ModelSpec, Sliding};
-use crate::formats::{Error, Result};
 use candle_core::quantized::gguf_file::Value;
 use std::collections::HashSet;
 

@@ -3,10 +3,9 @@
 //! What a config turns on that is not computed here (other activations, biases elsewhere, soft caps, other ways to
 //! scale rotary positions) is refused by name. A key that is left out has transformers' default of its family.
 
-use super::Ids;
+use crate::formats::error::{Error, Result};
 use crate::formats::rotary::{Llama3Scaling, Rotary};
 use crate::formats::spec::{Activation, Family, ModelSpec, Sliding};
-use crate::formats::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -44,7 +43,24 @@ pub(super) struct Config {
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     partial_rotary_factor: Option<f64>,
-    pub(super) eos_token_id: Option<Ids>,
+    pub(super) eos_token_id: Option<TokenIds>,
+}
+
+/// One token id, or several.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum TokenIds {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+impl TokenIds {
+    pub(super) fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::One(id) => vec![id],
+            Self::Several(ids) => ids,
+        }
+    }
 }
 
 /// What transformers calls a family: the class, and the `model_type` of its config.

@@ -1,9 +1,9 @@
 //! The digest that a model is known by, wherever it lies.
 
-use super::pip::copy_and_digest;
-use crate::formats::{Error, Result};
+use crate::formats::error::{Error, Result};
+use sha2::{Digest as _, Sha256};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The sha256 of the model at `path`, in hexadecimal digits: a file's own; a folder's is that of what `sha256sum` prints
@@ -35,6 +35,25 @@ pub fn digest(path: &Path) -> Result<String> {
 fn of_file(path: &Path) -> Result<String> {
     let mut file = File::open(path).map_err(Error::io(path))?;
     Ok(copy_and_digest(&mut file, &mut io::sink()).map_err(Error::io(path))?.0)
+}
+
+/// Copies all of `from` to `to`. Returns the sha256 in hexadecimal digits and the number of bytes.
+pub(super) fn copy_and_digest(from: &mut impl Read, to: &mut impl Write) -> io::Result<(String, u64)> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        let read = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(&buffer[..read]);
+        to.write_all(&buffer[..read])?;
+        bytes += read as u64;
+    }
+    Ok((const_hex::encode(hasher.finalize()), bytes))
 }
 
 #[cfg(test)]

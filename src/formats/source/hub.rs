@@ -3,7 +3,7 @@
 //! Every file comes from one commit. Where the hub cannot be reached, the snapshot of the last time serves if it is
 //! whole. `HF_HOME` and `HF_ENDPOINT` mean what they mean to the hub's own tools.
 
-use crate::formats::{Error, Result};
+use crate::formats::error::{Error, Result};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;

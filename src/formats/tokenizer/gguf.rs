@@ -1,8 +1,8 @@
 //! A tokenizer out of a GGUF header: byte-level BPE with its pre-tokenizer by name, or SentencePiece's.
 
 use super::{Tokenizer, failed, spm};
+use crate::formats::error::{Error, Result};
 use crate::formats::gguf::Header;
-use crate::formats::{Error, Result};
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;

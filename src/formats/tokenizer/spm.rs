@@ -5,7 +5,7 @@
 //! such a file.
 
 use super::failed;
-use crate::formats::Result;
+use crate::formats::error::Result;
 use crate::formats::gguf::Header;
 use std::collections::HashSet;
 use tokenizers::decoders::DecoderWrapper;

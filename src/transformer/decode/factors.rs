@@ -1,7 +1,7 @@
 //! An adapter as the decode pass reads it on the CPU: its factors in panels, added for the rows that have one.
 
-use crate::formats::lora::{Adapter, Factors, Projection};
-use crate::formats::spec::ModelSpec;
+use crate::formats::adapter::{Adapter, Factors};
+use crate::formats::spec::{ModelSpec, Projection};
 use crate::kernels::{PackedMatrix, thread_pool};
 use crate::transformer::Linear;
 use std::collections::BTreeMap;

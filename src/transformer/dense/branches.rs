@@ -2,8 +2,8 @@
 
 use super::Dense;
 use crate::formats::Result;
-use crate::formats::lora::{Adapter, Factors, Projection};
-use crate::formats::spec::ModelSpec;
+use crate::formats::adapter::{Adapter, Factors};
+use crate::formats::spec::{ModelSpec, Projection};
 use crate::transformer::score::AdapterGradients;
 use crate::transformer::{Linear, Stack};
 use candle_core::backprop::GradStore;

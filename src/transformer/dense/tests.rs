@@ -1,6 +1,6 @@
 //! Promises of the passes that a GPU runs, held on the CPU against the CPU's own: the same code, another device.
 use super::*;
-use crate::formats::lora::Adapter;
+use crate::formats::adapter::Adapter;
 use crate::transformer::{Placed, Transformer};
 use crate::transformer::{
     decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward, decode::PackedAdapter,
@@ -104,7 +104,7 @@ fn writing_gives_the_logits_of_the_cpus_own_kernels_for_every_family() {
             assert!(off < 5e-5, "{name}, step {index}: {off}");
         }
         let off =
-            Adapter { config: crate::formats::lora::LoraConfig { alpha: 0.0, ..adapter.config.clone() }, ..adapter };
+            Adapter { config: crate::formats::adapter::LoraConfig { alpha: 0.0, ..adapter.config.clone() }, ..adapter };
         assert!(farthest(&scene(&dense, &off)[0], &with[0]) > 1e-3, "{name}: the adapter changes nothing");
     }
 }

@@ -4,8 +4,8 @@
 //! its own rank alone.
 
 use super::AdapterGradients;
-use crate::formats::lora::{Factors, Projection};
-use crate::formats::spec::ModelSpec;
+use crate::formats::adapter::Factors;
+use crate::formats::spec::{ModelSpec, Projection};
 use crate::kernels::gemm_lora::LoraBranch;
 use crate::kernels::thread_pool;
 use crate::kernels::{ColumnSlice, OuterProduct, PackedMatrix};

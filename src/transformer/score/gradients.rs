@@ -1,6 +1,7 @@
 //! What a backward pass finds of an adapter's factors. Knows no pass.
 
-use crate::formats::lora::{Factors, Projection};
+use crate::formats::adapter::Factors;
+use crate::formats::spec::Projection;
 use std::collections::BTreeMap;
 
 /// Gradients of an adapter's factors.

@@ -3,8 +3,9 @@
 //! Written so that PEFT and vLLM take it as it is; read strictly: what this node would compute
 //! differently from PEFT (DoRA, rank-stabilised scale, per-layer patterns, biases) is refused by name.
 
-use super::{Adapter, Factors, LoraConfig, Projection};
-use crate::formats::{Error, Result, spec::ModelSpec};
+use super::adapter::{Adapter, Factors, LoraConfig};
+use super::error::{Error, Result};
+use super::spec::{ModelSpec, Projection};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Map, Value, json};
@@ -37,32 +38,79 @@ const MUST_BE_OFF: &[&str] = &[
     "arrow_config",
 ];
 
+impl Adapter {
+    /// Writes `adapter_config.json` and `adapter_model.safetensors` into the existing folder `dir`, as PEFT does.
+    ///
+    /// # Errors
+    /// Where a factor is missing or not of the size that `spec` and the rank imply, or a file cannot be written.
+    pub fn save(&self, dir: &Path, base_model: &str, spec: &ModelSpec) -> Result<()> {
+        for (name, bytes) in self.files(dir, base_model, spec)? {
+            let path = dir.join(name);
+            std::fs::write(&path, bytes).map_err(Error::io(&path))?;
+        }
+        Ok(())
+    }
+
+    /// The names and bytes of the files that [`Adapter::save`] writes; `dir` is only named in errors.
+    pub(crate) fn files(&self, dir: &Path, base_model: &str, spec: &ModelSpec) -> Result<[(&'static str, Vec<u8>); 2]> {
+        let config = serde_json::to_vec_pretty(&config_json(&self.config, base_model))
+            .expect("a tree of strings and finite numbers is always JSON");
+        Ok([(CONFIG_FILE, config), (WEIGHTS_FILE, weights(self, &dir.join(WEIGHTS_FILE), spec)?)])
+    }
+
+    /// Reads a folder that PEFT or [`Adapter::save`] wrote, checked against `spec`. Tensors in f16 and
+    /// bf16 are widened.
+    ///
+    /// # Errors
+    /// Where a file is unreadable, asks for what this node does not do (DoRA, whole modules,
+    /// patterns), names another tensor than a linear of `spec`, or lacks one that it promises.
+    pub fn load(dir: &Path, spec: &ModelSpec) -> Result<Self> {
+        let path = dir.join(CONFIG_FILE);
+        let text = std::fs::read(&path).map_err(Error::io(&path))?;
+        let json: Map<String, Value> = serde_json::from_slice(&text)
+            .map_err(|error| Error::Malformed { path: path.clone(), why: error.to_string() })?;
+        let config = read_config(&json, &path)?;
+
+        let path = dir.join(WEIGHTS_FILE);
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let file = SafeTensors::deserialize(&bytes)
+            .map_err(|error| Error::Malformed { path: path.clone(), why: error.to_string() })?;
+        let mut factors = BTreeMap::new();
+        for (layer, projection) in positions(&config.targets, spec) {
+            let (a, b) = shapes(projection, config.rank, spec);
+            let a = read_tensor(&file, tensor_name(layer, projection, 'A'), a, &path)?;
+            let b = read_tensor(&file, tensor_name(layer, projection, 'B'), b, &path)?;
+            factors.insert((layer, projection), Factors { a, b });
+        }
+        let known: std::collections::BTreeSet<String> = positions(&config.targets, spec)
+            .flat_map(|(layer, projection)| ['A', 'B'].map(|factor| tensor_name(layer, projection, factor)))
+            .collect();
+        if let Some(name) = file.names().into_iter().find(|name| !known.contains(*name)) {
+            let why = format!(
+                "tensor {name} is not a factor of {} in layers 0 to {}",
+                names(&config.targets),
+                spec.layers.saturating_sub(1)
+            );
+            return Err(Error::Malformed { path, why });
+        }
+        Ok(Self { config, factors })
+    }
+}
+
 /// `base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight`, as PEFT names a factor.
-fn tensor_name(layer: usize, site: Projection, factor: char) -> String {
-    format!("base_model.model.model.layers.{layer}.{}.{}.lora_{factor}.weight", site.module(), site.name())
+fn tensor_name(layer: usize, projection: Projection, factor: char) -> String {
+    format!("base_model.model.model.layers.{layer}.{}.{}.lora_{factor}.weight", projection.module(), projection.name())
 }
 
 /// Shapes of A and B: `(rank, inputs)`, `(outputs, rank)`.
-fn shapes(site: Projection, rank: usize, spec: &ModelSpec) -> ([usize; 2], [usize; 2]) {
-    let (inputs, outputs) = site.sizes(spec);
+fn shapes(projection: Projection, rank: usize, spec: &ModelSpec) -> ([usize; 2], [usize; 2]) {
+    let (inputs, outputs) = projection.sizes(spec);
     ([rank, inputs], [outputs, rank])
-}
-
-/// The two files of `adapter`, by name.
-pub(super) fn files(
-    adapter: &Adapter,
-    dir: &Path,
-    base_model: &str,
-    spec: &ModelSpec,
-) -> Result<[(&'static str, Vec<u8>); 2]> {
-    let config = serde_json::to_vec_pretty(&config_json(&adapter.config, base_model))
-        .expect("a tree of strings and finite numbers is always JSON");
-    Ok([(CONFIG_FILE, config), (WEIGHTS_FILE, weights(adapter, &dir.join(WEIGHTS_FILE), spec)?)])
 }
 
 /// The keys that every PEFT since 0.5 knows; newer ones fill in their own defaults, which change nothing.
 fn config_json(config: &LoraConfig, base_model: &str) -> Value {
-    let mut targets: Vec<_> = config.targets.iter().map(|site| site.name()).collect();
+    let mut targets: Vec<_> = config.targets.iter().map(|projection| projection.name()).collect();
     targets.sort_unstable();
     // PEFT documents an integer, and some readers insist on one.
     let alpha = if config.alpha.fract() == 0.0 { json!(config.alpha as i64) } else { json!(config.alpha) };
@@ -94,14 +142,14 @@ fn config_json(config: &LoraConfig, base_model: &str) -> Value {
 fn weights(adapter: &Adapter, path: &Path, spec: &ModelSpec) -> Result<Vec<u8>> {
     let rank = adapter.config.rank;
     let mut tensors = Vec::new();
-    for (layer, site) in places(&adapter.config.targets, spec) {
+    for (layer, projection) in positions(&adapter.config.targets, spec) {
         let factors = adapter
             .factors
-            .get(&(layer, site))
-            .ok_or_else(|| Error::MissingTensor { path: path.to_owned(), name: tensor_name(layer, site, 'A') })?;
-        let (a, b) = shapes(site, rank, spec);
+            .get(&(layer, projection))
+            .ok_or_else(|| Error::MissingTensor { path: path.to_owned(), name: tensor_name(layer, projection, 'A') })?;
+        let (a, b) = shapes(projection, rank, spec);
         for (factor, data, shape) in [('A', &factors.a, a), ('B', &factors.b, b)] {
-            let name = tensor_name(layer, site, factor);
+            let name = tensor_name(layer, projection, factor);
             if data.len() != shape[0] * shape[1] {
                 return Err(Error::Shape {
                     path: path.to_owned(),
@@ -114,10 +162,12 @@ fn weights(adapter: &Adapter, path: &Path, spec: &ModelSpec) -> Result<Vec<u8>> 
             tensors.push((name, shape.to_vec(), bytes));
         }
     }
-    if let Some((layer, site)) =
-        adapter.factors.keys().find(|(layer, site)| *layer >= spec.layers || !adapter.config.targets.contains(site))
+    if let Some((layer, projection)) = adapter
+        .factors
+        .keys()
+        .find(|(layer, projection)| *layer >= spec.layers || !adapter.config.targets.contains(projection))
     {
-        let why = format!("factors on {site} of layer {layer}: expected only the adapter's own targets");
+        let why = format!("factors on {projection} of layer {layer}: expected only the adapter's own targets");
         return Err(Error::Malformed { path: path.to_owned(), why });
     }
     let malformed =
@@ -131,42 +181,9 @@ fn weights(adapter: &Adapter, path: &Path, spec: &ModelSpec) -> Result<Vec<u8>> 
     safetensors::serialize(views, Some(metadata)).map_err(malformed)
 }
 
-/// Every (layer, site) that `targets` cover.
-fn places(targets: &[Projection], spec: &ModelSpec) -> impl Iterator<Item = (usize, Projection)> {
-    (0..spec.layers).flat_map(move |layer| targets.iter().map(move |site| (layer, *site)))
-}
-
-/// Reads the folder `dir`.
-pub(super) fn load(dir: &Path, spec: &ModelSpec) -> Result<Adapter> {
-    let path = dir.join(CONFIG_FILE);
-    let text = std::fs::read(&path).map_err(Error::io(&path))?;
-    let json: Map<String, Value> = serde_json::from_slice(&text)
-        .map_err(|error| Error::Malformed { path: path.clone(), why: error.to_string() })?;
-    let config = read_config(&json, &path)?;
-
-    let path = dir.join(WEIGHTS_FILE);
-    let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|error| Error::Malformed { path: path.clone(), why: error.to_string() })?;
-    let mut factors = BTreeMap::new();
-    for (layer, site) in places(&config.targets, spec) {
-        let (a, b) = shapes(site, config.rank, spec);
-        let a = read_tensor(&file, tensor_name(layer, site, 'A'), a, &path)?;
-        let b = read_tensor(&file, tensor_name(layer, site, 'B'), b, &path)?;
-        factors.insert((layer, site), Factors { a, b });
-    }
-    let known: std::collections::BTreeSet<String> = places(&config.targets, spec)
-        .flat_map(|(layer, site)| ['A', 'B'].map(|factor| tensor_name(layer, site, factor)))
-        .collect();
-    if let Some(name) = file.names().into_iter().find(|name| !known.contains(*name)) {
-        let why = format!(
-            "tensor {name} is not a factor of {} in layers 0 to {}",
-            names(&config.targets),
-            spec.layers.saturating_sub(1)
-        );
-        return Err(Error::Malformed { path, why });
-    }
-    Ok(Adapter { config, factors })
+/// Every (layer, projection) that `targets` cover.
+fn positions(targets: &[Projection], spec: &ModelSpec) -> impl Iterator<Item = (usize, Projection)> {
+    (0..spec.layers).flat_map(move |layer| targets.iter().map(move |projection| (layer, *projection)))
 }
 
 /// Rank, scale and targets; refuses whatever would make the adapter compute something else than
@@ -207,8 +224,8 @@ fn read_config(json: &Map<String, Value>, path: &Path) -> Result<LoraConfig> {
         .ok_or_else(|| refused("target_modules", listed, &wanted))?
         .iter()
         .map(|name| {
-            let site = Projection::ALL.into_iter().find(|site| name == site.name());
-            site.ok_or_else(|| refused("target_modules", name, &wanted))
+            let projection = Projection::ALL.into_iter().find(|projection| name == projection.name());
+            projection.ok_or_else(|| refused("target_modules", name, &wanted))
         })
         .collect::<Result<Vec<_>>>()?;
     targets.sort_unstable();
@@ -221,9 +238,9 @@ fn read_config(json: &Map<String, Value>, path: &Path) -> Result<LoraConfig> {
     Ok(LoraConfig { rank, alpha, rslora, targets })
 }
 
-/// The sites' names, as a list for people.
-fn names(sites: &[Projection]) -> String {
-    sites.iter().map(|site| site.name()).collect::<Vec<_>>().join(", ")
+/// The names of `projections`, as a list for people.
+fn names(projections: &[Projection]) -> String {
+    projections.iter().map(|projection| projection.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// One factor as f32, row-major.

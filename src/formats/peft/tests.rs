@@ -1,6 +1,5 @@
 //! Promises of the adapter folder, held against a folder that PEFT wrote.
 use super::*;
-use crate::formats::lora::Adapter;
 use std::path::PathBuf;
 
 /// The llama of tests/golden/peft_roundtrip.py.
@@ -28,11 +27,11 @@ fn adapter(alpha: f32, targets: &[Projection]) -> Adapter {
     let config = LoraConfig { rank: 3, alpha, rslora: false, targets: targets.to_vec() };
     let spec = spec();
     let fill = |salt: usize, count: usize| (0..count).map(|i| ((i * 31 + salt) as f32 * 0.37).sin() / 3.0).collect();
-    let factors = places(targets, &spec)
-        .map(|(layer, site)| {
-            let (a, b) = shapes(site, 3, &spec);
-            let salt = layer * 7 + site as usize;
-            ((layer, site), Factors { a: fill(salt, a[0] * a[1]), b: fill(salt + 100, b[0] * b[1]) })
+    let factors = positions(targets, &spec)
+        .map(|(layer, projection)| {
+            let (a, b) = shapes(projection, 3, &spec);
+            let salt = layer * 7 + projection as usize;
+            ((layer, projection), Factors { a: fill(salt, a[0] * a[1]), b: fill(salt + 100, b[0] * b[1]) })
         })
         .collect();
     Adapter { config, factors }
@@ -61,10 +60,10 @@ fn an_adapter_of_peft_is_read_value_by_value() {
     let numbers: BTreeMap<String, Value> =
         serde_json::from_slice(&std::fs::read(golden().join("golden.json")).unwrap()).unwrap();
     assert_eq!(numbers.len(), 20);
-    for ((layer, site), factors) in &adapter.factors {
-        let (a, b) = shapes(*site, 4, &spec());
+    for ((layer, projection), factors) in &adapter.factors {
+        let (a, b) = shapes(*projection, 4, &spec());
         for (factor, data, shape) in [('A', &factors.a, a), ('B', &factors.b, b)] {
-            let golden = &numbers[&tensor_name(*layer, *site, factor)];
+            let golden = &numbers[&tensor_name(*layer, *projection, factor)];
             assert_eq!(golden["shape"], json!(shape));
             assert_eq!(golden["first"], json!(data[0]));
             assert_eq!(golden["last"], json!(data[data.len() - 1]));

@@ -1,0 +1,112 @@
+//! Files of JSON lines: one value a line, appended as they come.
+//!
+//! Invariants: each line goes to the system in one write, so that only the last line of a file can be torn; a reader skips
+//! a torn line and reports it, a writer cuts it off before it appends.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+/// Bytes read at a time when the last line end is searched from the end of a file.
+const SEARCH_BYTES: u64 = 1 << 16;
+
+/// Why a file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The system failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A line is not a value; lines count from 1.
+    #[error("line {line}: {source}")]
+    Line { line: usize, source: serde_json::Error },
+}
+
+/// The values of a file.
+#[derive(Debug)]
+pub(crate) struct Lines<T> {
+    /// In the order of the file.
+    pub(crate) values: Vec<T>,
+    /// Whether a torn last line was skipped.
+    pub(crate) is_torn: bool,
+}
+
+/// `value` as a line, the line end included.
+pub(crate) fn to_line<T: Serialize>(value: &T) -> String {
+    let mut line = serde_json::to_string(value).expect("strings and finite numbers are always JSON");
+    line.push('\n');
+    line
+}
+
+/// Reads the file `path`. A last line without a line end counts if it is a whole value, as in a file edited by hand.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Lines<T>, Error> {
+    let bytes = std::fs::read(path)?;
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let lines = bytes[..whole].split(|byte| *byte == b'\n').enumerate();
+    let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
+    let value = |(index, line)| serde_json::from_slice(line).map_err(|source| Error::Line { line: index + 1, source });
+    let mut values = lines.map(value).collect::<Result<Vec<T>, _>>()?;
+    let mut is_torn = false;
+    if let rest @ [_, ..] = &bytes[whole..] {
+        match serde_json::from_slice(rest) {
+            Ok(value) => values.push(value),
+            Err(_) => is_torn = true,
+        }
+    }
+    Ok(Lines { values, is_torn })
+}
+
+/// A file that lines are appended to.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    file: File,
+    bytes: u64,
+}
+
+impl Appender {
+    /// Opens or creates the file `path`, and cuts off the torn line that a killed process may have left.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let length = file.metadata()?.len();
+        let bytes = whole_lines(&mut file, length)?;
+        if bytes < length {
+            tracing::warn!(path = %path.display(), bytes = length - bytes, "cut off a torn last line");
+            file.set_len(bytes)?;
+        }
+        file.seek(SeekFrom::Start(bytes))?;
+        Ok(Self { file, bytes })
+    }
+
+    /// Length of the file in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Appends `line`, which ends with a line end. If that fails, the file is as it was.
+    pub(crate) fn append(&mut self, line: &str) -> io::Result<()> {
+        if let Err(error) = self.file.write_all(line.as_bytes()) {
+            // If taking back a part of the line fails too, the next opening cuts it off.
+            let _ = self.file.set_len(self.bytes).and_then(|()| self.file.seek(SeekFrom::Start(self.bytes)));
+            return Err(error);
+        }
+        self.bytes += line.len() as u64;
+        Ok(())
+    }
+}
+
+/// Bytes of the whole lines of `file`, which is `length` bytes long.
+fn whole_lines(file: &mut File, length: u64) -> io::Result<u64> {
+    let mut end = length;
+    while end > 0 {
+        let start = end.saturating_sub(SEARCH_BYTES);
+        let mut bytes = vec![0; (end - start) as usize];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut bytes)?;
+        if let Some(place) = bytes.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + place as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}

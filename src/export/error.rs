@@ -1,0 +1,73 @@
+//! The error of `export`.
+
+use super::dtype::Dtype;
+use crate::formats::spec::Projection;
+use std::path::{Path, PathBuf};
+
+/// Why nothing was exported. If an export fails, the output does not exist.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read, written or renamed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The error of the system.
+        source: std::io::Error,
+    },
+    /// The output path exists.
+    #[error("{0} is there already: expected a free name")]
+    Taken(PathBuf),
+    /// The output path has no file name.
+    #[error("{0}: expected a path that ends with the name of a file or folder")]
+    NoName(PathBuf),
+    /// The model or adapter cannot be read.
+    #[error(transparent)]
+    Model(#[from] crate::formats::Error),
+    /// A value overflows the type asked for.
+    #[error("tensor {name}: {value} does not fit into {dtype}")]
+    Overflow {
+        /// The tensor.
+        name: String,
+        /// The first such value.
+        value: f32,
+        /// The type.
+        dtype: Dtype,
+    },
+    /// The adapter belongs to another model.
+    #[error("adapter: expected factors of rank {rank} that fit {projection} of layer {layer}")]
+    AdapterMismatch {
+        /// The adapter's rank.
+        rank: usize,
+        /// The linear that its factors do not fit.
+        projection: Projection,
+        /// The layer.
+        layer: usize,
+    },
+    /// A `config.json` cannot express what the model computes.
+    #[error("{path}: {why}, which a config.json cannot express")]
+    Unrepresentable {
+        /// The file of the model.
+        path: PathBuf,
+        /// What it computes.
+        why: String,
+    },
+    /// The written model, read back, differs from the original.
+    #[error("{path}: read back, the written model differs from {model}; nothing was exported")]
+    Changed {
+        /// The output.
+        path: PathBuf,
+        /// The original.
+        model: PathBuf,
+    },
+}
+
+/// Result of this room.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An I/O error that names its file.
+    pub(super) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<'_> {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}

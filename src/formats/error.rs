@@ -1,0 +1,135 @@
+//! The error of `formats`, which `transformer` shares: each variant names the file, the tensor or the value at fault.
+
+use std::path::{Path, PathBuf};
+
+/// Why a model or an adapter could not be fetched, read, loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: std::io::Error,
+    },
+    /// The model source is not in one of the known forms.
+    #[error(
+        "model source {given:?}: expected a path, hf:owner/name or pip:package==version#file?sha256=digest ({why})"
+    )]
+    Source {
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The model could not be fetched.
+    #[error("fetching {what}: {why}")]
+    Fetch {
+        /// The source.
+        what: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// A fetched or cached file has another digest than its source names.
+    #[error("{path}: expected sha256 {expected}, got {got}")]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// The expected digest.
+        expected: String,
+        /// The digest of the file.
+        got: String,
+    },
+    /// The file has no such tensor.
+    #[error("{path}: tensor {name} is missing")]
+    MissingTensor {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor's name in that file.
+        name: String,
+    },
+    /// A tensor's shape does not match the config.
+    #[error("{path}: tensor {name}: expected shape {expected:?}, got {got:?}")]
+    Shape {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor's name in that file.
+        name: String,
+        /// The shape that the config implies.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        got: Vec<usize>,
+    },
+    /// The architecture, tokenizer or format is not supported.
+    #[error("{path}: {what} {got:?} is not supported, expected one of {expected}")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The kind of thing: `architecture`, `pre-tokenizer`, ...
+        what: &'static str,
+        /// The value in the file.
+        got: String,
+        /// The supported values.
+        expected: String,
+    },
+    /// The file is malformed or contradicts itself.
+    #[error("{path}: {why}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A token id that the model has no embedding for.
+    #[error("token id {id}: expected less than the vocabulary of {vocab}")]
+    TokenId {
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// The score pass was run on weights that were loaded for the decode pass only.
+    #[error("expected weights loaded for scoring, got weights for decoding only")]
+    DecodeOnly,
+    /// The prompt or the completion to score is empty.
+    #[error("expected a prompt and a completion of at least one token each, got an empty one")]
+    EmptyText,
+    /// The device cannot be used.
+    #[error("device {choice}: {why}")]
+    Device {
+        /// The device asked for.
+        choice: String,
+        /// Why it cannot be used.
+        why: String,
+    },
+    /// An adapter is packed for another device than the weights, or a pass is differentiated by parameters that it was not
+    /// recorded for.
+    #[error("adapter: expected one packed for the device of the weights, and a pass recorded for it")]
+    OtherForm,
+    /// Training or replacing all weights is supported on the CPU only.
+    #[error("a critic with all weights trained (learner.mode full) runs on the CPU only, got a model on {device}")]
+    CpuOnly {
+        /// The device of the model.
+        device: String,
+    },
+    /// The tokenizer failed.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// The chat template failed.
+    #[error("chat template: {0}")]
+    Template(String),
+    /// The tensor library failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// Result of this room.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An I/O error that names its file.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<'_> {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
