@@ -1,136 +1,37 @@
-//! The one thread that owns the device: interleaves engine steps and learner pieces by a configured share.
+//! The device thread: the one thread that owns the device. It interleaves engine steps and learner micro-batches by a
+//! configured share of the time.
 //!
-//! Commands come in over a bounded channel, each with a permit, and answers go out as oneshots. A caller who
-//! left is skipped. A panic ends this thread and is told to whoever holds a handle; it never leaves it. Knows
-//! no actor and no metric: what it did goes to an observer.
+//! Commands come in over a bounded channel, each with a permit; answers go out as oneshots. Requests of callers that left
+//! are cancelled. A panic ends the thread and is reported to every holder of a handle. Knows no actor and no metric: what
+//! it did goes to an observer.
 
+mod command;
 mod engine_slot;
+mod error;
+mod setup;
 mod share;
 mod thread;
 
-use crate::engine::{self, EngineConfig, StepReport};
-use crate::formats::tokenizer::Tokenizer;
-use crate::learner::{self, LearnerConfig};
+pub use error::Error;
+pub use setup::{Event, JudgeSetup, LearnerSetup, Observer, Setup};
+
+use crate::engine;
+use crate::learner;
 use crate::transformer::Transformer;
 use crate::transformer::decode::PackedAdapter;
 use crate::transformer::full_weights::CriticWeights;
-use crate::types::Completion;
-use crate::types::{CriticVersion, CritiqueGroup};
+use crate::types::{Completion, CriticVersion, CritiqueGroup};
+use command::{Command, EngineSlot, Envelope, PendingInstall, Reply};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use thread::Thread;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 /// Commands that may wait at once.
 const COMMANDS_MAX: usize = 256;
 /// Candle walks a graph recursively when it differentiates: deep models want a deep stack.
 pub(crate) const STACK_BYTES: usize = 256 << 20;
-
-/// Why a command was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The thread is gone: it was stopped or it panicked.
-    #[error("the device thread is gone")]
-    Gone,
-    /// The node runs without a learner.
-    #[error("this device has no learner")]
-    NoLearner,
-    /// The engine refused or failed.
-    #[error(transparent)]
-    Engine(#[from] engine::Error),
-    /// The learner refused or failed.
-    #[error(transparent)]
-    Learner(#[from] learner::Error),
-    /// The model could not be laid out on the device.
-    #[error(transparent)]
-    Model(#[from] crate::formats::Error),
-    /// The thread could not be started.
-    #[error("starting the device thread: {0}")]
-    Spawn(#[from] std::io::Error),
-}
-
-/// What the thread did, told as it happens; called on that thread, so it must be quick.
-pub type Observer = Box<dyn Fn(Event) + Send>;
-
-/// One thing the thread did.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// One engine step.
-    Engine {
-        /// What it did.
-        report: StepReport,
-        /// How long it took.
-        duration: Duration,
-        /// Sequences that decode or prefill.
-        running: usize,
-        /// Sequences that wait.
-        waiting: usize,
-        /// Share of the KV blocks in use.
-        kv_usage: f64,
-    },
-    /// One piece of a learner step.
-    Learner {
-        /// How long it took.
-        duration: Duration,
-    },
-    /// A command was taken.
-    Command {
-        /// How long it waited.
-        waited: Duration,
-    },
-}
-
-/// What a device thread starts from.
-pub struct Setup {
-    /// Base weights, shared by all that run on them.
-    pub model: Arc<Transformer>,
-    /// Ids to text, for stop strings.
-    pub tokenizer: Tokenizer,
-    /// Limits of the engine.
-    pub engine: EngineConfig,
-    /// The judge's own model, where it has one.
-    pub judge: Option<JudgeSetup>,
-    /// The learner, where there is one.
-    pub learner: Option<LearnerSetup>,
-    /// The critic in service at the start.
-    pub version: CriticVersion,
-    /// Its weights; none for the base's.
-    pub served: Option<CriticWeights>,
-    /// Is told what the thread does.
-    pub observer: Observer,
-}
-
-/// What a judge with a model of its own starts from: a second engine on the same thread.
-pub struct JudgeSetup {
-    /// Its weights.
-    pub model: Arc<Transformer>,
-    /// Its ids to text.
-    pub tokenizer: Tokenizer,
-    /// Limits of its engine.
-    pub engine: EngineConfig,
-}
-
-/// Whose engine a handle writes with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EngineSlot {
-    /// The node's own.
-    Own,
-    /// The judge's, or the node's own where the judge has none.
-    Judge,
-}
-
-/// What a learner starts from.
-pub struct LearnerSetup {
-    /// How it learns.
-    pub config: LearnerConfig,
-    /// The critic's sampling temperature.
-    pub temperature: f32,
-    /// Seed of a fresh adapter.
-    pub seed: u64,
-    /// The state to go on from.
-    pub state: Option<learner::State>,
-}
 
 /// A handle to the device thread; clones share it.
 #[derive(Clone)]
@@ -139,7 +40,7 @@ pub struct Device {
     commands: crossbeam_channel::Sender<Envelope>,
     permits: Arc<Semaphore>,
     ended: watch::Receiver<Ended>,
-    seat: EngineSlot,
+    slot: EngineSlot,
 }
 
 /// How the thread stands.
@@ -149,34 +50,6 @@ enum Ended {
     Running,
     Stopped,
     Panicked(String),
-}
-
-type Reply<T> = oneshot::Sender<Result<T, Error>>;
-
-enum Command {
-    Write(EngineSlot, engine::Request, Reply<Vec<Completion>>),
-    WriteAs(CriticVersion, CriticWeights, engine::Request, Reply<Vec<Completion>>),
-    Weigh(EngineSlot, Vec<u32>, Vec<u32>, Reply<Vec<Completion>>),
-    Learn(u64, Vec<Arc<CritiqueGroup>>, Reply<learner::Report>),
-    Snapshot(Reply<learner::State>),
-    Install(CriticVersion, Option<PendingInstall>, Reply<()>),
-    Abandon(Reply<()>),
-    Fault(String),
-    Stop,
-}
-
-/// A critic on its way into service.
-enum PendingInstall {
-    /// To be laid out by the thread, since it owns the device.
-    Plain(CriticWeights),
-    /// Laid out already.
-    Packed(Arc<PackedAdapter>),
-}
-
-struct Envelope {
-    command: Command,
-    sent: Instant,
-    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Device {
@@ -204,12 +77,12 @@ impl Device {
         };
         std::thread::Builder::new().name("rco-device".into()).stack_size(STACK_BYTES).spawn(body)?;
         is_ready.await.map_err(|_| Error::Gone)??;
-        Ok(Self { model, commands, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), ended, seat: EngineSlot::Own })
+        Ok(Self { model, commands, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), ended, slot: EngineSlot::Own })
     }
 
-    /// A handle that writes and weighs with the judge's own model, or with the node's where the judge has none.
-    pub fn of_judge(&self) -> Self {
-        Self { seat: EngineSlot::Judge, ..self.clone() }
+    /// A handle that writes and scores with the judge's own model, or with the node's if the judge has none.
+    pub fn for_judge(&self) -> Self {
+        Self { slot: EngineSlot::Judge, ..self.clone() }
     }
 
     /// Writes the continuations of `request`. Dropping the future cancels the request.
@@ -217,7 +90,7 @@ impl Device {
     /// # Errors
     /// Where the request can never fit, the model fails, or the thread is gone.
     pub async fn write(&self, request: engine::Request) -> Result<Vec<Completion>, Error> {
-        self.ask(|reply| Command::Write(self.seat, request, reply)).await
+        self.ask(|reply| Command::Write(self.slot, request, reply)).await
     }
 
     /// As [`Device::write`], by `critic` as version `version`, which is in service from here on. Versions name
@@ -239,9 +112,9 @@ impl Device {
     ///
     /// # Errors
     /// As [`Device::write`], and where a candidate is no token of the model.
-    pub async fn weigh(&self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<Vec<f32>, Error> {
-        let weighed = self.ask(|reply| Command::Weigh(self.seat, prompt, candidates, reply)).await?;
-        Ok(weighed.into_iter().next().map_or(Vec::new(), |completion| completion.log_probs))
+    pub async fn score_candidates(&self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<Vec<f32>, Error> {
+        let completions = self.ask(|reply| Command::ScoreCandidates(self.slot, prompt, candidates, reply)).await?;
+        Ok(completions.into_iter().next().map_or(Vec::new(), |completion| completion.log_probs))
     }
 
     /// One learner step on `groups`. `batch` names it: a batch already applied is not applied again,
@@ -266,12 +139,12 @@ impl Device {
     /// # Errors
     /// Where the model does not take it, or the thread is gone.
     pub async fn install(&self, version: CriticVersion, critic: Option<CriticWeights>) -> Result<(), Error> {
-        let coming = match critic {
+        let pending = match critic {
             // A whole weight set takes seconds: it is packed while the thread goes on writing.
             Some(critic @ CriticWeights::Full(_)) => Some(PendingInstall::Packed(self.pack(critic).await?)),
             plain => plain.map(PendingInstall::Plain),
         };
-        self.ask(|reply| Command::Install(version, coming, reply)).await
+        self.ask(|reply| Command::Install(version, pending, reply)).await
     }
 
     async fn pack(&self, critic: CriticWeights) -> Result<Arc<PackedAdapter>, Error> {

@@ -1,18 +1,19 @@
-//! Turns critique groups into the next critic: DRO on the `score` pass.
+//! The learner: turns critique groups into the next critic by DRO on the `score` pass.
 //!
-//! A step goes through its groups in pieces of bounded size, so that whoever owns the device can write
-//! tokens in between. Log-ratios are taken on the very ids that were sampled, at the sampling
-//! temperature. Nothing of a step shows before its end: an abandoned step leaves no trace.
+//! A step runs in micro-batches of bounded size, so that the owner of the device can write tokens in between. Log-ratios
+//! are taken on the sampled ids, at the sampling temperature. A step takes effect at its end only: an abandoned step
+//! leaves no trace.
 
 mod config;
 pub mod dpco;
+mod error;
 mod full_weights;
+mod initial;
 mod micro_batch;
 pub mod objective;
 mod optimizer;
 pub mod reference;
 mod selection;
-mod start;
 mod state;
 mod step_loss;
 mod trained;
@@ -20,14 +21,14 @@ pub mod value;
 
 pub use crate::types::Objective;
 pub use config::{LearnerConfig, Mode};
+pub use error::Error;
 pub use state::{HostTensor, Report, State};
 
-use crate::formats::spec::Projection;
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::CriticWeights;
-use crate::transformer::score::Arena;
+use crate::transformer::score::{self, Arena, Packed, ScoreBatch};
 use crate::types::{CriticVersion, CritiqueGroup};
-use micro_batch::UnderWay;
+use micro_batch::{MicroBatch, PassContext, PassKind, StepInProgress};
 use objective::UtilityMoments;
 use optimizer::Adam;
 use reference::{Reference, References};
@@ -36,68 +37,6 @@ use std::sync::Arc;
 use step_loss::StepLoss;
 use trained::Trained;
 use value::Value;
-
-/// Why there was no step.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The step was given up before its end; nothing changed.
-    #[error("the learner step was abandoned")]
-    Abandoned,
-    /// A trainable tensor got no gradient.
-    #[error("trainable tensor {name} received no gradient")]
-    NoGradient {
-        /// Its name.
-        name: String,
-    },
-    /// A saved state lacks one of the learner's tensors, or holds it in another size.
-    #[error("tensor {name} is missing from the saved learner or has another size")]
-    MissingTensor {
-        /// Its name.
-        name: String,
-    },
-    /// A saved adapter does not have the factors that the config asks for.
-    #[error("saved adapter: expected rank {rank} on {targets:?} in every layer; change the config back or start anew")]
-    OtherAdapter {
-        /// The rank asked for.
-        rank: usize,
-        /// The targets asked for.
-        targets: Vec<Projection>,
-    },
-    /// A saved critic was trained in another mode.
-    #[error("saved critic: expected one of learner.mode {mode}; change the config back or start anew")]
-    OtherMode {
-        /// The mode asked for.
-        mode: Mode,
-    },
-    /// Saved weights are those of another model.
-    #[error("saved critic: expected weights of the base's names and shapes; name the model that it began as")]
-    OtherModel,
-    /// Loss or gradient is not finite; nothing changed.
-    #[error("step {step}: {what} is {value}; the step was not taken")]
-    NotFinite {
-        /// The step that was not taken.
-        step: u64,
-        /// `loss` or `gradient norm`.
-        what: &'static str,
-        /// Its value.
-        value: f32,
-    },
-    /// The gradient is larger than allowed; nothing changed.
-    #[error(
-        "step {step}: expected a gradient norm of at most {most} (learner.gradient_norm_max), got {norm}; the step was not taken"
-    )]
-    Exploded {
-        /// The step that was not taken.
-        step: u64,
-        /// The gradient's norm.
-        norm: f32,
-        /// The largest allowed.
-        most: f64,
-    },
-    /// The model failed.
-    #[error(transparent)]
-    Model(#[from] crate::formats::Error),
-}
 
 /// The learner: what is trained, and the frozen model that it began as.
 pub struct Learner {
@@ -114,22 +53,15 @@ pub struct Learner {
     published: Option<(CriticVersion, u64)>,
     /// The critic in service, as far as known.
     newest: CriticVersion,
-    /// What critiques are held against since the last reset; none: the base model.
+    /// The reference since the last reset; none: the base model.
     reference: Option<Reference>,
-    /// What the reference says of the groups in use.
+    /// Reference log-probabilities of the groups in use.
     references: References,
     /// Moments of the utilities learned from.
     utilities: UtilityMoments,
     /// The value network, where the baseline is one.
     value: Option<Value>,
-    under_way: Option<UnderWay>,
-}
-
-impl Error {
-    /// Whether a batch was refused and the learner stands as it stood before it.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::NotFinite { .. } | Self::Exploded { .. })
-    }
+    in_progress: Option<StepInProgress>,
 }
 
 impl Learner {
@@ -142,7 +74,7 @@ impl Learner {
     pub fn new(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, seed: u64) -> Result<Self, Error> {
         let trained = Trained::fresh(&model, &config, seed)?;
         let mut learner = Self::with(model, config, temperature, trained, seed);
-        learner.self_test(seed)?;
+        learner.trained.self_test(&learner.model, &learner.config, temperature, seed)?;
         Ok(learner)
     }
 
@@ -193,7 +125,7 @@ impl Learner {
             references: References::default(),
             utilities: UtilityMoments::default(),
             value,
-            under_way: None,
+            in_progress: None,
         }
     }
 
@@ -202,9 +134,9 @@ impl Learner {
         self.step
     }
 
-    /// Whether a step is under way.
+    /// Whether a step is in progress.
     pub fn is_busy(&self) -> bool {
-        self.under_way.is_some()
+        self.in_progress.is_some()
     }
 
     /// Begins the step on `groups` that is named `batch`. The report of a batch already applied comes back at once.
@@ -213,46 +145,90 @@ impl Learner {
             return self.report.clone();
         }
         self.abandon();
-        let lesson = StepLoss::new(&self.config, self.step + 1, groups, self.utilities);
+        let loss = StepLoss::new(&self.config, self.step + 1, groups, self.utilities);
         let (references, with_hidden) = (&self.references, self.value.is_some());
         let knows = |group: &CritiqueGroup| references.knows(group.episode.0, group.critiques.len(), with_hidden);
-        self.under_way = Some(UnderWay::new(batch, lesson, &self.config, knows));
+        self.in_progress = Some(StepInProgress::new(batch, loss, &self.config, knows));
         None
     }
 
-    /// Forgets the step under way; nothing has changed.
+    /// Drops the step in progress; nothing has changed.
     pub fn abandon(&mut self) {
-        self.under_way = None;
-        self.trained.forget();
-        self.value.iter_mut().for_each(Value::forget);
+        self.in_progress = None;
+        self.trained.discard();
+        self.value.iter_mut().for_each(Value::discard);
     }
 
-    /// Does one piece of the step under way; the report comes with the last.
+    /// Takes the whole step on `groups` named `batch`: [`Learner::begin`], then [`Learner::advance`] until the report.
+    ///
+    /// # Errors
+    /// As [`Learner::advance`].
+    pub fn step_on(&mut self, batch: u64, groups: Vec<Arc<CritiqueGroup>>) -> Result<Report, Error> {
+        let mut report = self.begin(batch, groups);
+        loop {
+            match report {
+                Some(report) => return Ok(report),
+                None => report = self.advance()?,
+            }
+        }
+    }
+
+    /// Runs the next micro-batch of the step in progress; the report comes with the last.
     ///
     /// # Errors
     /// Where the model fails or the loss or the gradient is not finite: then the step is not taken.
     pub fn advance(&mut self) -> Result<Option<Report>, Error> {
-        let Some(mut under_way) = self.under_way.take() else { return Ok(None) };
-        let done = match under_way.pieces.pop_front() {
-            Some(piece) => self.run(&piece, &mut under_way),
+        let Some(mut in_progress) = self.in_progress.take() else { return Ok(None) };
+        let done = match in_progress.micro_batches.pop_front() {
+            Some(micro_batch) => self.run(&micro_batch, &mut in_progress),
             None => Ok(()),
         };
         if let Err(error) = done {
             self.abandon();
             return Err(error);
         }
-        if under_way.pieces.is_empty() {
-            return self.finish(under_way).map(Some);
+        if in_progress.micro_batches.is_empty() {
+            return self.finish(in_progress).map(Some);
         }
-        self.under_way = Some(under_way);
+        self.in_progress = Some(in_progress);
         Ok(None)
     }
 
-    fn finish(&mut self, under_way: UnderWay) -> Result<Report, Error> {
-        let UnderWay { batch, lesson, differences, .. } = under_way;
-        let (step, tally) = (self.step + 1, lesson.tally);
+    /// Runs one micro-batch.
+    fn run(&mut self, micro_batch: &MicroBatch, in_progress: &mut StepInProgress) -> Result<(), Error> {
+        let groups = in_progress.loss.groups.clone();
+        let packed: Vec<Packed<'_>> =
+            micro_batch.slices.iter().map(|slice| slice.packed(&groups[slice.group])).collect();
+        let Self { model, config, trained, reference, references, value, arena, .. } = self;
+        let batch = ScoreBatch { packed: &packed, temperature: self.temperature };
+        let current = match micro_batch.kind {
+            PassKind::Reference => reference.is_none().then_some(CriticVersion::BASE),
+            PassKind::Ratios => None,
+            PassKind::Gradient => self.published.filter(|&(_, step)| step == self.step).map(|(version, _)| version),
+        };
+        let mut context = PassContext { micro_batch, packed: &packed, current, config, references, value, in_progress };
+        let scored = match micro_batch.kind {
+            PassKind::Reference => {
+                let branches = reference.as_mut().map(|reference| reference.branches(model)).transpose()?;
+                score::score_in(model, batch, branches, arena)?
+            }
+            PassKind::Ratios => trained.score(model, batch, arena)?,
+            PassKind::Gradient => {
+                return trained.learn(model, batch, config.activation_policy(), arena, |scored| {
+                    context.record(scored);
+                    context.log_prob_weights()
+                });
+            }
+        };
+        context.record(&scored);
+        Ok(())
+    }
+
+    fn finish(&mut self, in_progress: StepInProgress) -> Result<Report, Error> {
+        let StepInProgress { batch, loss, mismatches, .. } = in_progress;
+        let (step, sums) = (self.step + 1, loss.sums);
         let norm = self.trained.gradient_norm();
-        let losses = [("loss", tally.loss as f32), ("value loss", tally.value_loss as f32)];
+        let losses = [("loss", sums.loss as f32), ("value loss", sums.value_loss as f32)];
         for (what, value) in losses.into_iter().chain([("gradient norm", norm)]) {
             if !value.is_finite() {
                 self.abandon();
@@ -271,9 +247,9 @@ impl Learner {
         {
             self.reference = Some(Reference::new(lora.adapter()));
         }
-        let report = self.report(step, norm, &lesson, &differences);
+        let report = self.report(step, norm, &loss, &mismatches);
         (self.step, self.batch, self.report) = (step, batch, Some(report.clone()));
-        self.utilities = lesson.moments;
+        self.utilities = loss.moments;
         self.references.forget_old();
         Ok(report)
     }
@@ -284,37 +260,37 @@ impl Learner {
         self.value.iter_mut().for_each(|value| value.update(adam));
     }
 
-    fn report(&self, step: u64, gradient_norm: f32, lesson: &StepLoss, differences: &[f32]) -> Report {
-        let (tally, config) = (lesson.tally, &self.config);
+    fn report(&self, step: u64, gradient_norm: f32, loss: &StepLoss, mismatches: &[f32]) -> Report {
+        let (sums, config) = (loss.sums, &self.config);
         let rco = config.objective == Objective::Rco;
-        let difference = differences.iter().sum::<f32>() / differences.len().max(1) as f32;
+        let difference = mismatches.iter().sum::<f32>() / mismatches.len().max(1) as f32;
         Report {
             step,
-            loss: tally.loss as f32,
+            loss: sums.loss as f32,
             gradient_norm,
-            off_policy: lesson.diagnostics(self.newest),
-            weighted_utility: lesson.utility() as f32,
-            beta: lesson.beta as f32,
-            baseline: rco.then_some(tally.baseline as f32),
-            utility_deviation: config.utility_zscore.then(|| lesson.moments.deviation() as f32),
-            value_loss: config.has_value().then_some(tally.value_loss as f32),
-            preference_accuracy: (!rco).then_some(tally.accuracy as f32),
-            preference_margin: (!rco).then_some(tally.margin as f32),
-            truncated: tally.truncated,
-            masked: lesson.masked(),
+            off_policy: loss.diagnostics(self.newest),
+            weighted_utility: loss.utility() as f32,
+            beta: loss.beta as f32,
+            baseline: rco.then_some(sums.baseline as f32),
+            utility_deviation: config.utility_zscore.then(|| loss.moments.deviation() as f32),
+            value_loss: config.has_value().then_some(sums.value_loss as f32),
+            preference_accuracy: (!rco).then_some(sums.accuracy as f32),
+            preference_margin: (!rco).then_some(sums.margin as f32),
+            truncated: sums.truncated,
+            masked: loss.masked(),
             reference_resets: config.resets().index(self.step),
-            sampler_difference: (!differences.is_empty()).then_some(difference),
-            tokens: lesson.tokens(),
+            train_inference_mismatch: (!mismatches.is_empty()).then_some(difference),
+            tokens: loss.tokens(),
             learning_rate: optimizer::learning_rate(config, step),
         }
     }
 
-    /// Notes that `version` is in service, whatever the current weights are.
+    /// Sets the version in service, whatever the current weights are.
     pub fn serves(&mut self, version: CriticVersion) {
         self.newest = version;
     }
 
-    /// Notes that `version` serves the current weights.
+    /// Sets `version` as the one that serves exactly the current weights.
     pub fn published(&mut self, version: CriticVersion) {
         (self.published, self.newest) = (Some((version, self.step)), version);
     }
@@ -334,7 +310,7 @@ impl Learner {
         self.batch
     }
 
-    /// All that [`Learner::resume`] needs. A step under way is not in it.
+    /// All that [`Learner::resume`] needs. A step in progress is not in it.
     pub fn state(&self) -> State {
         let mut optimizer = self.trained.moments();
         optimizer.extend(self.value.iter().flat_map(Value::tensors));

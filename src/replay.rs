@@ -142,8 +142,8 @@ impl Replay {
     /// for whoever had it is gone. Groups without anything to learn by a changed objective are let go.
     pub fn resumed(mut self, config: ReplayConfig, objective: Objective, fresh_max: usize, seed: u64) -> Self {
         (self.config, self.objective, self.fresh_max, self.seed) = (config, objective, fresh_max, seed);
-        self.held.retain(|entry| !entry.group.is_flat(objective));
-        self.aside.retain(|aside| !aside.entry.group.is_flat(objective));
+        self.held.retain(|entry| !entry.group.is_zero_variance(objective));
+        self.aside.retain(|aside| !aside.entry.group.is_zero_variance(objective));
         self.release_outstanding();
         self.settle();
         self
@@ -160,7 +160,7 @@ impl Replay {
         if !self.seen.insert(group.episode) {
             return Pushed::Duplicate;
         }
-        if group.is_flat(self.objective) {
+        if group.is_zero_variance(self.objective) {
             return Pushed::ZeroVariance;
         }
         self.arrivals += 1;

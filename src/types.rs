@@ -262,7 +262,7 @@ pub struct CritiqueGroup {
 impl CritiqueGroup {
     /// True where there is nothing to learn by `objective`: all utilities are equal, or there is no preference (or one
     /// between critiques that are not there).
-    pub fn is_flat(&self, objective: Objective) -> bool {
+    pub fn is_zero_variance(&self, objective: Objective) -> bool {
         let count = self.critiques.len();
         let between_two = |p: &Preference| p.chosen < count && p.rejected < count && p.chosen != p.rejected;
         match objective {

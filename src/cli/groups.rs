@@ -27,7 +27,8 @@ pub(super) fn run(config: &Config, arguments: &GroupsArguments) -> Result<Exit, 
     let groups = groups::read(&arguments.from).or_exit(Exit::Usage)?;
     note_skipped(&groups);
     groups::write(&arguments.to, &groups.groups).or_exit(Exit::Usage)?;
-    let flat = groups.groups.iter().filter(|recorded| recorded.group.is_flat(config.learner.objective)).count();
+    let flat =
+        groups.groups.iter().filter(|recorded| recorded.group.is_zero_variance(config.learner.objective)).count();
     print_note(&format!("{} groups, {flat} of them flat", groups.groups.len()));
     print_line(&arguments.to.display().to_string());
     Ok(Exit::Done)

@@ -185,7 +185,7 @@ impl Course<'_> {
         let (mut streak, mut told) = (0, Instant::now());
         while learner.step() < self.arguments.steps && !self.stop.is_requested() {
             let begun = Instant::now();
-            match learn(&mut learner, BATCHES + batch + 1, self.data.batch(batch)) {
+            match learner.step_on(BATCHES + batch + 1, self.data.batch(batch)) {
                 Ok(report) => {
                     streak = 0;
                     self.tell(&report, batch + 1, begun.elapsed());
@@ -292,18 +292,6 @@ impl Course<'_> {
         let temperature = self.config.critic.sampling.temperature;
         let config = LearnerConfig { critiques_max: 0, ..self.config.learner.clone() };
         let mut twin = Learner::resume(self.model.transformer.clone(), config, temperature, state)?;
-        learn(&mut twin, u64::MAX, groups)
-    }
-}
-
-/// One step on `groups`, as the batch of that name.
-fn learn(learner: &mut Learner, batch: u64, groups: Vec<Arc<CritiqueGroup>>) -> Result<Report, learner::Error> {
-    if let Some(report) = learner.begin(batch, groups) {
-        return Ok(report);
-    }
-    loop {
-        if let Some(report) = learner.advance()? {
-            return Ok(report);
-        }
+        twin.step_on(u64::MAX, groups)
     }
 }

@@ -3,36 +3,36 @@
 use std::time::Duration;
 
 /// Shares the device's time between writing and learning.
-pub(super) struct Share {
+pub(super) struct TimeShare {
     learner: f64,
     learned: f64,
     wrote: f64,
 }
 
-impl Share {
-    /// Seconds after which the past counts half.
+impl TimeShare {
+    /// Seconds of work after which earlier time counts half.
     const MEMORY_SECONDS: f64 = 20.0;
 
     pub(super) fn new(learner: f64) -> Self {
         Self { learner, learned: 0.0, wrote: 0.0 }
     }
 
-    /// Whether learning has had less than its share of the time.
-    pub(super) fn learner_is_owed(&self) -> bool {
+    /// Whether the learner has had no more than its share of the time.
+    pub(super) fn is_learner_due(&self) -> bool {
         self.learned <= self.learner * (self.learned + self.wrote)
     }
 
     pub(super) fn learned(&mut self, duration: Duration) {
         self.learned += duration.as_secs_f64();
-        self.fade();
+        self.decay();
     }
 
     pub(super) fn wrote(&mut self, duration: Duration) {
         self.wrote += duration.as_secs_f64();
-        self.fade();
+        self.decay();
     }
 
-    fn fade(&mut self) {
+    fn decay(&mut self) {
         if self.learned + self.wrote > Self::MEMORY_SECONDS {
             self.learned *= 0.5;
             self.wrote *= 0.5;
@@ -46,10 +46,10 @@ mod tests {
 
     #[test]
     fn learning_gets_its_share_and_no_more() {
-        let mut share = Share::new(0.25);
+        let mut share = TimeShare::new(0.25);
         let (mut learned, mut wrote) = (0.0, 0.0);
         for _ in 0..4000 {
-            if share.learner_is_owed() {
+            if share.is_learner_due() {
                 share.learned(Duration::from_millis(700));
                 learned += 0.7;
             } else {

@@ -1,10 +1,10 @@
-//! The thread's own loop: take commands, then one engine step or one piece of learning.
+//! The loop of the device thread: handle commands, then run one engine step or one learner micro-batch.
 
-use super::engine_slot::{Writer, Writers};
-use super::share::Share;
-use super::{
-    Command, EngineSlot, Envelope, Error, Event, JudgeSetup, LearnerSetup, Observer, PendingInstall, Reply, Setup,
-};
+use super::command::{Command, EngineSlot, Envelope, PendingInstall, Reply};
+use super::engine_slot::{EngineHost, EngineHosts};
+use super::error::Error;
+use super::setup::{Event, JudgeSetup, LearnerSetup, Observer, Setup};
+use super::share::TimeShare;
 use crate::learner::{self, Learner};
 use crate::transformer::Transformer;
 use crate::transformer::decode::PackedAdapter;
@@ -18,51 +18,51 @@ use tokio::sync::oneshot;
 /// What the thread owns.
 pub(super) struct Thread {
     model: Arc<Transformer>,
-    writers: Writers,
+    engines: EngineHosts,
     learner: Option<Learner>,
     learning: Option<Reply<learner::Report>>,
-    share: Share,
-    /// Critics that somebody wrote as, by their versions: several take turns, and each is packed once.
-    worn: BTreeMap<CriticVersion, Arc<PackedAdapter>>,
+    share: TimeShare,
+    /// Packed critics of [`Command::WriteAs`] by version: several take turns, and each is packed once.
+    packed_critics: BTreeMap<CriticVersion, Arc<PackedAdapter>>,
     observer: Observer,
 }
 
 impl Thread {
     pub(super) fn new(setup: Setup) -> Result<Self, Error> {
         let Setup { model, tokenizer, engine, judge, learner, version, served, observer } = setup;
-        let mut own = Writer::new(model.clone(), tokenizer, engine)?;
+        let mut own = EngineHost::new(model.clone(), tokenizer, engine)?;
         let packed = served.map(|critic| model.pack(&critic)).transpose()?.map(Arc::new);
         own.engine.install(version, packed);
-        let judge = judge.map(|JudgeSetup { model, tokenizer, engine }| Writer::new(model, tokenizer, engine));
-        let writers = Writers::new(own, judge.transpose()?);
-        let share = Share::new(learner.as_ref().map_or(1.0, |learner| learner.config.device_share));
+        let judge = judge.map(|JudgeSetup { model, tokenizer, engine }| EngineHost::new(model, tokenizer, engine));
+        let engines = EngineHosts::new(own, judge.transpose()?);
+        let share = TimeShare::new(learner.as_ref().map_or(1.0, |learner| learner.config.device_share));
         let learner = learner.map(|LearnerSetup { config, temperature, seed, state }| match state {
             Some(state) => Learner::resume(model.clone(), config, temperature, state),
             None => Learner::new(model.clone(), config, temperature, seed),
         });
         let mut learner = learner.transpose()?;
         learner.iter_mut().for_each(|learner| learner.serves(version));
-        Ok(Self { model, writers, learner, learning: None, share, worn: BTreeMap::new(), observer })
+        Ok(Self { model, engines, learner, learning: None, share, packed_critics: BTreeMap::new(), observer })
     }
 
-    /// Takes commands, writes, learns; until told to stop.
+    /// Handles commands, writes and learns until told to stop.
     pub(super) fn run(&mut self, inbox: &crossbeam_channel::Receiver<Envelope>) {
         loop {
-            let idle = self.writers.is_idle() && !self.is_learning();
+            let idle = self.engines.is_idle() && !self.is_learning();
             let first = if idle { inbox.recv().ok() } else { inbox.try_recv().ok() };
             if idle && first.is_none() {
                 return; // every handle is gone
             }
             for envelope in first.into_iter().chain(inbox.try_iter()) {
                 (self.observer)(Event::Command { waited: envelope.sent.elapsed() });
-                if self.obey(envelope.command).is_break() {
+                if self.handle(envelope.command).is_break() {
                     return;
                 }
             }
-            self.forget_callers_who_left();
-            if self.is_learning() && (self.writers.is_idle() || self.share.learner_is_owed()) {
+            self.cancel_abandoned();
+            if self.is_learning() && (self.engines.is_idle() || self.share.is_learner_due()) {
                 self.learn();
-            } else if !self.writers.is_idle() {
+            } else if !self.engines.is_idle() {
                 self.write();
             }
         }
@@ -72,23 +72,23 @@ impl Thread {
         self.learner.as_ref().is_some_and(Learner::is_busy)
     }
 
-    fn obey(&mut self, command: Command) -> std::ops::ControlFlow<()> {
-        // An answer that nobody waits for any more is dropped: the caller left.
+    fn handle(&mut self, command: Command) -> std::ops::ControlFlow<()> {
+        // A caller that left gets no answer.
         match command {
-            Command::Write(seat, request, reply) => self.writers.seat(seat).write(request, reply),
-            Command::WriteAs(version, critic, request, reply) => match self.wear(version, &critic) {
-                Ok(()) => self.writers.seat(EngineSlot::Own).write(request, reply),
+            Command::Write(slot, request, reply) => self.engines.host(slot).write(request, reply),
+            Command::WriteAs(version, critic, request, reply) => match self.serve_as(version, &critic) {
+                Ok(()) => self.engines.host(EngineSlot::Own).write(request, reply),
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Command::Weigh(seat, prompt, candidates, reply) => {
-                self.writers.seat(seat).weigh(prompt, candidates, reply);
+            Command::ScoreCandidates(slot, prompt, candidates, reply) => {
+                self.engines.host(slot).score_candidates(prompt, candidates, reply);
             }
             Command::Learn(batch, groups, reply) => self.begin(batch, groups, reply),
             Command::Snapshot(reply) => {
                 let state = self.learner.as_ref().map(Learner::state).ok_or(Error::NoLearner);
                 drop(reply.send(state));
             }
-            Command::Install(version, coming, reply) => drop(reply.send(self.install(version, coming))),
+            Command::Install(version, pending, reply) => drop(reply.send(self.install(version, pending))),
             Command::Abandon(reply) => {
                 self.learner.iter_mut().for_each(Learner::abandon);
                 self.answer_learner(Err(learner::Error::Abandoned));
@@ -100,31 +100,31 @@ impl Thread {
         std::ops::ControlFlow::Continue(())
     }
 
-    fn install(&mut self, version: CriticVersion, coming: Option<PendingInstall>) -> Result<(), Error> {
-        let packed = match coming {
+    fn install(&mut self, version: CriticVersion, pending: Option<PendingInstall>) -> Result<(), Error> {
+        let packed = match pending {
             None => None,
             Some(PendingInstall::Packed(packed)) => Some(packed),
             Some(PendingInstall::Plain(critic)) => Some(Arc::new(self.model.pack(&critic)?)),
         };
-        self.writers.seat(EngineSlot::Own).engine.install(version, packed);
+        self.engines.host(EngineSlot::Own).engine.install(version, packed);
         if let Some(learner) = &mut self.learner {
             learner.published(version);
         }
         Ok(())
     }
 
-    /// Puts `critic` into service as `version`, unless that is in service already.
-    fn wear(&mut self, version: CriticVersion, critic: &CriticWeights) -> Result<(), Error> {
-        let engine = &mut self.writers.seat(EngineSlot::Own).engine;
+    /// Installs `critic` as `version`, unless that version is in service already.
+    fn serve_as(&mut self, version: CriticVersion, critic: &CriticWeights) -> Result<(), Error> {
+        let engine = &mut self.engines.host(EngineSlot::Own).engine;
         if engine.critic_version() == version {
             return Ok(());
         }
-        let packed = match self.worn.get(&version) {
+        let packed = match self.packed_critics.get(&version) {
             Some(packed) => packed.clone(),
             None => Arc::new(self.model.pack(critic)?),
         };
         engine.install(version, Some(packed.clone()));
-        self.worn.insert(version, packed);
+        self.packed_critics.insert(version, packed);
         Ok(())
     }
 
@@ -143,8 +143,8 @@ impl Thread {
         }
     }
 
-    fn forget_callers_who_left(&mut self) {
-        self.writers.forget_callers_who_left();
+    fn cancel_abandoned(&mut self) {
+        self.engines.cancel_abandoned();
         if self.learning.as_ref().is_some_and(oneshot::Sender::is_closed) {
             self.learning = None;
             self.learner.iter_mut().for_each(Learner::abandon);
@@ -166,10 +166,10 @@ impl Thread {
 
     fn write(&mut self) {
         let started = Instant::now();
-        let Some(report) = self.writers.step() else { return };
+        let Some(report) = self.engines.step() else { return };
         let duration = started.elapsed();
         self.share.wrote(duration);
-        let (running, waiting, kv_usage) = self.writers.load();
+        let (running, waiting, kv_usage) = self.engines.load();
         (self.observer)(Event::Engine { report, duration, running, waiting, kv_usage });
     }
 }

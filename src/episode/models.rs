@@ -93,7 +93,7 @@ impl Models {
             Role::Judge => &self.judging,
         };
         let (model, device) = match (role, &self.judge_model) {
-            (Role::Judge, Some((model, _))) => (model, device.of_judge()),
+            (Role::Judge, Some((model, _))) => (model, device.for_judge()),
             _ => (&self.model, device.clone()),
         };
         let remote = match role {

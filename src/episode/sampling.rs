@@ -275,7 +275,7 @@ impl SamplingClient {
     /// As [`SamplingClient::write`].
     pub(crate) async fn weigh(&self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<Vec<f32>, SampleError> {
         let begun = Instant::now();
-        let weighed = self.in_time(self.device.weigh(prompt, candidates)).await?;
+        let weighed = self.in_time(self.device.score_candidates(prompt, candidates)).await?;
         let seconds = begun.elapsed().as_secs_f64();
         self.events.emit(Event::Wrote { role: self.role, tokens: Vec::new(), seconds });
         Ok(weighed)

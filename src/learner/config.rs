@@ -1,8 +1,6 @@
 //! How the critic learns: the keys of `[learner]` and what they mean to the loss.
 
 use super::objective::{Annealed, Baseline, Options, Schedule, Truncation};
-use super::reference::Resets;
-use super::value::ValueConfig;
 use crate::formats::adapter::LoraConfig;
 use crate::transformer::score::ActivationPolicy;
 use crate::types::Objective;
@@ -134,5 +132,34 @@ impl LearnerConfig {
     /// When the reference changes.
     pub(super) fn resets(&self) -> Resets {
         Resets { every_steps: self.reference_reset_steps }
+    }
+}
+
+/// The value network of `learner.baseline = "value"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValueConfig {
+    /// Units of its hidden layer.
+    pub width: usize,
+    /// Its learning rate, after the learner's warm-up.
+    pub learning_rate: f64,
+}
+
+/// When the reference is reset: reference 0 is the base model, reference k the critic after `k x every_steps` steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Resets {
+    /// Steps between two resets; 0: never.
+    pub(super) every_steps: u64,
+}
+
+impl Resets {
+    /// Index of the reference for a group that is first learned after `steps` steps.
+    pub(super) fn index(self, steps: u64) -> u64 {
+        steps.checked_div(self.every_steps).unwrap_or(0)
+    }
+
+    /// Whether the critic becomes the reference after step `steps`.
+    pub(super) fn falls_after(self, steps: u64) -> bool {
+        steps > 0 && self.index(steps) > self.index(steps - 1)
     }
 }

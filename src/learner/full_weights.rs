@@ -3,8 +3,10 @@
 //! Weights, gradients and moments all lie in the panels that the score pass reads, once each. Weight decay is for
 //! matrices: a norm or a bias that decays would forget what it is for, and Hugging Face's trainer spares them too.
 
+use super::config::LearnerConfig;
+use super::error::Error;
 use super::optimizer::{self, Adam};
-use super::{Error, HostTensor, LearnerConfig};
+use super::state::HostTensor;
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::{FullWeights, ParamBlock};
 use crate::transformer::{
@@ -69,7 +71,7 @@ impl Full {
         Ok(recorded.backward_full_in(&weights, &mut self.gradients, arena)?)
     }
 
-    pub(super) fn forget(&mut self) {
+    pub(super) fn discard(&mut self) {
         if std::mem::take(&mut self.gathered) {
             self.gradients.zero();
         }
@@ -145,7 +147,7 @@ impl Full {
         let cut_off = self.gradients.tensors(self.whole.spec()).find(|(_, _, gradient)| {
             gradient.iter().all(|slope| *slope == 0.0) || gradient.iter().any(|slope| !slope.is_finite())
         });
-        self.forget();
+        self.discard();
         cut_off.map_or(Ok(()), |(name, _, _)| Err(Error::NoGradient { name }))
     }
 }

@@ -1,95 +1,97 @@
-//! A step in pieces: groups that fit into one micro-batch together, or some critiques of one that is too large.
+//! The micro-batches of a step: several groups that fit one together, or a slice of one group that does not fit.
 //!
-//! The references come first, then, where a group is too large for one piece, its log-ratios without a gradient,
-//! because its baseline needs them all; then loss and gradient.
+//! Reference log-probabilities come first. Where a group takes several micro-batches, its log-ratios without a gradient come
+//! next, because the baseline needs all of them; then loss and gradient.
 
+use super::config::LearnerConfig;
 use super::reference::References;
 use super::step_loss::StepLoss;
 use super::value::Value;
-use super::{Error, Learner, LearnerConfig};
-use crate::transformer::{score, score::Packed, score::ScoreBatch, score::Scored};
+use crate::transformer::score::{Packed, Scored};
 use crate::types::{CriticVersion, CritiqueGroup, ScoredCritique};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// A step between its pieces.
-pub(super) struct UnderWay {
+/// A step between its micro_batches.
+pub(super) struct StepInProgress {
     pub(super) batch: u64,
-    pub(super) lesson: StepLoss,
-    pub(super) pieces: VecDeque<Piece>,
-    pub(super) differences: Vec<f32>,
+    pub(super) loss: StepLoss,
+    pub(super) micro_batches: VecDeque<MicroBatch>,
+    pub(super) mismatches: Vec<f32>,
 }
 
-/// One uninterrupted piece of a step: a micro-batch.
+/// One uninterrupted micro_batch of a step: a micro-batch.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Piece {
-    work: PassKind,
-    parts: Vec<Part>,
+pub(super) struct MicroBatch {
+    pub(super) kind: PassKind,
+    pub(super) slices: Vec<GroupSlice>,
 }
 
 /// Some critiques of one group behind their prefix.
 #[derive(Clone, Debug, PartialEq)]
-struct Part {
-    group: usize,
+pub(super) struct GroupSlice {
+    pub(super) group: usize,
     critiques: Range<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PassKind {
+pub(super) enum PassKind {
     /// Log-probabilities under the reference.
     Reference,
-    /// Log-ratios without a gradient: where a group is too large for one piece, its baseline needs all of them, and a
+    /// Log-ratios without a gradient: where a group is too large for one micro_batch, its baseline needs all of them, and a
     /// mask over the step needs those of all groups.
     Ratios,
     /// Log-ratios, loss and gradient.
     Gradient,
 }
 
-impl UnderWay {
-    /// The pieces of a step on the groups of `lesson`; `knows` tells whose references are remembered.
+impl StepInProgress {
+    /// The micro_batches of a step on the groups of `loss`; `knows` tells whose references are remembered.
     pub(super) fn new(
         batch: u64,
-        lesson: StepLoss,
+        loss: StepLoss,
         config: &LearnerConfig,
         knows: impl Fn(&CritiqueGroup) -> bool,
     ) -> Self {
         let tokens_max = config.micro_batch_tokens;
-        let groups = &lesson.groups;
+        let groups = &loss.groups;
         let chunks: Vec<_> = groups.iter().map(|group| chunks(group, tokens_max)).collect();
-        let mut pieces = VecDeque::new();
-        for work in [PassKind::Reference, PassKind::Ratios, PassKind::Gradient] {
+        let mut micro_batches = VecDeque::new();
+        for kind in [PassKind::Reference, PassKind::Ratios, PassKind::Gradient] {
             let mut room = 0;
             for (index, group) in groups.iter().enumerate() {
-                let wanted = match work {
+                let wanted = match kind {
                     PassKind::Reference => !knows(group),
                     PassKind::Ratios => chunks[index].len() > 1 || config.second_moment_max > 0.0,
                     PassKind::Gradient => true,
                 };
                 for critiques in chunks[index].iter().filter(|_| wanted) {
-                    let part = Part { group: index, critiques: critiques.clone() };
-                    let tokens = part.tokens(group);
-                    match pieces.back_mut() {
-                        Some(Piece { work: last, parts }) if *last == work && tokens <= room => parts.push(part),
+                    let slice = GroupSlice { group: index, critiques: critiques.clone() };
+                    let tokens = slice.tokens(group);
+                    match micro_batches.back_mut() {
+                        Some(MicroBatch { kind: last, slices }) if *last == kind && tokens <= room => {
+                            slices.push(slice)
+                        }
                         _ => {
                             room = tokens_max;
-                            pieces.push_back(Piece { work, parts: vec![part] });
+                            micro_batches.push_back(MicroBatch { kind, slices: vec![slice] });
                         }
                     }
                     room = room.saturating_sub(tokens);
                 }
             }
         }
-        Self { batch, lesson, pieces, differences: vec![] }
+        Self { batch, loss, micro_batches, mismatches: vec![] }
     }
 }
 
-impl Part {
+impl GroupSlice {
     fn tokens(&self, group: &CritiqueGroup) -> usize {
         let critiques = &group.critiques[self.critiques.clone()];
         group.prefix_ids.len() + critiques.iter().map(|critique| critique.completion.ids.len()).sum::<usize>()
     }
 
-    fn packed<'a>(&self, group: &'a CritiqueGroup) -> Packed<'a> {
+    pub(super) fn packed<'a>(&self, group: &'a CritiqueGroup) -> Packed<'a> {
         let critiques = &group.critiques[self.critiques.clone()];
         Packed {
             prefix: &group.prefix_ids,
@@ -98,86 +100,55 @@ impl Part {
     }
 }
 
-impl Learner {
-    /// Does one piece.
-    pub(super) fn run(&mut self, piece: &Piece, under_way: &mut UnderWay) -> Result<(), Error> {
-        let groups = under_way.lesson.groups.clone();
-        let packed: Vec<Packed<'_>> = piece.parts.iter().map(|part| part.packed(&groups[part.group])).collect();
-        let Self { model, config, trained, reference, references, value, arena, .. } = self;
-        let batch = ScoreBatch { packed: &packed, temperature: self.temperature };
-        let current = match piece.work {
-            PassKind::Reference => reference.is_none().then_some(CriticVersion::BASE),
-            PassKind::Ratios => None,
-            PassKind::Gradient => self.published.filter(|&(_, step)| step == self.step).map(|(version, _)| version),
-        };
-        let mut desk = PassContext { piece, packed: &packed, current, config, references, value, under_way };
-        let scored = match piece.work {
-            PassKind::Reference => {
-                let branches = reference.as_mut().map(|reference| reference.branches(model)).transpose()?;
-                score::score_in(model, batch, branches, arena)?
-            }
-            PassKind::Ratios => trained.score(model, batch, arena)?,
-            PassKind::Gradient => {
-                return trained.learn(model, batch, config.activation_policy(), arena, |scored| {
-                    desk.note(scored);
-                    desk.weigh()
-                });
-            }
-        };
-        desk.note(&scored);
-        Ok(())
-    }
-}
-
-/// Where a piece's log-probabilities become references, ratios and weights.
-struct PassContext<'a> {
-    piece: &'a Piece,
-    packed: &'a [Packed<'a>],
-    /// The version that serves exactly the weights that the piece is scored with, where one does.
-    current: Option<CriticVersion>,
-    config: &'a LearnerConfig,
-    references: &'a mut References,
-    value: &'a mut Option<Value>,
-    under_way: &'a mut UnderWay,
+/// Where a micro_batch's log-probabilities become references, ratios and weights.
+pub(super) struct PassContext<'a> {
+    pub(super) micro_batch: &'a MicroBatch,
+    pub(super) packed: &'a [Packed<'a>],
+    /// The version that serves exactly the weights that the micro_batch is scored with, where one does.
+    pub(super) current: Option<CriticVersion>,
+    pub(super) config: &'a LearnerConfig,
+    pub(super) references: &'a mut References,
+    pub(super) value: &'a mut Option<Value>,
+    pub(super) in_progress: &'a mut StepInProgress,
 }
 
 impl PassContext<'_> {
     /// Keeps what a pass tells: references, or log-ratios.
-    fn note(&mut self, scored: &Scored) {
-        let (piece, under_way) = (self.piece, &mut *self.under_way);
+    pub(super) fn record(&mut self, scored: &Scored) {
+        let (micro_batch, in_progress) = (self.micro_batch, &mut *self.in_progress);
         let mut rest = scored.log_probs.as_slice();
-        for ((part, packed), hidden) in piece.parts.iter().zip(self.packed).zip(&scored.prefixes) {
-            let group = under_way.lesson.groups[part.group].clone();
-            let critiques = &group.critiques[part.critiques.clone()];
+        for ((slice, packed), hidden) in micro_batch.slices.iter().zip(self.packed).zip(&scored.prefixes) {
+            let group = in_progress.loss.groups[slice.group].clone();
+            let critiques = &group.critiques[slice.critiques.clone()];
             let (ours, others) = rest.split_at(packed.texts.iter().map(|text| text.len()).sum());
             rest = others;
             let by_text = split(ours, packed);
-            under_way.compare_with_sampler(&by_text, self.current, critiques);
-            if piece.work == PassKind::Reference {
+            in_progress.record_mismatch(&by_text, self.current, critiques);
+            if micro_batch.kind == PassKind::Reference {
                 let hidden = if self.value.is_some() { hidden.as_slice() } else { &[] };
-                self.references.remember(group.episode.0, part.critiques.start, by_text, hidden);
+                self.references.remember(group.episode.0, slice.critiques.start, by_text, hidden);
                 continue;
             }
             let Some(known) = self.references.get(group.episode.0) else { unreachable!("references come first") };
-            let reference = &known.log_probs[part.critiques.clone()];
+            let reference = &known.log_probs[slice.critiques.clone()];
             let sampled = critiques.iter().map(|critique| &critique.completion.log_probs);
             let ratios = by_text.iter().zip(reference).zip(sampled);
             let ratios = ratios.map(|((ours, reference), mu)| [log_ratio(ours, reference), log_ratio(ours, mu)]);
-            under_way.lesson.note(part.group, ratios);
+            in_progress.loss.record(slice.group, ratios);
         }
     }
 
-    /// Loss of the piece's groups, and what each log-probability weighs in its gradient: that of
+    /// Loss of the micro_batch's groups, and what each log-probability weighs in its gradient: that of
     /// `sum_i (d loss / d r_i) log pi(c_i)` is the loss's own.
-    fn weigh(&mut self) -> Vec<f32> {
-        let Self { piece, packed, config, value, references, under_way, .. } = self;
+    pub(super) fn log_prob_weights(&mut self) -> Vec<f32> {
+        let Self { micro_batch, packed, config, value, references, in_progress, .. } = self;
         let mut weights = vec![];
-        for (part, packed) in piece.parts.iter().zip(*packed) {
-            let hidden = references.get(under_way.lesson.groups[part.group].episode.0);
+        for (slice, packed) in micro_batch.slices.iter().zip(*packed) {
+            let hidden = references.get(in_progress.loss.groups[slice.group].episode.0);
             let value = value.as_mut().zip(hidden.map(|known| known.hidden.as_slice()));
-            let first = part.critiques.start == 0;
-            let gradient = under_way.lesson.teach(config, part.group, first, value);
-            for (text, slope) in packed.texts.iter().zip(&gradient[part.critiques.clone()]) {
+            let first = slice.critiques.start == 0;
+            let gradient = in_progress.loss.gradient(config, slice.group, first, value);
+            for (text, slope) in packed.texts.iter().zip(&gradient[slice.critiques.clone()]) {
                 weights.extend(std::iter::repeat_n(*slope as f32, text.len()));
             }
         }
@@ -185,18 +156,13 @@ impl PassContext<'_> {
     }
 }
 
-impl UnderWay {
+impl StepInProgress {
     /// Notes how far the sampler's log-probs lie from this pass, for texts written by the very same weights.
-    fn compare_with_sampler(
-        &mut self,
-        by_text: &[Vec<f32>],
-        current: Option<CriticVersion>,
-        critiques: &[ScoredCritique],
-    ) {
+    fn record_mismatch(&mut self, by_text: &[Vec<f32>], current: Option<CriticVersion>, critiques: &[ScoredCritique]) {
         for (ours, critique) in by_text.iter().zip(critiques) {
             if Some(critique.completion.version) == current {
                 let pairs = ours.iter().zip(&critique.completion.log_probs);
-                self.differences.extend(pairs.map(|(ours, sampler)| (ours - sampler).abs()));
+                self.mismatches.extend(pairs.map(|(ours, sampler)| (ours - sampler).abs()));
             }
         }
     }

@@ -1,7 +1,9 @@
 //! AdamW (arXiv 1711.05101) in f32 over named parameters, with its moments in the open so that they can be
 //! saved, after clipping by the global norm, under a linear warm-up and a schedule.
 
-use super::{Error, HostTensor, LearnerConfig};
+use super::config::LearnerConfig;
+use super::error::Error;
+use super::state::HostTensor;
 use rayon::prelude::*;
 
 /// One trainable tensor with its gradient and moments.
@@ -29,7 +31,7 @@ impl Parameter {
     }
 
     /// Forgets what the step has gathered.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn discard(&mut self) {
         self.gradient.fill(0.0);
     }
 

@@ -7,31 +7,13 @@
 //! Invariants: a group keeps the reference it was first learned against, so its residuals do not jump at a reset;
 //! what is kept is all that a resumed learner needs to go on bit for bit.
 
-use super::{Error, HostTensor};
+use super::error::Error;
+use super::state::HostTensor;
 use crate::formats::adapter::{Adapter, Factors};
 use crate::formats::spec::Projection;
 use crate::transformer::Transformer;
 use crate::transformer::score::ScoreAdapter;
 use std::collections::BTreeMap;
-
-/// The course of references: index 0 is the base model, index k the critic as it was after `k x every` steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resets {
-    /// Steps between two resets; 0: never.
-    pub every_steps: u64,
-}
-
-impl Resets {
-    /// Index of the reference that a group belongs to which was first seen after `steps` steps.
-    pub fn index(self, steps: u64) -> u64 {
-        steps.checked_div(self.every_steps).unwrap_or(0)
-    }
-
-    /// Whether the critic becomes the reference once `steps` steps are taken.
-    pub fn falls_after(self, steps: u64) -> bool {
-        steps > 0 && self.index(steps) > self.index(steps - 1)
-    }
-}
 
 /// The critic as it was at the last reset.
 #[derive(Debug)]
@@ -187,6 +169,7 @@ impl References {
 mod tests {
     use super::*;
     use crate::formats::adapter::LoraConfig;
+    use crate::learner::config::Resets;
 
     #[test]
     fn a_group_belongs_to_the_reference_in_force_when_it_was_first_seen() {

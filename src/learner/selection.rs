@@ -5,7 +5,7 @@
 //! leaves the optimum where it is, because DRO's residuals vanish there for every critique, whichever are looked at
 //! (arXiv 2405.19107, theorem 1); what is estimated from the whole group, as `partition` does, would be wrong.
 
-use super::LearnerConfig;
+use super::config::LearnerConfig;
 use crate::types::{CritiqueGroup, Objective};
 use std::sync::Arc;
 

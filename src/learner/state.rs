@@ -49,7 +49,8 @@ pub struct Report {
     pub reference_resets: u64,
     /// Mean absolute difference, per token, between the sampler's log-prob and the score pass under the
     /// same version (only critiques written by the current weights count); none where there is none.
-    pub sampler_difference: Option<f32>,
+    #[serde(rename = "sampler_difference")]
+    pub train_inference_mismatch: Option<f32>,
     /// Critique tokens learned from.
     pub tokens: usize,
     /// Learning rate used.

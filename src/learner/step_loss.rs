@@ -1,11 +1,11 @@
-//! What a step makes of log-ratios: the loss of each group and what it wants of each critique.
+//! The loss of a step: from log-ratios to each group's loss and the gradient with respect to each critique's log-ratio.
 //!
-//! Knows the objective and its options; knows no pass and no weight. Everything gathered here belongs to the step
-//! under way and is gone with it.
+//! Knows the objective and its options; knows no pass and no weights. All state here belongs to one step.
 
+use super::config::LearnerConfig;
 use super::objective::{self, Diagnostics, Observed, UtilityMoments};
 use super::value::Value;
-use super::{LearnerConfig, dpco, selection};
+use super::{dpco, selection};
 use crate::types::{CriticVersion, CritiqueGroup, Objective};
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) struct StepLoss {
     ratios: Vec<[Vec<f32>; 2]>,
     /// Which critiques count, once it was asked.
     kept: Option<Vec<Vec<bool>>>,
-    pub(super) tally: StepSums,
+    pub(super) sums: StepSums,
 }
 
 /// Sums over the groups of a step, each group's share being one over their number.
@@ -37,7 +37,7 @@ pub(super) struct StepSums {
 }
 
 impl StepLoss {
-    /// The lesson of `step` on `groups`, `moments` being those of all groups before.
+    /// The loss of `step` on `groups`; `moments` are those of all groups before.
     pub(super) fn new(
         config: &LearnerConfig,
         step: u64,
@@ -53,11 +53,11 @@ impl StepLoss {
         let utilities = groups.iter().map(scores).collect();
         let ratios = vec![Default::default(); groups.len()];
         let beta = config.betas().at(step);
-        Self { groups, beta, moments, utilities, ratios, kept: None, tally: StepSums::default() }
+        Self { groups, beta, moments, utilities, ratios, kept: None, sums: StepSums::default() }
     }
 
-    /// Notes log pi/pi_ref and log pi/mu of some more critiques of a group, unless all of it is known.
-    pub(super) fn note(&mut self, group: usize, critiques: impl Iterator<Item = [f32; 2]>) {
+    /// Records log pi/pi_ref and log pi/mu of some more critiques of a group, unless all of it is known.
+    pub(super) fn record(&mut self, group: usize, critiques: impl Iterator<Item = [f32; 2]>) {
         if self.ratios[group][0].len() < self.groups[group].critiques.len() {
             for both in critiques {
                 self.ratios[group].iter_mut().zip(both).for_each(|(known, ratio)| known.push(ratio));
@@ -66,8 +66,8 @@ impl StepLoss {
     }
 
     /// `d loss / d r_i` of a group whose log-ratios are all known, as its share of the step. `hidden` is what the value
-    /// network reads. `first` says that the group was not asked for before: then it is counted and the network learns.
-    pub(super) fn teach(
+    /// network reads. `first` is true on the first call for a group: only then is it counted and does the network learn.
+    pub(super) fn gradient(
         &mut self,
         config: &LearnerConfig,
         index: usize,
@@ -92,11 +92,11 @@ impl StepLoss {
         let terms = objective::rco(&config.options(self.beta), &group);
         if first {
             if let Some((network, hidden)) = value {
-                self.tally.value_loss += network.gather(hidden, utilities, self.beta, log_ratios, share);
+                self.sums.value_loss += network.gather(hidden, utilities, self.beta, log_ratios, share);
             }
-            self.tally.loss += terms.loss * share;
-            self.tally.baseline += terms.baseline * share;
-            self.tally.truncated += terms.truncated;
+            self.sums.loss += terms.loss * share;
+            self.sums.baseline += terms.baseline * share;
+            self.sums.truncated += terms.truncated;
         }
         self.kept = kept;
         scaled(terms.gradient)
@@ -104,11 +104,11 @@ impl StepLoss {
 
     fn prefer(&mut self, index: usize, share: f64) -> Vec<f64> {
         let group = &self.groups[index];
-        let pairs = if group.is_flat(Objective::Dpco) { &[] } else { group.preferences.as_slice() };
+        let pairs = if group.is_zero_variance(Objective::Dpco) { &[] } else { group.preferences.as_slice() };
         let terms = dpco::dpo(self.beta, &self.ratios[index][0], pairs);
-        self.tally.loss += share * terms.loss;
-        self.tally.accuracy += share * terms.accuracy;
-        self.tally.margin += share * terms.margin;
+        self.sums.loss += share * terms.loss;
+        self.sums.accuracy += share * terms.accuracy;
+        self.sums.margin += share * terms.margin;
         terms.gradient
     }
 

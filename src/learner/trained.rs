@@ -2,17 +2,18 @@
 //!
 //! A step's course is the same for both: score, gather gradients, update, or forget. Knows no group and no loss.
 
+use super::config::{LearnerConfig, Mode};
+use super::error::Error;
 use super::full_weights::Full;
+use super::initial::fresh_adapter;
 use super::optimizer::{self, Parameter};
-use super::start::fresh_adapter;
-use super::{Error, HostTensor, LearnerConfig, Mode};
+use super::state::HostTensor;
 use crate::formats::adapter::{Adapter, Factors, LoraConfig};
 use crate::formats::spec::Projection;
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::CriticWeights;
-use crate::transformer::{
-    score, score::ActivationPolicy, score::AdapterGradients, score::Arena, score::ScoreAdapter, score::ScoreBatch,
-    score::Scored,
+use crate::transformer::score::{
+    self, ActivationPolicy, AdapterGradients, Arena, Packed, ScoreAdapter, ScoreBatch, Scored,
 };
 use rayon::prelude::*;
 
@@ -66,6 +67,34 @@ impl Trained {
         }
     }
 
+    /// Checks that every trainable tensor receives a gradient.
+    ///
+    /// # Errors
+    /// Where one is cut off from the loss, or the device fails.
+    pub(super) fn self_test(
+        &mut self,
+        model: &Transformer,
+        config: &LearnerConfig,
+        temperature: f32,
+        seed: u64,
+    ) -> Result<(), Error> {
+        let vocab = model.spec().vocab as u32;
+        let ids: Vec<u32> = (0..12u32).map(|i| (i * 7919 + 13) % vocab).collect();
+        let packed = [Packed { prefix: &ids[..6], texts: vec![&ids[6..9], &ids[9..]] }];
+        let policy = config.activation_policy();
+        match self {
+            Self::Full(full) => full.self_test(&packed, temperature, policy),
+            Self::Lora(lora) => {
+                // At the start `B` is zero, which would hide `A`: the check uses random factors.
+                let adapter = fresh_adapter(model, &config.lora, seed, true);
+                let branches = ScoreAdapter::new(model, &adapter)?;
+                let batch = ScoreBatch { packed: &packed, temperature };
+                let recorded = score::record(model, batch, &branches, policy)?;
+                lora.has_gradients(&recorded.backward(&[1.0; 6])?)
+            }
+        }
+    }
+
     /// Log-probabilities under the current weights; `model` is the base.
     pub(super) fn score(
         &mut self,
@@ -110,10 +139,10 @@ impl Trained {
     }
 
     /// Forgets the gradient that was gathered.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn discard(&mut self) {
         match self {
-            Self::Lora(lora) => lora.parameters.iter_mut().for_each(Parameter::forget),
-            Self::Full(full) => full.forget(),
+            Self::Lora(lora) => lora.parameters.iter_mut().for_each(Parameter::discard),
+            Self::Full(full) => full.discard(),
         }
     }
 
@@ -170,6 +199,19 @@ impl Trained {
 }
 
 impl Lora {
+    /// Fails where a factor has no finite, non-zero gradient.
+    fn has_gradients(&self, gradients: &score::AdapterGradients) -> Result<(), Error> {
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            let found = gradients.factors.get(&self.places[index / 2]);
+            let gradient = found.map(|pair| if index % 2 == 0 { &pair.a } else { &pair.b });
+            let largest = gradient.map_or(0.0, |g| g.iter().fold(0.0f32, |top, x| top.max(x.abs())));
+            if largest == 0.0 || gradient.is_some_and(|g| g.iter().any(|x| !x.is_finite())) {
+                return Err(Error::NoGradient { name: parameter.name.clone() });
+            }
+        }
+        Ok(())
+    }
+
     fn new(model: &Transformer, adapter: &Adapter) -> Self {
         let mut parameters = vec![];
         for (&(layer, projection), pair) in &adapter.factors {

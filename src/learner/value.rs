@@ -6,21 +6,11 @@
 //!
 //! Host numbers only; knows no model. Invariant: its tensors are all there is of it, so it goes on bit for bit.
 
+use super::error::Error;
 use super::optimizer::Adam;
-use super::{Error, HostTensor};
+use super::state::HostTensor;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
-
-/// The value network of `learner.baseline = "value"`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ValueConfig {
-    /// Units of its hidden layer.
-    pub width: usize,
-    /// Its learning rate, after the learner's warm-up.
-    pub learning_rate: f64,
-}
 
 /// One tensor with its gradient and moments.
 #[derive(Clone, Debug)]
@@ -148,7 +138,7 @@ impl Value {
     }
 
     /// Forgets what was gathered.
-    pub fn forget(&mut self) {
+    pub fn discard(&mut self) {
         self.weights.iter_mut().for_each(|weights| weights.gradient.fill(0.0));
     }
 

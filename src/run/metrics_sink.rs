@@ -47,7 +47,7 @@ pub(crate) fn count(event: &Event) {
         Event::Retired(retired) => count_retired(*retired),
         Event::Learned { report, ages_versions, seconds, .. } => {
             count_step(report, *seconds);
-            ages_versions.iter().for_each(|age| metrics::BATCH_AGE.record(*age as f64));
+            ages_versions.iter().for_each(|age| metrics::STALENESS.record(*age as f64));
         }
         Event::Discarded { .. } => {}
         Event::Published { version, .. } => metrics::CRITIC_VERSION.set(version.0 as f64),
@@ -75,8 +75,8 @@ fn count_step(report: &crate::learner::Report, seconds: f64) {
     metrics::BEHAVIOUR_SECOND_MOMENT.set(off_policy.behaviour_second_moment.into());
     metrics::EFFECTIVE_SAMPLES.set(off_policy.effective_sample_ratio.into());
     metrics::WEIGHTED_UTILITY.set(report.weighted_utility.into());
-    metrics::BATCH_AGE_MEAN.set(off_policy.age_mean_versions.into());
-    metrics::BATCH_AGE_MAX.set(off_policy.age_max_versions as f64);
+    metrics::STALENESS_MEAN.set(off_policy.age_mean_versions.into());
+    metrics::STALENESS_MAX.set(off_policy.age_max_versions as f64);
     metrics::CRITIQUES_TRUNCATED.add(report.truncated as u64);
     metrics::CRITIQUES_MASKED.add(report.masked as u64);
     metrics::BETA.set(report.beta.into());
@@ -87,7 +87,7 @@ fn count_step(report: &crate::learner::Report, seconds: f64) {
         (&metrics::VALUE_LOSS, report.value_loss),
         (&metrics::PREFERENCE_ACCURACY, report.preference_accuracy),
         (&metrics::PREFERENCE_MARGIN, report.preference_margin),
-        (&metrics::SAMPLER_DIFFERENCE, report.sampler_difference),
+        (&metrics::TRAIN_INFERENCE_MISMATCH, report.train_inference_mismatch),
     ] {
         value.into_iter().for_each(|value| gauge.set(value.into()));
     }

@@ -275,8 +275,8 @@ table! {
     Gauge: BEHAVIOUR_SECOND_MOMENT = "rco_learner_behaviour_log_ratio_second_moment_nats", "Mean square of that log-ratio (nats squared).";
     Gauge: EFFECTIVE_SAMPLES = "rco_learner_effective_sample_ratio", "Effective sample size of the last step's critiques under their importance weights, as a share of their number.";
     Gauge: WEIGHTED_UTILITY = "rco_learner_weighted_utility_ratio", "What the critic would earn on the last step's prompts: the utilities of the critiques learned from, weighed by pi/mu.";
-    Gauge: BATCH_AGE_MEAN = "rco_learner_batch_age_mean_versions", "Mean of the versions published since the last step's critiques were written.";
-    Gauge: BATCH_AGE_MAX = "rco_learner_batch_age_max_versions", "The largest of them.";
+    Gauge: STALENESS_MEAN = "rco_learner_staleness_mean_versions", "Mean staleness of the last step's critiques: versions published since they were written.";
+    Gauge: STALENESS_MAX = "rco_learner_staleness_max_versions", "Largest staleness of the last step's critiques.";
     Counter: CRITIQUES_TRUNCATED = "rco_learner_critiques_truncated_total", "Critiques whose weight TOPR cut below 1.";
     Counter: CRITIQUES_MASKED = "rco_learner_critiques_masked_total", "Critiques that the second-moment mask left out.";
     Gauge: BETA = "rco_learner_beta", "Strength of the anchor to the reference in the last step.";
@@ -287,10 +287,10 @@ table! {
     Gauge: PREFERENCE_ACCURACY = "rco_learner_preference_accuracy_ratio", "Share of DPCO's pairs that the critic orders as the judge does.";
     Gauge: PREFERENCE_MARGIN = "rco_learner_preference_margin_nats", "Mean of beta times the difference of the log-ratios of DPCO's pairs.";
     Gauge: LEARNING_RATE = "rco_learner_learning_rate", "Learning rate of the last step.";
-    Gauge: SAMPLER_DIFFERENCE = "rco_learner_sampler_difference_nats", "Mean absolute difference a token between the sampler's log-probability and the learner's.";
+    Gauge: TRAIN_INFERENCE_MISMATCH = "rco_learner_train_inference_mismatch_nats", "Mean absolute difference per token between the engine's log-probability and the learner's, for critiques written by the current weights.";
     Histogram: LEARNER_STEP_SECONDS = "rco_learner_step_seconds", "Time of one learner step, what it waited for the engine included.", TASK_SECONDS;
     Counter: LEARNED_TOKENS = "rco_learner_tokens_total", "Critique tokens learned from.";
-    Histogram: BATCH_AGE = "rco_learner_batch_age_versions", "Published versions between each learned critique and the critic in service.", VERSIONS;
+    Histogram: STALENESS = "rco_learner_staleness_versions", "Staleness of each learned critique: versions published since it was written.", VERSIONS;
 
     Gauge: REPLAY_GROUPS = "rco_replay_groups_held", "Critique groups in the buffer.";
     Gauge: REPLAY_FRESH = "rco_replay_groups_fresh", "Critique groups in the buffer that were never learned from.";

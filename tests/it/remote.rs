@@ -233,7 +233,7 @@ async fn critiques_that_both_orders_prefer_become_preferences_of_their_group() {
         Some("B") => Act::Weigh(vec![("Sure", 0.4), (" B", 0.3), ("A", 0.2)]),
         _ => Act::Weigh(vec![("tie", 0.3), ("T", 0.3), ("A", 0.2), ("B", 0.2)]),
     };
-    let learnable = |group: &CritiqueGroup| !group.is_flat(Objective::Rco) && !group.preferences.is_empty();
+    let learnable = |group: &CritiqueGroup| !group.is_zero_variance(Objective::Rco) && !group.preferences.is_empty();
     let folder = compared("logprob", of_longer, |groups| groups.len() >= 12 && groups.iter().any(learnable)).await;
     let snapshot = saved(folder.path());
     let entries = snapshot.state["shelf"]["replay"]["held"].as_array().unwrap();

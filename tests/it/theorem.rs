@@ -124,7 +124,7 @@ impl Task {
                 critiques,
                 preferences: vec![],
             };
-            if !group.is_flat(Objective::Rco) {
+            if !group.is_zero_variance(Objective::Rco) {
                 return Arc::new(group);
             }
         }

@@ -291,14 +291,14 @@ async fn a_node_trains_all_weights_serves_them_and_lets_them_out() {
     let more = "learner.mode=full\nlearner.learning_rate=3e-3\nengine.weights=f32\ncheckpoint.keep=1000\n\
                 critic.sampling.temperature=1.0";
     let running = start(config(place, more), false, None, Arc::new(likes_even)).await;
-    let learned_late = |event: &Event| matches!(event, Event::Learned { report, .. } if report.sampler_difference.is_some_and(|_| report.step > 4));
+    let learned_late = |event: &Event| matches!(event, Event::Learned { report, .. } if report.train_inference_mismatch.is_some_and(|_| report.step > 4));
     running.log.until("what a new critic wrote to be learned", |events| events.iter().any(learned_late)).await;
     running.node.stop();
     let (progress, log) = running.done().await;
     let snapshot = saved(place);
     assert!(progress.version >= CriticVersion(2) && snapshot.version == progress.version);
     let near = |event: &Event| match event {
-        Event::Learned { report, .. } => report.sampler_difference.is_none_or(|difference| difference < 1e-4),
+        Event::Learned { report, .. } => report.train_inference_mismatch.is_none_or(|difference| difference < 1e-4),
         _ => true,
     };
     assert_eq!(log.count(|event| !near(event)), 0, "the learner scores as the engine writes");

@@ -187,9 +187,5 @@ fn one(bed: &Bench, arguments: &EpisodeArguments) -> Result<(Headline, Run), Com
 /// One learner step on one group; the tokens it learned from.
 fn learn(learner: &mut Learner, group: CritiqueGroup) -> Result<usize, CommandError> {
     let batch = learner.step() + 1;
-    let mut report = learner.begin(batch, vec![Arc::new(group)]);
-    while report.is_none() {
-        report = learner.advance()?;
-    }
-    Ok(report.map_or(0, |report| report.tokens))
+    Ok(learner.step_on(batch, vec![Arc::new(group)])?.tokens)
 }

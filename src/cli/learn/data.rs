@@ -75,7 +75,7 @@ impl Data {
         let place = |place: usize| shuffled(place as u64, all as u64, seed, HOLD_OUT_PASS) as usize;
         let mut held_out: Vec<_> = (0..all).map(|at| groups[place(at)].clone()).collect();
         let mut learned = held_out.split_off(out.min(all));
-        learned.retain(|group| !group.is_flat(objective));
+        learned.retain(|group| !group.is_zero_variance(objective));
         let flat = all - held_out.len() - learned.len();
         ensure!(
             !learned.is_empty(),

@@ -32,7 +32,7 @@ fn restored(value: &Value) -> Value {
 fn a_gradient_is_the_slope_of_the_loss() {
     let mut value = Value::new(8, 16, 1);
     learn(&mut value, 20);
-    value.forget();
+    value.discard();
     let (hidden, utilities, ratios) = &prompts()[0];
     let loss = |value: &Value| value.clone().gather(hidden, utilities, BETA, ratios, 1.0);
     value.gather(hidden, utilities, BETA, ratios, 1.0);
@@ -75,7 +75,7 @@ fn what_is_forgotten_leaves_no_trace() {
     let (mut once, mut twice) = (Value::new(8, 16, 1), Value::new(8, 16, 1));
     let (hidden, utilities, ratios) = &prompts()[0];
     twice.gather(hidden, utilities, BETA, ratios, 1.0);
-    twice.forget();
+    twice.discard();
     learn(&mut once, 2);
     learn(&mut twice, 2);
     assert_eq!(once.tensors(), twice.tensors());

@@ -1,0 +1,49 @@
+//! Commands to the device thread, each with the place of its answer.
+
+use super::error::Error;
+use crate::engine;
+use crate::learner;
+use crate::transformer::decode::PackedAdapter;
+use crate::transformer::full_weights::CriticWeights;
+use crate::types::{Completion, CriticVersion, CritiqueGroup};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// Whose engine a handle writes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EngineSlot {
+    /// The node's own.
+    Own,
+    /// The judge's, or the node's own where the judge has none.
+    Judge,
+}
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+pub(super) enum Command {
+    Write(EngineSlot, engine::Request, Reply<Vec<Completion>>),
+    WriteAs(CriticVersion, CriticWeights, engine::Request, Reply<Vec<Completion>>),
+    ScoreCandidates(EngineSlot, Vec<u32>, Vec<u32>, Reply<Vec<Completion>>),
+    Learn(u64, Vec<Arc<CritiqueGroup>>, Reply<learner::Report>),
+    Snapshot(Reply<learner::State>),
+    Install(CriticVersion, Option<PendingInstall>, Reply<()>),
+    Abandon(Reply<()>),
+    Fault(String),
+    Stop,
+}
+
+/// A critic that is about to be installed.
+pub(super) enum PendingInstall {
+    /// The thread packs it, since it owns the device.
+    Plain(CriticWeights),
+    /// Packed already.
+    Packed(Arc<PackedAdapter>),
+}
+
+/// A command with the time it was sent and its permit.
+pub(super) struct Envelope {
+    pub(super) command: Command,
+    pub(super) sent: Instant,
+    pub(super) _permit: Option<OwnedSemaphorePermit>,
+}
