@@ -1,4 +1,4 @@
-//! The command line: what was typed, what it means, and the exit code it ends with.
+//! The command line: parses the arguments, dispatches to a command and returns its exit code.
 //!
 //! Commands share the files beside them (`exit`, `model`, `output`, ...) and never import each other or this file.
 
@@ -28,49 +28,52 @@ use std::process::ExitCode;
 
 /// Trains an LLM critic on one device: RCO with asynchronous off-policy DRO.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, after_help = EXIT_CODES)]
+#[command(version, propagate_version = true, after_help = exit_codes())]
 struct Arguments {
-    /// Config file; what it leaves out is as in the built-in quickstart.
+    /// Config file; keys that it leaves out keep the built-in quickstart's values.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Overrides one key, such as `learner.beta=0.2`; may be repeated.
+    /// Overrides one config key, such as `learner.beta=0.2`; may be repeated.
     #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE")]
     sets: Vec<String>,
-    /// Where the model runs: auto, cpu or cuda:N; short for --set model.device=...
+    /// Where the model runs: auto, cpu or cuda:N; short for `--set model.device=...`.
     #[arg(long, global = true)]
     device: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 usage, config or input file; 3 model could not be fetched or \
-loaded; 4 actors failed too often; 5 device broken; 6 checkpoint could not be written or read";
+/// The exit codes as `--help` lists them.
+fn exit_codes() -> String {
+    let line = |exit: &Exit| format!("  {}  {}", *exit as u8, exit.meaning().replace('`', ""));
+    format!("Exit codes:\n{}", Exit::ALL.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the node: rollout and learning at once, until Ctrl-C.
+    /// Trains a critic: rollout and learning at once, until Ctrl-C.
     Start(start::StartArguments),
-    /// Validates the config, prints it resolved and plans the memory.
+    /// Validates the config, prints it resolved and checks that the model fits into memory.
     Check(check::CheckArguments),
-    /// Writes texts for prompts.
+    /// Generates texts for prompts, in any role.
     Generate(generate::GenerateArguments),
-    /// Log-probabilities of given token ids.
+    /// Computes the log-probabilities of given token ids.
     Score(score::ScoreArguments),
-    /// Measures how fast this machine writes, beside what it could do.
+    /// Measures speed on this machine beside the hardware's limits.
     Bench(bench::BenchArguments),
-    /// Writes the critic as a PEFT adapter, a merged Hugging Face folder or a llama.cpp LoRA file.
+    /// Exports the critic as a PEFT adapter, a merged Hugging Face folder or a llama.cpp LoRA file.
     Export(export::ExportArguments),
-    /// Puts held-out prompts through several critics, side by side.
+    /// Compares critics on held-out prompts.
     Eval(eval::EvalArguments),
-    /// Learns from recorded groups, without any rollout.
+    /// Trains a critic on recorded groups, without rollout.
     Learn(learn::LearnArguments),
-    /// Writes the groups that a run scored to a file.
+    /// Writes a run's critique groups to a file.
     Groups(groups::GroupsArguments),
-    /// Fetches the model into the cache and prints its path.
+    /// Downloads the model into the cache and prints its path.
     Fetch,
 }
 
-/// Reads the command line, runs the command and tells how it ended.
+/// Reads the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(exit) => ExitCode::from(exit as u8),
@@ -81,7 +84,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The error and its causes; many of our errors say their cause themselves, and nothing is said twice.
+/// The error and its causes on one line. Many errors already contain their cause, which is then not repeated.
 fn in_one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -111,9 +114,25 @@ fn run(arguments: Arguments) -> Result<Exit, CommandError> {
     }
 }
 
-/// The config that `file` and `sets` make of the built-in one.
+/// The built-in config overlaid with `file` and `sets`.
 fn resolve(file: Option<&Path>, sets: &[String]) -> anyhow::Result<Config> {
     let text = file.map(|path| std::fs::read_to_string(path).map_err(|e| anyhow::anyhow!("{}: {e}", path.display())));
     let text = text.transpose()?;
     Ok(Config::resolve(file.zip(text.as_deref()), sets)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn help_lists_every_exit_code() {
+        let help = Arguments::command().render_long_help().to_string();
+        for exit in Exit::ALL {
+            let line = format!("  {}  {}", *exit as u8, exit.meaning().replace('`', ""));
+            assert!(help.contains(&line), "{line}: {help}");
+        }
+    }
 }

@@ -1,41 +1,45 @@
-//! An embedded actor runtime that trains LLM critics on one device: RCO (arXiv 2506.22157) with asynchronous
-//! off-policy DRO (arXiv 2405.19107).
+//! Trains LLM critics on one device, in one process: RCO (arXiv 2506.22157) with asynchronous off-policy DRO
+//! (arXiv 2405.19107). Rollout and learning overlap, and the served critic is replaced between two tokens.
 //!
-//! # The line of goods
+//! # Data flow
 //!
 //! ```text
 //! prompts -> rollout --ask--> generator -> Response
 //!                    --ask--> critic    -> N critiques
 //!                    --ask--> refiner   -> M refinements of each
-//!                    --ask--> judge     -> verdicts -> utility (CU)
+//!                    --ask--> judge     -> verdicts -> critique utility (CU)
 //!                    --ask--> replay    <- CritiqueGroup        (waits while the learner is too far behind)
 //! learner --ask--> replay -> groups -> DRO step -> every K steps: weights + CriticVersion
-//!         -> checkpoint on disk (manifest last) -> the engine installs it beside the old one
-//!         -> new critiques use the new version; sequences under way finish on the one they began with
+//!         -> checkpoint on disk (manifest last) -> the engine installs it beside the old version
+//!         -> new critiques use the new version; sequences in progress finish on the version they began with
 //! ```
 //!
-//! # The floors
+//! # Rooms
 //!
-//! *Ground floor*, nouns and pure functions: [`episode`] (the goods), [`groups`] (the goods on disk), [`prompts`],
-//! [`roles`], [`verify`], [`eval`], [`replay`], [`checkpoint`]; and [`remote`], a client of other people's servers. *Middle*,
-//! machines that compute on one thread and know no actor: [`model`] (one transformer, two passes over the same
-//! weights: `decode` writes, `score` learns), [`engine`] (continuous batching), [`learner`] (the DRO step),
-//! [`export`] (what other programs read), [`device`] (the thread that owns them both and shares its time). *Top*,
-//! thin shells: [`actors`] (an episode, an exam, the learner's course, supervision), [`telemetry`], [`config`], [`node`],
-//! [`cli`].
+//! A top-level module is a room. Rooms import downwards only, and files never import each other in a circle; a test
+//! holds both.
 //!
-//! Whoever wants the algorithm reads [`actors::rollout`] and [`learner`]; whoever wants the runtime reads
-//! [`actors::supervisor`]; nobody must read both.
+//! - Domain types and pure functions: [`types`], [`prompts`], [`groups`], [`replay`], [`roles`], [`verify`], [`eval`];
+//!   [`telemetry`] and [`remote`], each at one border.
+//! - Models: [`kernels`] (CPU kernels, without candle), [`formats`] (files that other programs wrote), [`transformer`]
+//!   (one model, two passes over the same weights: `decode` generates, `score` is differentiable).
+//! - Synchronous machines: [`engine`] (continuous batching), [`learner`] (the DRO step), [`device`] (the thread that owns
+//!   both), [`checkpoint`], [`export`].
+//! - A run: [`run`] (state that outlives actors, events), [`episode`] (one prompt's tree, judges, evaluation),
+//!   [`actors`] (thin ractor shells and their supervisor).
+//! - The program: [`http`] (the listener), [`config`], [`node`], [`cli`].
 //!
-//! # What never changes
+//! For the algorithm read [`episode`] and [`learner`]; for the runtime read [`actors::supervisor`].
 //!
-//! - A completion carries the critic version that wrote it, and no sequence mixes two.
+//! # Invariants
+//!
+//! - A completion carries the critic version that wrote it, and no sequence mixes two versions.
 //! - A failed judgement is invalid. A utility over no valid verdict is absent, not 0.
-//! - What is on disk is whole: the manifest is there and every digest matches, or the checkpoint does not exist.
-//! - The learner trains on the ids that were sampled, and a trainable tensor without a gradient stops the start.
-//! - A row's result does not depend on who shares its batch, to the last bit: the same seed, config and
-//!   synchronous order give the same run.
-//! - No metric is exported that is not described.
+//! - A checkpoint is whole on disk, with a manifest and matching digests, or it does not exist.
+//! - The learner trains on the ids that were sampled. A trainable tensor without a gradient stops the start.
+//! - A row's result does not depend on the rest of its batch, to the last bit: the same seed, config and synchronous
+//!   order give the same run.
+//! - Every exported metric is described.
 
 #![deny(unsafe_code)]
 

@@ -1,21 +1,32 @@
-//! The exit codes of the process.
+//! How the process ends. The doc comment of each code is also its line in `--help`.
 
-/// How the process ends: its exit code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// The command succeeded; after a run, a whole checkpoint is on disk.
-    Done = 0,
-    /// It failed in a way that has no code of its own.
-    Failed = 1,
-    /// The command line, the config or an input file is wrong.
-    Usage = 2,
-    /// The model could not be fetched or loaded.
-    Model = 3,
-    /// Actors failed more often than `supervisor.restarts_max` allows.
-    Restarts = 4,
-    /// The device could not be started again.
-    Device = 5,
-    /// A checkpoint could not be written or read.
-    Checkpoint = 6,
+macro_rules! exit_codes {
+    ($($name:ident = $code:literal, $meaning:literal;)*) => {
+        /// How the process ends: its exit code.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Exit {
+            $(#[doc = $meaning] $name = $code,)*
+        }
+
+        impl Exit {
+            /// Every exit code.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// What it means, as a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)* }
+            }
+        }
+    };
+}
+
+exit_codes! {
+    Done = 0, "The command succeeded; after a run, a whole checkpoint is on disk.";
+    Failed = 1, "It failed in a way that has no code of its own.";
+    Usage = 2, "The command line, the config or an input file is wrong.";
+    Model = 3, "The model could not be fetched or loaded.";
+    Restarts = 4, "Actors failed more often than `supervisor.restarts_max` allows.";
+    Device = 5, "The device could not be started again.";
+    Checkpoint = 6, "A checkpoint could not be written or read.";
 }
