@@ -1,8 +1,8 @@
-//! The resolved config: each room's own slice, gathered from the built-in default, a file and `--set`.
+//! The resolved config: the built-in default, overlaid with a file and with `--set`.
 //!
-//! Resolving is strict and says everything at once: unknown keys, wrong types, and what each room and each
-//! pair of rooms cannot live with. The built-in default is `configs/quickstart.toml`, which names every key;
-//! there is no other default anywhere. Knows no room beyond its `XConfig`.
+//! Resolving is strict and reports all mistakes at once: unknown keys, wrong types, and values that a section or a pair of
+//! sections does not allow. The built-in default is `configs/quickstart.toml`, which names every key; there is no other
+//! default.
 
 mod complaints;
 mod overlay;
@@ -14,7 +14,7 @@ pub(crate) use section_checks::sampling as sampling_complaints;
 
 use std::path::{Path, PathBuf};
 
-/// Why there is no config.
+/// Why a config cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file is not TOML.
@@ -45,11 +45,11 @@ impl Config {
         include_str!("../configs/quickstart.toml")
     }
 
-    /// The default overlaid with `file` (its path, for messages, and its text) and then with `sets`, each
-    /// `section.key=value` where the value is TOML or else a bare string.
+    /// The default overlaid with `file` (its path, for messages, and its text), then with `sets`, each
+    /// `section.key=value` where the value is TOML or else an unquoted string.
     ///
     /// # Errors
-    /// Where the file is not TOML; else with every complaint there is, at once.
+    /// If the file is not TOML; otherwise every complaint at once.
     pub fn resolve(file: Option<(&Path, &str)>, sets: &[String]) -> Result<Self, ConfigError> {
         let default: toml::Table =
             toml::from_str(Self::embedded_text()).expect("the embedded config is TOML: a test resolves it");
@@ -62,7 +62,7 @@ impl Config {
 
         let mut merged = default.clone();
         for edit in edits {
-            // Each key alone on the default, so that every key is heard and not only the first.
+            // Try each key alone on the default, so that every invalid key is reported and not only the first.
             let mut trial = default.clone();
             edit.apply(&mut trial);
             match trial.try_into::<Self>() {
@@ -70,12 +70,12 @@ impl Config {
                 Err(error) => complaints.push(edit.complaint(error.message())),
             }
         }
-        let config: Self = merged.try_into().expect("every key of it was taken alone, and keys are independent");
+        let config: Self = merged.try_into().expect("every key was valid alone, and keys are independent");
         complaints.extend(config.complaints());
         if complaints.is_empty() { Ok(config) } else { Err(ConfigError::Complaints(complaints)) }
     }
 
-    /// What is wrong with the values, all at once: each room's own complaints, then those between rooms.
+    /// Complaints about the values, all at once: those of each section, then those across sections.
     pub fn complaints(&self) -> Vec<String> {
         [
             self.node.complaints(),

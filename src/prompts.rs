@@ -1,11 +1,11 @@
 //! Prompts: a JSONL file as an endless, seeded, resumable stream.
 //!
-//! Which prompt an episode gets is a pure function of the file, the seed and the episode's number: the
-//! stream has no position of its own, so nothing of it needs saving. What a run has to remember is the
-//! [`Ledger`]: which episodes were begun and have not ended. This file knows nothing of what an episode is.
+//! Which prompt an episode gets is a pure function of the file, the seed and the episode's number, so the stream has no
+//! state to save. What a run must save is the [`Ledger`]: which episodes have started and not finished. This file does not
+//! know what an episode is.
 //!
-//! Invariants: each pass over the file gives every prompt once; an episode that was begun stays in the
-//! ledger until it ends, over any number of restarts.
+//! Invariants: each pass over the file yields every prompt once; a started episode stays in the ledger until it ends, over
+//! any number of restarts.
 
 use crate::types::{EpisodeId, Prompt, splitmix::mix64};
 use rand_chacha::ChaCha8Rng;
@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 
 pub mod lint;
 
-/// Files that come with the node, by the name behind `bundled:`.
+/// Bundled files, by the name after `bundled:`.
 const BUNDLED: [(&str, &str); 13] = [
     ("arithmetic-train", include_str!("../data/arithmetic-train.jsonl")),
     ("arithmetic-heldout", include_str!("../data/arithmetic-heldout.jsonl")),
@@ -32,25 +32,24 @@ const BUNDLED: [(&str, &str); 13] = [
     ("humaneval", include_str!("../data/humaneval.jsonl")),
 ];
 
-/// What a line of a file is, for those who wrote another.
+/// The expected form of a line, for error messages.
 const EXPECTED: &str = r#"{"id", "task", "prompt", "answer"?, "verifier"?}"#;
 
-/// Rounds of the shuffle in [`shuffled`]: 6 log2(n) suffice, so this serves 2^16 prompts with a margin
-/// and mixes well far beyond.
+/// Rounds of the shuffle in [`shuffled`]. 6 log2(n) suffice, so this covers 2^16 prompts and mixes well far beyond.
 const SHUFFLE_ROUNDS: usize = 96;
 
 /// Where prompts come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptsConfig {
-    /// A JSONL file, or `bundled:` and the name of one that comes with the node.
+    /// A JSONL file, or `bundled:` and the name of a bundled one.
     pub file: String,
-    /// Shuffle each pass over the file, by the node's seed.
+    /// Shuffles each pass over the file, seeded by the node's seed.
     pub shuffle: bool,
 }
 
 impl PromptsConfig {
-    /// What is wrong with these values, all at once. Whether the file can be read is found on opening it.
+    /// Complaints about its values, all at once. Whether the file can be read is only known when it is opened.
     pub fn complaints(&self) -> Vec<String> {
         match self.file.strip_prefix("bundled:") {
             _ if self.file.trim().is_empty() => {
@@ -140,7 +139,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Prompt>, Error> {
     validated(file, lines)
 }
 
-/// Holds the rules of a file as a whole: something in it, nothing empty, no id twice.
+/// Checks the rules of a whole file: not empty, no empty fields, no id twice.
 fn validated(file: &str, lines: Vec<(usize, Prompt)>) -> Result<Vec<Prompt>, Error> {
     if lines.is_empty() {
         return Err(Error::Empty { file: file.to_owned() });
@@ -158,14 +157,14 @@ fn id_taken(id: &str, first: usize) -> String {
     format!("expected an id of its own, got {id:?}, the id of line {first}")
 }
 
-/// What is wrong with a prompt that says nothing where it must.
+/// The complaint about a prompt with an empty required field.
 fn empty_field(prompt: &Prompt) -> Option<String> {
     let fields = [("id", &prompt.id), ("task", &prompt.task), ("prompt", &prompt.text)];
     let (key, _) = fields.into_iter().find(|(_, value)| value.trim().is_empty())?;
     Some(format!("expected a text in {key:?}, got an empty one"))
 }
 
-/// A prompt for every episode: a pure function of the prompts, the seed and the episode.
+/// The prompt of each episode: a pure function of the prompts, the seed and the episode.
 #[derive(Clone, Debug)]
 pub struct PromptStream {
     prompts: Vec<Prompt>,
@@ -179,12 +178,12 @@ impl PromptStream {
         Ok(Self { prompts: load(&config.file)?, shuffle: config.shuffle, seed })
     }
 
-    /// A stream of given prompts, held to the same rules as a file's: in errors, line n is the nth of them.
+    /// A stream of given prompts, which must follow the same rules as a file's. In errors, line n is the nth prompt.
     pub fn from_prompts(prompts: Vec<Prompt>, shuffle: bool, seed: u64) -> Result<Self, Error> {
         Ok(Self { prompts: validated("prompts", (1..).zip(prompts).collect())?, shuffle, seed })
     }
 
-    /// The prompt of `episode`: each pass over the file in an order of its own.
+    /// The prompt of `episode`; each pass over the file has its own order.
     pub fn prompt(&self, episode: EpisodeId) -> &Prompt {
         let length = self.prompts.len() as u64;
         let (pass, place) = (episode.0 / length, episode.0 % length);
@@ -192,13 +191,13 @@ impl PromptStream {
         &self.prompts[place as usize]
     }
 
-    /// Every prompt once, in the order of the file.
+    /// All prompts, in file order.
     pub fn prompts(&self) -> &[Prompt] {
         &self.prompts
     }
 }
 
-/// Where `place` of `length` goes in the order of `pass`: the swap-or-not shuffle (Hoang, Morris and Rogaway,
+/// The position of `place` of `length` in the order of `pass`: the swap-or-not shuffle (Hoang, Morris and Rogaway,
 /// CRYPTO 2012), which computes one place of a permutation without building the whole.
 pub(crate) fn shuffled(place: u64, length: u64, seed: u64, pass: u64) -> u64 {
     let mut key = [0; 32];
@@ -209,26 +208,26 @@ pub(crate) fn shuffled(place: u64, length: u64, seed: u64, pass: u64) -> u64 {
     (0..SHUFFLE_ROUNDS).fold(place, |place, _| {
         let (pivot, round) = (rng.next_u64() % length, rng.next_u64());
         let partner = (pivot + length - place) % length;
-        // The pair decides together whether it swaps, which makes every round its own inverse.
+        // Both of a pair make the same decision, so every round is its own inverse.
         if mix64(round ^ place.max(partner)) & 1 == 1 { partner } else { place }
     })
 }
 
-/// Which episodes were begun and not yet ended: what a resumed run has to run again.
+/// Which episodes have started and not finished: those that a resumed run must run again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ledger {
-    /// The first episode never begun.
+    /// The first episode that has never started.
     pub next: u64,
-    /// Begun and not ended.
+    /// Started and not finished.
     pub open: BTreeSet<EpisodeId>,
-    /// Those of `open` that nobody is running: they go before any new one.
+    /// Those of `open` that are not running; they run before any new one.
     #[serde(default)]
     pub waiting: BTreeSet<EpisodeId>,
 }
 
 impl Ledger {
-    /// The episode to run now: the first that waits to be run again, else a new one.
+    /// Starts the next episode: the first one waiting to run again, else a new one.
     pub fn begin(&mut self) -> EpisodeId {
         if let Some(episode) = self.waiting.pop_first() {
             return episode;
@@ -239,18 +238,18 @@ impl Ledger {
         episode
     }
 
-    /// `episode` ended, well or badly, and is not run again; false where it was not open.
+    /// Marks `episode` as finished, successfully or not; it does not run again. False if it was not open.
     pub fn end(&mut self, episode: EpisodeId) -> bool {
         self.waiting.remove(&episode);
         self.open.remove(&episode)
     }
 
-    /// Whoever ran the open episodes is gone: all of them are to be run again, in order.
+    /// Marks all open episodes to run again, in order, after whatever ran them has ended.
     pub fn reopen(&mut self) {
         self.waiting.clone_from(&self.open);
     }
 
-    /// How many open episodes somebody is running.
+    /// How many open episodes are running.
     pub fn under_way(&self) -> usize {
         self.open.len() - self.waiting.len()
     }

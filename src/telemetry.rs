@@ -1,7 +1,7 @@
-//! What the node says of itself: metrics, health over HTTP, logs, and one live status line.
+//! Metrics, health and logs of the node, and one live status line.
 //!
-//! Knows no other room: they call [`metrics`] with its own label enums, and hand [`status::Status`] in.
-//! Invariants: no metric is exported that is not described, and no label has an open set of values.
+//! Knows no other room but `types`: they call [`metrics`] with label enums and pass in a [`status::Status`].
+//! Invariants: every exported metric is described, and every label has a closed set of values.
 
 pub mod logs;
 pub mod metrics;
@@ -14,28 +14,28 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, OnceLock};
 use tokio::sync::watch;
 
-/// What the node says of itself, and where.
+/// Metrics, health endpoints and logs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TelemetryConfig {
-    /// Where `/metrics`, `/healthz` and `/readyz` answer; empty: nowhere.
+    /// Address of `/metrics`, `/healthz` and `/readyz`; empty for none.
     pub address: String,
-    /// How log lines look.
+    /// Format of log lines.
     pub log_format: LogFormat,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 impl TelemetryConfig {
-    /// What is wrong with it, all at once.
+    /// Complaints about its values, all at once.
     pub fn complaints(&self) -> Vec<String> {
         if self.address.is_empty() || self.address.parse::<SocketAddr>().is_ok() {
             return Vec::new();
@@ -47,24 +47,24 @@ impl TelemetryConfig {
     }
 }
 
-/// Why the node cannot say anything.
+/// Why telemetry cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Something else took the process's metrics recorder.
+    /// The process already has another metrics recorder.
     #[error("metrics recorder: {0}")]
     Recorder(String),
-    /// The address is not one.
+    /// The address is malformed.
     #[error("telemetry.address: expected an address and port, got {0:?}")]
     Address(String),
     /// The address cannot be listened on.
     #[error("listening on {address}: {source}")]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The log filter makes no sense.
+    /// The log filter is invalid.
     #[error("{variable}={given:?}: {why}")]
     Filter {
         /// The environment variable.
@@ -76,22 +76,22 @@ pub enum Error {
     },
 }
 
-/// The process has one recorder, however many nodes it runs.
+/// One recorder per process, for all its nodes.
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// A node's telemetry; clones share it. Several nodes in one process share the metrics but not readiness.
 #[derive(Clone)]
 pub struct Telemetry {
     recorder: PrometheusHandle,
-    /// What the node waits for; none once it is ready.
+    /// What the node waits for; `None` once it is ready.
     waiting: watch::Sender<Option<String>>,
 }
 
 impl Telemetry {
-    /// Installs the process's recorder where that has not been done, describes every metric, and starts as not ready.
+    /// Installs the process's recorder if there is none yet, describes every metric, and starts as not ready.
     ///
     /// # Errors
-    /// Where a foreign recorder sits in the process already.
+    /// If the process already has another recorder.
     pub fn install() -> Result<Self, Error> {
         static INSTALLING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = INSTALLING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -111,35 +111,35 @@ impl Telemetry {
         Ok(Self { recorder, waiting })
     }
 
-    /// Every metric in Prometheus' text format.
+    /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         self.recorder.render()
     }
 
-    /// Folds what histograms have gathered; without it they grow between two scrapes.
+    /// Drains histogram samples into buckets; without it memory grows between two scrapes.
     pub fn run_upkeep(&self) {
         self.recorder.run_upkeep();
     }
 
-    /// The node is not ready: it waits for `what`, such as `the model's weights`.
+    /// Marks the node as not ready, waiting for `what`, such as `the model's weights`.
     pub fn wait_for(&self, what: impl Into<String>) {
         metrics::NODE_READY.set(0.0);
         self.waiting.send_replace(Some(what.into()));
     }
 
-    /// The node does its work.
+    /// Marks the node as ready.
     pub fn ready(&self) {
         metrics::NODE_READY.set(1.0);
         self.waiting.send_replace(None);
     }
 
-    /// What the node waits for; none once it is ready.
+    /// What the node waits for; `None` once it is ready.
     pub fn waiting(&self) -> Option<String> {
         self.waiting.borrow().clone()
     }
 }
 
-/// A recorder with the buckets of the table.
+/// A recorder builder with the table's histogram buckets.
 fn builder() -> Result<PrometheusBuilder, metrics_exporter_prometheus::BuildError> {
     metrics::TABLE.iter().filter(|row| !row.buckets.is_empty()).try_fold(PrometheusBuilder::new(), |builder, row| {
         builder.set_buckets_for_metric(Matcher::Full(row.name.to_owned()), row.buckets)

@@ -1,11 +1,11 @@
-//! The goods: what travels from room to room, and nothing else.
+//! Domain types: what passes between rooms.
 //!
-//! A prompt becomes a response, critiques of it, refinements of it and verdicts on those; the mean
-//! preference is a critique's utility, and the critiques of one response with their utilities are the
-//! group that the learner learns from. This file knows no tensor, no actor and no disk.
+//! A prompt becomes a response, critiques of it, refinements of it and verdicts on those. The mean preference is a
+//! critique's utility, and the critiques of one response with their utilities are the group that the learner trains on.
+//! This file knows no tensor, no actor and no disk.
 //!
-//! Invariants: a critique carries the version of the critic that wrote it; a failed judgement is
-//! invalid and never a loss; a utility over no valid verdict does not exist.
+//! Invariants: a critique carries the version of the critic that wrote it; a failed judgement is invalid and never a loss;
+//! a utility over no valid verdict does not exist.
 
 use serde::{Deserialize, Serialize};
 use verifier::Verifier;
@@ -22,48 +22,48 @@ pub use label::Label;
 pub use model_id::ModelId;
 pub use role::Role;
 
-/// One line of a prompt file: what the generator is asked.
+/// One line of a prompt file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prompt {
     /// Unique within its file.
     pub id: String,
-    /// The family of tasks it belongs to, such as `arithmetic`; a label on metrics.
+    /// Its task family, such as `arithmetic`.
     pub task: String,
-    /// What the user says.
+    /// The user's text.
     #[serde(rename = "prompt")]
     pub text: String,
-    /// The right answer, where the task has one that can be checked.
+    /// The correct answer, if the task has one that can be checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
-    /// How answers are checked, where it is not as a number.
+    /// How answers are checked; without it, as a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verifier: Option<Verifier>,
 }
 
-/// One turn of a conversation, in the words chat templates use.
+/// One turn of a conversation, as chat templates expect it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
     /// `system`, `user` or `assistant`.
     pub role: ChatRole,
-    /// What was said.
+    /// Its text.
     pub content: String,
 }
 
 impl Turn {
-    /// A turn of `role` that says `content`.
+    /// A turn of `role` with the text `content`.
     pub fn new(role: ChatRole, content: impl Into<String>) -> Self {
         Self { role, content: content.into() }
     }
 }
 
-/// Who speaks in a [`Turn`].
+/// The role of a [`Turn`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChatRole {
-    /// Instructions above the conversation.
+    /// Instructions before the conversation.
     System,
-    /// The one who asks.
+    /// The user.
     User,
     /// The model.
     Assistant,
@@ -78,7 +78,7 @@ impl CriticVersion {
     /// The base model: no adapter.
     pub const BASE: Self = Self(0);
 
-    /// How many publications lie between this version and `newest`.
+    /// How many versions were published after this one, up to `newest`.
     pub fn age(self, newest: Self) -> u64 {
         newest.0.saturating_sub(self.0)
     }
@@ -105,20 +105,20 @@ impl std::fmt::Display for EpisodeId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FinishReason {
-    /// A stop token or a stop string came.
+    /// A stop token or a stop string was generated.
     Stop,
-    /// The limit of new tokens or of the context was reached.
+    /// It reached the limit of new tokens or of the context.
     Length,
 }
 
-/// A text that a model wrote, with the very ids that were sampled.
+/// A text that a model generated, with the ids that were sampled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Completion {
     /// The decoded text, without stop token or stop string.
     pub text: String,
-    /// The sampled ids, a closing stop token included.
+    /// The sampled ids, including a final stop token.
     pub ids: Vec<u32>,
-    /// Log-probability of each id under the distribution it was drawn from (nats).
+    /// Log-probability of each id under the distribution it was sampled from (nats).
     pub log_probs: Vec<f32>,
     /// The critic version whose adapter was on; `BASE` for every other role.
     pub version: CriticVersion,
@@ -126,7 +126,7 @@ pub struct Completion {
     pub finish: FinishReason,
 }
 
-/// What the judge says of a refinement beside the response it refines.
+/// The judge's verdict on a refinement compared with the response it refines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -136,7 +136,7 @@ pub enum Verdict {
     Tie,
     /// The response is preferred.
     Loss,
-    /// There is no judgement; the reason is counted and the verdict left out.
+    /// There is no judgement. The reason is counted and the verdict is left out.
     Invalid(Invalid),
 }
 
@@ -144,17 +144,17 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Invalid {
-    /// The judge's text held no verdict.
+    /// The judge's text contained no verdict.
     Unreadable,
     /// The judge did not answer in time.
     Deadline,
     /// The checker itself failed.
     Checker,
-    /// What the judge would have to read does not fit its context.
+    /// The judge's prompt does not fit its context.
     TooLong,
-    /// The judge is a remote server and gave no answer, or none that is whole.
+    /// The remote judge gave no complete answer.
     Remote,
-    /// The judge was asked in both orders and answered in this one alone, which carries its bias.
+    /// The other order yielded no verdict, and this one alone would carry the judge's position bias.
     Unpaired,
 }
 
@@ -169,7 +169,7 @@ impl Verdict {
         }
     }
 
-    /// The verdict on the pair with its sides exchanged.
+    /// The verdict with the two texts exchanged.
     pub fn swapped(self) -> Self {
         match self {
             Self::Win => Self::Loss,
@@ -179,7 +179,7 @@ impl Verdict {
     }
 }
 
-/// What a judge chooses when it is shown two texts in one order.
+/// A judge's choice between two texts shown in one order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Choice {
     /// The first text is better.
@@ -202,14 +202,14 @@ impl Choice {
 }
 
 /// Critique utility CU (RCO, eq. 2): the mean preference score of a critique's refinements over the
-/// valid verdicts, in `[0, 1]`; none where no verdict is valid.
+/// valid verdicts, in `[0, 1]`; `None` if no verdict is valid.
 pub fn utility(verdicts: &[Verdict]) -> Option<f32> {
     let (sum, count) =
         verdicts.iter().filter_map(|v| v.preference()).fold((0.0, 0u32), |(sum, count), p| (sum + p, count + 1));
     (count > 0).then(|| sum / count as f32)
 }
 
-/// One critique with what its refinements earned it.
+/// One critique with its utility.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScoredCritique {
     /// What the critic wrote.
@@ -217,11 +217,11 @@ pub struct ScoredCritique {
     pub completion: Completion,
     /// Critique utility, in `[0, 1]`.
     pub utility: f32,
-    /// The verdicts it is the mean of, the invalid ones included.
+    /// The verdicts that the utility is the mean of, including invalid ones.
     pub verdicts: Vec<Verdict>,
 }
 
-/// The judge's direct preference between two critiques of one group, by their places in it: what DPCO learns from.
+/// The judge's direct preference between two critiques of one group, by their indices in it: what DPCO trains on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preference {
     /// The critique that is preferred.
@@ -230,31 +230,31 @@ pub struct Preference {
     pub rejected: usize,
 }
 
-/// What the critic learns a group by.
+/// The training objective.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Objective {
-    /// RCO (arXiv 2506.22157): by its critiques' utilities.
+    /// RCO (arXiv 2506.22157): the critiques' utilities.
     #[default]
     Rco,
-    /// DPCO, RCO's control: by the judge's preferences between its critiques.
+    /// DPCO, RCO's baseline: the judge's preferences between critiques.
     Dpco,
 }
 
 /// The critiques of one (prompt, response) with their utilities: the unit of replay and of learning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CritiqueGroup {
-    /// The episode it came from; a group is learned under this name and no episode makes two.
+    /// The episode it came from. Identifies the group: an episode makes at most one.
     pub episode: EpisodeId,
     /// The prompt's own id.
     pub prompt_id: String,
     /// The prompt's task.
     pub task: String,
-    /// The critic's whole prompt, as ids: what every critique of the group follows.
+    /// The critic's whole prompt as ids; every critique of the group follows it.
     pub prefix_ids: Vec<u32>,
-    /// At least two, in the order they were asked for.
+    /// At least two, in the order they were requested.
     pub critiques: Vec<ScoredCritique>,
-    /// The judge's direct preferences between them; none where it was not asked.
+    /// The judge's direct preferences between them; empty if it was not asked.
     #[serde(default)]
     pub preferences: Vec<Preference>,
 }
@@ -271,7 +271,7 @@ impl CritiqueGroup {
         }
     }
 
-    /// The oldest version that wrote one of its critiques.
+    /// The oldest critic version among its critiques.
     pub fn oldest_version(&self) -> CriticVersion {
         self.critiques.iter().map(|c| c.completion.version).min().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! `rco-node check`: is the config right, what does it come to, and does it fit this machine?
+//! `rco-node check`: validates the config, prints it resolved and checks that the model fits this machine.
 
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::memory_plan::{MemoryPlan, check_context, check_memory, mib};
@@ -18,19 +18,19 @@ use std::path::PathBuf;
 
 mod data;
 
-/// What `check` takes.
+/// Arguments of `check`.
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
-    /// The model is neither fetched nor opened: no memory is planned, and no tokens are counted.
+    /// Does not open the model: plans no memory and counts no tokens.
     #[arg(long)]
     offline: bool,
-    /// Looks at a prompt file instead: counts, lengths in tokens, repeated and held-out prompts, and every bad line.
+    /// Checks a prompt file instead: counts, token lengths, repeated and held-out prompts, and every invalid line.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// What must not be in that file [default: all held-out files that come with the node].
+    /// Prompts that must not be in that file [default: every bundled held-out file].
     #[arg(long, value_name = "FILE", requires = "data")]
     held_out: Option<String>,
-    /// The report as one JSON object.
+    /// Prints one JSON object.
     #[arg(long, requires = "data")]
     json: bool,
 }
@@ -38,7 +38,7 @@ pub(super) struct CheckArguments {
 /// Runs the command.
 ///
 /// # Errors
-/// Where the config is wrong, the model cannot be opened, or the plan does not fit.
+/// If the config is invalid, the model cannot be opened, or the memory plan does not fit.
 pub(super) fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     if let Some(file) = &arguments.data {
@@ -67,18 +67,18 @@ pub(super) fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, C
     let asked = judge.as_ref().map_or((&opened.template, &opened.tokenizer), |own| (&own.template, &own.tokenizer));
     node::check_judge(config, asked.0, asked.1).or_exit(Exit::Usage)?;
     print_line(&format!("# device: {}", device::name(&device)));
-    print_line("# Memory plan of the device, in MiB");
+    print_line("# Memory plan in MiB");
     for (name, bytes) in &plan.parts {
         print_line(&format!("# {name:<12} {:>8.1}", mib(*bytes)));
     }
     print_line(&format!("# {:<12} {:>8.1}", "total", mib(plan.total())));
     let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(&spec, config.engine.weights, &device);
-    print_line(&format!("# the kv cache holds {} tokens", blocks * BLOCK_TOKENS));
+    print_line(&format!("# KV cache: {} tokens", blocks * BLOCK_TOKENS));
     check_memory(&plan, &spec, config, &device).or_exit(Exit::Usage)?;
     Ok(Exit::Done)
 }
 
-/// The judge's own model, where it has one.
+/// The judge's own model, if it has one.
 fn judge(config: &Config) -> Result<Option<OpenedModel>, formats::Error> {
     let Some(source) = config.judge_model() else { return Ok(None) };
     let judge = formats::open(&Source::parse(source)?.fetch()?)?;

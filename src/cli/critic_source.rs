@@ -1,5 +1,6 @@
-//! Which critic an argument names: a PEFT adapter's folder, a checkpoint's, or a run's; of a run its newest checkpoint,
-//! as `RUN@STEP` that of a step, as `RUN@best` the best.
+//! The critic that a command-line argument names: the folder of a PEFT adapter, a checkpoint, or a run.
+//!
+//! `RUN` is its newest whole checkpoint, `RUN@STEP` the one of that step, `RUN@best` the best one.
 
 use crate::checkpoint::{self, CheckpointEntry};
 use crate::cli::exit::{CommandError, Exit, OrExit};
@@ -9,7 +10,7 @@ use crate::transformer::full_weights::CriticWeights;
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 
-/// Where an adapter lies.
+/// Where a critic's weights are.
 #[derive(Clone, Debug)]
 pub(super) enum CriticSource {
     /// A PEFT adapter's folder.
@@ -19,10 +20,10 @@ pub(super) enum CriticSource {
 }
 
 impl CriticSource {
-    /// The critic that `argument` names; a folder that is no run and no checkpoint is taken for an adapter's.
+    /// The critic that `argument` names. A folder that is neither a run nor a checkpoint is treated as an adapter.
     ///
     /// # Errors
-    /// Where it names a run's checkpoint and there is no such whole one.
+    /// If it names a checkpoint of a run that does not exist or is not whole.
     pub(super) fn find(argument: &str) -> Result<Self, CommandError> {
         let whole = Path::new(argument);
         // A folder may have an @ in its name.
@@ -36,10 +37,10 @@ impl CriticSource {
         Ok(Self::Peft(whole.to_owned()))
     }
 
-    /// Its weights.
+    /// Loads its weights.
     ///
     /// # Errors
-    /// Where it cannot be read or does not fit `spec`.
+    /// If it cannot be read or does not fit `spec`.
     pub(super) fn load(&self, spec: &ModelSpec) -> Result<CriticWeights, CommandError> {
         match self {
             Self::Peft(folder) => CriticWeights::load(folder, spec).or_exit(Exit::Usage),
@@ -47,10 +48,10 @@ impl CriticSource {
         }
     }
 
-    /// The sha256 that it is known by: of the adapter's files, or of the checkpoint's manifest, which has every file's.
+    /// Its sha256: of the adapter's files, or of the checkpoint's manifest, which contains every file's digest.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     pub(super) fn digest(&self) -> Result<String, CommandError> {
         let path = match self {
             Self::Peft(folder) => folder.clone(),
@@ -59,10 +60,10 @@ impl CriticSource {
         source::digest(&path).or_exit(Exit::Usage)
     }
 
-    /// The source of the model that it was trained on, where it says so.
+    /// The source of its base model, if it is recorded.
     ///
     /// # Errors
-    /// Where a checkpoint's config cannot be read.
+    /// If a checkpoint's config cannot be read.
     pub(super) fn trained_on(&self) -> Result<Option<String>, CommandError> {
         match self {
             Self::Peft(_) => Ok(None),
@@ -71,8 +72,8 @@ impl CriticSource {
     }
 }
 
-/// The checkpoint of a run that `argument` names: of RUN its newest whole one, or that of `step`; of RUN@STEP and
-/// RUN@best that one.
+/// The checkpoint of a run that `argument` names: for RUN the one of `step` or else the newest whole one; for RUN@STEP
+/// and RUN@best that one.
 pub(super) fn checkpoint_of_run(argument: &str, step: Option<u64>) -> Result<CheckpointEntry, CommandError> {
     let (run, which) = match argument.rsplit_once('@').filter(|_| !Path::new(argument).exists()) {
         Some((run, which)) => (Path::new(run), Some(which)),
@@ -83,13 +84,12 @@ pub(super) fn checkpoint_of_run(argument: &str, step: Option<u64>) -> Result<Che
     if which == Some("best") {
         let best = checkpoint::best(&root).or_exit(Exit::Checkpoint)?;
         let named = best.and_then(|best| listed.into_iter().find(|listed| listed.path == root.join(&best.folder)));
-        let why =
-            || format!("{argument}: expected a run with a best checkpoint (checkpoint.keep_best), got none there");
+        let why = || format!("{argument}: expected a run with a best checkpoint (checkpoint.keep_best), got none");
         let listed = named.with_context(why).or_exit(Exit::Checkpoint)?;
         listed.verify().or_exit(Exit::Checkpoint)?;
         return Ok(listed);
     }
-    let why = || format!("{argument}: expected a number of learner steps or \"best\" behind the @");
+    let why = || format!("{argument}: expected a learner step or \"best\" after the @");
     let step = which.map(|which| which.parse().with_context(why)).transpose().or_exit(Exit::Usage)?.or(step);
     let mut broken = None;
     for listed in listed.into_iter().filter(|listed| step.is_none_or(|step| listed.step == step)) {
@@ -104,7 +104,7 @@ pub(super) fn checkpoint_of_run(argument: &str, step: Option<u64>) -> Result<Che
         .or_exit(Exit::Checkpoint)
 }
 
-/// The source of the model that the checkpoint's run was on.
+/// The base model of the checkpoint's run.
 fn trained_on(listed: &CheckpointEntry) -> anyhow::Result<String> {
     let path = listed.path.join(checkpoint::CONFIG);
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;

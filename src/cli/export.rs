@@ -1,4 +1,4 @@
-//! `rco-node export`: the critic in the formats of other programs.
+//! `rco-node export`: writes the critic in formats that other programs read.
 
 use crate::cli::critic_source::{self, CriticSource};
 use crate::cli::exit::{CommandError, Exit, OrExit};
@@ -14,39 +14,39 @@ use crate::types::ModelId;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 
-/// What `export` takes.
+/// Arguments of `export`.
 #[derive(Debug, Args)]
 pub(super) struct ExportArguments {
-    /// What to make.
+    /// Output format.
     #[arg(long, value_enum)]
     to: Format,
-    /// The folder or file to write; nothing may be there yet.
+    /// The folder or file to write; it must not exist.
     out: PathBuf,
-    /// A PEFT adapter folder, or a checkpoint's folder of all weights; with neither this nor --run, `merged` writes the base
-    /// alone.
+    /// A PEFT adapter folder, or a checkpoint's folder of full weights. Without this and --run, `merged` writes the base
+    /// model.
     #[arg(long, value_name = "DIR", conflicts_with = "run")]
     adapter: Option<PathBuf>,
-    /// A run directory: its newest whole checkpoint's critic, on the model it was trained on; RUN@best is its best.
+    /// A run directory: exports the critic of its newest whole checkpoint; RUN@best exports the best one.
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
-    /// The run's checkpoint of this learner step.
+    /// Uses the run's checkpoint of this learner step.
     #[arg(long, value_name = "K", requires = "run")]
     step: Option<u64>,
     /// The base model [default: the run's, else model.source].
     #[arg(long, value_name = "SOURCE")]
     model: Option<String>,
-    /// What the output calls its base [default: the model's source].
+    /// Name of the base model in the output [default: the model's source].
     #[arg(long, value_name = "NAME")]
     base_name: Option<String>,
-    /// Type of the merged weights.
+    /// Data type of the merged weights.
     #[arg(long, value_enum, default_value_t = DType::F32)]
     dtype: DType,
-    /// Longest file of merged weights, in MiB.
+    /// Largest file of merged weights, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     shard_mib: u32,
 }
 
-/// What other programs read.
+/// Output formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// PEFT's adapter folder.
@@ -58,13 +58,13 @@ enum Format {
 }
 
 impl Format {
-    /// As it is typed.
+    /// Its name on the command line.
     fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 }
 
-/// Types of merged weights.
+/// Data types of merged weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DType {
     F32,
@@ -75,7 +75,7 @@ enum DType {
 /// Runs the command.
 ///
 /// # Errors
-/// Where there is no such checkpoint, adapter or model, they do not belong together, or the output cannot be written.
+/// If the checkpoint, adapter or model does not exist, if they do not fit together, or if the output cannot be written.
 pub(super) fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     if arguments.to != Format::Merged && arguments.adapter.is_none() && arguments.run.is_none() {
@@ -95,7 +95,8 @@ pub(super) fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, 
     let critic = critic.map(|critic| critic.load(&opened.spec)).transpose()?;
     let base = base(arguments, &source, &path)?;
     if arguments.to != Format::Merged && critic.as_ref().is_some_and(|critic| critic.full().is_some()) {
-        let why = "expected an adapter, got a critic of its own weights (learner.mode full): it goes with --to merged";
+        let why =
+            "expected an adapter, got a critic with full weights (learner.mode full), which only --to merged exports";
         return Err(anyhow::anyhow!("--to {}: {why}", arguments.to.name())).or_exit(Exit::Usage);
     }
     write(arguments, &path, &opened, critic.as_ref(), &base).map_err(failure)?;
@@ -134,11 +135,11 @@ fn failure(error: export::Error) -> CommandError {
     CommandError { exit, error: error.into() }
 }
 
-/// What the output says of its base.
+/// Name and digest of the base model, for the output.
 fn base(arguments: &ExportArguments, source: &Source, path: &Path) -> Result<ModelId, CommandError> {
     let name = match (&arguments.base_name, source) {
         (Some(name), _) => name.clone(),
-        // As everybody who reads these formats spells it.
+        // Readers of these formats expect the bare Hub name.
         (None, Source::Hub { model }) => model.clone(),
         (None, other) => other.to_string(),
     };

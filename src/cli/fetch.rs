@@ -1,4 +1,4 @@
-//! `rco-node fetch`: brings the model to this machine and says where it lies.
+//! `rco-node fetch`: downloads the model and prints its path.
 
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::model::fetch_model;
@@ -9,7 +9,7 @@ use crate::telemetry;
 /// Runs the command.
 ///
 /// # Errors
-/// Where the source is malformed, unreachable or not what its digest says.
+/// If the source is malformed or unreachable, or its digest does not match.
 pub(super) fn run(config: &Config) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let path = fetch_model(config)?;

@@ -1,4 +1,4 @@
-//! `rco-node generate`: texts for prompts, in any role, with or without an adapter.
+//! `rco-node generate`: generates texts for prompts, in any role, with or without a critic's weights.
 
 use crate::cli::critic_source::CriticSource;
 use crate::cli::exit::{CommandError, Exit, OrExit};
@@ -20,40 +20,40 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What `generate` takes.
+/// Arguments of `generate`.
 #[derive(Debug, Args)]
 pub(super) struct GenerateArguments {
     /// One prompt.
     #[arg(long, value_name = "TEXT", required_unless_present = "prompts", conflicts_with = "prompts")]
     prompt: Option<String>,
-    /// A JSONL file of {"prompt", "id"?, "response"?, "critique"?, "first"?, "second"?}, written all at once.
+    /// A JSONL file of {"prompt", "id"?, "response"?, "critique"?, "first"?, "second"?}, generated in one batch.
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Whose template and sampling to use.
+    /// The role whose template and sampling are used.
     #[arg(long, value_enum, default_value_t = Role::Generator)]
     role: Role,
-    /// The critic to write with: a PEFT adapter's folder, a checkpoint's or a run's (its newest), RUN@STEP or RUN@best.
+    /// The critic to use: folder of a PEFT adapter, of a checkpoint or of a run (its newest), RUN@STEP or RUN@best.
     #[arg(long, value_name = "DIR")]
     adapter: Option<String>,
-    /// Longest text, in tokens [default: the role's].
+    /// Maximum length in tokens [default: the role's].
     #[arg(long)]
     max_tokens: Option<usize>,
-    /// 0 is greedy [default: the role's].
+    /// Sampling temperature; 0 is greedy [default: the role's].
     #[arg(long)]
     temperature: Option<f32>,
-    /// Seed of the sampling; prompt i draws from a stream of its own.
+    /// Sampling seed; each prompt has its own random stream.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Texts for each prompt.
+    /// Texts per prompt.
     #[arg(long, short, default_value_t = 1)]
     n: usize,
-    /// The prompt is the whole text already: no role's template, no chat template.
+    /// Uses the prompt as it is: no role template, no chat template.
     #[arg(long)]
     raw: bool,
-    /// Go on to --max-tokens, whatever is written.
+    /// Ignores stop tokens and stop strings: always generates --max-tokens.
     #[arg(long)]
     ignore_stop: bool,
-    /// One JSON object a line: text, token ids, log-probs.
+    /// Prints one JSON object per line: text, token ids, log-probabilities.
     #[arg(long)]
     json: bool,
 }
@@ -81,14 +81,14 @@ struct Input {
     critique: Option<String>,
     first: Option<String>,
     second: Option<String>,
-    // Allowed, so that a node's prompt files serve here too.
+    // Accepted so that a node's prompt files work here too.
     #[serde(rename = "task")]
     _task: Option<String>,
     #[serde(rename = "answer")]
     _answer: Option<String>,
 }
 
-/// One line of the result.
+/// One line of `--json`.
 #[derive(Serialize)]
 struct Output<'a> {
     id: &'a str,
@@ -102,7 +102,7 @@ struct Output<'a> {
 /// Runs the command.
 ///
 /// # Errors
-/// Where an input is malformed, the model cannot be loaded or a prompt does not fit.
+/// If an input is malformed, the model cannot be loaded, or a prompt does not fit.
 pub(super) fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let inputs = inputs(arguments).or_exit(Exit::Usage)?;
@@ -145,7 +145,7 @@ pub(super) fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit
         if told.elapsed().as_secs() >= 5 {
             told = Instant::now();
             let ended = written.iter().filter(|texts| !texts.is_empty()).count();
-            tracing::info!(ended, of = inputs.len(), "writing");
+            tracing::info!(finished = ended, total = inputs.len(), "generating");
         }
     }
     let seconds = started.elapsed().as_secs_f64();
@@ -181,7 +181,7 @@ fn engine(config: &Config, model: &Loaded) -> crate::formats::Result<Engine<Deco
     Ok(Engine::new(decoder, model.tokenizer.clone(), config.engine.clone()))
 }
 
-/// What is to be continued.
+/// What the model continues.
 enum Text {
     Raw(String),
     Conversation(Vec<Turn>),

@@ -1,4 +1,4 @@
-//! How much memory a node, an engine or a learner will take, and whether it fits the device.
+//! Estimates the memory of a node, an engine or a learner, and checks that it fits the device.
 
 use crate::config::Config;
 use crate::engine::EngineConfig;
@@ -12,7 +12,7 @@ use crate::transformer::device;
 use crate::transformer::score::activation_floats;
 use candle_core::Device;
 
-/// Where the memory goes, in bytes.
+/// Memory by purpose, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryPlan {
     /// Names and sizes, in the order they are printed.
@@ -20,13 +20,13 @@ pub(crate) struct MemoryPlan {
 }
 
 const F32: usize = size_of::<f32>();
-/// What a node takes before it has a model: code, tokenizer, templates, threads.
+/// Memory of a node without a model: code, tokenizer, templates, threads.
 const PROGRAM: usize = 64 << 20;
 
 impl MemoryPlan {
-    /// The plan of an engine that writes on `device` and learns nothing; `weights` is what the model's take there, in bytes.
+    /// The plan of an engine on `device`, without a learner; `weights` is the size of the model's weights there, in bytes.
     pub(crate) fn of_writing(spec: &ModelSpec, weights: usize, engine: &EngineConfig, device: &Device) -> Self {
-        // A step's rows through the widest place of a layer, and the logits of every row that samples.
+        // A step's rows in the widest part of a layer, and the logits of every row that is sampled.
         let widest = 2 * spec.hidden + 3 * spec.intermediate;
         let mut writing = engine.step_tokens_max * widest + engine.sequences_max * spec.vocab;
         if !device.is_cpu() {
@@ -42,20 +42,19 @@ impl MemoryPlan {
         }
     }
 
-    /// The plan of a node whose model runs on `device`, in that device's memory; `weights` is what the model's take there
-    /// for both passes, in bytes.
+    /// The plan of a node on `device`; `weights` is the size of the model's weights there for both passes, in bytes.
     pub(crate) fn new(spec: &ModelSpec, weights: usize, config: &Config, device: &Device) -> Self {
         let targets = config.rollout.critiques * config.critic.sampling.max_tokens;
         let mut plan = Self::of_writing(spec, weights, &config.engine, device);
         let mut learning = Self::of_learning(spec, 0, &config.learner, targets, device).parts;
         if config.learner.mode == Mode::Full {
-            // Around a publication: the critic that goes and the one that comes, as they are kept and as they are served, and
-            // the moments on their way to the disk.
+            // During a publication: the old and the new critic, each as stored and as served, and a copy of the moments for
+            // the checkpoint.
             learning.push(("in service", 2 * (spec.parameters() * F32 + served(spec, config.engine.weights))));
             learning.push(("optimizer", 2 * spec.parameters() * F32));
         }
-        // A checkpoint is copied, and then copied once more as a file: the adapter and two moments. Like the program
-        // itself, these copies lie in the host's memory.
+        // A checkpoint copies the adapter and two moments, and serialising it copies them again. Like the program itself,
+        // these copies are in host memory.
         if let Some((_, bytes)) = learning.iter().find(|(name, _)| *name == "adapter").filter(|_| device.is_cpu()) {
             learning.push(("checkpoint", 2 * 3 * (bytes / 4)));
         }
@@ -68,7 +67,7 @@ impl MemoryPlan {
         plan
     }
 
-    /// The plan of a learner alone, whose steps predict at most `targets` ids a group.
+    /// The plan of a learner alone, whose steps predict at most `targets` ids per group.
     pub(crate) fn of_learning(
         spec: &ModelSpec,
         weights: usize,
@@ -80,7 +79,7 @@ impl MemoryPlan {
         let rank = if learner.mode == Mode::Full { 0 } else { learner.lora.rank };
         let learning = activation_floats(spec, rank, learner.micro_batch_tokens, targets, learner.activation_policy());
         if learner.mode == Mode::Full {
-            // The critic's weights, which the score pass reads as they lie; their gradient and two moments.
+            // The critic's weights, which the score pass reads in place; their gradient and two moments.
             let whole = spec.parameters() * F32;
             let parts =
                 [("weights", weights), ("critic", whole), ("optimizer", 3 * whole), ("activations", learning * F32)];
@@ -92,11 +91,11 @@ impl MemoryPlan {
             lora.rank * (inputs + outputs)
         };
         let adapter = spec.layers * lora.targets.iter().map(of_site).sum::<usize>();
-        // Gradient, a piece's gradient and two moments; beside a GPU the moments stay in the host's memory.
+        // The gradient, a micro-batch's gradient and two moments; with a GPU the moments stay in host memory.
         let optimizer = if device.is_cpu() { 4 } else { 1 } * adapter * F32;
         let parts = vec![
             ("weights", weights),
-            // The learner's, as the score pass reads them too, and two versions in service around a publication.
+            // The learner's weights, their copy for the score pass, and two served versions during a publication.
             ("adapter", 4 * adapter * F32),
             ("optimizer", optimizer),
             ("program", program(device)),
@@ -105,7 +104,7 @@ impl MemoryPlan {
         Self { parts }
     }
 
-    /// With a judge's own model beside it, whose weights take so many bytes.
+    /// Adds a judge with its own model, whose weights take `weights` bytes.
     pub(crate) fn with_judge(
         mut self,
         spec: &ModelSpec,
@@ -117,7 +116,7 @@ impl MemoryPlan {
             match name {
                 "weights" => self.parts.push(("judge's", bytes)),
                 "kv cache" => self.parts.push(("judge's kv", bytes)),
-                // The engines take turns, so that the greater of the two is what is ever held.
+                // The engines take turns, so only the larger of the two is in use at a time.
                 _ => self
                     .parts
                     .iter_mut()
@@ -134,7 +133,7 @@ impl MemoryPlan {
     }
 }
 
-/// Refuses a context that the model or the cache cannot hold; `cache` names the cache's key.
+/// Refuses a context that the model or the KV cache cannot hold; `cache` is the config key of the cache size.
 pub(crate) fn check_context(
     spec: &ModelSpec,
     engine: &EngineConfig,
@@ -159,10 +158,10 @@ pub(crate) fn check_context(
     Ok(())
 }
 
-/// Refuses what cannot work on this device.
+/// Refuses a plan that does not fit this device.
 ///
 /// # Errors
-/// Names what does not fit, its size, and what there is.
+/// Names what does not fit, its size, and the size available.
 pub(crate) fn check_memory(
     plan: &MemoryPlan,
     spec: &ModelSpec,
@@ -182,10 +181,10 @@ pub(crate) fn check_memory(
     Ok(())
 }
 
-/// Bytes of a critic's own weights as the engine serves them beside those that are kept.
+/// Bytes of a critic's full weights as served, in addition to the stored f32 weights.
 fn served(spec: &ModelSpec, precision: Precision) -> usize {
     let of_tensor = |(_, shape): &(String, Vec<usize>)| match shape[..] {
-        // In f32 the kept ones are served.
+        // In f32 the stored weights are served.
         _ if precision == Precision::F32 => 0,
         [outputs, inputs] => Weight::planned_bytes(outputs, inputs, precision, false, false),
         _ => F32 * shape.iter().product::<usize>(),
@@ -193,7 +192,7 @@ fn served(spec: &ModelSpec, precision: Precision) -> usize {
     spec.tensors().iter().map(of_tensor).sum()
 }
 
-/// What the program itself takes of the memory of `device`.
+/// Memory of the program itself on `device`.
 fn program(device: &Device) -> usize {
     if device.is_cpu() { PROGRAM } else { 0 }
 }

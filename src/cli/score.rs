@@ -1,4 +1,4 @@
-//! `rco-node score`: log-probabilities of given ids, by either pass.
+//! `rco-node score`: log-probabilities of given token ids, by either forward pass.
 
 use crate::cli::critic_source::CriticSource;
 use crate::cli::exit::{CommandError, Exit, OrExit};
@@ -18,27 +18,27 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What `score` takes.
+/// Arguments of `score`.
 #[derive(Debug, Args)]
 pub(super) struct ScoreArguments {
     /// JSONL of {"prompt_ids", "completion_ids"}; `-` is standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
-    /// The engine's pass or the learner's.
+    /// The forward pass to use.
     #[arg(long, value_enum, default_value_t = Pass::Score)]
     pass: Pass,
-    /// The critic to score with: a PEFT adapter's folder, a checkpoint's or a run's (its newest), RUN@STEP or RUN@best.
+    /// The critic to use: folder of a PEFT adapter, of a checkpoint or of a run (its newest), RUN@STEP or RUN@best.
     #[arg(long, value_name = "DIR")]
     adapter: Option<String>,
-    /// Log-probabilities are taken under softmax(logits / temperature).
+    /// Computes log-probabilities under softmax(logits / temperature).
     #[arg(long, default_value_t = 1.0)]
     temperature: f32,
 }
 
-/// Which pass computes.
+/// The forward passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Pass {
-    /// The engine's: paged cache, one token after another.
+    /// The engine's: paged KV cache, one token at a time.
     Decode,
     /// The learner's: differentiable, all tokens at once.
     Score,
@@ -62,7 +62,7 @@ struct Output {
 /// Runs the command.
 ///
 /// # Errors
-/// Where a line is malformed, an id is unknown or the model cannot be loaded.
+/// If a line is malformed, an id is unknown, or the model cannot be loaded.
 pub(super) fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let inputs = inputs(arguments).or_exit(Exit::Usage)?;
@@ -70,7 +70,7 @@ pub(super) fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, C
         let got = arguments.temperature;
         return Err(anyhow::anyhow!("--temperature: expected a number above 0, got {got}")).or_exit(Exit::Usage);
     }
-    // Each pass reads the weights as the node's own does.
+    // Each pass keeps the weights in the precision that the node uses for it.
     let (precision, score) = match arguments.pass {
         Pass::Decode => (config.engine.weights, false),
         Pass::Score => (Precision::F32, true),
@@ -123,7 +123,7 @@ fn by_scoring(
     Ok(score::score(model, ScoreBatch { packed: &packed, temperature }, branches.as_ref())?.log_probs)
 }
 
-/// Prefills the prompt, then feeds the completion token by token, as the engine would write it.
+/// Prefills the prompt, then feeds the completion token by token, as the engine does.
 fn by_decoding(
     model: &Arc<Transformer>,
     input: &Input,

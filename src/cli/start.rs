@@ -1,6 +1,6 @@
-//! `start`: runs a node until it is told to stop, and shows where it stands.
+//! `rco-node start`: runs a node until it is told to stop, and shows its status.
 //!
-//! The first Ctrl-C or SIGTERM drains and saves; the second one ends the process at once.
+//! The first Ctrl-C or SIGTERM finishes running episodes and saves; a second one ends the process at once.
 
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::signals;
@@ -11,30 +11,30 @@ use crate::telemetry::{Telemetry, logs, status};
 use clap::Args;
 use std::time::{Duration, Instant};
 
-/// What `start` takes.
+/// Arguments of `start`.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct StartArguments {
-    /// Go on from the newest whole checkpoint of node.run_directory.
+    /// Resumes from the newest whole checkpoint in node.run_directory.
     #[arg(long)]
     pub(super) resume: bool,
-    /// Stop after so many learner steps, those before a resume included.
+    /// Stops after K learner steps, counting those before a resume.
     #[arg(long, value_name = "K")]
     pub(super) learner_steps: Option<u64>,
 }
 
-/// Between two looks at the progress.
+/// Time between two updates of the status.
 const LOOK: Duration = Duration::from_millis(500);
-/// Between two lines where nobody looks at a terminal.
+/// Time between two log lines of the status without a terminal.
 const LINE: Duration = Duration::from_secs(10);
 /// Runs a node; returns when it has ended.
 ///
 /// # Errors
-/// Where it cannot be started.
+/// If it cannot be started.
 pub(super) fn run(config: Config, arguments: &StartArguments) -> Result<Exit, CommandError> {
     let live = logs::install(config.telemetry.log_format).or_exit(Exit::Usage)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let exit = runtime.block_on(serve(config, arguments, &live));
-    // A download or a device thread that does not end must not hold the process.
+    // A download or a device thread that never ends must not keep the process alive.
     runtime.shutdown_background();
     exit
 }
@@ -69,13 +69,13 @@ async fn serve(config: Config, arguments: &StartArguments, live: &logs::LogTermi
     exit
 }
 
-/// Starts the node and waits for its end; a stop during the start ends it there.
+/// Starts the node and waits for its end. A stop request during the start cancels it.
 async fn run_node(config: Config, options: Options, stop: &Stop) -> Result<Exit, CommandError> {
     let node = tokio::select! {
         biased;
         started = Node::start(config, options) => started.map_err(|error| CommandError { exit: error.exit(), error: error.into() })?,
         () = stop.requested() => {
-            tracing::info!("stopped before the node was up");
+            tracing::info!("stopped before the node had started");
             return Ok(Exit::Done);
         }
     };
@@ -110,7 +110,7 @@ fn shown(progress: &crate::run::events::Progress) -> status::Status {
     }
 }
 
-/// The last line.
+/// Logs the run's totals.
 fn conclude(events: &EventBus, exit: Exit) {
     let progress = events.progress();
     tracing::info!(

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-/// Gathers `section.key: expected ..., got ...`.
+/// The complaints about one section.
 pub(super) struct Complaints {
     pub(super) section: String,
     pub(super) list: Vec<String>,
@@ -13,7 +13,7 @@ impl Complaints {
         Self { section: section.to_owned(), list: Vec::new() }
     }
 
-    /// Complains of `key` unless it is `right`.
+    /// Adds a complaint about `key` unless `right`.
     pub(super) fn expect(&mut self, right: bool, key: &str, expected: &str, got: impl Debug) {
         if !right {
             self.list.push(format!("{}.{key}: expected {expected}, got {got:?}", self.section));
@@ -27,7 +27,7 @@ impl Complaints {
     }
 }
 
-/// A complaint where `value` is blank.
+/// A complaint if `value` is blank.
 pub(super) fn not_blank(key: &str, value: &str, expected: &str) -> Vec<String> {
     if value.trim().is_empty() { vec![format!("{key}: expected {expected}, got {value:?}")] } else { Vec::new() }
 }

@@ -1,15 +1,15 @@
-//! Overlaying one TOML tree on another: which keys there are, and of what type, the default tree says.
+//! Overlays one TOML table on another. The default table defines which keys exist and their types.
 
 use toml::{Table, Value};
 
-/// One key with its new value, known to be a key and of the default's type.
+/// One key with its new value. The key exists in the default, and the value has the default's type.
 pub(super) struct Edit {
     path: Vec<String>,
     value: Value,
 }
 
 impl Edit {
-    /// Puts the value into `tree`, which has the key.
+    /// Puts the value into `tree`, which must have the key.
     pub(super) fn apply(&self, tree: &mut Table) {
         let (key, sections) = self.path.split_last().expect("a path has at least its key");
         let mut table = tree;
@@ -22,10 +22,10 @@ impl Edit {
         table.insert(key.clone(), self.value.clone());
     }
 
-    /// The complaint that deserialising it gave.
+    /// The complaint for a deserialisation error.
     pub(super) fn complaint(&self, message: &str) -> String {
         let key = self.path.join(".");
-        // serde puts what was given first; complaints say what was expected first.
+        // serde names the given value first; complaints name the expected one first.
         match message.strip_prefix("unknown variant `").and_then(|rest| rest.split_once("`, ")) {
             Some((got, expected)) => format!("{key}: {expected}, got {got:?}"),
             None => format!("{key}: {}", message.trim_end()),
@@ -33,7 +33,7 @@ impl Edit {
     }
 }
 
-/// Gathers edits to a default tree, and complaints about those that cannot be made.
+/// Collects edits to a default table, and complaints about invalid ones.
 pub(super) struct Edits<'a> {
     default: &'a Table,
     edits: Vec<Edit>,
@@ -46,17 +46,17 @@ impl<'a> Edits<'a> {
         Self { default, edits: Vec::new(), complaints: Vec::new() }
     }
 
-    /// What was gathered.
+    /// The edits and complaints collected.
     pub(super) fn finish(self) -> (Vec<Edit>, Vec<String>) {
         (self.edits, self.complaints)
     }
 
-    /// Every key of `tree`.
+    /// Adds an edit for every key of `tree`.
     pub(super) fn overlay(&mut self, tree: Table) {
         self.section(&[], self.default, tree);
     }
 
-    /// One `section.key=value`.
+    /// Adds an edit for one `section.key=value`.
     pub(super) fn set(&mut self, given: &str) {
         let Some((key, text)) = given.split_once('=') else {
             self.complaints.push(format!("--set {given}: expected section.key=value"));
@@ -69,20 +69,20 @@ impl<'a> Edits<'a> {
         });
         let value = match text.trim().parse::<Value>() {
             Ok(value) if value.is_str() || !matches!(wanted, Some(Some(Value::String(_)))) => value,
-            // Where a string is wanted, quotes may be left out even if it looks like something else.
+            // If the key is a string, quotes may be left out even if the value looks like another type.
             _ => Value::String(text.to_owned()),
         };
         let nested = path
             .iter()
             .rev()
             .fold(value, |value, part| Value::Table(std::iter::once(((*part).to_owned(), value)).collect()));
-        // `split` gives at least one part, so that there is at least one table.
+        // `split` returns at least one part, so there is at least one table.
         if let Value::Table(tree) = nested {
             self.overlay(tree);
         }
     }
 
-    /// The keys of one section, whose default is `default`.
+    /// Adds edits for the keys of one section with the defaults `default`.
     fn section(&mut self, path: &[String], default: &Table, given: Table) {
         for (key, value) in given {
             let at = [path, std::slice::from_ref(&key)].concat();
@@ -103,7 +103,7 @@ impl<'a> Edits<'a> {
         }
     }
 
-    /// The complaint about a key that is not there, with the one that was probably meant.
+    /// The complaint about an unknown key, with the key that was probably meant.
     fn unknown(&self, at: &[String], path: &[String], siblings: &Table) -> String {
         let (full, key) = (at.join("."), &at[at.len() - 1]);
         let near = siblings
@@ -126,11 +126,11 @@ impl<'a> Edits<'a> {
     }
 }
 
-/// `value` as the type of `wanted`, or `: expected ..., got ...`.
+/// `value` converted to the type of `wanted`, or `: expected ..., got ...`.
 fn fit(wanted: &Value, value: Value) -> Result<Value, String> {
     match (wanted, value) {
         (Value::Float(_), Value::Integer(whole)) => Ok(Value::Float(whole as f64)),
-        // Every number of the config counts something.
+        // Every integer of the config is a count.
         (Value::Integer(_), Value::Integer(negative)) if negative < 0 => {
             Err(format!(": expected an integer of at least 0, got {negative}"))
         }
@@ -148,7 +148,7 @@ fn fit(wanted: &Value, value: Value) -> Result<Value, String> {
     }
 }
 
-/// The type of `value`, for people.
+/// The type of `value`, for messages.
 fn name(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "a string",
@@ -161,7 +161,7 @@ fn name(value: &Value) -> &'static str {
     }
 }
 
-/// What was given, for people.
+/// The given value, for messages.
 fn describe(value: &Value) -> String {
     match value {
         Value::String(text) => format!("the string {text:?}"),
@@ -173,7 +173,7 @@ fn describe(value: &Value) -> String {
     }
 }
 
-/// Full names of every key called `key` below `table`.
+/// Full names of all keys called `key` in `table` and its sections.
 fn find(table: &Table, key: &str, path: &mut Vec<String>, found: &mut Vec<String>) {
     for (name, value) in table {
         path.push(name.clone());
@@ -187,7 +187,7 @@ fn find(table: &Table, key: &str, path: &mut Vec<String>, found: &mut Vec<String
     }
 }
 
-/// Edit distance of Levenshtein: insertions, deletions and replacements of characters.
+/// Levenshtein distance: insertions, deletions and replacements of characters.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

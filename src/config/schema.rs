@@ -1,6 +1,6 @@
-//! The config's types: one section for each room, as `configs/quickstart.toml` lays them out.
+//! The config's types: one section per room, as `configs/quickstart.toml` lays them out.
 //!
-//! Knows no room beyond its `XConfig`. How a config is resolved and what its values must be is told elsewhere.
+//! Knows of each room only its `XConfig`. Resolving and value checks are elsewhere.
 
 use super::complaints::not_blank;
 use crate::actors::rollout::RolloutConfig;
@@ -21,7 +21,7 @@ use crate::telemetry::TelemetryConfig;
 use crate::transformer::device::DeviceChoice;
 use serde::{Deserialize, Serialize};
 
-/// All that can be set, as `configs/quickstart.toml` lays it out.
+/// Every setting, as `configs/quickstart.toml` lays it out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -31,7 +31,7 @@ pub struct Config {
     pub model: ModelConfig,
     /// Where prompts come from.
     pub prompts: PromptsConfig,
-    /// Size of an episode, and how many are under way.
+    /// Size of an episode, and how many run at once.
     pub rollout: RolloutConfig,
     /// Limits of the engine.
     pub engine: EngineConfig,
@@ -43,19 +43,19 @@ pub struct Config {
     pub refiner: RoleSection<RefinerConfig>,
     /// Compares a refinement with its response.
     pub judge: RoleSection<JudgeConfig>,
-    /// Servers that stand in for local models.
+    /// Servers that replace local models.
     pub remote: RemotesConfig,
     /// Limits of the buffer of critique groups.
     pub replay: ReplayConfig,
     /// How the critic learns.
     pub learner: LearnerConfig,
-    /// How critics are evaluated on held-out prompts.
+    /// Evaluation on held-out prompts.
     pub eval: EvalConfig,
-    /// How many checkpoints are kept.
+    /// Which checkpoints are kept.
     pub checkpoint: CheckpointConfig,
-    /// When the node gives up.
+    /// How often actors may restart.
     pub supervisor: SupervisorConfig,
-    /// What the node says of itself, and where.
+    /// Metrics, health endpoints and logs.
     pub telemetry: TelemetryConfig,
 }
 
@@ -63,16 +63,16 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeConfig {
-    /// All that is drawn at random follows from it.
+    /// Seed of everything random.
     pub seed: u64,
-    /// Where checkpoints and logs of this run live.
+    /// The folder of this run's checkpoints and journal.
     pub run_directory: String,
-    /// On a stop, episodes under way get this long to end, in seconds.
+    /// After a stop request, running episodes have this long to finish, in seconds.
     pub drain_seconds: u64,
 }
 
 impl NodeConfig {
-    /// What is wrong with it.
+    /// Complaints about its values.
     pub fn complaints(&self) -> Vec<String> {
         not_blank("node.run_directory", &self.run_directory, "a folder")
     }
@@ -89,47 +89,47 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// What is wrong with it; whether there is such a model is found on opening it.
+    /// Complaints about its values. Whether the model exists is only known when it is opened.
     pub fn complaints(&self) -> Vec<String> {
         not_blank("model.source", &self.source, "a folder, a .gguf file, hf:... or pip:...")
     }
 }
 
-/// A role: what it is shown, and how its text is sampled.
+/// A role: its prompt template and its sampling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoleSection<R> {
-    /// What it is shown.
+    /// Its prompt template and other settings of the role.
     #[serde(flatten)]
     pub role: R,
-    /// How its text is sampled.
+    /// How its texts are sampled.
     pub sampling: SamplingConfig,
 }
 
 impl Config {
-    /// Where held-out prompts come from: `eval.file`, or the twin of `prompts.file`; empty where there is neither.
+    /// The held-out prompt file: `eval.file`, or the held-out twin of `prompts.file`; empty if there is neither.
     pub fn held_out(&self) -> String {
         let named = Some(self.eval.file.clone()).filter(|file| !file.trim().is_empty());
         named.or_else(|| held_out_twin(&self.prompts.file)).unwrap_or_default()
     }
 
-    /// The model that judges or compares critiques, where it is another than the base model.
+    /// The judge's model, if a local judge is used and its model differs from the base model.
     pub fn judge_model(&self) -> Option<&str> {
         let JudgeConfig { model, .. } = &self.judge.role;
         let is_other = !model.is_empty() && *model != self.model.source;
         (self.judge.role.uses_local_model() && is_other).then_some(model)
     }
 
-    /// The server that judges, where one does.
+    /// The judge's server, if the judge is remote.
     pub fn remote_judge(&self) -> Option<&RemoteConfig> {
         (self.judge.role.kind == JudgeKind::Remote).then_some(&self.remote.judge)
     }
 
-    /// The server that answers and refines, where one does.
+    /// The generator's server, if the generator is remote.
     pub fn remote_generator(&self) -> Option<&RemoteConfig> {
         (self.generator.role.kind == GeneratorKind::Remote).then_some(&self.remote.generator)
     }
 
-    /// Limits of that model's engine: the node's, but for the memory of its cache.
+    /// Limits of the judge model's engine: the node's, with the judge's KV cache size.
     pub fn judge_engine(&self) -> EngineConfig {
         EngineConfig { kv_cache_mib: self.judge.role.kv_cache_mib, ..self.engine.clone() }
     }

@@ -1,4 +1,4 @@
-//! What the values must be: for rooms whose keys hang together with others', and between rooms.
+//! Checks of config values: within a section whose keys depend on each other, and across sections.
 
 use super::complaints::Complaints;
 use super::schema::Config;
@@ -23,7 +23,7 @@ pub(super) fn engine(config: &EngineConfig) -> Vec<String> {
     complaints.list
 }
 
-/// How the role of `section` samples.
+/// The sampling of the role in `section`.
 pub(crate) fn sampling(section: &str, config: &SamplingConfig) -> Vec<String> {
     let SamplingConfig { max_tokens, temperature, top_k: _, top_p, min_p, stop } = config;
     let mut complaints = Complaints::of(&format!("{section}.sampling"));
@@ -36,14 +36,14 @@ pub(crate) fn sampling(section: &str, config: &SamplingConfig) -> Vec<String> {
     complaints.list
 }
 
-/// The buffer's limits.
+/// The replay buffer's limits.
 pub(super) fn replay(config: &ReplayConfig) -> Vec<String> {
     let mut complaints = Complaints::of("replay");
     complaints.at_least_one(&[("groups_max", config.groups_max as u64), ("uses_max", u64::from(config.uses_max))]);
     complaints.list
 }
 
-/// How the critic learns.
+/// The learner's settings.
 pub(super) fn learner(config: &LearnerConfig) -> Vec<String> {
     let mut complaints = Complaints::of("learner");
     complaints.at_least_one(&[
@@ -102,7 +102,7 @@ pub(super) fn learner(config: &LearnerConfig) -> Vec<String> {
     complaints.list
 }
 
-/// What two rooms must agree on.
+/// Values that must agree across sections.
 pub(super) fn between(config: &Config) -> Vec<String> {
     let mut complaints = Complaints::of("critic.sampling");
     let critic = &config.critic.sampling;
@@ -110,7 +110,7 @@ pub(super) fn between(config: &Config) -> Vec<String> {
     let warm = critic.temperature != 0.0;
     complaints.expect(warm, "temperature", &format!("above 0, {why}"), critic.temperature);
     complaints.expect(critic.top_k == 0, "top_k", &format!("0 (off), {why}"), critic.top_k);
-    // A top_p out of its range has its complaint already.
+    // A top_p out of range already has a complaint.
     let whole = critic.top_p >= 1.0 || critic.top_p <= 0.0;
     complaints.expect(whole, "top_p", &format!("1 (off), {why}"), critic.top_p);
     complaints.expect(critic.min_p <= 0.0 || critic.min_p >= 1.0, "min_p", &format!("0 (off), {why}"), critic.min_p);
@@ -141,7 +141,7 @@ pub(super) fn between(config: &Config) -> Vec<String> {
     complaints.list
 }
 
-/// Whether the longest conversation of each role fits the context, prompts left aside.
+/// Whether the longest conversation of each role fits the context, without counting prompts.
 fn context(config: &Config, complaints: &mut Complaints) {
     let [generator, critic, refiner, judge] =
         [&config.generator.sampling, &config.critic.sampling, &config.refiner.sampling, &config.judge.sampling]

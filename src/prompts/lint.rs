@@ -1,21 +1,21 @@
-//! A look at a whole prompt file: every line that is no prompt, and why, instead of the first one alone.
+//! Checks a whole prompt file and reports every invalid line, not only the first.
 //!
-//! It holds lines to the same rules as loading does: a file without errors loads.
+//! It applies the same rules as loading: a file without errors loads.
 
 use super::EXPECTED;
 use crate::types::Prompt;
 use std::collections::HashMap;
 
-/// What a prompt file holds.
+/// The valid and invalid lines of a prompt file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LintReport {
-    /// Prompts that can be used, with the numbers of their lines, from 1.
+    /// Valid prompts with their line numbers, from 1.
     pub prompts: Vec<(usize, Prompt)>,
-    /// Lines that cannot, and what was expected.
+    /// Invalid lines, with what was expected.
     pub errors: Vec<(usize, String)>,
 }
 
-/// Looks at every line of `text`; blank ones are passed over.
+/// Checks every line of `text`; blank lines are skipped.
 pub fn lint(text: &str) -> LintReport {
     let mut lint = LintReport::default();
     let mut first_lines: HashMap<String, usize> = HashMap::new();

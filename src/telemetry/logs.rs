@@ -1,7 +1,7 @@
 //! Structured logs on stderr, and the terminal that they share with the live status line.
 //!
-//! `RCO_LOG` filters them in tracing's own syntax (`info` by default). A log line never tears the live
-//! line: the writer takes it down, writes, and lets it be drawn again.
+//! `RCO_LOG` filters them in tracing's syntax (`info` by default). The writer hides the status line, writes the log line,
+//! and draws the status line again.
 
 use super::{Error, LogFormat};
 use indicatif::{MultiProgress, ProgressDrawTarget};
@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::MakeWriter;
 /// The environment variable that filters logs.
 pub const VARIABLE: &str = "RCO_LOG";
 
-/// The terminal that log lines and the live line share; clones share it.
+/// The terminal that log lines and the status line share; clones share it.
 #[derive(Clone, Debug)]
 pub struct LogTerminal {
     lines: MultiProgress,
@@ -28,24 +28,24 @@ impl LogTerminal {
         Self { lines: MultiProgress::with_draw_target(target), terminal }
     }
 
-    /// A terminal of the test's own.
+    /// A terminal for tests.
     #[cfg(test)]
     pub(super) fn on(target: ProgressDrawTarget, terminal: bool) -> Self {
         Self { lines: MultiProgress::with_draw_target(target), terminal }
     }
 
-    /// Whether somebody looks at a terminal.
+    /// Whether stderr is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.terminal
     }
 
-    /// The lines drawn on it.
+    /// The live lines drawn on it.
     pub(super) fn lines(&self) -> &MultiProgress {
         &self.lines
     }
 }
 
-/// Writes whole log lines to `out` with the live line out of the way.
+/// Writes whole log lines to `out` while the live lines are hidden.
 struct SuspendingWriter<W> {
     live: LogTerminal,
     out: fn() -> W,
@@ -53,7 +53,7 @@ struct SuspendingWriter<W> {
 
 impl<W: Write> Write for SuspendingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // The formatter hands a whole line over at once, so that all of it must go out.
+        // The formatter passes a whole line at once, so all of it must be written.
         self.live.lines.suspend(|| (self.out)().write_all(bytes))?;
         Ok(bytes.len())
     }
@@ -63,7 +63,7 @@ impl<W: Write> Write for SuspendingWriter<W> {
     }
 }
 
-/// Makes a [`SuspendingWriter`] for every event.
+/// Makes a [`SuspendingWriter`] for each event.
 struct MakeSuspendingWriter<W> {
     live: LogTerminal,
     out: fn() -> W,
@@ -77,10 +77,10 @@ impl<W: Write> MakeWriter<'_> for MakeSuspendingWriter<W> {
     }
 }
 
-/// Sets the process's logs up, the first time it is called; returns the terminal they go to.
+/// Installs the process's logger on the first call; returns the terminal it writes to.
 ///
 /// # Errors
-/// Where `RCO_LOG` cannot be read as a filter.
+/// If `RCO_LOG` is not a valid filter.
 pub fn install(format: LogFormat) -> Result<LogTerminal, Error> {
     static LIVE: OnceLock<LogTerminal> = OnceLock::new();
     let filter = filter(std::env::var(VARIABLE).ok().as_deref())?;
@@ -90,13 +90,13 @@ pub fn install(format: LogFormat) -> Result<LogTerminal, Error> {
         LogTerminal::stderr()
     });
     if first {
-        // A subscriber that the host process has set already stays: it was there first.
+        // If the host process has already set a subscriber, that one stays.
         let _ = tracing::subscriber::set_global_default(subscriber(live, format, filter, io::stderr));
     }
     Ok(live.clone())
 }
 
-/// The filter that `given` asks for.
+/// Parses the filter `given`.
 fn filter(given: Option<&str>) -> Result<EnvFilter, Error> {
     let given = given.filter(|text| !text.trim().is_empty()).unwrap_or("info");
     EnvFilter::try_new(given).map_err(|error| Error::Filter {
@@ -106,7 +106,7 @@ fn filter(given: Option<&str>) -> Result<EnvFilter, Error> {
     })
 }
 
-/// Formats events and writes them to `out` beside `live`.
+/// Formats events and writes them to `out`, with the lines of `live` hidden meanwhile.
 fn subscriber<W: Write + 'static>(
     live: &LogTerminal,
     format: LogFormat,
@@ -133,7 +133,7 @@ mod tests {
         static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// Gathers what the thread writes.
+    /// Collects what the thread writes.
     struct CapturingWriter;
 
     impl Write for CapturingWriter {

@@ -1,30 +1,30 @@
-//! One status line: live on a terminal, a plain log line now and then elsewhere.
+//! One status line: live on a terminal, otherwise a periodic log line.
 //!
-//! Knows only the [`Status`] it is handed; nothing is computed here.
+//! Shows the [`Status`] it is given and computes nothing.
 
 use super::logs::LogTerminal;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// Where the node stands.
+/// The node's current state.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Status {
-    /// Episodes ended.
+    /// Episodes finished.
     pub episodes: u64,
     /// Groups scored.
     pub groups: u64,
-    /// Moving mean of critique utility, in `[0, 1]`; none before the first.
+    /// Moving mean of critique utility, in `[0, 1]`; `None` before the first.
     pub utility_mean: Option<f32>,
     /// Learner steps taken.
     pub step: u64,
-    /// Loss of the last step; none before the first.
+    /// Loss of the last step; `None` before the first.
     pub loss: Option<f32>,
     /// Version of the critic in service.
     pub version: u64,
-    /// Tokens sampled a second, lately.
+    /// Recent sampling rate, in tokens per second.
     pub tokens_per_second: f32,
-    /// What the node waits for, such as `the model's weights`; none while it works.
+    /// What the node waits for, such as `the model's weights`; `None` while it works.
     pub waiting_for: Option<String>,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// Shows [`Status`]; the live line goes away when it is dropped.
+/// Shows a [`Status`]. Dropping it removes the live line.
 pub struct StatusLine {
     bar: Option<ProgressBar>,
     every: Duration,
@@ -56,7 +56,7 @@ pub struct StatusLine {
 }
 
 impl StatusLine {
-    /// A status line on `live`; where that is no terminal, a log line `every` so long.
+    /// A status line on `live`. If that is not a terminal, logs a line at most once per `every`.
     pub fn new(live: &LogTerminal, every: Duration) -> Self {
         let bar = live.is_terminal().then(|| {
             let style = ProgressStyle::with_template("{spinner} {elapsed_precise} {wide_msg}")
@@ -66,7 +66,7 @@ impl StatusLine {
         Self { bar, every, next: None }
     }
 
-    /// Shows `progress` as of `now`. Call it about once a second.
+    /// Shows `progress` at time `now`. Call it about once a second.
     pub fn show(&mut self, progress: &Status, now: Instant) {
         if let Some(bar) = &self.bar {
             bar.set_message(progress.to_string());
@@ -89,7 +89,7 @@ impl Drop for StatusLine {
 /// `progress` as a log line.
 fn log(progress: &Status) {
     let Status { episodes, groups, utility_mean, step, loss, version, tokens_per_second, waiting_for } = progress;
-    // Three decimals: a reader compares lines, and the metrics have the rest.
+    // Three decimals are enough for reading; the metrics have full precision.
     let short = |value: f32| (f64::from(value) * 1e3).round() / 1e3;
     tracing::info!(
         episodes,
@@ -112,7 +112,7 @@ mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
 
-    /// A terminal of one line that remembers what it showed.
+    /// A one-line terminal that records what it showed.
     #[derive(Clone, Debug, Default)]
     struct Screen(Arc<Mutex<Vec<String>>>);
 
@@ -215,7 +215,7 @@ mod tests {
         assert!(lines[0].contains("episodes=12") && lines[0].contains("critic_version=2"), "{lines:?}");
     }
 
-    /// A subscriber whose lines are gathered in the first element of the screen.
+    /// A subscriber whose lines are collected in the first element of the screen.
     fn counting() -> (impl tracing::Subscriber + Send + Sync, Screen) {
         let screen = Screen::default();
         screen.note("").unwrap();

@@ -1,10 +1,10 @@
-//! How much of a known amount of work is done: a live bar on a terminal, a plain log line now and then elsewhere.
+//! Progress of a known amount of work: a live bar on a terminal, otherwise a periodic log line.
 
 use super::logs::LogTerminal;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 
-/// Shows how much is done; the bar goes away when it is dropped.
+/// Shows how much is done. Dropping it removes the bar.
 pub struct WorkProgress {
     bar: Option<ProgressBar>,
     what: &'static str,
@@ -15,10 +15,10 @@ pub struct WorkProgress {
 }
 
 impl WorkProgress {
-    /// None of `of` is done yet, `what` being counted; where `live` is no terminal, a log line `every` so long.
+    /// Starts at 0 of `of` items called `what`. If `live` is not a terminal, logs a line at most once per `every`.
     pub fn new(live: &LogTerminal, every: Duration, of: u64, what: &'static str) -> Self {
         let bar = live.is_terminal().then(|| {
-            let template = "{elapsed_precise} {bar:30} {pos} of {len} {msg}, {eta} to go";
+            let template = "{elapsed_precise} {bar:30} {pos}/{len} {msg}, {eta} left";
             let style = ProgressStyle::with_template(template).expect("the template is a constant that a test draws");
             let bar = live.lines().add(ProgressBar::new(of).with_style(style).with_message(what));
             bar.enable_steady_tick(Duration::from_secs(1));
@@ -27,7 +27,7 @@ impl WorkProgress {
         Self { bar, what, done: 0, of, every, next: Instant::now() + every }
     }
 
-    /// One more is done, as of `now`.
+    /// Counts one more item, at time `now`.
     pub fn advance(&mut self, now: Instant) {
         self.done += 1;
         if let Some(bar) = &self.bar {

@@ -1,7 +1,7 @@
-//! How a prompt's answers are checked: the `verifier` of a prompt file's line, as data.
+//! How a prompt's answers are checked: the `verifier` field of a prompt file's line, as data.
 //!
-//! What each means in practice is the room `verify`'s; this file knows only what may be written. Unknown kinds,
-//! unknown arguments and arguments of the wrong type are refused when the line is read.
+//! This file only defines the format; `verify` implements the checks. Unknown kinds, unknown arguments and arguments of
+//! the wrong type are refused when the line is parsed.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,15 +11,15 @@ use serde::{Deserialize, Serialize};
 pub enum Verifier {
     /// The text gives the prompt's answer, a number or a simple expression.
     Number {},
-    /// The text is the answer, to the letter, but for blanks around it.
+    /// The text equals the answer exactly, apart from surrounding white space.
     Exact {
-        /// Other right answers.
+        /// Other correct answers.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         accept: Vec<String>,
     },
-    /// The text gives the answer, whatever the case, articles, punctuation and blanks.
+    /// The text gives the answer, ignoring case, articles, punctuation and white space.
     Text {
-        /// Other right answers.
+        /// Other correct answers.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         accept: Vec<String>,
     },
@@ -33,19 +33,19 @@ pub enum Verifier {
         /// At least one.
         instructions: Vec<Instruction>,
     },
-    /// The text holds a Python function that passes tests.
+    /// The text contains a Python function that passes tests.
     Code {
         /// The function's name.
         entry_point: String,
-        /// Python that defines `check(candidate)`, which raises where the function is wrong.
+        /// Python that defines `check(candidate)`, which raises if the function is wrong.
         test: String,
-        /// What stands before a completion that does not define the function itself: imports, signature, docstring.
+        /// Code before a completion that does not define the function itself: imports, signature, docstring.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         preamble: String,
     },
 }
 
-/// How a count compares with its bound.
+/// The relation between a count and its bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Relation {
     /// Not fewer.
@@ -57,7 +57,7 @@ pub enum Relation {
 }
 
 impl Relation {
-    /// Whether `count` compares so with `bound`.
+    /// Whether the relation holds between `count` and `bound`.
     pub fn holds(self, count: usize, bound: usize) -> bool {
         match self {
             Self::AtLeast => count >= bound,

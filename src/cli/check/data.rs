@@ -1,7 +1,7 @@
-//! `rco-node check --data`: what a prompt file holds, before a run is spent on it.
+//! `rco-node check --data`: checks a prompt file before a run uses it.
 //!
-//! Reports counts, lengths in tokens, repeated prompts, prompts that are also held out, and every line that cannot be
-//! used. It trains nothing and judges nothing.
+//! Reports counts, token lengths, repeated prompts, prompts that are also held out, and every line that cannot be used.
+//! It trains nothing and judges nothing.
 
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::model::fetch_model;
@@ -17,7 +17,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-/// What was found.
+/// The result, one JSON object with `--json`.
 #[derive(Debug, Serialize)]
 struct DataReport {
     file: String,
@@ -27,9 +27,9 @@ struct DataReport {
     verifiers: BTreeMap<&'static str, usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<Lengths>,
-    /// Lines whose prompt an earlier line has.
+    /// Lines that repeat the prompt of an earlier line.
     repeated: Overlap,
-    /// Lines whose prompt is held out.
+    /// Lines whose prompt is in the held-out set.
     held_out: Overlap,
     #[serde(rename = "faults")]
     errors: Vec<LineError>,
@@ -42,11 +42,11 @@ struct Lengths {
     median: usize,
     p95: usize,
     max: usize,
-    /// Lines with more than the context holds beside an answer.
+    /// Lines whose prompt leaves no room in the context for an answer of `generator.sampling.max_tokens`.
     too_long: Vec<usize>,
 }
 
-/// Lines that are the same as others: to the letter, and only without case, blanks and punctuation.
+/// Lines equal to other prompts: exactly, or after normalisation (case, white space and punctuation ignored).
 #[derive(Debug, Default, Serialize)]
 struct Overlap {
     exact: Vec<usize>,
@@ -104,7 +104,7 @@ fn tokenizer(config: &Config) -> Result<Tokenizer, CommandError> {
     Ok(formats::open(&path).or_exit(Exit::Model)?.tokenizer)
 }
 
-/// The prompts of `file`, or all that come with the node to be held out.
+/// The prompts of `file`, or of every bundled held-out file.
 fn held_out(file: Option<&str>) -> Result<Vec<Prompt>, prompts::Error> {
     match file {
         Some(file) => prompts::load(file),
@@ -149,7 +149,7 @@ fn report(
     })
 }
 
-/// What checks a prompt, in the word of its file.
+/// The verifier of a prompt, as prompt files name it.
 fn verifier(prompt: &Prompt) -> &'static str {
     match (&prompt.verifier, &prompt.answer) {
         (Some(Verifier::Number {}), _) | (None, Some(_)) => "number",
@@ -182,7 +182,7 @@ fn lengths(config: &Config, prompts: &[(usize, Prompt)], tokenizer: &Tokenizer) 
     }))
 }
 
-/// Lines of `prompts` that are among `others`, or, with `earlier`, among the lines before them.
+/// Lines of `prompts` that occur among `others` or, with `earlier`, among the lines before them.
 fn overlap(prompts: &[(usize, Prompt)], others: &[Prompt], earlier: bool) -> Overlap {
     let mut exact: HashSet<&str> = others.iter().map(|other| other.text.as_str()).collect();
     let mut normalised: HashSet<String> = others.iter().map(|other| plain(&other.text)).collect();
@@ -202,7 +202,7 @@ fn overlap(prompts: &[(usize, Prompt)], others: &[Prompt], earlier: bool) -> Ove
     overlap
 }
 
-/// Small letters, digits and the signs of sums: `1 + 1` is `1+1` and not `1 - 1`.
+/// Lower-case letters, digits and arithmetic operators: `1 + 1` equals `1+1` and differs from `1 - 1`.
 fn plain(text: &str) -> String {
     text.to_lowercase().chars().filter(|c| c.is_alphanumeric() || "+-*/=<>%^".contains(*c)).collect()
 }
@@ -212,12 +212,7 @@ impl DataReport {
         let list = |counts: Vec<(&str, usize)>| {
             counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
         };
-        print_line(&format!(
-            "{}: {} prompts, {} lines that cannot be used",
-            self.file,
-            self.prompts,
-            self.errors.len()
-        ));
+        print_line(&format!("{}: {} prompts, {} unusable lines", self.file, self.prompts, self.errors.len()));
         print_line(&format!(
             "tasks: {}",
             list(self.tasks.iter().map(|(name, count)| (name.as_str(), *count)).collect())
@@ -233,8 +228,7 @@ impl DataReport {
             ));
         }
         for (what, Overlap { exact, normalised }) in [("repeated", &self.repeated), ("held out", &self.held_out)] {
-            let counts =
-                format!("{what}: {} exactly, {} but for case, blanks and punctuation", exact.len(), normalised.len());
+            let counts = format!("{what}: {} exact, {} after normalisation", exact.len(), normalised.len());
             print_line(&format!("{counts}{}", lines("", &[exact.as_slice(), normalised].concat())));
         }
         for LineError { line, error } in &self.errors {
@@ -243,7 +237,7 @@ impl DataReport {
     }
 }
 
-/// The first few of `lines`, named; nothing where there are none.
+/// The first ten of `lines` as text; empty if there are none.
 fn lines(what: &str, lines: &[usize]) -> String {
     if lines.is_empty() {
         return String::new();
