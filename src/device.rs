@@ -177,8 +177,8 @@ impl Device {
         self.send_at_once(Command::Stop);
     }
 
-    /// Makes the thread panic, as a broken invariant would: for tests of what happens then.
-    #[doc(hidden)]
+    /// Makes the thread panic with `text`, as a broken invariant would.
+    #[cfg(feature = "faults")]
     pub fn inject_fault(&self, text: &str) {
         self.send_at_once(Command::Fault(text.to_owned()));
     }

@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz` over HTTP, and the upkeep of the metrics behind them.
 //!
 //! Read-only: nothing here changes the node. `/healthz` answers 200 while the process serves; `/readyz`
-//! answers 503 and says what the node waits for until it does its work.
+//! answers 503 with what the node waits for until it is ready.
 
 use crate::telemetry::{Error, Telemetry, TelemetryConfig};
 use axum::Router;
@@ -13,13 +13,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-/// Histograms are folded this often.
+/// The interval at which histograms are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// A client that is still being answered at the stop gets this long.
+/// How long a request under way at the stop may take.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The endpoints and the upkeep, under way.
+/// A running server and the upkeep of the metrics.
 #[must_use = "a server is stopped by its shutdown future and waited for by `stopped`"]
 pub struct Serving {
     address: Option<SocketAddr>,
@@ -27,12 +28,12 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Where it listens, with the port that the system chose if 0 was asked for; none if nowhere.
+    /// The address it listens on, with the port that the system chose if 0 was requested; none if there is no server.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// Resolves when the shutdown future has resolved and the last client is answered or given up.
+    /// Resolves once the shutdown future has resolved and the last request is answered or abandoned.
     pub async fn stopped(self) {
         if let Err(error) = self.task.await {
             tracing::error!(%error, "the telemetry server failed");
@@ -41,10 +42,10 @@ impl Serving {
 }
 
 impl Telemetry {
-    /// Serves the endpoints (where `config` names an address) and keeps the metrics folded until `shutdown` resolves.
+    /// Serves the endpoints (if `config` names an address) and keeps the metrics folded until `shutdown` resolves.
     ///
     /// # Errors
-    /// Where the address is not one or cannot be listened on.
+    /// If the address is invalid or cannot be listened on.
     pub async fn serve(
         &self,
         config: &TelemetryConfig,
@@ -69,16 +70,13 @@ async fn listen(given: &str) -> Result<(TcpListener, SocketAddr), Error> {
     Ok((listener, bound))
 }
 
-/// Serves and folds until `shutdown`, then lets clients finish for a moment.
+/// Serves and folds until `shutdown`, then waits a moment for requests under way.
 async fn run(telemetry: Telemetry, listener: Option<TcpListener>, shutdown: impl Future<Output = ()> + Send) {
-    let (stop, mut stopping) = tokio::sync::watch::channel(false);
+    let stop = CancellationToken::new();
     let server = listener.map(|listener| {
         let routes = routes(telemetry.clone());
+        let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move {
-            let stopped = async move {
-                // An error means that the sender is gone, which is a stop as well.
-                let _ = stopping.wait_for(|stop| *stop).await;
-            };
             if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stopped).await {
                 tracing::error!(%error, "the telemetry server failed");
             }
@@ -92,7 +90,7 @@ async fn run(telemetry: Telemetry, listener: Option<TcpListener>, shutdown: impl
             _ = upkeep.tick() => telemetry.run_upkeep(),
         }
     }
-    stop.send_replace(true);
+    stop.cancel();
     if let Some(mut server) = server
         && tokio::time::timeout(GRACE, &mut server).await.is_err()
     {
@@ -114,7 +112,7 @@ async fn metrics(State(telemetry): State<Telemetry>) -> ([(header::HeaderName, &
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], telemetry.render())
 }
 
-/// 200 once the node does its work; before that 503 and what it waits for.
+/// 200 once the node is ready; before that 503 and what it waits for.
 async fn readyz(State(telemetry): State<Telemetry>) -> (StatusCode, String) {
     match telemetry.waiting() {
         None => (StatusCode::OK, "ready\n".to_owned()),

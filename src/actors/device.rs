@@ -1,25 +1,25 @@
-//! The device actor: fails when the device thread ends, so that the tree above it is restarted.
+//! The device actor: owns the device thread and fails when the thread ends, so that its dependants are restarted.
 //!
-//! Others hold the [`Device`] handle itself and ask it directly; the actor only owns the thread's life.
+//! Others hold the [`Device`] handle itself and ask it directly.
 
 use super::failure::Failure;
-use super::task::{Ended, Task};
+use super::task::{Task, TaskResult};
 use crate::device::Device;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-/// What the device actor can be told.
+/// The device actor's messages.
 pub enum DeviceMsg {
     /// The thread has ended.
-    Ended(Ended),
+    Finish(TaskResult),
 }
 
-/// The shell.
+/// The actor.
 pub struct DeviceActor;
 
-/// The thread's owner: the thread is told to end when this goes.
+/// Owns the thread: dropping it asks the thread to end.
 pub struct DeviceState {
     device: Device,
-    watch: Task,
+    task: Task,
 }
 
 impl Drop for DeviceState {
@@ -35,11 +35,11 @@ impl Actor for DeviceActor {
 
     async fn pre_start(&self, myself: ActorRef<DeviceMsg>, device: Device) -> Result<DeviceState, ActorProcessingErr> {
         let thread = device.clone();
-        let watch = Task::start(myself, DeviceMsg::Ended, async move {
+        let task = Task::start(myself, DeviceMsg::Finish, async move {
             let text = thread.ended().await.unwrap_or_else(|| "without being asked to".to_owned());
             Err(Failure::DeviceEnded(text))
         });
-        Ok(DeviceState { device, watch })
+        Ok(DeviceState { device, task })
     }
 
     async fn handle(
@@ -48,7 +48,7 @@ impl Actor for DeviceActor {
         message: DeviceMsg,
         state: &mut DeviceState,
     ) -> Result<(), ActorProcessingErr> {
-        let DeviceMsg::Ended(ended) = message;
-        Ok(state.watch.end(ended)?)
+        let DeviceMsg::Finish(result) = message;
+        Ok(state.task.finish(result)?)
     }
 }

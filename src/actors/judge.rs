@@ -1,4 +1,6 @@
 //! The judge actor: verdicts on refinements and preferences between critiques, several requests at once.
+//!
+//! How a judge reaches a verdict is `episode::judge`'s.
 
 use super::ask::Reply;
 use super::role::reap;
@@ -8,22 +10,22 @@ use crate::types::{Preference, Verdict};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
-/// What the judge can be told.
+/// The judge actor's messages.
 pub enum JudgeMsg {
-    /// Compare each refinement with the response. A judge that is asked in both orders gives two
-    /// verdicts a refinement.
+    /// Compare each refinement with the response. A judge that is asked in both orders gives two verdicts per
+    /// refinement.
     Compare {
-        /// What.
+        /// The response and its refinements.
         case: JudgeRequest,
         /// The seed of what it writes.
         seed: u64,
         /// Where to.
         reply: Reply<Result<Vec<Verdict>, SampleError>>,
     },
-    /// Compare the critiques with each other: those pairs of which both orders prefer the same one, by the
-    /// critiques' places. Where no model compares them, none is preferred.
+    /// Compare the critiques with each other: the pairs of which both orders prefer the same critique, by the critiques'
+    /// indices. Without a model that compares them, none.
     Prefer {
-        /// Which.
+        /// The critiques.
         contest: PreferenceRequest,
         /// The seed of what it writes.
         seed: u64,
@@ -32,14 +34,14 @@ pub enum JudgeMsg {
     },
 }
 
-/// The judge's shell.
+/// The actor.
 pub struct JudgeActor;
 
-/// Whom it asks and what it has under way.
+/// The judges and the requests under way.
 pub struct JudgeState {
     judges: Judges,
     sampler: SamplingClient,
-    under_way: JoinSet<()>,
+    requests: JoinSet<()>,
 }
 
 impl Actor for JudgeActor {
@@ -52,7 +54,7 @@ impl Actor for JudgeActor {
         _: ActorRef<JudgeMsg>,
         (judges, sampler): Self::Arguments,
     ) -> Result<JudgeState, ActorProcessingErr> {
-        Ok(JudgeState { judges, sampler, under_way: JoinSet::new() })
+        Ok(JudgeState { judges, sampler, requests: JoinSet::new() })
     }
 
     async fn handle(
@@ -61,12 +63,12 @@ impl Actor for JudgeActor {
         message: JudgeMsg,
         state: &mut JudgeState,
     ) -> Result<(), ActorProcessingErr> {
-        reap(&mut state.under_way)?;
+        reap(&mut state.requests)?;
         let (judges, sampler) = (state.judges.clone(), state.sampler.clone());
         match message {
             JudgeMsg::Compare { case, seed, reply } => {
                 let verdicts = async move { verdicts(&judges.verdicts, &sampler, case, seed).await };
-                state.under_way.spawn(answer(verdicts, reply));
+                state.requests.spawn(answer(verdicts, reply));
             }
             JudgeMsg::Prefer { contest, seed, reply } => {
                 let preferences = async move {
@@ -75,14 +77,14 @@ impl Actor for JudgeActor {
                         None => Ok(Vec::new()),
                     }
                 };
-                state.under_way.spawn(answer(preferences, reply));
+                state.requests.spawn(answer(preferences, reply));
             }
         }
         Ok(())
     }
 }
 
-/// Answers, unless the asker leaves before.
+/// Sends the answer, unless the asker leaves first.
 async fn answer<T>(answer: impl Future<Output = T>, mut reply: Reply<T>) {
     tokio::select! {
         answer = answer => drop(reply.send(answer)),

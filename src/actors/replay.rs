@@ -1,43 +1,42 @@
-//! The replay actor: lends the shelf to those who fill it and those who learn from it.
+//! The replay actor: hands out episodes to rollout and batches to the learner, and applies their results to the run state.
 //!
-//! It keeps questions until it can answer them, so nobody polls: a lane waits for its next episode
-//! here, the learner for its next batch. What may be answered is the shelf's to say.
+//! It keeps a request until it can answer it, so nobody polls. [`RunState`] says what may be answered.
 //!
-//! Invariant: in one-by-one pacing an episode begins only while the learner waits for a batch and
-//! nothing else is under way: then everything scored before has been learned and published.
+//! Invariant: with [`Pacing::OneByOne`] an episode begins only while the learner waits for a batch and no other episode is
+//! under way, so everything scored before has been learned and published.
 
 use super::ask::Reply;
 use super::failure::Failure;
-use super::stop::Stop;
+use crate::checkpoint::CriticWeights;
 use crate::groups::GroupRecorder;
 use crate::replay::{Lease, Pushed, Retired};
 use crate::run::events::{Activity, Event, EventBus};
-use crate::run::state::{DropReason, Outcome, RunState, Worker};
-use crate::transformer::full_weights::CriticWeights;
+use crate::run::state::{DropReason, Outcome, Position, RunState, Worker};
 use crate::types::{CriticVersion, EpisodeId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
 
 /// When the next episode may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pacing {
-    /// While its group can still be learned in time.
+    /// While its group can still be learned before it is too old.
     ByAge,
     /// After everything before it was learned.
     OneByOne,
 }
 
-/// What the replay actor can be told.
+/// The replay actor's messages.
 pub enum ReplayMsg {
-    /// The lane's next episode, as soon as one may begin; asked again, the same one.
+    /// Answer with the worker's next episode, as soon as one may begin; a repeated request gets the same one.
     Begin {
         /// Who asks.
         worker: Worker,
         /// Where to.
         reply: Reply<EpisodeId>,
     },
-    /// An episode ended.
+    /// End an episode.
     End {
         /// Which.
         episode: EpisodeId,
@@ -46,23 +45,23 @@ pub enum ReplayMsg {
         /// What became of its group.
         reply: Reply<Option<Pushed>>,
     },
-    /// A batch to learn, as soon as there is one; asked again, the same one until it is settled.
+    /// Answer with a batch to learn, as soon as there is one; until it is settled, a repeated request gets the same one.
     Lease {
         /// How many groups.
         groups: usize,
         /// Where to.
         reply: Reply<Lease>,
     },
-    /// The batch was learned, or cannot be.
+    /// Mark a batch as learned or as discarded.
     Settle {
         /// Its name.
         batch: u64,
-        /// Steps taken with it; none where it cannot be learned.
+        /// Learner steps including this one; none if the batch is discarded.
         step: Option<u64>,
         /// Done.
         reply: Reply<()>,
     },
-    /// A checkpoint with this critic is on disk and the critic in service.
+    /// Advance to a critic that is on disk and in service.
     Publish {
         /// Its version.
         version: CriticVersion,
@@ -73,31 +72,36 @@ pub enum ReplayMsg {
         /// Done.
         reply: Reply<()>,
     },
-    /// The shelf as it is, for a checkpoint.
+    /// Answer with the learner's position in the run.
+    Position {
+        /// Where to.
+        reply: Reply<Position>,
+    },
+    /// Answer with the whole run state, for a checkpoint.
     Snapshot {
         /// Where to.
         reply: Reply<RunState>,
     },
 }
 
-/// What the actor is made from.
+/// What the actor starts from.
 pub struct ReplaySetup {
-    /// The shelf it is lent.
+    /// The run state; the supervisor owns it.
     pub run_state: Arc<Mutex<RunState>>,
     /// When episodes may begin.
     pub pacing: Pacing,
-    /// After this none begins.
-    pub stop: Stop,
-    /// Who is told.
+    /// No episode begins after this.
+    pub stop: CancellationToken,
+    /// Where events go.
     pub events: EventBus,
-    /// Where scored groups are kept; none where they are not.
+    /// Records scored groups on disk; none if they are not recorded.
     pub recorder: Option<Arc<GroupRecorder>>,
 }
 
-/// The shell.
+/// The actor.
 pub struct ReplayActor;
 
-/// The shelf, and the questions that wait.
+/// The requests that wait.
 pub struct ReplayState {
     setup: ReplaySetup,
     begins: BTreeMap<Worker, Reply<EpisodeId>>,
@@ -111,7 +115,7 @@ impl Actor for ReplayActor {
     type Arguments = ReplaySetup;
 
     async fn pre_start(&self, _: ActorRef<ReplayMsg>, setup: ReplaySetup) -> Result<ReplayState, ActorProcessingErr> {
-        // Whoever held these is gone with the last replay actor.
+        // The workers of the last replay actor are gone.
         lock(&setup.run_state)?.forget_all();
         Ok(ReplayState { setup, begins: BTreeMap::new(), lease: None, paced: false })
     }
@@ -131,24 +135,7 @@ impl Actor for ReplayActor {
                 state.begins.insert(worker, reply);
             }
             ReplayMsg::End { episode, outcome, reply } => {
-                let dropped = match &outcome {
-                    Outcome::Dropped(reason) => Some(*reason),
-                    Outcome::Group(_) => None,
-                };
-                let line = match (&state.setup.recorder, &outcome) {
-                    (Some(recorder), Outcome::Group(group)) => Some((recorder, recorder.line(group))),
-                    _ => None,
-                };
-                let pushed = run_state.end(episode, outcome);
-                if let (Some((recorder, line)), Some(Pushed::Kept | Pushed::ZeroVariance)) = (line, pushed)
-                    && let Err(error) = recorder.append(&line)
-                {
-                    // The run itself needs only what its checkpoints hold.
-                    tracing::warn!(%episode, %error, "a scored group was not kept on disk");
-                }
-                state.setup.events.emit(ended(&run_state, episode, pushed, dropped));
-                state.setup.events.emit(holds(&run_state));
-                let _ = reply.send(pushed);
+                let _ = reply.send(state.end(&mut run_state, episode, outcome));
             }
             ReplayMsg::Lease { groups, reply } => state.lease = Some((groups, reply)),
             ReplayMsg::Settle { batch, step, reply } => {
@@ -156,15 +143,16 @@ impl Actor for ReplayActor {
                     Some(step) => run_state.learned(batch, step),
                     None => run_state.discarded(batch),
                 };
-                tell_retired(&state.setup.events, &run_state, retired);
+                emit_retired(&state.setup.events, &run_state, retired);
                 let _ = reply.send(());
             }
             ReplayMsg::Publish { version, critic, step, reply } => {
                 let retired = run_state.published(version, critic, step);
                 run_state.replay.committed(step);
-                tell_retired(&state.setup.events, &run_state, retired);
+                emit_retired(&state.setup.events, &run_state, retired);
                 let _ = reply.send(());
             }
+            ReplayMsg::Position { reply } => drop(reply.send(run_state.position())),
             ReplayMsg::Snapshot { reply } => drop(reply.send(run_state.clone())),
         }
         state.answer(&mut run_state);
@@ -173,47 +161,70 @@ impl Actor for ReplayActor {
 }
 
 impl ReplayState {
+    /// Ends an episode, and records its group if it has one.
+    fn end(&self, run_state: &mut RunState, episode: EpisodeId, outcome: Outcome) -> Option<Pushed> {
+        let ReplaySetup { recorder, events, .. } = &self.setup;
+        let dropped = match &outcome {
+            Outcome::Dropped(reason) => Some(*reason),
+            Outcome::Group(_) => None,
+        };
+        let line = match (recorder, &outcome) {
+            (Some(recorder), Outcome::Group(group)) => Some((recorder, recorder.line(group))),
+            _ => None,
+        };
+        let pushed = run_state.end(episode, outcome);
+        if let (Some((recorder, line)), Some(Pushed::Kept | Pushed::ZeroVariance)) = (line, pushed)
+            && let Err(error) = recorder.append(&line)
+        {
+            // The run itself needs only what its checkpoints hold.
+            tracing::warn!(%episode, %error, "a scored group was not recorded");
+        }
+        events.emit(ended(run_state, episode, pushed, dropped));
+        events.emit(replay_changed(run_state));
+        pushed
+    }
+
     /// Answers whatever can be answered now.
     fn answer(&mut self, run_state: &mut RunState) {
-        self.answer_learner(run_state);
+        self.answer_lease(run_state);
         self.begins.retain(|_, reply| !reply.is_closed());
-        while let Some(worker) = self.next_lane(run_state) {
+        while let Some(worker) = self.next_worker(run_state) {
             let reply = self.begins.remove(&worker).expect("next_lane returns a key of begins");
             let episode = run_state.begin(worker);
-            // If the lane left meanwhile it asks again and gets the same episode.
+            // A worker that has left asks again and gets the same episode.
             if reply.send(episode).is_ok() {
-                self.setup.events.emit(Event::Began { episode, in_flight: run_state.in_flight() });
+                self.setup.events.emit(Event::EpisodeStarted { episode, in_flight: run_state.in_flight() });
             }
         }
-        let paced = !self.begins.is_empty() && self.setup.pacing == Pacing::ByAge && !self.setup.stop.is_requested();
+        let paced = !self.begins.is_empty() && self.setup.pacing == Pacing::ByAge && !self.setup.stop.is_cancelled();
         if paced != self.paced && run_state.counters.episodes > 0 {
             self.paced = paced;
-            self.setup.events.emit(Event::Turned(if paced { Activity::Pacing } else { Activity::Running }));
+            self.setup.events.emit(Event::ActivityChanged(if paced { Activity::Pacing } else { Activity::Running }));
         }
     }
 
-    fn answer_learner(&mut self, run_state: &mut RunState) {
+    fn answer_lease(&mut self, run_state: &mut RunState) {
         let Some((groups, reply)) = self.lease.take() else { return };
         if reply.is_closed() {
             return;
         }
         match run_state.replay.lease(groups) {
-            // If the learner left meanwhile it asks again and gets the same lease.
+            // A learner that has left asks again and gets the same lease.
             Some(lease) => drop(reply.send(lease)),
             None => self.lease = Some((groups, reply)),
         }
     }
 
-    /// A waiting lane that may have its answer.
-    fn next_lane(&self, run_state: &RunState) -> Option<Worker> {
+    /// A waiting worker that may have its answer.
+    fn next_worker(&self, run_state: &RunState) -> Option<Worker> {
         if let Some(worker) = self.begins.keys().find(|worker| run_state.held_by(**worker).is_some()) {
             return Some(*worker);
         }
-        let may = match self.setup.pacing {
+        let is_admitted = match self.setup.pacing {
             Pacing::ByAge => run_state.replay.admits(run_state.in_flight()),
             Pacing::OneByOne => run_state.in_flight() == 0 && self.lease.is_some(),
         };
-        if !may || self.setup.stop.is_requested() {
+        if !is_admitted || self.setup.stop.is_cancelled() {
             return None;
         }
         self.begins.keys().next().copied()
@@ -221,23 +232,32 @@ impl ReplayState {
 }
 
 fn ended(run_state: &RunState, episode: EpisodeId, pushed: Option<Pushed>, dropped: Option<DropReason>) -> Event {
-    Event::Ended { episode, pushed, dropped, in_flight: run_state.in_flight(), counters: run_state.counters.clone() }
-}
-
-fn holds(run_state: &RunState) -> Event {
-    Event::Holds { held: run_state.replay.len(), fresh: run_state.replay.fresh() }
-}
-
-fn tell_retired(events: &EventBus, run_state: &RunState, retired: Retired) {
-    events.emit(holds(run_state));
-    if retired != Retired::default() {
-        events.emit(Event::Retired(retired));
+    Event::EpisodeEnded {
+        episode,
+        pushed,
+        dropped,
+        in_flight: run_state.in_flight(),
+        counters: run_state.counters.clone(),
     }
 }
 
-/// The shelf; an error where a panic tore it, for then it has to be restored from disk.
+fn replay_changed(run_state: &RunState) -> Event {
+    Event::ReplayChanged { held: run_state.replay.len(), fresh: run_state.replay.fresh() }
+}
+
+fn emit_retired(events: &EventBus, run_state: &RunState, retired: Retired) {
+    events.emit(replay_changed(run_state));
+    if retired != Retired::default() {
+        events.emit(Event::GroupsRetired(retired));
+    }
+}
+
+/// Locks the run state.
+///
+/// # Errors
+/// If a panic left it half changed: then it has to be restored from disk.
 pub(crate) fn lock(run_state: &Mutex<RunState>) -> Result<MutexGuard<'_, RunState>, Failure> {
-    run_state.lock().map_err(|_| Failure::Panicked("replay panicked over its shelf".to_owned()))
+    run_state.lock().map_err(|_| Failure::Panicked("replay panicked while it held the run state".to_owned()))
 }
 
 #[cfg(test)]
@@ -252,10 +272,10 @@ mod tests {
     }
 
     /// A replay actor that lets two unlearned groups wait.
-    async fn actor(pacing: Pacing) -> (ActorRef<ReplayMsg>, Stop) {
+    async fn actor(pacing: Pacing) -> (ActorRef<ReplayMsg>, CancellationToken) {
         let config = ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 };
         let run_state = Arc::new(Mutex::new(RunState::new(Replay::new(config, crate::types::Objective::Rco, 2, 7))));
-        let stop = Stop::default();
+        let stop = CancellationToken::new();
         let setup = ReplaySetup { run_state, pacing, stop: stop.clone(), events: EventBus::new(None), recorder: None };
         (ReplayActor::spawn(None, ReplayActor, setup).await.unwrap().0, stop)
     }
@@ -320,7 +340,7 @@ mod tests {
     async fn nothing_begins_after_a_stop_but_what_is_under_way_ends() {
         let (actor, stop) = actor(Pacing::ByAge).await;
         let first = begin(&actor, 0).await.unwrap();
-        stop.request();
+        stop.cancel();
         let mut second = begin(&actor, 1);
         end(&actor, first).await;
         settled(&actor).await;

@@ -1,10 +1,7 @@
-//! A role that writes: generator, critic or refiner, each an actor of this one shell.
+//! The actor of a writing role: generator, critic or refiner.
 //!
-//! The shell turns what it is asked into a conversation, has it continued on the device and answers;
-//! several questions are under way at once. It does not know what an episode is.
-//!
-//! Invariants: a question whose asker left is taken back from the device; what is under way dies with
-//! the actor.
+//! It samples what it is asked for on the device and answers, several requests at once. It does not know what an episode
+//! is. Invariants: a request whose asker left is cancelled on the device; requests under way are dropped with the actor.
 
 use super::ask::Reply;
 use super::failure::Failure;
@@ -14,11 +11,11 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::marker::PhantomData;
 use tokio::task::JoinSet;
 
-/// What a writing role can be told.
+/// A writing role's messages.
 pub enum RoleMsg<P: PromptBuilder> {
-    /// Write `n` texts; text `i` is drawn by `seed` and `i` alone.
+    /// Write `n` texts; text `i` depends on `seed` and `i` alone.
     Write {
-        /// What about.
+        /// What the role is given.
         input: P::Input,
         /// How many.
         n: usize,
@@ -29,7 +26,7 @@ pub enum RoleMsg<P: PromptBuilder> {
     },
 }
 
-/// The shell of a writing role.
+/// The actor.
 pub struct RoleActor<P>(PhantomData<P>);
 
 impl<P> Default for RoleActor<P> {
@@ -38,11 +35,11 @@ impl<P> Default for RoleActor<P> {
     }
 }
 
-/// What it is and what it has under way.
+/// The role and its requests under way.
 pub struct RoleState<P> {
-    part: P,
+    builder: P,
     sampler: SamplingClient,
-    under_way: JoinSet<()>,
+    requests: JoinSet<()>,
 }
 
 impl<P: PromptBuilder> Actor for RoleActor<P> {
@@ -53,9 +50,9 @@ impl<P: PromptBuilder> Actor for RoleActor<P> {
     async fn pre_start(
         &self,
         _: ActorRef<Self::Msg>,
-        (part, sampler): Self::Arguments,
+        (builder, sampler): Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        Ok(RoleState { part, sampler, under_way: JoinSet::new() })
+        Ok(RoleState { builder, sampler, requests: JoinSet::new() })
     }
 
     async fn handle(
@@ -64,12 +61,12 @@ impl<P: PromptBuilder> Actor for RoleActor<P> {
         message: Self::Msg,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        reap(&mut state.under_way)?;
+        reap(&mut state.requests)?;
         let RoleMsg::Write { input, n, seed, mut reply } = message;
-        let (part, sampler) = (state.part.clone(), state.sampler.clone());
-        state.under_way.spawn(async move {
+        let (builder, sampler) = (state.builder.clone(), state.sampler.clone());
+        state.requests.spawn(async move {
             tokio::select! {
-                answer = answer(&part, &sampler, &input, n, seed) => drop(reply.send(answer)),
+                answer = answer(&builder, &sampler, &input, n, seed) => drop(reply.send(answer)),
                 () = reply.closed() => {}
             }
         });
@@ -77,9 +74,12 @@ impl<P: PromptBuilder> Actor for RoleActor<P> {
     }
 }
 
-/// Lets go of what has ended; a panic in it is the actor's.
-pub(crate) fn reap(under_way: &mut JoinSet<()>) -> Result<(), Failure> {
-    while let Some(ended) = under_way.try_join_next() {
+/// Removes the requests that have ended.
+///
+/// # Errors
+/// If one panicked.
+pub(crate) fn reap(requests: &mut JoinSet<()>) -> Result<(), Failure> {
+    while let Some(ended) = requests.try_join_next() {
         ended.map_err(|error| Failure::panicked(error))?;
     }
     Ok(())

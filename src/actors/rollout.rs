@@ -10,8 +10,8 @@
 use super::judge::JudgeMsg;
 use super::replay::ReplayMsg;
 use super::role::RoleMsg;
-use super::task::{Ended, Task, panic_text};
-use super::{Failure, Reply, Stop, Unanswered, ask, dependency_lost};
+use super::task::{Task, TaskResult, panic_text};
+use super::{Failure, Reply, Unanswered, ask, dependency_lost};
 use crate::episode::judge::{JudgeRequest, PreferenceRequest};
 use crate::episode::role::{Answer, PromptBuilder, ResponseContext};
 use crate::episode::sampling::SampleError;
@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// The size of an episode, and how many are under way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,7 +85,7 @@ pub struct RolloutContext {
     /// How many lives the rollout actor has had.
     pub generation: u64,
     /// The wish to stop.
-    pub stop: Stop,
+    pub stop: CancellationToken,
     /// Who is told.
     pub events: EventBus,
 }
@@ -92,7 +93,7 @@ pub struct RolloutContext {
 /// What the rollout actor can be told.
 pub enum RolloutMsg {
     /// All lanes have ended.
-    Ended(Ended),
+    Finish(TaskResult),
     /// Answer when all lanes have ended, which they do once a stop is wished for.
     Drain {
         /// Where to.
@@ -113,7 +114,7 @@ impl Actor for RolloutActor {
         myself: ActorRef<RolloutMsg>,
         context: Arc<RolloutContext>,
     ) -> Result<Task, ActorProcessingErr> {
-        Ok(Task::start(myself, RolloutMsg::Ended, context.run()))
+        Ok(Task::start(myself, RolloutMsg::Finish, context.run()))
     }
 
     async fn handle(
@@ -123,8 +124,8 @@ impl Actor for RolloutActor {
         work: &mut Task,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            RolloutMsg::Ended(ended) => work.end(ended)?,
-            RolloutMsg::Drain { reply } => work.tell_end(reply),
+            RolloutMsg::Finish(result) => work.finish(result)?,
+            RolloutMsg::Drain { reply } => work.notify(reply),
         }
         Ok(())
     }
@@ -145,7 +146,7 @@ impl From<Failure> for EpisodeError {
 }
 
 impl RolloutContext {
-    async fn run(self: Arc<Self>) -> Ended {
+    async fn run(self: Arc<Self>) -> TaskResult {
         let mut workers = JoinSet::new();
         for index in 0..self.config.rollouts_max {
             workers.spawn(self.clone().worker(Worker { generation: self.generation, index }));
@@ -157,7 +158,7 @@ impl RolloutContext {
     }
 
     /// Episode after episode, until a stop is wished for.
-    async fn worker(self: Arc<Self>, worker: Worker) -> Ended {
+    async fn worker(self: Arc<Self>, worker: Worker) -> TaskResult {
         while let Some(episode) = self.begin(worker).await? {
             let (_in_flight, begun) = (metrics::EPISODES_IN_FLIGHT.guard(), Instant::now());
             let outcome = match self.clone().episode(episode).await {
@@ -246,7 +247,7 @@ impl RolloutContext {
         loop {
             let begun = tokio::select! {
                 biased;
-                () = self.stop.requested() => return Ok(None),
+                () = self.stop.cancelled() => return Ok(None),
                 begun = ask(&self.replay, self.deadline(), |reply| ReplayMsg::Begin { worker, reply }) => begun,
             };
             match begun {
@@ -272,7 +273,7 @@ impl RolloutContext {
         seed: u64,
     ) -> Result<Answer, EpisodeError> {
         // The role itself keeps the deadline; this one is for a role that does not.
-        let patience = self.deadline() + PATIENCE;
+        let patience = self.deadline() + GRACE;
         match ask(role, patience, |reply| RoleMsg::Write { input, n, seed, reply }).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(SampleError::Deadline)) | Err(Unanswered::Deadline) => {
@@ -303,7 +304,7 @@ impl RolloutContext {
         late: T,
         message: impl FnOnce(Reply<Result<T, SampleError>>) -> JudgeMsg,
     ) -> Result<T, EpisodeError> {
-        match ask(&self.judge, self.deadline() + PATIENCE, message).await {
+        match ask(&self.judge, self.deadline() + GRACE, message).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)))
             | Err(Unanswered::Deadline) => Ok(late),
@@ -320,7 +321,7 @@ impl RolloutContext {
 }
 
 /// How much longer than the role's own deadline its asker waits.
-const PATIENCE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(5);
 
 fn opening(prompt: Arc<Prompt>, answer: Answer) -> Result<ResponseContext, Failure> {
     let Answer { rendered, mut written } = answer;

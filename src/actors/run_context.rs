@@ -1,12 +1,12 @@
-//! What the tree is raised from: whatever stays the same over all restarts of a process.
+//! What the actors are started from: whatever stays the same over all restarts in a process.
 //!
-//! Weights are loaded once and shared; a restart makes new actors and a new device thread over them.
+//! Weights are loaded once and shared; a restart makes new actors and a new device thread around them.
 
 use super::failure::Failure;
 use super::replay::Pacing;
 use super::rollout::RolloutConfig;
-use super::stop::Stop;
 use super::supervisor::SupervisorConfig;
+use crate::checkpoint::CriticWeights;
 use crate::device::{Device, LearnerSetup};
 use crate::episode::models::Models;
 use crate::episode::online_eval::OnlineEval;
@@ -17,14 +17,16 @@ use crate::replay::{Replay, ReplayConfig};
 use crate::run::checkpoints::CheckpointStore;
 use crate::run::events::EventBus;
 use crate::run::state::RunState;
+use crate::types::CriticVersion;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// Whatever stays the same over all restarts.
 pub struct RunContext {
-    /// Everyone who is asked.
+    /// The models and the roles they play.
     pub models: Arc<Models>,
-    /// Seed of everything that is drawn.
+    /// The node's seed.
     pub seed: u64,
     /// Prompts.
     pub prompts: Arc<PromptStream>,
@@ -32,43 +34,43 @@ pub struct RunContext {
     pub critique_preferences: bool,
     /// Size and number of episodes.
     pub rollout: RolloutConfig,
-    /// Limits of the buffer.
+    /// Limits of the replay buffer.
     pub replay: ReplayConfig,
     /// How the critic learns.
     pub learner: LearnerConfig,
-    /// After so many learner steps in all, the run stops.
+    /// The run stops after this many learner steps in all.
     pub learner_steps_max: Option<u64>,
-    /// When to give up.
+    /// The restart budget.
     pub supervisor: SupervisorConfig,
-    /// How long what is under way may take to end.
+    /// How long the work under way may take to finish at a stop.
     pub drain: Duration,
-    /// Checkpoints.
+    /// The run's checkpoints.
     pub checkpoints: Arc<CheckpointStore>,
-    /// Where scored groups are kept, where they are.
+    /// Records scored groups on disk; none if they are not recorded.
     pub recorder: Option<Arc<GroupRecorder>>,
-    /// The exam of the critic in service, where there is one.
-    pub served: Option<Arc<OnlineEval>>,
-    /// The wish to stop.
-    pub stop: Stop,
-    /// Who is told.
+    /// The evaluation of the critic in service; none if there is none.
+    pub eval: Option<Arc<OnlineEval>>,
+    /// The request to stop.
+    pub stop: CancellationToken,
+    /// Where events go.
     pub events: EventBus,
 }
 
 impl RunContext {
-    /// An empty shelf.
+    /// The run state at the beginning of a run.
     pub fn run_state(&self) -> RunState {
         RunState::new(Replay::new(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed))
     }
 
-    /// A saved shelf, taken up under this run's limits.
+    /// A saved run state under this run's limits.
     pub fn resumed(&self, mut run_state: RunState) -> RunState {
         run_state.replay =
             run_state.replay.resumed(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed);
         run_state
     }
 
-    /// Unlearned groups that may wait: as many as are learned in half of the age at which they are
-    /// retired. The other half is for what is under way.
+    /// How many unlearned groups may wait: as many as are learned in half the age at which groups are retired. The other
+    /// half is for episodes under way.
     fn fresh_max(&self) -> usize {
         let groups = self.learner.groups_per_step;
         let steps = (self.replay.age_versions_max.saturating_mul(self.learner.publish_every_steps) / 2).max(1);
@@ -85,15 +87,20 @@ impl RunContext {
         if self.learner.synchronous { Pacing::OneByOne } else { Pacing::ByAge }
     }
 
-    /// A device thread whose learner goes on from `state`, with the critic of `run_state` in service.
-    pub(crate) async fn device(&self, state: Option<learner::State>, run_state: &RunState) -> Result<Device, Failure> {
+    /// Starts a device thread whose learner resumes from `state`, with `served` in service as `version`.
+    pub(crate) async fn device(
+        &self,
+        state: Option<learner::State>,
+        version: CriticVersion,
+        served: Option<CriticWeights>,
+    ) -> Result<Device, Failure> {
         let learner = LearnerSetup {
             config: self.learner.clone(),
             temperature: self.models.critic.sampling.temperature,
             seed: self.seed,
             state,
         };
-        let setup = self.models.setup(Some(learner), run_state.version, run_state.served.clone());
+        let setup = self.models.setup(Some(learner), version, served);
         Ok(Device::start(setup).await?)
     }
 }

@@ -1,15 +1,18 @@
-//! The supervisor: restarts what fails and all that stands on it, within a budget; ends the run in order.
+//! The supervisor: restarts failed actors within a budget, and ends the run in order.
 //!
-//! The order of stations is the order of dependence. A failed station and everything after it are
-//! felled and raised again with new references (rest-for-one), after a pause that doubles. More
-//! failures than the budget end the node with an exit code of their own.
+//! Actors are ordered by dependence. A failed actor and every actor after it are stopped and started again with new
+//! references (rest-for-one), after a pause that doubles. More restarts than the budget end the node with an exit code of
+//! their own.
 
 mod budget;
 mod config;
 
-use super::ask::{Reply, ask};
+#[cfg(feature = "faults")]
+use super::ask::Reply;
+use super::ask::ask;
 use super::failure::Failure;
 use super::learner::LearnerMsg;
+use super::publish::write_checkpoint;
 use super::rollout::RolloutMsg;
 use super::run_context::RunContext;
 use super::tree::Tree;
@@ -28,16 +31,18 @@ use tokio::task::JoinSet;
 
 /// What the supervisor can be told.
 pub enum SupervisorMsg {
-    /// Let what is under way end, write a checkpoint, end.
+    /// Let the work under way finish, write a checkpoint, end.
     Drain,
-    /// Kill a station, as a fault would; for tests of what happens then.
+    /// Kill an actor.
+    #[cfg(feature = "faults")]
     Kill {
         /// Which.
         actor_kind: ActorKind,
         /// Whether it was up.
         reply: Reply<bool>,
     },
-    /// Make the device thread panic, as a fault would; for tests of what happens then.
+    /// Make the device thread panic.
+    #[cfg(feature = "faults")]
     Fault {
         /// Whether there was one.
         reply: Reply<bool>,
@@ -46,18 +51,18 @@ pub enum SupervisorMsg {
 
 /// What the supervisor is made from.
 pub struct SupervisorSetup {
-    /// What the tree is raised from.
+    /// What the actors are started from.
     pub context: Arc<RunContext>,
-    /// What outlives every station.
+    /// What outlives every actor.
     pub run_state: Arc<Mutex<RunState>>,
     /// How the run ended, once it has.
     pub exit: watch::Sender<Option<Exit>>,
 }
 
-/// The shell.
+/// The supervisor's actor.
 pub struct Supervisor;
 
-/// The tree and what is left of the budget.
+/// The actors and what is left of the budget.
 pub struct SupervisorState {
     tree: Tree,
     budget: Budget,
@@ -79,17 +84,17 @@ impl Actor for Supervisor {
         let SupervisorSetup { context, run_state, exit } = setup;
         let (stop, budget) = (context.stop.clone(), Budget::new(context.supervisor.clone()));
         let mut tree = Tree::new(context, run_state, myself.get_cell());
-        if let Err(failure) = tree.raise(ActorKind::Device).await {
-            if let Err(stuck) = tree.fell(ActorKind::Device).await {
-                tracing::error!(error = %stuck, "felling a tree that did not rise");
+        if let Err(failure) = tree.start(ActorKind::Device).await {
+            if let Err(stuck) = tree.stop(ActorKind::Device).await {
+                tracing::error!(error = %stuck, "stopping the actors after a failed start");
             }
             exit.send_replace(Some(failure.exit()));
             return Err(failure.into());
         }
         let mut watch = JoinSet::new();
         watch.spawn(async move {
-            stop.requested().await;
-            // A supervisor that is gone has nothing to drain.
+            stop.cancelled().await;
+            // If the supervisor is gone, there is nothing to drain.
             let _ = myself.send_message(SupervisorMsg::Drain);
         });
         Ok(SupervisorState { tree, budget, restarts: 0, exit, _stop: watch })
@@ -106,11 +111,13 @@ impl Actor for Supervisor {
                 let exit = state.drain().await;
                 state.end(exit, &myself);
             }
+            #[cfg(feature = "faults")]
             SupervisorMsg::Kill { actor_kind, reply } => {
                 let cell = state.tree.cell(actor_kind);
                 cell.iter().for_each(|cell| cell.kill());
                 let _ = reply.send(cell.is_some());
             }
+            #[cfg(feature = "faults")]
             SupervisorMsg::Fault { reply } => {
                 let device = state.tree.device();
                 device.iter().for_each(|device| device.inject_fault("injected fault"));
@@ -131,7 +138,7 @@ impl Actor for Supervisor {
             SupervisionEvent::ActorTerminated(who, _, _) => (who, None),
             _ => return Ok(()),
         };
-        // What was felled on purpose is no longer in the tree.
+        // An actor that was stopped on purpose is no longer in the tree.
         let Some(actor_kind) = state.tree.actor_kind(who.get_id()) else { return Ok(()) };
         let failure = match failure.map(|error| error.downcast::<Failure>()) {
             Some(Ok(failure)) => *failure,
@@ -146,58 +153,60 @@ impl Actor for Supervisor {
 }
 
 impl SupervisorState {
-    /// Raises `actor_kind` and all that stand on it again; an exit where that is not to be.
+    /// Restarts `actor_kind` and every actor after it.
+    ///
+    /// # Errors
+    /// The exit code, if the budget is used up or the device thread does not end.
     async fn restart(&mut self, actor_kind: ActorKind, failure: Failure) -> Result<(), Exit> {
         let context = self.tree.context.clone();
         let (mut from, mut failure) = (actor_kind, failure);
-        context.events.emit(Event::Turned(Activity::Restarting));
+        context.events.emit(Event::ActivityChanged(Activity::Restarting));
         loop {
-            tracing::warn!(actor_kind = from.value(), error = %failure, "a station failed");
+            tracing::warn!(actor_kind = from.value(), error = %failure, "an actor failed");
             if self.tree.run_state.is_poisoned() {
                 from = ActorKind::Device;
             }
-            self.tree.fell(from).await.map_err(|stuck| give_up(&stuck))?;
+            self.tree.stop(from).await.map_err(|stuck| give_up(&stuck))?;
             let Some(pause) = self.budget.spend(Instant::now()) else { return Err(give_up(&failure)) };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                // What is left is drained instead.
-                () = context.stop.requested() => return Ok(()),
+                // The drain that follows takes what is left.
+                () = context.stop.cancelled() => return Ok(()),
             }
             self.restarts += 1;
-            match self.tree.raise(from).await {
+            match self.tree.start(from).await {
                 Ok(()) => break,
                 Err(again) => failure = again,
             }
         }
         context.events.emit(Event::Restarted { actor_kind: from, restarts: self.restarts });
-        context.events.emit(Event::Turned(Activity::Running));
+        context.events.emit(Event::ActivityChanged(Activity::Running));
         Ok(())
     }
 
-    /// Lets what is under way end in time, then writes a checkpoint.
+    /// Lets the work under way finish within its deadline, then writes a checkpoint.
     async fn drain(&mut self) -> Exit {
         let context = self.tree.context.clone();
-        context.events.emit(Event::Turned(Activity::Draining));
+        context.events.emit(Event::ActivityChanged(Activity::Draining));
         tokio::join!(self.drain_rollout(context.drain), self.drain_learner(context.drain));
-        if let Err(stuck) = self.tree.fell(ActorKind::Replay).await {
+        if let Err(stuck) = self.tree.stop(ActorKind::Replay).await {
             return give_up(&stuck);
         }
-        context.events.emit(Event::Turned(Activity::Saving));
+        context.events.emit(Event::ActivityChanged(Activity::Saving));
         if let Err(failure) = self.save().await {
             tracing::error!(error = %failure, "the last checkpoint was not written");
-            context.events.emit(Event::NotSaved);
             return failure.exit();
         }
-        // All is saved: a thread that takes longer must not hold the process.
-        if tokio::time::timeout(LETTING_GO, self.tree.fell(ActorKind::Device)).await.is_err() {
-            tracing::debug!("left the device thread to end by itself");
+        // Everything is saved: a slow device thread must not delay the end of the process.
+        if tokio::time::timeout(THREAD_STOP_DEADLINE, self.tree.stop(ActorKind::Device)).await.is_err() {
+            tracing::debug!("the device thread is still ending");
         }
         Exit::Done
     }
 
     async fn drain_rollout(&self, patience: Duration) {
         if let Some(rollout) = self.tree.rollout() {
-            // Whoever does not end in time is run again by a resumed run.
+            // A resumed run runs again the episodes that do not end in time.
             let _ = ask(rollout, patience, |reply| RolloutMsg::Drain { reply }).await;
         }
     }
@@ -207,61 +216,58 @@ impl SupervisorState {
         if ask(learner, patience, |reply| LearnerMsg::Drain { reply }).await.is_ok() {
             return;
         }
-        // The lease stays out, so the batch is learned by a resumed run.
+        // The lease stays out, so a resumed run learns the batch.
         let abandoned = async {
             device.abandon().await.ok()?;
-            ask(learner, GIVING_UP, |reply| LearnerMsg::Drain { reply }).await.ok()
+            ask(learner, ABANDON_DEADLINE, |reply| LearnerMsg::Drain { reply }).await.ok()
         };
-        if tokio::time::timeout(GIVING_UP, abandoned).await.is_err() {
+        if tokio::time::timeout(ABANDON_DEADLINE, abandoned).await.is_err() {
             tracing::warn!("the learner step under way did not end in time");
         }
     }
 
-    /// Writes the checkpoint to go on from.
+    /// Writes the checkpoint that a resumed run continues from.
     async fn save(&self) -> Result<(), Failure> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let state = match self.tree.device() {
-            Some(device) => tokio::time::timeout(SNAPSHOT, device.snapshot()).await.ok().and_then(Result::ok),
+            Some(device) => tokio::time::timeout(SNAPSHOT_DEADLINE, device.snapshot()).await.ok().and_then(Result::ok),
             None => None,
         };
-        let Some(state) = self.or_recalled(state).await? else {
-            tracing::warn!("the device is gone before the first checkpoint: there is nothing to go on from");
+        let events = &self.tree.context.events;
+        let state = self.or_restored(state).await.inspect_err(|_| events.emit(Event::CheckpointFailed))?;
+        let Some(state) = state else {
+            tracing::warn!("the device is gone before the first checkpoint: there is nothing to resume from");
             return Ok(());
         };
-        let (step, checkpoints) = (state.step, self.tree.context.checkpoints.clone());
         let mut run_state = self.tree.run_state.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // The step may have been taken and its learner felled before it could say so.
+        // The device may have taken the step and the learner actor been stopped before it reported it.
         run_state.learned(state.batch, state.step);
-        tokio::task::spawn_blocking(move || checkpoints.save(state, run_state))
-            .await
-            .map_err(|error| Failure::panicked(error))??;
-        self.tree.context.events.emit(Event::Saved { step, seconds: begun.elapsed().as_secs_f64() });
-        Ok(())
+        write_checkpoint(self.tree.context.checkpoints.clone(), events, started, state, run_state).await
     }
 
-    /// The learner as it is; where the device is gone, as it was in the newest checkpoint.
-    async fn or_recalled(&self, state: Option<learner::State>) -> Result<Option<learner::State>, Failure> {
+    /// The state of the learner; if the device is gone, that of the newest checkpoint.
+    async fn or_restored(&self, state: Option<learner::State>) -> Result<Option<learner::State>, Failure> {
         match state {
             Some(state) if !self.tree.run_state.is_poisoned() => Ok(Some(state)),
-            _ => Ok(self.tree.recall().await?.map(|recalled| recalled.learner)),
+            _ => Ok(self.tree.restore().await?.map(|restored| restored.learner)),
         }
     }
 
     fn end(&self, exit: Exit, myself: &ActorRef<SupervisorMsg>) {
-        self.tree.context.events.emit(Event::Turned(Activity::Ended));
+        self.tree.context.events.emit(Event::ActivityChanged(Activity::Ended));
         self.exit.send_replace(Some(exit));
         myself.stop(None);
     }
 }
 
-// With the default drain of four seconds, these keep the whole end under ten.
+// With the default `node.drain_seconds` of 4, a node ends within ten seconds.
 
-/// How long a step that is given up may take to notice.
-const GIVING_UP: Duration = Duration::from_millis(1500);
-/// How long the device may take to hand out the learner's state.
-const SNAPSHOT: Duration = Duration::from_secs(3);
-/// How long the device thread may take to end once all is saved.
-const LETTING_GO: Duration = Duration::from_millis(500);
+/// How long an abandoned step may take to end.
+const ABANDON_DEADLINE: Duration = Duration::from_millis(1500);
+/// How long the device may take to return the learner's state.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(3);
+/// How long the device thread may take to end once everything is saved.
+const THREAD_STOP_DEADLINE: Duration = Duration::from_millis(500);
 
 fn give_up(failure: &Failure) -> Exit {
     let exit = failure.exit();

@@ -1,4 +1,4 @@
-//! A shell's long task: watched, drained on request, dead with the shell.
+//! A background task of an actor: watched, drained on request, and dropped with the actor.
 
 use super::ask::Reply;
 use super::failure::Failure;
@@ -7,43 +7,46 @@ use ractor::{ActorRef, Message};
 use std::future::Future;
 use tokio::task::JoinSet;
 
-/// How a long task ended.
-pub type Ended = Result<(), Failure>;
+/// How a background task ended.
+pub type TaskResult = Result<(), Failure>;
 
-/// One long task in the background of an actor, and those who wait for its end.
+/// One background task of an actor, and who waits for its end.
 pub struct Task {
     /// Dropped with the actor's state, and the task with it.
     _task: JoinSet<()>,
-    ended: bool,
+    has_ended: bool,
     waiting: Vec<Reply<()>>,
 }
 
 impl Task {
-    /// Runs `task`; its end comes back to `myself` as the message that `tell` makes of it.
+    /// Runs `task`. Its result comes back to `myself` as the message that `message` makes of it.
     pub fn start<M: Message>(
         myself: ActorRef<M>,
-        tell: fn(Ended) -> M,
-        task: impl Future<Output = Ended> + Send + 'static,
+        message: fn(TaskResult) -> M,
+        task: impl Future<Output = TaskResult> + Send + 'static,
     ) -> Self {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut inner = JoinSet::new();
             inner.spawn(task);
-            let ended = match inner.join_next().await {
-                Some(Ok(ended)) => ended,
+            let result = match inner.join_next().await {
+                Some(Ok(result)) => result,
                 Some(Err(error)) => Err(Failure::panicked(error)),
                 None => Ok(()),
             };
-            // If the actor is gone, so is whoever cared.
-            let _ = myself.send_message(tell(ended));
+            // If the actor is gone, nobody needs the result.
+            let _ = myself.send_message(message(result));
         });
-        Self { _task: tasks, ended: false, waiting: Vec::new() }
+        Self { _task: tasks, has_ended: false, waiting: Vec::new() }
     }
 
-    /// The task has ended: answers those who wait. Its failure is the actor's.
-    pub fn end(&mut self, ended: Ended) -> Result<(), Failure> {
-        ended?;
-        self.ended = true;
+    /// The task has ended: answers those who wait.
+    ///
+    /// # Errors
+    /// Those of the task, which are the actor's.
+    pub fn finish(&mut self, result: TaskResult) -> Result<(), Failure> {
+        result?;
+        self.has_ended = true;
         for reply in self.waiting.drain(..) {
             let _ = reply.send(());
         }
@@ -51,8 +54,8 @@ impl Task {
     }
 
     /// Answers `reply` once the task has ended.
-    pub fn tell_end(&mut self, reply: Reply<()>) {
-        if self.ended {
+    pub fn notify(&mut self, reply: Reply<()>) {
+        if self.has_ended {
             let _ = reply.send(());
         } else {
             self.waiting.push(reply);

@@ -1,13 +1,12 @@
-//! The tree of actors: raised bottom-up, so that each is handed living references, felled top-down.
+//! The tree of actors: started in the order of dependence, so that each gets live references, and stopped in reverse.
 //!
-//! It does not decide when: that is the supervisor's.
-//!
-//! Invariant: if a station is up, so is every station before it.
+//! It does not decide when: that is the supervisor's. Invariant: if an actor is up, so is every actor before it.
 
 use super::device::DeviceActor;
 use super::failure::Failure;
 use super::judge::{JudgeActor, JudgeMsg};
 use super::learner::{LearnerActor, LearnerLoop, LearnerMsg};
+use super::publish::Publisher;
 use super::replay::{ReplayActor, ReplayMsg, ReplaySetup};
 use super::role::{RoleActor, RoleMsg};
 use super::rollout::{RolloutActor, RolloutContext, RolloutMsg};
@@ -15,7 +14,7 @@ use super::run_context::RunContext;
 use crate::device::Device;
 use crate::episode::role::PromptBuilder;
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
-use crate::run::checkpoints::Recalled;
+use crate::run::checkpoints::Restored;
 use crate::run::state::RunState;
 use crate::types::{ActorKind, Label, Role};
 use ractor::{Actor, ActorCell, ActorId, ActorRef};
@@ -25,11 +24,11 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// A killed actor ends at its next await point, and none blocks for long.
-const FALL: Duration = Duration::from_secs(5);
-/// The device thread ends after the piece of work under way.
-const DEVICE_FALL: Duration = Duration::from_secs(30);
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// The device thread ends after its current engine step or micro-batch.
+const DEVICE_STOP_DEADLINE: Duration = Duration::from_secs(30);
 
-/// One life of every station.
+/// The actors that are up.
 pub(crate) struct Tree {
     pub(crate) context: Arc<RunContext>,
     pub(crate) run_state: Arc<Mutex<RunState>>,
@@ -47,7 +46,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Nothing is up yet.
+    /// A tree without actors.
     pub(crate) fn new(context: Arc<RunContext>, run_state: Arc<Mutex<RunState>>, supervisor: ActorCell) -> Self {
         Self {
             context,
@@ -66,12 +65,13 @@ impl Tree {
         }
     }
 
-    /// The station whose present life is `id`.
+    /// Which actor has this `id`.
     pub(crate) fn actor_kind(&self, id: ActorId) -> Option<ActorKind> {
         self.up.iter().find(|(_, (cell, _))| cell.get_id() == id).map(|(actor_kind, _)| *actor_kind)
     }
 
-    /// The present life of `actor_kind`.
+    /// The cell of `actor_kind`.
+    #[cfg(feature = "faults")]
     pub(crate) fn cell(&self, actor_kind: ActorKind) -> Option<&ActorCell> {
         self.up.get(&actor_kind).map(|(cell, _)| cell)
     }
@@ -88,23 +88,23 @@ impl Tree {
         self.rollout.as_ref()
     }
 
-    /// Raises `from` and everything after it.
-    pub(crate) async fn raise(&mut self, from: ActorKind) -> Result<(), Failure> {
+    /// Starts `from` and every actor after it.
+    pub(crate) async fn start(&mut self, from: ActorKind) -> Result<(), Failure> {
         for actor_kind in ActorKind::ALL.iter().copied().filter(|actor_kind| *actor_kind >= from) {
-            self.raise_one(actor_kind).await?;
+            self.start_one(actor_kind).await?;
         }
         Ok(())
     }
 
-    /// Fells everything from `from` on, the last first. What they had under way is dropped.
+    /// Stops `from` and every actor after it, the last first. Their work under way is dropped.
     ///
     /// # Errors
-    /// Where the device thread does not end: nothing may be raised beside it.
-    pub(crate) async fn fell(&mut self, from: ActorKind) -> Result<(), Failure> {
+    /// If the device thread does not end: no other may be started beside it.
+    pub(crate) async fn stop(&mut self, from: ActorKind) -> Result<(), Failure> {
         for actor_kind in ActorKind::ALL.iter().copied().rev().filter(|actor_kind| *actor_kind >= from) {
-            if let Some((cell, life)) = self.up.remove(&actor_kind) {
+            if let Some((cell, handle)) = self.up.remove(&actor_kind) {
                 cell.kill();
-                if tokio::time::timeout(FALL, life).await.is_err() {
+                if tokio::time::timeout(STOP_DEADLINE, handle).await.is_err() {
                     tracing::warn!(actor_kind = actor_kind.value(), "a killed actor did not end in time");
                 }
             }
@@ -114,38 +114,41 @@ impl Tree {
         }
         let Some(device) = self.device.take() else { return Ok(()) };
         device.stop();
-        let stuck = |_| Failure::DeviceStuck { seconds: DEVICE_FALL.as_secs() };
-        tokio::time::timeout(DEVICE_FALL, device.ended()).await.map(drop).map_err(stuck)
+        let stuck = |_| Failure::DeviceStuck { seconds: DEVICE_STOP_DEADLINE.as_secs() };
+        tokio::time::timeout(DEVICE_STOP_DEADLINE, device.ended()).await.map(drop).map_err(stuck)
     }
 
-    /// The newest checkpoint; the shelf goes back to it, keeping what was scored since.
-    pub(crate) async fn recall(&self) -> Result<Option<Recalled>, Failure> {
+    /// Loads the newest checkpoint and rewinds the run state to it, keeping the groups scored since.
+    pub(crate) async fn restore(&self) -> Result<Option<Restored>, Failure> {
         let checkpoints = self.context.checkpoints.clone();
-        let recalled = tokio::task::spawn_blocking(move || checkpoints.recall())
-            .await
-            .map_err(|error| Failure::panicked(error))??;
-        let saved = match &recalled {
-            Some(recalled) => self.context.resumed(recalled.run_state.clone()),
+        let restored =
+            tokio::task::spawn_blocking(move || checkpoints.load_newest()).await.map_err(Failure::panicked)??;
+        let saved = match &restored {
+            Some(restored) => self.context.resumed(restored.run_state.clone()),
             None => self.context.run_state(),
         };
-        let torn = self.run_state.is_poisoned();
+        let is_torn = self.run_state.is_poisoned();
         let mut run_state = self.run_state.lock().unwrap_or_else(PoisonError::into_inner);
-        if torn {
-            // A panic left it half changed: only what is on disk can be trusted.
+        if is_torn {
+            // A panic left it half changed, so only what is on disk can be trusted.
             *run_state = saved.clone();
             self.run_state.clear_poison();
         }
         run_state.rewind(&saved);
         drop(run_state);
-        Ok(recalled)
+        Ok(restored)
     }
 
-    async fn raise_one(&mut self, actor_kind: ActorKind) -> Result<(), Failure> {
+    async fn start_one(&mut self, actor_kind: ActorKind) -> Result<(), Failure> {
         match actor_kind {
             ActorKind::Device => {
-                let recalled = self.recall().await?;
-                let run_state = super::replay::lock(&self.run_state)?.clone();
-                let device = self.context.device(recalled.map(|recalled| recalled.learner), &run_state).await?;
+                let restored = self.restore().await?;
+                let learner = restored.map(|restored| restored.learner);
+                let (version, served) = {
+                    let run_state = super::replay::lock(&self.run_state)?;
+                    (run_state.version, run_state.served.clone())
+                };
+                let device = self.context.device(learner, version, served).await?;
                 self.device = Some(device.clone());
                 self.spawn(actor_kind, DeviceActor, device).await?;
             }
@@ -178,7 +181,7 @@ impl Tree {
             ActorKind::Learner => self.learner = Some(self.spawn(actor_kind, LearnerActor, self.learner_loop()).await?),
             ActorKind::Rollout => {
                 self.generation += 1;
-                self.rollout = Some(self.spawn(actor_kind, RolloutActor, Arc::new(self.context())).await?);
+                self.rollout = Some(self.spawn(actor_kind, RolloutActor, Arc::new(self.rollout_context())).await?);
             }
         }
         Ok(())
@@ -186,19 +189,21 @@ impl Tree {
 
     fn learner_loop(&self) -> LearnerLoop {
         LearnerLoop {
-            device: present(&self.device).clone(),
-            replay: present(&self.replay).clone(),
-            checkpoints: self.context.checkpoints.clone(),
+            publisher: Publisher {
+                device: present(&self.device).clone(),
+                replay: present(&self.replay).clone(),
+                checkpoints: self.context.checkpoints.clone(),
+                deadline: self.context.deadline(),
+                events: self.context.events.clone(),
+            },
             config: self.context.learner.clone(),
             steps_max: self.context.learner_steps_max,
-            deadline: self.context.deadline(),
-            served: self.context.served.clone().map(|served| (served, self.context.models.clone())),
             stop: self.context.stop.clone(),
-            events: self.context.events.clone(),
+            eval: self.context.eval.clone().map(|eval| (eval, self.context.models.clone())),
         }
     }
 
-    fn context(&self) -> RolloutContext {
+    fn rollout_context(&self) -> RolloutContext {
         RolloutContext {
             prompts: self.context.prompts.clone(),
             generator: present(&self.generator).clone(),
@@ -218,10 +223,10 @@ impl Tree {
     async fn spawn_role<P: PromptBuilder>(
         &mut self,
         actor_kind: ActorKind,
-        part: P,
+        role: P,
     ) -> Result<ActorRef<RoleMsg<P>>, Failure> {
         let sampler = self.context.models.sampler(P::ROLE, present(&self.device));
-        self.spawn(actor_kind, RoleActor::default(), (part, sampler)).await
+        self.spawn(actor_kind, RoleActor::default(), (role, sampler)).await
     }
 
     async fn spawn<A: Actor>(
@@ -230,15 +235,15 @@ impl Tree {
         actor: A,
         arguments: A::Arguments,
     ) -> Result<ActorRef<A::Msg>, Failure> {
-        let (reference, life) = A::spawn_linked(None, actor, arguments, self.supervisor.clone())
+        let (reference, handle) = A::spawn_linked(None, actor, arguments, self.supervisor.clone())
             .await
             .map_err(|error| Failure::Spawn { actor_kind: actor_kind.value(), why: error.to_string() })?;
-        self.up.insert(actor_kind, (reference.get_cell(), life));
+        self.up.insert(actor_kind, (reference.get_cell(), handle));
         Ok(reference)
     }
 }
 
-/// A reference to a station before the one being raised.
+/// A reference to an actor before the one being started.
 fn present<T>(reference: &Option<T>) -> &T {
-    reference.as_ref().expect("stations are raised in order, so every earlier one is up")
+    reference.as_ref().expect("actors are started in order, so every earlier one is up")
 }

@@ -16,7 +16,6 @@ use crate::groups::{self, RecordedGroup};
 use crate::kernels::Precision;
 use crate::learner::{self, Learner, LearnerConfig, Report, State};
 use crate::node;
-use crate::node::Stop;
 use crate::replay::Replay;
 use crate::run::checkpoints::CheckpointStore;
 use crate::run::state::RunState;
@@ -30,6 +29,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// What `learn` takes.
 #[derive(Debug, Args)]
@@ -109,7 +109,7 @@ pub(super) fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit
     let spec = model.transformer.spec().clone();
     let text = toml::to_string(&config)?;
     let checkpoints = CheckpointStore::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
-    let stop = Stop::default();
+    let stop = CancellationToken::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async { signals::watch(stop.clone()) })?;
     let course = Course { config, arguments, data, model, checkpoints, stop };
@@ -172,7 +172,7 @@ struct Course<'a> {
     data: Data,
     model: Loaded,
     checkpoints: CheckpointStore,
-    stop: Stop,
+    stop: CancellationToken,
 }
 
 impl Course<'_> {
@@ -183,7 +183,7 @@ impl Course<'_> {
             self.tell_held_out(&learner)?;
         }
         let (mut streak, mut told) = (0, Instant::now());
-        while learner.step() < self.arguments.steps && !self.stop.is_requested() {
+        while learner.step() < self.arguments.steps && !self.stop.is_cancelled() {
             let begun = Instant::now();
             match learner.step_on(BATCHES + batch + 1, self.data.batch(batch)) {
                 Ok(report) => {
@@ -219,12 +219,12 @@ impl Course<'_> {
         if !self.arguments.resume {
             return Ok((Learner::new(model, config.clone(), temperature, node.seed)?, CriticVersion::BASE));
         }
-        let recalled = self.checkpoints.recall().or_exit(Exit::Checkpoint)?;
-        let recalled = recalled.ok_or_else(|| of_node(node::Error::NothingToResume(self.arguments.out.clone())))?;
+        let restored = self.checkpoints.load_newest().or_exit(Exit::Checkpoint)?;
+        let restored = restored.ok_or_else(|| of_node(node::Error::NothingToResume(self.arguments.out.clone())))?;
         let learner =
-            Learner::resume(model, config.clone(), temperature, recalled.learner).or_exit(Exit::Checkpoint)?;
+            Learner::resume(model, config.clone(), temperature, restored.learner).or_exit(Exit::Checkpoint)?;
         print_note(&format!("going on from step {}", learner.step()));
-        Ok((learner, recalled.run_state.version))
+        Ok((learner, restored.run_state.version))
     }
 
     /// Batches that are behind the learner.

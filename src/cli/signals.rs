@@ -1,8 +1,8 @@
 //! Ctrl-C and SIGTERM: the first one asks to stop, the second one ends the process at once.
 
-use crate::node::Stop;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// Signals this soon after the first one count as the same request: `timeout` signals a process and then its group,
 /// and a terminal's Ctrl-C also reaches a parent that forwards it.
@@ -15,13 +15,13 @@ const INTERRUPTED: i32 = 130;
 /// # Errors
 /// If the signals cannot be watched.
 #[expect(clippy::disallowed_methods, reason = "a second signal asks to end at once")]
-pub(super) fn watch(stop: Stop) -> std::io::Result<()> {
+pub(super) fn watch(stop: CancellationToken) -> std::io::Result<()> {
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(async move {
         let mut signals = [interrupt, terminate];
         any_of(&mut signals).await;
         tracing::info!("stopping; a second signal ends the process at once");
-        stop.request();
+        stop.cancel();
         let first = Instant::now();
         while first.elapsed() < ECHO {
             any_of(&mut signals).await;

@@ -5,11 +5,12 @@
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::signals;
 use crate::config::Config;
-use crate::node::{Node, Options, Stop};
+use crate::node::{Node, Options};
 use crate::run::events::{Activity, EventBus};
 use crate::telemetry::{Telemetry, logs, status};
 use clap::Args;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Arguments of `start`.
 #[derive(Clone, Debug, Default, Args)]
@@ -41,7 +42,7 @@ pub(super) fn run(config: Config, arguments: &StartArguments) -> Result<Exit, Co
 
 async fn serve(config: Config, arguments: &StartArguments, live: &logs::LogTerminal) -> Result<Exit, CommandError> {
     let telemetry = Telemetry::install()?;
-    let (stop, ended) = (Stop::default(), Stop::default());
+    let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
     signals::watch(stop.clone())?;
     let events = EventBus::new(None);
     let options = Options {
@@ -52,7 +53,7 @@ async fn serve(config: Config, arguments: &StartArguments, live: &logs::LogTermi
         events: Some(events.clone()),
     };
     let shutdown = ended.clone();
-    let serving = telemetry.serve(&config.telemetry, async move { shutdown.requested().await }).await;
+    let serving = telemetry.serve(&config.telemetry, async move { shutdown.cancelled().await }).await;
     let serving = serving.or_exit(Exit::Usage)?;
     if let Some(address) = serving.address() {
         tracing::info!(%address, "serving /metrics, /healthz and /readyz");
@@ -61,7 +62,7 @@ async fn serve(config: Config, arguments: &StartArguments, live: &logs::LogTermi
         exit = run_node(config, options, &stop) => exit,
         never = show(&events, &telemetry, live) => match never {},
     };
-    ended.request();
+    ended.cancel();
     serving.stopped().await;
     if let Ok(exit) = &exit {
         conclude(&events, *exit);
@@ -70,11 +71,11 @@ async fn serve(config: Config, arguments: &StartArguments, live: &logs::LogTermi
 }
 
 /// Starts the node and waits for its end. A stop request during the start cancels it.
-async fn run_node(config: Config, options: Options, stop: &Stop) -> Result<Exit, CommandError> {
+async fn run_node(config: Config, options: Options, stop: &CancellationToken) -> Result<Exit, CommandError> {
     let node = tokio::select! {
         biased;
         started = Node::start(config, options) => started.map_err(|error| CommandError { exit: error.exit(), error: error.into() })?,
-        () = stop.requested() => {
+        () = stop.cancelled() => {
             tracing::info!("stopped before the node had started");
             return Ok(Exit::Done);
         }

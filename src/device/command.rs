@@ -29,6 +29,7 @@ pub(super) enum Command {
     Snapshot(Reply<learner::State>),
     Install(CriticVersion, Option<PendingInstall>, Reply<()>),
     Abandon(Reply<()>),
+    #[cfg(feature = "faults")]
     Fault(String),
     Stop,
 }

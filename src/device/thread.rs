@@ -94,6 +94,7 @@ impl Thread {
                 self.answer_learner(Err(learner::Error::Abandoned));
                 drop(reply.send(Ok(())));
             }
+            #[cfg(feature = "faults")]
             Command::Fault(text) => panic!("{text}"),
             Command::Stop => return std::ops::ControlFlow::Break(()),
         }

@@ -166,7 +166,7 @@ impl SamplingClient {
             Some(client) => self.in_time(self.write_elsewhere(client, &prompt.turns, n, seed)).await?,
             None => self.write_here(&prompt.ids, n, seed).await?,
         };
-        self.events.emit(Event::Wrote {
+        self.events.emit(Event::Sampled {
             role: self.role,
             tokens: written.iter().map(|text| text.ids.len()).collect(),
             seconds: begun.elapsed().as_secs_f64(),
@@ -264,7 +264,7 @@ impl SamplingClient {
         let asked = async { client.chat(&chat).await.map_err(|error| SampleError::Remote(error.to_string())) };
         let answer = self.in_time(asked).await?;
         let seconds = begun.elapsed().as_secs_f64();
-        self.events.emit(Event::Wrote { role: self.role, tokens: Vec::new(), seconds });
+        self.events.emit(Event::Sampled { role: self.role, tokens: Vec::new(), seconds });
         Ok(Some(answer.first_tokens))
     }
 
@@ -277,7 +277,7 @@ impl SamplingClient {
         let begun = Instant::now();
         let weighed = self.in_time(self.device.score_candidates(prompt, candidates)).await?;
         let seconds = begun.elapsed().as_secs_f64();
-        self.events.emit(Event::Wrote { role: self.role, tokens: Vec::new(), seconds });
+        self.events.emit(Event::Sampled { role: self.role, tokens: Vec::new(), seconds });
         Ok(weighed)
     }
 
@@ -288,7 +288,7 @@ impl SamplingClient {
         match tokio::time::timeout(self.deadline, answer).await {
             Ok(answer) => Ok(answer?),
             Err(_) => {
-                self.events.emit(Event::Late(self.role));
+                self.events.emit(Event::DeadlineMissed(self.role));
                 Err(SampleError::Deadline)
             }
         }

@@ -1,7 +1,6 @@
-//! The run's checkpoints, written one at a time.
+//! The checkpoints of a run, written one at a time. Every method blocks.
 //!
-//! Blocking; called from threads that may block. A write goes on when the actor that asked for it is
-//! killed, so the next one has to wait for it: that is what the lock is for.
+//! A write continues after the actor that asked for it is killed, so the next one waits for it: hence the lock.
 
 use super::state::RunState;
 use crate::checkpoint::{self, Best, CheckpointConfig, KeepBest, ModelSpec, NamedTensor, Snapshot};
@@ -24,7 +23,7 @@ pub enum Error {
 pub struct CheckpointStore {
     /// The folder of all checkpoints of the run.
     pub root: PathBuf,
-    /// What critics are checked against.
+    /// The model that critics must fit.
     pub spec: ModelSpec,
     /// The base model's name, for the adapter's own config.
     pub base_model: String,
@@ -35,16 +34,16 @@ pub struct CheckpointStore {
     writing: Mutex<()>,
 }
 
-/// What a run goes on from.
+/// What a run resumes from.
 #[derive(Clone, Debug)]
-pub struct Recalled {
-    /// The learner.
+pub struct Restored {
+    /// The learner's state.
     pub learner: learner::State,
-    /// Groups, episodes and counters as they were.
+    /// Groups, episodes and counters.
     pub run_state: RunState,
 }
 
-/// What is saved beside tensors and shelf.
+/// The state that a checkpoint holds beside tensors.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Saved {
     #[serde(rename = "shelf")]
@@ -56,7 +55,7 @@ struct Saved {
 }
 
 impl CheckpointStore {
-    /// An archive in `root`.
+    /// A store in `root`.
     pub fn new(
         root: PathBuf,
         spec: ModelSpec,
@@ -67,10 +66,10 @@ impl CheckpointStore {
         Self { root, spec, base_model, config, config_text, writing: Mutex::new(()) }
     }
 
-    /// Writes a whole checkpoint of the learner and the shelf, the critic in service included.
+    /// Writes a checkpoint of the learner and the run state, the critic in service included.
     ///
     /// # Errors
-    /// Where it cannot be written; what was there before is still there.
+    /// If it cannot be written; earlier checkpoints are untouched.
     pub fn save(&self, learner: learner::State, mut run_state: RunState) -> Result<(), Error> {
         let (step, version) = (learner.step, run_state.version);
         let served = run_state.served.take();
@@ -98,11 +97,11 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// Keeps the newest checkpoint of `step` as the best, if there is one, the config wants it and none had a higher
-    /// `cu` (times 100); whether it does.
+    /// Keeps the newest checkpoint of `step` as the best, if there is one, the config asks for it and no other had a higher
+    /// `cu` (times 100). Returns whether it is kept.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If the disk fails.
     pub fn keep_if_best(&self, step: u64, cu: f64) -> Result<bool, Error> {
         if self.config.keep_best != KeepBest::Cu {
             return Ok(false);
@@ -116,11 +115,11 @@ impl CheckpointStore {
         Ok(true)
     }
 
-    /// The newest whole checkpoint; none where there is none.
+    /// Loads the newest whole checkpoint, if there is one.
     ///
     /// # Errors
-    /// Where there is one that cannot be read, or that another program wrote.
-    pub fn recall(&self) -> Result<Option<Recalled>, Error> {
+    /// If it cannot be read, or another program wrote it.
+    pub fn load_newest(&self) -> Result<Option<Restored>, Error> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(snapshot) = checkpoint::newest(&self.root, &self.spec)? else { return Ok(None) };
         let mut saved: Saved = serde_json::from_value(snapshot.state)?;
@@ -137,6 +136,6 @@ impl CheckpointStore {
                 .collect(),
         };
         saved.run_state.served = snapshot.served;
-        Ok(Some(Recalled { learner, run_state: saved.run_state }))
+        Ok(Some(Restored { learner, run_state: saved.run_state }))
     }
 }

@@ -12,27 +12,27 @@ use crate::learner::Report;
 use crate::replay::Retired;
 use crate::types::{ActorKind, Choice, CriticVersion, EpisodeId, Invalid, Pushed, Role, Verdict};
 
-/// What the node is busy with, for those who wonder why nothing moves.
+/// What the node is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activity {
-    /// The model is fetched.
+    /// It fetches the model.
     #[default]
     Fetching,
-    /// The model is loaded and checked.
+    /// It loads and checks the model.
     Loading,
-    /// No episode has ended yet.
+    /// It waits for the first episode to end.
     FirstEpisode,
-    /// All goes its way.
+    /// It runs normally.
     Running,
-    /// New episodes wait until the learner has caught up.
+    /// New episodes wait for the learner to catch up.
     Pacing,
-    /// The tree is being restarted.
+    /// Actors are being restarted.
     Restarting,
-    /// What is under way ends.
+    /// The work under way finishes.
     Draining,
-    /// The last checkpoint is written.
+    /// It writes the last checkpoint.
     Saving,
-    /// It is over.
+    /// It has ended.
     Ended,
 }
 
@@ -42,7 +42,7 @@ impl Activity {
         self == Self::Pacing
     }
 
-    /// What is waited for, in words.
+    /// What the node waits for, in words.
     pub fn words(self) -> &'static str {
         match self {
             Self::Fetching => "the model to be fetched",
@@ -51,7 +51,7 @@ impl Activity {
             Self::Running => "nothing",
             Self::Pacing => "the learner to catch up",
             Self::Restarting => "a restart",
-            Self::Draining => "what is under way to end",
+            Self::Draining => "the work under way to finish",
             Self::Saving => "the last checkpoint",
             Self::Ended => "the process to end",
         }
@@ -61,71 +61,71 @@ impl Activity {
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// The node is now busy with something else.
-    Turned(Activity),
-    /// An episode began, or began again.
-    Began {
+    /// The node does something else now.
+    ActivityChanged(Activity),
+    /// An episode started, or started again.
+    EpisodeStarted {
         /// Which.
         episode: EpisodeId,
         /// Episodes under way, this one included.
         in_flight: usize,
     },
-    /// A role wrote texts.
-    Wrote {
+    /// A role sampled completions.
+    Sampled {
         /// Which role.
         role: Role,
-        /// Tokens of each text.
+        /// Tokens of each completion.
         tokens: Vec<usize>,
-        /// From question to answer, in seconds.
+        /// Time from request to answer, in seconds.
         seconds: f64,
     },
     /// A role did not answer in time.
-    Late(Role),
+    DeadlineMissed(Role),
     /// A refinement was judged.
     Judged(Verdict),
-    /// A model was asked about a pair in both orders; what it said of each.
-    Compared([Result<Choice, Invalid>; 2]),
+    /// A model judged a pair in both orders: its choice in each.
+    PairJudged([Result<Choice, Invalid>; 2]),
     /// A critique was left out of its group.
     CritiqueDropped(DropReason),
     /// A critique was scored, in `[0, 1]`.
     CritiqueScored(f32),
     /// An episode ended.
-    Ended {
+    EpisodeEnded {
         /// Which.
         episode: EpisodeId,
-        /// What became of its group; none if it made none.
+        /// What became of its group; none if there is no group.
         pushed: Option<Pushed>,
-        /// Why it made none.
+        /// Why there is no group.
         dropped: Option<DropReason>,
         /// Episodes still under way.
         in_flight: usize,
-        /// What was counted so far.
+        /// The counters after it.
         counters: Counters,
     },
-    /// The buffer changed.
-    Holds {
+    /// The replay buffer changed.
+    ReplayChanged {
         /// Groups in it.
         held: usize,
         /// Those of them that were never learned from.
         fresh: usize,
     },
     /// Groups left the buffer.
-    Retired(Retired),
+    GroupsRetired(Retired),
     /// A batch was learned.
     Learned {
         /// Its name.
         batch: u64,
-        /// Whose groups it held.
+        /// The episodes of its groups.
         episodes: Vec<EpisodeId>,
         /// How many versions each critique was behind the critic in service.
         ages_versions: Vec<u64>,
-        /// What the step did.
+        /// The report of the step.
         report: Report,
-        /// From question to answer, in seconds.
+        /// Time from request to answer, in seconds.
         seconds: f64,
     },
-    /// A batch was given up.
-    Discarded {
+    /// A batch was discarded.
+    BatchDiscarded {
         /// Its name.
         batch: u64,
         /// What was wrong with it.
@@ -135,36 +135,36 @@ pub enum Event {
     Published {
         /// Its version.
         version: CriticVersion,
-        /// After so many steps.
+        /// Learner steps taken.
         step: u64,
     },
-    /// A whole checkpoint is on disk.
-    Saved {
-        /// Of so many steps.
+    /// A checkpoint was written.
+    CheckpointSaved {
+        /// Its step.
         step: u64,
         /// How long the write took.
         seconds: f64,
     },
     /// A checkpoint could not be written.
-    NotSaved,
-    /// The critic in service was examined on held-out prompts.
+    CheckpointFailed,
+    /// The critic in service was evaluated on held-out prompts.
     Evaluated {
         /// Its version.
         version: CriticVersion,
-        /// After so many steps.
+        /// Learner steps taken.
         step: u64,
-        /// What it is worth.
+        /// Its figures.
         summary: EvalSummary,
         /// Whether its checkpoint is kept as the best so far.
         best: bool,
-        /// How long the exam took.
+        /// How long the evaluation took.
         seconds: f64,
     },
-    /// An exam came to nothing.
-    NotEvaluated(String),
-    /// A station failed; it and all that stand on it were restarted.
+    /// An evaluation failed.
+    EvalFailed(String),
+    /// An actor failed; it and those that depend on it were restarted.
     Restarted {
-        /// The first station restarted.
+        /// The first actor restarted.
         actor_kind: ActorKind,
         /// Restarts so far.
         restarts: u64,

@@ -13,25 +13,25 @@ use crate::types::{Choice, Invalid, Pushed};
 /// Counts `event`.
 pub(crate) fn count(event: &Event) {
     match event {
-        Event::Turned(activity) => {
+        Event::ActivityChanged(activity) => {
             if activity.is_pacing() {
                 metrics::REPLAY_WAITS.add(1);
             }
         }
-        Event::Began { .. } => metrics::EPISODES_STARTED.add(1),
-        Event::Wrote { role, tokens, seconds } => {
+        Event::EpisodeStarted { .. } => metrics::EPISODES_STARTED.add(1),
+        Event::Sampled { role, tokens, seconds } => {
             metrics::ROLE_SECONDS.record(*role, *seconds);
             tokens.iter().for_each(|tokens| metrics::ROLE_TOKENS.record(*role, *tokens as f64));
         }
-        Event::Late(role) => metrics::ROLE_DEADLINES.add(*role, 1),
+        Event::DeadlineMissed(role) => metrics::ROLE_DEADLINES.add(*role, 1),
         Event::Judged(verdict) => metrics::VERDICTS.add(*verdict, 1),
-        Event::Compared(orders) => {
+        Event::PairJudged(orders) => {
             orders.iter().for_each(|heard| metrics::JUDGE_ANSWERS.add(answer(*heard), 1));
             metrics::JUDGE_ORDERS.add(agreement(*orders), 1);
         }
         Event::CritiqueDropped(reason) => metrics::CRITIQUES_DROPPED.add(critique_drop(*reason), 1),
         Event::CritiqueScored(utility) => metrics::UTILITY_HISTOGRAM.record(f64::from(*utility)),
-        Event::Ended { pushed, dropped, counters, .. } => {
+        Event::EpisodeEnded { pushed, dropped, counters, .. } => {
             metrics::EPISODES_ENDED.add(episode_end(*pushed, *dropped), 1);
             if let Some(pushed) = pushed {
                 metrics::REPLAY_PUSHED.add(*pushed, 1);
@@ -40,25 +40,25 @@ pub(crate) fn count(event: &Event) {
                 metrics::UTILITY_MEAN.set(f64::from(mean));
             }
         }
-        Event::Holds { held, fresh } => {
+        Event::ReplayChanged { held, fresh } => {
             metrics::REPLAY_GROUPS.set(*held as f64);
             metrics::REPLAY_FRESH.set(*fresh as f64);
         }
-        Event::Retired(retired) => count_retired(*retired),
+        Event::GroupsRetired(retired) => count_retired(*retired),
         Event::Learned { report, ages_versions, seconds, .. } => {
             count_step(report, *seconds);
             ages_versions.iter().for_each(|age| metrics::STALENESS.record(*age as f64));
         }
-        Event::Discarded { .. } => {}
+        Event::BatchDiscarded { .. } => {}
         Event::Published { version, .. } => metrics::CRITIC_VERSION.set(version.0 as f64),
-        Event::Saved { step, seconds } => {
+        Event::CheckpointSaved { step, seconds } => {
             metrics::CHECKPOINTS.add(1);
             metrics::CHECKPOINT_SECONDS.record(*seconds);
             metrics::CHECKPOINT_STEP.set(*step as f64);
         }
-        Event::Evaluated { step, summary, best, seconds, .. } => count_marks(*step, summary, *best, *seconds),
-        Event::NotEvaluated(_) => metrics::EVAL_FAILURES.add(1),
-        Event::NotSaved => metrics::CHECKPOINT_FAILURES.add(1),
+        Event::Evaluated { step, summary, best, seconds, .. } => count_eval(*step, summary, *best, *seconds),
+        Event::EvalFailed(_) => metrics::EVAL_FAILURES.add(1),
+        Event::CheckpointFailed => metrics::CHECKPOINT_FAILURES.add(1),
         Event::Restarted { actor_kind, .. } => metrics::RESTARTS.add(*actor_kind, 1),
     }
 }
@@ -96,7 +96,7 @@ fn count_step(report: &crate::learner::Report, seconds: f64) {
     metrics::LEARNER_STEP_SECONDS.record(seconds);
 }
 
-fn count_marks(step: u64, summary: &EvalSummary, best: bool, seconds: f64) {
+fn count_eval(step: u64, summary: &EvalSummary, best: bool, seconds: f64) {
     let cu = |of: fn(Estimate) -> f64| summary.cu.map(of);
     for (gauge, value) in [
         (&metrics::EVAL_UTILITY, cu(|cu| cu.value)),

@@ -1,10 +1,10 @@
-//! What must outlive every actor: scored groups, open episodes and what was counted. Pure.
+//! The run state: what outlives every actor, that is scored groups, open episodes and counters. Pure.
 //!
-//! The shelf lies behind one lock, owned by the supervisor and lent to the replay actor, to it alone.
-//! Actors die at await points only and the lock is never held over one, so a death cannot tear it.
+//! It is behind one lock, which the supervisor owns and the replay actor uses. Actors are killed at await points only, and
+//! the lock is never held across one, so a kill cannot leave it half changed.
 //!
-//! Invariants: an episode is open from its begin until its end, whoever dies in between; its group is
-//! taken once; a lane that asks twice gets the same episode twice.
+//! Invariants: an episode is open from its begin to its end, whatever fails in between; its group is taken once; a worker
+//! that asks twice gets the same episode twice.
 
 use crate::checkpoint::CriticWeights;
 use crate::prompts::Ledger;
@@ -38,13 +38,13 @@ pub enum Outcome {
     Dropped(DropReason),
 }
 
-/// One of rollout's lanes: it runs one episode at a time. Lanes of a later generation replace all
-/// lanes of the earlier ones.
+/// A worker of the rollout actor: it runs one episode at a time. The workers of a generation replace those of all earlier
+/// ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Worker {
-    /// Which life of the rollout actor it belongs to.
+    /// How often the rollout actor had been started, this time included.
     pub generation: u64,
-    /// Which of its lanes.
+    /// Its index among the workers.
     pub index: usize,
 }
 
@@ -68,17 +68,28 @@ pub struct Counters {
     pub discarded: u64,
 }
 
+/// Where the learner is in the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Learner steps taken and acknowledged.
+    pub step: u64,
+    /// The step of the newest publication.
+    pub published_step: u64,
+    /// The critic in service.
+    pub version: CriticVersion,
+}
+
 /// Weight of the newest group in [`Counters::utility_mean`].
 const UTILITY_WEIGHT: f32 = 0.05;
 
-/// What must outlive every actor.
+/// What outlives every actor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     /// Scored groups.
     pub replay: Replay,
     /// Episodes begun and not ended.
     pub ledger: Ledger,
-    /// What was counted.
+    /// The counters.
     pub counters: Counters,
     /// Learner steps taken and acknowledged.
     pub step: u64,
@@ -86,16 +97,16 @@ pub struct RunState {
     pub published_step: u64,
     /// The critic in service.
     pub version: CriticVersion,
-    /// The weights in service; none while they are the base's. Saved as tensors, beside the shelf.
+    /// The weights in service; none while they are the base's. A checkpoint saves them as tensors.
     #[serde(skip)]
     pub served: Option<CriticWeights>,
-    /// Who runs what; empty in a fresh process.
+    /// The episode of each worker; empty in a new process.
     #[serde(skip)]
     workers: BTreeMap<Worker, EpisodeId>,
 }
 
 impl RunState {
-    /// A shelf at the beginning of a run.
+    /// The state at the beginning of a run.
     pub fn new(replay: Replay) -> Self {
         Self {
             replay,
@@ -109,34 +120,39 @@ impl RunState {
         }
     }
 
+    /// The learner's position.
+    pub fn position(&self) -> Position {
+        Position { step: self.step, published_step: self.published_step, version: self.version }
+    }
+
     /// Episodes under way.
     pub fn in_flight(&self) -> usize {
         self.workers.len()
     }
 
-    /// The episode that `worker` has under way.
+    /// The episode that `worker` runs.
     pub fn held_by(&self, worker: Worker) -> Option<EpisodeId> {
         self.workers.get(&worker).copied()
     }
 
-    /// Forgets the lanes of generations before `generation`: their episodes are run again.
+    /// Forgets the workers of generations before `generation`: their episodes are run again.
     pub fn forget_before(&mut self, generation: u64) {
         let gone = self.workers.extract_if(.., |worker, _| worker.generation < generation);
         self.ledger.waiting.extend(gone.map(|(_, episode)| episode));
     }
 
-    /// Forgets all lanes: every open episode is run again.
+    /// Forgets all workers: every open episode is run again.
     pub fn forget_all(&mut self) {
         self.workers.clear();
         self.ledger.reopen();
     }
 
-    /// Hands `worker` its episode: the one it has, else one that is to be run again, else a new one.
+    /// The episode of `worker`: the one it has, else one to be run again, else a new one.
     pub fn begin(&mut self, worker: Worker) -> EpisodeId {
         *self.workers.entry(worker).or_insert_with(|| self.ledger.begin())
     }
 
-    /// Ends an episode. A group that is here already changes nothing.
+    /// Ends an episode. A group that was pushed before changes nothing.
     pub fn end(&mut self, episode: EpisodeId, outcome: Outcome) -> Option<Pushed> {
         self.workers.retain(|_, held| *held != episode);
         if !self.ledger.end(episode) {
@@ -167,7 +183,7 @@ impl RunState {
         self.count_retired(retired)
     }
 
-    /// Batch `batch` cannot be learned: it counts as used, so that it is not asked for for ever.
+    /// Batch `batch` cannot be learned: it counts as used, so that it is not leased forever.
     pub fn discarded(&mut self, batch: u64) -> Retired {
         self.counters.discarded += 1;
         let retired = self.replay.learned(batch, self.step);
@@ -182,7 +198,7 @@ impl RunState {
         self.count_retired(retired)
     }
 
-    /// The learner went back to an earlier checkpoint, whose shelf is `saved`. What was scored since is kept.
+    /// The learner went back to the checkpoint whose run state is `saved`. Groups scored since are kept.
     pub fn rewind(&mut self, saved: &Self) {
         (self.step, self.published_step) = (saved.step, saved.published_step);
         (self.version, self.served) = (saved.version, saved.served.clone());
@@ -243,7 +259,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_lane_that_asks_again_gets_the_same_episode() {
+    fn a_worker_that_asks_again_gets_the_same_episode() {
         let mut run_state = run_state();
         let first = run_state.begin(worker(1, 0));
         assert_eq!(run_state.begin(worker(1, 0)), first);

@@ -83,7 +83,7 @@ impl Log {
     pub fn accepted(&self) -> Vec<EpisodeId> {
         let events = self.events.lock().unwrap();
         let accepted = |event: &Event| match event {
-            Event::Ended { episode, pushed: Some(Pushed::Kept), .. } => Some(*episode),
+            Event::EpisodeEnded { episode, pushed: Some(Pushed::Kept), .. } => Some(*episode),
             _ => None,
         };
         events.iter().filter_map(accepted).collect()
@@ -93,7 +93,7 @@ impl Log {
     pub fn began(&self) -> Vec<EpisodeId> {
         let events = self.events.lock().unwrap();
         let began = |event: &Event| match event {
-            Event::Began { episode, .. } => Some(*episode),
+            Event::EpisodeStarted { episode, .. } => Some(*episode),
             _ => None,
         };
         events.iter().filter_map(began).collect()

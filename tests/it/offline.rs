@@ -29,7 +29,7 @@ async fn a_run_keeps_every_group_that_it_scored_over_all_its_resumptions() {
         let running = start(config(place.path(), ""), resume, Some(steps), Arc::new(likes_even)).await;
         let (_, log) = running.done().await;
         for event in log.events.lock().unwrap().iter() {
-            if let Event::Ended { episode, pushed: Some(Pushed::Kept | Pushed::ZeroVariance), .. } = event {
+            if let Event::EpisodeEnded { episode, pushed: Some(Pushed::Kept | Pushed::ZeroVariance), .. } = event {
                 scored.insert(*episode);
             }
         }

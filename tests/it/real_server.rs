@@ -136,7 +136,8 @@ async fn a_node_lives_on_a_real_server_as_judge_and_generator() {
             section("generator"),
         );
         let running = judged(config(&folder.path().join(read), &more), false, None, None).await;
-        let ended = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Ended { .. })).count();
+        let ended =
+            |events: &[Event]| events.iter().filter(|event| matches!(event, Event::EpisodeEnded { .. })).count();
         running.log.until("episodes", |events| ended(events) >= 3).await;
         running.node.stop();
         let (progress, log) = running.done().await;

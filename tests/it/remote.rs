@@ -198,7 +198,7 @@ async fn a_biased_judge_that_dies_at_random_costs_no_episode_a_wrong_score() {
     for event in events.iter() {
         match event {
             Event::CritiqueScored(utility) => assert_eq!(*utility, 0.5),
-            Event::Compared([forward, backward]) => {
+            Event::PairJudged([forward, backward]) => {
                 for heard in [forward, backward] {
                     assert!(!matches!(heard, Ok(Choice::B | Choice::Tie)), "nobody said that: {heard:?}");
                 }
@@ -334,7 +334,7 @@ async fn a_remote_generator_answers_and_refines_and_its_failures_end_no_more_tha
     let lost = |event: &&Event| {
         matches!(
             event,
-            Event::CritiqueDropped(DropReason::Remote) | Event::Ended { dropped: Some(DropReason::Remote), .. }
+            Event::CritiqueDropped(DropReason::Remote) | Event::EpisodeEnded { dropped: Some(DropReason::Remote), .. }
         )
     };
     assert!(events.iter().filter(lost).count() > 0);

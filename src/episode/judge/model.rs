@@ -108,7 +108,7 @@ impl ModelJudge {
             let orders = [forward?, backward?];
             heard[index] = orders.map(|order| order.map(|said| said.read));
             // The judge's own bias is what the metrics are to show, whatever is made of it.
-            sampler.events.emit(Event::Compared(heard[index]));
+            sampler.events.emit(Event::PairJudged(heard[index]));
             if let (VerdictMethod::Balanced, [Ok(forward), Ok(backward)]) = (self.role.method, orders) {
                 heard[index] = Judge::calibrate([forward, backward]).map(Ok);
             }

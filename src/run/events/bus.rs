@@ -10,12 +10,12 @@ use crate::types::{CriticVersion, Label};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Where the node stands.
+/// A node's progress.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
-    /// What it is busy with.
+    /// What it is doing.
     pub activity: Activity,
-    /// What was counted, over all resumptions of the run.
+    /// The counters, over all resumptions of the run.
     pub counters: Counters,
     /// Episodes under way.
     pub in_flight: usize,
@@ -38,13 +38,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Takes in what happened.
+    /// Updates the progress.
     fn note(&mut self, event: &Event) {
         match event {
-            Event::Turned(activity) => self.activity = *activity,
-            Event::Began { in_flight, .. } => self.in_flight = *in_flight,
-            Event::Holds { held, .. } => self.held = *held,
-            Event::Ended { in_flight, counters, .. } => {
+            Event::ActivityChanged(activity) => self.activity = *activity,
+            Event::EpisodeStarted { in_flight, .. } => self.in_flight = *in_flight,
+            Event::ReplayChanged { held, .. } => self.held = *held,
+            Event::EpisodeEnded { in_flight, counters, .. } => {
                 self.in_flight = *in_flight;
                 self.counters = counters.clone();
                 if self.activity == Activity::FirstEpisode {
@@ -62,47 +62,47 @@ impl Progress {
     }
 }
 
-/// Hears every event, in the order of telling. Must not block.
+/// Receives every event, in the order of emission. Must not block.
 pub type Tap = Arc<dyn Fn(&Event) + Send + Sync>;
 
-/// Tokens of the last seconds, for a moving rate.
+/// The token count at the start of the current interval.
 struct Rate {
     since: Instant,
     tokens: u64,
 }
 
-/// Takes events in; clones share it.
+/// Takes events; clones share it.
 #[derive(Clone)]
-pub struct EventBus(Arc<Desk>);
+pub struct EventBus(Arc<Shared>);
 
-struct Desk {
+struct Shared {
     progress: Mutex<(Progress, Rate)>,
     tap: Option<Tap>,
     silent: bool,
 }
 
-/// The span over which the token rate is taken.
+/// The interval over which the token rate is measured.
 const RATE_SECONDS: f64 = 5.0;
 
 impl EventBus {
-    /// A desk without history.
+    /// A bus with empty progress.
     pub fn new(tap: Option<Tap>) -> Self {
         let rate = Rate { since: Instant::now(), tokens: 0 };
-        Self(Arc::new(Desk { progress: Mutex::new((Progress::default(), rate)), tap, silent: false }))
+        Self(Arc::new(Shared { progress: Mutex::new((Progress::default(), rate)), tap, silent: false }))
     }
 
-    /// A desk that hears and passes nothing on: what is written and judged in an exam is no rollout's.
+    /// A bus that ignores every event: what an evaluation samples and judges does not count as rollout.
     pub fn silent() -> Self {
         let rate = Rate { since: Instant::now(), tokens: 0 };
-        Self(Arc::new(Desk { progress: Mutex::new((Progress::default(), rate)), tap: None, silent: true }))
+        Self(Arc::new(Shared { progress: Mutex::new((Progress::default(), rate)), tap: None, silent: true }))
     }
 
-    /// Tells what happened.
+    /// Emits an event.
     pub fn emit(&self, event: Event) {
         if self.0.silent {
             return;
         }
-        self.desk().0.note(&event);
+        self.lock().0.note(&event);
         metrics_sink::count(&event);
         log(&event);
         if let Some(tap) = &self.0.tap {
@@ -110,9 +110,9 @@ impl EventBus {
         }
     }
 
-    /// The engine sampled so many tokens.
+    /// Counts tokens that the engine sampled.
     pub(crate) fn sampled(&self, tokens: usize) {
-        let (progress, rate) = &mut *self.desk();
+        let (progress, rate) = &mut *self.lock();
         progress.tokens += tokens as u64;
         let elapsed = rate.since.elapsed().as_secs_f64();
         if elapsed >= RATE_SECONDS {
@@ -122,34 +122,34 @@ impl EventBus {
         }
     }
 
-    /// Begins where an earlier process ended.
+    /// Sets the progress to that of a resumed run.
     pub fn resume(&self, counters: Counters, held: usize, step: u64, version: CriticVersion) {
-        let (progress, _) = &mut *self.desk();
+        let (progress, _) = &mut *self.lock();
         (progress.counters, progress.held, progress.step, progress.version) = (counters, held, step, version);
     }
 
-    /// Where the node stands.
+    /// A node's progress.
     pub fn progress(&self) -> Progress {
-        self.desk().0.clone()
+        self.lock().0.clone()
     }
 
-    /// Plain numbers: whoever panicked while holding them left them whole.
-    fn desk(&self) -> MutexGuard<'_, (Progress, Rate)> {
+    /// A poisoned lock is usable: the numbers behind it are valid one by one.
+    fn lock(&self) -> MutexGuard<'_, (Progress, Rate)> {
         self.0.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What people want to read; everything else is in the metrics.
+/// Logs what people want to read; everything else is in the metrics.
 fn log(event: &Event) {
     match event {
-        Event::Ended { episode, pushed, dropped, .. } => {
+        Event::EpisodeEnded { episode, pushed, dropped, .. } => {
             tracing::debug!(episode = episode.0, ?pushed, ?dropped, "episode ended");
         }
         Event::Learned { batch, report, seconds, .. } => {
             let (step, loss, gradient_norm) = (report.step, report.loss, report.gradient_norm);
             tracing::debug!(batch, step, loss, gradient_norm, seconds, "learned a batch");
         }
-        Event::Discarded { batch, why } => tracing::warn!(batch, why, "gave a batch up"),
+        Event::BatchDiscarded { batch, why } => tracing::warn!(batch, why, "discarded a batch"),
         Event::Published { version, step } => tracing::info!(version = version.0, step, "published a critic"),
         Event::Evaluated { version, step, summary, best, seconds } => {
             let (cu, after) = (summary.cu, summary.accuracy_after.map(|accuracy| accuracy.value));
@@ -157,8 +157,8 @@ fn log(event: &Event) {
             let (cu, version) = (cu.map(|cu| cu.value), version.0);
             tracing::info!(version, step, cu, low, high, accuracy_after = after, best, seconds, "evaluated the critic");
         }
-        Event::NotEvaluated(why) => tracing::warn!(why, "the critic could not be evaluated"),
-        Event::Saved { step, seconds } => tracing::info!(step, seconds, "wrote a checkpoint"),
+        Event::EvalFailed(why) => tracing::warn!(why, "the evaluation of the critic failed"),
+        Event::CheckpointSaved { step, seconds } => tracing::info!(step, seconds, "wrote a checkpoint"),
         Event::Restarted { actor_kind, restarts } => {
             tracing::info!(actor_kind = actor_kind.value(), restarts, "restarted")
         }

@@ -1,0 +1,80 @@
+//! Checkpoints and publications. A publication has one order: disk, device, replay, event.
+//!
+//! Invariants: a critic is on disk before it is in service, and in service before replay hears of it; every checkpoint of
+//! a node is written here.
+
+use super::ask::{Reply, ask};
+use super::failure::{Failure, dependency_lost};
+use super::replay::ReplayMsg;
+use crate::device::{self, Device};
+use crate::learner;
+use crate::run::checkpoints::CheckpointStore;
+use crate::run::events::{Event, EventBus};
+use crate::run::state::RunState;
+use crate::types::CriticVersion;
+use ractor::ActorRef;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Publishes critics.
+#[derive(Clone)]
+pub struct Publisher {
+    /// Holds the learner's weights and serves them.
+    pub device: Device,
+    /// Told of each publication.
+    pub replay: ActorRef<ReplayMsg>,
+    /// Where checkpoints go.
+    pub checkpoints: Arc<CheckpointStore>,
+    /// How long replay may take for an answer.
+    pub deadline: Duration,
+    /// Where events go.
+    pub events: EventBus,
+}
+
+impl Publisher {
+    /// Writes the learner's weights to disk, then puts them into service as `version`.
+    pub(super) async fn publish(&self, version: CriticVersion) -> Result<(), Failure> {
+        let started = Instant::now();
+        let state = match self.device.snapshot().await {
+            Err(device::Error::Gone) => return Err(dependency_lost("the device", self.deadline).await),
+            state => state?,
+        };
+        let (step, critic) = (state.step, state.critic.clone());
+        // The run state as it will be once the critic is in service.
+        let mut run_state = self.ask_replay(|reply| ReplayMsg::Snapshot { reply }).await?;
+        run_state.published(version, critic.clone(), step);
+        write_checkpoint(self.checkpoints.clone(), &self.events, started, state, run_state).await?;
+        self.device.install(version, Some(critic.clone())).await?;
+        self.ask_replay(|reply| ReplayMsg::Publish { version, critic, step, reply }).await?;
+        self.events.emit(Event::Published { version, step });
+        Ok(())
+    }
+
+    /// Asks replay something that it answers at once.
+    pub(super) async fn ask_replay<T>(&self, message: impl FnOnce(Reply<T>) -> ReplayMsg) -> Result<T, Failure> {
+        match ask(&self.replay, self.deadline, message).await {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(dependency_lost("replay", self.deadline).await),
+        }
+    }
+}
+
+/// Writes a checkpoint of `learner` and `run_state`. Its time counts from `started`.
+pub(super) async fn write_checkpoint(
+    checkpoints: Arc<CheckpointStore>,
+    events: &EventBus,
+    started: Instant,
+    learner: learner::State,
+    run_state: RunState,
+) -> Result<(), Failure> {
+    let step = learner.step;
+    let written = tokio::task::spawn_blocking(move || checkpoints.save(learner, run_state))
+        .await
+        .map_err(Failure::panicked)
+        .and_then(|saved| Ok(saved?));
+    match &written {
+        Ok(()) => events.emit(Event::CheckpointSaved { step, seconds: started.elapsed().as_secs_f64() }),
+        Err(_) => events.emit(Event::CheckpointFailed),
+    }
+    written
+}

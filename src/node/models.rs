@@ -1,0 +1,106 @@
+//! The models, roles and servers that a config names. Knows no run and no actor.
+
+use super::error::Error;
+use crate::config::Config;
+use crate::engine::EngineConfig;
+use crate::episode::judge::model::ModelJudge;
+use crate::episode::judge::{Compare, JudgeSource, Judges};
+use crate::episode::models::{Models, Remotes, RoleConfig};
+use crate::formats;
+use crate::formats::source::Source;
+use crate::learner::Mode;
+use crate::remote::{Client, RemoteConfig};
+use crate::roles::judge::JudgeKind;
+use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
+use crate::run::events::{Activity, Event, EventBus};
+use crate::transformer::load::Loaded;
+use crate::types::Prompt;
+use crate::verify::Checker;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The models and roles of `config`, and the path of the base model; `compare` replaces the judge if it is given. If
+/// `score` is true, the model can score too. Blocks on files, downloads and weights.
+///
+/// # Errors
+/// If one cannot be made, or the verifier cannot check `prompts` here.
+pub(crate) fn models(
+    config: &Config,
+    prompts: &[Prompt],
+    compare: Option<&Arc<Compare>>,
+    events: &EventBus,
+    score: bool,
+) -> Result<(Models, PathBuf), Error> {
+    let generator = Arc::new(Generator::new(&config.generator.role)?);
+    let critic = Arc::new(Critic::new(&config.critic.role)?);
+    let refiner = Arc::new(Refiner::new(&config.refiner.role)?);
+    let judge = Judge::new(&config.judge.role)?;
+    let checks = compare.is_none() && config.judge.role.kind == JudgeKind::Verifier;
+    let open = || Checker::open(prompts, config.judge.role.allow_unsandboxed);
+    let checker = checks.then(open).transpose()?.map(Arc::new);
+    let remotes = remotes(config)?;
+
+    let device = config.model.device.open()?;
+    check_device(config, &device)?;
+    let path = Source::parse(&config.model.source)?.fetch()?;
+    events.emit(Event::ActivityChanged(Activity::Loading));
+    let model = crate::transformer::load::load_on(&path, &device, config.engine.weights, score)?;
+    // Every role needs a chat template: a base model is refused here, not by its first episode.
+    model.template.present()?;
+    let judge_model = judge_model(config, &device)?;
+    let role = &config.judge.role;
+    let Loaded { template, tokenizer, .. } = judge_model.as_ref().map_or(&model, |(model, _)| model);
+    let asked = match role.kind {
+        JudgeKind::Remote => Some(ModelJudge::remote(judge)),
+        _ => role.uses_local_model().then(|| ModelJudge::new(judge, template, tokenizer)).transpose()?,
+    };
+    let asked = asked.map(Arc::new);
+    let preferences = asked.clone().filter(|_| role.critique_preferences);
+    let verdicts = match (compare, checker, asked) {
+        (Some(compare), ..) => JudgeSource::Custom(compare.clone()),
+        (None, Some(checker), _) => JudgeSource::Verifier(checker),
+        (None, None, asked) => JudgeSource::Model(asked.expect("a judge that is not a verifier is a model")),
+    };
+    let models = Models {
+        model,
+        engine: config.engine.clone(),
+        generator: RoleConfig { role: generator, sampling: config.generator.sampling.clone() },
+        critic: RoleConfig { role: critic, sampling: config.critic.sampling.clone() },
+        refiner: RoleConfig { role: refiner, sampling: config.refiner.sampling.clone() },
+        judges: Judges { verdicts, preferences },
+        judging: config.judge.sampling.clone(),
+        remotes,
+        judge_model,
+        deadline: Duration::from_secs(config.rollout.ask_deadline_seconds),
+        events: events.clone(),
+    };
+    Ok((models, path))
+}
+
+/// Clients of the servers in `config`, with their keys.
+pub(super) fn remotes(config: &Config) -> Result<Remotes, Error> {
+    let client = |config: Option<&RemoteConfig>| config.map(Client::new).transpose().map(|client| client.map(Arc::new));
+    Ok(Remotes { generator: client(config.remote_generator())?, judge: client(config.remote_judge())? })
+}
+
+/// The judge's own model, if it has one, and the limits of its engine: those of the node's, except for the cache.
+fn judge_model(config: &Config, device: &candle_core::Device) -> Result<Option<(Loaded, EngineConfig)>, Error> {
+    let Some(source) = config.judge_model() else { return Ok(None) };
+    let path = Source::parse(source)?.fetch()?;
+    let engine = config.judge_engine();
+    let model = crate::transformer::load::load_on(&path, device, engine.weights, false)?;
+    model.template.present()?;
+    Ok(Some((model, engine)))
+}
+
+/// Whether the critic that `config` describes can be trained and served on `device`.
+///
+/// # Errors
+/// If all weights are to be trained and the device is not the CPU.
+pub fn check_device(config: &Config, device: &candle_core::Device) -> Result<(), Error> {
+    if config.learner.mode == Mode::Full && !device.is_cpu() {
+        return Err(formats::Error::CpuOnly { device: crate::transformer::device::name(device) }.into());
+    }
+    Ok(())
+}
