@@ -1,10 +1,10 @@
-//! Held-out prompts through several critics side by side: what was written, and the figures over it.
+//! Comparison of critics on held-out prompts: the records of what was generated, and the figures over them.
 //!
-//! A [`Record`] is one prompt with everything that every critic's critiques came to; [`figures`] makes shares and
-//! intervals of many. Pure: knows no model, no clock and no file; who writes the texts is the actors' business.
+//! A [`Record`] is one prompt with the results of every critic; [`figures`] computes shares and intervals over many. Pure:
+//! knows no model, no clock and no file. `episode` generates the texts.
 //!
-//! Invariants: all critics of a record criticise the same response; figures follow from records and a seed alone,
-//! so they can be made again from what was kept.
+//! Invariants: all critics of a record criticise the same response; figures follow from the records and a seed alone, so
+//! they can be recomputed from saved records.
 
 use crate::types::{Verdict, utility};
 use serde::{Deserialize, Serialize};
@@ -16,34 +16,33 @@ pub mod stance;
 pub mod summary;
 pub mod table;
 
-/// The variable that an oracle's critique shows.
+/// The template variable of the oracle's critique.
 const ANSWER: &str = "{{ answer }}";
 
-/// Evaluation: its critics that are no model of their own, and the small one during training.
+/// Evaluation: the critics that are not models, and the online evaluation during training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalConfig {
-    /// Held-out prompts, named as `prompts.file` is; empty for the held-out twin of `prompts.file`.
+    /// Held-out prompts, named like `prompts.file`; empty for the held-out twin of `prompts.file`.
     pub file: String,
-    /// The critic in service is examined during `start` whenever so many more learner steps are taken, and before the
-    /// first; 0: never.
+    /// During `start`, evaluates the served critic before the first learner step and then every so many steps; 0: never.
     pub every_steps: u64,
-    /// Prompts of that exam, the first of the file.
+    /// Number of prompts of that evaluation: the first of the file.
     pub prompts: usize,
     /// N: critiques of a response.
     pub critiques: usize,
     /// M: refinements of a critique.
     pub refinements: usize,
-    /// What the critic `empty` says of every response.
+    /// The critique that the critic `empty` gives to every response.
     pub empty_critique: String,
-    /// What the critic `self` is asked, as the next turn of the generator's own conversation.
+    /// The prompt of the critic `self`, as the next turn of the generator's conversation.
     pub self_prompt: String,
-    /// What the critic `oracle` says; `{{ answer }}` is the prompt's known answer.
+    /// The critique of the critic `oracle`; `{{ answer }}` is the prompt's known answer.
     pub oracle_critique: String,
 }
 
 impl EvalConfig {
-    /// What is wrong with these values, all at once.
+    /// Complaints about these values, all at once.
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();
         let sizes = [("prompts", self.prompts), ("critiques", self.critiques), ("refinements", self.refinements)];
@@ -63,13 +62,13 @@ impl EvalConfig {
         complaints
     }
 
-    /// What the oracle says where `answer` is known to be right.
+    /// The oracle's critique for the correct `answer`.
     pub fn oracle(&self, answer: &str) -> String {
         self.oracle_critique.replace(ANSWER, answer)
     }
 }
 
-/// The held-out twin of a prompt file that comes with the node: `bundled:NAME-train` has `bundled:NAME-heldout`.
+/// The held-out twin of a bundled prompt file: `bundled:NAME-train` has `bundled:NAME-heldout`.
 pub fn held_out_twin(file: &str) -> Option<String> {
     let name = file.strip_prefix("bundled:")?.strip_suffix("-train")?;
     Some(format!("bundled:{name}-heldout"))
@@ -79,61 +78,61 @@ pub fn held_out_twin(file: &str) -> Option<String> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScoredText {
-    /// What was written.
+    /// The text.
     pub text: String,
     /// Its length in tokens.
     pub tokens: usize,
-    /// How right it is by the prompt's verifier, in `[0, 1]`; none where the prompt has none or the checker failed.
+    /// Its score by the prompt's verifier, in `[0, 1]`; `None` if the prompt has no verifier or the check failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f32>,
 }
 
 impl ScoredText {
-    /// Whether it is right in full; none where nobody knows.
+    /// Whether it is fully correct; `None` if unknown.
     pub fn is_right(&self) -> Option<bool> {
         self.score.map(|score| score >= 1.0)
     }
 }
 
-/// One critique and what came of it.
+/// One critique and its refinements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CritiqueOutcome {
-    /// Of iterative refinement, from 1.
+    /// Round of iterative refinement, from 1.
     pub round: usize,
-    /// Which of the N critiques it is, or goes on from; from 0.
+    /// Index of the critique among the N of the first round, or of the one it follows; from 0.
     pub chain: usize,
-    /// What the critic said.
+    /// The critique's text.
     pub critique: String,
     /// Its length in tokens.
     pub tokens: usize,
-    /// What it criticises, where that is a refinement of the round before and not the response.
+    /// The criticised text, if it is a refinement of the previous round and not the response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<ScoredText>,
     /// Its M refinements.
     pub refinements: Vec<ScoredText>,
-    /// Each refinement beside the record's response; two a refinement, by order, from a judge that is asked in both.
+    /// Verdicts of each refinement against the record's response; two per refinement, by order, from a judge asked in both.
     pub verdicts: Vec<Verdict>,
 }
 
 impl CritiqueOutcome {
-    /// Critique utility (RCO, arXiv 2506.22157, eq. 2), in `[0, 1]`; none without a valid verdict.
+    /// Critique utility (RCO, arXiv 2506.22157, eq. 2), in `[0, 1]`; `None` without a valid verdict.
     pub fn utility(&self) -> Option<f32> {
         utility(&self.verdicts)
     }
 }
 
-/// All that one critic said of one response.
+/// All critiques of one response by one critic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CriticRecord {
     /// The critic's name.
     pub critic: String,
-    /// Its critiques by round and chain; those of which nothing came are missing.
+    /// Its critiques by round and chain; failed ones are missing.
     pub attempts: Vec<CritiqueOutcome>,
 }
 
-/// One prompt through every critic.
+/// One prompt with the results of every critic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -141,9 +140,9 @@ pub struct Record {
     pub id: String,
     /// The prompt's task.
     pub task: String,
-    /// What every critic criticised.
+    /// The response that every critic criticised.
     pub response: ScoredText,
-    /// By critic, in the order asked for.
+    /// The critics, in the requested order.
     pub critics: Vec<CriticRecord>,
 }
 

@@ -1,10 +1,10 @@
-//! A client of other people's servers: any that speak OpenAI's `/v1/chat/completions`, such as vLLM's or llama.cpp's.
+//! A client for remote servers with OpenAI's `/v1/chat/completions` API, such as vLLM's or llama.cpp's.
 //!
-//! Knows no role and no actor. At most `concurrency_max` questions are with a server at once; what may pass is tried
-//! again, later each time and within a budget; every try is counted by what became of it. The key comes from the
-//! environment, is sent to the configured address alone, and is never printed.
+//! Knows no role and no actor. At most `concurrency_max` requests are in flight at once; retryable errors are retried with
+//! growing pauses and within a budget; every attempt is counted by its outcome. The key comes from the environment, is sent
+//! only to the configured address, and is never printed.
 //!
-//! Invariant: an answer is whole and readable, or it is an error; dropping the future takes the question back.
+//! Invariant: an answer is complete and readable, or it is an error. Dropping the future cancels the request.
 
 mod retry;
 mod wire;
@@ -21,10 +21,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
 
-/// A reply that is longer than this is rubbish.
+/// A longer response body is an error.
 const REPLY_BYTES_MAX: usize = 4 << 20;
 
-/// The servers that stand in for local models.
+/// The servers that replace local models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemotesConfig {
@@ -34,33 +34,33 @@ pub struct RemotesConfig {
     pub generator: RemoteConfig,
 }
 
-/// One server, and how patient one is with it.
+/// One server, with its time-outs and retries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteConfig {
-    /// What stands before `/chat/completions`, such as `http://127.0.0.1:8000/v1`.
+    /// The address before `/chat/completions`, such as `http://127.0.0.1:8000/v1`.
     pub base_url: String,
     /// The model's name there.
     pub model: String,
-    /// The environment variable that holds the key; empty where none is needed.
+    /// The environment variable that holds the API key; empty for none.
     pub api_key_env: String,
-    /// Questions that may be with the server at once.
+    /// Maximum requests in flight.
     pub concurrency_max: usize,
-    /// How long one try may take.
+    /// Time-out of one attempt, in seconds.
     pub timeout_seconds: u64,
-    /// Tries of one question after the first.
+    /// Retries of one request.
     pub retries_max: u32,
-    /// Retries for each question, on average over all of them; a handful is always allowed.
+    /// Retry budget: retries per request, on average over all requests, beyond a small fixed reserve.
     pub retry_share: f64,
-    /// Pause before the first retry; it doubles from one to the next.
+    /// Pause before the first retry; it doubles with each retry.
     pub backoff_milliseconds: u64,
-    /// Longest pause, but for what the server asks for.
+    /// Longest pause, unless the server asks for more.
     pub backoff_max_milliseconds: u64,
 }
 
 impl RemoteConfig {
-    /// What is wrong with it, all at once; `section` is where it stands. Where it is not `used`, the address and the
-    /// model may be left empty.
+    /// Complaints about its values, all at once; `section` is its config section. If it is not `used`, address and model
+    /// may be empty.
     pub fn complaints(&self, section: &str, used: bool) -> Vec<String> {
         let mut complaints = Vec::new();
         let mut expect = |right: bool, key: &str, expected: &str, got: &dyn std::fmt::Debug| {
@@ -70,12 +70,12 @@ impl RemoteConfig {
         };
         let address = "an address such as \"http://127.0.0.1:8000/v1\", without user, query or fragment";
         let unused = !used && self.base_url.is_empty();
-        // What stands before an @ may be a secret: it is not repeated.
+        // The part before an @ may be a secret, so it is not printed.
         let shown = if self.base_url.contains('@') { "one with a user" } else { &self.base_url };
         expect(unused || self.url().is_some(), "base_url", address, &shown);
         expect(!used || !self.model.trim().is_empty(), "model", "the model's name on that server", &self.model);
         let is_name = self.api_key_env.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
-        // Whoever puts the key itself here must not find it in a log.
+        // If the key itself was put here by mistake, it must not be logged.
         let expected = "the name of an environment variable, not a key";
         expect(is_name && self.api_key_env.len() <= 64, "api_key_env", expected, &"something else");
         expect(self.concurrency_max >= 1, "concurrency_max", "at least 1", &self.concurrency_max);
@@ -89,7 +89,7 @@ impl RemoteConfig {
         complaints
     }
 
-    /// Where questions go.
+    /// The URL of requests.
     fn url(&self) -> Option<Url> {
         let mut url = Url::parse(&self.base_url).ok()?;
         url.set_path(&format!("{}/chat/completions", url.path().trim_end_matches('/')));
@@ -98,12 +98,12 @@ impl RemoteConfig {
     }
 }
 
-/// A question: a conversation to be continued once.
+/// A request: a conversation and how to sample its continuation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatRequest {
     /// The conversation.
     pub turns: Vec<Turn>,
-    /// Longest answer, in tokens.
+    /// Maximum length of the answer, in tokens.
     pub max_tokens: usize,
     /// 0 is greedy.
     pub temperature: f32,
@@ -115,14 +115,14 @@ pub struct ChatRequest {
     pub min_p: f32,
     /// Strings that end the answer.
     pub stop: Vec<String>,
-    /// Seed of what is drawn, for servers that keep to it; of the pauses between tries too.
+    /// Sampling seed, for servers that honour it; also seeds the jitter of pauses.
     pub seed: u64,
-    /// Asks for the likeliest first tokens.
+    /// Requests the log-probabilities of the likeliest first tokens.
     pub wants_log_probs: bool,
 }
 
 impl Default for ChatRequest {
-    /// A greedy question without a conversation.
+    /// A greedy request without a conversation.
     fn default() -> Self {
         let (turns, stop) = (Vec::new(), Vec::new());
         Self {
@@ -139,58 +139,58 @@ impl Default for ChatRequest {
     }
 }
 
-/// Tokens that the server says it has read and written.
+/// Token counts that the server reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Read.
+    /// Tokens of the prompt.
     pub prompt_tokens: u64,
-    /// Written.
+    /// Tokens of the answer.
     pub completion_tokens: u64,
 }
 
-/// What a server answered.
+/// A server's answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatResponse {
     /// The text.
     pub text: String,
     /// Why it ended.
     pub finish: FinishReason,
-    /// What it cost; zero where the server does not say.
+    /// Token counts; zero if the server does not report them.
     pub usage: Usage,
-    /// The likeliest first tokens and their log-probabilities (nats), where they were asked for.
+    /// The likeliest first tokens and their log-probabilities (nats), if requested.
     pub first_tokens: Vec<(String, f64)>,
 }
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The config names no server.
+    /// The config has no valid address.
     #[error("remote: expected an address, got {0:?}")]
     Address(String),
-    /// The key is not where the config says.
+    /// The environment variable has no usable key.
     #[error("remote: expected a key in the environment variable {0}, got none that can be sent")]
     Key(String),
-    /// Not in time.
+    /// No answer in time.
     #[error("no answer within {seconds} s")]
     Timeout {
-        /// How long one try may take.
+        /// Time-out of one attempt, in seconds.
         seconds: u64,
     },
-    /// No connection, or one that broke before the answer was whole.
+    /// No connection, or it broke before the answer was complete.
     #[error("connection: {0}")]
     Unreachable(String),
-    /// The server has too much to do (429).
+    /// The server is overloaded (429).
     #[error("the server is busy (429)")]
     Busy,
     /// The server failed (5xx).
     #[error("the server failed ({0})")]
     ServerError(u16),
-    /// The server does not take the question (another status).
+    /// The server refused the request (another status).
     #[error("the server refused ({status}): {why}")]
     Refused {
         /// The status.
         status: u16,
-        /// The beginning of what it said.
+        /// The beginning of its response body.
         why: String,
     },
     /// The answer cannot be read.
@@ -199,7 +199,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether another try may get an answer.
+    /// Whether a retry may succeed.
     fn is_retryable(&self) -> bool {
         !matches!(self, Self::Refused { .. } | Self::Address(_) | Self::Key(_))
     }
@@ -216,7 +216,7 @@ impl Error {
     }
 }
 
-/// Asks one server.
+/// A client of one server.
 pub struct Client {
     http: reqwest::Client,
     url: Url,
@@ -224,9 +224,9 @@ pub struct Client {
     config: RemoteConfig,
     permits: Semaphore,
     budget: Mutex<RetryBudget>,
-    /// The server asked everybody to wait until then.
+    /// The server asked for no requests before this time.
     not_before: Mutex<Instant>,
-    /// The first failure in a row is a warning; those after it are seen in the metrics.
+    /// The first failure in a row is logged as a warning; later ones are only counted.
     failing: AtomicBool,
 }
 
@@ -234,7 +234,7 @@ impl Client {
     /// A client of the server that `config` describes, with the key from the environment.
     ///
     /// # Errors
-    /// Where the address is none, or the key is not there.
+    /// If the address is invalid or the key is missing.
     pub fn new(config: &RemoteConfig) -> Result<Self, Error> {
         let url = config.url().ok_or_else(|| Error::Address(config.base_url.clone()))?;
         let key = match config.api_key_env.as_str() {
@@ -243,7 +243,7 @@ impl Client {
         };
         let mut http = reqwest::Client::builder()
             .timeout(Duration::from_secs(config.timeout_seconds))
-            // Another address would get the key.
+            // A redirect would send the key to another address.
             .redirect(reqwest::redirect::Policy::none());
         if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
             http = http.no_proxy();
@@ -260,10 +260,10 @@ impl Client {
         })
     }
 
-    /// Asks `chat`; tries again where that may help.
+    /// Sends `chat`, with retries where they may help.
     ///
     /// # Errors
-    /// What became of the last try.
+    /// The error of the last attempt.
     pub async fn chat(&self, chat: &ChatRequest) -> Result<ChatResponse, Error> {
         lock(&self.budget).deposit();
         let mut tried = 0;
@@ -288,7 +288,7 @@ impl Client {
         }
     }
 
-    /// One try, when there is a place for it and the server wants to be asked.
+    /// One attempt, once there is a permit and the server accepts requests.
     async fn attempt(&self, chat: &ChatRequest) -> Result<ChatResponse, Error> {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await.map_err(|error| Error::Unreachable(error.to_string()))?;
@@ -310,9 +310,9 @@ impl Client {
                 self.failing.store(false, Ordering::Relaxed);
             }
             Err(error) if !self.failing.swap(true, Ordering::Relaxed) => {
-                tracing::warn!(model = self.config.model, %error, "a remote server does not answer");
+                tracing::warn!(model = self.config.model, %error, "remote request failed");
             }
-            Err(error) => tracing::debug!(model = self.config.model, %error, "a remote server does not answer"),
+            Err(error) => tracing::debug!(model = self.config.model, %error, "remote request failed"),
         }
         outcome
     }
@@ -349,13 +349,13 @@ impl Client {
         }
     }
 
-    /// What a server said; some repeat the key that they do not know.
+    /// The server's text without the key, which some servers repeat when they reject it.
     fn redacted(&self, said: &str) -> String {
         let key = self.key.as_ref().and_then(|key| key.to_str().ok()?.strip_prefix("Bearer "));
         key.map_or_else(|| said.to_owned(), |key| said.replace(key, "[the key]"))
     }
 
-    /// The connection failed, at whatever point.
+    /// A failed connection as an error.
     fn transport_error(&self, error: reqwest::Error) -> Error {
         match error.is_timeout() {
             true => Error::Timeout { seconds: self.config.timeout_seconds },
@@ -364,13 +364,13 @@ impl Client {
     }
 }
 
-/// An error with all that caused it.
+/// An error and its causes.
 fn causes(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |error| error.source())
         .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// The key in the environment variable `name`, as it is sent; marked so that nothing prints it.
+/// The key in the environment variable `name`, as a header value; marked as sensitive so that it is not printed.
 fn key(name: &str) -> Option<HeaderValue> {
     let key = std::env::var(name).ok().filter(|key| !key.trim().is_empty())?;
     let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim())).ok()?;
@@ -384,7 +384,7 @@ fn jitter(seed: u64, tried: u32) -> f64 {
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Plain numbers: whoever panicked while holding them left them whole.
+/// Locks a plain number, which a panic cannot leave inconsistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

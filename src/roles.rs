@@ -1,11 +1,11 @@
-//! What is asked of each role and how its answer is read.
+//! The roles: what each is asked, and how its answer is parsed.
 //!
-//! A role is a template and a way to build the conversation a model is shown; the judge's role also reads
-//! the model's words. Nothing here knows a model, a token or how texts are sampled: sampling is the
-//! engine's business, and its table in the config stands beside these.
+//! A role is a template and a function that builds the conversation a model sees; the judge's role also parses the
+//! model's words. Nothing here knows a model, a token or how texts are sampled: sampling belongs to the engine, and its
+//! config tables are beside these.
 //!
-//! Invariants: a template is tried out when it is made, so that a bad one is an error at start-up that names
-//! its key; what two roles' conversations share comes first in both.
+//! Invariants: a template is tried when it is made, so that an invalid one is a start-up error that names its key; the
+//! part that two roles' conversations share comes first in both.
 
 use crate::types::{ChatRole, Turn};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
@@ -17,42 +17,42 @@ pub mod judge;
 mod parse_choice;
 pub mod refiner;
 
-/// Why a role cannot be made of its configuration.
+/// Why a role cannot be made from its configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The template does not parse, or fails on a trial.
+    /// The template does not parse, or fails on a trial input.
     #[error("{key}: expected a template that renders, got {fault}")]
     InvalidTemplate {
-        /// Where it stands in the config.
+        /// Its config key.
         key: &'static str,
-        /// What the template engine says.
+        /// The template engine's error.
         fault: String,
     },
-    /// The template never shows something the role cannot do without.
+    /// The template does not use a required variable.
     #[error("{key}: expected {{{{ {variable} }}}} in the template, got none")]
     MissingVariable {
-        /// Where it stands in the config.
+        /// Its config key.
         key: &'static str,
-        /// What is missing.
+        /// The missing variable.
         variable: &'static str,
     },
-    /// The template names something that the role does not have.
+    /// The template uses a variable that the role does not have.
     #[error("{key}: expected no variables but {known}, got `{variable}`")]
     UnknownVariable {
-        /// Where it stands in the config.
+        /// Its config key.
         key: &'static str,
-        /// What it names.
+        /// The unknown variable.
         variable: String,
-        /// What there is.
+        /// The known variables.
         known: String,
     },
 }
 
-/// Texts that a template is tried on: nothing, little, much, and what templates and markup are made of.
+/// Trial inputs for a template: empty, short, template and markup syntax, several lines.
 const TRIALS: [&str; 4] = ["", "7", "{{ a }} <b> & \"c\" %}", "line\n\nline\n"];
 
-/// A template of the config: its variables are texts, it may show no others, and there are those that it must show.
-/// One line break at its end is dropped.
+/// A template from the config. Its variables are texts; some are required, others optional, and no others are allowed.
+/// One trailing line break is dropped.
 #[derive(Debug)]
 pub(crate) struct Template {
     environment: Environment<'static>,
@@ -62,8 +62,7 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// The template `source` of the config's `key`, which shows all of `variables`; or everything that is wrong
-    /// with it.
+    /// Parses the template `source` of the config key `key`, which must use all of `variables`. Returns every error.
     pub(crate) fn parse(
         key: &'static str,
         source: &str,
@@ -72,7 +71,7 @@ impl Template {
         Self::parse_with(key, source, variables, &[])
     }
 
-    /// The same, where the template may show `optional` too.
+    /// The same, with `optional` variables.
     pub(crate) fn parse_with(
         key: &'static str,
         source: &str,
@@ -95,19 +94,19 @@ impl Template {
         Ok(template)
     }
 
-    /// All that it may show, the needed ones first.
+    /// All allowed variables, the required ones first.
     fn variables(&self) -> impl Iterator<Item = &'static str> + Clone {
         self.needed.iter().chain(self.optional).copied()
     }
 
-    /// Variables it lacks and variables that do not exist.
+    /// Missing and unknown variables.
     fn faults(&self) -> Vec<Error> {
         let key = self.key;
         let Ok(template) = self.environment.get_template(key) else { return Vec::new() };
         let named = template.undeclared_variables(false);
         let lacks = self.needed.iter().filter(|variable| !named.contains(**variable));
         let known = self.variables().collect::<Vec<_>>().join(", ");
-        // The template engine's own functions, such as `range`, are named like variables.
+        // The template engine lists its own functions, such as `range`, among the variables.
         let is_global = |name: &str| self.environment.globals().any(|(global, _)| global == name);
         let mut unknown: Vec<_> = named
             .iter()
@@ -130,11 +129,11 @@ impl Template {
         self.environment.get_template(self.key)?.render(context)
     }
 
-    /// The text with `values` in place of its variables, in the order they were declared, the optional ones last.
+    /// Renders it with `values`, in the order the variables were declared, the optional ones last.
     ///
     /// # Panics
-    /// If the template fails on these values though it did not on the trials: a template that computes with
-    /// its variables can be made to; one that shows them cannot.
+    /// If the template fails on these values although it passed the trials. That needs a template that computes with its
+    /// variables; one that only inserts them cannot fail.
     pub(crate) fn render(&self, values: &[&str]) -> String {
         debug_assert_eq!(values.len(), self.variables().count());
         self.try_render(values)
@@ -142,17 +141,17 @@ impl Template {
     }
 }
 
-/// The one error to report of a template's many.
+/// The first of a template's errors.
 fn first(mut errors: Vec<Error>) -> Error {
     errors.swap_remove(0)
 }
 
-/// A config's complaints about one template.
+/// Complaints about one template.
 fn complaints(key: &'static str, source: &str, variables: &'static [&'static str]) -> Vec<String> {
     complaints_with(key, source, variables, &[])
 }
 
-/// The same, where the template may show `optional` too.
+/// The same, with `optional` variables.
 fn complaints_with(
     key: &'static str,
     source: &str,
@@ -163,7 +162,7 @@ fn complaints_with(
     faults.iter().map(Error::to_string).collect()
 }
 
-/// A conversation's opening: what the user says, under `system` where that says anything.
+/// The first turns of a conversation: the system text if it is not empty, and the user's text.
 fn initial_turns(system: &str, user: String) -> Vec<Turn> {
     let system = (!system.is_empty()).then(|| Turn::new(ChatRole::System, system));
     system.into_iter().chain([Turn::new(ChatRole::User, user)]).collect()

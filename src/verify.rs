@@ -1,11 +1,12 @@
-//! Checkers of verifiable tasks: how right a text is, by what its prompt carries.
+//! Verifiers: how correct a text is, by what its prompt carries.
 //!
-//! A prompt names its checker ([`Verifier`]) or, with an answer and no checker, is checked as a number. One file a family:
-//! numbers and expressions (`math`, over [`number`]), words (`text`), multiple choice (`choice`), IFEval's instructions
-//! (`ifeval`), Python functions ([`code`], in a [`sandbox`]). This file knows no model and compares texts with an answer and never with each other.
+//! A prompt names its verifier ([`Verifier`]); one with an answer and no verifier is checked as a number. One file per
+//! family: numbers and expressions (`math`, over [`number`]), words (`text`), multiple choice (`choice`), IFEval's
+//! instructions (`ifeval`), Python functions ([`code`], in a [`sandbox`]). Texts are compared with an answer, never with
+//! each other.
 //!
-//! Invariants: a text that answers nothing is a wrong answer; a checker that cannot judge says why and gives no score, which
-//! is never a loss; each reads a bounded text in a time linear in it.
+//! Invariants: a text without an answer is wrong; a failed check gives a reason and no score, and is never a loss; each
+//! check takes bounded text and linear time.
 
 use crate::types::verifier::{Instruction, Verifier};
 use crate::types::{Invalid, Prompt, Verdict};
@@ -21,16 +22,16 @@ pub mod number;
 pub mod sandbox;
 mod text;
 
-/// Bytes of a text beyond which it is not checked.
+/// Maximum length of a checked text, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1 << 18;
 
 /// Why a text could not be checked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    /// The prompt carries nothing to check by, or something that cannot serve.
+    /// The prompt has no verifier and no answer, or an invalid one.
     #[error("{0}")]
     Prompt(String),
-    /// The text is longer than any answer.
+    /// The text is longer than [`TEXT_BYTES_MAX`].
     #[error("expected a text of at most {TEXT_BYTES_MAX} bytes, got {0}")]
     TooLong(usize),
     /// The sandbox failed, or there is none.
@@ -38,26 +39,26 @@ pub enum CheckError {
     Sandbox(#[from] sandbox::Error),
 }
 
-/// What a checker found.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckResult {
-    /// How right the text is, in `[0, 1]`: 0 or 1, but for instructions, of which it is the share followed.
+    /// The score in `[0, 1]`: 0 or 1; for instructions, the share that is followed.
     pub score: f32,
-    /// Why a program is not right.
+    /// Why a program failed.
     pub failure: Option<ProgramFailure>,
 }
 
-/// Checks texts of every kind: with a sandbox where there is code to run.
+/// Checks texts of every kind. Has a sandbox if there is code to run.
 #[derive(Debug)]
 pub struct Checker {
     sandbox: Option<Sandbox>,
 }
 
 impl Checker {
-    /// A checker of `prompts`: one with a sandbox where some of them want code.
+    /// A checker for `prompts`, with a sandbox if any of them needs code to be run.
     ///
     /// # Errors
-    /// Where code is wanted and cannot be run, or not in isolation and `allow_unsandboxed` is false.
+    /// If code must be run and cannot be, or not in isolation while `allow_unsandboxed` is false.
     pub fn open<'a>(
         prompts: impl IntoIterator<Item = &'a Prompt>,
         allow_unsandboxed: bool,
@@ -67,15 +68,15 @@ impl Checker {
         Ok(Self { sandbox: wanted.then(open).transpose()? })
     }
 
-    /// The sandbox, where there is one.
+    /// The sandbox, if there is one.
     pub fn sandbox(&self) -> Option<&Sandbox> {
         self.sandbox.as_ref()
     }
 
-    /// How right `text` is as an answer to `prompt`. Code takes as long as its limits allow; all else is quick.
+    /// Checks `text` as an answer to `prompt`. Code takes as long as its limits allow; everything else is fast.
     ///
     /// # Errors
-    /// Where the prompt carries nothing to check by, or the checker fails: there is no score then.
+    /// If the prompt has nothing to check by, or the check fails; there is no score then.
     pub fn check(&self, prompt: &Prompt, text: &str) -> Result<CheckResult, CheckError> {
         let Some(Verifier::Code { entry_point, test, preamble }) = &prompt.verifier else {
             return Ok(CheckResult { score: score(prompt, text)?, failure: None });
@@ -83,29 +84,29 @@ impl Checker {
         if text.len() > TEXT_BYTES_MAX {
             return Err(CheckError::TooLong(text.len()));
         }
-        let none = || sandbox::Error::NoIsolation("a checker that was opened for no code".to_owned());
+        let none = || sandbox::Error::NoIsolation("a checker opened without code".to_owned());
         let sandbox = self.sandbox.as_ref().ok_or_else(none)?;
         let failure = code::run_tests(sandbox, CodeTask { entry_point, test, preamble }, text, true)?;
         Ok(CheckResult { score: f32::from(u8::from(failure.is_none())), failure })
     }
 
-    /// Preference of each of `refinements` over `response` by what `prompt` carries.
+    /// The verdict on each of `refinements` against `response`, by the verifier of `prompt`.
     pub fn compare(&self, prompt: &Prompt, response: &str, refinements: &[&str]) -> Vec<Verdict> {
         let score = |text: &str| {
             let checked = self.check(prompt, text);
             if let Ok(CheckResult { failure: Some(failure), .. }) = &checked {
-                tracing::debug!(prompt = prompt.id, %failure, "a program is not right");
+                tracing::debug!(prompt = prompt.id, %failure, "program failed its tests");
             }
             checked
                 .map(|checked| checked.score)
-                .inspect_err(|error| tracing::warn!(prompt = prompt.id, %error, "a text could not be checked"))
+                .inspect_err(|error| tracing::warn!(prompt = prompt.id, %error, "check failed"))
         };
         let before = score(response);
         refinements.iter().map(|text| prefer(before.clone(), score(text))).collect()
     }
 }
 
-/// What is wrong with the answer or verifier of `prompt`; none where it can be checked.
+/// What is wrong with the answer or verifier of `prompt`; `None` if it can be checked.
 pub fn complaint(prompt: &Prompt) -> Option<String> {
     let answer = prompt.answer.as_deref();
     let needs_text = || match answer {
@@ -148,7 +149,7 @@ pub fn can_check(prompt: &Prompt) -> bool {
     complaint(prompt).is_none()
 }
 
-/// The score of a text that nothing has to be run for.
+/// The score of a text for any verifier but code.
 fn score(prompt: &Prompt, text: &str) -> Result<f32, CheckError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(CheckError::TooLong(text.len()));
@@ -184,8 +185,8 @@ fn share(instructions: &[Instruction], text: &str) -> Option<f32> {
     Some(followed.iter().filter(|followed| **followed).count() as f32 / followed.len() as f32)
 }
 
-/// Preference of `refinement` over `response`, each with its score: a win where the refinement's is higher, a loss where it is
-/// lower, else a tie; invalid where either has none.
+/// The verdict by the scores of a response and its refinement: a win if the refinement's is higher, a loss if it is lower,
+/// else a tie; invalid if either has no score.
 pub fn prefer(response: Result<f32, CheckError>, refinement: Result<f32, CheckError>) -> Verdict {
     match (response, refinement) {
         (Ok(before), Ok(after)) if after > before => Verdict::Win,

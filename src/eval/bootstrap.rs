@@ -1,20 +1,20 @@
 //! Percentile bootstrap intervals (Efron, 1979) of ratios of sums, resampled by prompt.
 //!
-//! A row is what one prompt contributes. Texts of one prompt hang together, so that prompts are drawn and never
-//! texts; a difference of two critics is a row itself, so that it is paired.
+//! A row is one prompt's contribution. Texts of one prompt are correlated, so prompts are resampled and never texts. A
+//! difference between two critics is one row, which makes it paired.
 //!
-//! Invariants: same rows, same seed, same interval; the value is that of the rows as they are, not of a resample.
+//! Invariants: the same rows and seed give the same interval; the value is computed from the original rows.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-/// How intervals are made.
+/// How intervals are computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Resampling {
-    /// How often the rows are drawn anew.
+    /// Number of resamples.
     pub resamples: usize,
-    /// Of the draws.
+    /// Seed of the resampling.
     pub seed: u64,
 }
 
@@ -30,39 +30,39 @@ const LEVEL: f64 = 0.95;
 /// A figure with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
-    /// Over all rows.
+    /// The value over all rows.
     pub value: f64,
     /// The 2.5 % quantile of the resamples.
     pub low: f64,
     /// The 97.5 % quantile.
     pub high: f64,
-    /// Prompts that contributed.
+    /// Number of prompts.
     pub prompts: usize,
 }
 
 impl Estimate {
-    /// The same in another unit.
+    /// The estimate times `factor`.
     pub fn times(self, factor: f64) -> Self {
         let [value, low, high] = [self.value, self.low, self.high].map(|value| value * factor);
         Self { value, low, high, ..self }
     }
 }
 
-/// The mean of `values`; none of nothing.
+/// The mean of `values`; `None` if there are none.
 pub fn mean(values: impl IntoIterator<Item = f64>, how: Resampling) -> Option<Estimate> {
     let rows: Vec<_> = values.into_iter().map(|value| [value, 1.0]).collect();
     statistic(&rows, |[sum, count]| sum / count, how)
 }
 
-/// The sum of the first column over the sum of the second; rows that have nothing to count in the second are left
-/// out. None where no row is left.
+/// The sum of the first column over the sum of the second. Rows with 0 in the second are left out; `None` if no row is
+/// left.
 pub fn ratio(rows: impl IntoIterator<Item = [f64; 2]>, how: Resampling) -> Option<Estimate> {
     let rows: Vec<_> = rows.into_iter().filter(|row| row[1] > 0.0).collect();
     statistic(&rows, |[part, whole]| part / whole, how)
 }
 
-/// A `figure` of the columns' sums. Resamples of which it is not a number are left out; none where it is not one of
-/// the rows themselves, or hardly ever of a resample.
+/// A `figure` of the columns' sums. Resamples for which it is not finite are left out; `None` if it is not finite for the
+/// rows themselves or for any resample.
 pub fn statistic<const K: usize>(
     rows: &[[f64; K]],
     figure: impl Fn([f64; K]) -> f64,
@@ -74,7 +74,7 @@ pub fn statistic<const K: usize>(
         return None;
     }
     let mut rng = ChaCha8Rng::seed_from_u64(how.seed);
-    // The high word of a product is uniform below the other factor, but for one part in 2^64 / rows.
+    // The high word of the product is uniform below the row count, up to a bias of rows / 2^64.
     let mut draw = || ((u128::from(rng.next_u64()) * rows.len() as u128) >> 64) as usize;
     let mut drawn: Vec<f64> = (0..how.resamples.max(1))
         .map(|_| figure((0..rows.len()).fold([0.0; K], |sums, _| sum(sums, &rows[draw()]))))
@@ -88,7 +88,7 @@ pub fn statistic<const K: usize>(
     Some(Estimate { value, low: quantile(&drawn, tail), high: quantile(&drawn, 1.0 - tail), prompts: rows.len() })
 }
 
-/// The `q`-quantile of sorted values, between two of them in a straight line.
+/// The `q`-quantile of sorted values, linearly interpolated.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
     let place = q * (sorted.len() - 1) as f64;
     let (below, part) = (place.floor() as usize, place.fract());

@@ -1,6 +1,6 @@
-//! What many records come to: for each critic its figures with 95 % intervals, by prompt, paired with the first's.
+//! The figures of an evaluation: for each critic, with 95 % intervals by prompt, paired with the first critic.
 //!
-//! All shares and scores are times 100. `docs/evaluation.md` says what each figure means and why.
+//! All shares and scores are times 100. `docs/evaluation.md` explains each figure.
 
 use super::bootstrap::{self, Estimate, Resampling};
 use super::stance::{Stance, stance};
@@ -9,25 +9,25 @@ use crate::types::Verdict;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What the responses are worth, before any critique.
+/// Figures of the responses, before any critique.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResponseFigures {
     /// Mean score.
     pub score: Option<Estimate>,
-    /// Share that is right in full.
+    /// Share that is fully correct.
     pub accuracy: Option<Estimate>,
 }
 
-/// Whether a critic says wrong of what is wrong and right of what is right, by the rule of [`stance`].
+/// Whether a critic calls wrong responses wrong and right ones right, by the rule of [`stance`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Discrimination {
-    /// Of critiques of wrong responses that can be read, the share that says wrong.
+    /// Among readable critiques of wrong responses, the share that says wrong.
     pub sensitivity: Option<Estimate>,
-    /// Of critiques of right responses that can be read, the share that says right.
+    /// Among readable critiques of right responses, the share that says right.
     pub specificity: Option<Estimate>,
-    /// The mean of both: 50 for whoever always says the same.
+    /// The mean of both: 50 for a critic that always says the same.
     pub balanced: Option<Estimate>,
-    /// Share of the critiques that the rule cannot read.
+    /// Share of critiques without a stance by that rule.
     pub unread: Option<Estimate>,
 }
 
@@ -36,13 +36,13 @@ pub struct Discrimination {
 pub struct Round {
     /// From 1.
     pub round: usize,
-    /// Of this round's refinements beside the response.
+    /// Critique utility of this round's refinements against the response.
     pub cu: Option<Estimate>,
-    /// Share of this round's refinements that is right.
+    /// Share of this round's refinements that is correct.
     pub accuracy: Option<Estimate>,
 }
 
-/// What one critic is worth. But for `rounds`, all is of the first round.
+/// Figures of one critic. Except for `rounds`, all are of the first round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CriticFigures {
     /// Its name.
@@ -51,42 +51,42 @@ pub struct CriticFigures {
     pub cu: Option<Estimate>,
     /// The same by task.
     pub cu_by_task: BTreeMap<String, Option<Estimate>>,
-    /// CU less the first critic's on the same prompts; none for the first itself.
+    /// CU minus the first critic's on the same prompts; `None` for the first itself.
     pub cu_over_first: Option<Estimate>,
     /// Refinement quality score: mean score of the refinements.
     pub rqs: Option<Estimate>,
-    /// Share of the refinements that is right in full.
+    /// Share of the refinements that is fully correct.
     pub accuracy: Option<Estimate>,
-    /// Of the refinements of wrong responses, the share that is right.
+    /// Among refinements of wrong responses, the share that is correct.
     pub wrong_to_right: Option<Estimate>,
-    /// Of the refinements of right responses, the share that is wrong.
+    /// Among refinements of correct responses, the share that is wrong.
     pub right_to_wrong: Option<Estimate>,
-    /// Whether it knows right from wrong.
+    /// Whether it tells right from wrong.
     pub discrimination: Discrimination,
     /// Mean length of a critique.
     pub critique_tokens: Option<Estimate>,
-    /// Of pairs judged in both orders, the share in which both say the same.
+    /// Among pairs judged in both orders, the share in which both agree.
     pub order_agreement: Option<Estimate>,
-    /// Share of the verdicts that are invalid, which no other figure counts.
+    /// Share of invalid verdicts, which no other figure counts.
     pub invalid: Option<Estimate>,
-    /// Critiques of which nothing came.
+    /// Failed critiques.
     pub missing: usize,
-    /// By round, where there is more than one.
+    /// By round, if there is more than one.
     pub rounds: Vec<Round>,
 }
 
 /// All figures of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
-    /// Prompts in them.
+    /// Number of prompts.
     pub prompts: usize,
     /// The responses.
     pub response: ResponseFigures,
-    /// By critic, in the order asked for.
+    /// The critics, in the requested order.
     pub critics: Vec<CriticFigures>,
 }
 
-/// What was asked for, beside the records themselves.
+/// Parameters of the evaluation that the records do not contain.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FigureOptions {
     /// N.
@@ -95,7 +95,7 @@ pub struct FigureOptions {
     pub rounds: usize,
     /// Whether the judge was asked in both orders.
     pub in_both_orders: bool,
-    /// How intervals are made.
+    /// How intervals are computed.
     pub how: Resampling,
 }
 
@@ -130,7 +130,7 @@ fn share(records: &[Record], options: FigureOptions, row: impl Fn(&Record) -> [f
     percent(bootstrap::ratio(records.iter().map(row), options.how))
 }
 
-/// How many of `texts` are `such`, and of how many that is known.
+/// For how many of `texts` the predicate holds, and for how many it is known.
 fn of_texts<'a>(
     texts: impl IntoIterator<Item = &'a ScoredText>,
     such: impl Fn(&ScoredText) -> Option<bool>,
@@ -142,7 +142,7 @@ fn count(facts: impl IntoIterator<Item = Option<bool>>) -> [f64; 2] {
     facts.into_iter().flatten().fold([0.0, 0.0], |[yes, all], fact| [yes + f64::from(u8::from(fact)), all + 1.0])
 }
 
-/// Mean utility of `attempts`; those without a valid verdict left out.
+/// Mean utility of `attempts`, ignoring those without a valid verdict.
 fn utility<'a>(attempts: impl Iterator<Item = &'a CritiqueOutcome>) -> Option<f64> {
     let utilities: Vec<f64> = attempts.filter_map(CritiqueOutcome::utility).map(f64::from).collect();
     (!utilities.is_empty()).then(|| utilities.iter().sum::<f64>() / utilities.len() as f64)
@@ -214,7 +214,7 @@ fn count_tokens<'a>(attempts: impl Iterator<Item = &'a CritiqueOutcome>) -> [f64
     sum(attempts.map(|attempt| attempt.tokens as f64))
 }
 
-/// Whether both orders of each pair say the same, where both say anything.
+/// Whether both orders of each pair agree, if both are valid.
 fn orders(attempt: &CritiqueOutcome) -> Vec<Option<bool>> {
     let same = |pair: &[Verdict]| match pair {
         [forward, backward] => Some(forward.preference()? == backward.preference()?),
@@ -243,7 +243,7 @@ impl Discrimination {
             let attempts = of_round(&record.critics[place], 1);
             attempts.map(|attempt| stance(&attempt.critique, &record.response.text)).collect()
         };
-        // Said wrong, readable, both of a wrong response; said right, readable, both of a right one.
+        // [says wrong, readable] for a wrong response, then [says right, readable] for a right one.
         let row = |record: &Record| {
             let said = |what: Stance| count(read(record).into_iter().map(|s| s.map(|stance| stance == what)));
             match record.response.is_right() {

@@ -1,6 +1,6 @@
-//! The figures as a picture: a bar a critic with its interval, utilities on the left and accuracies on the right, as SVG.
+//! The figures as an SVG picture: one bar per critic with its interval, utilities on the left, accuracies on the right.
 //!
-//! One text, no fonts and no scripts of its own; every bar carries its numbers as a title.
+//! No fonts, no scripts; each bar has its numbers as a title.
 
 use super::bootstrap::Estimate;
 use super::figures::Figures;
@@ -8,20 +8,20 @@ use std::fmt::Write;
 
 const CHART_WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 320.0;
-/// Room for the axis on the left, names below, the title above.
+/// Margins for the axis on the left, names below and the title above.
 const LEFT: f64 = 44.0;
 const BELOW: f64 = 48.0;
 const ABOVE: f64 = 56.0;
 const COLOURS: [&str; 6] = ["#4878a8", "#9aa5b1", "#e0a458", "#6a9f58", "#b5566a", "#7d6bb0"];
 
-/// A panel: what it shows, its bars, and a line that they are held against.
+/// One bar chart: its title, bars and reference line.
 struct Chart {
     title: String,
     bars: Vec<(String, Option<Estimate>)>,
     line: Option<(f64, &'static str)>,
 }
 
-/// `figures` under `title`.
+/// The figures as SVG, with `title`.
 pub fn svg(figures: &Figures, title: &str) -> String {
     let bars = |of: fn(&super::figures::CriticFigures) -> Option<Estimate>| {
         figures.critics.iter().map(|critic| (critic.critic.clone(), of(critic))).collect::<Vec<_>>()
@@ -40,7 +40,7 @@ pub fn svg(figures: &Figures, title: &str) -> String {
     }
     let width = CHART_WIDTH * panels.len() as f64;
     let mut out = String::new();
-    // A String takes whatever is written to it.
+    // Writing to a String cannot fail.
     let _ = writeln!(
         out,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" width=\"{width}\" \
@@ -59,7 +59,7 @@ pub fn svg(figures: &Figures, title: &str) -> String {
     out
 }
 
-/// Where a share from 0 to 100 stands.
+/// The y coordinate of a share from 0 to 100.
 fn height(share: f64) -> f64 {
     let (top, bottom) = (ABOVE, HEIGHT - BELOW);
     bottom - (bottom - top) * share.clamp(0.0, 100.0) / 100.0
@@ -126,7 +126,7 @@ fn bar(out: &mut String, left: f64, slot: f64, colour: &str, name: &str, estimat
     );
 }
 
-/// Text as XML wants it.
+/// Text escaped for XML.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

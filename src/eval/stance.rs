@@ -1,16 +1,15 @@
-//! Whether a critique says that what it criticises is right or wrong: a rule over its words, the same for every critic.
+//! Whether a critique says that the criticised text is right or wrong: a rule over its words, the same for every critic.
 //!
-//! 1. *Said outright.* `incorrect`, `wrong`, `false`, `inaccurate`, `mistaken`, `mistake(s)` and `error(s)` say wrong,
-//!    `correct`, `right`, `accurate` and `true` say right, each the opposite when denied ("not quite right", "no
-//!    errors"), and an opening "yes" or "no" speaks too. `right` and its like before a noun ("the correct answer is ...",
-//!    "to correct the sum") say nothing by themselves, unless behind "is" ("this is the correct answer"), and nothing
-//!    is said behind "if" or "whether".
-//! 2. *Said by another answer.* Where nothing is said outright, the first "answer is X" (or "result", "sum" and so on;
-//!    "should be X") counts: wrong, unless the criticised text ends with the same number, or without numbers holds X.
+//! 1. *Explicit.* `incorrect`, `wrong`, `false`, `inaccurate`, `mistaken`, `mistake(s)` and `error(s)` mean wrong;
+//!    `correct`, `right`, `accurate` and `true` mean right; negation inverts them ("not quite right", "no errors"). A leading
+//!    "yes" or "no" counts too. `right` etc. before a noun ("the correct answer is", "to correct the sum") mean nothing
+//!    unless after "is" ("this is the correct answer"). Nothing counts after "if" or "whether".
+//! 2. *By another answer.* Otherwise the first "answer is X" (or "result", "sum", ...; "should be X") means wrong, unless
+//!    the criticised text ends with the same number or, without numbers, contains X.
 //!
-//! Invariant: a critique that says neither, or says both outright, has no stance; none is guessed.
+//! Invariant: a critique that says neither, or explicitly both, has no stance.
 
-/// What a critique says of the text that it criticises.
+/// What a critique says about the criticised text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stance {
     /// It is right.
@@ -31,7 +30,7 @@ impl Stance {
 const RIGHT: [&str; 5] = ["correct", "right", "accurate", "true", "correctly"];
 const WRONG: [&str; 6] = ["incorrect", "wrong", "false", "inaccurate", "mistaken", "incorrectly"];
 const ERROR_WORDS: [&str; 4] = ["mistake", "mistakes", "error", "errors"];
-/// What an answer is called.
+/// Nouns for an answer.
 const ANSWERS: [&str; 12] = [
     "answer",
     "answers",
@@ -48,10 +47,10 @@ const ANSWERS: [&str; 12] = [
 ];
 const BE: [&str; 5] = ["is", "was", "be", "are", "equals"];
 const DENIALS: [&str; 9] = ["not", "no", "never", "nothing", "without", "cannot", "hardly", "almost", "nearly"];
-/// How many words before a word may deny it: "is not quite right".
+/// How many words before a word can negate it: "is not quite right".
 const REACH: usize = 2;
 
-/// What `critique` says of `text`; none where that cannot be read.
+/// The stance of `critique` on `text`; `None` if it has none.
 pub fn stance(critique: &str, text: &str) -> Option<Stance> {
     let words = words(critique);
     let mut said = (0..words.len()).filter_map(|at| outright(&words, at));
@@ -59,7 +58,7 @@ pub fn stance(critique: &str, text: &str) -> Option<Stance> {
         return said.all(|other| other == first).then_some(first);
     }
     let stated = stated(critique, &words)?;
-    // "85 - 23 = 62" gives what stands behind the sign.
+    // In "85 - 23 = 62" the answer follows the equals sign.
     let stated = stated.rsplit_once('=').map_or(stated, |(_, value)| value);
     let same = match (number(stated, false), number(text, true)) {
         (Some(stated), given) => given == Some(stated),
@@ -68,13 +67,13 @@ pub fn stance(critique: &str, text: &str) -> Option<Stance> {
     Some(if same { Stance::Right } else { Stance::Wrong })
 }
 
-/// A word in small letters, and where it ends.
+/// A word in lower case, and where it ends.
 struct Word {
     text: String,
     end: usize,
-    /// A sentence, a line or a clause ends behind it.
+    /// A sentence, a line or a clause ends after it.
     closes: bool,
-    /// What it announces follows.
+    /// A colon follows.
     announces: bool,
 }
 
@@ -105,7 +104,7 @@ fn words(text: &str) -> Vec<Word> {
     words
 }
 
-/// What the word at `at` says outright.
+/// The explicit stance of the word at `at`.
 fn outright(words: &[Word], at: usize) -> Option<Stance> {
     let word = &words[at];
     if at == 0 && word.closes && word.is_one_of(&["yes", "no"]) {
@@ -126,20 +125,20 @@ fn outright(words: &[Word], at: usize) -> Option<Stance> {
     Some(if denied { stance.denied() } else { stance })
 }
 
-/// Whether the adjective at `at` belongs to what is behind it: "the correct answer"; or is a verb: "correct the sum".
+/// Whether the word at `at` modifies what follows ("the correct answer") or is a verb ("correct the sum").
 fn is_before_noun(words: &[Word], at: usize) -> bool {
     let glues = ["and", "or", "but", "because", "since", "as", "for", "in", "to"];
     !words[at].closes && words.get(at + 1).is_some_and(|next| !next.is_one_of(&glues) && !next.is_one_of(&BE))
 }
 
-/// "is the correct answer", "is not a right answer": what stands there says it of the text.
+/// Whether it follows "is": "is the correct answer", "is not a right answer".
 fn is_behind_be(words: &[Word], at: usize) -> bool {
     let before = words[..at].iter().rev().take_while(|word| !word.closes);
     let mut before = before.skip_while(|word| word.is_one_of(&["the", "a", "an"]) || word.denies());
     before.next().is_some_and(|word| word.is_one_of(&["is", "was", "isn't", "wasn't"]))
 }
 
-/// What the critique gives as the answer: the rest of the sentence behind "answer is" or "should be".
+/// The answer that the critique gives: the rest of the sentence after "answer is" or "should be".
 fn stated<'a>(critique: &'a str, words: &[Word]) -> Option<&'a str> {
     let gives = |at: &usize| {
         let pair = [&words[*at], &words[*at + 1]];
@@ -148,17 +147,17 @@ fn stated<'a>(critique: &'a str, words: &[Word]) -> Option<&'a str> {
     };
     let at = (0..words.len().saturating_sub(1)).find(gives)?;
     let last = if words[at + 1].is_one_of(&BE) { at + 1 } else { at };
-    // "if the answer is correct": no other answer.
+    // "if the answer is correct" gives no other answer.
     if words.get(last + 1).is_some_and(|next| next.is_one_of(&RIGHT) || next.is_one_of(&WRONG)) {
         return None;
     }
-    // "answer should be X": the verb's own end is further on.
+    // In "answer should be X" the verb ends later.
     let rest = &critique[words[last].end..];
     let end = rest.find(". ").or_else(|| rest.find('\n')).unwrap_or(rest.len());
     Some(&rest[..end])
 }
 
-/// The first number of `text`, or its last one.
+/// The first number of `text`, or its last.
 fn number(text: &str, last: bool) -> Option<f64> {
     let inside = |c: char| c.is_ascii_digit() || matches!(c, ',' | '.');
     let parse = |run: &str| run.trim_matches([',', '.']).replace(',', "").parse().ok();
@@ -166,7 +165,7 @@ fn number(text: &str, last: bool) -> Option<f64> {
     if last { numbers.next_back().and_then(parse) } else { numbers.next().and_then(parse) }
 }
 
-/// Whether `text` has the words of `stated` in it; none where there are none.
+/// Whether `text` contains the words of `stated`; `None` if there are none.
 fn holds(text: &str, stated: &str) -> Option<bool> {
     let joined = |text: &str| words(text).into_iter().map(|word| word.text).collect::<Vec<_>>().join(" ");
     let (text, stated) = (format!(" {} ", joined(text)), joined(stated));

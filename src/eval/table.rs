@@ -1,11 +1,11 @@
-//! The figures as a table for people.
+//! The figures as a text table.
 //!
-//! A row is a critic, a column a figure; what nobody knows is a dash.
+//! A row is a critic, a column a figure; unknown figures are a dash.
 
 use super::bootstrap::Estimate;
 use super::figures::{CriticFigures, Figures};
 
-/// `figures` as lines: the responses, the critics, utilities by task, and rounds where there are some.
+/// The lines of the table: the responses, the critics, utilities by task, and rounds if there are any.
 pub fn lines(figures: &Figures) -> Vec<String> {
     let before = &figures.response;
     let mut lines =
@@ -25,7 +25,7 @@ pub fn lines(figures: &Figures) -> Vec<String> {
     lines
 }
 
-/// What its refinements are worth.
+/// Figures of the refinements.
 fn critics(critics: &[CriticFigures]) -> Vec<Vec<String>> {
     let first = critics.first().map_or("the first", |critic| &critic.critic);
     let mut rows = vec![row(&[
@@ -51,7 +51,7 @@ fn critics(critics: &[CriticFigures]) -> Vec<Vec<String>> {
     rows
 }
 
-/// What its critiques are like.
+/// Figures of the critiques.
 fn more(critics: &[CriticFigures]) -> Vec<Vec<String>> {
     let mut rows = vec![row(&[
         "critic",
@@ -119,7 +119,7 @@ fn signed(estimate: Option<Estimate>) -> String {
     estimate.map_or("-".to_owned(), |Estimate { value, low, high, .. }| format!("{value:+.1} [{low:+.1}, {high:+.1}]"))
 }
 
-/// Rows as lines whose columns stand below each other.
+/// Rows as lines with aligned columns.
 fn aligned(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();

@@ -1,15 +1,15 @@
-//! When to try again, and how often: pure.
+//! When to retry, and how often: pure functions.
 //!
-//! Pauses double from try to try, with jitter, so that those who failed together do not come back together; a server
-//! that says when is taken at its word. A budget over all questions keeps retries a share of the load: a server that
-//! is down must not get a multiple of it.
+//! Pauses double with each retry and have jitter, so that requests that failed together are not retried together. A
+//! `Retry-After` header is honoured. A budget over all requests limits retries to a share of the load, so that a server
+//! that is down does not get a multiple of it.
 
 use std::time::Duration;
 
-/// Retries that may be made before any question has been answered.
+/// Retries available at the start.
 const RESERVE: f64 = 10.0;
 
-/// Retries still allowed, over all questions.
+/// Retries still allowed, over all requests.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct RetryBudget {
     share: f64,
@@ -17,17 +17,17 @@ pub(super) struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// Of `share` retries for each question.
+    /// A budget of `share` retries per request.
     pub(super) fn new(share: f64) -> Self {
         Self { share, left: RESERVE }
     }
 
-    /// A question was asked. What is not used is kept up to a limit, so that long calm does not pay for a storm.
+    /// Adds one request's share. The balance is capped, so that a long calm period does not pay for a storm of retries.
     pub(super) fn deposit(&mut self) {
         self.left = (self.left + self.share).min(RESERVE * (1.0 + self.share));
     }
 
-    /// Takes one retry, if one is left.
+    /// Takes one retry if one is left.
     pub(super) fn withdraw(&mut self) -> bool {
         let enough = self.left >= 1.0;
         self.left -= if enough { 1.0 } else { 0.0 };
@@ -35,13 +35,13 @@ impl RetryBudget {
     }
 }
 
-/// The pause before try `tried + 1`, `unit` in `[0, 1)` being its jitter: half of the doubled pause is certain.
+/// The pause after `tried` retries. The jitter `unit` in `[0, 1)` varies it between half of the doubled pause and all of it.
 pub(super) fn pause(first: Duration, longest: Duration, tried: u32, unit: f64) -> Duration {
     let doubled = first.saturating_mul(1u32.checked_shl(tried).unwrap_or(u32::MAX)).min(longest);
     doubled.mul_f64(0.5 + unit.clamp(0.0, 1.0) / 2.0)
 }
 
-/// What a `Retry-After` header asks for: seconds, or a date, `now` being the present one.
+/// The pause that a `Retry-After` header asks for: seconds, or a date relative to `now`.
 pub(super) fn retry_after(header: &str, now: std::time::SystemTime) -> Option<Duration> {
     let header = header.trim();
     match header.parse::<f64>() {

@@ -1,12 +1,12 @@
-//! What is sent and what comes back: the part of OpenAI's `/v1/chat/completions` that every server of the kind has.
+//! Request and response bodies: the part of OpenAI's `/v1/chat/completions` that all such servers support.
 //!
-//! Fields that are at their neutral value are not sent, since strict servers refuse those that they do not know.
+//! Fields at their neutral value are not sent, because strict servers refuse fields that they do not know.
 
 use super::{ChatRequest, ChatResponse, Usage};
 use crate::types::{FinishReason, Turn};
 use serde::{Deserialize, Serialize};
 
-/// Tokens whose log-probabilities are asked for: the most that servers give.
+/// Number of first tokens with log-probabilities to request: the most that servers allow.
 const TOP_LOGPROBS: u32 = 20;
 
 #[derive(Serialize)]
@@ -37,7 +37,7 @@ impl<'a> RequestBody<'a> {
             messages: &chat.turns,
             max_tokens: chat.max_tokens,
             temperature: chat.temperature,
-            // Some servers keep seeds in 32 bits, signed.
+            // Some servers store seeds as signed 32-bit integers.
             seed: (chat.seed >> 33) as u32,
             top_p: (chat.top_p < 1.0).then_some(chat.top_p),
             top_k: (chat.top_k > 0).then_some(chat.top_k),
@@ -64,7 +64,7 @@ struct Choice {
 
 #[derive(Deserialize)]
 struct Message {
-    /// Absent where the server says nothing, as after a refusal.
+    /// Absent if there is no text, as after a refusal.
     content: Option<String>,
 }
 
@@ -92,7 +92,7 @@ struct Tokens {
     completion_tokens: u64,
 }
 
-/// Reads a reply to `chat`, or says what is wrong with it.
+/// Parses the response to `chat`, or returns what is wrong with it.
 pub(super) fn read(bytes: &[u8], chat: &ChatRequest) -> Result<ChatResponse, String> {
     let reply: ResponseBody = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let Some(choice) = reply.choices.into_iter().next() else { return Err("no choice".to_owned()) };
@@ -105,7 +105,7 @@ pub(super) fn read(bytes: &[u8], chat: &ChatRequest) -> Result<ChatResponse, Str
     }
     let finish = match choice.finish_reason.as_deref() {
         Some("length") => FinishReason::Length,
-        // A server that died half-way may still close its JSON: a text without an end is not one.
+        // A server that died half-way may still close its JSON, so a text without a finish reason is not complete.
         None => return Err("no finish_reason".to_owned()),
         Some(_) => FinishReason::Stop,
     };

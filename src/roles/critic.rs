@@ -1,4 +1,4 @@
-//! The critic: says of a response what is wrong with it.
+//! The critic: says what is wrong with a response.
 
 use super::{Error, Template, complaints, first, initial_turns};
 use crate::types::{Prompt, Turn};
@@ -7,17 +7,17 @@ use serde::{Deserialize, Serialize};
 const KEY: &str = "critic.prompt";
 const VARIABLES: &[&str] = &["prompt", "response"];
 
-/// What the critic is shown.
+/// The critic's system text and template.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CriticConfig {
-    /// Instructions above the conversation, as they are; empty for none.
+    /// System text, used as it is; empty for none.
     pub system: String,
     /// Template of the user's turn, over `prompt` and `response`.
     pub prompt: String,
 }
 
 impl CriticConfig {
-    /// What is wrong with these values, all at once.
+    /// Complaints about these values, all at once.
     pub fn complaints(&self) -> Vec<String> {
         complaints(KEY, &self.prompt, VARIABLES)
     }
@@ -37,7 +37,7 @@ impl Critic {
         Ok(Self { system: config.system.clone(), template })
     }
 
-    /// The conversation that every critique of `response` goes on.
+    /// The conversation that every critique of `response` continues.
     pub fn conversation(&self, prompt: &Prompt, response: &str) -> Vec<Turn> {
         initial_turns(&self.system, self.template.render(&[&prompt.text, response]))
     }

@@ -1,4 +1,4 @@
-//! The generator: answers a prompt. Its conversation is the one that the refiner goes on with.
+//! The generator: answers a prompt. The refiner continues its conversation.
 
 use super::{Error, Template, complaints, first, initial_turns};
 use crate::types::{Prompt, Turn};
@@ -7,29 +7,29 @@ use serde::{Deserialize, Serialize};
 const KEY: &str = "generator.prompt";
 const VARIABLES: &[&str] = &["prompt"];
 
-/// Where responses and refinements are written.
+/// Where responses and refinements are generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GeneratorKind {
-    /// By the base model.
+    /// By the local base model.
     Local,
-    /// By a server elsewhere.
+    /// By a remote server.
     Remote,
 }
 
-/// What the generator is shown.
+/// The generator's place, system text and template.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GeneratorConfig {
-    /// Where it writes; the refiner writes there too.
+    /// Where it runs; the refiner runs there too.
     pub kind: GeneratorKind,
-    /// Instructions above the conversation, as they are; empty for none.
+    /// System text, used as it is; empty for none.
     pub system: String,
     /// Template of the user's turn, over `prompt`.
     pub prompt: String,
 }
 
 impl GeneratorConfig {
-    /// What is wrong with these values, all at once.
+    /// Complaints about these values, all at once.
     pub fn complaints(&self) -> Vec<String> {
         complaints(KEY, &self.prompt, VARIABLES)
     }
@@ -49,7 +49,7 @@ impl Generator {
         Ok(Self { system: config.system.clone(), template })
     }
 
-    /// The conversation that the response to `prompt` goes on.
+    /// The conversation that the response to `prompt` continues.
     pub fn conversation(&self, prompt: &Prompt) -> Vec<Turn> {
         initial_turns(&self.system, self.template.render(&[&prompt.text]))
     }

@@ -1,13 +1,11 @@
-//! The judge: says which of a response and its refinement is better, or which of two critiques.
+//! The judge: says whether a response or its refinement is better, or which of two critiques.
 //!
-//! A judge that is a model prefers a position as well as a text, so each pair is asked about in both orders.
-//! The two answers stay two verdicts, one per order: a critique's utility is the mean over all valid ones,
-//! which is the plain average of the orders. A judge that only looks at positions thus scores 0.5 exactly, and
-//! one order's tie beside the other's win scores 0.75. Where it is the log-probabilities that are read, what a place is
-//! worth can be taken out beforehand, and a weak judge's slight preference shows.
+//! A model judge also prefers a position, so each pair is judged in both orders. The two answers stay two verdicts, and a
+//! critique's utility is the mean over all valid ones: the plain average of both orders. A judge that looks only at
+//! positions scores 0.5 exactly; a tie in one order and a win in the other score 0.75. When verdicts come from
+//! log-probabilities, the position bias can be subtracted first, so that a weak judge's slight preference shows.
 //!
-//! Invariant: a verdict counts only beside the other order's. One order alone would carry the whole bias, so
-//! where one has no answer the other is set aside too.
+//! Invariant: if either order yields no verdict, both are invalid. One order alone would carry the whole position bias.
 
 use super::parse_choice::read;
 use super::{Error, Template, complaints_with, first, initial_turns};
@@ -22,74 +20,74 @@ const KEY: &str = "judge.prompt";
 const VARIABLES: &[&str] = &["prompt", "first", "second"];
 const CRITIQUES_KEY: &str = "judge.critiques_prompt";
 const CRITIQUES_VARIABLES: &[&str] = &["prompt", "response", "first", "second"];
-/// What a template may show besides.
+/// Optional template variables.
 const OPTIONAL: &[&str] = &["criteria"];
 
-/// Words that the answers begin with, as the default templates ask for them.
+/// The words that an answer begins with, as the default templates ask for them.
 pub const ANSWERS: [(Choice, &[&str]); 3] =
     [(Choice::A, &["A"]), (Choice::B, &["B"]), (Choice::Tie, &["tie", "Tie", "TIE"])];
-/// Least probability of all answers together. A judge that gives them less was about to say something else, and
-/// which of them is the likeliest says little.
+/// Minimum probability of all answers together. With less, the judge was about to say something else, and the likeliest
+/// answer means little.
 const MASS_MIN: f64 = 0.01;
 
 /// Who judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JudgeKind {
-    /// A checker, by the prompt's own answer.
+    /// The prompt's verifier.
     Verifier,
-    /// A model, in both orders.
+    /// A local model, in both orders.
     Model,
-    /// A model on a server elsewhere, in both orders.
+    /// A model on a remote server, in both orders.
     Remote,
 }
 
-/// How a model's verdict is found.
+/// How a model's verdict is obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VerdictMethod {
-    /// It writes, and its words are read.
+    /// From the text that it generates.
     Text,
-    /// Nothing is written: the likeliest of A, B and tie as the next token.
+    /// From the log-probabilities of A, B and tie as the next token; no text is generated.
     Logprob,
-    /// The same, less what a place is worth to the judge, which both orders tell together.
+    /// The same, with the position bias subtracted, which both orders together reveal.
     Balanced,
 }
 
-/// What an order came to.
+/// The result of one order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScoredChoice {
     /// The likeliest answer.
     pub read: Choice,
-    /// By how much A is likelier than B as the first token (nats); infinite where one of them cannot be, 0 where words were
-    /// read.
+    /// Log-odds of A over B as the first token (nats); infinite if one has probability 0, and 0 if the verdict comes from
+    /// text.
     pub odds: f64,
 }
 
-/// What the judge is shown, and how its answer is found.
+/// The judge's templates, and how its verdict is obtained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JudgeConfig {
-    /// Who judges refinements; the rest matters to a model only.
+    /// Who judges refinements. The other keys apply to models only.
     pub kind: JudgeKind,
-    /// A model of its own, named as `model.source` is; empty for the base model.
+    /// The judge's model, named like `model.source`; empty for the base model.
     pub model: String,
-    /// Memory of that model's KV cache, in MiB.
+    /// KV cache size of that model, in MiB.
     pub kv_cache_mib: usize,
-    /// How its verdict is found.
+    /// How its verdict is obtained.
     pub read: VerdictMethod,
-    /// Texts sampled for each order; the most frequent verdict is the order's.
+    /// Texts sampled per order; the most frequent verdict counts.
     pub votes: usize,
-    /// Whether critiques are compared with each other too, for DPCO. A verifier cannot: beside it a local model does.
+    /// Whether critiques are also compared with each other, for DPCO. With a verifier, a local model does this.
     pub critique_preferences: bool,
-    /// Instructions above the conversation, as they are; empty for none.
+    /// System text, used as it is; empty for none.
     pub system: String,
-    /// Whether code may be run where the machine does not isolate it.
+    /// Whether code may run on a machine that cannot isolate it.
     pub allow_unsandboxed: bool,
-    /// Template of the user's turn, over `prompt`, `first` (answer A) and `second` (answer B); it may show
-    /// `criteria`.
+    /// Template of the user's turn, over `prompt`, `first` (answer A) and `second` (answer B);
+    /// `criteria` is optional.
     pub prompt: String,
     /// Template of the user's turn that compares critiques, over `prompt`, `response`, `first` (critique A) and
-    /// `second` (critique B); it may show `criteria`.
+    /// `second` (critique B); `criteria` is optional.
     pub critiques_prompt: String,
     /// What makes an answer good, by task.
     pub criteria: Criteria,
@@ -101,7 +99,7 @@ impl JudgeConfig {
         self.kind != JudgeKind::Verifier
     }
 
-    /// Whether a local model is asked anything: for verdicts, or beside a verifier for preferences between critiques.
+    /// Whether a local model is used: for verdicts, or with a verifier for preferences between critiques.
     pub fn uses_local_model(&self) -> bool {
         match self.kind {
             JudgeKind::Verifier => self.critique_preferences,
@@ -110,7 +108,7 @@ impl JudgeConfig {
         }
     }
 
-    /// What is wrong with these values, all at once. `temperature` is the one it samples with.
+    /// Complaints about these values, all at once. `temperature` is the judge's sampling temperature.
     pub fn complaints(&self, temperature: f32) -> Vec<String> {
         let mut complaints = complaints_with(KEY, &self.prompt, VARIABLES, OPTIONAL);
         complaints.extend(complaints_with(CRITIQUES_KEY, &self.critiques_prompt, CRITIQUES_VARIABLES, OPTIONAL));
@@ -130,10 +128,10 @@ impl JudgeConfig {
     }
 }
 
-/// Up to so many critiques are all compared with each other; more would cost more questions than their refinements.
+/// Maximum number of critiques for comparing all pairs; beyond that, all pairs would cost more than the refinements.
 const ALL_PAIRS_MAX: usize = 8;
 
-/// Which of `n` critiques are compared: every pair of up to eight, each with the next in a ring of more.
+/// The pairs of `n` critiques to compare: all pairs of up to eight, otherwise each with the next one in a ring.
 pub fn critique_pairs(n: usize) -> Vec<(usize, usize)> {
     match n {
         0..=ALL_PAIRS_MAX => (0..n).flat_map(|one| (one + 1..n).map(move |other| (one, other))).collect(),
@@ -148,9 +146,9 @@ pub struct Judge {
     template: Template,
     critiques: Template,
     criteria: Criteria,
-    /// How its verdict is found.
+    /// How its verdict is obtained.
     pub method: VerdictMethod,
-    /// Texts sampled for each order.
+    /// Texts sampled per order.
     pub votes: usize,
 }
 
@@ -182,12 +180,12 @@ impl Judge {
         initial_turns(&self.system, self.critiques.render(&values))
     }
 
-    /// What the judge's text says; none where it says nothing, or two things.
+    /// Parses the judge's text; `None` if it contains no verdict, or two different ones.
     pub fn read(text: &str) -> Option<Choice> {
         read(text)
     }
 
-    /// What most of the votes say, those that say nothing left out; a draw of the foremost is a tie.
+    /// The most frequent vote, ignoring empty ones; if two are equally frequent, a tie.
     pub fn plurality(votes: impl IntoIterator<Item = Option<Choice>>) -> Option<Choice> {
         let (mut a, mut b, mut tie) = (0u32, 0u32, 0u32);
         for vote in votes.into_iter().flatten() {
@@ -206,8 +204,8 @@ impl Judge {
         }
     }
 
-    /// The likeliest answer by the log-probabilities (nats) of the tokens that begin one, summed over the ways to
-    /// say it; A and B exactly alike are a tie. None where all answers together are next to impossible.
+    /// The likeliest answer by the log-probabilities (nats) of the tokens that begin it, summed over its spellings. Equal A
+    /// and B are a tie. `None` if all answers together are too unlikely.
     pub fn choice_from_log_probs(tokens: impl IntoIterator<Item = (Choice, f64)>) -> Option<ScoredChoice> {
         let (mut a, mut b, mut tie) = (0.0, 0.0, 0.0);
         for (answer, log_prob) in tokens {
@@ -225,9 +223,9 @@ impl Judge {
         (a + b + tie >= MASS_MIN).then(|| ScoredChoice { read, odds: a.ln() - b.ln() })
     }
 
-    /// What both orders say of a pair less what a place is worth to the judge: balanced position calibration (arXiv
-    /// 2305.17926) of the log-odds. With `odds = quality + bias` forward and `-quality + bias` backward the sign of their
-    /// difference is that of the quality, however large the bias. A tie where both orders say so, or nothing differs.
+    /// Subtracts the position bias: balanced position calibration (arXiv 2305.17926) of the log-odds. With
+    /// `odds = quality + bias` forward and `-quality + bias` backward, the sign of their difference is the sign of the
+    /// quality, however large the bias. A tie if both orders say tie or the odds are equal.
     pub fn calibrate([forward, backward]: [ScoredChoice; 2]) -> [Choice; 2] {
         if [forward.read, backward.read] == [Choice::Tie; 2] {
             return [Choice::Tie; 2];
@@ -239,7 +237,7 @@ impl Judge {
         }
     }
 
-    /// The answer that a text of one token begins, where it begins one; white space before it does not count.
+    /// The answer that a token begins, if any; surrounding white space is ignored.
     pub fn choice_begun_by(token: &str) -> Option<Choice> {
         let token = token.trim();
         ANSWERS
@@ -248,8 +246,8 @@ impl Judge {
             .map(|(read, _)| *read)
     }
 
-    /// The verdicts of the forward order (the response was A) and of the backward order (it was B). Where one is
-    /// invalid, the other is so too.
+    /// The verdicts of the forward order (the response was A) and of the backward order (it was B). If either order yields
+    /// no verdict, both are invalid.
     pub fn verdicts(forward: Result<Choice, Invalid>, backward: Result<Choice, Invalid>) -> [Verdict; 2] {
         let refinement_first = |answer| match answer {
             Choice::A => Verdict::Win,
@@ -264,8 +262,8 @@ impl Judge {
         }
     }
 
-    /// Which of two critiques is preferred: that which both orders prefer. `forward` asked with the first as A,
-    /// `backward` with the second as A. True for the first.
+    /// The critique that both orders prefer: true for the first, false for the second. The first was A in `forward`, the
+    /// second in `backward`.
     pub fn preferred(forward: Result<Choice, Invalid>, backward: Result<Choice, Invalid>) -> Option<bool> {
         match (forward, backward) {
             (Ok(Choice::A), Ok(Choice::B)) => Some(true),

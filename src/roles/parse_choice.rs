@@ -1,16 +1,16 @@
-//! Reads a judge's verdict out of its words.
+//! Parses a judge's choice from its text.
 //!
-//! In this order: marks in double brackets (`[[A]]`, `[[tie]]`) decide where there are any; else a text that
-//! is nothing but a verdict, in whatever case (`b.`, `**Tie**`); else everything the prose says. In prose a
-//! capital letter names an answer, unless it opens a sentence as an article does ("A better answer is B"),
-//! comes behind "than" or "not", is denied ("A is not better", "A is worse") or stands beside its rival
-//! ("A and B"). "Tie", "both", "neither", "equally", "are equal", "the same" and "a draw" say tie.
+//! In this order: if there are marks in double brackets (`[[A]]`, `[[tie]]`), they decide; else a text that is only a
+//! verdict, in any case (`b.`, `**Tie**`); else everything the prose says. In prose a capital letter names an answer,
+//! unless it is an article at the start of a sentence ("A better answer is B"), follows "than" or "not", is denied ("A is
+//! not better", "A is worse") or is listed with the other letter ("A and B"). "Tie", "both", "neither", "equally", "are
+//! equal", "the same" and "a draw" mean tie.
 //!
-//! Invariant: a text that says nothing, or two different things, has no verdict; none is ever guessed.
+//! Invariant: a text with no verdict, or with two different ones, has none. Nothing is guessed.
 
 use crate::types::Choice;
 
-/// The verdict of `text`, where it says exactly one.
+/// The verdict of `text`, if it contains exactly one.
 pub(super) fn read(text: &str) -> Option<Choice> {
     let words = words(text);
     let marks: Vec<_> = marks(text).collect();
@@ -20,13 +20,13 @@ pub(super) fn read(text: &str) -> Option<Choice> {
     whole(&words).or_else(|| agreed((0..words.len()).filter_map(|at| said(&words, at))))
 }
 
-/// A word with what the reading needs to know of its surroundings.
+/// A word and its position relative to sentence borders.
 #[derive(Debug)]
 struct Word<'a> {
     text: &'a str,
-    /// It begins a sentence, a line or what follows a colon.
+    /// It is the first word of a sentence, of a line or after a colon.
     opens: bool,
-    /// Something other than blanks stands between it and the next word, or there is none.
+    /// Something other than spaces separates it from the next word, or it is the last word.
     closes: bool,
 }
 
@@ -58,13 +58,13 @@ fn words(text: &str) -> Vec<Word<'_>> {
     words
 }
 
-/// The one verdict that all of `verdicts` agree on.
+/// The verdict, if all of `verdicts` agree.
 fn agreed(mut verdicts: impl Iterator<Item = Choice>) -> Option<Choice> {
     let first = verdicts.next()?;
     verdicts.all(|verdict| verdict == first).then_some(first)
 }
 
-/// `[[A]]`, `[[B]]`, `[[tie]]` and MT-Bench's `[[C]]`, which says tie.
+/// `[[A]]`, `[[B]]`, `[[tie]]` and MT-Bench's `[[C]]`, which means tie.
 fn marks(text: &str) -> impl Iterator<Item = Choice> {
     text.split("[[").skip(1).filter_map(|behind| {
         let mark = behind.split_once("]]")?.0.trim().to_ascii_lowercase();
@@ -80,10 +80,10 @@ fn letter(word: &str) -> Option<Choice> {
     }
 }
 
-/// What the answers are called.
+/// Nouns for the answers.
 const NOUNS: [&str; 5] = ["answer", "option", "response", "choice", "verdict"];
 
-/// The verdict of a text that is nothing else: `a`, `answer B`, `equal`.
+/// The verdict of a text that is only a verdict: `a`, `answer B`, `equal`.
 fn whole(words: &[Word<'_>]) -> Option<Choice> {
     let word = match words {
         [word] => word,
@@ -93,7 +93,7 @@ fn whole(words: &[Word<'_>]) -> Option<Choice> {
     letter(word.text).or_else(|| word.is_one_of(&["tie", "tied", "equal", "same", "draw"]).then_some(Choice::Tie))
 }
 
-/// What the word at `at` says.
+/// The verdict that the word at `at` expresses.
 fn said(words: &[Word<'_>], at: usize) -> Option<Choice> {
     let word = &words[at];
     let before = at.checked_sub(1).map(|at| &words[at]);
@@ -112,10 +112,10 @@ fn said(words: &[Word<'_>], at: usize) -> Option<Choice> {
     letter(word.text)
 }
 
-/// Whether the capital letter at `at` names no verdict: an article, a rival, something denied.
+/// Whether the capital letter at `at` is no verdict: an article, listed with the other letter, or denied.
 fn is_passed_over(words: &[Word<'_>], at: usize) -> bool {
     let noun_before = at > 0 && words[at - 1].is_one_of(&NOUNS);
-    // "Answer A" is judged by what stands before and behind both words.
+    // For "answer A", look at the words around both.
     let start = if noun_before { at - 1 } else { at };
     let before = start.checked_sub(1).map(|at| &words[at]);
     if before.is_some_and(|word| word.is_one_of(&["than", "not"])) || is_beside_rival(words, at, start) {
@@ -136,7 +136,7 @@ fn is_passed_over(words: &[Word<'_>], at: usize) -> bool {
     (opens_bare && !next.is_one_of(&verbs)) || (words[at].text == "A" && next.is_one_of(&["tie", "draw"]))
 }
 
-/// Whether the other letter is named in the same breath: "A and B", "A or answer B", "neither A nor B".
+/// Whether the letter is listed with the other one: "A and B", "A or answer B", "neither A nor B".
 fn is_beside_rival(words: &[Word<'_>], at: usize, start: usize) -> bool {
     const LINKS: [&str; 6] = ["and", "or", "nor", "vs", "versus", "with"];
     let is_rival = |word: &Word<'_>| matches!(word.text, "A" | "B") && word.text != words[at].text;

@@ -1,7 +1,6 @@
-//! The refiner: the generator, asked again with a critique in hand.
+//! The refiner: the generator, asked again with a critique.
 //!
-//! Its conversation is the generator's own, gone on: whatever was computed for the prompt and the response
-//! serves the refinement too.
+//! Its conversation continues the generator's, so that the KV cache of the prompt and the response is reused.
 
 use super::{Error, Template, complaints, first};
 use crate::types::{ChatRole, Turn};
@@ -10,7 +9,7 @@ use serde::{Deserialize, Serialize};
 const KEY: &str = "refiner.prompt";
 const VARIABLES: &[&str] = &["critique"];
 
-/// What the refiner is shown behind the response.
+/// The refiner's template.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RefinerConfig {
     /// Template of the user's next turn, over `critique`.
@@ -18,7 +17,7 @@ pub struct RefinerConfig {
 }
 
 impl RefinerConfig {
-    /// What is wrong with these values, all at once.
+    /// Complaints about these values, all at once.
     pub fn complaints(&self) -> Vec<String> {
         complaints(KEY, &self.prompt, VARIABLES)
     }
@@ -36,7 +35,7 @@ impl Refiner {
         Ok(Self { template: Template::parse(KEY, &config.prompt, VARIABLES).map_err(first)? })
     }
 
-    /// The conversation that every refinement under `critique` goes on.
+    /// The conversation that every refinement for `critique` continues.
     pub fn conversation(&self, generator_conversation: &[Turn], response: &str, critique: &str) -> Vec<Turn> {
         let mut turns = generator_conversation.to_vec();
         turns.push(Turn::new(ChatRole::Assistant, response));

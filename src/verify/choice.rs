@@ -1,14 +1,14 @@
 //! Multiple choice: which option a text chooses, by its letter or its words.
 //!
-//! Looked for in this order, the last one of a kind: a boxed letter; "the answer is B"; a text that begins with a letter
-//! ("B) ..."); letters in brackets, if all are the same; the one option whose words occur; a letter alone, if all are the
-//! same. `A` and `I` count as letters only where they cannot be words. A text that does not choose is wrong.
+//! In this order, the last match of a kind: a boxed letter; "the answer is B"; a text that begins with a letter ("B) ...");
+//! letters in brackets, if all are the same; the one option whose words occur; a single letter, if all are the same. `A` and
+//! `I` count as letters only where they cannot be words. A text that does not choose is wrong.
 
 use super::text::normalised;
 use regex::Regex;
 use std::sync::LazyLock;
 
-/// The letter of the option at `index`, from A.
+/// The letter of the option at `index`; 0 is A.
 pub(super) fn letter(index: usize) -> char {
     char::from(b'A' + index.min(25) as u8)
 }
@@ -45,7 +45,7 @@ pub(super) fn chosen(text: &str, options: &[String]) -> Option<usize> {
         found.dedup();
         found.first().copied().filter(|_| found.len() == 1)
     };
-    // "(A) or (B)" begins with a letter and does not choose.
+    // "(A) or (B)" begins with a letter but does not choose.
     let first = || last(&FIRST).filter(|_| only(&BRACKETED).is_some() || !BRACKETED.is_match(text));
     let says = || {
         // "The answer is A dog" names no letter.
@@ -68,7 +68,7 @@ fn pattern(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
-/// The one option whose words occur in the text; of options that hold each other, the longest.
+/// The one option whose words occur in the text; if one option contains another, the longer one.
 fn by_words(text: &str, options: &[String]) -> Option<usize> {
     let text = format!(" {} ", normalised(text));
     let options: Vec<String> = options.iter().map(|option| format!(" {} ", normalised(option))).collect();

@@ -1,8 +1,8 @@
-//! Code: a Python function against tests, in a sandbox.
+//! Code: runs a Python function against tests, in a sandbox.
 //!
-//! The text's program is its fenced block that defines the function, else its first block, else all of it; one that does
-//! not define the function continues the prompt's preamble. HumanEval's tasks (Chen et al., arXiv 2107.03374) have this form.
-//! What fails says why. A program that deceives the harness from within could pass: what it cannot do is harm.
+//! The program is the text's fenced block that defines the function, else its first block, else all of it. A program that
+//! does not define the function continues the prompt's preamble. HumanEval's tasks (Chen et al., arXiv 2107.03374) have this
+//! form. A failure says why. A program that deceives the harness from within could pass, but it cannot do harm.
 
 use super::sandbox::{self, RunEnd, Sandbox};
 use regex::Regex;
@@ -14,24 +14,24 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const HARNESS: &str = include_str!("sandbox/harness.py");
 
-/// Ended by a signal: 128 and its number.
+/// Exit codes of a process ended by a signal: 128 plus its number.
 const KILLED: i32 = 128 + 9;
 const OVER_CPU: i32 = 128 + 24;
 
-/// Why a program is not right.
+/// Why a program failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProgramFailure {
-    /// It is no Python.
+    /// It is not valid Python.
     Syntax(String),
-    /// A test failed, or there is no such function.
+    /// A test failed, or the function is missing.
     Wrong(String),
-    /// It raised something else than a failed test, or ended the process.
+    /// It raised another exception than a failed test, or ended the process.
     Exception(String),
     /// It ran out of time.
     Timeout,
     /// It ran out of memory.
     Memory,
-    /// It did what no answer may: write outside its folder, start processes, use the network.
+    /// It did something forbidden: wrote outside its folder, started a process, or used the network.
     Forbidden(String),
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for ProgramFailure {
     }
 }
 
-/// A function's tests.
+/// A function to test.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CodeTask<'a> {
     pub entry_point: &'a str,
@@ -67,10 +67,10 @@ struct HarnessLine {
     detail: String,
 }
 
-/// What is wrong with the program in `text`; none where it passes.
+/// Runs the tests on the program in `text`; `None` if they pass.
 ///
 /// # Errors
-/// Where the sandbox failed before the program began.
+/// If the sandbox failed before the program started.
 pub(super) fn run_tests(
     sandbox: &Sandbox,
     task: CodeTask<'_>,
@@ -107,13 +107,13 @@ pub(super) fn run_tests(
     })
 }
 
-/// What a program would have to guess to write the harness's lines.
+/// The secret that marks the harness's own lines; a program would have to guess it.
 fn nonce(program: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     const_hex::encode(Sha256::digest(format!("{now:?}{:?}{program}", std::thread::current().id())))
 }
 
-/// The whole program that `text` means.
+/// The complete program of `text`.
 fn program(task: CodeTask<'_>, text: &str) -> String {
     static FENCE: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"(?s)```[ \t]*(?:[Pp]ython3?|py)?[ \t]*\n(.*?)(?:\n[ \t]*```|\z)")

@@ -1,9 +1,9 @@
 //! IFEval's 25 verifiable instructions (Zhou et al., arXiv 2311.07911), each followed or not.
 //!
-//! It behaves as the checker that was published with the paper, strict reading, its oddities included; the tests hold it
-//! to that checker's verdicts. Three parts are near and not equal: the language of a text (`language`), sentences
-//! (`sentences`), and JSON, where `NaN` is none here. A keyword is a regular expression, as it is there, but one
-//! that is matched in linear time. A blank text follows nothing.
+//! Behaves like the checker published with the paper (strict mode), including its oddities; tests compare it with that
+//! checker's verdicts. Three parts only approximate it: the language of a text (`language`), sentences (`sentences`), and
+//! JSON, where `NaN` is invalid here. A keyword is a regular expression, matched in linear time. A blank text follows no
+//! instruction.
 
 mod language;
 mod pattern;
@@ -15,7 +15,7 @@ use pattern::{fixed, is_upper};
 use regex::{Regex, RegexBuilder};
 use std::sync::LazyLock;
 
-/// Letters that end a first word.
+/// Characters that end a first word.
 const ENDS_FIRST_WORD: [char; 6] = ['.', ',', '?', '!', '\'', '"'];
 
 const CONSTRAINED_RESPONSES: [&str; 3] = ["My answer is yes.", "My answer is no.", "My answer is maybe."];
@@ -52,7 +52,7 @@ pub(super) fn complaint(instruction: &Instruction) -> Option<String> {
     }
 }
 
-/// Whether `text` follows `instruction`; none where its pattern cannot be compiled, which [`complaint`] says beforehand.
+/// Whether `text` follows `instruction`; `None` if its pattern does not compile, which [`complaint`] reports beforehand.
 pub(super) fn follows(instruction: &Instruction, text: &str) -> Option<bool> {
     if text.trim().is_empty() {
         return Some(false);
@@ -144,7 +144,7 @@ fn is_lower(text: &str) -> bool {
     text.chars().any(char::is_lowercase) && !text.chars().any(char::is_uppercase)
 }
 
-/// Paragraphs between `***`; none where one in the middle is blank.
+/// Number of paragraphs between `***`; `None` if one in the middle is blank.
 fn paragraphs(text: &str) -> Option<usize> {
     static SPLIT: LazyLock<Regex> = LazyLock::new(|| fixed(r"\s?\*\*\*\s?"));
     let parts: Vec<&str> = SPLIT.split(text).collect();
@@ -186,7 +186,7 @@ fn bullets(text: &str) -> usize {
     STAR.find_iter(text).count() + DASH.find_iter(text).count()
 }
 
-/// What stands between single stars, and once more what stands between double ones.
+/// Number of texts between single stars plus texts between double stars.
 fn highlights(text: &str) -> usize {
     static ONE: LazyLock<Regex> = LazyLock::new(|| fixed(r"\*[^\n*]*\*"));
     static TWO: LazyLock<Regex> = LazyLock::new(|| fixed(r"\*\*[^\n*]*\*\*"));
@@ -194,7 +194,7 @@ fn highlights(text: &str) -> usize {
     ONE.find_iter(text).filter(filled).count() + TWO.find_iter(text).filter(filled).count()
 }
 
-/// JSON, in a fence or bare.
+/// Whether it is JSON, bare or in a code fence.
 fn is_json(text: &str) -> bool {
     let mut body = text;
     for fence in ["```json", "```Json", "```JSON", "```"] {

@@ -1,20 +1,20 @@
-//! Answers of mathematical tasks: the number that a text comes to, however it is set down.
+//! Answers to mathematical tasks: the number that a text arrives at, however it is written.
 //!
-//! A text's answer is its last `\boxed{...}`, else what follows its last `####`, else the formula `$...$` or the number
-//! that it ends with. LaTeX is read as far as numbers need it (`\frac`, `\%`, `{,}`, `\text`). A box or formula may hold an
+//! A text's answer is its last `\boxed{...}`, else what follows its last `####`, else the formula `$...$` or the number at
+//! its end. LaTeX is parsed as far as numbers need it (`\frac`, `\%`, `{,}`, `\text`). A box or formula may contain an
 //! expression of `+ - * / ^` and brackets, or an equation, whose right side counts; it is computed exactly, in fractions.
-//! `50%` is 50, and is right as well where 0.5 is asked for and the other way round. Units are passed over.
+//! `50%` equals 50 and also 0.5, in either direction. Units are ignored.
 
 use super::number::Number;
 
-/// What a text comes to.
+/// The answer of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MathAnswer {
     number: Number,
     percent: bool,
 }
 
-/// Brackets within brackets beyond which something is no expression.
+/// Maximum nesting of brackets in an expression.
 const DEPTH_MAX: usize = 16;
 
 impl MathAnswer {
@@ -28,14 +28,14 @@ impl MathAnswer {
         }
     }
 
-    /// The answer that a prompt carries: an expression, or a text with exactly one number.
+    /// A prompt's own answer: an expression, or a text with exactly one number.
     pub(super) fn expected(text: &str) -> Option<Self> {
         let place = boxed(text).unwrap_or(text);
         let plain = plain(place);
         Self::alone(place).or_else(|| Number::only_in(&plain).and_then(|_| Self::last(&plain)))
     }
 
-    /// Whether both say the same.
+    /// Whether both are equal, with percent as a share too.
     pub(super) fn agrees(&self, other: &Self) -> bool {
         let share = |percent: &Self, plain: &Self| percent.number.hundredth().as_ref() == Some(&plain.number);
         self.number == other.number
@@ -43,7 +43,7 @@ impl MathAnswer {
             || other.percent && !self.percent && share(other, self)
     }
 
-    /// The value of a text that is one expression, with a unit or percent sign behind it at most.
+    /// The value of a text that is one expression, optionally followed by a unit or percent sign.
     fn alone(text: &str) -> Option<Self> {
         let plain = plain(text);
         let right = plain.rsplit('=').next()?.trim().trim_matches('$').trim_end_matches('.').trim();
@@ -65,7 +65,7 @@ fn is_percent(rest: &str) -> bool {
     rest.starts_with('%') || rest.starts_with("percent") || rest.starts_with("per cent")
 }
 
-/// What stands in the last `\boxed{...}`, brackets matched; a box that is never closed is none.
+/// The content of the last `\boxed{...}` with matching brackets; `None` if it is never closed.
 fn boxed(text: &str) -> Option<&str> {
     let from = text.rfind("\\boxed{")? + "\\boxed{".len();
     braced(&text[from - 1..]).map(|(inside, _)| inside)
@@ -78,7 +78,7 @@ fn in_dollars(text: &str) -> Option<&str> {
     Some(&text[start..end])
 }
 
-/// The inside of the braces that `text` begins with, and what follows.
+/// The content of the braces that `text` begins with, and the rest.
 fn braced(text: &str) -> Option<(&str, &str)> {
     let mut depth = 0usize;
     for (at, c) in text.char_indices() {
@@ -94,7 +94,7 @@ fn braced(text: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// `text` with LaTeX's ways of writing numbers made plain ones.
+/// `text` with LaTeX notation for numbers replaced by plain notation.
 fn plain(text: &str) -> String {
     const SAME: [(&str, &str); 26] = [
         ("\u{2212}", "-"),
@@ -143,7 +143,7 @@ fn plain(text: &str) -> String {
     out + rest
 }
 
-/// The fraction behind `\frac` in plain signs, and what follows it; digits that stand right before join it (`1\frac12` is 3/2).
+/// The arguments of `\frac` as a plain fraction, and the rest. Digits right before it make a mixed number (`1\frac12` is 3/2).
 fn fraction<'a>(before: &mut String, text: &'a str) -> Option<(String, &'a str)> {
     let part = |text: &'a str| match text.chars().next()? {
         '{' => braced(text),
@@ -171,7 +171,7 @@ fn fraction<'a>(before: &mut String, text: &'a str) -> Option<(String, &'a str)>
     }
 }
 
-/// An expression that is being read: all of it is ASCII signs.
+/// A parser of expressions in ASCII.
 struct Expression<'a> {
     rest: &'a str,
     depth: usize,
@@ -181,14 +181,14 @@ struct Expression<'a> {
 type Ratio = (i128, i128);
 
 impl<'a> Expression<'a> {
-    /// The value of a text that is an expression from end to end.
+    /// The value of a text that is entirely one expression.
     fn value(text: &'a str) -> Option<Ratio> {
         let mut expression = Self { rest: text, depth: 0 };
         let value = expression.sum()?;
         expression.rest.trim().is_empty().then_some(value)
     }
 
-    /// Takes one of `signs`, blanks before it passed over.
+    /// Consumes one of `signs` after optional white space.
     fn take(&mut self, signs: &str) -> Option<char> {
         let rest = self.rest.trim_start();
         let sign = rest.chars().next().filter(|c| signs.contains(*c))?;
@@ -245,7 +245,7 @@ impl<'a> Expression<'a> {
         self.take(")").map(|_| inside)
     }
 
-    /// Digits, in groups or not, and a decimal part.
+    /// Digits, optionally in groups of three, and an optional decimal part.
     fn number(&mut self) -> Option<Ratio> {
         let text = self.rest.trim_start();
         let end = text.find(|c: char| !(c.is_ascii_digit() || ",.".contains(c))).unwrap_or(text.len());
@@ -263,7 +263,7 @@ impl<'a> Expression<'a> {
     }
 }
 
-/// In lowest terms, the denominator above 0; none where it is 0.
+/// In lowest terms with a positive denominator; `None` if the denominator is 0.
 fn lowest(over: i128, under: i128) -> Option<Ratio> {
     let divisor =
         std::iter::successors(Some((over.checked_abs()?, under.checked_abs()?)), |&(a, b)| (b > 0).then(|| (b, a % b)));

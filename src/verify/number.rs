@@ -1,32 +1,31 @@
 //! Numbers in prose: finds them and compares them exactly, without floating point.
 //!
-//! What is read: digits with or without groups of three (`1,234`), decimals (`2.50`, `.5`), powers of ten
-//! (`1.5e3`), simple fractions (`3/4`), and a minus (`-` or U+2212) that stands right before the number or
-//! its currency sign and does not follow a letter, a digit or a closing bracket (`7-5` is 7 and 5).
-//! Currency, percent signs and units around a number are passed over: `50%` is 50. Digits glued behind a
-//! letter (`x2`) and number words (`seven`) are no numbers.
+//! Recognised are digits with or without groups of three (`1,234`), decimals (`2.50`, `.5`), powers of ten (`1.5e3`), simple
+//! fractions (`3/4`), and a minus (`-` or U+2212) right before the number or its currency sign, unless it follows a letter, a
+//! digit or a closing bracket (`7-5` is 7 and 5). Currency, percent signs and units are ignored: `50%` is 50. Digits after a
+//! letter (`x2`) and number words (`seven`) are not numbers.
 //!
-//! The last number of a text is its answer. That is wrong for "7, which is 3 + 4": prompts that want to be
-//! checked ask for the number alone. A number longer than 400 digits is no number, so that no text is slow.
+//! The last number of a text is its answer. That is wrong for "7, which is 3 + 4", so prompts should ask for the number
+//! alone. More than 400 digits are not a number, which bounds the time.
 
 use std::num::NonZeroU64;
 
-/// An exact number; equal values are equal however they were written.
+/// An exact number; equal values compare equal however they were written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Number(Value);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Value {
-    /// `digits` times ten to the `exponent`, without a zero at either end; zero is no digits at all.
+    /// `digits` times ten to the `exponent`, without leading or trailing zeros; zero has no digits.
     Decimal { negative: bool, digits: String, exponent: i64 },
-    /// In lowest terms, with no finite decimal.
+    /// A fraction in lowest terms that has no finite decimal.
     Fraction { negative: bool, over: u64, under: u64 },
 }
 
-/// Digits and power of ten beyond which something is no number.
+/// Maximum digits and maximum power of ten of a number.
 const DIGITS_MAX: usize = 400;
 
-/// Digits of a numerator or denominator beyond which a slash separates two numbers.
+/// Maximum digits of a numerator or denominator; with more, a slash separates two numbers.
 const FRACTION_DIGITS_MAX: usize = 9;
 
 impl Number {
@@ -35,20 +34,20 @@ impl Number {
         Self::last_with_rest(text).map(|(number, _)| number)
     }
 
-    /// The last number in `text` and what stands behind it.
+    /// The last number in `text` and the text after it.
     pub(super) fn last_with_rest(text: &str) -> Option<(Self, &str)> {
         let (number, end) = all_in(text).into_iter().next_back()?;
-        // A number ends behind an ASCII digit, so there is a character's border there.
+        // A number ends after an ASCII digit, so this is a character boundary.
         Some((number, text.get(end..).unwrap_or_default()))
     }
 
-    /// The number in `text`, where there is exactly one.
+    /// The number in `text`, if there is exactly one.
     pub fn only_in(text: &str) -> Option<Self> {
         let mut found = all_in(text);
         if found.len() == 1 { found.pop().map(|(number, _)| number) } else { None }
     }
 
-    /// `over` / `under` where that is a number as texts have them; none where it is too long for one.
+    /// `over` / `under`; `None` if the result is too long for a number.
     pub(super) fn ratio(over: i128, under: i128) -> Option<Self> {
         let (negative, over, under) = ((over < 0) != (under < 0), over.unsigned_abs(), under.unsigned_abs());
         let divisor = std::iter::successors(Some((over, under)), |&(a, b)| (b > 0).then(|| (b, a % b))).last()?.0;
@@ -60,7 +59,7 @@ impl Number {
         if over < small && under < small {
             return Some(Self::fraction(negative, over as u64, NonZeroU64::new(under as u64)?));
         }
-        // What is left of a decimal: its denominator divides a power of ten.
+        // A longer decimal: its denominator divides a power of ten.
         (1..=27).map(|places| (places, 10u128.pow(places))).find(|(_, ten)| ten.is_multiple_of(under)).and_then(
             |(places, ten)| {
                 Some(Self::decimal(negative, &over.checked_mul(ten / under)?.to_string(), "", -i64::from(places)))
@@ -68,7 +67,7 @@ impl Number {
         )
     }
 
-    /// A hundredth of it; none where that is no number as texts have them.
+    /// A hundredth of it; `None` if the result is too long for a number.
     pub(super) fn hundredth(&self) -> Option<Self> {
         Some(Self(match &self.0 {
             Value::Decimal { digits, .. } if digits.is_empty() => self.0.clone(),
@@ -93,7 +92,7 @@ impl Number {
         Self(Value::Decimal { negative, digits, exponent })
     }
 
-    /// Parts of at most [`FRACTION_DIGITS_MAX`] digits.
+    /// A fraction of parts with at most [`FRACTION_DIGITS_MAX`] digits.
     fn fraction(negative: bool, over: u64, under: NonZeroU64) -> Self {
         let divisor = greatest_common_divisor(over, under.get());
         let (over, under) = (over / divisor, under.get() / divisor);
@@ -119,7 +118,7 @@ fn greatest_common_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// All numbers, and where each ends, in bytes.
+/// All numbers with their end positions, in bytes.
 fn all_in(text: &str) -> Vec<(Number, usize)> {
     let mut scanner = NumberScanner { text: text.as_bytes(), at: 0 };
     let mut found = Vec::new();
@@ -133,14 +132,14 @@ fn all_in(text: &str) -> Vec<(Number, usize)> {
     found
 }
 
-/// A place in a text, in bytes: all that is looked for is ASCII but for some signs, and those are compared whole.
+/// Scans a text by bytes: numbers are ASCII, and the few other signs are compared as whole byte sequences.
 struct NumberScanner<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 impl NumberScanner<'_> {
-    /// The number that begins here, passing behind it. Passes over what looks like a number and is none.
+    /// Consumes and returns the number here. Also consumes what looks like a number and is not.
     fn number(&mut self) -> Option<Number> {
         let here = self.text.get(self.at)?;
         let point = *here == b'.' && self.is_digit(self.at + 1) && !self.follows_a_word(self.at);
@@ -175,7 +174,7 @@ impl NumberScanner<'_> {
         self.text[from..self.at].iter().map(|byte| char::from(*byte)).collect()
     }
 
-    /// Digits up to the point, their commas left out: `1,234` is one number, `12,34` two.
+    /// Digits before the point, without commas: `1,234` is one number, `12,34` two.
     fn whole(&mut self) -> String {
         let first = self.digits_from(self.at);
         let mut digits = self.take(first);
@@ -189,7 +188,7 @@ impl NumberScanner<'_> {
         digits
     }
 
-    /// Digits behind a point; a point without any ends a sentence.
+    /// Digits after the point; a point without digits ends a sentence.
     fn part(&mut self) -> String {
         if self.text.get(self.at) != Some(&b'.') || !self.is_digit(self.at + 1) {
             return String::new();
@@ -198,7 +197,7 @@ impl NumberScanner<'_> {
         self.take(self.digits_from(self.at))
     }
 
-    /// The denominator of `3/4`; none for `1/2/2024` or `3/4.5`, whose parts are numbers of their own.
+    /// The denominator of `3/4`; `None` for `1/2/2024` and `3/4.5`, whose parts are separate numbers.
     fn under(&mut self, whole: &str, part: &str) -> Option<NonZeroU64> {
         let digits = self.digits_from(self.at + 1);
         let end = self.at + 1 + digits;
@@ -213,7 +212,7 @@ impl NumberScanner<'_> {
         Some(under)
     }
 
-    /// Whether the digits that end here stand behind a slash, as the month in `1/2/2024` does.
+    /// Whether the digits that end here follow a slash, like the month in `1/2/2024`.
     fn follows_a_slash(&self) -> bool {
         let before = self.text[..self.at].iter().rev().find(|byte| !byte.is_ascii_digit());
         before == Some(&b'/')
@@ -234,7 +233,7 @@ impl NumberScanner<'_> {
         if sign == "-" { -size } else { size }
     }
 
-    /// Whether a minus stands right before `at`, or before a currency sign that does.
+    /// Whether a minus is right before `at`, or before a currency sign right before `at`.
     fn is_negative(&self, at: usize) -> bool {
         let before = |at: usize, sign: &str| self.text[..at].ends_with(sign.as_bytes()).then(|| at - sign.len());
         let minus = |at| ["-", "\u{2212}"].iter().find_map(|sign| before(at, sign));
@@ -242,7 +241,7 @@ impl NumberScanner<'_> {
         minus(at).or_else(|| money.and_then(minus)).is_some_and(|at| !self.follows_a_word(at))
     }
 
-    /// Whether an ASCII letter stands right before `at`.
+    /// Whether an ASCII letter is right before `at`.
     fn follows_a_letter(&self, at: usize) -> bool {
         self.text[..at].last().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
     }

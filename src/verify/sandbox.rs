@@ -1,10 +1,10 @@
-//! Runs programs that nobody has read: apart from the files, the network and the processes of this machine, within limits.
+//! Runs untrusted Python programs without access to this machine's files, network and processes, within limits.
 //!
-//! A run is a Python child in namespaces of its own (util-linux's `unshare`, `mount`, `setpriv`, `prlimit`; with or without
-//! root), without capabilities, with an empty folder to write in that is gone afterwards. The namespaces' first process
-//! is killed at the deadline and takes with it whatever was started. Opening a sandbox tries it; where the machine
-//! cannot isolate there is none, unless the user allows it: then limits and the deadline hold, and no more. This file
-//! knows nothing of what it runs.
+//! A run is a child process in its own namespaces (util-linux's `unshare`, `mount`, `setpriv`, `prlimit`; with or without
+//! root), without capabilities, with an empty writable folder that is removed afterwards. At the deadline the first process
+//! of the namespaces is killed, and everything it started with it. Opening a sandbox tries it. A machine that cannot
+//! isolate has no sandbox unless the user allows it; then only the limits and the deadline hold. This file knows nothing
+//! about what it runs.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use rustix::process::{Pid, Signal, geteuid, kill_process_group};
@@ -16,27 +16,27 @@ use std::time::{Duration, Instant};
 
 const ISOLATE: &str = include_str!("sandbox/isolate.sh");
 
-/// Another user than any that owns something.
+/// A user that owns nothing.
 const NOBODY: &str = "--reuid=65534 --regid=65534 --clear-groups";
 
-/// Where programs are looked for.
+/// The search path for programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Bytes of a program's output that are read.
+/// Maximum output read from a program, in bytes.
 const OUTPUT_BYTES_MAX: u64 = 1 << 16;
 
-/// What a run may take.
+/// Limits of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// By the clock, all told.
+    /// Wall-clock time in total.
     pub wall: Duration,
-    /// Of processor time, a process.
+    /// Processor time per process.
     pub cpu_seconds: u64,
     /// Address space of a process, in bytes.
     pub memory_bytes: u64,
-    /// A file's size, and all files' together, in bytes.
+    /// Size of a file, and of all files together, in bytes.
     pub file_bytes: u64,
-    /// Processes and threads at once.
+    /// Number of processes and threads at once.
     pub processes: u64,
 }
 
@@ -52,19 +52,19 @@ impl Default for Limits {
     }
 }
 
-/// Why there is no sandbox, or no run.
+/// Why a sandbox cannot be opened or a run failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// There is no Python.
+    /// Python is missing.
     #[error("expected a python3 on the path, got {0}")]
     NoPython(String),
-    /// The machine does not isolate.
+    /// The machine cannot isolate.
     #[error(
         "code is checked only in isolation (unshare, mount, setpriv and prlimit with user namespaces or root), and a try \
          gave {0}; judge.allow_unsandboxed = true does without"
     )]
     NoIsolation(String),
-    /// The run itself failed, not what was run.
+    /// The sandbox itself failed, not the program.
     #[error("the sandbox failed: {0}")]
     Broken(String),
 }
@@ -72,39 +72,39 @@ pub enum Error {
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunEnd {
-    /// By itself, with this code; 128 and more is a signal.
+    /// It ended with this code; 128 and more is a signal.
     Code(i32),
-    /// At the deadline.
+    /// It was killed at the deadline.
     Deadline,
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct RunResult {
-    /// What it wrote, the first 64 KiB.
+    /// Its output, the first 64 KiB.
     pub output: Vec<u8>,
     /// How it ended.
     pub end: RunEnd,
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
 }
 
-/// A place to run programs in.
+/// Runs programs.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     python: String,
     prefix: String,
     isolated: bool,
     limits: Limits,
-    /// A run takes one and gives it back: as many at once as there are processors.
+    /// Permits for concurrent runs: as many as there are processors.
     permits: (Sender<()>, Receiver<()>),
 }
 
 impl Sandbox {
-    /// A sandbox that has been tried; without isolation only where that is allowed.
+    /// Opens a sandbox and tries it; without isolation only if that is allowed.
     ///
     /// # Errors
-    /// Where there is no Python, or no isolation and none is not allowed.
+    /// If there is no Python, or no isolation while `allow_unsandboxed` is false.
     pub fn open(limits: Limits, allow_unsandboxed: bool) -> Result<Self, Error> {
         let (python, prefix) = find_python()?;
         let permits = bounded(std::thread::available_parallelism().map_or(1, Into::into));
@@ -117,17 +117,17 @@ impl Sandbox {
         }
     }
 
-    /// Whether what runs is kept from the machine's files, network and processes.
+    /// Whether programs are isolated from the machine's files, network and processes.
     pub fn is_isolated(&self) -> bool {
         self.isolated
     }
 
-    /// What a run may take.
+    /// Limits of a run.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Tries whether a program sees only what it should.
+    /// Checks that a program sees only what it should.
     fn check_isolation(&self) -> Result<(), String> {
         let script = "import os; print(sorted(os.listdir('/')), os.getpid() < 100)";
         let ran = self.run(script, b"").map_err(|error| error.to_string())?;
@@ -141,15 +141,15 @@ impl Sandbox {
         }
     }
 
-    /// Runs the Python `script` on `input`, to its end or the deadline.
+    /// Runs the Python `script` on `input` until it ends or the deadline passes.
     ///
     /// # Errors
-    /// Where no process could be started or watched; whatever the script does is no error.
+    /// If no process could be started or watched. Nothing that the script does is an error.
     pub fn run(&self, script: &str, input: &[u8]) -> Result<RunResult, Error> {
         let broken = |error: std::io::Error| Error::Broken(error.to_string());
-        // Removed when it goes out of scope, with whatever was written there.
+        // Removed with its contents when it goes out of scope.
         let folder = tempfile::tempdir().map_err(broken)?;
-        let _slot = RunPermit::take(&self.permits).ok_or_else(|| Error::Broken("its slots are gone".to_owned()))?;
+        let _slot = RunPermit::take(&self.permits).ok_or_else(|| Error::Broken("its permits are gone".to_owned()))?;
         let began = Instant::now();
         let mut child = ProcessGroup(self.command(folder.path(), script).spawn().map_err(broken)?);
         let (output, end) = child.watch(input.to_vec(), self.limits.wall).map_err(broken)?;
@@ -188,9 +188,9 @@ impl Sandbox {
     }
 }
 
-/// The interpreter and the folder that it lives in, by asking it: what is on the path may be a script that finds one.
+/// The Python interpreter and its folder, as it reports them: the `python3` on the path may be a wrapper script.
 fn find_python() -> Result<(String, String), Error> {
-    // An environment's interpreter is a link to the one that it was made from.
+    // The interpreter of a virtual environment is a link to the original one.
     let ask = "import os, sys; print(os.path.realpath(sys.executable)); print(sys.base_prefix)";
     let asked = Command::new("python3").args(["-I", "-S", "-c", ask]).stdin(Stdio::null()).output();
     let output = asked.map_err(|error| Error::NoPython(error.to_string()))?;
@@ -201,7 +201,7 @@ fn find_python() -> Result<(String, String), Error> {
     }
 }
 
-/// A place among the runs at once, given back on leaving.
+/// A permit for a run, returned on drop.
 struct RunPermit<'a>(&'a Sender<()>);
 
 impl<'a> RunPermit<'a> {
@@ -212,20 +212,20 @@ impl<'a> RunPermit<'a> {
 
 impl Drop for RunPermit<'_> {
     fn drop(&mut self) {
-        // There is room: this one came from there.
+        // There is room, because the permit came from this channel.
         let _ = self.0.send(());
     }
 }
 
-/// A process group that does not outlive this.
+/// A process group that is killed on drop.
 struct ProcessGroup(Child);
 
 impl ProcessGroup {
-    /// Gives `input`, reads what is written until all of it has ended, and ends it at the deadline.
+    /// Writes `input`, reads the output until all processes have ended, and kills them at the deadline.
     fn watch(&mut self, input: Vec<u8>, wall: Duration) -> std::io::Result<(Vec<u8>, RunEnd)> {
         let (stdin, stdout) = (self.0.stdin.take(), self.0.stdout.take());
         std::thread::spawn(move || {
-            // A program that does not read its input is judged by what it says.
+            // A program that does not read its input is judged by its output.
             stdin.map(|mut stdin| stdin.write_all(&input))
         });
         let (done, finished) = mpsc::channel();
@@ -242,13 +242,13 @@ impl ProcessGroup {
                 let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
                 Ok((output?, RunEnd::Code(code)))
             }
-            // What was written before the deadline; without isolation something may have got away and hold the pipe open.
+            // The output before the deadline. Without isolation, an escaped process may still hold the pipe open.
             Err(_) => Ok((finished.recv_timeout(Duration::from_secs(1)).unwrap_or(Ok(vec![]))?, RunEnd::Deadline)),
         }
     }
 
     fn kill(&self) {
-        // A group that has ended is what is wanted; the leader is not reaped yet, so the number is nobody else's.
+        // An error means that the group has already ended. The leader is not reaped yet, so its id cannot have been reused.
         let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
     }
 }

@@ -1,23 +1,23 @@
-//! Answers in words: the same to the letter, or the same but for case, articles, punctuation and blanks.
+//! Answers in words: equal exactly, or equal apart from case, articles, punctuation and white space.
 //!
-//! The second is SQuAD's normalisation (Rajpurkar et al., arXiv 1606.05250). A text of many words may name its answer
-//! ("the answer is ..."); then that is compared too.
+//! The second is SQuAD's normalisation (Rajpurkar et al., arXiv 1606.05250). If a text names its answer ("the answer is
+//! ..."), that part is compared too.
 
 use regex::Regex;
 use std::sync::LazyLock;
 
-/// Whether `text` is one of `accepted` to the letter, blanks at both ends aside.
+/// Whether `text` equals one of `accepted`, apart from surrounding white space.
 pub(super) fn matches_exactly<'a>(text: &str, mut accepted: impl Iterator<Item = &'a str>) -> bool {
     accepted.any(|answer| answer.trim() == text.trim())
 }
 
-/// Whether `text`, or what it names as its answer, is one of `accepted`, both normalised.
+/// Whether `text`, or the answer that it names, equals one of `accepted` after normalisation.
 pub(super) fn matches_normalised<'a>(text: &str, mut accepted: impl Iterator<Item = &'a str>) -> bool {
     let given = [Some(normalised(text)), named(text).map(normalised)];
     accepted.any(|answer| given.iter().flatten().any(|given| *given == normalised(answer)))
 }
 
-/// What stands behind the last "answer is" or "answer:", to the end of its line.
+/// The text after the last "answer is" or "answer:", to the end of the line.
 fn named(text: &str) -> Option<&str> {
     static NAMED: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"(?i)\banswer(?:\s+is\b|\s*:)[\s*]*:?\s*([^\n]+)").expect("a constant: a test compiles it")
@@ -25,7 +25,7 @@ fn named(text: &str) -> Option<&str> {
     NAMED.captures_iter(text).last().and_then(|found| found.get(1)).map(|place| place.as_str())
 }
 
-/// Small letters, without punctuation and articles, one blank between words.
+/// Lower case, without punctuation and articles, with single spaces.
 pub(super) fn normalised(text: &str) -> String {
     let kept: String =
         text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation() && !"‘’“”«»…".contains(*c)).collect();

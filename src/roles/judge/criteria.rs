@@ -1,11 +1,11 @@
-//! What makes an answer good, by the family of its task: what the judge's template shows as `criteria`.
+//! What makes an answer good, by task family: the `criteria` of the judge's template.
 //!
-//! The families are RCO's five (arXiv 2506.22157, section 4). A prompt belongs to the family that its task names,
-//! alone (`math`) or with more behind it (`math/algebra`, `math-word-problems`); what names none belongs to `other`.
+//! The families are RCO's five (arXiv 2506.22157, section 4). A prompt belongs to the family that its task begins with,
+//! alone (`math`) or followed by more (`math/algebra`, `math-word-problems`); otherwise to `other`.
 
 use serde::{Deserialize, Serialize};
 
-/// The criteria of each family; empty ones show nothing.
+/// The criteria of each family; empty for none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Criteria {
@@ -13,7 +13,7 @@ pub struct Criteria {
     pub dialog: String,
     /// Summaries of a given text.
     pub summarization: String,
-    /// Questions about facts or about a given text.
+    /// Questions about facts or a given text.
     pub question_answering: String,
     /// Mathematical reasoning.
     pub math: String,
@@ -26,7 +26,7 @@ pub struct Criteria {
 }
 
 impl Criteria {
-    /// Those of the family that `task` belongs to.
+    /// The criteria of the family of `task`.
     pub fn of(&self, task: &str) -> &str {
         let families = [
             ("dialog", &self.dialog),

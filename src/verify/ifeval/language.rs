@@ -1,24 +1,24 @@
-//! The language of a text, by how often its n-grams occur in each.
+//! The language of a text, by the frequencies of its n-grams in each language.
 //!
 //! Naive Bayes over n-grams of one to three characters, after Nakatani Shuyo's language-detection, whose profiles
-//! `data/languages.txt` holds in short. That one draws n-grams at random until it is sure; here all count, so that the
-//! same text always has the same language. Words in capitals count as they are written: give it lower case.
+//! `data/languages.txt` contains in short form. The original samples n-grams at random until it is sure; here all count, so
+//! that the same text always has the same language. Case matters: pass lower-case text.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// Share of an n-gram that a language's profile does not have: language-detection's 0.5 / 10000.
+/// Probability of an n-gram that a language's profile does not contain: language-detection's 0.5 / 10000.
 const UNSEEN: f64 = 0.5e-4;
 
-/// Characters of a text that are looked at.
+/// Maximum number of characters examined.
 const CHARS_MAX: usize = 10_000;
 
-/// All Chinese characters count as this one.
+/// All Chinese characters are replaced by this one.
 const IDEOGRAPH: char = '\u{4e00}';
 
 struct Profiles {
     languages: Vec<&'static str>,
-    /// Of an n-gram, for each language that has it, its log-likelihood above an unseen one's (nats).
+    /// For each n-gram, the languages that contain it with its log-likelihood above that of an unseen one (nats).
     grams: HashMap<u64, Vec<(u8, f64)>>,
 }
 
@@ -45,17 +45,17 @@ static PROFILES: LazyLock<Profiles> = LazyLock::new(|| {
     profiles
 });
 
-/// At most three characters in one number.
+/// At most three characters packed into one number.
 fn key(gram: &[char]) -> u64 {
     gram.iter().fold(0, |key, &c| key << 21 | u64::from(u32::from(c)))
 }
 
-/// Whether texts in the language of this code can be told.
+/// Whether the language of this code can be detected.
 pub(super) fn is_known(code: &str) -> bool {
     PROFILES.languages.contains(&code)
 }
 
-/// The ISO 639-1 code of the likeliest language; none where nothing in the text tells.
+/// The ISO 639-1 code of the likeliest language; `None` if the text contains no known n-gram.
 pub(super) fn of(text: &str) -> Option<&'static str> {
     let profiles = &*PROFILES;
     let mut gains = vec![0.0; profiles.languages.len()];
@@ -69,7 +69,7 @@ pub(super) fn of(text: &str) -> Option<&'static str> {
             last = [' '; 3];
         }
         last = [last[1], last[2], c];
-        // The blank before a word is one sign; what was before that blank is none.
+        // The space before a word counts as one character; anything before that space does not.
         let longest = if last[1] == ' ' { 2 } else { 3 };
         for length in 1..=longest {
             let gram = &last[3 - length..];
@@ -83,7 +83,7 @@ pub(super) fn of(text: &str) -> Option<&'static str> {
     seen.then(|| profiles.languages[best])
 }
 
-/// The text's letters, what is no letter being a blank; without the Latin ones where they are few beside others.
+/// The text's letters, with other characters as spaces; without Latin letters if they are a small minority.
 fn letters(text: &str) -> impl Iterator<Item = char> {
     let chars: Vec<char> = without_addresses(text).chars().take(CHARS_MAX).collect();
     let latin = chars.iter().filter(|c| ('A'..='z').contains(*c)).count();
@@ -92,13 +92,13 @@ fn letters(text: &str) -> impl Iterator<Item = char> {
     chars.into_iter().filter(move |c| !(drop_latin && ('A'..='z').contains(c))).map(plain)
 }
 
-/// Without web and mail addresses, which are of no language.
+/// The text without web and mail addresses.
 fn without_addresses(text: &str) -> String {
     let is_address = |word: &&str| !(word.contains("://") || word.contains('@'));
     text.split(char::is_whitespace).filter(is_address).collect::<Vec<_>>().join(" ")
 }
 
-/// Characters that the profiles do not tell apart made one.
+/// Maps characters that the profiles do not distinguish to one.
 fn plain(c: char) -> char {
     match c {
         'A'..='Z' | 'a'..='z' => c,

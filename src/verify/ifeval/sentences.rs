@@ -1,27 +1,27 @@
-//! Sentences as Punkt counts them (Kiss and Strunk, Computational Linguistics 32, 2006): a full stop ends one unless it
-//! belongs to an abbreviation, a number or an initial; `?` and `!` always do.
+//! Sentences as Punkt counts them (Kiss and Strunk, Computational Linguistics 32, 2006): a full stop ends a sentence unless
+//! it belongs to an abbreviation, a number or an initial; `?` and `!` always do.
 //!
-//! Punkt learns abbreviations, frequent starters and each word's usual case from a newspaper. Here are lists of our own
-//! of common English ones, and what is written small starts no sentence. Where a text has rarer abbreviations
-//! before capitals, counts differ by one here and there.
+//! Punkt learns abbreviations, frequent sentence starters and each word's usual case from newspapers. Here they are lists of
+//! common English ones, and a lower-case word starts no sentence. With rarer abbreviations before capitals, counts can
+//! differ by one.
 
-/// Words that a full stop shortens, without that stop.
+/// Abbreviations, without the final full stop.
 const ABBREVIATIONS: &str = "a.m p.m a.d b.c u.s u.k u.n u.s.a u.s.s.r d.c n.y n.j n.c s.c l.a ph.d m.b.a mr mrs ms messrs dr prof \
     gen sen rep reps st sr jr maj lt col adm bros co corp inc ltd cie cos vs v va vt ill pa ga ala ariz calif colo conn fla kan ky \
     mich minn nev okla ore tenn wash wis jan feb aug sep sept oct nov dec tues wed fri yr ft mg ave ct";
 
-/// Words that often start sentences: written large behind an abbreviation or dots, they start one.
+/// Words that often start sentences: capitalised after an abbreviation or dots, they start one.
 const STARTERS: &str = "according although among both but despite even he however i if in indeed instead it many meanwhile \
     moreover most nevertheless nonetheless nor similarly since so some the there these they this though thus under when while \
     yet here without your her which finally yes please thank thanks such";
 
-/// Letters and signs that cannot stand inside a word, the full stop left out.
+/// Characters that cannot be inside a word, except the full stop.
 const NOT_IN_WORDS: &str = ")\";}]*:@'({[‘’“”«»?!";
 
-/// Signs that begin no word.
+/// Characters that begin no word.
 const NOT_FIRST: &str = "(\"`{[:;&#*@)}]-,";
 
-/// How many sentences there are; a blank text has none.
+/// Number of sentences; a blank text has none.
 pub(super) fn count(text: &str) -> usize {
     let text: Vec<char> = text.trim_end().chars().collect();
     if text.is_empty() {
@@ -33,14 +33,14 @@ pub(super) fn count(text: &str) -> usize {
         .iter()
         .enumerate()
         .filter(|&(index, &at)| {
-            // Closing quotes and brackets belong to what they close: a sentence of nothing else is none.
+            // Closing quotes and brackets belong to the sentence before, so they are no sentence alone.
             let end = breaks.get(index + 1).map_or(text.len(), |next| next + 1);
             begins_below(&text, at + 1, end)
         })
         .count()
 }
 
-/// Whether something is left of `text[from..end]` once closing signs go to the sentence before.
+/// Whether `text[from..end]` contains more than closing quotes and brackets.
 fn begins_below(text: &[char], from: usize, end: usize) -> bool {
     let skipped = text[from..end].iter().take_while(|c| c.is_whitespace()).count();
     let rest = &text[from + skipped..end];
@@ -48,7 +48,7 @@ fn begins_below(text: &[char], from: usize, end: usize) -> bool {
     rest.iter().skip(closing).any(|c| !c.is_whitespace()) && !rest.is_empty()
 }
 
-/// Ends of words that may end sentences: the place of the sign, and where its word begins. Of several in one word, the last.
+/// Possible sentence ends: the index of the sign, and of the start of its word. Of several in one word, the last.
 fn candidates(text: &[char]) -> Vec<(usize, usize)> {
     let mut found: Vec<(usize, usize)> = vec![];
     let mut word = 0;
@@ -66,7 +66,7 @@ fn candidates(text: &[char]) -> Vec<(usize, usize)> {
         if let Some(blank) = blank.take() {
             word = blank + 1;
         } else {
-            // The same word as the candidate before.
+            // Same word as the previous candidate.
             found.pop();
         }
         found.push((at, word));
@@ -83,7 +83,7 @@ fn is_break(text: &[char], from: usize, at: usize) -> bool {
         end = from_next + text[from_next..].iter().take_while(|c| !c.is_whitespace()).count();
     }
     let tokens = tokens(&text[from..end]);
-    // What ends a sentence has something behind it, if only within its own context.
+    // A sentence end is followed by another token.
     tokens.windows(2).any(|pair| ends_sentence(&pair[0], &pair[1]))
 }
 
@@ -107,10 +107,10 @@ fn ends_sentence(token: &str, next: &str) -> bool {
         return starts;
     }
     if initial {
-        // An initial before a name: no sentence ends there, unless the word behind is one that is written small too.
+        // An initial before a name does not end a sentence, unless a frequent starter follows.
         return !shortened && starts;
     }
-    // A number before small letters or signs goes on.
+    // After a number, a lower-case word or punctuation continues the sentence.
     let number = bare.starts_with(|c: char| c.is_numeric() || "-.,".contains(c))
         && bare.contains(char::is_numeric)
         && bare.chars().all(|c| c.is_numeric() || "-.,".contains(c));
@@ -119,7 +119,7 @@ fn ends_sentence(token: &str, next: &str) -> bool {
     !(number && goes_on)
 }
 
-/// Punkt's words: runs of dots or dashes, words with a full stop at their end, and single signs.
+/// Punkt's tokens: runs of dots or dashes, words with a final full stop, and single characters.
 fn tokens(text: &[char]) -> Vec<String> {
     let mut found = vec![];
     let mut at = 0;
@@ -140,7 +140,7 @@ fn tokens(text: &[char]) -> Vec<String> {
     found
 }
 
-/// Length of the run of dashes or dots here, if it is longer than one.
+/// Length of the run of dashes or dots at the start, if longer than one, else 0.
 fn several(text: &[char]) -> usize {
     if !starts_several(text) {
         return 0;

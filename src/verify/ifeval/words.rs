@@ -1,31 +1,31 @@
-//! Words as IFEval counts them: runs of letters, digits and underscores; and, of the Penn Treebank's tokens (Robert
-//! MacIntyre's rules as NLTK carries them out), those in capitals.
+//! Words as IFEval counts them: runs of letters, digits and underscores; and words in capitals, counted among Penn Treebank
+//! tokens (Robert MacIntyre's rules as NLTK implements them).
 //!
-//! Treebank tokens part punctuation, brackets and clitics: `DON'T` is `DO` and `N'T`, `IT'S` is `IT` and `'S`.
+//! Treebank tokens split off punctuation, brackets and clitics: `DON'T` is `DO` and `N'T`, `IT'S` is `IT` and `'S`.
 
 use super::pattern::{fixed, is_upper};
 use regex::Regex;
 use std::sync::LazyLock;
 
-/// Signs that are tokens of their own wherever they stand.
+/// Characters that are always separate tokens.
 const SIGNS: &str = "«“‘„»”’`;@#$%&?!*()[]{}<>\"\u{2012}\u{2013}\u{2014}\u{2015}";
 
-/// Words that are written as one and are two.
+/// Words that are split into two tokens, and where.
 const PAIRS: [(&str, usize); 8] =
     [("cannot", 3), ("d'ye", 1), ("gimme", 3), ("gonna", 3), ("gotta", 3), ("lemme", 3), ("more'n", 4), ("wanna", 3)];
 
-/// Runs of letters, digits and underscores.
+/// Number of runs of letters, digits and underscores.
 pub(super) fn count(text: &str) -> usize {
     static WORD: LazyLock<Regex> = LazyLock::new(|| fixed(r"[\p{L}\p{N}_]+"));
     WORD.find_iter(text).count()
 }
 
-/// Tokens in which every letter is a capital, and there is one.
+/// Number of tokens with at least one letter and only capitals.
 pub(super) fn count_capital(text: &str) -> usize {
     apart(text).split_whitespace().map(|word| tokens(word).filter(|token| is_upper(token)).count()).sum()
 }
 
-/// The text with blanks around all signs that are tokens.
+/// The text with spaces around all characters that are tokens.
 fn apart(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len() * 2);
@@ -48,7 +48,7 @@ fn apart(text: &str) -> String {
                 out.extend([' ', here, ' ']);
             }
             sign if SIGNS.contains(sign) => out.extend([' ', sign, ' ']),
-            // A quote before a word, but for a clitic's, is a sign.
+            // A quote before a word is a token, unless it begins a clitic.
             '\'' if opens(&chars, at) => out.push_str("' "),
             other => out.push(other),
         }
@@ -65,7 +65,7 @@ fn opens(chars: &[char], at: usize) -> bool {
     !before && !word.is_empty() && !["re", "ve", "ll", "m", "t", "s", "d", "n"].contains(&word.as_str())
 }
 
-/// The tokens of a word between blanks.
+/// The tokens of one word.
 fn tokens(word: &str) -> impl Iterator<Item = &str> {
     const CLITICS: [&str; 7] = ["'s", "'S", "'m", "'M", "'d", "'D", "'"];
     const LONG: [&str; 8] = ["'ll", "'LL", "'re", "'RE", "'ve", "'VE", "n't", "N'T"];
