@@ -1,9 +1,9 @@
 //! Packed linear layers, attention and elementwise loops, on the CPU.
 //!
-//! A weight is laid out once, at load, in panels of 16 output columns, input-major, so that a tile reads it front to back.
-//! Every output is one chain of fused multiply-adds in the order of the inputs, whatever the number of rows and the
-//! processor: a row's result does not depend on its batch, to the last bit. Knows no model, no file format and no tensor
-//! library. The only room with `unsafe`.
+//! A weight is laid out once, at load, in panels of 16 output columns, input-major, so that a tile reads it front to
+//! back. Every output is one chain of fused multiply-adds in the order of the inputs, whatever the number of rows and
+//! the processor: a row's result does not depend on its batch, to the last bit. Knows no model, no file format and no
+//! tensor library. The only room with `unsafe`.
 
 mod activation_rows;
 pub(crate) mod attention;

@@ -1,6 +1,6 @@
-//! Activations between linears: values, and beside them the codes that an 8-bit linear reads.
+//! Activations between linears: f32 values, and the codes that an 8-bit linear reads.
 //!
-//! Whatever makes rows quantises each piece while it is still in the cache, so that a linear finds its codes ready.
+//! Rows are quantised by whoever writes them, while they are still in the cache.
 
 use super::int8::{BLOCK_INPUTS, QuantisedRows, QuantisedRowsMut, ROW8};
 use super::isa::Isa;
@@ -10,14 +10,14 @@ use super::thread_pool;
 /// Values below which waking a second thread costs more than it gives.
 const PARALLEL_MIN: usize = 1 << 13;
 
-/// Rows of activations, `(rows, width)`. Their memory is used again from step to step.
+/// Rows of activations, `(rows, width)`. Their memory is reused from step to step.
 #[derive(Debug, Default)]
 pub(crate) struct ActivationRows {
-    /// As many as the most rows so far took: what is left over need not be written again when they grow.
+    /// Never shrinks, so that growing again writes no zeros.
     values: Vec<f32>,
-    /// Those that count.
+    /// Values in use.
     len: usize,
-    /// Where the next linear is one of 8 bits.
+    /// The quantised values, if the next linear is an 8-bit one.
     codes: QuantisedRows,
 }
 
@@ -27,7 +27,7 @@ impl ActivationRows {
         &self.values[..self.len]
     }
 
-    /// The values, to be changed; codes no longer stand for them.
+    /// The values, mutable; drops their codes.
     pub(crate) fn values_mut(&mut self) -> &mut [f32] {
         self.codes.clear();
         &mut self.values[..self.len]
@@ -37,7 +37,7 @@ impl ActivationRows {
         &self.codes
     }
 
-    /// Becomes `count` values, whatever they are.
+    /// Resizes to `count` unspecified values.
     pub(crate) fn resize(&mut self, count: usize) {
         self.codes.clear();
         self.shape(count);
@@ -50,8 +50,8 @@ impl ActivationRows {
         }
     }
 
-    /// Becomes `rows` rows of `width`: `part` writes those from a given row on, on several threads where it
-    /// pays; then they are quantised if a linear of `precision` wants that.
+    /// Writes `rows` rows of `width`: `part` writes the rows from a given one on, on several threads if there are
+    /// enough. Then they are quantised if a linear of `precision` reads codes.
     pub(crate) fn write(
         &mut self,
         rows: usize,
@@ -67,7 +67,7 @@ impl ActivationRows {
             return;
         }
         let few = rows * width < PARALLEL_MIN;
-        // Whole octets, so that a piece's codes are its own.
+        // Whole groups of eight rows, so that no two pieces share a group's codes.
         let piece = if few { rows } else { rows.div_ceil(2 * thread_pool::threads()) }.next_multiple_of(ROW8);
         let mut codes = self.codes.split_mut(piece, width).into_iter();
         let values = self.values[..self.len].chunks_mut(piece * width);

@@ -1,8 +1,8 @@
 //! Attention over the paged KV cache, on the CPU.
 //!
-//! Keys and values of a step's rows enter the cache; then every query reads its sequence's blocks in order with an online
-//! softmax. Rows that share a block (tokens of a prefill, siblings of a fork) read it together. A query's result depends
-//! on the keys before it alone: not on its chunk, nor on its neighbours in the batch.
+//! Keys and values of a step's rows enter the cache; then every query reads its sequence's blocks in order with an
+//! online softmax. Rows that share a block (tokens of a prefill, siblings of a fork) read it together. A query's result
+//! depends on the keys before it alone: not on its chunk, nor on its neighbours in the batch.
 
 mod cache;
 mod joint_prefill;
@@ -16,7 +16,7 @@ pub(crate) use layout::{AttentionRow, Heads, slot, visible};
 
 use super::ops;
 use super::{prefetch, thread_pool};
-use cache::{KvHead, KvLayer, Layers};
+use cache::{KvHead, KvLayer, KvLayers};
 use online::{KvElement, Queries};
 use std::cell::Cell;
 use std::ops::Range;
@@ -31,7 +31,7 @@ thread_local! {
     static QUERIES: Cell<Vec<f32>> = Cell::default();
 }
 
-/// A layer's attention: what happens to queries and keys before their product, and how far a row looks back.
+/// A layer's attention: rotation and norms of queries and keys, and the window.
 #[derive(Clone, Copy)]
 pub(crate) struct AttentionParams<'a> {
     /// Cosines and sines of the rows' rotary angles, `(rows, half)` each.
@@ -58,8 +58,8 @@ impl KvCache {
         params: AttentionParams<'_>,
     ) {
         match &mut self.layers {
-            Layers::F32(layers) => attend(&mut layers[layer], self.heads, qkv, out, rows, params),
-            Layers::Bf16(layers) => attend(&mut layers[layer], self.heads, qkv, out, rows, params),
+            KvLayers::F32(layers) => attend(&mut layers[layer], self.heads, qkv, out, rows, params),
+            KvLayers::Bf16(layers) => attend(&mut layers[layer], self.heads, qkv, out, rows, params),
         }
     }
 }
@@ -87,7 +87,7 @@ fn attend<T: KvElement>(
     let chunk = rows.len().div_ceil(rows.len().div_ceil(ROWS_TOGETHER).max(even).max(1)).max(1);
     let chunks = rows.len().div_ceil(chunk);
     let work = |index: usize, out: &mut &mut [f32]| {
-        // The pieces of one head follow one another; the last of each is the shorter one.
+        // A head's pieces are neighbours; its last one may be shorter.
         let (kv_head, first) = (index / chunks, index % chunks * chunk);
         let piece = first..(first + chunk).min(rows.len());
         attend_piece(&cache[kv_head], (kv_head, heads), qkv, out, (rows, piece), params);

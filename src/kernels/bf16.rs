@@ -1,7 +1,7 @@
-//! Weights in bf16, widened in registers; sums stay f32. Half the memory of f32, and of its traffic.
+//! Weights in bf16, widened in registers, with f32 sums: half the memory and the memory traffic of f32.
 //!
-//! A value is rounded to the nearest bf16 once, at load: 8 bits of mantissa. Everything after is as in
-//! f32, so a product equals that of the f32 kernel over the rounded weights, bit for bit.
+//! A value is rounded to the nearest bf16 once, at load: 8 bits of mantissa. A product equals the f32 kernel's over the
+//! rounded weights, bit for bit.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -15,7 +15,7 @@ use super::parallel::each_panel;
 /// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
 #[derive(Clone)]
 pub struct Bf16Matrix {
-    /// `panels x inputs / 2` pairs, an odd last input beside a zero.
+    /// `panels x inputs / 2` pairs; an odd last input is paired with 0.
     pairs: Vec<Bf16Pair>,
     outputs: usize,
     inputs: usize,
@@ -27,12 +27,12 @@ impl std::fmt::Debug for Bf16Matrix {
     }
 }
 
-/// The nearest bf16, ties to even, as its 16 bits. NaN stays NaN.
+/// The bits of the nearest bf16, ties to even. NaN stays NaN.
 fn round(value: f32) -> u32 {
     u32::from(half::bf16::from_f32(value).to_bits())
 }
 
-/// The f32 of 16 bits of bf16.
+/// The f32 of a bf16's bits.
 fn widen(bits: u32) -> f32 {
     f32::from_bits(bits << 16)
 }
@@ -118,15 +118,15 @@ impl Bf16Matrix {
 /// `height` rows of `depth` inputs times one panel.
 fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Bf16Pair], sums: &mut Sums) {
     assert!((1..=isa.bf16_rows()).contains(&height) && a.len() == height * depth, "a tile of {height} rows");
-    assert!(pairs.len() == depth.div_ceil(2), "a panel as deep as the rows");
+    assert!(pairs.len() == depth.div_ceil(2), "the panel is as deep as the rows");
     #[cfg(target_arch = "x86_64")]
     {
         use x86::{tile_bf16_avx2, tile_bf16_avx512};
         macro_rules! by_height {
             ($tile:ident: $($h:literal)+) => {
                 match height {
-                    // SAFETY: the processor has the instructions; `a` is `height` rows of `depth`, and the
-                    // panel has a pair for every two of them.
+                    // SAFETY: the processor has the instructions; `a` has `height` rows of `depth` elements, and the
+                    // panel a pair for every two of them.
                     $($h => unsafe { $tile::<$h>(a, depth, pairs, sums) },)+
                     _ => unreachable!("the height was just checked"),
                 }

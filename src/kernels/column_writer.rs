@@ -3,12 +3,12 @@
 use super::layout::PANEL;
 use super::prefetch::prefetch_later;
 
-/// A row-major result whose column ranges are written from several threads.
+/// A row-major result whose panels of columns are written from several threads.
 pub(super) struct ColumnWriter<'a> {
     start: *mut f32,
     len: usize,
     width: usize,
-    /// Floats from a row to the next.
+    /// Floats from one row to the next.
     stride: usize,
     _result: std::marker::PhantomData<&'a mut [f32]>,
 }
@@ -27,17 +27,17 @@ impl<'a> ColumnWriter<'a> {
         Self { start: result.as_mut_ptr(), len: result.len(), width, stride, _result: std::marker::PhantomData }
     }
 
-    /// Writes `values` to row `row` from column `first` on; what lies past the last column is dropped.
+    /// Writes `values` to row `row` from column `first` on; values past the last column are dropped.
     pub(super) fn write(&self, row: usize, first: usize, values: &[f32; PANEL]) {
         let (to, count) = self.place(row, first);
-        /// Out of line: beside the other store the compiler would make one call of both.
+        /// Out of line: inlined, the compiler merges it with the other store into one call.
         ///
         /// # Safety
-        /// The first `count` floats from `to` on must be there, and nobody else at them.
+        /// `to` must be valid for writing `count` floats, which no other thread accesses.
         #[cold]
         #[inline(never)]
         unsafe fn write_some(to: *mut f32, values: &[f32; PANEL], count: usize) {
-            // SAFETY: as the caller's; `count` is at most a panel.
+            // SAFETY: the caller's promise; `values` holds a panel, and at most that is copied.
             unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), to, count.min(PANEL)) }
         }
         // SAFETY: the range was checked, and no other panel writes these columns.
@@ -50,16 +50,16 @@ impl<'a> ColumnWriter<'a> {
         }
     }
 
-    /// Asks for the line where row `row` has column `first`, as far as the second cache.
+    /// Prefetches the line of row `row`, column `first` into the second-level cache.
     pub(super) fn fetch(&self, row: usize, first: usize) {
         prefetch_later(self.place(row, first).0.cast_const());
     }
 
-    /// Where row `row` has column `first`, and how many of a panel's columns lie in the result.
+    /// The address of row `row`, column `first`, and how many of a panel's columns are within the result.
     fn place(&self, row: usize, first: usize) -> (*mut f32, usize) {
         let count = PANEL.min(self.width - first);
         let offset = row * self.stride + first;
-        assert!(offset + count <= self.len, "row {row}, column {first} lies in the result");
+        assert!(offset + count <= self.len, "row {row}, column {first} is outside the result");
         (self.start.wrapping_add(offset), count)
     }
 }

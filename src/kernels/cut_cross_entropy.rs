@@ -1,10 +1,10 @@
-//! The head and its softmax in one sweep: log-probabilities of given ids, and what they depend on, while no more than a
-//! block of logits exists at a time (as in cut cross-entropy, arXiv 2411.09009).
+//! Cut cross-entropy (arXiv 2411.09009): log-probabilities of target ids and their gradient, fused with the head, with
+//! one block of logits in memory at a time.
 //!
-//! A block of weights gives a block of logits, the running maximum and sum of each row take them in (arXiv 1805.02867),
-//! and the same block, in the caches by now, adds what its ids weigh to the rows' expected output vector. The vocabulary
-//! goes in segments, and a row's softmax is put together from theirs: so threads end together, and the sums hang on the
-//! model alone.
+//! A block of weights gives a block of logits, which update each row's running maximum and sum (arXiv 1805.02867). The
+//! same block of weights, now in the cache, adds its part of the rows' expected output vectors. The vocabulary is split
+//! into segments, whose softmaxes are combined at the end: this balances the threads, and the order of sums depends on
+//! the model alone.
 
 use super::gemm_lora::row_chunks;
 use super::isa::Isa;
@@ -23,21 +23,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const BLOCK_OUTPUTS: usize = 256;
 /// Outputs of a segment.
 const SEGMENT_OUTPUTS: usize = 24 * BLOCK_OUTPUTS;
-/// Logits may be so far above the maximum that their terms are taken from (nats): it seldom has to move.
+/// Nats by which a logit may exceed the reference maximum before that is raised; so it is raised seldom.
 const SLACK: f32 = 8.0;
 
-/// Some rows, as tiles read them, and what was found of them in each segment.
+/// A chunk of rows, packed, with its result for each segment.
 #[derive(Default)]
 struct HeadChunk {
     rows: Vec<f32>,
     segments: Vec<Mutex<VocabSegment>>,
 }
 
-/// Rows over one segment of the vocabulary.
+/// The rows' softmax over one segment of the vocabulary.
 #[derive(Default)]
 struct VocabSegment {
     softmax: Vec<RowSoftmax>,
-    /// Their expected output vectors, but for the sum of the weights.
+    /// The rows' expected output vectors, not yet divided by the sum.
     expected: Rhs,
 }
 
@@ -48,7 +48,7 @@ struct LogitBlock {
     terms: Rhs,
 }
 
-// Used again, since memory fresh from the system costs as much as what is done with it.
+// Reused: fresh memory costs as much as the computation on it.
 thread_local! {
     static CHUNKS: Cell<Vec<HeadChunk>> = Cell::default();
     static LOGIT_BLOCK: Cell<LogitBlock> = Cell::default();
@@ -57,19 +57,19 @@ thread_local! {
 /// The softmax of one row over the logits so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowSoftmax {
-    /// What terms are taken from: at most [`SLACK`] below the maximum.
+    /// The reference maximum: at most [`SLACK`] below the true one.
     max: f32,
-    /// Of `exp(scale (logit - max))`.
+    /// Sum of `exp(scale (logit - max))`.
     sum: f64,
-    /// By what earlier terms change with the block at hand.
+    /// Factor by which the current block rescales earlier terms.
     rescale: f32,
-    /// The target's.
+    /// The target's logit.
     logit: f32,
 }
 
-/// Log-probabilities of `targets`, one a row, under softmax(scale * hidden W^T), written to `found`: `hidden` is
-/// `(targets, inputs)`. With `with_gradient`, `hidden` becomes the gradient of each row's log-probability with respect to that
-/// row, `scale (W[target] - sum_v p_v W[v])`.
+/// Log-probabilities of `targets`, one a row, under softmax(scale * hidden W^T), written to `out`; `hidden` is
+/// `(targets, inputs)`. With `with_gradient`, `hidden` becomes the gradient of each row's log-probability with respect
+/// to that row, `scale (W[target] - sum_v p_v W[v])`.
 ///
 /// # Panics
 /// Where the lengths do not fit, or a target is no output of `w`.
@@ -79,39 +79,39 @@ pub(crate) fn log_probs(
     targets: &[u32],
     scale: f32,
     with_gradient: bool,
-    found: &mut [f32],
+    out: &mut [f32],
 ) {
-    log_probs_by(SEGMENT_OUTPUTS, w, hidden, (targets, scale, with_gradient), found);
+    log_probs_by(SEGMENT_OUTPUTS, w, hidden, (targets, scale, with_gradient), out);
 }
 
-/// Floats that [`log_probs`] keeps of a row beside the row itself.
+/// Floats that [`log_probs`] needs for a row in addition to the row itself.
 pub(crate) fn working_floats(vocab: usize, inputs: usize) -> usize {
     inputs * vocab.div_ceil(SEGMENT_OUTPUTS)
 }
 
-/// What [`log_probs`] does, with segments of `segment` outputs, whole blocks of them.
+/// [`log_probs`] with segments of `segment` outputs, which are whole blocks.
 fn log_probs_by(
     segment: usize,
     w: &PackedMatrix,
     hidden: &mut [f32],
     (targets, scale, with_gradient): (&[u32], f32, bool),
-    found: &mut [f32],
+    out: &mut [f32],
 ) {
     let (isa, rows, inputs) = (Isa::detect(), targets.len(), w.inputs());
-    let fits = hidden.len() == rows * inputs && found.len() == rows;
+    let fits = hidden.len() == rows * inputs && out.len() == rows;
     assert!(fits && targets.iter().all(|&id| (id as usize) < w.outputs()), "{rows} targets of {w:?}");
     let (bounds, segments) = (row_chunks(rows, PANEL * isa.panels(), 3 * BLOCK_OUTPUTS), w.outputs().div_ceil(segment));
-    let mut room = CHUNKS.take();
-    room.resize_with(room.len().max(bounds.len()), HeadChunk::default);
+    let mut chunks = CHUNKS.take();
+    chunks.resize_with(chunks.len().max(bounds.len()), HeadChunk::default);
 
-    let mut beginnings: Vec<_> = bounds.iter().zip(&mut room).collect();
-    thread_pool::each_mut(&mut beginnings, |_, (rows, part)| {
-        part.segments.resize_with(segments, Mutex::default);
-        pack_tiles(isa, Strided::rows(&hidden[rows.start * inputs..], inputs), rows.len(), inputs, &mut part.rows);
+    let mut unpacked: Vec<_> = bounds.iter().zip(&mut chunks).collect();
+    thread_pool::each_mut(&mut unpacked, |_, (rows, chunk)| {
+        chunk.segments.resize_with(segments, Mutex::default);
+        pack_tiles(isa, Strided::rows(&hidden[rows.start * inputs..], inputs), rows.len(), inputs, &mut chunk.rows);
     });
 
-    thread_pool::each_of_parts(bounds.len(), segments, |part, index| {
-        let (rows, HeadChunk { rows: packed, segments }) = (bounds[part].clone(), &room[part]);
+    thread_pool::each_of_parts(bounds.len(), segments, |chunk, index| {
+        let (rows, HeadChunk { rows: packed, segments }) = (bounds[chunk].clone(), &chunks[chunk]);
         let outputs = index * segment..w.outputs().min((index + 1) * segment);
         let mut segment = locked(&segments[index]);
         let mut block = LOGIT_BLOCK.take();
@@ -126,26 +126,26 @@ fn log_probs_by(
         LOGIT_BLOCK.set(block);
     });
 
-    let (mut found, mut hidden) = (found, hidden);
-    let split = |(rows, part): (&Range<usize>, _)| {
+    let (mut out, mut hidden) = (out, hidden);
+    let split = |(rows, chunk): (&Range<usize>, _)| {
         let hidden = hidden.split_off_mut(..rows.len() * inputs).unwrap_or_default();
-        (part, &targets[rows.clone()], found.split_off_mut(..rows.len()).unwrap_or_default(), hidden)
+        (chunk, &targets[rows.clone()], out.split_off_mut(..rows.len()).unwrap_or_default(), hidden)
     };
-    let mut endings: Vec<_> = bounds.iter().zip(&room).map(split).collect();
-    thread_pool::each_mut(&mut endings, |_, (HeadChunk { segments, .. }, targets, found, hidden)| {
+    let mut accumulated: Vec<_> = bounds.iter().zip(&chunks).map(split).collect();
+    thread_pool::each_mut(&mut accumulated, |_, (HeadChunk { segments, .. }, targets, out, hidden)| {
         let segments: Vec<_> = segments.iter().map(locked).collect();
-        combine_segments(isa, (w, segment), &segments, (targets, scale), found, with_gradient.then_some(hidden));
+        combine_segments(isa, (w, segment), &segments, (targets, scale), out, with_gradient.then_some(hidden));
     });
-    CHUNKS.set(room);
+    CHUNKS.set(chunks);
 }
 
-/// The segment, also where a panic left it: it is begun anew.
+/// The segment, even if a panic poisoned its lock: it is reset before use.
 fn locked(segment: &Mutex<VocabSegment>) -> MutexGuard<'_, VocabSegment> {
     segment.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl VocabSegment {
-    /// Takes in `outputs` of `w`.
+    /// Computes the rows' softmax, and with `with_gradient` their expected output vectors, over `outputs` of `w`.
     fn accumulate(
         &mut self,
         isa: Isa,
@@ -165,9 +165,9 @@ impl VocabSegment {
             let outputs = first..(first + BLOCK_OUTPUTS).min(outputs.end);
             let panels = first / PANEL..outputs.end.div_ceil(PANEL);
             logits.resize(panels.len() * rows, NO_SUM);
-            let mut room = logits.as_mut_slice();
+            let mut rest = logits.as_mut_slice();
             for panels in panel_groups(isa, panels.clone()) {
-                let logits = room.split_off_mut(..panels.len() * rows).unwrap_or_default();
+                let logits = rest.split_off_mut(..panels.len() * rows).unwrap_or_default();
                 multiply_panels(isa, (w, panels), &x, None, logits, (|_, _| {}, |_, _, _: &[Lane]| {}));
             }
             let count = outputs.len() % PANEL;
@@ -191,45 +191,46 @@ impl VocabSegment {
     }
 }
 
-/// Writes the log-probabilities of `targets` from what was found in all segments of `segment` outputs of `w`, and their
-/// slopes to `hidden` where it is given.
+/// Combines segments of `segment` outputs of `w`: writes the log-probabilities of `targets` to `out`, and their
+/// gradients to `hidden` where it is given.
 fn combine_segments(
     isa: Isa,
     (w, segment): (&PackedMatrix, usize),
     segments: &[MutexGuard<'_, VocabSegment>],
     (targets, scale): (&[u32], f32),
-    found: &mut [f32],
+    out: &mut [f32],
     hidden: Option<&mut [f32]>,
 ) {
     let of_row = |row: usize| segments.iter().map(move |segment| segment.softmax[row]);
-    // What a segment's terms weigh in the whole sum, which is taken from the largest top.
+    // The factor of a segment's terms in the whole sum, whose reference is the largest maximum.
     let weight = |max: f32, of: RowSoftmax| f64::from(scale * (of.max - max)).exp();
-    let whole = |row: usize| {
+    let total = |row: usize| {
         let max = of_row(row).map(|softmax| softmax.max).fold(f32::NEG_INFINITY, f32::max);
         (max, of_row(row).map(|softmax| softmax.sum * weight(max, softmax)).sum::<f64>())
     };
-    let wholes: Vec<(f32, f64)> = (0..targets.len()).map(whole).collect();
-    for (row, ((found, &id), &(max, sum))) in found.iter_mut().zip(targets).zip(&wholes).enumerate() {
+    let totals: Vec<(f32, f64)> = (0..targets.len()).map(total).collect();
+    for (row, ((out, &id), &(max, sum))) in out.iter_mut().zip(targets).zip(&totals).enumerate() {
         let logit = segments[id as usize / segment].softmax[row].logit;
-        *found = (f64::from(scale) * f64::from(logit - max) - sum.ln()) as f32;
+        *out = (f64::from(scale) * f64::from(logit - max) - sum.ln()) as f32;
     }
     let Some(hidden) = hidden else { return };
     let (inputs, mut output) = (w.inputs(), vec![0.0; w.inputs()]);
     for (hidden, &id) in hidden.chunks_exact_mut(inputs).zip(targets) {
         w.row(id as usize, &mut output);
-        hidden.iter_mut().zip(&output).for_each(|(slope, output)| *slope = scale * output);
+        hidden.iter_mut().zip(&output).for_each(|(gradient, output)| *gradient = scale * output);
     }
     for segment in segments {
         let share = |(&(max, sum), &of): (&(f32, f64), &RowSoftmax)| (f64::from(scale) * weight(max, of) / sum) as f32;
-        let shares: Vec<f32> = wholes.iter().zip(&segment.softmax).map(share).collect();
+        let shares: Vec<f32> = totals.iter().zip(&segment.softmax).map(share).collect();
         segment.expected.read(isa, |row, first, values| {
             let to = &mut hidden[row * inputs..][..inputs][first..];
-            to.iter_mut().zip(values).for_each(|(slope, expected)| *slope -= shares[row] * expected);
+            to.iter_mut().zip(values).for_each(|(gradient, expected)| *gradient -= shares[row] * expected);
         });
     }
 }
 
-/// Takes a block of logits in, `(panels, rows)` lanes, which become their terms `exp(scale (logit - max))`.
+/// Updates the softmax of rows by a block of logits, `(panels, rows)` lanes, which become the terms `exp(scale (logit -
+/// max))`.
 #[inline(always)]
 fn exponentiate_rows(logits: &mut [Lane], softmax: &mut [RowSoftmax], scale: f32) {
     let rows = softmax.len();
@@ -261,7 +262,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The same in double precision, logit by logit.
+    /// The log-probability and its gradient in double precision.
     fn reference(w: &[f32], hidden: &[f32], target: usize, scale: f32) -> (f64, Vec<f64>) {
         let inputs = hidden.len();
         let dot = |row: &[f32]| row.iter().zip(hidden).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
@@ -269,18 +270,18 @@ mod tests {
         let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = logits.iter().map(|logit| (logit - max).exp()).sum();
         let probability = |output: usize| (logits[output] - max).exp() / sum;
-        let slope = |input: usize| {
+        let gradient = |input: usize| {
             let at = |output: usize| f64::from(w[output * inputs + input]);
             let expected: f64 = (0..logits.len()).map(|output| probability(output) * at(output)).sum();
             f64::from(scale) * (at(target) - expected)
         };
-        (logits[target] - max - sum.ln(), (0..inputs).map(slope).collect())
+        (logits[target] - max - sum.ln(), (0..inputs).map(gradient).collect())
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
-        /// Vocabularies that fill their last panel, block and segment and that do not, and logits that rise steeply, so
-        /// that the maximum moves.
+        /// Vocabularies with full and with partial last panels, blocks and segments; steeply rising logits, so that the
+        /// maximum moves.
         #[test]
         fn a_block_at_a_time_is_the_whole_softmax(
             rows in 1usize..150,
@@ -302,14 +303,14 @@ mod tests {
             let hidden: Vec<f32> = (0..rows * inputs).map(|_| 2.0 * draw()).collect();
             let targets: Vec<u32> = (0..rows).map(|row| (row * 7 % outputs) as u32).collect();
             let packed = PackedMatrix::new(&[&w], inputs);
-            let (mut with_gradient, mut found, mut again) = (hidden.clone(), vec![0.0; rows], vec![0.0; rows]);
-            log_probs_by(segment, &packed, &mut with_gradient, (&targets, scale, true), &mut found);
+            let (mut gradients, mut found, mut again) = (hidden.clone(), vec![0.0; rows], vec![0.0; rows]);
+            log_probs_by(segment, &packed, &mut gradients, (&targets, scale, true), &mut found);
             log_probs_by(segment, &packed, &mut hidden.clone(), (&targets, scale, false), &mut again);
             prop_assert_eq!(&found, &again);
             for row in 0..rows {
-                let (log_prob, slope) = reference(&w, &hidden[row * inputs..][..inputs], targets[row] as usize, scale);
+                let (log_prob, gradient) = reference(&w, &hidden[row * inputs..][..inputs], targets[row] as usize, scale);
                 prop_assert!((f64::from(found[row]) - log_prob).abs() < 2e-4 * (1.0 + log_prob.abs()), "{} {log_prob}", found[row]);
-                for (ours, theirs) in with_gradient[row * inputs..][..inputs].iter().zip(slope) {
+                for (ours, theirs) in gradients[row * inputs..][..inputs].iter().zip(gradient) {
                     prop_assert!((f64::from(*ours) - theirs).abs() < 1e-3 * f64::from(1.0 + steep), "{ours} {theirs}");
                 }
             }

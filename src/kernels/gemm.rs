@@ -1,4 +1,6 @@
-//! Products with packed f32 weights, forward and backward over the same panels.
+//! Products with packed f32 weights, forward and backward.
+//!
+//! Few rows: threads share out the outputs. Many rows: threads share out the rows ([`gemm_lora`]).
 
 use super::column_writer::ColumnWriter;
 use super::gemm_lora;
@@ -10,7 +12,7 @@ use super::parallel::each_panel;
 use super::thread_pool::Overlap;
 use super::tile::tile;
 
-/// Rows from which threads share out the rows instead of the outputs.
+/// Rows from which [`gemm_lora`] is faster.
 const GEMM_ROWS_MIN: usize = 96;
 
 impl PackedMatrix {
@@ -40,7 +42,8 @@ impl PackedMatrix {
     }
 }
 
-/// The first `rows` rows of `a`, read as `read` says, times one panel as deep, handed on row by row.
+/// The first `rows` rows of `a` times one panel; `put` takes each row's index and sums. `read` makes tiles' operands of
+/// the rows.
 pub(super) fn product<'a>(
     isa: Isa,
     (a, read): (Strided<'a>, fn(Strided<'a>) -> Lhs<'a>),
@@ -49,8 +52,8 @@ pub(super) fn product<'a>(
     put: &mut impl FnMut(usize, &[f32; PANEL]),
 ) {
     let mut sums = NO_SUMS;
-    for rows in tiles(rows, isa.rows_alone()) {
-        tile(isa, rows.len(), read(a.below(rows.start)), RhsPanels::one(lanes), (&mut sums, 0), Beta::Zero);
+    for rows in tiles(rows, isa.single_panel_rows()) {
+        tile(isa, rows.len(), read(a.from_row(rows.start)), RhsPanels::one(lanes), (&mut sums, 0), Beta::Zero);
         for (row, sums) in rows.zip(&sums) {
             put(row, &sums.0);
         }

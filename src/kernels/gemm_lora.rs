@@ -1,7 +1,8 @@
-//! Linears over many rows, with the low-rank branch beside them.
+//! Linears over many rows, fused with a LoRA branch.
 //!
-//! A thread takes some of the rows through the whole product. Who is done first helps another with its last outputs, or,
-//! backward, goes on with other work and then takes inputs of the others' rows. Every sum is one chain whoever computes it.
+//! A thread computes the whole product of a chunk of rows. A thread that is done takes outputs of the others' chunks;
+//! in the backward pass it first takes the overlapping work, then inputs of the others' chunks. Every sum is one chain,
+//! whichever thread computes it.
 
 use super::column_writer::ColumnWriter;
 use super::isa::Isa;
@@ -16,48 +17,48 @@ use super::thread_pool::{Overlap, SharedLoop};
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Floats of ordered rows that stay in a core's second cache beside the weights that pass by.
+/// Floats of packed rows that stay in a core's second-level cache while weights stream through it.
 const CACHED: usize = 3 << 15;
-/// Rows of a part at least, whatever the cache: with fewer, weights pass by too often.
+/// Rows of a chunk at least, whatever the cache: with fewer, weights are read too often.
 const CHUNK_ROWS_MIN: usize = 96;
-/// The branch beside a linear, `y += (x A^T) B^T`.
+
+/// A LoRA branch of a linear, `y += (x A^T) B^T`; the columns of `x A^T` are its inner rows.
 #[derive(Clone, Copy)]
 pub(crate) struct LoraBranch<'a> {
     /// `(width, inputs)`.
     pub(crate) a: &'a PackedMatrix,
     /// `(outputs, width)`.
     pub(crate) b: &'a PackedMatrix,
-    /// Where `B` is not zero: outputs, and the inner rows that they see.
+    /// The nonzero blocks of `B`: outputs, and the inner columns that they depend on.
     pub(crate) blocks: &'a [(Range<usize>, Range<usize>)],
 }
 
-/// Gradients of some rows: those of results as the right side of a product, and those of inputs and of inner rows as
-/// they add up.
+/// Gradients of a chunk's rows: `dy`, and the sums of `dx` and `du`.
 #[derive(Default)]
 struct Gradients {
-    rhs: Rhs,
+    dy: Rhs,
     /// By block of inputs.
-    sums: Vec<Rhs>,
-    inner: Rhs,
+    dx: Vec<Rhs>,
+    du: Rhs,
 }
 
-/// Rows of a part in the order in which tiles read them, and the inner rows of the branch.
+/// A chunk's packed rows of `x`, and of `u = x A^T`.
 #[derive(Default)]
 struct RowChunk {
-    rows: Vec<f32>,
-    inner: Vec<f32>,
+    x: Vec<f32>,
+    u: Vec<f32>,
 }
 
-// Used again, since memory fresh from the system costs as much as what is done with it.
+// Reused: fresh memory costs as much as the computation on it.
 thread_local! {
     static CHUNKS: Cell<Vec<RowChunk>> = Cell::default();
-    /// Sums of the panels at hand, by row.
+    /// Sums of the current panels, by row.
     static SUMS: Cell<Vec<Lane>> = Cell::default();
     static GRADIENTS: Cell<Gradients> = Cell::default();
 }
 
-/// `y = x W^T + u B^T` with `u = x A^T` where there is a branch: `x` is `(rows, inputs)`, `y` `(rows, outputs)` and
-/// `u` `(rows, width)`, empty without a branch. Rows of `y` may be further apart than they are wide, all by as much.
+/// `y = x W^T + u B^T` with `u = x A^T` if there is a branch: `x` is `(rows, inputs)`, `y` `(rows, outputs)` and `u`
+/// `(rows, width)`, empty without a branch. The stride of `y` may exceed its width.
 ///
 /// # Panics
 /// Where the lengths do not fit.
@@ -65,19 +66,19 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, x: &[f32
     let rows = check(w, branch, [x.len(), u.len(), y.len()]);
     let (isa, inputs, width) = (Isa::detect(), w.inputs(), branch.width());
     let bounds = row_chunks(rows, isa.rows(), inputs);
-    let mut row_chunks = CHUNKS.take();
-    row_chunks.resize_with(row_chunks.len().max(bounds.len()), RowChunk::default);
+    let mut chunks = CHUNKS.take();
+    chunks.resize_with(chunks.len().max(bounds.len()), RowChunk::default);
 
     let mut u = u;
-    let split = |(rows, part): (&Range<usize>, _)| {
-        (rows.clone(), part, u.split_off_mut(..rows.len() * width).unwrap_or_default())
+    let split = |(rows, chunk): (&Range<usize>, _)| {
+        (rows.clone(), chunk, u.split_off_mut(..rows.len() * width).unwrap_or_default())
     };
-    let mut beginnings: Vec<(_, &mut RowChunk, _)> = bounds.iter().zip(&mut row_chunks).map(split).collect();
-    thread_pool::each_mut(&mut beginnings, |_, (rows, part, u)| {
+    let mut unpacked: Vec<(_, &mut RowChunk, _)> = bounds.iter().zip(&mut chunks).map(split).collect();
+    thread_pool::each_mut(&mut unpacked, |_, (rows, chunk, u)| {
         let x = Strided::rows(&x[rows.start * inputs..], inputs);
-        pack_tiles(isa, x, rows.len(), inputs, &mut part.rows);
+        pack_tiles(isa, x, rows.len(), inputs, &mut chunk.x);
         if let Some(LoraBranch { a, .. }) = branch {
-            let (x, mut sums) = (PackedRows::new(&part.rows, inputs), SUMS.take());
+            let (x, mut sums) = (PackedRows::new(&chunk.x, inputs), SUMS.take());
             for panels in panel_groups(isa, 0..width.div_ceil(PANEL)) {
                 let end = |panel: usize, rows: Range<usize>, sums: &[Lane]| {
                     let columns = panel * PANEL..width.min((panel + 1) * PANEL);
@@ -89,19 +90,19 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, x: &[f32
                 multiply_panels(isa, (a, panels), &x, None, &mut sums, (|_, _| {}, end));
             }
             SUMS.set(sums);
-            pack_tiles(isa, Strided::rows(u, width), rows.len(), width, &mut part.inner);
+            pack_tiles(isa, Strided::rows(u, width), rows.len(), width, &mut chunk.u);
         }
     });
 
     let stride = y.len() / rows.max(1);
     let y = ColumnWriter::with_stride(y, w.outputs(), stride);
     let pieces = Vec::from_iter(panel_groups(isa, 0..w.outputs().div_ceil(PANEL)));
-    thread_pool::each_of_parts(bounds.len(), pieces.len(), |part, piece| {
+    thread_pool::each_of_parts(bounds.len(), pieces.len(), |chunk, piece| {
         let (mut sums, panels) = (SUMS.take(), pieces[piece].clone());
-        let (rows, RowChunk { rows: x, inner }) = (&bounds[part], &row_chunks[part]);
+        let (rows, RowChunk { x, u }) = (&bounds[chunk], &chunks[chunk]);
         sums.resize(panels.len() * rows.len(), NO_SUM);
         let addend = branch.map(|LoraBranch { b, blocks, .. }| {
-            (PackedRows { values: inner, depth: width, part: seen(blocks, &panels) }, b)
+            (PackedRows { values: u, depth: width, columns: inner_columns(blocks, &panels) }, b)
         });
         let begin = |panel, tile: Range<usize>| tile.for_each(|row| y.fetch(rows.start + row, panel * PANEL));
         let end = |panel, tile: Range<usize>, sums: &[Lane]| {
@@ -110,10 +111,10 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, x: &[f32
         multiply_panels(isa, (w, panels), &PackedRows::new(x, inputs), addend, &mut sums, (begin, end));
         SUMS.set(sums);
     });
-    CHUNKS.set(row_chunks);
+    CHUNKS.set(chunks);
 }
 
-/// `dx = dy W + du A` with `du = dy B` where there is a branch: in the shapes of [`forward`], `dy` in that of `y`. Who is done first goes on
+/// `dx = dy W + du A` with `du = dy B` if there is a branch, in the shapes of [`forward`]. Threads that are done go on
 /// with `overlap`.
 ///
 /// # Panics
@@ -128,16 +129,16 @@ pub(crate) fn backward(
     let rows = check(w, branch, [dx.len(), du.len(), dy.len()]);
     let (isa, inputs, outputs, width) = (Isa::detect(), w.inputs(), w.outputs(), branch.width());
     let (mut du, mut dx, stride) = (du, dx, dy.len() / rows.max(1));
-    let split = |part: Range<usize>| {
-        let du = du.split_off_mut(..part.len() * width).unwrap_or_default();
-        let dx = dx.split_off_mut(..part.len() * inputs).unwrap_or_default();
-        (&dy[part.start * stride..part.end * stride], du, dx)
+    let split = |rows: Range<usize>| {
+        let du = du.split_off_mut(..rows.len() * width).unwrap_or_default();
+        let dx = dx.split_off_mut(..rows.len() * inputs).unwrap_or_default();
+        (&dy[rows.start * stride..rows.end * stride], du, dx)
     };
-    let mut row_chunks: Vec<_> = row_chunks(rows, PANEL * isa.panels(), 3 * OUTPUTS).into_iter().map(split).collect();
-    let part = |_, (dy, du, dx): &mut (&[f32], &mut [f32], &mut [f32]), shared: &SharedLoop| {
+    let mut chunks: Vec<_> = row_chunks(rows, PANEL * isa.panels(), 3 * OUTPUTS).into_iter().map(split).collect();
+    let work = |_, (dy, du, dx): &mut (&[f32], &mut [f32], &mut [f32]), shared: &SharedLoop| {
         let rows = dy.len() / stride;
         let mut gradients = GRADIENTS.take();
-        let Gradients { rhs, sums, inner } = &mut gradients;
+        let Gradients { dy: rhs, dx: sums, du: inner } = &mut gradients;
         let blocks = Vec::from_iter(rhs::blocks(0..inputs, 0..outputs).map(|block| block.inputs));
         sums.resize_with(sums.len().max(blocks.len()), Rhs::default);
         blocks.iter().zip(&mut *sums).for_each(|(block, sums)| sums.shape(block.len(), rows));
@@ -152,12 +153,12 @@ pub(crate) fn backward(
             let beta = if first == 0 { Beta::Zero } else { Beta::One };
             add(w, step.clone(), rhs.slice(&(0..step.len())), beta);
             let Some(LoraBranch { b, blocks, .. }) = branch else { continue };
-            for (of, seen) in blocks {
-                // Whole panels of outputs: those of another block are zero here.
-                let part = (of.start / PANEL * PANEL).max(first)..of.end.min(step.end);
-                if !part.is_empty() {
-                    let dy = rhs.slice(&(part.start - first..part.end - first));
-                    inner.add(isa, b, (seen.clone(), seen.start), part.clone(), dy);
+            for (outputs, columns) in blocks {
+                // Whole panels of outputs: another block's outputs are zero in these columns.
+                let outputs = (outputs.start / PANEL * PANEL).max(first)..outputs.end.min(step.end);
+                if !outputs.is_empty() {
+                    let dy = rhs.slice(&(outputs.start - first..outputs.end - first));
+                    inner.add(isa, b, (columns.clone(), columns.start), outputs.clone(), dy);
                 }
             }
         }
@@ -168,16 +169,16 @@ pub(crate) fn backward(
         blocks.iter().zip(&*sums).for_each(|(block, sums)| sums.read_to(isa, dx, (inputs, block.start)));
         GRADIENTS.set(gradients);
     };
-    thread_pool::each_mut_joined(&mut row_chunks, part, overlap);
+    thread_pool::each_mut_joined(&mut chunks, work, overlap);
 }
 
-/// Inner rows that the outputs of `panels` see.
-fn seen(blocks: &[(Range<usize>, Range<usize>)], panels: &Range<usize>) -> Range<usize> {
+/// The inner columns that the outputs of `panels` depend on.
+fn inner_columns(blocks: &[(Range<usize>, Range<usize>)], panels: &Range<usize>) -> Range<usize> {
     let outputs = panels.start * PANEL..panels.end * PANEL;
-    let mut seen =
-        blocks.iter().filter(|(of, _)| of.start < outputs.end && outputs.start < of.end).map(|(_, inner)| inner);
-    let first = seen.next().cloned().unwrap_or_default();
-    seen.fold(first, |all, inner| all.start.min(inner.start)..all.end.max(inner.end))
+    let overlaps = |of: &Range<usize>| of.start < outputs.end && outputs.start < of.end;
+    let mut columns = blocks.iter().filter(|(of, _)| overlaps(of)).map(|(_, columns)| columns);
+    let first = columns.next().cloned().unwrap_or_default();
+    columns.fold(first, |all, columns| all.start.min(columns.start)..all.end.max(columns.end))
 }
 
 trait Width {
@@ -190,7 +191,7 @@ impl Width for Option<LoraBranch<'_>> {
     }
 }
 
-/// The number of rows, once inputs, inner rows and outputs are known to be as long as that says.
+/// Checks the lengths of inputs, inner columns and outputs; returns the number of rows.
 fn check(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, [inputs, inner, outputs]: [usize; 3]) -> usize {
     let rows = inputs / w.inputs();
     let stride = outputs / rows.max(1);
@@ -199,16 +200,17 @@ fn check(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, [inputs, inner, outpu
     assert!(fits, "rows of {w:?}: {inputs}, {inner} and {outputs} floats");
     if let Some(LoraBranch { a, b, .. }) = branch {
         let fits = a.inputs() == w.inputs() && b.outputs() == w.outputs() && b.inputs() == a.outputs();
-        assert!(fits, "{a:?} and {b:?} beside {w:?}");
+        assert!(fits, "{a:?} and {b:?} for {w:?}");
     }
     rows
 }
 
-/// Parts of `rows` rows, whole steps of `step` rows, of which `depth` floats a row stay in the cache.
+/// Splits `rows` rows into chunks of whole steps of `step` rows, such that `depth` floats of each row stay in the
+/// cache.
 pub(super) fn row_chunks(rows: usize, step: usize, depth: usize) -> Vec<Range<usize>> {
     let (steps, threads) = (rows.div_ceil(step), thread_pool::threads());
     let most = (CACHED / depth).max(CHUNK_ROWS_MIN).div_ceil(step);
-    let row_chunks = (threads * steps.div_ceil(most * threads)).min(steps);
-    let bound = |part: usize| (steps * part / row_chunks * step).min(rows);
-    (0..row_chunks).map(|part| bound(part)..bound(part + 1)).collect()
+    let chunks = (threads * steps.div_ceil(most * threads)).min(steps);
+    let bound = |chunk: usize| (steps * chunk / chunks * step).min(rows);
+    (0..chunks).map(|chunk| bound(chunk)..bound(chunk + 1)).collect()
 }

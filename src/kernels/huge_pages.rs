@@ -1,9 +1,9 @@
-//! Large memory for what is read from end to end at every step: weights, keys and values.
+//! Memory in huge pages, for what is read as a whole at every step: weights, keys and values.
 //!
-//! In pages of 4 KiB such memory outgrows the processor's page tables: each block of keys begins with a walk
-//! through them. The system is asked for huge pages; where it has none, nothing changes but the speed.
+//! With pages of 4 KiB such memory exceeds the processor's TLB, and each block of keys costs a page walk. The system is
+//! asked for huge pages; without them only speed changes.
 
-/// As many `value`s, in huge pages where the system gives them.
+/// `count` times `value`, in huge pages if the system has them.
 pub(crate) fn filled<T: Copy>(count: usize, value: T) -> Vec<T> {
     let mut values = Vec::with_capacity(count);
     advise_huge_pages(values.spare_capacity_mut());
@@ -19,8 +19,8 @@ pub(crate) fn advise_huge_pages<T>(values: &[T]) {
         let range = values.as_ptr_range();
         let (start, end) = ((range.start as usize).next_multiple_of(PAGE), range.end as usize / PAGE * PAGE);
         if start < end {
-            // SAFETY: the pages lie wholly inside `values`, and the advice changes neither what they hold nor what
-            // may be done with them.
+            // SAFETY: the pages are wholly inside `values`, and the advice changes neither their contents nor their
+            // access rights.
             unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
         }
     }

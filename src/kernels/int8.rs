@@ -1,10 +1,10 @@
-//! Weights on few steps, products in 8 bits, sums in 32.
+//! Quantised weights: 8-bit products with 32-bit sums.
 //!
-//! Each output's weights are affine over 32 inputs, `w = step * code + floor`, with codes from 0 to 127; or
-//! from 0 to 15, two to a byte, where every block of the matrix lies on 16 steps already, as in files of 4
-//! bits a weight. Over a block of activations `a = step' * code' + middle` a product is
-//! `step * (step' * sum(code code') + middle * sum(code)) + floor * sum(a)`: one exact sum of integers and four
-//! float operations, the same in every instruction set, so that results agree to the last bit.
+//! Each output's weights are affine over 32 inputs, `w = step * code + floor`, with codes from 0 to 127. Where the
+//! weights of every block are on 16 steps already, as in files with 4 bits a weight, codes are 0 to 15, two to a byte.
+//! With activations `a = step' * code' + middle`, a block's product is `step * (step' * sum(code code') + middle *
+//! sum(code)) + floor * sum(a)`: one exact integer sum and four float operations, the same in every instruction set, so
+//! that results agree to the last bit.
 
 mod fit;
 mod layout;
@@ -22,7 +22,7 @@ use super::column_writer::ColumnWriter;
 use super::huge_pages::filled;
 use super::isa::Isa;
 use super::layout::{Lane, Line, NO_SUM, NO_SUMS, PANEL, floats, floats_mut, tiles};
-use super::parallel::each_piece;
+use super::parallel::each_panel_range;
 use super::transpose16::transpose16;
 use fit::QuantisedBlock;
 use half::f16;
@@ -37,7 +37,7 @@ pub struct Int8Matrix {
     scales: Vec<Scales>,
     /// Two codes to a byte.
     nibbles: bool,
-    /// Power of two that all steps and floors are multiples of: it brings them into the range of f16.
+    /// Power of two by which all steps and floors are divided, so that they fit f16.
     unit: f32,
     outputs: usize,
     inputs: usize,
@@ -147,7 +147,7 @@ impl Int8Matrix {
         self.product(isa, &QuantisedRows::of(isa, x, self.inputs), y);
     }
 
-    /// The product of rows that are quantised already.
+    /// The product of quantised rows.
     pub(super) fn forward_codes(&self, x: &QuantisedRows, y: &mut [f32]) {
         self.product(Isa::detect(), x, y);
     }
@@ -159,9 +159,9 @@ impl Int8Matrix {
         let whole = x.row8s.len() == row8s * depth && x.rows.len() == rows * depth;
         assert!(whole && y.len() == (row8_rows + rows) * self.outputs, "x and y of {self:?}");
         let y = ColumnWriter::new(y, self.outputs);
-        each_piece(self.outputs, (row8_rows + rows) * self.inputs * self.outputs, |panels| {
+        each_panel_range(self.outputs, (row8_rows + rows) * self.inputs * self.outputs, |panels| {
             let put = |row: usize, panel: usize, sums: &Lane| y.write(row, panel * PANEL, &sums.0);
-            // A tile's rows stay in the first cache while panels pass by.
+            // A tile's rows stay in the first-level cache for all panels.
             for row8s in tiles(row8s, ROW8S_MAX) {
                 let (mut squares, mut transposed) = ([[NO_SUM; PANEL]; 2], [NO_SUM; PANEL]);
                 let (a, rows) =
@@ -174,7 +174,7 @@ impl Int8Matrix {
                     }
                 }
             }
-            // One row is done with a panel in no more time than it takes to clear the sums of many.
+            // One row's product with a panel takes no longer than clearing the sums of many rows.
             let (mut one, mut several);
             let sums: &mut [Lane] = if rows > 1 {
                 several = NO_SUMS;
@@ -203,7 +203,7 @@ impl Int8Matrix {
     }
 }
 
-/// A power of two near 2^-8 of the largest weight: steps and floors then lie well inside f16.
+/// A power of two near 2^-8 of the largest weight: steps and floors are then well within the range of f16.
 fn unit(rows: &[&[f32]]) -> f32 {
     let most = |row: &&[f32]| row.iter().fold(0.0f32, |most, weight| most.max(weight.abs()));
     let most = rows.par_iter().map(most).reduce(|| 0.0, f32::max);

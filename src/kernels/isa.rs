@@ -1,34 +1,34 @@
-//! Which instructions this processor has, and which tile serves a product with them.
+//! The processor's instruction set, and the tile sizes for it.
 //!
-//! Every instruction set does the same operations in the same order: what differs is how many at once.
+//! Every instruction set does the same operations in the same order; only the number done at once differs.
 
 use super::layout::ROWS_MAX;
 use std::sync::OnceLock;
 
-/// The instructions a kernel is written for. Ordered: a later one includes the earlier.
+/// The instruction sets that kernels are written for. Ordered: a later one includes the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Isa {
     Portable,
     /// AVX2, FMA and F16C.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// AVX-512F besides.
+    /// And AVX-512F.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// The 8-bit dot products of AVX-512 VNNI besides.
+    /// And the 8-bit dot products of AVX-512 VNNI.
     #[cfg(target_arch = "x86_64")]
     Vnni,
 }
 
 impl Isa {
-    /// The best that this processor has.
+    /// The best one that this processor has.
     pub(super) fn detect() -> Self {
         static DETECTED: OnceLock<Isa> = OnceLock::new();
-        *DETECTED.get_or_init(Self::look)
+        *DETECTED.get_or_init(Self::best)
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn look() -> Self {
+    fn best() -> Self {
         if !has_avx2_fma() || !is_x86_feature_detected!("f16c") {
             Self::Portable
         } else if !is_x86_feature_detected!("avx512f") {
@@ -41,7 +41,7 @@ impl Isa {
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn look() -> Self {
+    fn best() -> Self {
         Self::Portable
     }
 
@@ -55,7 +55,7 @@ impl Isa {
         known.into_iter().filter(|&isa| isa <= Self::detect()).collect()
     }
 
-    /// Whether a float tile of it is as wide as a whole panel.
+    /// Whether a register holds a whole panel's lane of floats.
     pub(super) fn is_wide(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return self >= Self::Avx512;
@@ -63,31 +63,31 @@ impl Isa {
         false
     }
 
-    /// Rows of its largest tile of floats: sums in 12 of 16 registers on AVX2; on AVX-512, of three panels, in 24 of 32.
+    /// Rows of the largest float tile: sums in 12 of 16 registers on AVX2; for three panels in 24 of 32 on AVX-512.
     pub(super) fn rows(self) -> usize {
         if self.is_wide() { 8 } else { 6 }
     }
 
-    /// Rows of its largest tile of a panel that stands alone.
-    pub(super) fn rows_alone(self) -> usize {
+    /// Rows of the largest float tile with one panel.
+    pub(super) fn single_panel_rows(self) -> usize {
         if self.is_wide() { 12 } else { 6 }
     }
 
-    /// Panels of its largest tile. What a tile loads at each step is an element a row and a line a panel, what it computes
-    /// their product: the nearer it is to a square, the fewer loads come upon a multiply-add. AVX-512 does no more of these
-    /// at a time than loads, and so gains by every load that it is spared.
+    /// Panels of the largest float tile. Each step loads an element a row and a line a panel and multiplies all pairs,
+    /// so the nearer to a square, the fewer loads a multiply-add needs. AVX-512 executes no more multiply-adds than
+    /// loads at a time, so every load saved counts.
     pub(super) fn panels(self) -> usize {
         if self.is_wide() { 3 } else { 1 }
     }
 
-    /// Rows of its largest tile of bf16: on AVX2 widening takes four registers, and a sixth row's sums would have to
-    /// pass through memory at every input.
+    /// Rows of the largest bf16 tile: on AVX2 widening takes four registers, and a sixth row's sums would be spilled at
+    /// every input.
     pub(super) fn bf16_rows(self) -> usize {
         if self.is_wide() { ROWS_MAX } else { 5 }
     }
 
-    /// Whether its 8-bit product takes eight rows as the lanes of a register: what AVX2 wins by it, since broadcasting is
-    /// an operation of its own there.
+    /// Whether the 8-bit product has eight rows as a register's lanes. AVX2 is faster that way, since it broadcasts by
+    /// a separate operation.
     pub(super) fn uses_row8(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return matches!(self, Self::Avx2 | Self::Avx512);
@@ -95,7 +95,7 @@ impl Isa {
         false
     }
 
-    /// Rows of its largest tile of the 8-bit product: with twelve, and two registers a row, AVX-512 runs out of them.
+    /// Rows of the largest 8-bit tile: at two registers a row, twelve rows would be too many for AVX-512.
     pub(super) fn int8_rows(self) -> usize {
         #[cfg(target_arch = "x86_64")]
         if self == Self::Vnni {
@@ -121,7 +121,7 @@ pub(crate) fn has_avx2_fma() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
-/// Whether tiles are more than loops: without them they are no faster, and round otherwise.
+/// Whether tiles use intrinsics. The portable tile is no faster than a loop, and rounds differently.
 pub(crate) fn has_tiles() -> bool {
     Isa::detect() >= Isa::Avx2
 }

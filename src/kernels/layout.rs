@@ -8,13 +8,13 @@ use std::ops::Range;
 pub(super) const PANEL: usize = 16;
 /// Rows of the largest tile of any instruction set.
 pub(super) const ROWS_MAX: usize = 14;
-/// Sums of one tile, `[row][column]`; as many rows as the tile has are written.
+/// Sums of one tile, `[row][column]`; only the tile's rows are written.
 pub(super) type Sums = [Lane; ROWS_MAX];
 
-/// Sums that no tile wrote yet.
+/// Zero sums of a tile.
 pub(super) const NO_SUMS: Sums = [NO_SUM; ROWS_MAX];
 
-/// A sum of nothing.
+/// 16 zero sums.
 pub(super) const NO_SUM: Lane = Line([0.0; PANEL]);
 
 /// 16 floats that share a row or an input, one cache line.
@@ -28,22 +28,21 @@ pub(super) struct Line<T>(pub(super) T);
 /// Two bf16 inputs of 16 outputs, one cache line: the even input in the low half of each word, the odd one above.
 pub(super) type Bf16Pair = Line<[u32; PANEL]>;
 
-/// Splits `rows` into tiles of at most `most` rows, nearly equal ones: 32 rows are 11 + 11 + 10, not two
-/// fourteens and a straggler of four.
+/// Splits `rows` into nearly equal tiles of at most `most` rows: 32 rows are 11 + 11 + 10, not 14 + 14 + 4.
 pub(super) fn tiles(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
     let count = usize::div_ceil(rows, most);
     (0..count).map(move |tile| rows * tile / count..rows * (tile + 1) / count)
 }
 
-/// Floats from one row of `width` floats to the next where rows are met column by column: rows that all begin in the same few
-/// sets of the cache would drive each other out.
+/// Floats from one row of `width` floats to the next where rows are read column by column: rows that begin in the same
+/// few sets of the cache would evict each other.
 pub(crate) fn padded_stride(width: usize) -> usize {
-    /// Floats of half a page: 64 sets of a line each are a page.
+    /// Floats of half a page; 64 sets of one line each are a page.
     const HALF: usize = 512;
     if width.is_multiple_of(HALF) { width + PANEL } else { width }
 }
 
-/// Copies `from`; a whole panel is one store, the general copy a call.
+/// Copies `from`: a whole lane is one store, anything else a call.
 pub(super) fn copy(from: &[f32], to: &mut [f32]) {
     match (<&[f32; PANEL]>::try_from(from), <&mut [f32; PANEL]>::try_from(&mut *to)) {
         (Ok(from), Ok(to)) => *to = *from,
@@ -51,15 +50,15 @@ pub(super) fn copy(from: &[f32], to: &mut [f32]) {
     }
 }
 
-/// The floats of lanes, one lane behind the other.
+/// The floats of lanes.
 pub(super) fn floats(lanes: &[Lane]) -> &[f32] {
-    // SAFETY: a lane is 16 floats in C's layout, aligned to their own 64 bytes, so that there is nothing between one lane
-    // and the next; the pointer and the length are those of the slice that is borrowed.
+    // SAFETY: a lane is 16 floats in C's layout, as large as its alignment of 64 bytes, so there is no padding between
+    // lanes; the pointer and the length are those of the borrowed slice.
     unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * PANEL) }
 }
 
-/// [`floats`] to be changed.
+/// [`floats`], mutable.
 pub(super) fn floats_mut(lanes: &mut [Lane]) -> &mut [f32] {
-    // SAFETY: as above, and the borrow is this function's alone.
+    // SAFETY: as above; the borrow is exclusive.
     unsafe { std::slice::from_raw_parts_mut(lanes.as_mut_ptr().cast(), lanes.len() * PANEL) }
 }

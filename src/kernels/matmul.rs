@@ -1,6 +1,6 @@
-//! Products of matrices that are made on the way, such as attention's scores: packed, multiplied, forgotten.
+//! Products of two temporary matrices, such as queries and keys: pack one, multiply, read the result.
 //!
-//! Serial: whoever calls has split the work between threads already.
+//! Serial: callers have split the work between threads.
 
 use super::isa::Isa;
 use super::layout::{Lane, Line, NO_SUM, PANEL, copy, tiles};
@@ -10,7 +10,7 @@ use super::tile::tile;
 use super::transpose16::{panel_to_rows, rows_to_panels};
 use std::ops::Range;
 
-/// The right side of a product, `(depth, columns)`, in panels of 16 columns.
+/// The right-hand side of a product, `(depth, columns)`, in panels of 16 columns.
 #[derive(Debug, Default)]
 pub(crate) struct PackedOperand {
     /// `panels x depth` lanes; columns past the last are zero.
@@ -20,7 +20,7 @@ pub(crate) struct PackedOperand {
 }
 
 impl PackedOperand {
-    /// Becomes `b` of `(depth, columns)`, where `(k, column)` lies at `k * step + column`.
+    /// Packs `b` of `(depth, columns)`, whose element `(k, column)` is at `k * step + column`.
     ///
     /// # Panics
     /// Where `b` is too short.
@@ -35,7 +35,7 @@ impl PackedOperand {
         }
     }
 
-    /// Becomes the transpose of `b`, `(columns, depth)`, whose rows are `width` apart.
+    /// Packs the transpose of `b`, `(columns, depth)`, with rows `width` apart.
     ///
     /// # Panics
     /// Where `b` is too short.
@@ -52,11 +52,11 @@ impl PackedOperand {
         (self.depth, self.columns) = (depth, columns);
     }
 
-    /// `to = a b`, by panels: those of `to` from `first` on become the products of `a` and of the matrix's `panels`, in
-    /// the rows from `from(panel)` on; the rows above stay as they are.
+    /// `to = a b` for the panels `panels` of `b`, written to the panels of `to` from `first` on. Only the rows from
+    /// `from(panel)` on are written.
     ///
     /// # Panics
-    /// Where `a` has not as many rows as `to` of as many elements as the matrix has rows, or there are no such panels.
+    /// Where `a` has fewer rows than `to` or fewer elements than `b` has rows, or a panel is out of range.
     pub(crate) fn multiply(
         &self,
         a: Strided<'_>,
@@ -77,17 +77,17 @@ impl PackedOperand {
                 for tile_rows in tiles(rows.len(), isa.rows()) {
                     let (row, count) = (rows.start + tile_rows.start, tile_rows.len());
                     let to = (&mut sums[panels.start * height + row..], height);
-                    tile(isa, count, Lhs::Cached(a.below(row)), operand.slice(&panels), to, Beta::Zero);
+                    tile(isa, count, Lhs::Cached(a.from_row(row)), operand.slice(&panels), to, Beta::Zero);
                 }
             },
         );
     }
 
-    /// `sums += a b`, to the rows of `sums` from `to` on: `a` is as deep as the part `depth` of the matrix's rows, its panels
-    /// from `first` on. `seen` says of a tile of rows of `a` how many of these elements may not be zero.
+    /// `sums += a b` in the rows of `sums` from `to` on. `a` has the panels from `first` on, which meet the rows
+    /// `depth` of `b`. `seen` says how many of these elements may differ from zero in a tile of rows of `a`.
     ///
     /// # Panics
-    /// Where there are no such elements or rows, or `sums` has not as many columns.
+    /// Where elements or rows are out of range, or `sums` has another number of columns.
     pub(crate) fn multiply_add(
         &self,
         (a, first): (&Accumulator, usize),
@@ -96,7 +96,7 @@ impl PackedOperand {
         (sums, to): (&mut Accumulator, usize),
     ) {
         let fits = self.columns == sums.columns && to + a.rows <= sums.rows && depth.end <= self.depth;
-        assert!(fits, "rows from {to} on of {}, a part of {} x {}", sums.rows, self.depth, self.columns);
+        assert!(fits, "rows from {to} on of {}, rows of {} x {}", sums.rows, self.depth, self.columns);
         let (isa, left) = (Isa::detect(), &a.lanes[first * a.rows..]);
         for panels in panel_groups(isa, 0..self.columns.div_ceil(PANEL)) {
             let lanes = &self.lanes[panels.start * self.depth + depth.start..];
@@ -113,8 +113,8 @@ impl PackedOperand {
     }
 }
 
-/// Calls `work` for each of `count` panels, from where it begins up to `end`: for what some have in common with all of them,
-/// as far as a tile takes so many. None begins before the one in front of it, nor behind `end`.
+/// Calls `work(panels, range)` so that each of `count` panels gets the range from `begin(panel)` to `end`, neighbouring
+/// panels together where their ranges overlap. `begin` does not decrease and is at most `end`.
 fn each_shared_range(
     isa: Isa,
     count: usize,
@@ -133,7 +133,7 @@ fn each_shared_range(
     }
 }
 
-/// What products give: rows in panels of 16 columns.
+/// The result of products: rows in panels of 16 columns.
 #[derive(Debug, Default)]
 pub(crate) struct Accumulator {
     /// `panels x rows` lanes.
@@ -146,29 +146,29 @@ impl Accumulator {
     /// Columns of a panel.
     pub(crate) const WIDTH: usize = PANEL;
 
-    /// Becomes `rows` rows, whatever they are.
+    /// Resizes to `rows` rows with unspecified values.
     pub(crate) fn shape(&mut self, rows: usize, columns: usize) {
         (self.rows, self.columns) = (rows, columns);
         self.lanes.resize(columns.div_ceil(PANEL) * rows, NO_SUM);
     }
 
-    /// Becomes `rows` rows of zeros.
+    /// Resizes to `rows` rows of zeros.
     pub(crate) fn clear(&mut self, rows: usize, columns: usize) {
         self.shape(rows, columns);
         self.lanes.fill(NO_SUM);
     }
 
-    /// 16 columns of row `row`, to be changed.
+    /// 16 columns of row `row`, mutable.
     #[inline(always)]
     pub(crate) fn lane_mut(&mut self, panel: usize, row: usize) -> &mut [f32; PANEL] {
         &mut self.lanes[panel * self.rows + row].0
     }
 
-    /// Adds `a b` to the panels `to`: `b` are the panels of another total from `panel` on, of which the rows from
-    /// `from(panel of self)` on count, and as many elements deep as it has rows is `a`, with as many rows as there are.
+    /// Adds `a b` to the panels `to`. `b` has the panels of another accumulator from `panel` on, of which only the rows
+    /// from `from(panel of self)` on count. `a` has as many rows as `self` and as many elements as `b` has rows.
     ///
     /// # Panics
-    /// Where there are no such panels, rows or elements.
+    /// Where panels, rows or elements are out of range.
     pub(crate) fn add_product(
         &mut self,
         to: Range<usize>,
@@ -184,11 +184,11 @@ impl Accumulator {
             |index| from(to.start + index),
             b.rows,
             |panels, depth| {
-                let (a, lanes) = (a.behind(depth.start), &lanes[panels.start * b.rows + depth.start..]);
+                let (a, lanes) = (a.from_element(depth.start), &lanes[panels.start * b.rows + depth.start..]);
                 let operand = RhsPanels { lanes, depth: depth.len(), stride: b.rows, count: panels.len() };
                 for rows in tiles(height, isa.rows()) {
                     let to = (&mut sums[panels.start * height + rows.start..], height);
-                    tile(isa, rows.len(), Lhs::Cached(a.below(rows.start)), operand, to, Beta::One);
+                    tile(isa, rows.len(), Lhs::Cached(a.from_row(rows.start)), operand, to, Beta::One);
                 }
             },
         );
@@ -207,7 +207,7 @@ impl Accumulator {
         }
     }
 
-    /// Writes the columns to `out`, one behind the other.
+    /// Writes the columns to `out`, column-major.
     ///
     /// # Panics
     /// Where `out` is too short.

@@ -1,16 +1,16 @@
-//! The operands of a tile: rows, panels, and whether the product is added to what is there.
+//! The operands of a tile: its rows, its panels, and the factor of the sums that are there.
 
 use super::layout::{Lane, PANEL};
 use std::ops::Range;
 
-/// A matrix read through strides: `(row, k)` lies at `row * self.row + k * self.step`.
+/// A matrix with strides: element `(row, k)` is at `row * self.row + k * self.step`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Strided<'a> {
-    /// Where `(0, 0)` is, and all behind it.
+    /// The values from element `(0, 0)` on.
     pub(crate) values: &'a [f32],
-    /// Floats from a row to the next.
+    /// Floats from one row to the next.
     pub(crate) row: usize,
-    /// Floats from an element to the next of its row.
+    /// Floats from one element of a row to the next.
     pub(crate) step: usize,
 }
 
@@ -30,13 +30,13 @@ impl<'a> Strided<'a> {
         Self { row: self.step, step: self.row, ..self }
     }
 
-    /// Row `row` and those below it.
-    pub(super) fn below(self, row: usize) -> Self {
+    /// The rows from `row` on.
+    pub(super) fn from_row(self, row: usize) -> Self {
         Self { values: &self.values[row * self.row..], ..self }
     }
 
-    /// Elements of all rows from element `k` on.
-    pub(crate) fn behind(self, k: usize) -> Self {
+    /// The elements of all rows from `k` on.
+    pub(super) fn from_element(self, k: usize) -> Self {
         Self { values: &self.values[k * self.step..], ..self }
     }
 
@@ -46,17 +46,17 @@ impl<'a> Strided<'a> {
     }
 }
 
-/// Rows as a tile reads them.
+/// The left-hand side of a tile: rows in one of the layouts that tiles read.
 #[derive(Clone, Copy)]
 pub(super) enum Lhs<'a> {
-    /// As they lie; the panel comes from memory, and is asked for on the way.
+    /// Strided; the panel comes from memory and is prefetched on the way.
     Strided(Strided<'a>),
-    /// As they lie; the panel is in the cache.
+    /// Strided; the panel is in the cache.
     Cached(Strided<'a>),
-    /// `(depth, rows)`. On the way the lanes `next` are asked for, as many as there is time for.
+    /// `(depth, rows)`. The lanes `next` are prefetched on the way, a line every four steps of the depth.
     PackedRows { rows: &'a [f32], next: &'a [Lane] },
-    /// Inputs of packed weights: element `k` of a row is the weight of output `k`. 16 outputs are `inputs` lanes long. `next`
-    /// as above.
+    /// Inputs of packed weights: element `k` of a row is the weight of output `k`. 16 outputs take `inputs` lanes.
+    /// `next` as above.
     Transposed { weights: &'a [Lane], inputs: usize, next: &'a [Lane] },
 }
 
@@ -73,36 +73,36 @@ impl Lhs<'_> {
     }
 }
 
-/// Panels that rows meet together: from each of them as many lanes.
+/// The right-hand side of a tile: the same lanes of several panels.
 #[derive(Clone, Copy)]
 pub(super) struct RhsPanels<'a> {
-    /// Those of the first panel, and all behind them.
+    /// The lanes from the first panel's first one on.
     pub(super) lanes: &'a [Lane],
-    /// How many lanes of each.
+    /// Lanes of each panel.
     pub(super) depth: usize,
-    /// Lanes from a panel to the next.
+    /// Lanes from one panel to the next.
     pub(super) stride: usize,
     pub(super) count: usize,
 }
 
 impl<'a> RhsPanels<'a> {
-    /// A panel by itself.
+    /// A single panel.
     pub(super) fn one(lanes: &'a [Lane]) -> Self {
         Self { lanes, depth: lanes.len(), stride: 0, count: 1 }
     }
 
-    /// Some of them.
+    /// The panels `panels`.
     pub(super) fn slice(self, panels: &Range<usize>) -> Self {
         Self { lanes: &self.lanes[panels.start * self.stride..], count: panels.len(), ..self }
     }
 
-    /// Whether they are there.
-    pub(super) fn hold(self) -> bool {
+    /// Whether there are as many lanes and panels.
+    pub(super) fn is_complete(self) -> bool {
         self.count > 0 && (self.count - 1) * self.stride + self.depth <= self.lanes.len()
     }
 }
 
-/// The factor of the sums that are there, as BLAS has it: `sums = a b + beta * sums`.
+/// The factor of the sums that are there, as in BLAS: `sums = a b + beta * sums`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beta {
     /// The product is added to the sums.

@@ -1,4 +1,4 @@
-//! Products over the rows of two matrices, `x^T u`: what the gradients of a low-rank branch are made of.
+//! Sums of outer products over the rows of two matrices, `x^T u`: the gradients of a LoRA branch.
 
 use super::column_writer::ColumnWriter;
 use super::isa::Isa;
@@ -13,11 +13,11 @@ use super::transpose16::transpose_lanes;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
-/// Panels of `x` that a thread takes at a time: a row's lie side by side in memory.
+/// Panels of `x` that a thread takes at a time: those of a row are neighbours in memory.
 const PANELS: usize = 6;
-/// Rows that tiles go at a time: 16 columns of them stay in the first cache.
+/// Rows in one step of the tiles: 16 of their columns stay in the first-level cache.
 const DEPTH: usize = 256;
-/// Rows between the one that is read and the one that is asked for: they lie far apart.
+/// Rows between the one that is read and the one that is prefetched.
 const PREFETCH_ROWS: usize = 8;
 
 /// Some columns of a row-major matrix.
@@ -26,14 +26,14 @@ pub(crate) struct ColumnSlice<'a> {
     pub(crate) values: &'a [f32],
     /// Floats of a row.
     pub(crate) width: usize,
-    /// Those that count.
+    /// The columns that count.
     pub(crate) columns: Range<usize>,
 }
 
-/// What a thread works with, used again.
+/// A thread's buffers, reused.
 #[derive(Default)]
 struct Scratch {
-    /// Columns of `x`, panel by panel: as they lie, a row's are too far from the next row's for the cache.
+    /// Columns of `x`, panel by panel: unpacked, rows are too far apart for the cache.
     lanes: Vec<Lane>,
     /// Sums of these panels, by column of `u`.
     sums: Vec<Lane>,
@@ -41,20 +41,20 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
-    /// What products had their `u` in that are over.
+    /// Buffers of `u` from earlier products.
     static PACKED_BUFFERS: RefCell<Vec<Vec<f32>>> = RefCell::default();
 }
 
-/// `x^T u`, to be computed piece by piece. Each sum is one chain in the order of the rows.
+/// `x^T u`, computed piece by piece. Each sum is one chain in the order of the rows.
 pub(crate) struct OuterProduct<'a> {
     isa: Isa,
     x: ColumnSlice<'a>,
-    /// Columns of `u` as tiles read them.
+    /// Columns of `u`, packed.
     u: Vec<f32>,
     /// Columns of `u` that count, and rows.
     count: usize,
     depth: usize,
-    /// One, or where it is turned equal shares of the rows.
+    /// One output; equal shares of the rows if transposed.
     out: Vec<ColumnWriter<'a>>,
     is_transposed: bool,
 }
@@ -66,15 +66,15 @@ impl Drop for OuterProduct<'_> {
 }
 
 impl<'a> OuterProduct<'a> {
-    /// `x^T u`, to be written to `out`, `(columns of x, columns of u)` in row-major order.
+    /// `x^T u`, written to `out` as `(columns of x, columns of u)` row-major.
     ///
     /// # Panics
-    /// Where the columns are not the matrices', the matrices have not the same number of rows, or `out` is of another size.
+    /// Where columns are out of range, the matrices differ in rows, or `out` has another size.
     pub(crate) fn new(x: &ColumnSlice<'a>, u: &ColumnSlice<'_>, out: &'a mut [f32]) -> Self {
         Self::with(x, u, [out].into_iter(), false)
     }
 
-    /// Its transpose, `(columns of u, columns of x)`, to be written to `out` by equal shares, one below the other.
+    /// The transpose `u^T x`, `(columns of u, columns of x)`, written to `out` by equal shares of its rows.
     ///
     /// # Panics
     /// As [`OuterProduct::new`].
@@ -101,12 +101,12 @@ impl<'a> OuterProduct<'a> {
         Self { isa, x: x.clone(), u: packed, count, depth, out, is_transposed }
     }
 
-    /// How many pieces there are.
+    /// Number of pieces.
     pub(crate) fn pieces(&self) -> usize {
         self.x.columns.len().div_ceil(PANELS * PANEL)
     }
 
-    /// Computes all of it, on several threads where it pays.
+    /// Computes all pieces, on several threads if there is enough work.
     pub(crate) fn run(&self) {
         if self.depth * self.x.columns.len() * self.count < PARALLEL_MIN {
             (0..self.pieces()).for_each(|piece| self.piece(piece));
@@ -115,7 +115,7 @@ impl<'a> OuterProduct<'a> {
         }
     }
 
-    /// Computes piece `piece`, which nobody else may.
+    /// Computes piece `piece`; no other thread may compute the same piece.
     pub(crate) fn piece(&self, piece: usize) {
         let (x, u, first) = (&self.x, PackedRows::new(&self.u, self.depth), piece * PANELS * PANEL);
         let part = x.columns.start + first..x.columns.end.min(x.columns.start + first + PANELS * PANEL);
@@ -153,7 +153,7 @@ impl<'a> OuterProduct<'a> {
         SCRATCH.set(scratch);
     }
 
-    /// Writes sums of 16 columns of `x` from `first` on, a column of `u` a lane.
+    /// Writes the sums of 16 columns of `x` from `first` on; each lane is a column of `u`.
     fn write(&self, first: usize, sums: &[Lane]) {
         if self.is_transposed {
             let shares = self.out.iter().zip(sums.chunks_exact(self.count / self.out.len()));

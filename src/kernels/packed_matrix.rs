@@ -1,4 +1,7 @@
-//! Weights in f32: what the learner differentiates through, forward and backward over the same panels.
+//! A weight in f32, packed in panels of 16 outputs: the layout, and how rows get in and out of it.
+//!
+//! Forward and backward products read the same panels. An optimizer does not care about the order of values, so
+//! gradients and moments have the weights' layout, and only files need rows. Knows no product.
 
 use super::huge_pages::filled;
 use super::layout::{Lane, Line, PANEL, floats, floats_mut};
@@ -38,14 +41,14 @@ impl PackedMatrix {
         Self { lanes, outputs, inputs }
     }
 
-    /// Takes the values of matrices that together have the same size, in the memory that is there.
+    /// Replaces the values by those of `matrices`, one below the other, without allocating.
     ///
     /// # Panics
-    /// Where they have not.
+    /// Where they are not of the same size together.
     pub(crate) fn refill(&mut self, matrices: &[&[f32]]) {
         let (inputs, floats) = (self.inputs, matrices.iter().map(|matrix| matrix.len()).sum::<usize>());
         let whole = matrices.iter().all(|matrix| matrix.len().is_multiple_of(inputs));
-        assert!(whole && floats == self.outputs * inputs, "whole rows only, and as many as {self:?} has");
+        assert!(whole && floats == self.outputs * inputs, "as many whole rows as {self:?} has");
         let rows = matrices.iter().flat_map(|matrix| matrix.chunks_exact(inputs));
         for (row, values) in rows.enumerate() {
             let panel = &mut self.lanes[row / PANEL * inputs..][..inputs];
@@ -55,10 +58,10 @@ impl PackedMatrix {
         }
     }
 
-    /// Takes `values`, rows of `width` of them, times `scale` at row `first` and column `left` and behind; the rest stays.
+    /// Replaces the block at row `first` and column `left` by `scale * values`, rows of `width`; the rest stays.
     ///
     /// # Panics
-    /// Where they do not lie in the matrix.
+    /// Where the block is not within the matrix.
     pub(crate) fn refill_block(&mut self, (first, left): (usize, usize), values: &[f32], width: usize, scale: f32) {
         let fits = left + width <= self.inputs && first + values.len() / width <= self.outputs;
         assert!(fits && values.len().is_multiple_of(width), "{} values at {first}, {left} of {self:?}", values.len());
@@ -100,45 +103,45 @@ impl PackedMatrix {
         &self.lanes[panel * self.inputs..][..self.inputs]
     }
 
-    /// Inputs `inputs` of `panels`.
+    /// The inputs `inputs` of `panels`.
     pub(super) fn panels(&self, panels: &Range<usize>, inputs: &Range<usize>) -> RhsPanels<'_> {
         let lanes = self.lanes_from(panels.start, inputs.start);
         RhsPanels { lanes, depth: inputs.len(), stride: self.inputs, count: panels.len() }
     }
 
-    /// What lies from input `input` of `panel` on: 16 outputs are as many lanes as the matrix has inputs.
+    /// The lanes from input `input` of `panel` on; a panel has one lane for each input of the matrix.
     pub(super) fn lanes_from(&self, panel: usize, input: usize) -> &[Lane] {
         &self.lanes[panel * self.inputs + input..]
     }
 
-    /// The values as they lie: in panels of 16 outputs, input by input.
+    /// The values in their layout: panels of 16 outputs, input by input.
     pub(crate) fn values(&self) -> &[f32] {
         floats(&self.lanes)
     }
 
-    /// The values as they lie, to be changed. Those past the last output must stay zero.
+    /// The values in their layout, mutable. Those past the last output must stay zero.
     pub(crate) fn values_mut(&mut self) -> &mut [f32] {
         floats_mut(&mut self.lanes)
     }
 }
 
-/// Values that a packed matrix of `(outputs, inputs)` takes, those past the last output included.
+/// Floats of a packed matrix of `(outputs, inputs)`, padding included.
 pub(crate) fn packed_len(outputs: usize, inputs: usize) -> usize {
     outputs.next_multiple_of(PANEL) * inputs
 }
 
-/// Where row `row` begins; its inputs are a panel apart.
+/// The index of row `row`'s first value; its inputs are 16 floats apart.
 fn row_start(row: usize, inputs: usize) -> usize {
     row / PANEL * inputs * PANEL + row % PANEL
 }
 
-/// `rows` of a packed matrix in row-major order, `(rows, inputs)`.
+/// The rows `rows` of a packed matrix, `(rows, inputs)` row-major.
 pub(crate) fn unpack_rows(packed: &[f32], inputs: usize, rows: Range<usize>) -> Vec<f32> {
     let row = |row| packed[row_start(row, inputs)..].iter().step_by(PANEL).take(inputs).copied();
     rows.flat_map(row).collect()
 }
 
-/// Writes row-major `values`, `(rows, inputs)`, to a packed matrix from row `first` on.
+/// Writes row-major `values`, `(rows, inputs)`, to the rows of a packed matrix from `first` on.
 pub(crate) fn pack_rows(values: &[f32], inputs: usize, first: usize, packed: &mut [f32]) {
     for (row, values) in values.chunks_exact(inputs).enumerate() {
         let to = packed[row_start(first + row, inputs)..].iter_mut().step_by(PANEL);

@@ -1,5 +1,7 @@
-//! Rows in the order in which tiles read them: as they lie, a tile reads one stream a row, and where a row is a power of
-//! two of bytes long these meet in the same few lines of the cache and drive each other out.
+//! Rows packed in the order in which tiles read them, `(depth, rows of the tile)`.
+//!
+//! Unpacked, a tile reads one stream a row. Where a row's bytes are a power of two, those streams share a few sets of
+//! the cache and evict each other.
 
 use super::isa::Isa;
 use super::layout::{Lane, tiles};
@@ -10,18 +12,18 @@ use super::tile::tile;
 use super::weight_prefetch::WeightPrefetch;
 use std::ops::Range;
 
-/// Depth that tiles go at a time: their columns stay near while tiles pass by.
+/// Depth of a tile's step: the panels' lanes stay in the cache while the tiles of all rows use them.
 const DEPTH: usize = 288;
 
-/// Puts `rows` rows of `depth` elements in tiles, `(depth, rows of the tile)` each, one behind the other: rows of a row-major
-/// matrix, or its columns.
+/// Packs `rows` rows of `depth` elements, `(depth, rows of the tile)` for each tile: rows of a row-major matrix, or its
+/// columns.
 pub(super) fn pack_tiles(isa: Isa, a: Strided<'_>, rows: usize, depth: usize, out: &mut Vec<f32>) {
-    /// Elements of a row that are written at a time, so that what is written stays in the cache.
+    /// Elements of a row that are packed at a time: the destination stays in the cache.
     const PIECE: usize = 64;
     if out.len() < rows * depth {
         out.resize(rows * depth, 0.0);
     }
-    assert!(a.step == 1 || a.row == 1, "rows or columns, and not every {}th element", a.step);
+    assert!(a.step == 1 || a.row == 1, "expected rows or columns, got every {}th element", a.step);
     for rows in tiles(rows, isa.rows()) {
         let (height, tile) = (rows.len(), &mut out[rows.start * depth..rows.end * depth]);
         if a.step != 1 {
@@ -49,7 +51,7 @@ pub(super) fn pack_tiles(isa: Isa, a: Strided<'_>, rows: usize, depth: usize, ou
     }
 }
 
-/// Writes what four rows have in a column side by side, columns `height` apart: squares of four by four at a time.
+/// Writes four rows transposed, columns `height` floats apart: squares of 4 by 4 at a time.
 fn interleave(rows: [&[f32]; 4], to: &mut [f32], height: usize) {
     let squares = rows.map(|row| row.as_chunks::<4>());
     let whole = squares[0].0.len();
@@ -64,34 +66,33 @@ fn interleave(rows: [&[f32]; 4], to: &mut [f32], height: usize) {
     }
 }
 
-/// Rows as [`pack_tiles`] leaves them, of whose elements `part` count.
+/// Rows packed by [`pack_tiles`], of which the elements `columns` count.
 #[derive(Clone)]
 pub(super) struct PackedRows<'a> {
     pub(super) values: &'a [f32],
     pub(super) depth: usize,
-    pub(super) part: Range<usize>,
+    pub(super) columns: Range<usize>,
 }
 
 impl<'a> PackedRows<'a> {
     /// Rows of `depth` elements, all of which count.
     pub(super) fn new(values: &'a [f32], depth: usize) -> Self {
-        Self { values, depth, part: 0..depth }
+        Self { values, depth, columns: 0..depth }
     }
 
-    /// Elements `depth` of those that count, of one tile, which asks for `next`.
+    /// One tile's rows, elements `depth` of those that count; the tile prefetches `next`.
     pub(super) fn tile(&self, rows: &Range<usize>, depth: &Range<usize>, next: &'a [Lane]) -> Lhs<'a> {
         let tile = &self.values[rows.start * self.depth..rows.end * self.depth];
-        let (first, end) = (self.part.start + depth.start, self.part.start + depth.end);
+        let (first, end) = (self.columns.start + depth.start, self.columns.start + depth.end);
         Lhs::PackedRows { rows: &tile[first * rows.len()..end * rows.len()], next }
     }
 }
 
-/// What is added to sums of panels: rows, times the inputs that count of the same panels of a matrix.
+/// A product that is added to a panel's sums: rows, times the same panels of another matrix.
 pub(super) type Addend<'a> = Option<(PackedRows<'a>, &'a PackedMatrix)>;
 
-/// Sums of as many panels of `W` as a tile takes, `(panels, rows)`: ordered rows times their lanes, and behind these in the
-/// same chain what is `addend` them. `begin` is told of a panel and each tile's rows before their last product, `end` is
-/// handed them with their sums.
+/// Rows times as many panels of `W` as a tile takes: `sums` is `(panels, rows)`. `addend` continues each sum's chain.
+/// `begin` is called with a panel and a tile's rows before their last product, `end` with their sums after it.
 pub(super) fn multiply_panels(
     isa: Isa,
     (w, panels): (&PackedMatrix, Range<usize>),
@@ -118,8 +119,8 @@ pub(super) fn multiply_panels(
                 continue;
             }
             if let Some((x, b)) = &addend {
-                let a = x.tile(&rows, &(0..x.part.len()), &[]);
-                tile(isa, rows.len(), a, b.panels(&panels, &x.part), (&mut *to, all), Beta::One);
+                let a = x.tile(&rows, &(0..x.columns.len()), &[]);
+                tile(isa, rows.len(), a, b.panels(&panels, &x.columns), (&mut *to, all), Beta::One);
             }
             for (panel, sums) in panels.clone().zip(to.chunks(all)) {
                 end(panel, rows.clone(), &sums[..rows.len()]);
@@ -128,7 +129,7 @@ pub(super) fn multiply_panels(
     }
 }
 
-/// Panels `panels`, as many at a time as tiles take, or nearly.
+/// Splits `panels` into nearly equal groups of at most as many as a tile takes.
 pub(super) fn panel_groups(isa: Isa, panels: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let start = panels.start;
     tiles(panels.len(), isa.panels()).map(move |group| start + group.start..start + group.end)

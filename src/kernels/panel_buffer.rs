@@ -1,4 +1,4 @@
-//! Rows of 16 floats, a cache line each: small products of matrices that are in the cache.
+//! Lanes of 16 floats, a cache line each: small products of matrices that are in the cache.
 
 use super::isa::Isa;
 use super::layout::{Lane, NO_SUM, PANEL, tiles};
@@ -6,7 +6,7 @@ use super::operands::{Beta, Lhs, RhsPanels, Strided};
 use super::tile::tile;
 use std::ops::Range;
 
-/// Lanes of 16 floats; what they stand for is their owner's.
+/// Lanes of 16 floats; their owner defines what they hold.
 #[derive(Debug, Default)]
 pub(crate) struct PanelBuffer {
     lanes: Vec<Lane>,
@@ -16,17 +16,17 @@ impl PanelBuffer {
     /// Floats of a lane.
     pub(crate) const WIDTH: usize = PANEL;
 
-    /// Becomes `lanes` lanes, whatever they are.
+    /// Resizes to `lanes` lanes with unspecified values.
     pub(crate) fn resize(&mut self, lanes: usize) {
         self.lanes.resize(lanes, NO_SUM);
     }
 
-    /// How many lanes there are.
+    /// Number of lanes.
     pub(crate) fn lanes(&self) -> usize {
         self.lanes.len()
     }
 
-    /// Makes some lanes zero.
+    /// Sets lanes to zero.
     pub(crate) fn clear(&mut self, lanes: Range<usize>) {
         self.lanes[lanes].fill(NO_SUM);
     }
@@ -36,13 +36,13 @@ impl PanelBuffer {
         &self.lanes[index].0
     }
 
-    /// One lane, to be changed.
+    /// One lane, mutable.
     pub(crate) fn lane_mut(&mut self, index: usize) -> &mut [f32; PANEL] {
         &mut self.lanes[index].0
     }
 
-    /// Becomes a matrix whose rows, `columns` wide, are widened by `widen`: `(columns / 16, rows)` lanes. Columns past the
-    /// last are whatever they were.
+    /// Packs a matrix with rows of `columns`, widened by `widen`: `(columns / 16, rows)` lanes. Columns past the last
+    /// are unspecified.
     #[inline(always)]
     pub(crate) fn fill<T: Copy>(&mut self, values: &[T], columns: usize, widen: impl Fn(T) -> f32) {
         let rows = values.len() / columns;
@@ -61,15 +61,15 @@ impl PanelBuffer {
         }
     }
 
-    /// `self[to] += a b`: lanes `to` are the product's rows, lanes `depth` of `b` what each row of `a` is as deep as. Every
-    /// sum is one chain in the order of the depth.
+    /// `self[to] += a b`: the lanes `to` are the product's rows, the lanes `depth` of `b` its depth. Every sum is one
+    /// chain in the order of the depth.
     ///
     /// # Panics
-    /// Where `a` has no such rows, or there are no such lanes.
+    /// Where rows of `a` or lanes are out of range.
     pub(crate) fn add_product(&mut self, to: Range<usize>, a: Strided<'_>, b: &Self, depth: Range<usize>) {
         let (isa, sums, lanes) = (Isa::detect(), &mut self.lanes[to], RhsPanels::one(&b.lanes[depth]));
-        for rows in tiles(sums.len(), isa.rows_alone()) {
-            tile(isa, rows.len(), Lhs::Cached(a.below(rows.start)), lanes, (&mut sums[rows], 0), Beta::One);
+        for rows in tiles(sums.len(), isa.single_panel_rows()) {
+            tile(isa, rows.len(), Lhs::Cached(a.from_row(rows.start)), lanes, (&mut sums[rows], 0), Beta::One);
         }
     }
 }

@@ -1,21 +1,21 @@
-//! What the processor can do at most: fused multiply-adds on registers alone, on every thread.
+//! The processor's peak rate: fused multiply-adds on registers alone, on every thread.
 //!
-//! Knows no weights. The loop keeps more independent sums than the units are deep, so that what it reaches
-//! is the peak that a matrix product can be held against.
+//! Knows no weights. The loop has more independent sums than the units have stages, so it measures the bound of a
+//! matrix product.
 
 use super::isa::Isa;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Independent sums: two units of latency four need eight, and a little more hides the loop.
+/// Independent sums: two units with a latency of four need eight; a few more hide the loop.
 const SUMS: usize = 12;
 /// Rounds of one measurement on one thread.
 const ROUNDS: usize = 1 << 20;
-/// The best of so many measurements counts: the others had company.
+/// Measurements, of which the best counts: other processes disturb the others.
 const MEASUREMENTS: usize = 8;
 
-/// Floating-point operations a second that all of rayon's threads together reach in f32, a multiply-add being
-/// two. Takes some hundred milliseconds.
+/// Floating-point operations a second in f32 of all of rayon's threads together; a multiply-add counts as two. Takes
+/// some hundred milliseconds.
 pub fn flops_per_second() -> f64 {
     let measure = || {
         let beta = Instant::now();
@@ -26,7 +26,7 @@ pub fn flops_per_second() -> f64 {
     (0..MEASUREMENTS).map(|_| measure()).fold(0.0, f64::max)
 }
 
-/// [`ROUNDS`] multiply-adds on each of [`SUMS`] registers; how many lanes one of them has.
+/// Does [`ROUNDS`] multiply-adds on each of [`SUMS`] registers. Returns the lanes of a register.
 fn spin() -> usize {
     match Isa::detect() {
         Isa::Portable => spin_portable(),
@@ -69,7 +69,7 @@ fn spin_avx2() -> usize {
     8
 }
 
-/// Multiplies and adds by themselves: without the instruction a fused one is a call.
+/// Separate multiplications and additions: without the instruction, a fused one is a call.
 fn spin_portable() -> usize {
     const LANES: usize = 4;
     let (factor, addend) = (black_box(0.5f32), black_box(1.0f32));
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn the_peak_is_one_that_a_processor_can_have() {
         let per_thread = flops_per_second() / rayon::current_num_threads() as f64;
-        // From an old core in company to 64 operations a cycle at 6 GHz.
+        // From a shared old core to 64 operations a cycle at 6 GHz.
         assert!((1e8..4e11).contains(&per_thread), "{per_thread}");
     }
 }

@@ -1,24 +1,24 @@
-//! How narrow the decode pass keeps its weights.
+//! The precision of the decode pass's weights.
 
 use serde::{Deserialize, Serialize};
 
-/// How the decode pass keeps the weights of linears and of the embedding. Norms and biases stay f32.
+/// Precision of the decode pass's linears and embedding. Norms and biases stay f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// As the score pass has them: 4 bytes a weight, and one copy for both.
+    /// The score pass's own weights: 4 bytes a weight, one copy for both passes.
     F32,
     /// Rounded to bf16, sums in f32: 2 bytes a weight.
     Bf16,
-    /// 8-bit products: weights on 128 steps between the extremes of each 32 inputs, 1.2 bytes a weight; or on
-    /// 16 steps, 0.7 bytes, where that loses nothing, as for files of 4 bits a weight. Activations are
-    /// rounded to 255 steps a row and 32 inputs; sums are 32-bit.
+    /// 8-bit products: weights on 128 steps between the extremes of each 32 inputs, 1.2 bytes a weight; or on 16 steps,
+    /// 0.7 bytes, where that loses nothing, as for files with 4 bits a weight. Activations are rounded to 255 steps for
+    /// each row and 32 inputs; sums are 32-bit.
     #[default]
     Int8,
 }
 
 impl Precision {
-    /// Whether it is less than f32; keys and values are then kept in bf16.
+    /// Whether it is narrower than f32; keys and values are then bf16.
     pub fn is_narrow(self) -> bool {
         self != Self::F32
     }

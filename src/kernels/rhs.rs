@@ -1,5 +1,7 @@
-//! Rows as the right side of a product, and what adds up there: `dx^T = W^T dy^T`, since `W^T` can be read from the
-//! panels of `W` as the left side.
+//! Rows of activations as the right-hand side of a product: `dx^T = W^T dy^T`.
+//!
+//! The backward product reads `W^T` from the panels of `W` as its left-hand side, so `dy` and `dx` are packed in panels
+//! of 16 rows.
 
 use super::isa::Isa;
 use super::layout::{Lane, NO_SUM, PANEL, tiles};
@@ -11,9 +13,9 @@ use super::transpose16::{panel_to_rows, prefetch16, rows_to_panels, transpose_la
 use super::weight_prefetch::WeightPrefetch;
 use std::ops::Range;
 
-/// Outputs of `W` that rows meet at a time, at most.
+/// Outputs of `W` in one step of the backward product, at most.
 pub(super) const OUTPUTS: usize = 288;
-/// Inputs of so many outputs that stay in the second cache while rows pass by.
+/// Inputs in one block: with [`OUTPUTS`] outputs they stay in the second-level cache while all rows use them.
 const INPUTS: usize = 48;
 
 /// Rows in panels of 16, each `(depth, 16)`; rows past the last are zero.
@@ -25,7 +27,7 @@ pub(super) struct Rhs {
 }
 
 impl Rhs {
-    /// Becomes `rows` rows of `depth` elements, whatever they are.
+    /// Resizes to `rows` rows of `depth` elements with unspecified values.
     pub(super) fn shape(&mut self, depth: usize, rows: usize) {
         (self.depth, self.rows) = (depth, rows);
         let lanes = rows.div_ceil(PANEL) * depth;
@@ -34,19 +36,19 @@ impl Rhs {
         }
     }
 
-    /// Becomes `rows` rows of `depth` zeros.
+    /// Resizes to `rows` rows of `depth` zeros.
     pub(super) fn clear(&mut self, depth: usize, rows: usize) {
         self.shape(depth, rows);
         self.panels_mut().for_each(|lanes| lanes.fill(NO_SUM));
     }
 
-    /// Elements `depth` of all rows.
+    /// The elements `depth` of all rows.
     pub(super) fn slice(&self, depth: &Range<usize>) -> RhsPanels<'_> {
         let (lanes, count) = (&self.lanes[depth.start..], self.rows.div_ceil(PANEL));
         RhsPanels { lanes, depth: depth.len(), stride: self.depth, count }
     }
 
-    /// Elements of all rows, panel by panel.
+    /// The rows, panel by panel.
     fn panels(&self) -> impl Iterator<Item = &[Lane]> {
         self.lanes.chunks_exact(self.depth.max(1)).take(self.rows.div_ceil(PANEL))
     }
@@ -55,13 +57,13 @@ impl Rhs {
         self.lanes.chunks_exact_mut(self.depth.max(1)).take(self.rows.div_ceil(PANEL))
     }
 
-    /// Becomes the first `depth` elements of rows that are `width` apart.
+    /// Packs the first `depth` elements of `rows` rows that are `width` floats apart.
     pub(super) fn fill(&mut self, isa: Isa, values: &[f32], width: usize, depth: usize, rows: usize) {
         self.shape(depth, rows);
         rows_to_panels(isa, (values, width), rows, self.panels_mut());
     }
 
-    /// Becomes `rows` rows from panels of 16 elements, `(panels, rows)` lanes.
+    /// Packs `rows` rows from panels of 16 elements, `(panels, rows)` lanes.
     pub(super) fn fill_transposed(&mut self, isa: Isa, lanes: &[Lane], rows: usize) {
         self.shape(lanes.len() / rows * PANEL, rows);
         for (panel, to) in self.panels_mut().enumerate() {
@@ -85,7 +87,7 @@ impl Rhs {
         }
     }
 
-    /// `put(row, first element, values)` for each row and each 16 of its elements, the last ones followed by zeros.
+    /// Calls `put(row, first element, values)` for every 16 elements of each row; the last ones are padded with zeros.
     pub(super) fn read(&self, isa: Isa, mut put: impl FnMut(usize, usize, &[f32; PANEL])) {
         let mut transposed = [NO_SUM; PANEL];
         for (panel, lanes) in self.panels().enumerate() {
@@ -98,7 +100,7 @@ impl Rhs {
         }
     }
 
-    /// Writes the rows to columns of `out`, whose rows are `width` apart, from column `first` on.
+    /// Writes the rows to the columns of `out` from `first` on, where rows are `width` floats apart.
     pub(super) fn read_to(&self, isa: Isa, out: &mut [f32], (width, first): (usize, usize)) {
         for (lanes, out) in self.panels().zip(out.chunks_mut(PANEL * width)) {
             let rows = out.len().div_ceil(width);
@@ -109,8 +111,8 @@ impl Rhs {
         }
     }
 
-    /// Adds `dy W`, over `outputs` of `W`, a multiple of 16 the first: elements of the rows from `first` on are `inputs`
-    /// of the result, `dy` are as many rows, of these outputs alone.
+    /// Adds `inputs` of `dy W` to the elements from `first` on. `dy` has as many rows and holds `outputs` of `W` alone,
+    /// the first of which is a multiple of 16.
     pub(super) fn add(
         &mut self,
         isa: Isa,
@@ -125,7 +127,7 @@ impl Rhs {
         }
     }
 
-    /// [`Rhs::add`] of one block, to sums that are begun, or that begin with it.
+    /// [`Rhs::add`] of one block, to the sums times `beta`.
     pub(super) fn add_block(
         &mut self,
         isa: Isa,
@@ -148,22 +150,22 @@ impl Rhs {
     }
 }
 
-/// Outputs of a matrix in steps of whole panels and at most [`OUTPUTS`], nearly equal ones: a short step would cost its sums
-/// as much memory as a long one.
+/// Splits outputs into nearly equal steps of whole panels, at most [`OUTPUTS`] each: a short step costs as much memory
+/// traffic for its sums as a long one.
 pub(super) fn steps(outputs: usize) -> impl Iterator<Item = Range<usize>> {
     let panels = tiles(outputs.div_ceil(PANEL), OUTPUTS / PANEL);
     panels.map(move |panels| panels.start * PANEL..outputs.min(panels.end * PANEL))
 }
 
-/// Inputs of some outputs of a matrix that meet rows together.
+/// Inputs and outputs of a matrix that are multiplied at a time.
 pub(super) struct WeightBlock {
     pub(super) inputs: Range<usize>,
     outputs: Range<usize>,
-    /// Panels and their inputs that come next.
+    /// The next panels and their inputs, to be prefetched.
     next: (Range<usize>, Range<usize>),
 }
 
-/// Inputs `inputs` and outputs `outputs` of a matrix, block by block.
+/// The inputs `inputs` of the outputs `outputs` of a matrix, block by block.
 pub(super) fn blocks(inputs: Range<usize>, outputs: Range<usize>) -> impl Iterator<Item = WeightBlock> {
     let panels = outputs.start / PANEL..outputs.end.div_ceil(PANEL);
     let (start, count) = (inputs.start, inputs.len());
@@ -171,7 +173,7 @@ pub(super) fn blocks(inputs: Range<usize>, outputs: Range<usize>) -> impl Iterat
     let first = ranges.peek().cloned().unwrap_or_default();
     std::iter::from_fn(move || {
         let inputs = ranges.next()?;
-        // Behind the last inputs come the first ones of the next outputs.
+        // The last inputs are followed by the first inputs of the next outputs.
         let next = match ranges.peek() {
             Some(next) => (panels.clone(), next.clone()),
             None => (panels.end..panels.end + panels.len(), first.clone()),

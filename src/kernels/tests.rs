@@ -14,7 +14,7 @@ fn values(count: usize, seed: u64) -> Vec<f32> {
     std::iter::repeat_with(next).take(count).collect()
 }
 
-/// Weights on 16 steps a block of 32, as a file of 4 bits has them.
+/// Weights on 16 steps for each block of 32, as in a file with 4 bits a weight.
 fn coarse(outputs: usize, inputs: usize, seed: u64) -> Vec<f32> {
     let mut weights = values(outputs * inputs, seed);
     for (row, weights) in weights.chunks_mut(inputs).enumerate() {
@@ -44,7 +44,7 @@ fn rounding(depth: usize) -> f32 {
     1e-6 * depth as f32 + 1e-6
 }
 
-/// The matrix as its rows say it is.
+/// The matrix that `row` reads row by row.
 fn unpacked(outputs: usize, inputs: usize, row: impl Fn(usize, &mut [f32])) -> Vec<f32> {
     let mut weights = vec![0.0; outputs * inputs];
     weights.chunks_mut(inputs).enumerate().for_each(|(index, out)| row(index, out));
@@ -68,7 +68,8 @@ proptest! {
         assert_close(&dx, &plain(&dy, rows, outputs, inputs, |n, k| w[n * inputs + k]), rounding(outputs));
     }
 
-    /// bf16 is the f32 product over rounded weights, to rounding of the sums; and rounding is to the nearest.
+    /// The bf16 product is the f32 product over rounded weights, up to rounding of the sums; weights round to the
+    /// nearest.
     #[test]
     fn bf16_is_the_plain_product_of_rounded_weights(
         rows in 1usize..40, outputs in 1usize..70, inputs in 1usize..70, seed in any::<u64>(),
@@ -86,8 +87,8 @@ proptest! {
         }
     }
 
-    /// The 8-bit product against the plain one over the weights it holds: what differs is that activations
-    /// are rounded to 1/254 of their range, so the bound is half of that times the weights' sizes.
+    /// The 8-bit product against the plain one over the dequantised weights. Activations are rounded to 1/254 of their
+    /// range, so the bound is half of that times the weights' sizes.
     #[test]
     fn int8_is_the_plain_product_of_rounded_values(
         rows in 1usize..75, outputs in 1usize..70, inputs in 1usize..140, seed in any::<u64>(), nibbles in any::<bool>(),
@@ -155,12 +156,12 @@ fn every_instruction_set_gives_the_same_tile() {
         };
         let rows = Strided::rows(&x[..height * inputs], inputs);
         let strided = Lhs::Strided(rows);
-        let able: Vec<Isa> = Isa::all().into_iter().filter(|isa| height <= isa.rows_alone()).collect();
+        let able: Vec<Isa> = Isa::all().into_iter().filter(|isa| height <= isa.single_panel_rows()).collect();
         for pair in able.windows(2) {
             let (one, other) = (tile(pair[0], strided), tile(pair[1], strided));
             assert_close(&floats(&one), &floats(&other), rounding(inputs));
             if pair[0] != Isa::Portable {
-                // Fused in the same order: the same to the last bit, so that a run does not depend on its machine.
+                // Fused in the same order: equal to the last bit, so that a run does not depend on the processor.
                 assert_eq!(one, other);
             }
         }
@@ -173,8 +174,8 @@ fn every_instruction_set_gives_the_same_tile() {
 }
 
 #[test]
-fn rows_and_columns_come_in_the_order_of_tiles() {
-    // One row or column, tiles that are no fours, depths that are no fours or longer than is written at a time.
+fn rows_and_columns_are_packed_in_the_order_of_tiles() {
+    // One row or column; tiles and depths that are not multiples of four; depths longer than one piece of packing.
     for (rows, depth) in [(1, 1), (96, 1), (1, 96), (7, 5), (13, 64), (31, 131)] {
         let values = values(rows * depth, 3);
         for (a, isa) in Isa::all()
@@ -226,7 +227,7 @@ fn inputs_of_packed_weights_are_rows_of_a_tile() {
     let packed = PackedMatrix::new(&[&w], inputs);
     let lanes: Vec<_> = values(outputs * PANEL, 4).chunks(PANEL).map(|lane| Line(lane.try_into().unwrap())).collect();
     for (height, first, from) in [(1, 0, 0), (6, 33, 16), (12, 28, 64)] {
-        for isa in Isa::all().into_iter().filter(|isa| height <= isa.rows_alone()) {
+        for isa in Isa::all().into_iter().filter(|isa| height <= isa.single_panel_rows()) {
             let (mut sums, lanes) = (NO_SUMS, &lanes[from..]);
             let weights = packed.lanes_from(from / PANEL, first);
             let transposed = Lhs::Transposed { weights, inputs, next: lanes };
@@ -242,7 +243,7 @@ fn inputs_of_packed_weights_are_rows_of_a_tile() {
 
 #[test]
 fn a_gradient_of_factors_is_the_sum_of_outer_products() {
-    // Columns from within a panel on, a last panel that is not full, and enough work for several threads.
+    // Columns that begin within a panel, a partial last panel, and enough work for several threads.
     for (rows, width, columns, u_width, u_columns) in
         [(1, 3, 0..2, 2, 1..2), (70, 90, 10..90, 21, 5..21), (9, 40, 3..40, 1, 0..1), (600, 150, 7..150, 40, 3..40)]
     {
@@ -269,7 +270,7 @@ fn a_gradient_of_factors_is_the_sum_of_outer_products() {
 
 #[test]
 fn a_branch_adds_to_its_linear_forward_and_backward() {
-    // Rows that fill no part evenly, a depth of two pieces, widths that end within a panel.
+    // Rows that do not fill chunks evenly, a depth of two steps, widths that end within a panel.
     let (rows, outputs, inputs, width) = (203, 1103, 37, 21);
     let blocks = [(0..510, 0..9), (510..1103, 9..21)];
     let [w, a, mut b] =
@@ -303,7 +304,7 @@ fn a_branch_adds_to_its_linear_forward_and_backward() {
 }
 
 #[test]
-fn parts_lie_one_below_the_other_and_rows_come_back() {
+fn matrices_are_stacked_and_rows_come_back() {
     let (first, second) = (values(3 * 5, 1), values(20 * 5, 2));
     for (precision, tolerance) in [(Precision::F32, 0.0), (Precision::Bf16, 4e-3), (Precision::Int8, 9e-3)] {
         let packed = Weight::new(&[&first, &second], 5, precision, false);
@@ -326,7 +327,7 @@ fn weights_of_any_size_keep_their_relative_error_in_int8() {
 }
 
 #[test]
-fn a_weight_that_is_no_number_is_not_hidden_by_rounding() {
+fn a_nan_weight_is_not_hidden_by_rounding() {
     let mut w = values(4 * 64, 5);
     w[64 + 40] = f32::NAN;
     let mut y = [0.0; 4];
@@ -347,7 +348,7 @@ fn steps_of_outputs_are_whole_panels_and_nearly_equal() {
 }
 
 #[test]
-fn what_comes_next_is_asked_for_once() {
+fn next_weights_are_prefetched_once() {
     let packed = PackedMatrix::new(&[&values(5 * PANEL * 30, 3)], 30);
     for (panels, inputs, steps) in
         [(1..2, 0..30, 7), (1..3, 0..30, 40), (2..5, 4..25, 3), (3..9, 0..30, 8), (5..6, 0..30, 4)]

@@ -1,9 +1,9 @@
-//! A team of threads that take the pieces of a short loop together.
+//! A thread pool for short loops.
 //!
-//! A step of the engine is some hundreds of loops of a few microseconds each. A pool whose threads go to sleep
-//! between loops spends a fifth of the step on waking them; here they look out for the next loop a little while
-//! first. Whoever calls takes pieces too, and waits for nobody who has not begun: a loop never hangs on a thread that
-//! sleeps. One loop runs at a time; who finds the team at work does its pieces alone.
+//! A step of the engine has some hundreds of loops of a few microseconds each. A pool whose threads sleep between loops
+//! spends a fifth of the step on waking them, so these spin for a while first. The caller runs pieces too and waits
+//! only for threads that have started one, so a loop never waits for a sleeping thread. One loop runs at a time; a
+//! caller that finds the pool busy runs its pieces alone.
 
 mod shared;
 
@@ -12,10 +12,10 @@ use shared::{Backoff, OpenLoop};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, OnceLock};
 
-/// Looks for the next loop before a thread goes to sleep: some tenths of a millisecond.
+/// Spins before a thread goes to sleep: some tenths of a millisecond.
 const SPINS: usize = 1 << 13;
 
-/// The threads of a process and the loop they are at.
+/// The threads of a process and their current loop.
 struct ThreadPool {
     main: SharedLoop,
     sleepers: AtomicUsize,
@@ -60,8 +60,8 @@ impl Overlap<'_> {
     pub(crate) const NONE: Overlap<'static> = Overlap { pieces: 0, piece: &|_| {} };
 }
 
-/// As [`each_mut`] for long work, with the pieces of `overlap` behind the items: `work` may run loops of its own in the
-/// [`SharedLoop`] that it is given, which threads join that find nothing else to do.
+/// [`each_mut`] for long work, followed by the pieces of `overlap`. `work` may run inner loops in the [`SharedLoop`]
+/// that it is given; threads without other work join these.
 ///
 /// # Panics
 /// Where `work` or a piece does.
@@ -104,7 +104,7 @@ pub(crate) fn each_mut_joined<T: Send>(
 }
 
 impl SharedLoop {
-    /// Runs `work` on each of `items`, once and in no order, together with who joins.
+    /// Runs `work` on each of `items`, once and in no order, on this thread and those that join.
     ///
     /// # Panics
     /// Where `work` does.
@@ -114,14 +114,15 @@ impl SharedLoop {
     }
 }
 
-/// Hands `run` what runs `work` on the item of an index; it may call that on several threads, once for each index.
+/// Gives `run` a function that runs `work` on the item of an index; `run` may call it on several threads, once for each
+/// index.
 fn with_items<T: Send>(
     items: &mut [T],
     work: impl Fn(usize, &mut T) + Sync,
     run: impl FnOnce(&(dyn Fn(usize) + Sync)),
 ) {
     struct Items<T>(*mut T);
-    // SAFETY: every item is lent to one thread at a time, and may go to another one.
+    // SAFETY: every item is accessed by one thread, and items may be sent to other threads.
     unsafe impl<T: Send> Sync for Items<T> {}
     impl<T> Items<T> {
         fn at(&self, index: usize) -> *mut T {
@@ -137,7 +138,7 @@ fn with_items<T: Send>(
 }
 
 /// Runs `piece(part, index)` for each of the `pieces` pieces of each of `parts` parts, once, on all threads. A thread
-/// takes one part after the other, whose data stays in its cache; when there are none left it takes pieces of others'.
+/// takes one part after the other, whose data stays in its cache; then it takes pieces of other threads' parts.
 ///
 /// # Panics
 /// Where `piece` does.
@@ -155,7 +156,7 @@ pub(crate) fn each_of_parts(parts: usize, pieces: usize, piece: impl Fn(usize, u
 }
 
 impl ThreadPool {
-    /// The team of this process.
+    /// The pool of this process.
     fn get() -> &'static Self {
         static POOL: OnceLock<&'static ThreadPool> = OnceLock::new();
         POOL.get_or_init(|| {
@@ -167,9 +168,9 @@ impl ThreadPool {
             }));
             for worker in 1..threads() {
                 let thread = std::thread::Builder::new().name(format!("compute-{worker}"));
-                // Without it the others do its pieces.
+                // Without it the other threads run its pieces.
                 if let Err(error) = thread.spawn(|| pool.work_forever()) {
-                    tracing::warn!(%error, "no thread to compute with");
+                    tracing::warn!(%error, "cannot start a compute thread");
                 }
             }
             pool
@@ -185,7 +186,7 @@ impl ThreadPool {
         });
     }
 
-    /// What a thread of the team does all its life.
+    /// The main function of the pool's threads.
     fn work_forever(&self) {
         loop {
             self.wait_for_loop().join();
@@ -201,7 +202,8 @@ impl ThreadPool {
             std::hint::spin_loop();
         }
         let mut sleep_lock = self.sleep_lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // Whoever opens a loop looks for sleepers afterwards, and a sleeper for a loop after it is counted.
+        // A caller opens its loop, then checks for sleepers; a sleeper is counted, then checks for a loop. So none is
+        // missed.
         self.sleepers.fetch_add(1, SeqCst);
         let open = loop {
             if let Some(open) = self.main.open() {
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn every_item_is_lent_once_and_loops_may_nest() {
+    fn every_item_is_visited_once_and_loops_may_nest() {
         let mut items: Vec<Vec<usize>> = (0..50).map(|index| vec![index; 20]).collect();
         each_mut(&mut items, |index, item| {
             each_mut(item, |_, value| {
@@ -249,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filler_runs_behind_the_items() {
+    fn overlapping_work_runs_after_the_items() {
         let (mut items, overlapped) = ([0; 7], AtomicUsize::new(0));
         let piece = |index: usize| {
             overlapped.fetch_add(index + 1, SeqCst);
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_nothing_to_do_joins() {
+    fn idle_threads_join_inner_loops() {
         for (items, pieces) in [(1, 200), (2, 40), (3, 7), (0, 5)] {
             let (mut counts, overlapped) = (vec![vec![0; pieces]; items], AtomicUsize::new(0));
             let work = |index: usize, counts: &mut Vec<usize>, shared: &SharedLoop| {
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn helpers_come_back_from_sleep() {
+    fn threads_wake_from_sleep() {
         for pause in [0, 5, 20] {
             std::thread::sleep(std::time::Duration::from_millis(pause));
             let sum = AtomicUsize::new(0);
@@ -314,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_a_piece_reaches_the_caller_and_the_team_goes_on() {
+    fn a_panic_in_a_piece_reaches_the_caller_and_the_pool_goes_on() {
         for bad in [0, 17, 99] {
             let run = || each(100, |piece| assert!(piece != bad, "piece {bad}"));
             assert!(catch_unwind(run).is_err());

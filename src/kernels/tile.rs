@@ -1,4 +1,4 @@
-//! Tiles: some rows times some panels, with the sums in registers. Which instructions compute them is chosen at run time.
+//! Tiles: a few rows times a few panels, with the sums in registers. The instructions are chosen at run time.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86;
@@ -7,8 +7,8 @@ use super::isa::Isa;
 use super::layout::{Lane, NO_SUM, PANEL};
 use super::operands::{Beta, Lhs, RhsPanels};
 
-/// Adds `height` rows, each as deep as the panels, times these: `sums[p * stride + r][c] += sum_k a[r][k] * panel[p][k][c]`, or
-/// puts that there where sums are not begun.
+/// Multiplies `height` rows by panels as deep: `sums[p * stride + r][c] = beta * sums[..][c] + sum_k a[r][k] *
+/// panel[p][k][c]`.
 #[inline(always)]
 pub(super) fn tile(
     isa: Isa,
@@ -18,19 +18,19 @@ pub(super) fn tile(
     (sums, stride): (&mut [Lane], usize),
     beta: Beta,
 ) {
-    let most = if panels.count == 1 { isa.rows_alone() } else { isa.rows() };
+    let most = if panels.count == 1 { isa.single_panel_rows() } else { isa.rows() };
     let fits = (1..=most).contains(&height) && (1..=isa.panels()).contains(&panels.count);
     let fits = fits && (panels.count - 1) * stride + height <= sums.len();
     assert!(
-        fits && panels.hold() && a.holds(height, panels.depth),
+        fits && panels.is_complete() && a.holds(height, panels.depth),
         "a tile of {height} rows and {} panels",
         panels.count
     );
-    // Nearly all tiles are as large as can be: choosing among all sizes takes longer than some of them.
+    // Nearly all tiles have the largest size: choosing among all sizes would take longer than some tiles.
     #[cfg(target_arch = "x86_64")]
     {
         if isa == Isa::Avx2 && height == 6 {
-            // SAFETY: the processor has the instructions, and rows, panels and sums were seen to be there.
+            // SAFETY: the processor has the instructions, and rows, panels and sums were checked.
             return unsafe { x86::tile_avx2::<6, 1>(a, panels, (sums, stride), beta) };
         }
         if isa.is_wide() && height == 8 && panels.count == 3 {
@@ -38,7 +38,7 @@ pub(super) fn tile(
             return unsafe { x86::tile_avx512::<8, 3>(a, panels, (sums, stride), beta) };
         }
         if isa.is_wide() && height == 12 {
-            // SAFETY: as above; so many rows have one panel alone.
+            // SAFETY: as above; the check allows so many rows with one panel only.
             return unsafe { x86::tile_avx512::<12, 1>(a, panels, (sums, stride), beta) };
         }
     }
@@ -50,14 +50,14 @@ pub(super) fn tile(
 macro_rules! by_height {
     ($height:ident, $tile:ident<$count:literal>: $($h:literal)+, $a:expr, $panels:expr, $sums:expr, $beta:expr) => {
         match $height {
-            // SAFETY: the processor has the instructions, and rows, panels and sums were seen to be there.
+            // SAFETY: the processor has the instructions, and rows, panels and sums were checked.
             $($h => unsafe { x86::$tile::<$h, $count>($a, $panels, $sums, $beta) },)+
             _ => unreachable!("the height was just checked"),
         }
     };
 }
 
-/// A [`tile`] that is not as large as can be, or of any size without intrinsics; the sizes fit.
+/// A [`tile`] of less than the largest size, or of any size without intrinsics; sizes are checked.
 #[inline(never)]
 fn smaller_tile(
     isa: Isa,

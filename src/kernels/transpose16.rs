@@ -1,4 +1,4 @@
-//! Squares of 16 by 16 floats, turned: how rows become panels and panels rows.
+//! Transposition of 16 by 16 floats: how rows become panels, and panels rows.
 
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -7,11 +7,10 @@ use super::isa::Isa;
 use super::layout::{Lane, NO_SUM, PANEL, copy, floats, floats_mut};
 use super::prefetch::prefetch;
 
-/// Floats between a square that is turned and the one that is asked for.
+/// Floats between the square that is transposed and the one that is prefetched.
 const PREFETCH_FLOATS: usize = 4 * PANEL;
 
-/// Transposes the square at the beginning of `from`, whose rows are `from_width` apart, to the beginning of `to`, whose
-/// rows are `to_width` apart.
+/// Transposes the first 16 by 16 floats of `from`, with rows `from_width` apart, to `to`, with rows `to_width` apart.
 ///
 /// # Panics
 /// Where `from` or `to` does not hold it.
@@ -31,7 +30,7 @@ pub(super) fn transpose16(isa: Isa, (from, from_width): (&[f32], usize), (to, to
     }
 }
 
-/// Asks for the square some way behind the beginning of `values`, whose rows are `width` apart.
+/// Prefetches the square [`PREFETCH_FLOATS`] behind the beginning of `values`, with rows `width` apart.
 #[inline(always)]
 pub(super) fn prefetch16(values: &[f32], width: usize) {
     for row in 0..PANEL {
@@ -39,7 +38,7 @@ pub(super) fn prefetch16(values: &[f32], width: usize) {
     }
 }
 
-/// Turns rows that are `width` apart into panels of 16, each `(depth, 16)`; rows past the last become zero.
+/// Packs rows that are `width` apart in panels of 16 rows, each `(depth, 16)`; rows past the last become zero.
 pub(super) fn rows_to_panels<'p>(
     isa: Isa,
     (values, width): (&[f32], usize),
@@ -49,7 +48,7 @@ pub(super) fn rows_to_panels<'p>(
     for (lanes, first_row) in panels.zip((0..).step_by(PANEL)) {
         let (count, depth) = (PANEL.min(rows - first_row), lanes.len());
         for (lanes, first) in lanes.chunks_mut(PANEL).zip((0..).step_by(PANEL)) {
-            // Behind a panel's last squares come the first ones of the next.
+            // A panel's last squares are followed by the first ones of the next panel.
             let next =
                 if first + PREFETCH_FLOATS < depth { first } else { (PANEL * width + first).saturating_sub(depth) };
             let next = values.get(first_row * width + next..).unwrap_or_default();
@@ -69,7 +68,7 @@ pub(super) fn rows_to_panels<'p>(
     }
 }
 
-/// Transposes up to 16 lanes; those that are not there are zero.
+/// Transposes up to 16 lanes; missing ones count as zero.
 pub(super) fn transpose_lanes(isa: Isa, lanes: &[Lane], to: &mut [Lane; PANEL]) {
     if lanes.len() == PANEL {
         return transpose16(isa, (floats(lanes), PANEL), (floats_mut(to), PANEL));
@@ -79,7 +78,7 @@ pub(super) fn transpose_lanes(isa: Isa, lanes: &[Lane], to: &mut [Lane; PANEL]) 
     transpose16(isa, (floats(&square), PANEL), (floats_mut(to), PANEL));
 }
 
-/// Writes up to 16 lanes, one a column, as `rows` rows of `to` that are `width` apart.
+/// Writes up to 16 lanes, a column each, as `rows` rows of `to` that are `width` apart.
 pub(super) fn panel_to_rows(isa: Isa, lanes: &[Lane], rows: usize, (to, width): (&mut [f32], usize)) {
     if lanes.len() == PANEL && rows == PANEL {
         return transpose16(isa, (floats(lanes), PANEL), (to, width));

@@ -1,4 +1,4 @@
-//! A frozen linear as a model holds it: what the decode pass multiplies by, and f32 for the score pass.
+//! A linear's frozen weight in up to two forms: one for the decode pass, and f32 for the score pass.
 
 use super::activation_rows::ActivationRows;
 use super::bf16::Bf16Matrix;
@@ -7,7 +7,7 @@ use super::packed_matrix::{PackedMatrix, unpack_rows};
 use super::precision::Precision;
 
 #[derive(Clone, Debug)]
-enum Narrow {
+enum NarrowWeight {
     Bf16(Bf16Matrix),
     Int8(Int8Matrix),
 }
@@ -17,30 +17,30 @@ enum Narrow {
 pub struct Weight {
     /// For the score pass, and for a decode pass in f32.
     full: Option<PackedMatrix>,
-    /// For the decode pass, where it is not in f32.
-    narrow: Option<Narrow>,
+    /// For a decode pass that is not in f32.
+    narrow: Option<NarrowWeight>,
     outputs: usize,
     inputs: usize,
 }
 
 impl Weight {
-    /// Packs row-major matrices of `(outputs_i, inputs)`, one below the other: for a decode pass of
-    /// `precision`, and in f32 besides where `score` asks for it.
+    /// Packs row-major matrices of `(outputs_i, inputs)`, one below the other, for a decode pass of `precision`; with
+    /// `score`, in f32 too.
     ///
     /// # Panics
     /// Where a matrix's length is not a multiple of `inputs`.
     pub fn new(matrices: &[&[f32]], inputs: usize, precision: Precision, score: bool) -> Self {
         let narrow = match precision {
             Precision::F32 => None,
-            Precision::Bf16 => Some(Narrow::Bf16(Bf16Matrix::new(matrices, inputs))),
-            Precision::Int8 => Some(Narrow::Int8(Int8Matrix::new(matrices, inputs))),
+            Precision::Bf16 => Some(NarrowWeight::Bf16(Bf16Matrix::new(matrices, inputs))),
+            Precision::Int8 => Some(NarrowWeight::Int8(Int8Matrix::new(matrices, inputs))),
         };
         let full = (score || narrow.is_none()).then(|| PackedMatrix::new(matrices, inputs));
         let outputs = matrices.iter().map(|matrix| matrix.len() / inputs).sum();
         Self { full, narrow, outputs, inputs }
     }
 
-    /// Bytes that a matrix will hold, both forms together; `coarse` where its file has it on 16 steps.
+    /// Bytes that a matrix will take, both forms together; `coarse` if its file has 4 bits a weight.
     pub fn planned_bytes(outputs: usize, inputs: usize, precision: Precision, score: bool, coarse: bool) -> usize {
         let weights = outputs * inputs;
         let narrow = match precision {
@@ -51,20 +51,20 @@ impl Weight {
         narrow + if score || narrow == 0 { size_of::<f32>() * weights } else { 0 }
     }
 
-    /// No weight at all, to stand where one was.
+    /// An empty placeholder.
     pub(crate) fn empty() -> Self {
         Self { full: None, narrow: None, outputs: 0, inputs: 0 }
     }
 
-    /// A copy of its f32 form, which is then the decode pass's too.
+    /// A copy of the f32 form, used by both passes.
     ///
     /// # Panics
-    /// Where it was loaded for the decode pass alone.
+    /// Where the weight was loaded for the decode pass alone.
     pub(crate) fn copied(&self) -> Self {
         Self { full: Some(self.score().clone()), narrow: None, outputs: self.outputs, inputs: self.inputs }
     }
 
-    /// Its f32 form packed for a decode pass of `precision`, and for that pass alone.
+    /// The f32 form packed for a decode pass of `precision`, and for that pass alone.
     ///
     /// # Panics
     /// As [`Weight::copied`].
@@ -73,7 +73,7 @@ impl Weight {
         Self::new(&[&unpack_rows(values, self.inputs, 0..self.outputs)], self.inputs, precision, false)
     }
 
-    /// The f32 form, to be changed.
+    /// The f32 form, mutable.
     ///
     /// # Panics
     /// As [`Weight::copied`].
@@ -99,8 +99,8 @@ impl Weight {
     /// Bytes that one decode pass reads.
     pub fn decode_bytes(&self) -> usize {
         match (&self.narrow, &self.full) {
-            (Some(Narrow::Bf16(matrix)), _) => matrix.bytes(),
-            (Some(Narrow::Int8(matrix)), _) => matrix.bytes(),
+            (Some(NarrowWeight::Bf16(matrix)), _) => matrix.bytes(),
+            (Some(NarrowWeight::Int8(matrix)), _) => matrix.bytes(),
             (None, full) => full.as_ref().map_or(0, PackedMatrix::bytes),
         }
     }
@@ -111,16 +111,16 @@ impl Weight {
     /// Where the lengths do not fit.
     pub fn decode(&self, x: &[f32], y: &mut [f32]) {
         match &self.narrow {
-            Some(Narrow::Bf16(matrix)) => matrix.forward(x, y),
-            Some(Narrow::Int8(matrix)) => matrix.forward(x, y),
+            Some(NarrowWeight::Bf16(matrix)) => matrix.forward(x, y),
+            Some(NarrowWeight::Int8(matrix)) => matrix.forward(x, y),
             None => self.score().forward(x, y),
         }
     }
 
-    /// [`Weight::decode`] of rows that may be quantised already.
+    /// [`Weight::decode`] of rows that may be quantised.
     pub(crate) fn decode_rows(&self, x: &ActivationRows, y: &mut [f32]) {
         match &self.narrow {
-            Some(Narrow::Int8(matrix)) if !x.codes().is_empty() => matrix.forward_codes(x.codes(), y),
+            Some(NarrowWeight::Int8(matrix)) if !x.codes().is_empty() => matrix.forward_codes(x.codes(), y),
             _ => self.decode(x.values(), y),
         }
     }
@@ -131,8 +131,8 @@ impl Weight {
     /// Where `row` or the length of `out` is not the matrix's.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
         match &self.narrow {
-            Some(Narrow::Bf16(matrix)) => matrix.row(row, out),
-            Some(Narrow::Int8(matrix)) => matrix.row(row, out),
+            Some(NarrowWeight::Bf16(matrix)) => matrix.row(row, out),
+            Some(NarrowWeight::Int8(matrix)) => matrix.row(row, out),
             None => self.score().row(row, out),
         }
     }
@@ -145,7 +145,7 @@ impl Weight {
     /// The weights in f32.
     ///
     /// # Panics
-    /// Where they were loaded for the decode pass alone.
+    /// Where the weight was loaded for the decode pass alone.
     pub fn score(&self) -> &PackedMatrix {
         self.full.as_ref().expect("weights loaded for the score pass too")
     }

@@ -1,7 +1,4 @@
-//! What training wants of packed weights: their values in the open, and a linear's gradient in their own layout.
-//!
-//! An optimizer goes from value to value and does not care in which order they lie: so gradient and moments lie as the
-//! weights do, and nothing is ever turned around but for a file.
+//! The gradient of a linear's weight, in the layout of the packed weight.
 
 use super::gemm::product;
 use super::isa::Isa;
@@ -15,7 +12,7 @@ use std::cell::RefCell;
 /// Panels of a gradient that one thread computes at a time.
 const PANELS: usize = 8;
 
-/// What a thread works with, used again.
+/// A thread's buffers, reused.
 #[derive(Default)]
 struct Scratch {
     /// Panels of `dy`.
@@ -28,9 +25,9 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Adds `dy^T x`, the gradient of the weight of `y = x W^T`, to `gradient`, which lies as the packed weight does: `x` is
-/// `(rows, inputs)`, `dy` is `(rows, outputs)`, both row-major, rows of `dy` perhaps further apart than they are wide. Each
-/// sum is one chain in the order of the rows.
+/// Adds `dy^T x`, the gradient of the weight of `y = x W^T`, to `gradient`, which has the packed weight's layout. `x`
+/// is `(rows, inputs)`, `dy` is `(rows, outputs)`, both row-major; rows of `dy` may have a larger stride. Each sum is
+/// one chain in the order of the rows.
 ///
 /// # Panics
 /// Where the lengths do not fit.
@@ -52,8 +49,8 @@ pub(crate) fn add_weight_gradient(x: &[f32], inputs: usize, dy: &[f32], outputs:
                     lane.0[..count].copy_from_slice(&dy[first..][..count]);
                 }
             }
-            for tile in tiles(inputs, isa.rows_alone()) {
-                // The tile's columns of `x` side by side: they meet every panel, and lie far apart.
+            for tile in tiles(inputs, isa.single_panel_rows()) {
+                // The tile's columns of `x` are gathered, since every panel reads them.
                 columns.clear();
                 columns.extend(x.chunks_exact(inputs).flat_map(|x| &x[tile.clone()]));
                 let transposed = Strided::columns(columns, tile.len());
@@ -103,7 +100,7 @@ mod tests {
                 }
             }
             let set = |values: &[f32]| values.iter().filter(|value| **value != 0.0).count();
-            assert_eq!(set(&gradient), set(&found), "what lies past the last output stays zero");
+            assert_eq!(set(&gradient), set(&found), "padding past the last output stays zero");
         }
     }
 }

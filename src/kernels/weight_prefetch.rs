@@ -1,22 +1,22 @@
-//! Weights that come next, asked for from memory while tiles work on those at hand: a part of them at every tile, so
-//! that memory is never idle and never waited for.
+//! Prefetch of the next weights while tiles compute with the current ones: some lines at every tile, so that memory is
+//! neither idle nor waited for.
 
 use super::layout::{Lane, PANEL};
 use super::packed_matrix::PackedMatrix;
 use std::ops::Range;
 
-/// Some inputs of some panels, which are asked for in so many steps.
+/// Inputs of some panels, prefetched in steps.
 pub(super) struct WeightPrefetch<'a> {
     weights: &'a PackedMatrix,
     panels: Range<usize>,
     inputs: Range<usize>,
-    /// Inputs of the first panel that were asked for.
+    /// Inputs of the first panel that are prefetched already.
     asked: usize,
     per_step: usize,
 }
 
 impl<'a> WeightPrefetch<'a> {
-    /// Inputs `inputs` of `panels`, as far as there are such panels, in `steps` steps at least if there are as many as panels.
+    /// The inputs `inputs` of `panels`, as far as these exist, in about `steps` steps, at least one a panel.
     pub(super) fn new(weights: &'a PackedMatrix, panels: Range<usize>, inputs: Range<usize>, steps: usize) -> Self {
         let all = weights.outputs().div_ceil(PANEL);
         let panels = panels.start.min(all)..panels.end.min(all);

@@ -1,7 +1,7 @@
 //! The paged KV cache of the CPU.
 //!
-//! A block holds 32 positions of every KV head: keys as `[kv_heads, blocks, head_dim, 32]`, so that 32 scores of a query
-//! are one vector loop, values as `[kv_heads, blocks, 32, head_dim]`.
+//! A block holds 32 positions of every KV head: keys as `[kv_heads, blocks, head_dim, 32]`, so that 32 scores of a
+//! query are one vector loop, values as `[kv_heads, blocks, 32, head_dim]`.
 
 use super::layout::{BLOCK_TOKENS, Heads};
 use super::online::KvElement;
@@ -9,13 +9,13 @@ use crate::kernels::advise_huge_pages;
 
 /// Keys and values of every layer, in blocks.
 pub(crate) struct KvCache {
-    pub(super) layers: Layers,
+    pub(super) layers: KvLayers,
     pub(super) heads: Heads,
     blocks: usize,
 }
 
 /// Keys and values by layer, in f32 or as the bits of bf16.
-pub(super) enum Layers {
+pub(super) enum KvLayers {
     F32(Vec<KvLayer<f32>>),
     Bf16(Vec<KvLayer<u16>>),
 }
@@ -39,7 +39,7 @@ impl KvCache {
     /// A cache of `blocks` blocks, in bf16 if `narrow`, else in f32. The system allocates its pages when they are first
     /// written.
     pub(crate) fn new(layers: usize, heads: Heads, blocks: usize, narrow: bool) -> Self {
-        Self { layers: Layers::new(layers, heads, blocks, narrow), heads, blocks }
+        Self { layers: KvLayers::new(layers, heads, blocks, narrow), heads, blocks }
     }
 
     pub(crate) fn blocks(&self) -> usize {
@@ -59,13 +59,13 @@ impl KvCache {
         }
         let size = BLOCK_TOKENS * self.heads.head_dim;
         match &mut self.layers {
-            Layers::F32(layers) => copy(layers, pairs, size),
-            Layers::Bf16(layers) => copy(layers, pairs, size),
+            KvLayers::F32(layers) => copy(layers, pairs, size),
+            KvLayers::Bf16(layers) => copy(layers, pairs, size),
         }
     }
 }
 
-impl Layers {
+impl KvLayers {
     fn new(layers: usize, heads: Heads, blocks: usize, narrow: bool) -> Self {
         fn zeros<T: KvElement>(layers: usize, heads: Heads, blocks: usize) -> Vec<KvLayer<T>> {
             let values = || {

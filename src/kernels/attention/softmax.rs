@@ -19,8 +19,8 @@ impl SoftmaxState {
         1.0 / self.sum
     }
 
-    /// Takes in a block's scores, minus infinity at masked places, and turns them into weights. Returns the factor by
-    /// which the output so far must be rescaled.
+    /// Updates the state by a block's scores, minus infinity at masked places, and turns them into weights. Returns the
+    /// factor by which the output so far must be rescaled.
     #[inline(always)]
     pub(super) fn update(&mut self, scores: &mut [f32; BLOCK_TOKENS]) -> f32 {
         let mut maxima = [self.max; 8];
@@ -31,7 +31,7 @@ impl SoftmaxState {
         }
         let max = reduce(maxima, |a, b| if b > a { b } else { a });
         if max == f32::NEG_INFINITY && scores.iter().all(|&score| score == max) {
-            // Every place so far was masked.
+            // Every place so far is masked.
             scores.fill(0.0);
             return 1.0;
         }

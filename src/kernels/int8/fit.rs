@@ -1,10 +1,10 @@
-//! Rounding of weights to the steps of a block.
+//! Quantisation of weights: a block of 32 on at most 16 or 128 steps.
 
 use super::layout::BLOCK_INPUTS;
 use crate::kernels::ops::vectorised;
 use half::f16;
 
-/// 32 weights of one output on the steps of a block.
+/// 32 quantised weights of one output.
 pub(super) struct QuantisedBlock {
     pub(super) step: f16,
     pub(super) floor: f16,
@@ -13,7 +13,7 @@ pub(super) struct QuantisedBlock {
     error: f32,
 }
 
-/// Added and taken away again, 1.5 * 2^23 leaves the nearest whole number.
+/// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
 const ROUND: f32 = 12_582_912.0;
 
 /// Rounds `weights` to steps of `1 / inverse` above `floor`, from 0 to `levels`. Returns the largest distance from a
@@ -34,7 +34,7 @@ fn round_body(weights: &[f32], codes: &mut [u8], floor: f32, inverse: f32, level
 vectorised!(round_to_steps, round_body, (weights: &[f32], codes: &mut [u8], floor: f32, inverse: f32, levels: f32) -> f32);
 
 impl QuantisedBlock {
-    /// The weights on `levels` steps from the least to the largest of them.
+    /// Rounds to `levels` steps from the least to the largest weight.
     fn on(weights: &[f32], (low, high): (f32, f32), levels: u8) -> Self {
         let (step, floor) = (f16::from_f32((high - low) / f32::from(levels)), f16::from_f32(low));
         let mut fit = Self { step, floor, codes: [0; BLOCK_INPUTS], error: 0.0 };
@@ -44,16 +44,16 @@ impl QuantisedBlock {
         fit
     }
 
-    /// The fit on at most 16 steps that loses nothing to speak of: an eighth of what 128 steps would lose.
+    /// Rounds to at most 16 steps if that loses next to nothing: an eighth of the error of 128 steps.
     pub(super) fn in_nibbles(weights: &[f32]) -> Option<Self> {
         let extremes = extremes(weights)?;
         (1..=15).rev().map(|levels| Self::on(weights, extremes, levels)).find(|fit| fit.error < 1.0 / 64.0)
     }
 
-    /// The best fit on at most 128 steps. A few more or less make a grid exact that the weights lie on already.
+    /// Rounds to the best of 113 to 128 steps: where the weights were rounded to a grid before, one of them is exact.
     pub(super) fn in_bytes(weights: &[f32]) -> Self {
         let Some(extremes) = extremes(weights) else {
-            // What is no number must stay so.
+            // NaN must stay NaN.
             return Self { step: f16::ZERO, floor: f16::NAN, codes: [0; BLOCK_INPUTS], error: 0.0 };
         };
         let mut best = Self::on(weights, extremes, 127);
@@ -62,7 +62,7 @@ impl QuantisedBlock {
                 break;
             }
             let fit = Self::on(weights, extremes, levels);
-            // Errors are in steps, and steps differ in size.
+            // Errors are in steps, whose sizes differ.
             if fit.error * fit.step.to_f32() < best.error * best.step.to_f32() {
                 best = fit;
             }
@@ -71,7 +71,7 @@ impl QuantisedBlock {
     }
 }
 
-/// The least and the largest of `weights`; none where one is no finite number.
+/// The least and the largest of `weights`; none if one is not finite.
 fn extremes(weights: &[f32]) -> Option<(f32, f32)> {
     let least = weights.iter().copied().fold(f32::INFINITY, f32::min);
     let largest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -2,10 +2,10 @@
 
 use crate::kernels::layout::{Line, PANEL};
 
-/// Codes of 16 outputs: four inputs of each in bytes, or eight in nibbles, the first four low.
+/// Codes of 16 outputs: four inputs of each in bytes, or eight in nibbles, the first four in the low halves.
 pub(super) type WeightCodes = Line<[u8; 64]>;
 
-/// Steps, floors and sums of codes of one block of 16 outputs; the first two are bits of f16.
+/// Steps, floors and sums of codes of one block of 16 outputs; steps and floors are bits of f16.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(32))]
 pub(super) struct Scales {
@@ -23,18 +23,18 @@ pub(super) struct Int8Panel<'a> {
 }
 
 impl Int8Panel<'_> {
-    /// Lines of codes of a block: 4 of nibbles, 8 of bytes.
+    /// Lines of a block's codes: 4 of nibbles, 8 of bytes.
     pub(super) fn lines(&self) -> usize {
         let lines = self.codes.len() / self.scales.len();
-        assert!(matches!(lines, 4 | 8) && self.codes.len() == lines * self.scales.len(), "whole blocks of codes");
+        assert!(matches!(lines, 4 | 8) && self.codes.len() == lines * self.scales.len(), "codes are whole blocks");
         lines
     }
 }
 
-/// Inputs that share a step: of a row of activations, and of one output's weights.
+/// Inputs that share a step, both of a row of activations and of one output's weights.
 pub(crate) const BLOCK_INPUTS: usize = 32;
 
-/// 32 activations of one row. Codes past the row's end are 0 and take no part in `total`.
+/// 32 activations of one row. Codes past the row's end are 0 and do not count in `total`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(16))]
 pub(crate) struct RowBlock {
@@ -49,14 +49,14 @@ impl RowBlock {
     pub(super) const EMPTY: Self = Self { codes: [0; BLOCK_INPUTS], step: 0.0, middle: 0.0, total: 0.0 };
 }
 
-/// Rows of an [`Row8`]: the lanes of an AVX2 register.
+/// Rows of a [`Row8`]: the lanes of an AVX2 register.
 pub(crate) const ROW8: usize = 8;
 
-/// 32 activations of eight rows, as a tile whose lanes are rows reads them.
+/// 32 activations of eight rows, interleaved for the tile whose lanes are rows.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(32))]
 pub(crate) struct Row8 {
-    /// By group of four inputs, four codes of each row.
+    /// For each group of four inputs, four codes of each row.
     pub(super) codes: [[[i8; 4]; ROW8]; BLOCK_INPUTS / 4],
     pub(super) step: [f32; ROW8],
     pub(super) middle: [f32; ROW8],
@@ -67,7 +67,7 @@ impl Row8 {
     pub(super) const EMPTY: Self =
         Self { codes: [[[0; 4]; ROW8]; BLOCK_INPUTS / 4], step: [0.0; ROW8], middle: [0.0; ROW8], total: [0.0; ROW8] };
 
-    /// Takes in the block of one of its rows.
+    /// Copies the block of one row.
     pub(super) fn set(&mut self, row: usize, block: &RowBlock) {
         for (group, codes) in self.codes.iter_mut().zip(block.codes.as_chunks::<4>().0) {
             group[row] = *codes;
@@ -76,28 +76,28 @@ impl Row8 {
     }
 }
 
-/// What the codes of a block stand for.
+/// The grid of a block's codes.
 #[derive(Clone, Copy)]
 pub(super) struct Grid {
     pub(super) middle: f32,
-    /// One over the step, 0 where all values are equal.
+    /// One over the step; 0 if all values are equal.
     pub(super) inverse: f32,
 }
 
-/// Least value, largest value and sum of a block. NaN passes the first two by and shows in the third.
+/// Least value, largest value and sum of a block. The first two ignore NaN; the sum does not.
 pub(super) type BlockStats = [f32; 3];
 
 impl RowBlock {
-    /// Spreads the steps over the values of a block.
+    /// Sets step and middle to cover a block's values.
     #[inline(always)]
     pub(super) fn set_range(&mut self, [low, high, sum]: BlockStats) -> Grid {
         self.step = (high - low) / 254.0;
-        // Where a value is no number the sum is none either: so the middle becomes none, and the result.
+        // A NaN makes the sum NaN, thereby the middle and the result.
         self.middle = 0.5 * (high + low) + 0.0 * sum;
         Grid { middle: self.middle, inverse: if self.step > 0.0 { 1.0 / self.step } else { 0.0 } }
     }
 
-    /// Forgets the codes from `count` on, and sums up; all codes together are `all`.
+    /// Clears the codes from `count` on and sets the total; `all` is the sum of all codes before.
     #[inline(always)]
     pub(super) fn set_total(&mut self, count: usize, all: i32) {
         let all = all - sum(&self.codes[count..]);

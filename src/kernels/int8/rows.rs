@@ -1,23 +1,22 @@
-//! Activations for the 8-bit product: each row's 32 inputs on 255 steps between their extremes.
+//! Quantisation of activations: 32 inputs of a row on 255 steps between their extremes.
 //!
-//! `a = step * code + middle` with codes from -127 to 127. Steps of their own for every 32 inputs keep an
-//! outlier's damage local, and the middle serves values that lie to one side: the two together cost
-//! a small part of the accuracy that one symmetric step a row does. Where a tile's lanes are rows, eight rows lie in
-//! each other's company, and the rows that are left by themselves.
+//! `a = step * code + middle` with codes from -127 to 127. A step for every 32 inputs confines the error of an outlier,
+//! and the middle serves one-sided values: together they lose a small part of what one symmetric step for a row would.
+//! Where a tile's lanes are rows, eight rows are interleaved; the rows that are left over are stored one by one.
 
 use super::layout::{BLOCK_INPUTS, BlockStats, ROW8, Row8, RowBlock, sum};
 use crate::kernels::isa::Isa;
 
-/// Quantised rows. Their memory is used again.
+/// Quantised rows. Their memory is reused.
 #[derive(Debug, Default)]
 pub(crate) struct QuantisedRows {
-    /// `(row8s, blocks)`: the first rows, where the instruction set reads octets.
+    /// `(row8s, blocks)`: the first rows, if the instruction set has tiles of eight rows.
     pub(crate) row8s: Vec<Row8>,
     /// `(rows, blocks)`: the others.
     pub(crate) rows: Vec<RowBlock>,
 }
 
-/// Some rows of [`QuantisedRows`], to be written.
+/// Some rows of [`QuantisedRows`], mutable.
 #[derive(Default)]
 pub(crate) struct QuantisedRowsMut<'a> {
     row8s: &'a mut [Row8],
@@ -43,14 +42,14 @@ impl QuantisedRows {
         self.rows.clear();
     }
 
-    /// Becomes `rows` rows of `depth` blocks, whatever they hold, for the tiles of `isa`.
+    /// Resizes to `rows` rows of `depth` blocks with unspecified values, for the tiles of `isa`.
     pub(crate) fn resize(&mut self, isa: Isa, rows: usize, depth: usize) {
         let row8s = if isa.uses_row8() { rows / ROW8 } else { 0 };
         self.row8s.resize(row8s * depth, Row8::EMPTY);
         self.rows.resize((rows - row8s * ROW8) * depth, RowBlock::EMPTY);
     }
 
-    /// Cuts rows of `inputs` into parts of `size` rows, whole octets.
+    /// Splits rows of `inputs` into parts of `size` rows, a multiple of eight.
     pub(crate) fn split_mut(&mut self, size: usize, inputs: usize) -> Vec<QuantisedRowsMut<'_>> {
         let depth = inputs.div_ceil(BLOCK_INPUTS);
         let (mut row8s, mut rows) = (self.row8s.as_mut_slice(), self.rows.as_mut_slice());
@@ -68,7 +67,7 @@ impl QuantisedRows {
 }
 
 impl QuantisedRowsMut<'_> {
-    /// Quantises `x` of `(rows, inputs)`, which are as many as the part has; does nothing where there is no room at all.
+    /// Quantises `x` of `(rows, inputs)` into the part's rows; does nothing if the part is empty.
     pub(crate) fn quantise(&mut self, isa: Isa, x: &[f32], inputs: usize) {
         let depth = inputs.div_ceil(BLOCK_INPUTS);
         let mut rows = x.chunks_exact(inputs);
@@ -87,12 +86,12 @@ impl QuantisedRowsMut<'_> {
     }
 }
 
-/// Quantises what there is of a block.
+/// Quantises a block, which may be a row's short last one.
 fn quantise_chunk(isa: Isa, x: &[f32], block: &mut RowBlock) {
     if let Ok(x) = x.try_into() {
         return quantise_block(isa, x, BLOCK_INPUTS, block);
     }
-    // A short last block is filled with its own first value, which moves no extreme.
+    // A short block is padded with its first value, which changes no extreme.
     let mut filled = [x[0]; BLOCK_INPUTS];
     filled[..x.len()].copy_from_slice(x);
     quantise_block(isa, &filled, x.len(), block);
@@ -143,7 +142,7 @@ mod tests {
         }
     }
 
-    /// Row `row` of octets as it would lie by itself.
+    /// Row `row` of `row8s` as it would be stored by itself.
     fn row_of(row8s: &[Row8], row: usize) -> Vec<RowBlock> {
         let one = |row8: &Row8| RowBlock {
             codes: std::array::from_fn(|input| row8.codes[input / 4][row][input % 4]),
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn every_instruction_set_rounds_alike_in_octets_and_alone() {
+    fn every_instruction_set_rounds_alike_eight_rows_and_one() {
         let (rows, inputs, depth) = (27, 90, 3);
         let x: Vec<f32> = (0..rows * inputs).map(|i| (i as f32 * 2.3).sin() * (i % 17) as f32).collect();
         let with = |isa: Isa, size: usize| {
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_stays_so() {
+    fn nan_stays_nan() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = [1.0; 40];
             x[7] = bad;

@@ -1,11 +1,11 @@
-//! Tiles of the 8-bit product. Which instructions compute them is chosen at run time.
+//! Tiles of the 8-bit product. The instructions are chosen at run time.
 
 use super::layout::{Int8Panel, Row8, RowBlock, WeightCodes};
 use crate::kernels::isa::Isa;
 use crate::kernels::layout::{Lane, PANEL};
 use half::f16;
 
-/// Octets of rows that meet a panel together.
+/// Groups of eight rows in the largest tile.
 pub(super) const ROW8S_MAX: usize = 4;
 
 /// The code of one weight in the lines of its block.
@@ -16,11 +16,11 @@ pub(super) fn code(lines: &[WeightCodes], output: usize, input: usize) -> u8 {
     }
 }
 
-/// `count` octets, each as many blocks as the panel, times that panel: two octets side by side are the columns of a
-/// square of outputs.
+/// `count` groups of eight rows times a panel of as many blocks: two neighbouring groups are the columns of a square of
+/// outputs.
 pub(super) fn row8_tile(count: usize, a: &[Row8], panel: Int8Panel<'_>, squares: &mut [[Lane; PANEL]; 2]) {
     let (depth, lines) = (panel.scales.len(), panel.lines());
-    assert!((1..=ROW8S_MAX).contains(&count) && a.len() == count * depth, "a tile of {count} octets");
+    assert!((1..=ROW8S_MAX).contains(&count) && a.len() == count * depth, "a tile of {count} times eight rows");
     #[cfg(target_arch = "x86_64")]
     {
         use super::x86_row8::tile_avx2;
@@ -28,8 +28,9 @@ pub(super) fn row8_tile(count: usize, a: &[Row8], panel: Int8Panel<'_>, squares:
             ($($c:literal)+) => {
                 match (count, lines) {
                     $(
-                        // SAFETY: rows come in octets where the processor has AVX2, FMA and F16C; `a` is `count` octets of as
-                        // many blocks as the panel, and the panel has 4 lines of nibbles a block, as just checked.
+                        // SAFETY: rows are interleaved only where the processor has AVX2, FMA and F16C; `a` has `count`
+                        // groups of as many blocks as the panel, and the panel 4 lines of nibbles a block, as just
+                        // checked.
                         ($c, 4) => unsafe { tile_avx2::<$c, true>(a, panel, squares) },
                         // SAFETY: as above, with 8 lines of bytes a block.
                         ($c, _) => unsafe { tile_avx2::<$c, false>(a, panel, squares) },
@@ -41,10 +42,10 @@ pub(super) fn row8_tile(count: usize, a: &[Row8], panel: Int8Panel<'_>, squares:
         by_count!(1 2 3 4);
     }
     #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("{lines} lines of octets, which this processor does not read: {squares:?}");
+    unreachable!("interleaved rows on a processor without their tile: {lines} lines, {squares:?}");
 }
 
-/// `height` rows, each as many blocks as the panel, times that panel.
+/// `height` rows times a panel of as many blocks.
 pub(super) fn tile(isa: Isa, height: usize, a: &[RowBlock], panel: Int8Panel<'_>, sums: &mut [Lane]) {
     let depth = panel.scales.len();
     assert!((1..=isa.int8_rows()).contains(&height) && a.len() == height * depth, "a tile of {height} rows");
@@ -56,8 +57,8 @@ pub(super) fn tile(isa: Isa, height: usize, a: &[RowBlock], panel: Int8Panel<'_>
             ($tile:ident: $($h:literal)+) => {
                 match (height, lines) {
                     $(
-                        // SAFETY: the processor has the instructions; `a` is `height` rows of as many blocks as
-                        // the panel, and the panel has 4 lines of nibbles a block, as just checked.
+                        // SAFETY: the processor has the instructions; `a` has `height` rows of as many blocks as the
+                        // panel, and the panel 4 lines of nibbles a block, as just checked.
                         ($h, 4) => unsafe { $tile::<$h, true>(a, panel, sums) },
                         // SAFETY: as above, with 8 lines of bytes a block.
                         ($h, _) => unsafe { $tile::<$h, false>(a, panel, sums) },
@@ -78,7 +79,7 @@ pub(super) fn tile(isa: Isa, height: usize, a: &[RowBlock], panel: Int8Panel<'_>
     portable_tile(height, a, panel, sums);
 }
 
-/// The same product without intrinsics, fused like the others.
+/// The same product without intrinsics, fused alike.
 fn portable_tile(height: usize, a: &[RowBlock], panel: Int8Panel<'_>, sums: &mut [Lane]) {
     let depth = panel.scales.len();
     let lines = panel.codes.len() / depth;

@@ -1,8 +1,8 @@
 //! Tiles of the 8-bit product for AVX2 and AVX-512 VNNI.
 //!
-//! Codes of weights are the unsigned operand and at most 127, those of activations the signed one: two
-//! products are at most 2 * 127 * 127 < 2^15, so that AVX2's pairwise sums of 16 bits never saturate. In
-//! nibbles a whole block's are at most 16 * 15 * 127 < 2^15, and one widening serves for all eight.
+//! Weight codes are the unsigned operand and at most 127, activation codes the signed one: two products sum to at most
+//! 2 * 127 * 127 < 2^15, so AVX2's pairwise 16-bit sums never saturate. With nibbles a whole block's sums are at most
+//! 16 * 15 * 127 < 2^15, and are widened once for all eight groups.
 
 use super::layout::{BLOCK_INPUTS, BlockStats, Grid, Int8Panel, RowBlock, Scales};
 use crate::kernels::layout::Lane;
@@ -12,15 +12,15 @@ use std::arch::x86_64::*;
 /// Groups of four inputs in a block.
 const GROUPS: usize = 8;
 
-/// Asks for the scales of a block some way ahead, as far as [`prefetch`] does for its codes.
+/// Prefetches the scales of a block as far ahead as [`prefetch_ahead`] does its codes.
 #[inline(always)]
 pub(super) fn prefetch_scales(scales: &Scales) {
     const BLOCKS: usize = PREFETCH_LINES / (GROUPS / 2);
-    // SAFETY: a prefetch reads nothing that a program could see, whatever the address; SSE is always there.
+    // SAFETY: a prefetch has no visible effect, whatever the address; SSE is always there.
     unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *scales).wrapping_add(BLOCKS).cast()) }
 }
 
-/// Four codes of one row's activations, as a word to be broadcast.
+/// Four codes of one row's activations as a word.
 #[inline(always)]
 fn word(a: &RowBlock, group: usize) -> i32 {
     let codes = &a.codes;
@@ -121,7 +121,7 @@ unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
     let lines = if NIBBLES { GROUPS / 2 } else { GROUPS };
     for (block, scales) in panel.scales.iter().enumerate() {
         prefetch_scales(scales);
-        // In nibbles these are sums of 16 bits until the block ends.
+        // With nibbles these are 16-bit sums until the block ends.
         let mut integers = [_mm256_setzero_si256(); H];
         for line in 0..lines {
             // SAFETY: the panel has `lines` lines of 64 bytes, aligned to 64, for each block.
@@ -192,9 +192,9 @@ fn extent(x: &[f32; BLOCK_INPUTS]) -> BlockStats {
     let (mut low, mut high) = (_mm256_set1_ps(f32::INFINITY), _mm256_set1_ps(f32::NEG_INFINITY));
     let mut sum = _mm256_setzero_ps();
     for part in x.as_chunks::<8>().0 {
-        // SAFETY: a part is eight floats.
+        // SAFETY: `part` is eight floats.
         let part = unsafe { _mm256_loadu_ps(part.as_ptr()) };
-        // The second operand is the result where either is NaN.
+        // If either operand is NaN, the result is the second one.
         (low, high, sum) = (_mm256_min_ps(part, low), _mm256_max_ps(part, high), _mm256_add_ps(sum, part));
     }
     let fold = |lanes: __m256, with: fn(__m128, __m128) -> __m128| {
@@ -217,13 +217,13 @@ fn round(x: &[f32; BLOCK_INPUTS], grid: Grid, codes: &mut [i8; BLOCK_INPUTS]) ->
         let steps = _mm256_mul_ps(_mm256_sub_ps(x, middle), inverse);
         _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(steps, least), most))
     };
-    // Packing works within halves: the eight words of codes come out as 0 4 1 5 2 6 3 7.
+    // Packing works within halves: the eight words of codes are in the order 0 4 1 5 2 6 3 7.
     let halves = [_mm256_packs_epi32(words(0), words(1)), _mm256_packs_epi32(words(2), words(3))];
     let bytes = _mm256_packs_epi16(halves[0], halves[1]);
     let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     // SAFETY: there are 32 codes.
     unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes) }
-    // Sums of eight bytes each, which are 128 more than the codes.
+    // Sums of eight bytes each; a byte is its code plus 128.
     let above = _mm256_xor_si256(bytes, _mm256_set1_epi8(i8::MIN));
     let eights = _mm256_sad_epu8(above, _mm256_setzero_si256());
     let pair = _mm_add_epi64(_mm256_castsi256_si128(eights), _mm256_extracti128_si256::<1>(eights));

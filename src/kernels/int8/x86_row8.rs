@@ -1,9 +1,9 @@
 //! Tiles of the 8-bit product for AVX2 whose lanes are rows.
 //!
-//! Eight rows' codes lie side by side and are read from memory by the multiplication itself; what is broadcast is a
-//! word of weights, once for all octets of the tile. The other way round, with outputs as lanes, a word of each row is broadcast
-//! for every eight outputs, and these broadcasts are as many operations as the multiplications. Sums are formed
-//! by the same operations in the same order, so that both give the same bits.
+//! The codes of eight rows are neighbours in memory, so the multiplication reads them itself; a word of weights is
+//! broadcast once for all rows of the tile. With outputs as lanes, a word of each row would be broadcast for every
+//! eight outputs: as many broadcasts as multiplications. Sums are the same operations in the same order, so both
+//! layouts give the same bits.
 
 use super::layout::{BLOCK_INPUTS, Int8Panel, Row8, Scales};
 use super::x86::prefetch_scales;
@@ -15,9 +15,9 @@ use std::arch::x86_64::*;
 /// Groups of four inputs in a block.
 const GROUPS: usize = BLOCK_INPUTS / 4;
 
-/// A block's weights as they are broadcast.
+/// A block's weights, widened for broadcasting.
 struct BroadcastBlock {
-    /// By group of four inputs, four codes of each output.
+    /// For each group of four inputs, four codes of each output.
     codes: [Line<[u8; 64]>; GROUPS],
     step: Lane,
     floor: Lane,
@@ -67,9 +67,9 @@ impl BroadcastBlock {
     }
 }
 
-/// The same address, of which the compiler knows nothing: what is read from it anew for each output of a panel it would
-/// otherwise read once, copy to the stack, for want of registers, and read from there.
-#[expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read there: there is no instruction")]
+/// The same address, opaque to the compiler. Otherwise it would read the rows once for all outputs of a panel, spill
+/// them to the stack for lack of registers, and read them from there.
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "there is no instruction, so nothing is read")]
 #[inline(always)]
 fn opaque<T>(mut address: *const T) -> *const T {
     // SAFETY: there is no instruction.
@@ -77,8 +77,8 @@ fn opaque<T>(mut address: *const T) -> *const T {
     address
 }
 
-/// The same sum, which is now in a register: the compiler would otherwise add products up in pairs, and hold more of
-/// them than there are registers.
+/// Forces a sum into a register. Otherwise the compiler would add products in pairs, and keep more of them than there
+/// are registers.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn keep_in_register(sum: &mut __m256i) {
@@ -86,12 +86,12 @@ fn keep_in_register(sum: &mut __m256i) {
     unsafe { asm!("/* {0} */", inout(ymm_reg) * sum, options(nomem, nostack, preserves_flags)) }
 }
 
-/// `C` octets (1 to 4) times one panel: lane `8 (c % 2) + r` of `squares[c / 2][o]` becomes output `o` of row `r` of
-/// octet `c`.
+/// `C` groups of eight rows (1 to 4) times one panel: lane `8 (c % 2) + r` of `squares[c / 2][o]` becomes output `o` of
+/// row `r` of group `c`.
 ///
 /// # Safety
-/// The processor must have AVX2, FMA and F16C; `a` must hold `C` octets of as many blocks as the panel has scales,
-/// and the panel 4 lines of codes a block if `NIBBLES`, else 8.
+/// The processor must have AVX2, FMA and F16C; `a` must hold `C` groups of as many blocks as the panel has scales, and
+/// the panel 4 lines of codes a block if `NIBBLES`, else 8.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
     a: &[Row8],
@@ -105,7 +105,7 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
     let mut weights = BroadcastBlock { codes: [Line([0; 64]); GROUPS], step: NO_SUM, floor: NO_SUM, sum: NO_SUM };
     for (block, scales) in panel.scales.iter().enumerate() {
         prefetch_scales(scales);
-        // SAFETY: the processor has the instructions, and the panel so many lines for each block.
+        // SAFETY: the processor has the instructions, and the panel as many lines for each block.
         let codes = unsafe {
             weights.scale(scales);
             if NIBBLES {
@@ -119,12 +119,12 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
         };
         for output in 0..PANEL {
             let first = opaque(a.as_ptr().wrapping_add(block));
-            // SAFETY: it is the address of this block in the first of `C` octets of `depth` blocks.
+            // SAFETY: it is the address of this block in the first of `C` groups of `depth` blocks.
             let a: [&Row8; C] = std::array::from_fn(|row8| unsafe { &*first.add(row8 * depth) });
-            // In nibbles these are sums of 16 bits until the block ends.
+            // With nibbles these are 16-bit sums until the block ends.
             let mut integers = [_mm256_setzero_si256(); C];
             for group in 0..GROUPS {
-                // SAFETY: there are 8 lines of 16 words; an octet's group is 32 bytes aligned to 32.
+                // SAFETY: there are 8 lines of 16 words; four codes of eight rows are 32 bytes aligned to 32.
                 unsafe {
                     let word = codes.get_unchecked(group).0.as_ptr().cast::<i32>().add(output).read();
                     for (integer, a) in integers.iter_mut().zip(a) {
@@ -145,8 +145,8 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
                 [&weights.step, &weights.floor, &weights.sum].map(|lane| _mm256_set1_ps(lane.0[output]));
             for (row8, (integer, a)) in integers.into_iter().zip(a).enumerate() {
                 let integer = if NIBBLES { _mm256_madd_epi16(integer, ones) } else { integer };
-                // SAFETY: steps, middles and totals are 8 floats aligned to 32 bytes each; so is half a lane of sums, of
-                // which there are 16 for every two octets.
+                // SAFETY: steps, middles and totals are 8 floats aligned to 32 bytes each; so is half a lane of sums,
+                // of which there are 16 for every two groups.
                 unsafe {
                     let sums = sums.add((row8 / 2 * PANEL + output) * PANEL + row8 % 2 * 8);
                     let shift = _mm256_mul_ps(_mm256_load_ps(a.middle.as_ptr()), sum);

@@ -5,7 +5,7 @@ use super::exp::exp;
 use super::rows::{by_rows, by_rows_of};
 use super::vectorised::vectorised;
 
-/// `activation(gate) * up` where a row of `x` is `gate` then `up`, each `width` long, `stride` floats from the next.
+/// `activation(gate) * up`, where a row of `x` is `gate` then `up`, each of `width`; rows of `x` have stride `stride`.
 #[inline(always)]
 fn gated_rows(x: &[f32], stride: usize, out: &mut [f32], width: usize, activation: Activation) {
     let (a, b) = activation.coefficients();
@@ -20,8 +20,8 @@ vectorised!(
     gated_part, gated_rows, (x: &[f32], stride: usize, out: &mut [f32], width: usize, activation: Activation)
 );
 
-/// Gradient of [`gated`]: `dx` from the input `x` and the result's gradient `dy`, which becomes the result itself: it is
-/// nearly there, and wanted for the gradient of a linear behind it.
+/// Gradient of [`gated`]: `dx` from the input `x` and the result's gradient `dy`. `dy` becomes the result itself, which
+/// is a by-product and needed for the gradient of the next linear.
 #[inline(always)]
 fn gated_backward_rows(x: &[f32], stride: usize, dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation) {
     let (a, b) = activation.coefficients();
@@ -43,7 +43,7 @@ vectorised!(
     (x: &[f32], stride: usize, dy: &mut [f32], dx: &mut [f32], width: usize, activation: Activation)
 );
 
-/// A gated linear unit: `x` is `(rows, 2 width)` with the gate first, its rows perhaps further apart, `out` becomes
+/// A gated linear unit: `x` is `(rows, 2 width)` with the gate first, whose stride may exceed its width; `out` becomes
 /// `(rows, width)`.
 pub(crate) fn gated(x: &[f32], out: &mut [f32], width: usize, activation: Activation) {
     let stride = x.len() / (out.len() / width).max(1);
@@ -52,7 +52,7 @@ pub(crate) fn gated(x: &[f32], out: &mut [f32], width: usize, activation: Activa
     });
 }
 
-/// Gradient of [`gated`], `dx`, which lies as `x` does, from that of its result, `d`, which becomes the result.
+/// Gradient of [`gated`]: `dx`, in the layout of `x`, from the result's gradient `d`, which becomes the result.
 pub(crate) fn gated_backward(x: &[f32], d: &mut [f32], dx: &mut [f32], width: usize, activation: Activation) {
     let stride = x.len() / (d.len() / width).max(1);
     by_rows_of((x, stride), (d, width), (dx, stride), |x, d, dx| {

@@ -1,4 +1,4 @@
-//! RMSNorm and its gradients, alone and together with what is next to them.
+//! RMSNorm and its gradients, alone and fused with their neighbours.
 
 use super::elementwise::add_part;
 use super::rows::{by_rows, by_rows_of};
@@ -19,7 +19,7 @@ vectorised!(
     norm_part, norm_rows, (x: &[f32], out: &mut [f32], weight: &[f32], epsilon: f32)
 );
 
-/// What a row's gradient takes off each element of it over that element: `sum(x dy weight) scale^3 / width`.
+/// The factor on `x` that a row's gradient subtracts: `sum(x dy weight) scale^3 / width`.
 #[inline(always)]
 fn norm_inner(x: &[f32], dy: &[f32], weight: &[f32], scale: f32) -> f32 {
     let mut lanes = [0.0f32; 8];
@@ -48,7 +48,7 @@ vectorised!(
     norm_backward_part, norm_backward_rows, (x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32], epsilon: f32)
 );
 
-/// As [`norm_backward_rows`]; `dy` becomes the norm.
+/// [`norm_backward_rows`]; `dy` becomes the norm's output.
 #[inline(always)]
 fn norm_backward_with_output_rows(x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
     let width = weight.len();
@@ -65,7 +65,7 @@ vectorised!(
     norm_backward_with_output_part, norm_backward_with_output_rows, (x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32)
 );
 
-/// Adds the gradient of [`norm`] with respect to its weight, which is as long as `sum`: over rows, `dy x` by the row's
+/// Adds the gradient of [`norm`] with respect to its weight to `sum`: the sum over rows of `dy x` times the row's
 /// scale.
 #[inline(always)]
 fn norm_weight_rows(x: &[f32], dy: &[f32], sum: &mut [f32], epsilon: f32) {
@@ -108,8 +108,8 @@ pub(crate) fn norm_backward(x: &[f32], dy: &[f32], dx: &mut [f32], weight: &[f32
     });
 }
 
-/// As [`norm_backward`]; `dy` becomes the norm itself, which is nearly there and wanted for the gradient of a linear
-/// behind it.
+/// [`norm_backward`]; `dy` becomes the norm's output, which is a by-product and needed for the gradient of the next
+/// linear.
 pub(crate) fn norm_backward_with_output(x: &[f32], dy: &mut [f32], dx: &mut [f32], weight: &[f32], epsilon: f32) {
     let width = weight.len();
     by_rows_of((x, width), (dy, width), (dx, width), |x, dy, dx| {
@@ -117,7 +117,7 @@ pub(crate) fn norm_backward_with_output(x: &[f32], dy: &mut [f32], dx: &mut [f32
     });
 }
 
-/// `y += x`, and [`norm`] of that.
+/// `y += x`, then [`norm`] of `y`.
 pub(crate) fn add_norm(x: &[f32], y: &mut [f32], out: &mut [f32], weight: &[f32], epsilon: f32) {
     let width = weight.len();
     by_rows_of((x, width), (y, width), (out, width), |x, y, out| {

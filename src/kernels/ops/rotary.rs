@@ -2,7 +2,7 @@
 
 use super::vectorised::vectorised;
 
-/// Turns neighbouring halves of each head, `(x1, x2)`, by the row's angles: `(x1 c - x2 s, x2 c + x1 s)`.
+/// Rotates the halves of each head, `(x1, x2)`, by the row's angles: `(x1 c - x2 s, x2 c + x1 s)`.
 /// `x` is `(rows, heads, 2 half)`, `cos` and `sin` are `(rows, half)`; `sign` is -1 for the gradient.
 #[inline(always)]
 fn rotate_rows(x: &[f32], out: &mut [f32], cos: &[f32], sin: &[f32], half: usize, sign: f32) {

@@ -3,7 +3,7 @@
 use super::exp::exp;
 use super::vectorised::vectorised;
 
-/// The largest of `row`, whatever a NaN would be.
+/// The largest of `row`, ignoring NaN.
 #[inline(always)]
 fn max_of(row: &[f32]) -> f32 {
     let mut tops = [f32::NEG_INFINITY; 16];
@@ -32,11 +32,11 @@ fn max_and_sum(row: &[f32], scale: f32) -> (f32, f64) {
     (top, total)
 }
 vectorised!(
-    /// `(max, log-sum-exp parts)` of a row of logits: the maximum and the f64 sum of `e^(scale (x - max))`.
+    /// The maximum of a row of logits and the f64 sum of `e^(scale (x - max))`.
     softmax_parts, max_and_sum, (row: &[f32], scale: f32) -> (f32, f64)
 );
 
-/// As [`max_and_sum`]; `row` becomes the terms of the sum.
+/// [`max_and_sum`]; `row` becomes the terms of the sum.
 #[inline(always)]
 fn terms_of(row: &mut [f32], scale: f32) -> (f32, f64) {
     let top = max_of(row);
@@ -54,7 +54,7 @@ fn terms_of(row: &mut [f32], scale: f32) -> (f32, f64) {
     (top, total)
 }
 vectorised!(
-    /// [`softmax_parts`] of a row that becomes the terms of its sum.
+    /// [`softmax_parts`]; the row becomes the terms of its sum.
     softmax_terms, terms_of, (row: &mut [f32], scale: f32) -> (f32, f64)
 );
 

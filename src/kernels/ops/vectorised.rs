@@ -1,7 +1,7 @@
-//! Compilation of one loop for several instruction sets.
+//! The macro that compiles a safe loop for several instruction sets.
 
-/// Compiles a loop over rows for AVX-512, for AVX2 and for any processor, and picks at run time. AVX-512, with twice
-/// the registers, may have a body of its own.
+/// Compiles a loop over rows for AVX-512, for AVX2 and for any processor, and chooses at run time. AVX-512, with twice
+/// the registers, may have another body. A body must be `#[inline(always)]`, or it is compiled for any processor only.
 macro_rules! vectorised {
     ($(#[$doc:meta])* $name:ident, $body:ident, ($($arg:ident: $type:ty),*) $(-> $result:ty)?) => {
         crate::kernels::ops::vectorised!($(#[$doc])* $name, $body, $body, ($($arg: $type),*) $(-> $result)?);
@@ -17,7 +17,7 @@ macro_rules! vectorised {
                 fn wide($($arg: $type),*) $(-> $result)? { $wide($($arg),*) }
                 if crate::kernels::has_avx512() {
                     #[allow(unsafe_code, reason = "rooms above compile loops of their own by this macro")]
-                    // SAFETY: the processor has all of these.
+                    // SAFETY: the processor has all these instructions.
                     return unsafe { wide($($arg),*) };
                 }
                 if crate::kernels::has_avx2_fma() {

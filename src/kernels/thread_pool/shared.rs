@@ -1,37 +1,40 @@
-//! One loop at a time whose pieces several threads take: its owner, and whoever joins.
+//! A loop whose pieces are run by its owner and by the threads that join it.
+//!
+//! Invariant: the loop's body is read only by threads that are counted in the open loop, and the owner waits until the
+//! count is zero before the body's lifetime ends.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, TryLockError};
 
-/// Looks for the end of others' pieces before the processor is offered to them.
+/// Spins of a waiting thread before it yields the processor.
 const SPINS_BEFORE_YIELD: usize = 1 << 10;
 
 /// Set in [`SharedLoop::state`] while pieces may be taken.
 const OPEN: u64 = 1 << 31;
-/// One loop more in [`SharedLoop::state`]; below it and [`OPEN`] is the number of threads that joined.
+/// The unit of the loop's number in [`SharedLoop::state`]; the bits below [`OPEN`] count the threads that joined.
 const LOOP: u64 = 1 << 32;
 
-/// A loop that is run again and again, each time with other pieces.
+/// A loop that is run again and again, each time with another body.
 pub(crate) struct SharedLoop {
-    /// Which loop it is, whether it may be joined, and by how many threads it was.
+    /// The loop's number, whether it may be joined, and how many threads are in it.
     state: AtomicU64,
     work: UnsafeCell<Option<LoopBody>>,
     pieces: AtomicUsize,
-    /// The next piece to be taken.
+    /// The next piece to run.
     next: AtomicUsize,
     /// A piece panicked on a thread that joined.
     failed: AtomicBool,
-    /// Held by whoever runs the loop.
+    /// Held by the thread that runs the loop.
     owner: Mutex<()>,
 }
 
-/// What a loop does. The lifetime is the loop's own, whatever the type says.
+/// A loop's body. Its true lifetime is that of the loop, not `'static`.
 type LoopBody = &'static (dyn Fn(usize) + Sync);
 
-// SAFETY: `work` is written by the holder of `owner` alone, while the loop is not open and nobody is counted in it; those
-// who join read it once they are counted in an open loop's state, which happened after the writing.
+// SAFETY: `work` is written only by the holder of `owner`, while the loop is closed and no thread is counted in it;
+// threads that join read it only after they are counted in the open loop's state, which was set after the write.
 unsafe impl Sync for SharedLoop {}
 
 impl SharedLoop {
@@ -46,8 +49,8 @@ impl SharedLoop {
         }
     }
 
-    /// Runs `piece(0)` to `piece(pieces - 1)`, each once and in no order, together with who joins; alone where somebody runs
-    /// another loop here. Calls `opened` before it takes pieces itself.
+    /// Runs `piece(0)` to `piece(pieces - 1)`, each once and in no order, on this thread and those that join; on this
+    /// thread alone if another loop is running here. Calls `opened` before this thread runs pieces.
     ///
     /// # Panics
     /// Where a piece does.
@@ -57,10 +60,10 @@ impl SharedLoop {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return (0..pieces).for_each(piece),
         };
-        // SAFETY: it is called only by threads that are counted in the open loop, and `CloseOnDrop` does not let this function return
-        // or unwind before the loop is closed and its count is zero.
+        // SAFETY: it is called only by this thread and by threads counted in the open loop, and `CloseOnDrop` keeps
+        // this function from returning or unwinding before the loop is closed and its count is zero.
         let work: LoopBody = unsafe { std::mem::transmute(piece) };
-        // SAFETY: this thread leads, and the loop before ended with nobody counted in it.
+        // SAFETY: this thread owns the loop, and the previous loop ended with a count of zero.
         unsafe { *self.work.get() = Some(work) };
         self.pieces.store(pieces, SeqCst);
         self.next.store(0, SeqCst);
@@ -101,11 +104,11 @@ pub(super) struct OpenLoop<'a> {
 }
 
 impl OpenLoop<'_> {
-    /// Takes pieces until there are none left, if the loop is as it was when it was found.
+    /// Runs pieces until there are none left, if the same loop is still open.
     pub(super) fn join(self) {
         let Self { shared, mut state } = self;
         while let Err(now) = shared.state.compare_exchange(state, state + 1, SeqCst, SeqCst) {
-            // Others may have joined or left meanwhile.
+            // Other threads may have joined or left meanwhile.
             if now & OPEN == 0 || now / LOOP != state / LOOP {
                 return;
             }
@@ -120,26 +123,26 @@ impl OpenLoop<'_> {
     }
 }
 
-/// A thread's wait for others' pieces.
+/// A thread's wait for the pieces of others.
 #[derive(Default)]
 pub(super) struct Backoff {
     spins: usize,
 }
 
 impl Backoff {
-    /// Lets a moment pass; after some of them the processor is offered to others.
+    /// Spins once; after some spins, yields the processor.
     pub(super) fn wait(&mut self) {
         self.spins += 1;
         if self.spins < SPINS_BEFORE_YIELD { std::hint::spin_loop() } else { std::thread::yield_now() }
     }
 }
 
-/// Closes the loop, and waits for those who joined, also where a piece panics.
+/// Closes the loop and waits for the threads that joined, also if a piece panics.
 struct CloseOnDrop<'a>(&'a SharedLoop);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
-        // After a panic there may be pieces left that nobody needs to begin.
+        // After a panic the remaining pieces are skipped.
         self.0.next.fetch_add(usize::MAX / 2, SeqCst);
         self.0.state.fetch_and(!OPEN, SeqCst);
         let mut backoff = Backoff::default();
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_takes_pieces_beside_the_owner() {
+    fn joined_threads_run_pieces_with_the_owner() {
         let (shared, done, inside) = (SharedLoop::new(), AtomicBool::new(false), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| join_until(&done, &shared));

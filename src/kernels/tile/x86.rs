@@ -1,4 +1,4 @@
-//! Tiles of floats for AVX2 and AVX-512.
+//! Float tiles for AVX2 and AVX-512.
 
 use crate::kernels::layout::{Lane, PANEL};
 use crate::kernels::operands::{Beta, Lhs, RhsPanels, Strided};
@@ -26,9 +26,9 @@ pub(in crate::kernels) fn store_avx512<const H: usize>(rows: &[__m512; H], sums:
     }
 }
 
-/// Sums of `H` rows and `P` panels in registers; in memory, those with the next panel lie `stride` lanes behind.
+/// Sums of `H` rows and `P` panels in registers; in memory, a panel's sums are `stride` lanes after the previous one's.
 trait Registers<const H: usize, const P: usize>: Sized {
-    /// Sums of nothing.
+    /// Zero sums.
     ///
     /// # Safety
     /// The processor must have the instructions.
@@ -40,10 +40,10 @@ trait Registers<const H: usize, const P: usize>: Sized {
     /// The processor must have the instructions.
     unsafe fn load(sums: &[Lane], stride: usize) -> Self;
 
-    /// Adds `H` elements, `across` apart from `a` on, times `P` lanes, `stride` from `lane` on.
+    /// Adds `H` elements, `across` floats apart from `a` on, times `P` lanes, `stride` lanes apart from `lane` on.
     ///
     /// # Safety
-    /// The processor must have the instructions, and elements and lanes must be there.
+    /// The processor must have the instructions, and elements and lanes must be valid for reads.
     unsafe fn add(&mut self, a: *const f32, across: usize, lane: *const Lane, stride: usize);
 
     /// Writes them.
@@ -52,24 +52,24 @@ trait Registers<const H: usize, const P: usize>: Sized {
     /// The processor must have the instructions.
     unsafe fn store(&self, sums: &mut [Lane], stride: usize);
 
-    /// What a tile adds to.
+    /// The sums that a tile starts with.
     ///
     /// # Safety
     /// The processor must have the instructions.
     #[inline(always)]
     unsafe fn begin(sums: &[Lane], stride: usize, beta: Beta) -> Self {
-        // SAFETY: as the caller's.
+        // SAFETY: the caller's promise.
         unsafe { if beta == Beta::One { Self::load(sums, stride) } else { Self::zero() } }
     }
 }
 
 /// Two registers a row, for up to 6 rows of one panel.
-struct Narrow<const H: usize, const P: usize>([[__m256; H]; P], [[__m256; H]; P]);
+struct Avx2Sums<const H: usize, const P: usize>([[__m256; H]; P], [[__m256; H]; P]);
 
 /// One register a row and panel, for up to 8 rows of three panels or 12 of one.
-struct Wide<const H: usize, const P: usize>([[__m512; H]; P]);
+struct Avx512Sums<const H: usize, const P: usize>([[__m512; H]; P]);
 
-impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
+impl<const H: usize, const P: usize> Registers<H, P> for Avx2Sums<H, P> {
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     unsafe fn zero() -> Self {
@@ -96,7 +96,7 @@ impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     unsafe fn add(&mut self, a: *const f32, across: usize, lane: *const Lane, stride: usize) {
-        // SAFETY: a lane is 16 floats aligned to 64 bytes, and elements and lanes are there.
+        // SAFETY: a lane is 16 floats aligned to 64 bytes; elements and lanes are valid by the caller's promise.
         unsafe {
             let (mut first, mut second) = ([_mm256_setzero_ps(); P], [_mm256_setzero_ps(); P]);
             for panel in 0..P {
@@ -126,7 +126,7 @@ impl<const H: usize, const P: usize> Registers<H, P> for Narrow<H, P> {
     clippy::needless_range_loop,
     reason = "loops over constants alone are unrolled early enough to stay in registers"
 )]
-impl<const H: usize, const P: usize> Registers<H, P> for Wide<H, P> {
+impl<const H: usize, const P: usize> Registers<H, P> for Avx512Sums<H, P> {
     #[target_feature(enable = "avx512f")]
     #[inline]
     unsafe fn zero() -> Self {
@@ -150,7 +150,7 @@ impl<const H: usize, const P: usize> Registers<H, P> for Wide<H, P> {
     #[target_feature(enable = "avx512f")]
     #[inline]
     unsafe fn add(&mut self, a: *const f32, across: usize, lane: *const Lane, stride: usize) {
-        // SAFETY: a lane is 16 floats aligned to 64 bytes, and elements and lanes are there.
+        // SAFETY: a lane is 16 floats aligned to 64 bytes; elements and lanes are valid by the caller's promise.
         unsafe {
             let mut weights = [_mm512_setzero_ps(); P];
             for panel in 0..P {
@@ -174,8 +174,8 @@ impl<const H: usize, const P: usize> Registers<H, P> for Wide<H, P> {
     }
 }
 
-/// Adds the rows whose element `k` lies at `k * along` from `a` on, `across` apart, times `depth` lanes of panels: four lanes a
-/// round, since the steps of a loop take as much of a processor's front as some of the multiply-adds.
+/// Adds rows, whose element `k` is at `k * along` from `a` on and which are `across` apart, times `depth` lanes of
+/// panels. Unrolled by four, since a loop's own instructions take as much decoding as some of the multiply-adds.
 macro_rules! add_lanes {
     ($rows:ident, ($a:expr, $across:expr, $along:expr), ($lane:expr, $stride:expr), $depth:expr, $next:ident) => {
         for round in 0..$depth / 4 {
@@ -193,11 +193,11 @@ macro_rules! add_lanes {
     };
 }
 
-/// Two tiles over rows as they lie, whose panels come from memory or lie in the cache, one over rows that were put in
-/// the tile's own order, whose places are constants, and one whose rows are the inputs of packed weights.
+/// The tiles of one instruction set, one for each kind of [`Lhs`]: two over strided rows, with panels from memory or
+/// from the cache; one over packed rows, whose strides are constants; one whose rows are the inputs of packed weights.
 macro_rules! tiles_of {
     ($features:literal, $registers:ident, $tile:ident, $strided:ident, $cached:ident, $packed:ident, $transposed:ident) => {
-        /// Adds `H` rows, whatever way they are read, times `P` panels to sums, those of each panel `stride` lanes behind.
+        /// Multiplies `H` rows of any kind by `P` panels; a panel's sums are `stride` lanes after the previous one's.
         ///
         /// # Safety
         /// The processor must have the instructions, there must be `P` panels, and `a` must hold `H` rows as deep.
@@ -208,7 +208,7 @@ macro_rules! tiles_of {
             (sums, stride): (&mut [Lane], usize),
             beta: Beta,
         ) {
-            // SAFETY: as the caller's.
+            // SAFETY: the caller's promise.
             unsafe {
                 match a {
                     Lhs::Strided(a) => $strided::<H, P>(a, panels, sums, stride, beta),
@@ -221,7 +221,7 @@ macro_rules! tiles_of {
             }
         }
 
-        /// Adds `H` rows times panels to sums.
+        /// Multiplies `H` strided rows by panels from memory.
         ///
         /// # Safety
         /// As for the tile of any kind.
@@ -233,7 +233,7 @@ macro_rules! tiles_of {
             stride: usize,
             beta: Beta,
         ) {
-            // SAFETY: as the caller's.
+            // SAFETY: the caller's promise.
             unsafe {
                 let mut rows = $registers::<H, P>::begin(sums, stride, beta);
                 for k in 0..panels.depth {
@@ -245,7 +245,7 @@ macro_rules! tiles_of {
             }
         }
 
-        /// Adds `H` rows times panels that are in the cache to sums.
+        /// Multiplies `H` strided rows by panels in the cache.
         ///
         /// # Safety
         /// As for the tile of any kind.
@@ -257,7 +257,7 @@ macro_rules! tiles_of {
             stride: usize,
             beta: Beta,
         ) {
-            // SAFETY: as the caller's.
+            // SAFETY: the caller's promise.
             unsafe {
                 let mut next: &[Lane] = &[];
                 let mut rows = $registers::<H, P>::begin(sums, stride, beta);
@@ -267,7 +267,7 @@ macro_rules! tiles_of {
             }
         }
 
-        /// Adds `H` rows, `(depth, H)` in memory, times panels to sums.
+        /// Multiplies `H` packed rows, `(depth, H)`, by panels.
         ///
         /// # Safety
         /// As for the tile of any kind.
@@ -280,7 +280,7 @@ macro_rules! tiles_of {
             stride: usize,
             beta: Beta,
         ) {
-            // SAFETY: as the caller's.
+            // SAFETY: the caller's promise.
             unsafe {
                 let mut rows = $registers::<H, P>::begin(sums, stride, beta);
                 let lane = panels.lanes.as_ptr();
@@ -289,12 +289,12 @@ macro_rules! tiles_of {
             }
         }
 
-        /// Adds to sums the transpose of `H` inputs of packed weights, over as many outputs as panels have lanes, times the
-        /// panels. `weights` begins with the first input of the first outputs; 16 outputs are `inputs` lanes long.
+        /// Multiplies `H` inputs of packed weights, over as many outputs as panels have lanes, by the panels. `weights`
+        /// begins with the first input of the first outputs; 16 outputs take `inputs` lanes.
         ///
         /// # Safety
-        /// As for the tile of any kind: `weights` must hold `H` lanes from every `inputs`th on, one time for each 16 lanes of
-        /// a panel.
+        /// As for the tile of any kind; `weights` must hold `H` lanes at each multiple of `inputs`, one multiple for each
+        /// 16 lanes of a panel.
         #[target_feature(enable = $features)]
         unsafe fn $transposed<const H: usize, const P: usize>(
             (weights, inputs): (&[Lane], usize),
@@ -304,7 +304,7 @@ macro_rules! tiles_of {
             stride: usize,
             beta: Beta,
         ) {
-            // SAFETY: as the caller's; an input's outputs lie side by side, and the next input's behind them.
+            // SAFETY: the caller's promise; an input's outputs are neighbours, followed by the next input's.
             unsafe {
                 let mut rows = $registers::<H, P>::begin(sums, stride, beta);
                 let (mut weights, mut lane, mut left) = (weights.as_ptr(), panels.lanes.as_ptr(), panels.depth);
@@ -319,5 +319,5 @@ macro_rules! tiles_of {
     };
 }
 
-tiles_of!("avx2,fma", Narrow, tile_avx2, strided_avx2, cached_avx2, packed_avx2, transposed_avx2);
-tiles_of!("avx512f", Wide, tile_avx512, strided_avx512, cached_avx512, packed_avx512, transposed_avx512);
+tiles_of!("avx2,fma", Avx2Sums, tile_avx2, strided_avx2, cached_avx2, packed_avx2, transposed_avx2);
+tiles_of!("avx512f", Avx512Sums, tile_avx512, strided_avx512, cached_avx512, packed_avx512, transposed_avx512);
