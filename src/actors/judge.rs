@@ -19,7 +19,7 @@ pub enum JudgeMsg {
         case: JudgeRequest,
         /// The seed of what it writes.
         seed: u64,
-        /// Where to.
+        /// Receives the answer.
         reply: Reply<Result<Vec<Verdict>, SampleError>>,
     },
     /// Compare the critiques with each other: the pairs of which both orders prefer the same critique, by the critiques'
@@ -29,7 +29,7 @@ pub enum JudgeMsg {
         contest: PreferenceRequest,
         /// The seed of what it writes.
         seed: u64,
-        /// Where to.
+        /// Receives the answer.
         reply: Reply<Result<Vec<Preference>, SampleError>>,
     },
 }

@@ -30,7 +30,7 @@ pub enum LearnerMsg {
     Finish(TaskResult),
     /// Answer once the loop has ended, which it does after a stop.
     Drain {
-        /// Where to.
+        /// Receives the answer.
         reply: Reply<()>,
     },
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub enum Pacing {
     /// While its group can still be learned before it is too old.
     ByAge,
-    /// After everything before it was learned.
+    /// After every earlier group was learned.
     OneByOne,
 }
 
@@ -31,16 +31,16 @@ pub enum Pacing {
 pub enum ReplayMsg {
     /// Answer with the worker's next episode, as soon as one may begin; a repeated request gets the same one.
     Begin {
-        /// Who asks.
+        /// The worker that asks.
         worker: Worker,
-        /// Where to.
+        /// Receives the answer.
         reply: Reply<EpisodeId>,
     },
     /// End an episode.
     End {
-        /// Which.
+        /// The episode.
         episode: EpisodeId,
-        /// How.
+        /// How it ended.
         outcome: Outcome,
         /// What became of its group.
         reply: Reply<Option<Pushed>>,
@@ -49,7 +49,7 @@ pub enum ReplayMsg {
     Lease {
         /// How many groups.
         groups: usize,
-        /// Where to.
+        /// Receives the answer.
         reply: Reply<Lease>,
     },
     /// Mark a batch as learned or as discarded.
@@ -58,7 +58,7 @@ pub enum ReplayMsg {
         batch: u64,
         /// Learner steps including this one; none if the batch is discarded.
         step: Option<u64>,
-        /// Done.
+        /// Answered once it is done.
         reply: Reply<()>,
     },
     /// Advance to a critic that is on disk and in service.
@@ -69,17 +69,17 @@ pub enum ReplayMsg {
         critic: CriticWeights,
         /// Learner steps in it.
         step: u64,
-        /// Done.
+        /// Answered once it is done.
         reply: Reply<()>,
     },
     /// Answer with the learner's position in the run.
     Position {
-        /// Where to.
+        /// Receives the answer.
         reply: Reply<Position>,
     },
     /// Answer with the whole run state, for a checkpoint.
     Snapshot {
-        /// Where to.
+        /// Receives the answer.
         reply: Reply<RunState>,
     },
 }
@@ -280,7 +280,7 @@ mod tests {
         (ReplayActor::spawn(None, ReplayActor, setup).await.unwrap().0, stop)
     }
 
-    /// Sends a question; the answer may come later.
+    /// Sends a request; the answer may come later.
     fn put<T>(actor: &ActorRef<ReplayMsg>, message: impl FnOnce(Reply<T>) -> ReplayMsg) -> oneshot::Receiver<T> {
         let (reply, answer) = oneshot::channel();
         actor.send_message(message(reply)).unwrap();
@@ -354,7 +354,7 @@ mod tests {
     async fn an_answer_that_nobody_took_is_given_again() {
         let (actor, _stop) = actor(Pacing::ByAge).await;
         let taken = begin(&actor, 0).await.unwrap();
-        assert_eq!(begin(&actor, 0).await.unwrap(), taken, "the lane asked again");
+        assert_eq!(begin(&actor, 0).await.unwrap(), taken, "the worker asked again");
         end(&actor, taken).await;
         let one = put(&actor, |reply| ReplayMsg::Lease { groups: 1, reply }).await.unwrap();
         let again = put(&actor, |reply| ReplayMsg::Lease { groups: 1, reply }).await.unwrap();

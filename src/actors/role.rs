@@ -21,7 +21,7 @@ pub enum RoleMsg<P: PromptBuilder> {
         n: usize,
         /// The seed.
         seed: u64,
-        /// Where to.
+        /// Receives the answer.
         reply: Reply<Result<Answer, SampleError>>,
     },
 }

@@ -13,7 +13,7 @@ use crate::types::{CriticVersion, CritiqueGroup, EpisodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Why an episode made no group.
+/// Why a critique or an episode was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
@@ -23,7 +23,7 @@ pub enum DropReason {
     TooLong,
     /// A remote server gave no answer.
     Remote,
-    /// No refinement of the critique came to a valid verdict.
+    /// No refinement of the critique got a valid verdict.
     NoVerdict,
     /// Fewer than two critiques were left.
     FewCritiques,
@@ -42,7 +42,7 @@ pub enum Outcome {
 /// ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Worker {
-    /// How often the rollout actor had been started, this time included.
+    /// Which start of the rollout actor it belongs to, from 1.
     pub generation: u64,
     /// Its index among the workers.
     pub index: usize,
@@ -87,7 +87,7 @@ const UTILITY_WEIGHT: f32 = 0.05;
 pub struct RunState {
     /// Scored groups.
     pub replay: Replay,
-    /// Episodes begun and not ended.
+    /// Episodes started and not ended.
     pub ledger: Ledger,
     /// The counters.
     pub counters: Counters,

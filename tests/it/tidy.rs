@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// What each room may import from this crate, and which libraries it must not name.
 const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("types", &[], &["candle", "ractor"]),
-    ("telemetry", &[], &["candle", "ractor"]),
+    ("telemetry", &["types"], &["candle", "ractor"]),
     // Durable files: every room may import it.
     ("disk", &[], &["candle", "tokio", "ractor"]),
     ("kernels", &[], &["candle", "tokio", "ractor"]),
@@ -26,22 +26,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("device", &["engine", "learner", "formats", "transformer", "types"], &["ractor"]),
     (
         "run",
-        &[
-            "types",
-            "telemetry",
-            "replay",
-            "prompts",
-            "groups",
-            "checkpoint",
-            "learner",
-            "eval",
-            "actors",
-            "device",
-            "episode",
-            "formats",
-            "roles",
-            "transformer",
-        ],
+        &["types", "telemetry", "replay", "prompts", "groups", "checkpoint", "learner", "eval"],
         &["ractor", "candle"],
     ),
     (
@@ -75,7 +60,6 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
             "prompts",
             "replay",
             "roles",
-            "transformer",
         ],
         &["candle"],
     ),
