@@ -116,7 +116,8 @@ fn by_scoring(
     critic: Option<&CriticWeights>,
     temperature: f32,
 ) -> crate::formats::Result<Vec<f32>> {
-    let model = critic.and_then(CriticWeights::full).map_or(model, FullWeights::transformer);
+    let own = critic.and_then(CriticWeights::full).map(FullWeights::transformer);
+    let model = own.as_ref().unwrap_or(model);
     let branches =
         critic.and_then(CriticWeights::adapter).map(|adapter| ScoreAdapter::new(model, adapter)).transpose()?;
     let packed = [Packed { prefix: &input.prompt_ids, texts: vec![&input.completion_ids] }];

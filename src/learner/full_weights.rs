@@ -55,7 +55,7 @@ impl Full {
     }
 
     pub(super) fn score(&self, batch: ScoreBatch<'_>, arena: &mut Arena) -> Result<Scored, crate::formats::Error> {
-        score::score_in(self.whole.transformer(), batch, None, arena)
+        score::score_in(&self.whole.transformer(), batch, None, arena)
     }
 
     pub(super) fn learn(
@@ -65,7 +65,8 @@ impl Full {
         arena: &mut Arena,
         weigh: impl FnOnce(&Scored) -> Vec<f32>,
     ) -> Result<(), Error> {
-        let recorded = score::record_full_in(self.whole.transformer(), batch, policy, arena)?;
+        let model = self.whole.transformer();
+        let recorded = score::record_full_in(&model, batch, policy, arena)?;
         let weights = weigh(&recorded.scored);
         self.gathered = true;
         Ok(recorded.backward_full_in(&weights, &mut self.gradients, arena)?)
@@ -140,7 +141,8 @@ impl Full {
         temperature: f32,
         policy: ActivationPolicy,
     ) -> Result<(), Error> {
-        let recorded = score::record_full(self.whole.transformer(), ScoreBatch { packed, temperature }, policy)?;
+        let model = self.whole.transformer();
+        let recorded = score::record_full(&model, ScoreBatch { packed, temperature }, policy)?;
         let weights = vec![1.0; recorded.scored.log_probs.len()];
         self.gathered = true;
         recorded.backward_full(&weights, &mut self.gradients)?;

@@ -1,6 +1,6 @@
-//! Where a model runs: the choice as it is typed, and the device that it opens.
+//! Where a model runs: the choice in a config or on the command line, and the device that it opens.
 //!
-//! A GPU needs a build with the feature `cuda`; without it there is the CPU, and asking for a GPU is an error that says so.
+//! A GPU needs a build with the feature `cuda`; without it, asking for a GPU is an error that says so.
 
 use crate::formats::{Error, Result};
 use candle_core::{DType, Device, DeviceLocation};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Where a model runs, as it is typed: `auto`, `cpu` or `cuda:N`.
+/// Where a model runs: `auto`, `cpu` or `cuda:N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceChoice {
@@ -43,12 +43,12 @@ impl DeviceChoice {
     }
 }
 
-/// The type in which a device holds weights, keys and values as plain tensors.
+/// The type of weights, keys and values as tensors on a device.
 pub(crate) fn dtype(device: &Device) -> DType {
     if device.is_cpu() { DType::F32 } else { DType::BF16 }
 }
 
-/// The name of an open device, as it is typed.
+/// The name of an open device, in the form of [`DeviceChoice`].
 pub fn name(device: &Device) -> String {
     match device.location() {
         DeviceLocation::Cpu => "cpu".to_owned(),
@@ -57,7 +57,7 @@ pub fn name(device: &Device) -> String {
     }
 }
 
-/// Memory that the device can still give, in bytes; none where the system does not say.
+/// Free memory of the device, in bytes; `None` where the system does not say.
 pub fn available_bytes(device: &Device) -> Option<usize> {
     match device {
         Device::Cpu => {

@@ -1,6 +1,7 @@
 //! A model in memory: weights on their device, tokenizer and chat template.
 
-use super::{Transformer, dense, device};
+use super::dense::Dense;
+use super::{Transformer, device};
 use crate::formats::{OpenedModel, Result, open, template, tokenizer};
 use crate::kernels::{Precision, Weight};
 use candle_core::Device;
@@ -8,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl OpenedModel {
-    /// Bytes of weights that [`load_on`] will hold on `device`, before it loads them.
+    /// Bytes of weights that [`load_on`] would load onto `device`.
     pub fn bytes(&self, device: &Device, precision: Precision, score: bool) -> usize {
         let of_tensor = |(name, shape): &(String, Vec<usize>)| match shape[..] {
             [outputs, inputs] if !device.is_cpu() => outputs * inputs * device::dtype(device).size_in_bytes(),
@@ -40,8 +41,8 @@ pub fn load(path: &Path) -> Result<Loaded> {
     load_on(path, &Device::Cpu, Precision::F32, true)
 }
 
-/// Opens a model and loads its weights onto `device`. On the CPU they are those of a decode pass of `precision`, and in
-/// f32 those of the score pass where `score` asks for it; a GPU holds one copy in bf16 for both.
+/// Opens a model and loads its weights onto `device`. The CPU holds one copy in `precision` for the decode pass and, if
+/// `score` is set, one in f32 for the score pass; a GPU holds one copy in bf16 for both.
 ///
 /// # Errors
 /// As [`load`], and where the device fails.
@@ -51,8 +52,8 @@ pub fn load_on(path: &Path, device: &Device, precision: Precision, score: bool) 
     let transformer = if device.is_cpu() {
         Transformer::load(spec, weights, precision, score)?
     } else {
-        let form = dense::Dense { device: device.clone(), dtype: device::dtype(device) };
-        Transformer::dense(spec, weights, form)?
+        let layout = Dense { device: device.clone(), dtype: device::dtype(device) };
+        Transformer::dense(spec, weights, layout)?
     };
     Ok(Loaded { transformer: Arc::new(transformer), tokenizer: opened.tokenizer, template: opened.template })
 }

@@ -1,39 +1,115 @@
-//! Where the rows of an engine step find and leave their keys and values: plain numbers, the same for every device.
+//! The batch of an engine step, and where its rows read and write keys and values: plain numbers, the same for every
+//! device.
 //!
 //! The CPU's attention reads them row by row; a GPU takes them as tensors: block tables, slots, cumulative lengths.
 //!
-//! Invariants: a row writes its key before any row reads it; a row sees positions up to its own, within its window.
+//! Invariants: a row's key is written before any row reads it; a row attends to positions up to its own, within its
+//! window.
 
-use super::decode::Batch;
+use super::decode::PackedAdapter;
 pub use crate::kernels::attention::BLOCK_TOKENS;
 pub(crate) use crate::kernels::attention::{slot, visible};
 use std::ops::Range;
+use std::sync::Arc;
 
-/// What attention over a paged cache is told of one step, in the layout of variable-length kernels.
+/// One sequence's part of a [`Batch`].
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// First of its tokens in [`Batch::tokens`].
+    pub start: usize,
+    /// Tokens of this step: 1 when decoding, more in a prefill chunk.
+    pub len: usize,
+    /// Tokens in the cache before this step, which is the position of its first token.
+    pub cached: usize,
+    /// Its block table, as a range of [`Batch::tables`].
+    pub table: Range<usize>,
+    /// Index into [`Batch::adapters`]; `None` for the base.
+    pub adapter: Option<usize>,
+    /// Whether to compute the logits after its last token.
+    pub sample: bool,
+}
+
+/// The flattened tokens of all sequences of one engine step.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Ids, sequence after sequence.
+    pub tokens: Vec<u32>,
+    /// The sequences, in the order of their tokens.
+    pub spans: Vec<Span>,
+    /// Block tables, sequence after sequence. Entry `i` of a table is the block of positions `32 i .. 32 i + 32`; a table
+    /// covers the sequence's `cached + len` tokens.
+    pub tables: Vec<u32>,
+    /// The adapters in use.
+    pub adapters: Vec<Arc<PackedAdapter>>,
+}
+
+impl Batch {
+    /// Empties it for the next step and keeps its memory.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.spans.clear();
+        self.tables.clear();
+        self.adapters.clear();
+    }
+
+    /// Adds `tokens` of a sequence with `cached` tokens before them and the block table `table`.
+    pub fn push(
+        &mut self,
+        tokens: &[u32],
+        cached: usize,
+        table: &[u32],
+        adapter: Option<&Arc<PackedAdapter>>,
+        sample: bool,
+    ) {
+        let adapter = adapter.map(|adapter| {
+            self.adapters.iter().position(|known| Arc::ptr_eq(known, adapter)).unwrap_or_else(|| {
+                self.adapters.push(adapter.clone());
+                self.adapters.len() - 1
+            })
+        });
+        let (start, first) = (self.tokens.len(), self.tables.len());
+        let table_end = first + table.len();
+        self.spans.push(Span { start, len: tokens.len(), cached, table: first..table_end, adapter, sample });
+        self.tokens.extend_from_slice(tokens);
+        self.tables.extend_from_slice(table);
+    }
+
+    /// Whether a span adds an adapter's branches to the base's weights.
+    pub fn is_adapted(&self, span: &Span) -> bool {
+        span.adapter.is_some_and(|index| !self.adapters[index].replaces_base())
+    }
+
+    /// The block table of one of its spans.
+    pub fn table(&self, span: &Span) -> &[u32] {
+        &self.tables[span.table.clone()]
+    }
+}
+
+/// The inputs of paged attention for one step, in the layout of variable-length kernels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Paging {
     /// Position of each row in its sequence, `(rows)`.
     pub(crate) positions: Vec<u32>,
-    /// Where each row's key and value go, `(rows)`.
+    /// Slot of each row's key and value, `(rows)`.
     pub(crate) slots: Vec<u32>,
-    /// Rows before each sequence, and behind the last, `(sequences + 1)`.
+    /// Cumulative number of rows, `(sequences + 1)`.
     pub(crate) row_starts: Vec<u32>,
-    /// Keys before each sequence, those of this step included, and behind the last, `(sequences + 1)`.
+    /// Cumulative number of keys, those of this step included, `(sequences + 1)`.
     pub(crate) key_starts: Vec<u32>,
     /// Most rows of a sequence.
     pub(crate) rows_max: usize,
     /// Most keys of a sequence.
     pub(crate) keys_max: usize,
-    /// Block tables, `(sequences, blocks_max)` row-major; block 0 behind a table's end, where no key is read.
+    /// Block tables, `(sequences, blocks_max)` row-major, padded with block 0; no key of the padding is read.
     pub(crate) tables: Vec<u32>,
     /// Most blocks of a sequence.
     pub(crate) blocks_max: usize,
 }
 
-/// Sequences with equally many rows, which plain attention computes in one go.
+/// Sequences with the same number of rows, which plain attention computes in one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
-    /// The sequences, by their numbers in the batch.
+    /// Indices of the sequences in the batch.
     pub(crate) sequences: Vec<usize>,
     /// Rows of each.
     pub(crate) rows: usize,
@@ -42,7 +118,7 @@ pub(crate) struct Group {
 }
 
 impl Paging {
-    /// The numbers of `batch`, whose spans follow one another without a gap.
+    /// The inputs for `batch`, whose spans are contiguous.
     pub(crate) fn of(batch: &Batch) -> Self {
         let sequences = batch.spans.len();
         let keys = |cached: usize, len: usize| cached + len;
@@ -87,7 +163,7 @@ impl Paging {
         &self.tables[sequence * self.blocks_max..][..keys.div_ceil(BLOCK_TOKENS)]
     }
 
-    /// The sequences by their number of rows: those that decode are one group.
+    /// Groups the sequences by their number of rows: all that decode are one group.
     pub(crate) fn groups(&self) -> Vec<Group> {
         let mut groups: Vec<Group> = vec![];
         for sequence in 0..self.row_starts.len() - 1 {
@@ -105,12 +181,12 @@ impl Paging {
 }
 
 impl Group {
-    /// The rows of its sequences, in their order.
+    /// Rows of its sequences, in order.
     pub(crate) fn row_indices(&self, paging: &Paging) -> Vec<u32> {
         self.sequences.iter().flat_map(|&sequence| paging.rows(sequence)).map(|row| row as u32).collect()
     }
 
-    /// Block tables of its sequences, `(sequences, blocks)`; block 0 behind a table's end.
+    /// Block tables of its sequences, `(sequences, blocks)`, padded with block 0.
     pub(crate) fn tables(&self, paging: &Paging) -> Vec<u32> {
         let padded = |&sequence: &usize| {
             let blocks = paging.blocks(sequence);
@@ -119,7 +195,7 @@ impl Group {
         self.sequences.iter().flat_map(padded).collect()
     }
 
-    /// What attention adds to the scores of its rows, `(sequences, rows, blocks * 32)`: 0 where a row sees, else -infinity.
+    /// The mask added to the scores of its rows, `(sequences, rows, blocks * 32)`: 0 where a row attends, else -infinity.
     pub(crate) fn mask(&self, paging: &Paging, window: usize) -> Vec<f32> {
         let keys = self.blocks * BLOCK_TOKENS;
         let rows = self.row_indices(paging);
@@ -131,8 +207,8 @@ impl Group {
     }
 }
 
-/// `pairs` of (from, to) in runs that may each be copied all at once: within one, nothing that is written is read or
-/// written again.
+/// Splits `pairs` of (from, to) into runs that can each be copied at once: within a run, no block that is written is read
+/// or written again.
 pub(crate) fn copies_at_once(pairs: &[(u32, u32)]) -> Vec<&[(u32, u32)]> {
     let mut runs = vec![];
     let mut first = 0;

@@ -55,7 +55,8 @@ fn every_weight_has_the_gradient_of_pytorch_in_every_family() {
             let mut gradients = FullGradients::zeros(whole.spec());
             for (packed, weights) in batches {
                 let batch = ScoreBatch { packed, temperature: 0.8 };
-                let recorded = record_full(whole.transformer(), batch, policy).unwrap();
+                let own = whole.transformer();
+                let recorded = record_full(&own, batch, policy).unwrap();
                 let plain = score_batch(&model, batch, None).unwrap();
                 assert_eq!(recorded.scored, plain, "{family}: as the base that it is still");
                 let texts = packed[0].texts.iter().zip(weights);
@@ -134,7 +135,7 @@ fn eight_steps_of_adamw_on_all_weights_end_where_pytorch_ends() {
         for (group, expected) in dro.groups.iter().zip(&golden_steps.trained_logprobs) {
             let packed = [Packed { prefix: &group.prefix, texts: group.critiques.iter().map(Vec::as_slice).collect() }];
             let batch = ScoreBatch { packed: &packed, temperature: dro.temperature };
-            let scored = score_batch(whole.transformer(), batch, None).unwrap().log_probs;
+            let scored = score_batch(&whole.transformer(), batch, None).unwrap().log_probs;
             let off = farthest(&scored, &expected.concat());
             let moved = farthest(&scored, &group.reference_logprobs.concat());
             assert!(off < 1e-3 && moved > 0.05, "{off} from PyTorch's after a way of {moved}");
@@ -319,7 +320,8 @@ async fn a_node_trains_all_weights_serves_them_and_lets_them_out() {
             let of = |model| score_batch(model, batch, None).unwrap().log_probs;
             let (critic, mu) =
                 (critics[&critique.completion.version].as_ref().unwrap(), &critique.completion.log_probs);
-            as_critic = as_critic.max(farthest(&of(critic.full().unwrap().transformer()), mu));
+            let own = critic.full().unwrap().transformer();
+            as_critic = as_critic.max(farthest(&of(&own), mu));
             as_base = as_base.max(farthest(&of(&tiny().transformer), mu));
             written += 1;
         }
@@ -330,7 +332,7 @@ async fn a_node_trains_all_weights_serves_them_and_lets_them_out() {
     let expected = {
         let packed = [Packed { prefix: &ids[..1], texts: vec![&ids[1..]] }];
         let batch = ScoreBatch { packed: &packed, temperature: 1.0 };
-        score_batch(snapshot.critic.full().unwrap().transformer(), batch, None).unwrap().log_probs
+        score_batch(&snapshot.critic.full().unwrap().transformer(), batch, None).unwrap().log_probs
     };
     assert_eq!(program(place, &["export", "--to", "merged", "--run", "run", "out"]).0, Some(0));
     assert_eq!(score(&load::load(&place.join("out")).unwrap(), &ids, None), expected);

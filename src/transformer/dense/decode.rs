@@ -1,17 +1,19 @@
 //! The `decode` pass over plain tensors: a paged cache on the device, rows with and without adapters in one batch.
 //!
-//! With the feature `flash-attn` a GPU's prefills and decodes go through flash attention's kernel in one call. Else, and
-//! on any other device, attention gathers each sequence's blocks and is computed by its definition.
+//! With the feature `flash-attn`, a GPU computes the attention of a step in one call of flash attention's kernel. Without
+//! it, and on any other device, attention gathers each sequence's blocks and is computed by its definition.
 
-use super::Branches;
-use super::{ByKind, Dense, Turn, ops};
+use super::adapter::AdapterTensors;
+use super::layout::Dense;
+use super::ops;
+use super::qkv::{ByLayerKind, QkvRotation};
 use crate::formats::Result;
 use crate::formats::spec::ModelSpec;
 use crate::kernels::attention::{BLOCK_TOKENS, Heads};
 use crate::transformer::decode::{Batch, Forward};
 use crate::transformer::paging::{Group, Paging, copies_at_once};
 use crate::transformer::rope::Tables;
-use crate::transformer::{Linear, Pass, QkNorms, Stack};
+use crate::transformer::stack::{Linear, Pass, QkNorms, Stack};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
@@ -22,14 +24,14 @@ pub(crate) struct DenseDecoder {
 }
 
 impl DenseDecoder {
-    /// A decoder whose cache of `blocks` blocks is there from the beginning.
+    /// A decoder with a cache of `blocks` blocks, allocated at once.
     pub(crate) fn new(model: Arc<Stack<Dense>>, blocks: usize) -> Result<Self> {
-        let cache = DenseCache::new(model.spec(), blocks, model.form())?;
+        let cache = DenseCache::new(model.spec(), blocks, model.layout())?;
         Ok(Self { model, cache })
     }
 
-    /// Floats that a step's attention takes beside the cache, at most: none in flash attention's kernel; else each
-    /// sequence's keys and values gathered, laid out anew, and scored.
+    /// Most floats that a step's attention allocates beside the cache: none with flash attention; else the gathered keys and
+    /// values of each sequence, a transposed copy of them, and the scores.
     pub(crate) fn attention_floats(spec: &ModelSpec, sequences: usize, context: usize) -> usize {
         let Heads { heads, .. } = Heads::of(spec);
         let of_token = 2 * 2 * Heads::of(spec).kv_width() + 3 * heads;
@@ -58,20 +60,20 @@ impl Forward for DenseDecoder {
     fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
         logits.clear();
         let model = self.model.clone();
-        let (spec, device) = (model.spec(), &model.form().device);
+        let (spec, device) = (model.spec(), &model.layout().device);
         let paging = Paging::of(batch);
         let rows = paging.positions.len();
         let positions: Vec<usize> = paging.positions.iter().map(|&position| position as usize).collect();
         let tables = Tables::new(spec, &positions);
         let mut pass = DecodePass {
             spec,
-            angles: ByKind::new(spec, |layer| ops::angles(tables.of(spec, layer), rows, device))?,
+            angles: ByLayerKind::new(spec, |layer| ops::angles(tables.of(spec, layer), rows, device))?,
             slots: self.cache.slots(&paging.slots)?,
             attention: Attention::new(spec, &paging, device)?,
             adapted: adapted(batch, device)?,
             cache: &mut self.cache,
         };
-        let hidden = model.walk(model.embed(&batch.tokens)?, &mut pass)?; // (rows, hidden)
+        let hidden = model.forward(model.embed(&batch.tokens)?, &mut pass)?; // (rows, hidden)
         let last = batch.spans.iter().filter(|span| span.sample).map(|span| (span.start + span.len - 1) as u32);
         let last: Vec<u32> = last.collect();
         if !last.is_empty() {
@@ -91,15 +93,15 @@ struct DenseCache {
 }
 
 impl DenseCache {
-    fn new(spec: &ModelSpec, blocks: usize, form: &Dense) -> Result<Self> {
+    fn new(spec: &ModelSpec, blocks: usize, layout: &Dense) -> Result<Self> {
         let heads = Heads::of(spec);
-        // Zeroed, because what a mask hides is still multiplied by 0.
-        let zeros = || Tensor::zeros((blocks, BLOCK_TOKENS * heads.kv_width()), form.dtype, &form.device);
+        // Zeroed, because masked values are still multiplied by 0.
+        let zeros = || Tensor::zeros((blocks, BLOCK_TOKENS * heads.kv_width()), layout.dtype, &layout.device);
         let layers = (0..spec.layers).map(|_| Ok((zeros()?, zeros()?))).collect::<Result<_>>()?;
         Ok(Self { layers, heads, blocks })
     }
 
-    /// Copies whole blocks in every layer, as if one pair after the other.
+    /// Copies whole blocks in every layer, in the order of `pairs`.
     fn copy_blocks(&mut self, pairs: &[(u32, u32)]) -> Result<()> {
         for run in copies_at_once(pairs) {
             let of = |pick: fn(&(u32, u32)) -> u32| run.iter().map(pick).collect::<Vec<u32>>();
@@ -114,7 +116,7 @@ impl DenseCache {
         Ok(())
     }
 
-    /// Slots as the index that [`DenseCache::write`] takes, `(rows, kv_width)`.
+    /// `slots` as the index for [`DenseCache::write`], `(rows, kv_width)`.
     fn slots(&self, slots: &[u32]) -> Result<Tensor> {
         spread(slots, self.heads.kv_width(), self.layers[0].0.device())
     }
@@ -143,10 +145,10 @@ fn spread(rows: &[u32], width: usize, device: &Device) -> Result<Tensor> {
     Ok(Tensor::new(rows, device)?.unsqueeze(1)?.broadcast_as((rows.len(), width))?.contiguous()?)
 }
 
-/// Adapters and the rows they change; none for all rows.
-type Adapted<'a> = Vec<(&'a Branches, Option<Tensor>)>;
+/// Adapters and the rows they apply to; `None` for all rows.
+type Adapted<'a> = Vec<(&'a AdapterTensors, Option<Tensor>)>;
 
-/// Which rows of `batch` each of its adapters changes.
+/// The rows of `batch` that each of its adapters applies to.
 fn adapted<'a>(batch: &'a Batch, device: &Device) -> Result<Adapted<'a>> {
     let mut adapted = vec![];
     for (index, adapter) in batch.adapters.iter().enumerate() {
@@ -155,7 +157,7 @@ fn adapted<'a>(batch: &'a Batch, device: &Device) -> Result<Adapted<'a>> {
         if !rows.is_empty() {
             let all = rows.len() == batch.tokens.len();
             let rows = if all { None } else { Some(Tensor::new(rows, device)?) };
-            adapted.push((adapter.branches()?, rows));
+            adapted.push((adapter.layout()?, rows));
         }
     }
     Ok(adapted)
@@ -163,7 +165,7 @@ fn adapted<'a>(batch: &'a Batch, device: &Device) -> Result<Adapted<'a>> {
 
 struct DecodePass<'a> {
     spec: &'a ModelSpec,
-    angles: ByKind<(Tensor, Tensor)>,
+    angles: ByLayerKind<(Tensor, Tensor)>,
     slots: Tensor,
     attention: Attention,
     adapted: Adapted<'a>,
@@ -171,14 +173,14 @@ struct DecodePass<'a> {
 }
 
 impl Pass for DecodePass<'_> {
-    type Form = Dense;
+    type Layout = Dense;
     type Rows = Tensor;
 
     fn linear(&mut self, layer: usize, linear: Linear, weight: &Tensor, x: Tensor) -> Result<Tensor> {
         let mut y = ops::product(&x, weight)?; // (rows, outputs)
-        for (branches, rows) in &self.adapted {
+        for (adapter, rows) in &self.adapted {
             let chosen = rows.as_ref().map_or_else(|| Ok(x.clone()), |rows| x.index_select(rows, 0))?;
-            let Some(added) = branches.added(layer, linear, self.spec, &chosen)? else { continue };
+            let Some(added) = adapter.added(layer, linear, self.spec, &chosen)? else { continue };
             y = if let Some(rows) = rows { y.index_add(rows, &added, 0)? } else { (y + added)? };
         }
         Ok(y)
@@ -197,10 +199,10 @@ impl Pass for DecodePass<'_> {
     }
 
     fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Dense>>, qkv: Tensor) -> Result<Tensor> {
-        let turned = Turn::new(self.spec, norms, self.angles.of(self.spec, layer)).apply(&qkv)?;
-        self.cache.write(layer, &self.slots, &turned.k, &turned.v)?;
+        let rotated = QkvRotation::new(self.spec, norms, self.angles.of(self.spec, layer)).apply(&qkv)?;
+        self.cache.write(layer, &self.slots, &rotated.k, &rotated.v)?;
         let pages = self.cache.pages(layer)?;
-        let out = self.attention.over(self.spec, layer, &turned.q, &pages)?;
+        let out = self.attention.over(self.spec, layer, &rotated.q, &pages)?;
         Ok(out.reshape(((), self.cache.heads.q_width()))?) // (rows, heads * head_dim)
     }
 
@@ -209,7 +211,7 @@ impl Pass for DecodePass<'_> {
     }
 }
 
-/// What attention over the paged cache is told of one step.
+/// How one step's attention over the paged cache is computed.
 enum Attention {
     /// Gather and multiply, group by group.
     Plain(Plain),
@@ -239,8 +241,8 @@ impl Attention {
 
 struct Plain {
     groups: Vec<PlainGroup>,
-    /// Where each row stands once the groups lie behind one another; none where that is its own place.
-    places: Option<Tensor>,
+    /// Index of each row in the concatenated groups; `None` where they are in the step's order.
+    indices: Option<Tensor>,
 }
 
 struct PlainGroup {
@@ -250,7 +252,7 @@ struct PlainGroup {
     /// Blocks, `(sequences * blocks)`.
     tables: Tensor,
     /// Added to the scores, `(sequences, rows, blocks * 32)`.
-    masks: ByKind<Tensor>,
+    masks: ByLayerKind<Tensor>,
 }
 
 impl Plain {
@@ -261,20 +263,20 @@ impl Plain {
             let rows = shape.row_indices(paging);
             order.extend_from_slice(&rows);
             let of_mask = (shape.sequences.len(), shape.rows, shape.blocks * BLOCK_TOKENS);
-            let masks = ByKind::new(spec, |layer| {
+            let masks = ByLayerKind::new(spec, |layer| {
                 Ok(Tensor::from_vec(shape.mask(paging, spec.window(layer)), of_mask, device)?)
             })?;
             let tables = Tensor::new(shape.tables(paging), device)?;
             groups.push(PlainGroup { rows: Tensor::new(rows, device)?, tables, masks, shape });
         }
-        let places = if order.is_sorted() {
+        let indices = if order.is_sorted() {
             None
         } else {
-            let mut places = vec![0u32; order.len()];
-            order.iter().zip(0..).for_each(|(&row, place)| places[row as usize] = place);
-            Some(Tensor::new(places, device)?)
+            let mut indices = vec![0u32; order.len()];
+            order.iter().zip(0..).for_each(|(&row, index)| indices[row as usize] = index);
+            Some(Tensor::new(indices, device)?)
         };
-        Ok(Self { groups, places })
+        Ok(Self { groups, indices })
     }
 
     fn over(&self, spec: &ModelSpec, layer: usize, q: &Tensor, (keys, values): &(Tensor, Tensor)) -> Result<Tensor> {
@@ -291,7 +293,7 @@ impl Plain {
             Ok(out.reshape((sequences.len() * rows, heads * head_dim))?)
         };
         let out = Tensor::cat(&self.groups.iter().map(of_group).collect::<Result<Vec<_>>>()?, 0)?;
-        Ok(if let Some(places) = &self.places { out.index_select(places, 0)? } else { out })
+        Ok(if let Some(indices) = &self.indices { out.index_select(indices, 0)? } else { out })
     }
 }
 
@@ -319,7 +321,7 @@ impl Flash {
 
     fn over(&self, spec: &ModelSpec, layer: usize, q: &Tensor, (keys, values): &(Tensor, Tensor)) -> Result<Tensor> {
         let window = spec.window(layer);
-        // The kernel counts the tokens before a row's own; none at all is causal attention without a window.
+        // The kernel counts the tokens before a row's own; `None` is causal attention without a window.
         let before = (window < usize::MAX).then(|| window - 1);
         let out = candle_flash_attn::flash_attn_varlen_paged_windowed(
             &q.to_dtype(keys.dtype())?,

@@ -1,7 +1,7 @@
 //! The pieces of a transformer as tensor operations that run on any device, and as nodes of a graph.
 //!
-//! Activations are f32; products with frozen weights are taken in the weights' own type. Everything here can be
-//! differentiated, and [`recomputed`] keeps of a piece only its input: the rest is computed again for the gradient.
+//! Activations are f32; products with frozen weights are computed in the weights' type. Everything here can be
+//! differentiated; [`recomputed`] keeps only a piece's input and computes the rest again for the gradient.
 
 use crate::formats;
 use crate::formats::spec::Activation;
@@ -27,7 +27,7 @@ pub(super) fn norm(x: &Tensor, weight: &Tensor, epsilon: f32) -> Result<Tensor> 
 pub(super) fn gated(x: &Tensor, activation: Activation) -> Result<Tensor> {
     let width = x.dim(D::Minus1)? / 2;
     let gate = x.narrow(D::Minus1, 0, width)?.contiguous()?;
-    let opened = match activation {
+    let activated = match activation {
         Activation::Silu => gate.silu()?,
         // As a tanh, whose gradient stays finite however large the gate.
         Activation::GeluTanh => {
@@ -36,7 +36,7 @@ pub(super) fn gated(x: &Tensor, activation: Activation) -> Result<Tensor> {
             (inner.tanh()?.affine(0.5, 0.5)? * gate)?
         }
     };
-    opened * x.narrow(D::Minus1, width, width)?
+    activated * x.narrow(D::Minus1, width, width)?
 }
 
 /// Cosines and sines of a step's rows on `device`, `(rows, 1, head_dim / 2)` each.
@@ -50,9 +50,9 @@ pub(super) fn angles(table: &Angles, rows: usize, device: &Device) -> formats::R
 pub(super) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let half = x.dim(D::Minus1)? / 2;
     let (first, second) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
-    let turned_first = (first.broadcast_mul(cos)? - second.broadcast_mul(sin)?)?;
-    let turned_second = (second.broadcast_mul(cos)? + first.broadcast_mul(sin)?)?;
-    Tensor::cat(&[turned_first, turned_second], D::Minus1)
+    let rotated_first = (first.broadcast_mul(cos)? - second.broadcast_mul(sin)?)?;
+    let rotated_second = (second.broadcast_mul(cos)? + first.broadcast_mul(sin)?)?;
+    Tensor::cat(&[rotated_first, rotated_second], D::Minus1)
 }
 
 /// Attention by its definition, heads grouped (arXiv 2305.13245). `q` is `(batch, rows, heads, head_dim)`, `k` and `v` are
@@ -61,7 +61,7 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Tensor, scale
     let (batch, rows, heads, head_dim) = q.dims4()?;
     let (_, keys, kv_heads, _) = k.dims4()?;
     let group = heads / kv_heads;
-    // Queries of one KV head lie together.
+    // Queries of one KV head are contiguous.
     let q = q.reshape((batch, rows, kv_heads, group, head_dim))?.permute((0, 2, 3, 1, 4))?.contiguous()?;
     let q = q.reshape((batch, kv_heads, group * rows, head_dim))?;
     let k = k.permute((0, 2, 3, 1))?.contiguous()?; // (batch, kv_heads, head_dim, keys)
@@ -87,15 +87,15 @@ pub(super) fn picked_log_softmax(logits: &Tensor, ids: &Tensor, scale: f32) -> R
     picked - shifted.exp()?.sum(D::Minus1)?.log()?
 }
 
-/// [`product`] as a node of the graph: the gradient `dy W` reaches `x`, and none of `W` is ever formed.
+/// [`product`] as a node of the graph: the gradient of `x` is `dy W`; that of `W` is never computed.
 pub(super) fn frozen_product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let value = product(&x.detach(), weight)?;
     let weight = weight.clone();
     node("frozen-product", x, value, move |_, dy| dy.to_dtype(weight.dtype())?.matmul(&weight)?.to_dtype(DType::F32))
 }
 
-/// `f(x)` as one node of the graph. For the gradient `f` runs again, so that nothing inside of it outlives it, gradients
-/// of what it reads beside `x` included.
+/// `f(x)` as one node of the graph. The gradient runs `f` again, so that nothing inside `f` outlives the call; tensors that
+/// `f` captures get no gradient.
 pub(super) fn recomputed(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static) -> Result<Tensor> {
     let value = f(&x.detach())?;
     node("recomputed", x, value, move |x, dy| {
@@ -121,7 +121,7 @@ fn node(
     x.apply_op1(Node { name, value: Mutex::new(Some(value)), backward })
 }
 
-/// A node whose value is there already; it gives it away when it is put into the graph.
+/// A node with a value that was computed beforehand and is moved out when the node enters the graph.
 struct Node<B> {
     name: &'static str,
     value: Mutex<Option<Tensor>>,
@@ -129,7 +129,7 @@ struct Node<B> {
 }
 
 impl<B> Node<B> {
-    /// A copy of the value, as an operation must give it.
+    /// A copy of the value, as an operation must return it.
     fn copy<S: BackendStorage>(&self, of: impl FnOnce(&Storage) -> Option<&S>) -> Result<(S, Shape)> {
         let value = self.value.lock().ok().and_then(|mut value| value.take());
         let Some(value) = value else { candle_core::bail!("{}: put into the graph twice", self.name) };

@@ -1,59 +1,73 @@
 //! The `score` pass over plain tensors: plain attention in f32, differentiable with respect to an adapter.
 //!
-//! Each piece of a layer keeps its input alone and is computed again for the gradient; frozen weights get none.
+//! Each piece of a layer keeps only its input and is computed again for the gradient. Frozen weights get no gradient.
 
-use super::{Branches, ByKind, Dense, Trainable, Turn, ops};
+use super::adapter::{AdapterTensors, AdapterVars};
+use super::layout::Dense;
+use super::ops;
+use super::qkv::{ByLayerKind, QkvRotation};
 use crate::formats::Result;
+use crate::formats::{Error, spec::ModelSpec};
 use crate::transformer::rope::Tables;
-use crate::transformer::score::{AdapterGradients, Packed, ScoreBatch, Scored, Segments};
-
-use crate::formats::spec::ModelSpec;
-use crate::transformer::{Linear, Pass, QkNorms, Stack};
+use crate::transformer::score::{
+    AdapterGradients, Arena, FullGradients, Packed, RecordedPass, ScoreBatch, Scored, Segments,
+};
+use crate::transformer::stack::{Linear, Pass, QkNorms, Stack};
 use candle_core::Tensor;
 
-/// Passes over a batch that can still be differentiated.
-pub(crate) struct Record<'a> {
+/// The graph of a recorded pass.
+pub(super) struct DenseTape<'a> {
     /// Log-probabilities of each packed sequence's targets.
     log_probs: Vec<Tensor>,
-    branches: &'a Trainable,
+    adapter: &'a AdapterVars,
 }
 
 /// Log-probabilities of a batch, without a graph.
-pub(crate) fn score(model: &Stack<Dense>, batch: ScoreBatch<'_>, branches: Option<&Trainable>) -> Result<Scored> {
-    Ok(all(model, batch, branches.map(|branches| branches.branches(false)).as_ref())?.0)
+pub(super) fn score(model: &Stack<Dense>, batch: ScoreBatch<'_>, adapter: Option<&AdapterVars>) -> Result<Scored> {
+    Ok(score_all(model, batch, adapter.map(|adapter| adapter.tensors(false)).as_ref())?.0)
 }
 
 /// Log-probabilities of a batch and their graph.
-pub(crate) fn record<'a>(
+pub(super) fn record<'a>(
     model: &Stack<Dense>,
     batch: ScoreBatch<'_>,
-    branches: &'a Trainable,
-) -> Result<(Scored, Record<'a>)> {
-    let (scored, log_probs) = all(model, batch, Some(&branches.branches(true)))?;
-    Ok((scored, Record { log_probs, branches }))
+    adapter: &'a AdapterVars,
+) -> Result<(Scored, DenseTape<'a>)> {
+    let (scored, log_probs) = score_all(model, batch, Some(&adapter.tensors(true)))?;
+    Ok((scored, DenseTape { log_probs, adapter }))
 }
 
-impl Record<'_> {
-    /// The gradient of `sum_i weights_i log_probs_i` with respect to the factors.
-    pub(crate) fn backward(self, weights: &[f32]) -> Result<AdapterGradients> {
+impl RecordedPass for DenseTape<'_> {
+    fn backward(self: Box<Self>, weights: &[f32], gradients: &mut AdapterGradients, _: &mut Arena) -> Result<()> {
         let mut rest = weights;
-        let mut gradients = AdapterGradients::default();
+        *gradients = AdapterGradients::default();
         for log_probs in self.log_probs {
             let (ours, others) = rest.split_at(log_probs.elem_count());
             rest = others;
             let weighted = (&log_probs * Tensor::new(ours, log_probs.device())?)?.sum_all()?;
-            let found = self.branches.gradients(&weighted.backward()?)?;
-            found.factors.into_iter().for_each(|((layer, projection), pair)| gradients.add(layer, projection, pair));
+            let of_sequence = self.adapter.gradients(&weighted.backward()?)?;
+            of_sequence
+                .factors
+                .into_iter()
+                .for_each(|((layer, projection), pair)| gradients.add(layer, projection, pair));
         }
-        Ok(gradients)
+        Ok(())
+    }
+
+    fn backward_full(self: Box<Self>, _: &[f32], _: &mut FullGradients, _: &mut Arena) -> Result<()> {
+        Err(Error::OtherForm)
     }
 }
 
-/// Each packed sequence by itself: what was found, and its log-probabilities as tensors.
-fn all(model: &Stack<Dense>, batch: ScoreBatch<'_>, branches: Option<&Branches>) -> Result<(Scored, Vec<Tensor>)> {
+/// Scores each packed sequence by itself. Returns the results, and the log-probabilities as tensors too.
+fn score_all(
+    model: &Stack<Dense>,
+    batch: ScoreBatch<'_>,
+    adapter: Option<&AdapterTensors>,
+) -> Result<(Scored, Vec<Tensor>)> {
     let (mut scored, mut tensors) = (Scored::default(), vec![]);
     for packed in batch.packed {
-        let (log_probs, prefix) = one(model, packed, 1.0 / batch.temperature, branches)?;
+        let (log_probs, prefix) = score_one(model, packed, 1.0 / batch.temperature, adapter)?;
         scored.log_probs.extend(log_probs.to_vec1::<f32>()?);
         scored.prefixes.push(prefix.to_vec1()?);
         tensors.push(log_probs);
@@ -62,23 +76,28 @@ fn all(model: &Stack<Dense>, batch: ScoreBatch<'_>, branches: Option<&Branches>)
 }
 
 /// Log-probabilities of the texts' ids, `(targets)`, and the normalised state of the prefix's last token, `(hidden)`.
-fn one(model: &Stack<Dense>, packed: &Packed<'_>, scale: f32, branches: Option<&Branches>) -> Result<(Tensor, Tensor)> {
-    let (spec, device) = (model.spec(), &model.form().device);
+fn score_one(
+    model: &Stack<Dense>,
+    packed: &Packed<'_>,
+    scale: f32,
+    adapter: Option<&AdapterTensors>,
+) -> Result<(Tensor, Tensor)> {
+    let (spec, device) = (model.spec(), &model.layout().device);
     let segments = Segments::of(packed);
     let rows = packed.tokens();
     let positions: Vec<usize> = (0..rows).map(|row| segments.position(row)).collect();
     let tables = Tables::new(spec, &positions);
     let mut pass = ScorePass {
         spec,
-        angles: ByKind::new(spec, |layer| ops::angles(tables.of(spec, layer), rows, device))?,
-        masks: ByKind::new(spec, |layer| {
+        angles: ByLayerKind::new(spec, |layer| ops::angles(tables.of(spec, layer), rows, device))?,
+        masks: ByLayerKind::new(spec, |layer| {
             let mask = segments.mask(spec.window(layer));
             Ok(Tensor::from_vec(mask, (1, rows, rows), device)?)
         })?,
-        branches,
+        adapter,
     };
     let ids: Vec<u32> = packed.ids().collect();
-    let hidden = model.walk(model.embed(&ids)?, &mut pass)?; // (rows, hidden)
+    let hidden = model.forward(model.embed(&ids)?, &mut pass)?; // (rows, hidden)
     let prefix = hidden.get(packed.prefix.len() - 1)?.detach(); // (hidden)
     let hidden = hidden.index_select(&Tensor::new(packed.predicting_rows(), device)?, 0)?; // (targets, hidden)
     let logits = ops::frozen_product(&hidden, model.head())?; // (targets, vocab)
@@ -89,19 +108,19 @@ fn one(model: &Stack<Dense>, packed: &Packed<'_>, scale: f32, branches: Option<&
 
 struct ScorePass<'a> {
     spec: &'a ModelSpec,
-    angles: ByKind<(Tensor, Tensor)>,
+    angles: ByLayerKind<(Tensor, Tensor)>,
     /// Added to the scores, `(1, rows, rows)`.
-    masks: ByKind<Tensor>,
-    branches: Option<&'a Branches>,
+    masks: ByLayerKind<Tensor>,
+    adapter: Option<&'a AdapterTensors>,
 }
 
 impl Pass for ScorePass<'_> {
-    type Form = Dense;
+    type Layout = Dense;
     type Rows = Tensor;
 
     fn linear(&mut self, layer: usize, linear: Linear, weight: &Tensor, x: Tensor) -> Result<Tensor> {
         let base = ops::frozen_product(&x, weight)?; // (rows, outputs)
-        let added = self.branches.map(|branches| branches.added(layer, linear, self.spec, &x)).transpose()?;
+        let added = self.adapter.map(|adapter| adapter.added(layer, linear, self.spec, &x)).transpose()?;
         Ok(if let Some(added) = added.flatten() { (base + added)? } else { base })
     }
 
@@ -119,12 +138,12 @@ impl Pass for ScorePass<'_> {
     }
 
     fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Dense>>, qkv: Tensor) -> Result<Tensor> {
-        let turn = Turn::new(self.spec, norms, self.angles.of(self.spec, layer));
+        let rotation = QkvRotation::new(self.spec, norms, self.angles.of(self.spec, layer));
         let mask = self.masks.of(self.spec, layer).clone();
         Ok(ops::recomputed(&qkv, move |qkv| {
-            let turned = turn.apply(qkv)?;
-            let [q, k, v] = [turned.q.unsqueeze(0)?, turned.k.unsqueeze(0)?, turned.v.unsqueeze(0)?];
-            ops::attention(&q, &k, &v, &mask, turn.heads.scale)?.squeeze(0) // (rows, heads * head_dim)
+            let qkv = rotation.apply(qkv)?;
+            let [q, k, v] = [qkv.q.unsqueeze(0)?, qkv.k.unsqueeze(0)?, qkv.v.unsqueeze(0)?];
+            ops::attention(&q, &k, &v, &mask, rotation.heads.scale)?.squeeze(0) // (rows, heads * head_dim)
         })?)
     }
 

@@ -1,13 +1,14 @@
 //! Promises of the passes that a GPU runs, held on the CPU against the CPU's own: the same code, another device.
 use super::*;
 use crate::formats::adapter::Adapter;
-use crate::transformer::{Placed, Transformer};
+use crate::transformer::Transformer;
 use crate::transformer::{
     decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward, decode::PackedAdapter,
 };
 use crate::transformer::{
     score, score::ActivationPolicy, score::AdapterGradients, score::Packed, score::ScoreAdapter, score::record,
 };
+use candle_core::{DType, Device};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,8 +33,8 @@ fn panels(name: &str) -> Arc<Transformer> {
 /// The model as a GPU would hold it, on the CPU.
 fn dense(name: &str, dtype: DType) -> Arc<Transformer> {
     let mut opened = crate::formats::open(&golden(name)).unwrap();
-    let form = Dense { device: Device::Cpu, dtype };
-    Arc::new(Transformer::dense(&opened.spec, opened.weights.as_mut(), form).unwrap())
+    let layout = Dense { device: Device::Cpu, dtype };
+    Arc::new(Transformer::dense(&opened.spec, opened.weights.as_mut(), layout).unwrap())
 }
 
 fn adapter(name: &str, model: &Transformer) -> Adapter {
@@ -133,10 +134,14 @@ fn in_bf16_the_log_probs_stay_near() {
 fn scored(model: &Transformer, adapter: &Adapter) -> (Vec<f32>, AdapterGradients) {
     let (prefix, texts) = (ids(23, 5), [ids(7, 6), ids(31, 7), ids(1, 8)]);
     let packed = [Packed { prefix: &prefix, texts: texts.iter().map(Vec::as_slice).collect() }];
-    let branches = ScoreAdapter::new(model, adapter).unwrap();
-    let recorded =
-        record(model, score::ScoreBatch { packed: &packed, temperature: 0.7 }, &branches, ActivationPolicy::KeepAll)
-            .unwrap();
+    let score_adapter = ScoreAdapter::new(model, adapter).unwrap();
+    let recorded = record(
+        model,
+        score::ScoreBatch { packed: &packed, temperature: 0.7 },
+        &score_adapter,
+        ActivationPolicy::KeepAll,
+    )
+    .unwrap();
     let found = recorded.scored.log_probs.clone();
     let weights: Vec<f32> = (0..found.len()).map(|i| (i as f32 * 0.37).sin()).collect();
     (found, recorded.backward(&weights).unwrap())
@@ -168,10 +173,10 @@ fn both_passes_agree_in_bf16_as_well() {
     let model = dense("tiny_llama", DType::BF16);
     let adapter = adapter("tiny_lora", &model);
     let (prompt, text) = (ids(23, 5), ids(31, 7));
-    let branches = ScoreAdapter::new(&model, &adapter).unwrap();
+    let score_adapter = ScoreAdapter::new(&model, &adapter).unwrap();
     let packed = [Packed { prefix: &prompt, texts: vec![&text] }];
     let batch = score::ScoreBatch { packed: &packed, temperature: 1.0 };
-    let scored = score::score(&model, batch, Some(&branches)).unwrap().log_probs;
+    let scored = score::score(&model, batch, Some(&score_adapter)).unwrap().log_probs;
     let mut decoder = Decoder::new(model.clone(), 2).unwrap();
     let critic = Arc::new(model.pack(&adapter.into()).unwrap());
     let (mut next, mut cached) = (prompt.as_slice(), 0);
@@ -197,8 +202,10 @@ fn an_adapter_for_other_weights_is_refused() {
         let refused = Decoder::new(model.clone(), 1).unwrap().step(&batch, &mut vec![]).unwrap_err();
         assert!(refused.to_string().contains("adapter"), "{refused}");
     }
-    assert!(matches!(PackedAdapter::new(&adapter, panels.spec()).branches(), Err(crate::formats::Error::OtherForm)));
-    assert!(matches!(&dense.0, Placed::Dense(_)));
+    assert!(matches!(
+        PackedAdapter::new(&adapter, panels.spec()).layout::<AdapterTensors>(),
+        Err(crate::formats::Error::OtherForm)
+    ));
     let refused = crate::transformer::full_weights::FullWeights::copy_of(&dense).unwrap_err().to_string();
     assert!(refused.contains("learner.mode full") && refused.contains("CPU"), "{refused}");
     let whole = crate::transformer::full_weights::FullWeights::copy_of(&panels).unwrap();

@@ -1,8 +1,10 @@
 //! Promises of weight sets: nothing is lost or moved on the way through panels and files.
 
 use super::*;
+use crate::formats::Error;
 use crate::kernels::Weight;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 const MODELS: [&str; 6] = ["llama", "llama_tied", "qwen2", "qwen3", "gemma3", "llama3"];
 

@@ -1,43 +1,43 @@
-//! Memory of the score pass, used again from layer to layer and from piece to piece.
+//! Memory of the score pass, reused from layer to layer and from micro-batch to micro-batch.
 //!
-//! Pieces differ in their rows, and memory that followed them would leave the system's allocator full of holes: every
-//! vector has room for the most rows from the first piece on, and only what is used of it is ever touched.
+//! Micro-batches differ in their rows. Vectors of their exact size would fragment the heap; here every vector has capacity
+//! for the most rows from the start, and only what is used of it is ever touched.
 
 use crate::kernels::advise_huge_pages;
 
-/// Vectors that are free to be used again.
+/// Vectors that are free to be reused.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
     free: Vec<Vec<f32>>,
-    /// Rows that a vector has room for.
-    room: usize,
-    /// What the head works in, which does not go by the rows of the batch.
-    pub(super) logits: Vec<f32>,
+    /// Rows that a vector has capacity for.
+    row_capacity: usize,
+    /// Logits of a trained head, whose size does not depend on the rows of the batch.
+    pub(in crate::transformer) logits: Vec<f32>,
 }
 
 impl Arena {
-    /// Rows come in such steps where a batch is larger than expected.
+    /// Granularity of the capacity, in rows, where a batch is larger than expected.
     const STEP: usize = 64;
 
-    /// Memory for batches of at most `rows` rows, and for larger ones when they come.
+    /// Memory for batches of at most `rows` rows; it grows for larger ones.
     pub(crate) fn new(rows: usize) -> Self {
-        Self { room: rows, ..Self::default() }
+        Self { row_capacity: rows, ..Self::default() }
     }
 
-    /// Makes ready for a batch of `rows`: vectors that are too small go.
-    pub(super) fn begin(&mut self, rows: usize) {
-        if rows > self.room {
+    /// Prepares for a batch of `rows` rows: drops vectors that are too small.
+    pub(in crate::transformer) fn begin(&mut self, rows: usize) {
+        if rows > self.row_capacity {
             self.free.clear();
-            self.room = rows.next_multiple_of(Self::STEP);
+            self.row_capacity = rows.next_multiple_of(Self::STEP);
         }
     }
 
-    /// `rows` rows of `width` values, whatever they are; not more rows than the batch has.
-    pub(super) fn take(&mut self, rows: usize, width: usize) -> Vec<f32> {
-        let (len, capacity) = (rows * width, self.room * width);
-        // Of the same width, or nearly: one that served narrower rows would have to be written before it is used.
-        let serves = |values: &Vec<f32>| (capacity..=capacity + capacity / 8).contains(&values.capacity());
-        let mut values = match self.free.iter().position(serves) {
+    /// `rows` rows of `width` arbitrary values; at most as many rows as the batch has.
+    pub(in crate::transformer) fn take(&mut self, rows: usize, width: usize) -> Vec<f32> {
+        let (len, capacity) = (rows * width, self.row_capacity * width);
+        // Of about the same width: resizing a vector of narrower rows would write it before it is used.
+        let fits = |values: &Vec<f32>| (capacity..=capacity + capacity / 8).contains(&values.capacity());
+        let mut values = match self.free.iter().position(fits) {
             Some(index) => self.free.swap_remove(index),
             None => {
                 let mut values = Vec::with_capacity(capacity);
@@ -49,15 +49,15 @@ impl Arena {
         values
     }
 
-    /// Takes `values` back.
-    pub(super) fn give(&mut self, values: Vec<f32>) {
+    /// Returns `values` to the arena.
+    pub(in crate::transformer) fn give(&mut self, values: Vec<f32>) {
         if values.capacity() > 0 {
             self.free.push(values);
         }
     }
 
-    /// Takes all of `values` back.
-    pub(super) fn give_all<const N: usize>(&mut self, values: [Vec<f32>; N]) {
+    /// Returns all of `values` to the arena.
+    pub(in crate::transformer) fn give_all<const N: usize>(&mut self, values: [Vec<f32>; N]) {
         values.into_iter().for_each(|values| self.give(values));
     }
 

@@ -1,4 +1,4 @@
-//! What a backward pass finds of an adapter's factors. Knows no pass.
+//! Gradients of an adapter's factors. Knows no pass.
 
 use crate::formats::adapter::Factors;
 use crate::formats::spec::Projection;
@@ -7,25 +7,25 @@ use std::collections::BTreeMap;
 /// Gradients of an adapter's factors.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AdapterGradients {
-    /// By layer and site, in the shapes of the factors.
+    /// By layer and projection, in the shapes of the factors.
     pub factors: BTreeMap<(usize, Projection), Factors>,
 }
 
 impl AdapterGradients {
-    /// Empties every factor's and keeps the memory: one that a pass does not find is then seen to be missing.
-    pub(super) fn clear(&mut self) {
+    /// Empties every gradient and keeps its memory, so that one that a pass does not compute is seen to be missing.
+    pub(in crate::transformer) fn clear(&mut self) {
         for Factors { a, b } in self.factors.values_mut() {
             a.clear();
             b.clear();
         }
     }
 
-    /// One site's; empty where there is none yet.
-    pub(super) fn of(&mut self, layer: usize, projection: Projection) -> &mut Factors {
+    /// The gradient of one pair of factors; empty where there is none yet.
+    pub(in crate::transformer) fn of(&mut self, layer: usize, projection: Projection) -> &mut Factors {
         self.factors.entry((layer, projection)).or_default()
     }
 
-    /// Adds one site's; a factor without elements adds nothing.
+    /// Adds the gradient of one pair of factors; an empty one adds nothing.
     pub(crate) fn add(&mut self, layer: usize, projection: Projection, gradient: Factors) {
         let sum = |to: &mut Vec<f32>, values: Vec<f32>| match to.is_empty() {
             true => *to = values,

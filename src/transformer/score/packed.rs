@@ -1,7 +1,7 @@
-//! One prefix and the texts behind it, packed into one sequence of rows: who stands where and sees whom.
+//! One prefix and the texts behind it, packed into one sequence of rows: the position and the mask of each row.
 //!
-//! Rows of the prefix see each other as in any text. A text's rows see the prefix and their own text, never another
-//! one, and stand as if the prefix were right before them. Knows no tensor.
+//! Within the prefix, attention is causal. A text's rows attend to the prefix and to their own text, never to another one,
+//! and have positions as if the text followed the prefix directly. Knows no tensor.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ impl Packed<'_> {
         self.prefix.iter().chain(self.texts.iter().copied().flatten()).copied()
     }
 
-    /// Where each text begins.
+    /// The first row of each text.
     fn starts(&self) -> impl Iterator<Item = usize> {
         self.texts.iter().scan(self.prefix.len(), |next, text| {
             let start = *next;
@@ -47,7 +47,7 @@ impl Packed<'_> {
     }
 }
 
-/// Which keys each row sees: the prefix, and its own text up to itself.
+/// Which keys each row attends to: the prefix, and its own text up to itself.
 #[derive(Debug)]
 pub(crate) struct Segments {
     prefix: usize,
@@ -63,7 +63,7 @@ impl Segments {
     }
 
     /// The rows of the prefix, then those of each text.
-    pub(super) fn spans(&self) -> Vec<Range<usize>> {
+    pub(in crate::transformer) fn spans(&self) -> Vec<Range<usize>> {
         let mut spans = Vec::from([Range { start: 0, end: self.prefix }]);
         let texts = self.starts.iter().enumerate().skip(self.prefix);
         spans.extend(texts.filter(|&(row, &start)| row == start).map(|(row, _)| row..row + 1));
@@ -73,13 +73,14 @@ impl Segments {
         spans
     }
 
-    /// A text's first id stands right behind the prefix, whatever was packed before it.
+    /// A row's position: a text starts right behind the prefix, whatever was packed before it.
     pub(crate) fn position(&self, row: usize) -> usize {
         if row < self.prefix { row } else { self.prefix + row - self.starts[row] }
     }
 
-    /// The row's visible keys as two ranges: of the newest `window` tokens, those of the prefix and its text's own.
-    pub(super) fn visible(&self, row: usize, window: usize) -> [Range<usize>; 2] {
+    /// The keys that a row attends to, as two ranges of rows: of the newest `window` tokens, those of the prefix and those of
+    /// its own text.
+    pub(in crate::transformer) fn visible(&self, row: usize, window: usize) -> [Range<usize>; 2] {
         let oldest = (self.position(row) + 1).saturating_sub(window);
         if row < self.prefix {
             return [oldest..row + 1, 0..0];
@@ -87,7 +88,7 @@ impl Segments {
         [oldest.min(self.prefix)..self.prefix, self.starts[row] + oldest.saturating_sub(self.prefix)..row + 1]
     }
 
-    /// What attention adds to the scores, `(rows, rows)` row-major: 0 where a row sees a key, else -infinity.
+    /// The mask added to the scores, `(rows, rows)` row-major: 0 where a row attends to a key, else -infinity.
     pub(crate) fn mask(&self, window: usize) -> Vec<f32> {
         let rows = self.starts.len();
         let mut mask = vec![f32::NEG_INFINITY; rows * rows];

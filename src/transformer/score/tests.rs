@@ -4,6 +4,7 @@ use super::*;
 use crate::transformer::decode::BLOCK_TOKENS;
 use proptest::prelude::*;
 use std::path::Path;
+use std::sync::Arc;
 
 fn tiny(name: &str) -> (Arc<Transformer>, Adapter) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -23,9 +24,9 @@ fn farthest(got: &[f32], expected: &[f32]) -> f32 {
 }
 
 /// Prefix and texts of one packed sequence.
-type Tree = (Vec<u32>, Vec<Vec<u32>>);
+type TestSequence = (Vec<u32>, Vec<Vec<u32>>);
 
-fn packed(tree: &Tree) -> Packed<'_> {
+fn packed(tree: &TestSequence) -> Packed<'_> {
     Packed { prefix: &tree.0, texts: tree.1.iter().map(Vec::as_slice).collect() }
 }
 
@@ -35,10 +36,10 @@ fn learned(
     adapter: &Adapter,
     packed: &[Packed<'_>],
     weights: &[f32],
-    keep: ActivationPolicy,
+    policy: ActivationPolicy,
 ) -> (Scored, AdapterGradients) {
-    let branches = ScoreAdapter::new(model, adapter).unwrap();
-    let recorded = record(model, ScoreBatch { packed, temperature: 0.9 }, &branches, keep).unwrap();
+    let score_adapter = ScoreAdapter::new(model, adapter).unwrap();
+    let recorded = record(model, ScoreBatch { packed, temperature: 0.9 }, &score_adapter, policy).unwrap();
     (recorded.scored.clone(), recorded.backward(weights).unwrap())
 }
 
@@ -57,7 +58,7 @@ fn assert_near(got: &AdapterGradients, expected: &AdapterGradients) {
 #[test]
 fn what_is_packed_together_is_what_it_is_alone() {
     // More rows than a block of queries, texts that end inside panels of keys, windows shorter than both.
-    let trees: [Tree; 3] = [
+    let trees: [TestSequence; 3] = [
         (ids(50, 1), vec![ids(47, 2), ids(1, 3), ids(9, 4)]),
         (ids(1, 5), vec![ids(20, 6)]),
         (ids(33, 7), vec![ids(2, 8), ids(31, 9)]),
@@ -89,79 +90,81 @@ fn what_is_packed_together_is_what_it_is_alone() {
 
 #[test]
 fn layers_computed_again_give_the_same_bits() {
-    let tree: Tree = (ids(40, 1), vec![ids(17, 2), ids(30, 3)]);
+    let tree: TestSequence = (ids(40, 1), vec![ids(17, 2), ids(30, 3)]);
     for name in ["llama", "qwen2", "gemma3"] {
         let (model, adapter) = tiny(name);
         let weights: Vec<f32> = (0..47).map(|i| (i as f32 * 0.7).cos()).collect();
-        let of = |keep| learned(&model, &adapter, &[packed(&tree)], &weights, keep);
+        let of = |policy| learned(&model, &adapter, &[packed(&tree)], &weights, policy);
         assert_eq!(of(ActivationPolicy::KeepAll), of(ActivationPolicy::Recompute), "{name}");
     }
 }
 
 #[test]
 fn a_pass_without_a_gradient_finds_the_same_bits() {
-    let tree: Tree = (ids(40, 1), vec![ids(17, 2), ids(30, 3)]);
+    let tree: TestSequence = (ids(40, 1), vec![ids(17, 2), ids(30, 3)]);
     let (model, adapter) = tiny("llama");
-    let branches = ScoreAdapter::new(&model, &adapter).unwrap();
+    let score_adapter = ScoreAdapter::new(&model, &adapter).unwrap();
     let packed = [packed(&tree)];
-    let scored = score(&model, ScoreBatch { packed: &packed, temperature: 0.9 }, Some(&branches)).unwrap();
+    let scored = score(&model, ScoreBatch { packed: &packed, temperature: 0.9 }, Some(&score_adapter)).unwrap();
     assert_eq!(scored, learned(&model, &adapter, &packed, &[1.0; 47], ActivationPolicy::KeepAll).0);
 }
 
 #[test]
 fn gradients_are_the_same_bits_in_memory_that_was_used() {
-    let trees: [Tree; 2] = [(ids(40, 1), vec![ids(17, 2), ids(30, 3)]), (ids(9, 4), vec![ids(21, 5)])];
+    let trees: [TestSequence; 2] = [(ids(40, 1), vec![ids(17, 2), ids(30, 3)]), (ids(9, 4), vec![ids(21, 5)])];
     let (model, adapter) = tiny("llama");
-    let branches = ScoreAdapter::new(&model, &adapter).unwrap();
-    let (mut gradients, mut space) = (AdapterGradients::default(), Arena::new(100));
+    let score_adapter = ScoreAdapter::new(&model, &adapter).unwrap();
+    let (mut gradients, mut arena) = (AdapterGradients::default(), Arena::new(100));
     for tree in &trees {
         let packed = [packed(tree)];
         let batch = ScoreBatch { packed: &packed, temperature: 0.9 };
-        let recorded = record_in(&model, batch, &branches, ActivationPolicy::KeepAll, &mut space).unwrap();
+        let recorded = record_in(&model, batch, &score_adapter, ActivationPolicy::KeepAll, &mut arena).unwrap();
         let weights = vec![0.5; recorded.scored.log_probs.len()];
-        recorded.backward_in(&weights, &mut gradients, &mut space).unwrap();
+        recorded.backward_in(&weights, &mut gradients, &mut arena).unwrap();
         assert_eq!(gradients, learned(&model, &adapter, &packed, &weights, ActivationPolicy::KeepAll).1);
     }
 }
 
 #[test]
 fn a_pass_takes_no_more_memory_than_planned() {
-    let trees: Vec<Tree> = (0..3).map(|seed| (ids(60, seed), vec![ids(40, seed + 3), ids(25, seed + 6)])).collect();
+    let trees: Vec<TestSequence> =
+        (0..3).map(|seed| (ids(60, seed), vec![ids(40, seed + 3), ids(25, seed + 6)])).collect();
     let all: Vec<Packed<'_>> = trees.iter().map(packed).collect();
     let tokens: usize = all.iter().map(Packed::tokens).sum();
     for name in ["llama", "qwen3", "gemma3"] {
-        for keep in [ActivationPolicy::KeepAll, ActivationPolicy::Recompute] {
+        for policy in [ActivationPolicy::KeepAll, ActivationPolicy::Recompute] {
             let (model, adapter) = tiny(name);
-            let branches = ScoreAdapter::new(&model, &adapter).unwrap();
-            let mut space = Arena::new(tokens);
+            let score_adapter = ScoreAdapter::new(&model, &adapter).unwrap();
+            let mut arena = Arena::new(tokens);
             let batch = ScoreBatch { packed: &all, temperature: 1.0 };
-            let recorded = record_in(&model, batch, &branches, keep, &mut space).unwrap();
+            let recorded = record_in(&model, batch, &score_adapter, policy, &mut arena).unwrap();
             let targets = recorded.scored.log_probs.len();
-            recorded.backward_in(&vec![1.0; targets], &mut AdapterGradients::default(), &mut space).unwrap();
-            let planned = activation_floats(model.spec(), adapter.config.rank, tokens, targets, keep);
-            let (held, planned) = (space.floats() as f64, planned as f64);
-            assert!(held <= planned && held >= 0.7 * planned, "{name}, {keep:?}: {held} of {planned}");
+            recorded.backward_in(&vec![1.0; targets], &mut AdapterGradients::default(), &mut arena).unwrap();
+            let planned = activation_floats(model.spec(), adapter.config.rank, tokens, targets, policy);
+            let (held, planned) = (arena.floats() as f64, planned as f64);
+            assert!(held <= planned && held >= 0.7 * planned, "{name}, {policy:?}: {held} of {planned}");
         }
     }
 }
 
 #[test]
 fn so_it_is_where_every_weight_is_trained() {
-    let trees: Vec<Tree> = (0..3).map(|seed| (ids(60, seed), vec![ids(40, seed + 3), ids(25, seed + 6)])).collect();
+    let trees: Vec<TestSequence> =
+        (0..3).map(|seed| (ids(60, seed), vec![ids(40, seed + 3), ids(25, seed + 6)])).collect();
     let all: Vec<Packed<'_>> = trees.iter().map(packed).collect();
     let tokens: usize = all.iter().map(Packed::tokens).sum();
     for name in ["llama", "qwen2", "gemma3"] {
-        for keep in [ActivationPolicy::KeepAll, ActivationPolicy::Recompute] {
+        for policy in [ActivationPolicy::KeepAll, ActivationPolicy::Recompute] {
             let (model, _) = tiny(name);
             let mut gradients = FullGradients::zeros(model.spec());
-            let mut space = Arena::default();
+            let mut arena = Arena::default();
             let batch = ScoreBatch { packed: &all, temperature: 1.0 };
-            let recorded = record_full_in(&model, batch, keep, &mut space).unwrap();
+            let recorded = record_full_in(&model, batch, policy, &mut arena).unwrap();
             let targets = recorded.scored.log_probs.len();
-            recorded.backward_full_in(&vec![1.0; targets], &mut gradients, &mut space).unwrap();
-            let planned = activation_floats(model.spec(), 0, tokens, targets, keep);
-            let (held, planned) = (space.floats() as f64, planned as f64);
-            assert!(held <= planned && held >= 0.7 * planned, "{name}, {keep:?}: {held} of {planned}");
+            recorded.backward_full_in(&vec![1.0; targets], &mut gradients, &mut arena).unwrap();
+            let planned = activation_floats(model.spec(), 0, tokens, targets, policy);
+            let (held, planned) = (arena.floats() as f64, planned as f64);
+            assert!(held <= planned && held >= 0.7 * planned, "{name}, {policy:?}: {held} of {planned}");
         }
     }
 }
@@ -169,11 +172,11 @@ fn so_it_is_where_every_weight_is_trained() {
 #[test]
 fn a_pass_is_differentiated_by_what_it_was_recorded_for() {
     let (model, adapter) = tiny("llama");
-    let tree: Tree = (ids(5, 1), vec![ids(3, 2)]);
+    let tree: TestSequence = (ids(5, 1), vec![ids(3, 2)]);
     let packed = [packed(&tree)];
     let batch = ScoreBatch { packed: &packed, temperature: 1.0 };
-    let branches = ScoreAdapter::new(&model, &adapter).unwrap();
-    let of_adapter = record(&model, batch, &branches, ActivationPolicy::KeepAll).unwrap();
+    let score_adapter = ScoreAdapter::new(&model, &adapter).unwrap();
+    let of_adapter = record(&model, batch, &score_adapter, ActivationPolicy::KeepAll).unwrap();
     let mut gradients = FullGradients::zeros(model.spec());
     assert!(matches!(of_adapter.backward_full(&[1.0; 3], &mut gradients), Err(Error::OtherForm)));
     let of_all = record_full(&model, batch, ActivationPolicy::KeepAll).unwrap();

@@ -1,22 +1,22 @@
-//! An adapter as the decode pass reads it on the CPU: its factors in panels, added for the rows that have one.
+//! An adapter as the CPU's decode pass reads it: its factors in panels, added for the rows that use it.
 
 use crate::formats::adapter::{Adapter, Factors};
 use crate::formats::spec::{ModelSpec, Projection};
 use crate::kernels::{PackedMatrix, thread_pool};
-use crate::transformer::Linear;
+use crate::transformer::stack::Linear;
 use std::collections::BTreeMap;
 
-/// Rows of an adapter's branch that are worth a thread.
+/// Rows of an adapter's branch for which a thread is worth waking.
 const BRANCH_ROWS_MIN: usize = 4;
 
 /// An adapter laid out for the CPU's kernels.
 #[derive(Debug)]
-pub(super) struct PackedFactors {
+pub(super) struct DecodeLora {
     factors: BTreeMap<(usize, Projection), (PackedMatrix, PackedMatrix)>,
     scale: f32,
 }
 
-impl PackedFactors {
+impl DecodeLora {
     /// Packs `adapter`, whose shapes were checked against `spec`.
     pub(super) fn new(adapter: &Adapter, spec: &ModelSpec) -> Self {
         let pack = |(&(layer, projection), factors): (&(usize, Projection), &Factors)| {
@@ -28,16 +28,10 @@ impl PackedFactors {
         Self { factors: adapter.factors.iter().map(pack).collect(), scale: adapter.config.scale() }
     }
 
-    /// Factors of nothing.
-    #[cfg(test)]
-    pub(super) fn none() -> Self {
-        Self { factors: BTreeMap::new(), scale: 0.0 }
-    }
-
     /// Adds this adapter's branches of `linear` for some rows: `y += scale * (x A^T) B^T`.
     pub(super) fn add(&self, layer: usize, linear: Linear, spec: &ModelSpec, x: &[f32], y: &mut [f32], y_width: usize) {
         let x_width = x.len() * y_width / y.len().max(1);
-        // A branch is too narrow to share out its outputs: each thread takes rows through all of it.
+        // A branch is too narrow to split by outputs: each thread computes some rows of all of it.
         let share = (y.len() / y_width).div_ceil(thread_pool::threads()).max(BRANCH_ROWS_MIN);
         let mut pieces: Vec<_> = x.chunks(share * x_width).zip(y.chunks_mut(share * y_width)).collect();
         thread_pool::each_mut(&mut pieces, |_, (x, y)| self.add_rows((layer, linear), spec, x, y, y_width));

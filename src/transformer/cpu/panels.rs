@@ -1,24 +1,31 @@
-//! Weights in panels: the form that the CPU's kernels read.
+//! Weights in panels: the layout that the CPU's kernels read.
 
-mod full_weights;
-
-use super::{Form, Stack};
 use crate::formats::Result;
 use crate::kernels::{Precision, Weight};
+use crate::transformer::stack::{Stack, WeightLayout};
+use candle_core::Device;
 use std::sync::Arc;
 
 /// Weights in panels for the CPU's kernels.
 #[derive(Debug)]
 pub(crate) struct Panels {
-    /// Of the decode pass.
+    /// The type that the decode pass reads.
     pub(crate) precision: Precision,
-    /// Whether the score pass reads them too.
-    pub(super) score: bool,
+    /// Whether there is an f32 copy for the score pass.
+    pub(in crate::transformer) score: bool,
 }
 
-impl Form for Panels {
+impl WeightLayout for Panels {
     type Matrix = Arc<Weight>;
     type Vector = Vec<f32>;
+
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
 
     fn matrix(&self, parts: &[&[f32]], inputs: usize) -> Result<Arc<Weight>> {
         Ok(Arc::new(Weight::new(parts, inputs, self.precision, self.score)))
@@ -46,8 +53,8 @@ impl Form for Panels {
 }
 
 impl Stack<Panels> {
-    /// Writes embeddings of `ids` by `row`, which is the decode pass's or the score pass's, to `out`: `(ids, hidden)`
-    /// row-major, scaled as the family scales them.
+    /// Writes the scaled embeddings of `ids`, `(ids, hidden)` row-major, to `out`. `row` reads one of them, for the decode
+    /// pass or for the score pass.
     ///
     /// # Errors
     /// Where an id is outside the vocabulary.

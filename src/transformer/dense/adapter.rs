@@ -1,26 +1,26 @@
-//! The low-rank branches of an adapter as tensors of a graph, wherever a pass computes.
+//! An adapter's factors as tensors, frozen for the decode pass or trainable for the score pass.
 
-use super::Dense;
+use super::layout::Dense;
 use crate::formats::Result;
 use crate::formats::adapter::{Adapter, Factors};
 use crate::formats::spec::{ModelSpec, Projection};
 use crate::transformer::score::AdapterGradients;
-use crate::transformer::{Linear, Stack};
+use crate::transformer::stack::{Linear, Stack};
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use std::collections::BTreeMap;
 
-/// An adapter's factors as tensors of a graph: `A (rank, inputs)` and `B (outputs, rank)` by place.
+/// An adapter's factors as tensors: `A (rank, inputs)` and `B (outputs, rank)` by layer and projection.
 #[derive(Clone, Debug)]
-pub(crate) struct Branches {
+pub(crate) struct AdapterTensors {
     /// The factors.
     pub(crate) factors: BTreeMap<(usize, Projection), (Tensor, Tensor)>,
     /// `alpha / rank`.
     pub(crate) scale: f64,
 }
 
-impl Branches {
-    /// The factors of a finished adapter, without gradients.
+impl AdapterTensors {
+    /// The factors of a trained adapter, without gradients.
     ///
     /// # Errors
     /// Where the device fails.
@@ -46,8 +46,8 @@ impl Branches {
         Ok(Self { factors: self.factors.iter().map(moved).collect::<Result<_>>()?, scale: self.scale })
     }
 
-    /// What the factors on `linear` add to its result for `x`, `(rows, inputs)` to `(rows, outputs)`; none where there
-    /// are none.
+    /// What the adapter adds to the output of `linear` for `x`, `(rows, inputs)` to `(rows, outputs)`; `None` where it has
+    /// no factors there.
     pub(crate) fn added(&self, layer: usize, linear: Linear, spec: &ModelSpec, x: &Tensor) -> Result<Option<Tensor>> {
         let projections = linear.projections();
         if !projections.iter().any(|&projection| self.factors.contains_key(&(layer, projection))) {
@@ -55,7 +55,7 @@ impl Branches {
         }
         let branch = |&projection: &Projection| -> Result<Tensor> {
             match self.factors.get(&(layer, projection)) {
-                Some((a, b)) => Ok(x.matmul(&a.t()?)?.matmul(&b.t()?)?), // (rows, outputs of the site)
+                Some((a, b)) => Ok(x.matmul(&a.t()?)?.matmul(&b.t()?)?), // (rows, outputs)
                 None => Ok(Tensor::zeros((x.dim(0)?, projection.sizes(spec).1), x.dtype(), x.device())?),
             }
         };
@@ -67,27 +67,28 @@ impl Branches {
 
 /// An adapter's factors as variables on the weights' device.
 #[derive(Debug)]
-pub(crate) struct Trainable {
+pub(crate) struct AdapterVars {
     variables: BTreeMap<(usize, Projection), (Var, Var)>,
     scale: f64,
 }
 
-impl Trainable {
-    /// The factors of `adapter` beside the weights of `model`.
+impl AdapterVars {
+    /// The factors of `adapter` on the device of `model`.
     pub(crate) fn new(adapter: &Adapter, model: &Stack<Dense>) -> Result<Self> {
-        let Branches { factors, scale } = Branches::frozen(adapter, model.spec())?.to_device(&model.form().device)?;
+        let frozen = AdapterTensors::frozen(adapter, model.spec())?.to_device(&model.layout().device)?;
+        let AdapterTensors { factors, scale } = frozen;
         let variable = |(place, (a, b))| -> Result<_> { Ok((place, (Var::from_tensor(&a)?, Var::from_tensor(&b)?))) };
         Ok(Self { variables: factors.into_iter().map(variable).collect::<Result<_>>()?, scale })
     }
 
-    /// The factors as tensors: of a graph that leads to the variables, or detached.
-    pub(super) fn branches(&self, graph: bool) -> Branches {
+    /// The factors as tensors, attached to the graph if `graph` is set, else detached.
+    pub(super) fn tensors(&self, graph: bool) -> AdapterTensors {
         let tensor = |var: &Var| if graph { var.as_tensor().clone() } else { var.as_detached_tensor() };
         let factors = self.variables.iter().map(|(place, (a, b))| (*place, (tensor(a), tensor(b)))).collect();
-        Branches { factors, scale: self.scale }
+        AdapterTensors { factors, scale: self.scale }
     }
 
-    /// What `store` holds for the variables; one that it does not hold is left out.
+    /// The gradients in `store`; variables without one are left out.
     pub(super) fn gradients(&self, store: &GradStore) -> Result<AdapterGradients> {
         let mut gradients = AdapterGradients::default();
         for (&(layer, projection), (a, b)) in &self.variables {

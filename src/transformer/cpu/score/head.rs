@@ -1,23 +1,23 @@
-//! The output head at the rows that predict a text: log-probabilities, and what they depend on.
+//! The output head at the rows that predict a text: log-probabilities and their gradients.
 //!
-//! A row's log-probability is one number, so its gradient with respect to the hidden state is one vector, whatever it is
-//! multiplied by later: it is taken while the logits are there ([`log_probs`]), and the backward pass never sees them,
-//! unless the head itself is trained: then the vocabulary is met again here, a few rows at a time.
+//! A row's log-probability is one number, so its gradient with respect to the hidden state is one vector, which later only
+//! gets scaled. [`log_probs`] computes it while the logits exist, and the backward pass needs none. Only where the head
+//! itself is trained does the backward pass compute the logits again, a few rows at a time.
 
 use crate::kernels::ops;
 use crate::kernels::{PackedMatrix, add_weight_gradient};
 pub(super) use crate::kernels::{log_probs, log_probs_floats};
 
-/// Rows that meet the vocabulary at once.
+/// Rows whose logits are computed at once.
 const ROWS: usize = 128;
 
-/// Floats that the head keeps while it works on one piece of rows, where it is trained.
+/// Floats of logits that the backward pass of a trained head allocates.
 pub(super) fn working_floats(vocab: usize, targets: usize) -> usize {
     vocab * targets.min(ROWS)
 }
 
-/// Of `sum_i weights_i log_probs_i`, with the log-probabilities of [`log_probs`]: adds the head's gradient to `gradient`,
-/// which lies as the head does, and turns `hidden` into its own.
+/// The gradient of `sum_i weights_i log_probs_i`: adds that of the head to `gradient`, which is stored as the head is, and
+/// overwrites `hidden` with its own.
 pub(super) fn backward(
     head: &PackedMatrix,
     hidden: &mut [f32],
@@ -27,13 +27,13 @@ pub(super) fn backward(
     logits: &mut Vec<f32>,
 ) {
     let (vocab, width) = (head.outputs(), head.inputs());
-    let mut found = vec![0.0; ROWS.min(targets.len())];
+    let mut log_probs = vec![0.0; ROWS.min(targets.len())];
     for ((hidden, targets), weights) in
         hidden.chunks_mut(ROWS * width).zip(targets.chunks(ROWS)).zip(weights.chunks(ROWS))
     {
         logits.resize(targets.len() * vocab, 0.0);
         head.forward(hidden, logits);
-        ops::each_row(logits, vocab, &mut found, |row, logits| {
+        ops::each_row(logits, vocab, &mut log_probs, |row, logits| {
             let log_prob = log_prob(logits, targets[row], scale);
             ops::scale_part(logits, weights[row]);
             log_prob
@@ -43,7 +43,7 @@ pub(super) fn backward(
     }
 }
 
-/// The log-probability of `id`, whose gradient with respect to them `logits` becomes.
+/// The log-probability of `id`; `logits` becomes its gradient with respect to them.
 fn log_prob(logits: &mut [f32], id: u32, scale: f32) -> f32 {
     let logit = logits[id as usize];
     let (top, sum) = ops::softmax_terms(logits, scale);

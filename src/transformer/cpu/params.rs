@@ -1,8 +1,9 @@
-//! Weights in panels as something that changes: copied, counted out slot by slot, and packed for the decode pass.
+//! Weights in panels as parameters: copied, read and changed block by block, and packed for the decode pass.
 
+use super::panels::Panels;
 use crate::kernels::{Precision, Weight};
 use crate::transformer::full_weights::{ParamBlock, Vector};
-use crate::transformer::{Layer, Linear, Panels, QkNorms, Stack};
+use crate::transformer::stack::{Layer, Linear, QkNorms, Stack};
 use std::sync::Arc;
 
 impl Layer<Panels> {
@@ -23,7 +24,7 @@ impl Layer<Panels> {
         }
     }
 
-    fn matrix(&mut self, linear: Linear) -> &mut Arc<Weight> {
+    fn matrix_mut(&mut self, linear: Linear) -> &mut Arc<Weight> {
         match linear {
             Linear::Qkv => &mut self.qkv,
             Linear::Output => &mut self.output,
@@ -32,7 +33,7 @@ impl Layer<Panels> {
         }
     }
 
-    fn read(&self, vector: Vector) -> Option<&Vec<f32>> {
+    fn vector(&self, vector: Vector) -> Option<&Vec<f32>> {
         let norms = self.qk_norms.as_ref();
         match vector {
             Vector::AttentionNorm => Some(&self.attention_norm),
@@ -45,7 +46,7 @@ impl Layer<Panels> {
         }
     }
 
-    fn vector(&mut self, vector: Vector) -> Option<&mut Vec<f32>> {
+    fn vector_mut(&mut self, vector: Vector) -> Option<&mut Vec<f32>> {
         match vector {
             Vector::AttentionNorm => Some(&mut self.attention_norm),
             Vector::QkvBias => self.qkv_bias.as_mut(),
@@ -75,17 +76,17 @@ impl Stack<Panels> {
         self.map(Panels { precision, score: false }, &|weight| weight.for_decode(precision))
     }
 
-    fn map(&self, form: Panels, matrix: &impl Fn(&Weight) -> Weight) -> Self {
+    fn map(&self, layout: Panels, matrix: &impl Fn(&Weight) -> Weight) -> Self {
         let embedding = Arc::new(matrix(&self.embedding));
         let head = if self.spec.tied { embedding.clone() } else { Arc::new(matrix(&self.head)) };
         let layers = self.layers.iter().map(|layer| layer.map(matrix)).collect();
-        Self { spec: self.spec.clone(), form, embedding, layers, norm: self.norm.clone(), head }
+        Self { spec: self.spec.clone(), layout, embedding, layers, norm: self.norm.clone(), head }
     }
 
-    /// The f32 values of `block`, as they lie.
+    /// The f32 values of `block`, as they are stored.
     ///
     /// # Panics
-    /// Where the model has no such slot, or was loaded for the decode pass alone.
+    /// Where the model has no such block, or was loaded for the decode pass alone.
     pub(crate) fn block(&self, block: ParamBlock) -> &[f32] {
         match block {
             ParamBlock::Embedding => self.embedding.score().values(),
@@ -101,20 +102,22 @@ impl Stack<Panels> {
                 };
                 weight.score().values()
             }
-            ParamBlock::Vector(layer, vector) => self.layers[layer].read(vector).expect("the family has such a vector"),
+            ParamBlock::Vector(layer, vector) => {
+                self.layers[layer].vector(vector).expect("the family has such a vector")
+            }
         }
     }
 
-    /// Calls `change` with the f32 values of each slot, as they lie, in the order of [`ParamBlock::all`].
+    /// Calls `change` with the f32 values of each block, as they are stored, in the order of [`ParamBlock::all`].
     ///
     /// # Panics
-    /// Where somebody else holds a weight, or it was loaded for the decode pass alone.
+    /// Where a weight is shared, or was loaded for the decode pass alone.
     pub(crate) fn for_each_block_mut(&mut self, mut change: impl FnMut(ParamBlock, &mut [f32])) {
         fn values(weight: &mut Arc<Weight>) -> &mut [f32] {
-            Arc::get_mut(weight).expect("whoever trains weights is alone with them").score_mut().values_mut()
+            Arc::get_mut(weight).expect("weights that are trained are not shared").score_mut().values_mut()
         }
         if self.spec.tied {
-            // The second hold on the embedding is let go of while it changes.
+            // The head shares the embedding, which must be unshared while it changes.
             self.head = Arc::new(Weight::empty());
         }
         for block in ParamBlock::all(&self.spec) {
@@ -122,9 +125,9 @@ impl Stack<Panels> {
                 ParamBlock::Embedding => change(block, values(&mut self.embedding)),
                 ParamBlock::Head => change(block, values(&mut self.head)),
                 ParamBlock::Norm => change(block, &mut self.norm),
-                ParamBlock::Linear(layer, linear) => change(block, values(self.layers[layer].matrix(linear))),
+                ParamBlock::Linear(layer, linear) => change(block, values(self.layers[layer].matrix_mut(linear))),
                 ParamBlock::Vector(layer, vector) => {
-                    change(block, self.layers[layer].vector(vector).expect("the family has such a vector"));
+                    change(block, self.layers[layer].vector_mut(vector).expect("the family has such a vector"));
                 }
             }
         }

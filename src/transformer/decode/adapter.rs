@@ -1,0 +1,40 @@
+//! A critic prepared for the decode pass: an adapter beside the base's weights, or weights that replace them.
+
+use crate::formats::Result;
+use crate::transformer::prepared::Prepared;
+use std::any::Any;
+
+/// A critic in the layout of one backend; [`Transformer::pack`](crate::transformer::Transformer::pack) makes one.
+#[derive(Debug)]
+pub struct PackedAdapter {
+    prepared: Prepared,
+    replaces_base: bool,
+}
+
+impl PackedAdapter {
+    /// An adapter in a backend's layout.
+    pub(in crate::transformer) fn beside_base<T: Any + Send + Sync>(layout: T) -> Self {
+        Self { prepared: Prepared::new(layout), replaces_base: false }
+    }
+
+    /// A full weight set in a backend's layout.
+    pub(in crate::transformer) fn replacing_base<T: Any + Send + Sync>(layout: T) -> Self {
+        Self { prepared: Prepared::new(layout), replaces_base: true }
+    }
+
+    /// Whether the pass reads the critic's own weights and not the base's.
+    pub(crate) fn replaces_base(&self) -> bool {
+        self.replaces_base
+    }
+
+    /// The critic as a backend laid it out; an error where it was packed for another backend.
+    pub(in crate::transformer) fn layout<T: Any>(&self) -> Result<&T> {
+        self.prepared.get()
+    }
+
+    /// An adapter that changes nothing, for tests that need only its identity.
+    #[cfg(test)]
+    pub(crate) fn without_factors() -> Self {
+        Self::beside_base(())
+    }
+}

@@ -1,0 +1,23 @@
+//! What the engine needs of a model.
+
+use crate::formats::Result;
+use crate::transformer::paging::Batch;
+
+/// A model with a KV cache, one step at a time.
+pub trait Forward {
+    /// Blocks in the KV cache.
+    fn blocks(&self) -> usize;
+    /// Vocabulary size: the length of one row of logits.
+    fn vocab(&self) -> usize;
+    /// Copies whole blocks, `(from, to)`, in every layer, in the order of `pairs`.
+    ///
+    /// # Errors
+    /// Where the device fails.
+    fn copy_blocks(&mut self, pairs: &[(u32, u32)]) -> Result<()>;
+    /// Runs one step. `logits` becomes raw f32 logits, `(spans with sample, vocab)` row-major, in span order; its memory
+    /// is reused.
+    ///
+    /// # Errors
+    /// Where an id is outside the vocabulary, an adapter was packed for another device, or the device fails.
+    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()>;
+}
