@@ -209,9 +209,9 @@ impl Error {
             Self::Timeout { .. } => RemoteOutcome::Timeout,
             Self::Unreachable(_) => RemoteOutcome::Unreachable,
             Self::Busy => RemoteOutcome::Busy,
-            Self::ServerError(_) => RemoteOutcome::Broken,
+            Self::ServerError(_) => RemoteOutcome::ServerError,
             Self::Refused { .. } | Self::Address(_) | Self::Key(_) => RemoteOutcome::Refused,
-            Self::Unreadable(_) => RemoteOutcome::Rubbish,
+            Self::Unreadable(_) => RemoteOutcome::Unreadable,
         }
     }
 }

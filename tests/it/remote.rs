@@ -177,7 +177,7 @@ fn counted(series: &str) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_biased_judge_that_dies_at_random_costs_no_episode_a_wrong_score() {
     let folder = tempfile::tempdir().unwrap();
-    let names = ["answered", "timeout", "unreachable", "busy", "broken", "refused", "rubbish"];
+    let names = ["answered", "timeout", "unreachable", "busy", "server_error", "refused", "unreadable"];
     let counts = || names.map(|name| counted(&format!("rco_remote_tries_total{{outcome=\"{name}\"}}")));
     let invalid = || counted("rco_judge_verdicts_total{verdict=\"invalid_remote\"}");
     let (before, invalid_before) = (counts(), invalid());

@@ -1,6 +1,6 @@
-//! Labels that only metrics have: enums that merge or judge what the domain's types say.
+//! Labels that only metrics have: enums that merge or summarise values of domain types.
 //!
-//! A domain enum that is a label itself implements [`Label`] in `types`. Invariant: the set of series is closed.
+//! A domain enum that is itself a label implements [`Label`] in `types`. Invariant: the set of series is closed.
 
 pub use crate::types::{Label, Role};
 
@@ -22,7 +22,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What became of an episode.
+    /// The outcome of an episode.
     EpisodeEnd "outcome" {
         /// Its group went to replay.
         Scored = "scored",
@@ -36,45 +36,45 @@ labels! {
         TooLong = "too_long",
         /// A remote server gave no answer.
         Remote = "remote",
-        /// Replay had its group already.
+        /// Replay already had its group.
         Duplicate = "duplicate",
     }
     /// Why a critique earned no utility.
     CritiqueDrop "reason" {
         /// No refinement of it got a valid verdict.
         NoVerdict = "no_verdict",
-        /// Its refinements did not come in time.
+        /// Its refinements were not generated in time.
         Deadline = "deadline",
         /// Its refinements' prompt does not fit the context.
         TooLong = "too_long",
-        /// A remote server refined nothing.
+        /// A remote server returned no refinement.
         Remote = "remote",
     }
-    /// What became of one try to get an answer from a remote server.
+    /// The outcome of one attempt to get an answer from a remote server.
     RemoteOutcome "outcome" {
-        /// An answer that could be read.
+        /// A readable answer.
         Answered = "answered",
-        /// None in time.
+        /// No answer in time.
         Timeout = "timeout",
-        /// No connection, or one that broke.
+        /// No connection, or it broke.
         Unreachable = "unreachable",
-        /// The server has too much to do (429).
+        /// The server is overloaded (429).
         Busy = "busy",
         /// The server failed (5xx).
-        Broken = "broken",
-        /// The server does not take the question (another status).
+        ServerError = "server_error",
+        /// The server refused the request (another status).
         Refused = "refused",
-        /// An answer that could not be read.
-        Rubbish = "rubbish",
+        /// An unreadable answer.
+        Unreadable = "unreadable",
     }
     /// Which tokens a remote server counted.
     RemoteTokens "kind" {
-        /// Those that it read.
+        /// Tokens of prompts.
         Prompt = "prompt",
-        /// Those that it wrote.
+        /// Tokens of answers.
         Completion = "completion",
     }
-    /// What a model said of a pair in one order.
+    /// A model judge's answer to one order of a pair.
     JudgeAnswer "answer" {
         /// The text shown first is better.
         First = "first",
@@ -82,14 +82,14 @@ labels! {
         Second = "second",
         /// Neither is.
         Tie = "tie",
-        /// Nothing that could be read, or nothing in time.
+        /// No readable answer, or none in time.
         Invalid = "invalid",
     }
     /// How the two orders of a pair agree.
     OrderAgreement "orders" {
         /// Both prefer the same text, or both say tie.
         Same = "same",
-        /// Each prefers another text: the position decided.
+        /// Each prefers a different text: the position decided.
         Opposite = "opposite",
         /// One says tie, the other does not.
         OneTie = "one_tie",
