@@ -16,7 +16,7 @@ pub enum JudgeMsg {
     /// refinement.
     Compare {
         /// The response and its refinements.
-        case: JudgeRequest,
+        request: JudgeRequest,
         /// The seed of what it writes.
         seed: u64,
         /// Receives the answer.
@@ -26,7 +26,7 @@ pub enum JudgeMsg {
     /// indices. Without a model that compares them, none.
     Prefer {
         /// The critiques.
-        contest: PreferenceRequest,
+        request: PreferenceRequest,
         /// The seed of what it writes.
         seed: u64,
         /// Receives the answer.
@@ -66,14 +66,14 @@ impl Actor for JudgeActor {
         reap(&mut state.requests)?;
         let (judges, sampler) = (state.judges.clone(), state.sampler.clone());
         match message {
-            JudgeMsg::Compare { case, seed, reply } => {
-                let verdicts = async move { verdicts(&judges.verdicts, &sampler, case, seed).await };
+            JudgeMsg::Compare { request, seed, reply } => {
+                let verdicts = async move { verdicts(&judges.verdicts, &sampler, request, seed).await };
                 state.requests.spawn(answer(verdicts, reply));
             }
-            JudgeMsg::Prefer { contest, seed, reply } => {
+            JudgeMsg::Prefer { request, seed, reply } => {
                 let preferences = async move {
                     match &judges.preferences {
-                        Some(judge) => judge.prefer(&sampler, &contest, seed).await,
+                        Some(judge) => judge.prefer(&sampler, &request, seed).await,
                         None => Ok(Vec::new()),
                     }
                 };

@@ -1,11 +1,9 @@
-//! The rollout actor: episodes, some at once, each in the order of the paper.
+//! The rollout actor: runs episodes, several at once, by asking the role actors, the judge and replay.
 //!
-//! `RolloutContext::episode` is RCO's data collection (arXiv 2506.22157, section 3) on one screen. It knows
-//! whom to ask; it does not know how texts are written, judged or kept.
+//! The order of an episode is [`run_episode`]'s; how texts are written, judged or kept is unknown here.
 //!
-//! Invariants: every lane ends every episode it begins, or dies with it, and then the episode is run
-//! again; all seeds come from (node seed, episode, role, index), so it is then the same one; trouble
-//! with one critique or one episode is counted and ends no more than that.
+//! Invariants: a worker ends every episode it begins, or dies with it, and then the same episode is run again; an error
+//! of one critique or one episode is counted and ends no more than that.
 
 use super::judge::JudgeMsg;
 use super::replay::ReplayMsg;
@@ -15,58 +13,24 @@ use super::{Failure, Reply, Unanswered, ask, dependency_lost};
 use crate::episode::judge::{JudgeRequest, PreferenceRequest};
 use crate::episode::role::{Answer, PromptBuilder, ResponseContext};
 use crate::episode::sampling::SampleError;
-use crate::episode::seed::seed;
+use crate::episode::tree::{EpisodeError, EpisodeSpec, Participants, RolloutConfig, run_episode};
 use crate::prompts::PromptStream;
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
-use crate::run::events::{Event, EventBus};
+use crate::run::events::EventBus;
 use crate::run::state::{DropReason, Outcome, Worker};
 use crate::telemetry::metrics::{self, Label, Role};
-use crate::types::{
-    Completion, CritiqueGroup, EpisodeId, Invalid, Preference, Prompt, ScoredCritique, Verdict, utility,
-};
+use crate::types::{Completion, EpisodeId, Invalid, Preference, Prompt, Verdict};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// The size of an episode, and how many are under way.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RolloutConfig {
-    /// N of RCO: critiques of a response.
-    pub critiques: usize,
-    /// M of RCO: refinements of a critique.
-    pub refinements: usize,
-    /// Episodes under way at once.
-    pub rollouts_max: usize,
-    /// How long one role may take for one answer.
-    pub ask_deadline_seconds: u64,
-}
-
-impl RolloutConfig {
-    /// What is wrong with it.
-    pub fn complaints(&self) -> Vec<String> {
-        let mut complaints = Vec::new();
-        let mut at_least = |key: &str, least: u64, got: u64| {
-            if got < least {
-                complaints.push(format!("rollout.{key}: expected at least {least}, got {got}"));
-            }
-        };
-        at_least("critiques", 2, self.critiques as u64);
-        at_least("refinements", 1, self.refinements as u64);
-        at_least("rollouts_max", 1, self.rollouts_max as u64);
-        at_least("ask_deadline_seconds", 1, self.ask_deadline_seconds);
-        complaints
-    }
-}
-
-/// Everyone an episode needs.
+/// Whom episodes are run with.
 pub struct RolloutContext {
     /// Prompts.
     pub prompts: Arc<PromptStream>,
-    /// Answers.
+    /// Answers prompts.
     pub generator: ActorRef<RoleMsg<Arc<Generator>>>,
     /// Criticises.
     pub critic: ActorRef<RoleMsg<Arc<Critic>>>,
@@ -82,26 +46,26 @@ pub struct RolloutContext {
     pub critique_preferences: bool,
     /// The node's seed.
     pub seed: u64,
-    /// How many lives the rollout actor has had.
+    /// How often the rollout actor was started.
     pub generation: u64,
-    /// The wish to stop.
+    /// Cancelled when the node is asked to stop.
     pub stop: CancellationToken,
-    /// Who is told.
+    /// Where events go.
     pub events: EventBus,
 }
 
-/// What the rollout actor can be told.
+/// Messages of the rollout actor.
 pub enum RolloutMsg {
-    /// All lanes have ended.
+    /// All workers have ended.
     Finish(TaskResult),
-    /// Answer when all lanes have ended, which they do once a stop is wished for.
+    /// Answer when all workers have ended, which they do once a stop is requested.
     Drain {
         /// Where to.
         reply: Reply<()>,
     },
 }
 
-/// The shell.
+/// The actor.
 pub struct RolloutActor;
 
 impl Actor for RolloutActor {
@@ -131,20 +95,6 @@ impl Actor for RolloutActor {
     }
 }
 
-/// What ends an episode early.
-enum EpisodeError {
-    /// It makes no group.
-    Dropped(DropReason),
-    /// It cannot go on, and is run again.
-    Failed(Failure),
-}
-
-impl From<Failure> for EpisodeError {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
 impl RolloutContext {
     async fn run(self: Arc<Self>) -> TaskResult {
         let mut workers = JoinSet::new();
@@ -157,11 +107,22 @@ impl RolloutContext {
         Ok(())
     }
 
-    /// Episode after episode, until a stop is wished for.
+    fn spec(&self, episode: EpisodeId) -> EpisodeSpec {
+        EpisodeSpec {
+            episode,
+            prompt: Arc::new(self.prompts.prompt(episode).clone()),
+            critiques: self.config.critiques,
+            refinements: self.config.refinements,
+            critique_preferences: self.critique_preferences,
+            seed: self.seed,
+        }
+    }
+
+    /// Runs episode after episode until a stop is requested.
     async fn worker(self: Arc<Self>, worker: Worker) -> TaskResult {
         while let Some(episode) = self.begin(worker).await? {
             let (_in_flight, begun) = (metrics::EPISODES_IN_FLIGHT.guard(), Instant::now());
-            let outcome = match self.clone().episode(episode).await {
+            let outcome = match run_episode(self.clone(), self.spec(episode), self.events.clone()).await {
                 Ok(group) => Outcome::Group(group),
                 Err(EpisodeError::Dropped(reason)) => Outcome::Dropped(reason),
                 Err(EpisodeError::Failed(failure)) => return Err(failure),
@@ -172,77 +133,7 @@ impl RolloutContext {
         Ok(())
     }
 
-    /// One prompt's whole tree.
-    async fn episode(self: Arc<Self>, episode: EpisodeId) -> Result<CritiqueGroup, EpisodeError> {
-        let prompt = Arc::new(self.prompts.prompt(episode).clone());
-        let seed = |role, index| seed(self.seed, episode, role, index);
-
-        // y0 ~ generator(. | x)
-        let answer = self.write(&self.generator, prompt.clone(), 1, seed(Role::Generator, 0)).await?;
-        let opening = Arc::new(opening(prompt.clone(), answer)?);
-
-        // c_1 .. c_N ~ critic(. | x, y0)
-        let critiques = self.write(&self.critic, opening.clone(), self.config.critiques, seed(Role::Critic, 0)).await?;
-
-        let texts: Vec<_> = critiques.written.into_iter().map(Arc::new).collect();
-        // DPCO, RCO's control: which critiques the judge prefers by themselves. Indices behind the critiques' own.
-        let mut preferring = JoinSet::new();
-        if self.critique_preferences {
-            let contest = PreferenceRequest { opening: opening.clone(), critiques: texts.clone() };
-            preferring.spawn(self.clone().prefer(contest, seed(Role::Judge, texts.len() as u64)));
-        }
-
-        // CU_i = mean over j of PS(y_ij, y0), y_i1 .. y_iM ~ generator(. | x, y0, c_i)
-        let mut scoring = JoinSet::new();
-        for (index, critique) in texts.into_iter().enumerate() {
-            let seeds = [seed(Role::Refiner, index as u64), seed(Role::Judge, index as u64)];
-            let scored = self.clone().score(opening.clone(), critique, seeds);
-            scoring.spawn(async move { (index, scored.await) });
-        }
-        let mut scored = Vec::with_capacity(self.config.critiques);
-        while let Some(one) = scoring.join_next().await {
-            let (index, one) = one.map_err(|error| Failure::Panicked(panic_text(error)))?;
-            match one {
-                Ok(critique) => scored.push((index, critique)),
-                Err(EpisodeError::Dropped(reason)) => self.events.emit(Event::CritiqueDropped(reason)),
-                Err(failed) => return Err(failed),
-            }
-        }
-        if scored.len() < 2 {
-            return Err(EpisodeError::Dropped(DropReason::FewCritiques));
-        }
-        scored.sort_by_key(|(index, _)| *index);
-        let kept: Vec<usize> = scored.iter().map(|(index, _)| *index).collect();
-        let preferences = match preferring.join_next().await {
-            Some(preferred) => preferred.map_err(|error| Failure::Panicked(panic_text(error)))??,
-            None => Vec::new(),
-        };
-        Ok(CritiqueGroup {
-            episode,
-            prompt_id: prompt.id.clone(),
-            task: prompt.task.clone(),
-            prefix_ids: critiques.rendered.ids,
-            critiques: scored.into_iter().map(|(_, critique)| critique).collect(),
-            preferences: preferences.into_iter().filter_map(|preference| among(&kept, preference)).collect(),
-        })
-    }
-
-    /// One critique's refinements and what they are worth.
-    async fn score(
-        self: Arc<Self>,
-        opening: Arc<ResponseContext>,
-        critique: Arc<Completion>,
-        [refining, judging]: [u64; 2],
-    ) -> Result<ScoredCritique, EpisodeError> {
-        let input = (opening.clone(), critique.clone());
-        let refinements = self.write(&self.refiner, input, self.config.refinements, refining).await?.written;
-        let verdicts = self.judge(JudgeRequest { opening, critique: critique.clone(), refinements }, judging).await?;
-        let utility = utility(&verdicts).ok_or(EpisodeError::Dropped(DropReason::NoVerdict))?;
-        self.events.emit(Event::CritiqueScored(utility));
-        Ok(ScoredCritique { completion: Arc::unwrap_or_clone(critique), utility, verdicts })
-    }
-
-    /// The lane's next episode, whenever it may begin; none once a stop is wished for.
+    /// The worker's next episode, as soon as it may begin; none once a stop is requested.
     async fn begin(&self, worker: Worker) -> Result<Option<EpisodeId>, Failure> {
         loop {
             let begun = tokio::select! {
@@ -271,8 +162,8 @@ impl RolloutContext {
         input: P::Input,
         n: usize,
         seed: u64,
-    ) -> Result<Answer, EpisodeError> {
-        // The role itself keeps the deadline; this one is for a role that does not.
+    ) -> Result<Answer, EpisodeError<Failure>> {
+        // The role keeps the deadline itself; this one is for a role that does not.
         let patience = self.deadline() + GRACE;
         match ask(role, patience, |reply| RoleMsg::Write { input, n, seed, reply }).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -288,22 +179,12 @@ impl RolloutContext {
         }
     }
 
-    async fn judge(&self, case: JudgeRequest, seed: u64) -> Result<Vec<Verdict>, EpisodeError> {
-        let late = vec![Verdict::Invalid(Invalid::Deadline); case.refinements.len()];
-        self.ask_judge(late, |reply| JudgeMsg::Compare { case, seed, reply }).await
-    }
-
-    /// What the judge prefers among critiques; nothing where it does not say so in time.
-    async fn prefer(self: Arc<Self>, contest: PreferenceRequest, seed: u64) -> Result<Vec<Preference>, EpisodeError> {
-        self.ask_judge(Vec::new(), |reply| JudgeMsg::Prefer { contest, seed, reply }).await
-    }
-
-    /// What the judge answers; `late` where it does not in time.
+    /// The judge's answer; `late` if it does not come in time.
     async fn ask_judge<T>(
         &self,
         late: T,
         message: impl FnOnce(Reply<Result<T, SampleError>>) -> JudgeMsg,
-    ) -> Result<T, EpisodeError> {
+    ) -> Result<T, EpisodeError<Failure>> {
         match ask(&self.judge, self.deadline() + GRACE, message).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)))
@@ -320,31 +201,50 @@ impl RolloutContext {
     }
 }
 
-/// How much longer than the role's own deadline its asker waits.
+/// How much longer than the role's own deadline the caller waits.
 const GRACE: Duration = Duration::from_secs(5);
 
-fn opening(prompt: Arc<Prompt>, answer: Answer) -> Result<ResponseContext, Failure> {
-    let Answer { rendered, mut written } = answer;
-    let why = || Failure::Role { role: Role::Generator.value(), why: "expected one text, got none".to_owned() };
-    Ok(ResponseContext { prompt, rendered, response: written.pop().ok_or_else(why)? })
-}
+impl Participants for RolloutContext {
+    type Failure = Failure;
 
-/// The preference between critiques that were asked for, as one between those that were `kept`.
-fn among(kept: &[usize], Preference { chosen, rejected }: Preference) -> Option<Preference> {
-    let place = |asked: usize| kept.binary_search(&asked).ok();
-    Some(Preference { chosen: place(chosen)?, rejected: place(rejected)? })
-}
+    async fn respond(&self, prompt: Arc<Prompt>, seed: u64) -> Result<Answer, EpisodeError<Failure>> {
+        self.write(&self.generator, prompt, 1, seed).await
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    async fn criticise(
+        &self,
+        context: Arc<ResponseContext>,
+        n: usize,
+        seed: u64,
+    ) -> Result<Answer, EpisodeError<Failure>> {
+        self.write(&self.critic, context, n, seed).await
+    }
 
-    #[test]
-    fn preferences_follow_the_critiques_that_were_kept() {
-        let preference = |chosen, rejected| Preference { chosen, rejected };
-        assert_eq!(among(&[0, 2, 3], preference(3, 0)), Some(preference(2, 0)));
-        assert_eq!(among(&[0, 2, 3], preference(2, 3)), Some(preference(1, 2)));
-        assert_eq!(among(&[0, 2, 3], preference(1, 3)), None);
-        assert_eq!(among(&[0, 2, 3], preference(3, 1)), None);
+    async fn refine(
+        &self,
+        context: Arc<ResponseContext>,
+        critique: Arc<Completion>,
+        m: usize,
+        seed: u64,
+    ) -> Result<Answer, EpisodeError<Failure>> {
+        self.write(&self.refiner, (context, critique), m, seed).await
+    }
+
+    async fn judge(&self, request: JudgeRequest, seed: u64) -> Result<Vec<Verdict>, EpisodeError<Failure>> {
+        let late = vec![Verdict::Invalid(Invalid::Deadline); request.refinements.len()];
+        self.ask_judge(late, |reply| JudgeMsg::Compare { request, seed, reply }).await
+    }
+
+    /// No preferences where the judge does not answer in time.
+    async fn prefer(&self, request: PreferenceRequest, seed: u64) -> Result<Vec<Preference>, EpisodeError<Failure>> {
+        self.ask_judge(Vec::new(), |reply| JudgeMsg::Prefer { request, seed, reply }).await
+    }
+
+    fn no_response(&self) -> Failure {
+        Failure::Role { role: Role::Generator.value(), why: "expected one text, got none".to_owned() }
+    }
+
+    fn panicked(&self, error: JoinError) -> Failure {
+        Failure::Panicked(panic_text(error))
     }
 }

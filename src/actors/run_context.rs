@@ -4,12 +4,12 @@
 
 use super::failure::Failure;
 use super::replay::Pacing;
-use super::rollout::RolloutConfig;
 use super::supervisor::SupervisorConfig;
 use crate::checkpoint::CriticWeights;
 use crate::device::{Device, LearnerSetup};
 use crate::episode::models::Models;
 use crate::episode::online_eval::OnlineEval;
+use crate::episode::tree::RolloutConfig;
 use crate::groups::GroupRecorder;
 use crate::learner::{self, LearnerConfig};
 use crate::prompts::PromptStream;

@@ -8,9 +8,9 @@ mod episode;
 mod figures;
 mod learn;
 mod machine;
+mod participants;
 mod prefill;
 mod prompts;
-mod tree;
 
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::memory_plan::MemoryPlan;

@@ -3,11 +3,11 @@
 //! Knows of each room only its `XConfig`. Resolving and value checks are elsewhere.
 
 use super::complaints::not_blank;
-use crate::actors::rollout::RolloutConfig;
 use crate::actors::supervisor::SupervisorConfig;
 use crate::checkpoint::CheckpointConfig;
 use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
+use crate::episode::tree::RolloutConfig;
 use crate::eval::{EvalConfig, held_out_twin};
 use crate::learner::LearnerConfig;
 use crate::prompts::PromptsConfig;

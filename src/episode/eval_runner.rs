@@ -72,7 +72,7 @@ pub struct EvalRunner {
 /// A chain of refinements: one critique of the response, and in later rounds one of what came of the one before.
 struct Chain {
     candidate: Kind,
-    opening: Arc<ResponseContext>,
+    context: Arc<ResponseContext>,
     before: ScoredText,
     place: EpisodeId,
     index: usize,
@@ -121,14 +121,14 @@ impl EvalRunner {
         let answer = role::answer(&self.models.generator.role, &generator, &prompt, 1, asked).await?;
         let one = answer.written.into_iter().next();
         let response = one.ok_or_else(|| SampleError::Broken("expected one text, got none".to_owned()))?;
-        let opening = Arc::new(ResponseContext { prompt: prompt.clone(), rendered: answer.rendered, response });
-        let before = self.texts(&prompt, std::slice::from_ref(&opening.response)).await?.remove(0);
+        let context = Arc::new(ResponseContext { prompt: prompt.clone(), rendered: answer.rendered, response });
+        let before = self.texts(&prompt, std::slice::from_ref(&context.response)).await?.remove(0);
 
         let mut sitting = JoinSet::new();
         for (index, candidate) in self.candidates.iter().enumerate() {
             let (exam, candidate) = (self.clone(), candidate.clone());
-            let (opening, before) = (opening.clone(), before.clone());
-            sitting.spawn(async move { (index, exam.hear(candidate, opening, before, place).await) });
+            let (context, before) = (context.clone(), before.clone());
+            sitting.spawn(async move { (index, exam.hear(candidate, context, before, place).await) });
         }
         let mut critics = Vec::with_capacity(self.candidates.len());
         while let Some(critic_record) = sitting.join_next().await {
@@ -144,17 +144,17 @@ impl EvalRunner {
     async fn hear(
         self: Arc<Self>,
         candidate: Candidate,
-        opening: Arc<ResponseContext>,
+        context: Arc<ResponseContext>,
         before: ScoredText,
         place: EpisodeId,
     ) -> Result<CriticRecord, SampleError> {
         let Candidate { name, kind } = candidate;
         let asked = seed(self.seed, place, Role::Critic, 0);
-        let critiques = bearable(self.critiques(&kind, &opening, self.config.critiques, asked).await)?;
+        let critiques = bearable(self.critiques(&kind, &context, self.config.critiques, asked).await)?;
         let mut going = JoinSet::new();
         for (index, critique) in critiques.unwrap_or_default().into_iter().enumerate() {
             let chain =
-                Chain { candidate: kind.clone(), opening: opening.clone(), before: before.clone(), place, index };
+                Chain { candidate: kind.clone(), context: context.clone(), before: before.clone(), place, index };
             going.spawn(self.clone().follow(chain, critique));
         }
         let mut attempts = Vec::new();
@@ -168,14 +168,14 @@ impl EvalRunner {
     /// Round after round of one chain: refine, and criticise the first of what came of it.
     async fn follow(self: Arc<Self>, chain: Chain, critique: Completion) -> Result<Vec<CritiqueOutcome>, SampleError> {
         let (mut attempts, mut critique) = (Vec::new(), Arc::new(critique));
-        let mut opening = chain.opening.clone();
+        let mut context = chain.context.clone();
         // What the round criticises, where that is not the response.
         let mut criticised = None;
         for round in 1..=self.rounds {
             // Indices of a round behind those of the rounds before it.
             let index = ((round - 1) * self.config.critiques + chain.index) as u64;
             let Some((written, texts, verdicts)) =
-                bearable(self.refine(&chain, &opening, critique.clone(), index).await)?
+                bearable(self.refine(&chain, &context, critique.clone(), index).await)?
             else {
                 break;
             };
@@ -191,10 +191,10 @@ impl EvalRunner {
                 verdicts,
             });
             let (Some(response), true) = (written.into_iter().next(), round < self.rounds) else { break };
-            let (prompt, rendered) = (opening.prompt.clone(), opening.rendered.clone());
-            opening = Arc::new(ResponseContext { prompt, rendered, response });
+            let (prompt, rendered) = (context.prompt.clone(), context.rendered.clone());
+            context = Arc::new(ResponseContext { prompt, rendered, response });
             let asked = seed(self.seed, chain.place, Role::Critic, 1 + index);
-            let Some(next) = bearable(self.critiques(&chain.candidate, &opening, 1, asked).await)? else { break };
+            let Some(next) = bearable(self.critiques(&chain.candidate, &context, 1, asked).await)? else { break };
             let Some(next) = next.into_iter().next() else { break };
             critique = Arc::new(next);
         }
@@ -205,7 +205,7 @@ impl EvalRunner {
     async fn critiques(
         &self,
         candidate: &Kind,
-        opening: &Arc<ResponseContext>,
+        context: &Arc<ResponseContext>,
         n: usize,
         seed: u64,
     ) -> Result<Vec<Completion>, SampleError> {
@@ -213,25 +213,25 @@ impl EvalRunner {
         match candidate {
             Kind::Critic(policy) => {
                 let sampler = SamplingClient { policy: policy.clone(), ..sampler };
-                Ok(role::answer(&self.models.critic.role, &sampler, opening, n, seed).await?.written)
+                Ok(role::answer(&self.models.critic.role, &sampler, context, n, seed).await?.written)
             }
             Kind::Empty => said(&sampler, &self.config.empty_critique, n),
-            Kind::Oracle => match opening.prompt.answer.as_deref() {
+            Kind::Oracle => match context.prompt.answer.as_deref() {
                 Some(answer) => said(&sampler, &self.config.oracle(answer), n),
                 None => Ok(Vec::new()),
             },
-            Kind::Itself => self.itself(opening, n, seed).await,
+            Kind::Itself => self.itself(context, n, seed).await,
         }
     }
 
     /// The generator's own conversation goes on: what it says of its own response, as long as a critique may be.
-    async fn itself(&self, opening: &ResponseContext, n: usize, seed: u64) -> Result<Vec<Completion>, SampleError> {
+    async fn itself(&self, context: &ResponseContext, n: usize, seed: u64) -> Result<Vec<Completion>, SampleError> {
         let mut sampler = self.sampler(Role::Generator);
         sampler.sampling.max_tokens = self.models.critic.sampling.max_tokens;
-        let mut turns = opening.rendered.turns.clone();
-        turns.push(Turn::new(ChatRole::Assistant, opening.response.text.clone()));
+        let mut turns = context.rendered.turns.clone();
+        turns.push(Turn::new(ChatRole::Assistant, context.response.text.clone()));
         turns.push(Turn::new(ChatRole::User, self.config.self_prompt.clone()));
-        let rendered = sampler.continue_after(&opening.rendered, &opening.response, turns)?;
+        let rendered = sampler.continue_after(&context.rendered, &context.response, turns)?;
         sampler.write(&rendered, n, seed).await
     }
 
@@ -239,22 +239,22 @@ impl EvalRunner {
     async fn refine(
         &self,
         chain: &Chain,
-        opening: &Arc<ResponseContext>,
+        context: &Arc<ResponseContext>,
         critique: Arc<Completion>,
         index: u64,
     ) -> Result<(Vec<Completion>, Vec<ScoredText>, Vec<Verdict>), SampleError> {
         let refiner = self.sampler(Role::Refiner);
-        let input = (opening.clone(), critique.clone());
+        let input = (context.clone(), critique.clone());
         let asked = seed(self.seed, chain.place, Role::Refiner, index);
         let m = self.config.refinements;
         let written = role::answer(&self.models.refiner.role, &refiner, &input, m, asked).await?.written;
-        let texts = self.texts(&opening.prompt, &written).await?;
+        let texts = self.texts(&context.prompt, &written).await?;
         let verdicts = match &self.models.judges.verdicts {
             // The verifier's preference is that of the scores, and code is run once.
             JudgeSource::Verifier(_) => texts.iter().map(|text| prefer(chain.before.score, text.score)).collect(),
             source => {
                 let judge = self.sampler(Role::Judge);
-                let case = JudgeRequest { opening: chain.opening.clone(), critique, refinements: written.clone() };
+                let case = JudgeRequest { context: chain.context.clone(), critique, refinements: written.clone() };
                 verdicts(source, &judge, case, seed(self.seed, chain.place, Role::Judge, index)).await?
             }
         };

@@ -46,7 +46,7 @@ pub enum JudgeSource {
 #[derive(Clone, Debug)]
 pub struct JudgeRequest {
     /// Prompt and response.
-    pub opening: Arc<ResponseContext>,
+    pub context: Arc<ResponseContext>,
     /// The critique.
     pub critique: Arc<Completion>,
     /// Its refinements.
@@ -57,7 +57,7 @@ pub struct JudgeRequest {
 #[derive(Clone, Debug)]
 pub struct PreferenceRequest {
     /// Prompt and response.
-    pub opening: Arc<ResponseContext>,
+    pub context: Arc<ResponseContext>,
     /// The critiques.
     pub critiques: Vec<Arc<Completion>>,
 }
@@ -71,24 +71,24 @@ pub struct Judges {
     pub preferences: Option<Arc<ModelJudge>>,
 }
 
-/// Verdicts on the refinements of `case`; two each, by order, from a model.
+/// Verdicts on the refinements of `request`; two each, by order, from a model.
 pub(crate) async fn verdicts(
     source: &JudgeSource,
     sampler: &SamplingClient,
-    case: JudgeRequest,
+    request: JudgeRequest,
     seed: u64,
 ) -> Result<Vec<Verdict>, SampleError> {
     let verdicts: Vec<_> = match source {
-        JudgeSource::Verifier(checker) => by_checker(checker.clone(), case).await?,
-        JudgeSource::Custom(compare) => case
+        JudgeSource::Verifier(checker) => by_checker(checker.clone(), request).await?,
+        JudgeSource::Custom(compare) => request
             .refinements
             .iter()
             .map(|refinement| {
-                let (prompt, response) = (&*case.opening.prompt, &case.opening.response);
-                guarded(|| compare(Pair { prompt, response, critique: &case.critique, refinement }))
+                let (prompt, response) = (&*request.context.prompt, &request.context.response);
+                guarded(|| compare(Pair { prompt, response, critique: &request.critique, refinement }))
             })
             .collect(),
-        JudgeSource::Model(judge) => judge.compare(sampler, &case, seed).await?,
+        JudgeSource::Model(judge) => judge.compare(sampler, &request, seed).await?,
     };
     for verdict in &verdicts {
         sampler.events.emit(Event::Judged(*verdict));
@@ -102,10 +102,10 @@ fn guarded(compare: impl FnOnce() -> Verdict) -> Verdict {
 }
 
 /// Checks on a thread of its own: code takes seconds, and others wait on this one.
-async fn by_checker(checker: Arc<Checker>, case: JudgeRequest) -> Result<Vec<Verdict>, SampleError> {
+async fn by_checker(checker: Arc<Checker>, request: JudgeRequest) -> Result<Vec<Verdict>, SampleError> {
     let check = move || {
-        let texts: Vec<&str> = case.refinements.iter().map(|refinement| refinement.text.as_str()).collect();
-        let compare = || checker.compare(&case.opening.prompt, &case.opening.response.text, &texts);
+        let texts: Vec<&str> = request.refinements.iter().map(|refinement| refinement.text.as_str()).collect();
+        let compare = || checker.compare(&request.context.prompt, &request.context.response.text, &texts);
         let failed = || vec![Verdict::Invalid(Invalid::Checker); texts.len()];
         catch_unwind(AssertUnwindSafe(compare)).unwrap_or_else(|_| failed())
     };

@@ -44,9 +44,9 @@ impl PromptBuilder for Arc<Critic> {
     fn compose(
         &self,
         sampler: &SamplingClient,
-        opening: &Arc<ResponseContext>,
+        context: &Arc<ResponseContext>,
     ) -> crate::formats::Result<RenderedPrompt> {
-        sampler.compose(self.conversation(&opening.prompt, &opening.response.text))
+        sampler.compose(self.conversation(&context.prompt, &context.response.text))
     }
 }
 
@@ -56,10 +56,10 @@ impl PromptBuilder for Arc<Refiner> {
     fn compose(
         &self,
         sampler: &SamplingClient,
-        (opening, critique): &Self::Input,
+        (context, critique): &Self::Input,
     ) -> crate::formats::Result<RenderedPrompt> {
-        let turns = self.conversation(&opening.rendered.turns, &opening.response.text, &critique.text);
-        sampler.continue_after(&opening.rendered, &opening.response, turns)
+        let turns = self.conversation(&context.rendered.turns, &context.response.text, &critique.text);
+        sampler.continue_after(&context.rendered, &context.response, turns)
     }
 }
 

@@ -1,21 +1,25 @@
-//! `rco-node bench episode`: whole trees as the node grows them, with the learner's step on each group.
+//! `rco-node bench episode`: whole episodes, with a learner step on each group.
 //!
-//! Prompts, requests and the groups' learning are the node's own; what is left out is what runs beside
-//! them: actors, checkpoints, the sharing of time. Texts go on to their limit, so that every run does the
-//! same work.
+//! The episode is the node's own ([`run_episode`]), and so are its prompts and the learning. Left out is what runs beside
+//! them in a node: actors, checkpoints, time sharing. Every text goes on to its limit, so that all runs do the same work.
 
 use super::figures::{Figures, Result as Whole, median};
 use super::machine::Cost;
-use super::tree::{Grown, Judging, Trees};
+use super::participants::{EngineParticipants, InFlight, JudgeChoice};
 use super::{Bench, Common, Run, at_least_one, prompts};
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::memory_plan::MemoryPlan;
+use crate::engine::Engine;
+use crate::episode::tree::{EpisodeError, EpisodeSpec, run_episode};
 use crate::learner::Learner;
-use crate::types::{CriticVersion, CritiqueGroup};
+use crate::run::events::EventBus;
+use crate::transformer::decode::Decoder;
+use crate::types::{CriticVersion, CritiqueGroup, EpisodeId};
 use clap::Args;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::task::JoinSet;
 
 /// What `bench episode` takes.
 #[derive(Debug, Args)]
@@ -38,9 +42,9 @@ pub(super) struct EpisodeArguments {
     #[arg(long, value_parser = at_least_one)]
     sequences: Option<usize>,
     /// Who compares: the model in both orders, or a rule by which the longer text wins.
-    #[arg(long, value_enum, default_value_t = Judging::Rule)]
-    judge: Judging,
-    /// Only grow the trees.
+    #[arg(long, value_enum, default_value_t = JudgeChoice::Rule)]
+    judge: JudgeChoice,
+    /// Only write the episodes, without learning.
     #[arg(long)]
     no_learn: bool,
 }
@@ -52,7 +56,7 @@ struct Asked {
     m: usize,
     max_tokens: usize,
     episodes: usize,
-    judge: Judging,
+    judge: JudgeChoice,
     learns: bool,
 }
 
@@ -70,34 +74,34 @@ struct Headline {
 }
 
 /// Runs the bench.
-pub(super) fn run(bed: &Bench, arguments: &EpisodeArguments) -> Result<Exit, CommandError> {
+pub(super) fn run(bench: &Bench, arguments: &EpisodeArguments) -> Result<Exit, CommandError> {
     let common = &arguments.common;
-    let bed = &bed.of_episodes(arguments);
+    let bench = &bench.with_episode_sizes(arguments);
     let asked = Asked {
-        n: bed.config.rollout.critiques,
-        m: bed.config.rollout.refinements,
+        n: bench.config.rollout.critiques,
+        m: bench.config.rollout.refinements,
         max_tokens: arguments.max_tokens,
         episodes: arguments.episodes,
         judge: arguments.judge,
         learns: !arguments.no_learn,
     };
-    let cost = Cost::new(&bed.model.transformer, Some(&bed.config.learner.lora));
-    let (spec, weights) = (bed.model.transformer.spec(), bed.model.transformer.bytes());
+    let cost = Cost::new(&bench.model.transformer, Some(&bench.config.learner.lora));
+    let (spec, weights) = (bench.model.transformer.spec(), bench.model.transformer.bytes());
     let plan = match arguments.no_learn {
-        true => bed.plan(&bed.config.engine),
-        false => MemoryPlan::new(spec, weights, &bed.config, &bed.model.transformer.device()),
+        true => bench.plan(&bench.config.engine),
+        false => MemoryPlan::new(spec, weights, &bench.config, &bench.model.transformer.device()),
     };
     let mut runs = Vec::with_capacity(common.runs);
     for run in 1..=common.runs {
         tracing::info!(run, runs = common.runs, episodes = asked.episodes, "begins");
-        runs.push(one(bed, arguments)?);
+        runs.push(one(bench, arguments)?);
     }
     let rates: Vec<f64> = runs.iter().map(|(headline, _)| headline.tokens_per_second).collect();
     let middle = median(&rates);
     let (headline, run) = &runs[middle];
     let writing = headline.writing_seconds_per_episode * asked.episodes as f64;
-    let figures = Figures::new(bed, run, writing, &cost, &plan);
-    let (headline, model) = (*headline, bed.config.model.source.clone());
+    let figures = Figures::new(bench, run, writing, &cost, &plan);
+    let (headline, model) = (*headline, bench.config.model.source.clone());
     let head = head(&asked, &headline);
     Whole { bench: "episode", model, asked, headline, runs: rates, figures }.say(common.json, head);
     Ok(Exit::Done)
@@ -123,8 +127,8 @@ fn head(asked: &Asked, headline: &Headline) -> Vec<(&'static str, String)> {
 }
 
 impl Bench {
-    /// The bed with an episode's sizes in its config.
-    fn of_episodes(&self, arguments: &EpisodeArguments) -> Self {
+    /// The bench with an episode's sizes in its config.
+    fn with_episode_sizes(&self, arguments: &EpisodeArguments) -> Self {
         let mut config = self.config.clone();
         config.rollout.critiques = arguments.n.unwrap_or(config.rollout.critiques);
         config.rollout.refinements = arguments.m.unwrap_or(config.rollout.refinements);
@@ -139,53 +143,107 @@ impl Bench {
     }
 }
 
-/// One run: all episodes on a fresh engine and a fresh learner.
-fn one(bed: &Bench, arguments: &EpisodeArguments) -> Result<(Headline, Run), CommandError> {
-    let (config, model) = (&bed.config, &bed.model);
-    let prompts = prompts::load(config, &arguments.common).or_exit(Exit::Usage)?;
-    let prompts: Vec<_> = prompts.into_iter().cycle().take(arguments.episodes).collect();
-    let temperature = config.critic.sampling.temperature;
-    let mut learner =
-        Learner::new(model.transformer.clone(), config.learner.clone(), temperature, arguments.common.seed)?;
-    let mut engine = bed.engine(&config.engine)?;
-    let mut version = CriticVersion(1);
-    let publish =
-        |learner: &Learner| -> Result<_, CommandError> { Ok(Arc::new(model.transformer.pack(&learner.critic())?)) };
-    engine.install(version, Some(publish(&learner)?));
+/// The learner of a run and the critic that it has published.
+struct Learning<'a> {
+    bench: &'a Bench,
+    learner: Learner,
+    version: CriticVersion,
+    seconds: f64,
+    tokens: usize,
+}
 
-    let begun = Instant::now();
-    let (mut learning, mut learned_tokens) = (0.0, 0);
-    let mut trees = Trees::new(bed, &arguments.common, arguments.judge).or_exit(Exit::Usage)?;
-    trees.begin(&mut engine, prompts).or_exit(Exit::Usage)?;
-    while !engine.is_idle() {
-        engine.step()?;
-        let groups = trees.grow(&mut engine).or_exit(Exit::Usage)?;
-        let begun = Instant::now();
-        for group in groups.into_iter().filter(|_| !arguments.no_learn) {
-            learned_tokens += learn(&mut learner, group)?;
-            if learner.step().is_multiple_of(config.learner.publish_every_steps) {
-                version.0 += 1;
-                engine.install(version, Some(publish(&learner)?));
-            }
-        }
-        learning += begun.elapsed().as_secs_f64();
+impl<'a> Learning<'a> {
+    /// A fresh learner whose critic is in service.
+    fn start(bench: &'a Bench, seed: u64, engine: &mut Engine<Decoder>) -> Result<Self, CommandError> {
+        let (model, config) = (bench.model.transformer.clone(), &bench.config);
+        let learner = Learner::new(model, config.learner.clone(), config.critic.sampling.temperature, seed)?;
+        let learning = Self { bench, learner, version: CriticVersion(1), seconds: 0.0, tokens: 0 };
+        learning.publish(engine)?;
+        Ok(learning)
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    let Grown { distinct } = trees.end();
+
+    fn publish(&self, engine: &mut Engine<Decoder>) -> Result<(), CommandError> {
+        let packed = self.bench.model.transformer.pack(&self.learner.critic())?;
+        engine.install(self.version, Some(Arc::new(packed)));
+        Ok(())
+    }
+
+    /// One learner step on `group`, and a publication where one is due.
+    fn learn(&mut self, group: CritiqueGroup, engine: &mut Engine<Decoder>) -> Result<(), CommandError> {
+        let started = Instant::now();
+        let batch = self.learner.step() + 1;
+        self.tokens += self.learner.step_on(batch, vec![Arc::new(group)])?.tokens;
+        if self.learner.step().is_multiple_of(self.bench.config.learner.publish_every_steps) {
+            self.version.0 += 1;
+            self.publish(engine)?;
+        }
+        self.seconds += started.elapsed().as_secs_f64();
+        Ok(())
+    }
+}
+
+/// One run: all episodes on a fresh engine and a fresh learner.
+fn one(bench: &Bench, arguments: &EpisodeArguments) -> Result<(Headline, Run), CommandError> {
+    let (config, seed) = (&bench.config, arguments.common.seed);
+    let prompts = prompts::load(config, &arguments.common).or_exit(Exit::Usage)?;
+    let participants = EngineParticipants::new(bench, &arguments.common, arguments.judge).or_exit(Exit::Usage)?;
+    let mut engine = bench.engine(&config.engine)?;
+    let mut learning = Learning::start(bench, seed, &mut engine)?;
+    let specs = prompts.into_iter().cycle().take(arguments.episodes).enumerate().map(|(index, prompt)| EpisodeSpec {
+        episode: EpisodeId(index as u64),
+        prompt: Arc::new(prompt),
+        critiques: config.rollout.critiques,
+        refinements: config.rollout.refinements,
+        critique_preferences: false,
+        seed,
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let started = Instant::now();
+    let learner = (!arguments.no_learn).then_some(&mut learning);
+    let distinct = runtime.block_on(write(Arc::new(participants), specs.collect(), &mut engine, learner))?;
+    let seconds = started.elapsed().as_secs_f64();
     let (counters, episodes) = (engine.counters(), arguments.episodes as f64);
     let headline = Headline {
         tokens_per_second: counters.sampled_tokens as f64 / seconds,
         seconds_per_episode: seconds / episodes,
-        writing_seconds_per_episode: (seconds - learning) / episodes,
-        learning_seconds_per_episode: learning / episodes,
-        learned_tokens,
+        writing_seconds_per_episode: (seconds - learning.seconds) / episodes,
+        learning_seconds_per_episode: learning.seconds / episodes,
+        learned_tokens: learning.tokens,
         asked_prompt_tokens: counters.prompt_tokens,
     };
     Ok((headline, Run { seconds, counters, distinct }))
 }
 
-/// One learner step on one group; the tokens it learned from.
-fn learn(learner: &mut Learner, group: CritiqueGroup) -> Result<usize, CommandError> {
-    let batch = learner.step() + 1;
-    Ok(learner.step_on(batch, vec![Arc::new(group)])?.tokens)
+/// Runs all episodes on `engine`, one step at a time, and learns from each group as it is complete. Returns the tokens
+/// that had to be computed at least.
+async fn write(
+    participants: Arc<EngineParticipants>,
+    specs: Vec<EpisodeSpec>,
+    engine: &mut Engine<Decoder>,
+    mut learning: Option<&mut Learning<'_>>,
+) -> Result<u64, CommandError> {
+    let mut episodes = JoinSet::new();
+    for spec in specs {
+        episodes.spawn(run_episode(participants.clone(), spec, EventBus::silent()));
+    }
+    let mut in_flight = InFlight::default();
+    while !episodes.is_empty() {
+        participants.settle().await;
+        in_flight.submit(engine, &participants).or_exit(Exit::Usage)?;
+        if !engine.is_idle() {
+            engine.step()?;
+            in_flight.deliver(engine)?;
+        }
+        while let Some(ended) = episodes.try_join_next() {
+            let group = ended.map_err(anyhow::Error::from)?.map_err(|error| match error {
+                EpisodeError::Failed(error) => error,
+                EpisodeError::Dropped(reason) => anyhow::anyhow!("an episode was dropped: {reason:?}"),
+            });
+            let group = group.or_exit(Exit::Usage)?;
+            if let Some(learning) = &mut learning {
+                learning.learn(group, engine)?;
+            }
+        }
+    }
+    Ok(in_flight.distinct_tokens())
 }

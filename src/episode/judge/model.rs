@@ -49,12 +49,12 @@ impl ModelJudge {
     pub(crate) async fn compare(
         self: &Arc<Self>,
         sampler: &SamplingClient,
-        case: &JudgeRequest,
+        request: &JudgeRequest,
         seed: u64,
     ) -> Result<Vec<Verdict>, SampleError> {
-        let response = &case.opening.response.text;
-        let orders = |first: &str, second: &str| self.role.conversation(&case.opening.prompt, first, second);
-        let pairs = case
+        let response = &request.context.response.text;
+        let orders = |first: &str, second: &str| self.role.conversation(&request.context.prompt, first, second);
+        let pairs = request
             .refinements
             .iter()
             .map(|refinement| [orders(response, &refinement.text), orders(&refinement.text, response)]);
@@ -66,13 +66,13 @@ impl ModelJudge {
     pub(crate) async fn prefer(
         self: &Arc<Self>,
         sampler: &SamplingClient,
-        contest: &PreferenceRequest,
+        request: &PreferenceRequest,
         seed: u64,
     ) -> Result<Vec<Preference>, SampleError> {
-        let PreferenceRequest { opening, critiques } = contest;
+        let PreferenceRequest { context, critiques } = request;
         let orders = |first: usize, second: usize| {
             let [first, second] = [&critiques[first].text, &critiques[second].text];
-            self.role.critiques_conversation(&opening.prompt, &opening.response.text, first, second)
+            self.role.critiques_conversation(&context.prompt, &context.response.text, first, second)
         };
         let pairs = critique_pairs(critiques.len());
         let asked = pairs.iter().map(|&(one, other)| [orders(one, other), orders(other, one)]).collect();

@@ -1,0 +1,229 @@
+//! One episode: a prompt's whole tree, in the order of the paper (RCO, arXiv 2506.22157, section 3).
+//!
+//! [`run_episode`] is the algorithm. It knows neither actors nor engines: who writes and who judges are its
+//! [`Participants`]. All seeds follow from (node seed, episode, role, index), so the same episode can be run again.
+//!
+//! Invariant: a dropped critique or judgement never counts as a loss; a group has at least two scored critiques.
+
+use super::judge::{JudgeRequest, PreferenceRequest};
+use super::role::{Answer, ResponseContext};
+use super::seed::seed;
+use crate::run::events::{Event, EventBus};
+use crate::run::state::DropReason;
+use crate::telemetry::metrics::Role;
+use crate::types::{Completion, CritiqueGroup, EpisodeId, Preference, Prompt, ScoredCritique, Verdict, utility};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tokio::task::{JoinError, JoinSet};
+
+/// The size of an episode, and how many run at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutConfig {
+    /// N of RCO: critiques of a response.
+    pub critiques: usize,
+    /// M of RCO: refinements of a critique.
+    pub refinements: usize,
+    /// Episodes that run at once.
+    pub rollouts_max: usize,
+    /// Deadline of one answer of one role, in seconds.
+    pub ask_deadline_seconds: u64,
+}
+
+impl RolloutConfig {
+    /// What is wrong with it.
+    pub fn complaints(&self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        let mut at_least = |key: &str, least: u64, got: u64| {
+            if got < least {
+                complaints.push(format!("rollout.{key}: expected at least {least}, got {got}"));
+            }
+        };
+        at_least("critiques", 2, self.critiques as u64);
+        at_least("refinements", 1, self.refinements as u64);
+        at_least("rollouts_max", 1, self.rollouts_max as u64);
+        at_least("ask_deadline_seconds", 1, self.ask_deadline_seconds);
+        complaints
+    }
+}
+
+/// Why an episode made no group; `F` is what its participants fail with.
+#[derive(Debug)]
+pub enum EpisodeError<F> {
+    /// It ends without a group, and is counted.
+    Dropped(DropReason),
+    /// A participant failed: the episode has to be run again.
+    Failed(F),
+}
+
+impl<F> From<F> for EpisodeError<F> {
+    fn from(failure: F) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Those who write and judge in an episode.
+pub trait Participants: Send + Sync + 'static {
+    /// What ends an episode that has to be run again.
+    type Failure: Send + 'static;
+
+    /// One response to `prompt`: `y0 ~ generator(. | x)`.
+    fn respond(
+        &self,
+        prompt: Arc<Prompt>,
+        seed: u64,
+    ) -> impl Future<Output = Result<Answer, EpisodeError<Self::Failure>>> + Send;
+
+    /// `n` critiques of a response: `c_i ~ critic(. | x, y0)`.
+    fn criticise(
+        &self,
+        context: Arc<ResponseContext>,
+        n: usize,
+        seed: u64,
+    ) -> impl Future<Output = Result<Answer, EpisodeError<Self::Failure>>> + Send;
+
+    /// `m` refinements of the response by one critique: `y_ij ~ generator(. | x, y0, c_i)`.
+    fn refine(
+        &self,
+        context: Arc<ResponseContext>,
+        critique: Arc<Completion>,
+        m: usize,
+        seed: u64,
+    ) -> impl Future<Output = Result<Answer, EpisodeError<Self::Failure>>> + Send;
+
+    /// Verdicts on the refinements of one critique: `PS(y_ij, y0)`.
+    fn judge(
+        &self,
+        request: JudgeRequest,
+        seed: u64,
+    ) -> impl Future<Output = Result<Vec<Verdict>, EpisodeError<Self::Failure>>> + Send;
+
+    /// Which critiques the judge prefers to which others, by their indices.
+    fn prefer(
+        &self,
+        request: PreferenceRequest,
+        seed: u64,
+    ) -> impl Future<Output = Result<Vec<Preference>, EpisodeError<Self::Failure>>> + Send;
+
+    /// The failure of a generator that wrote no text.
+    fn no_response(&self) -> Self::Failure;
+
+    /// The failure of a task that panicked.
+    fn panicked(&self, error: JoinError) -> Self::Failure;
+}
+
+/// What an episode is run on.
+#[derive(Clone, Debug)]
+pub struct EpisodeSpec {
+    /// Its number.
+    pub episode: EpisodeId,
+    /// Its prompt.
+    pub prompt: Arc<Prompt>,
+    /// N: critiques of the response.
+    pub critiques: usize,
+    /// M: refinements of a critique.
+    pub refinements: usize,
+    /// Whether the judge also compares the critiques with each other, for DPCO.
+    pub critique_preferences: bool,
+    /// The node's seed.
+    pub seed: u64,
+}
+
+/// Runs one episode: response, N critiques, N x M refinements, their verdicts, and each critique's utility
+/// `CU_i = mean_j PS(y_ij, y0)`.
+///
+/// # Errors
+/// Where fewer than two critiques could be scored, or a participant dropped the response or failed.
+pub async fn run_episode<P: Participants>(
+    participants: Arc<P>,
+    spec: EpisodeSpec,
+    events: EventBus,
+) -> Result<CritiqueGroup, EpisodeError<P::Failure>> {
+    let seed = |role, index| seed(spec.seed, spec.episode, role, index);
+
+    let Answer { rendered, mut written } = participants.respond(spec.prompt.clone(), seed(Role::Generator, 0)).await?;
+    let response = written.pop().ok_or_else(|| participants.no_response())?;
+    let context = Arc::new(ResponseContext { prompt: spec.prompt.clone(), rendered, response });
+
+    let critiques = participants.criticise(context.clone(), spec.critiques, seed(Role::Critic, 0)).await?;
+    let prefix_ids = critiques.rendered.ids;
+    let critiques: Vec<_> = critiques.written.into_iter().map(Arc::new).collect();
+
+    // DPCO, RCO's control, learns from preferences between the critiques themselves. Its seeds follow the critiques' own.
+    let mut preferring = JoinSet::new();
+    if spec.critique_preferences {
+        let request = PreferenceRequest { context: context.clone(), critiques: critiques.clone() };
+        let (participants, seed) = (participants.clone(), seed(Role::Judge, critiques.len() as u64));
+        preferring.spawn(async move { participants.prefer(request, seed).await });
+    }
+
+    let mut scoring = JoinSet::new();
+    for (index, critique) in critiques.into_iter().enumerate() {
+        let seeds = [seed(Role::Refiner, index as u64), seed(Role::Judge, index as u64)];
+        let scored = score(participants.clone(), context.clone(), critique, spec.refinements, seeds);
+        scoring.spawn(async move { (index, scored.await) });
+    }
+    let mut scored = Vec::with_capacity(spec.critiques);
+    while let Some(joined) = scoring.join_next().await {
+        match joined.map_err(|error| participants.panicked(error))? {
+            (index, Ok(critique)) => {
+                events.emit(Event::CritiqueScored(critique.utility));
+                scored.push((index, critique));
+            }
+            (_, Err(EpisodeError::Dropped(reason))) => events.emit(Event::CritiqueDropped(reason)),
+            (_, Err(failed)) => return Err(failed),
+        }
+    }
+    if scored.len() < 2 {
+        return Err(EpisodeError::Dropped(DropReason::FewCritiques));
+    }
+    scored.sort_by_key(|(index, _)| *index);
+    let kept: Vec<usize> = scored.iter().map(|(index, _)| *index).collect();
+    let preferences = match preferring.join_next().await {
+        Some(joined) => joined.map_err(|error| participants.panicked(error))??,
+        None => Vec::new(),
+    };
+    Ok(CritiqueGroup {
+        episode: spec.episode,
+        prompt_id: spec.prompt.id.clone(),
+        task: spec.prompt.task.clone(),
+        prefix_ids,
+        critiques: scored.into_iter().map(|(_, critique)| critique).collect(),
+        preferences: preferences.into_iter().filter_map(|preference| among(&kept, preference)).collect(),
+    })
+}
+
+/// One critique's refinements, their verdicts and its utility.
+async fn score<P: Participants>(
+    participants: Arc<P>,
+    context: Arc<ResponseContext>,
+    critique: Arc<Completion>,
+    m: usize,
+    [refiner_seed, judge_seed]: [u64; 2],
+) -> Result<ScoredCritique, EpisodeError<P::Failure>> {
+    let refinements = participants.refine(context.clone(), critique.clone(), m, refiner_seed).await?.written;
+    let request = JudgeRequest { context, critique: critique.clone(), refinements };
+    let verdicts = participants.judge(request, judge_seed).await?;
+    let utility = utility(&verdicts).ok_or(EpisodeError::Dropped(DropReason::NoVerdict))?;
+    Ok(ScoredCritique { completion: Arc::unwrap_or_clone(critique), utility, verdicts })
+}
+
+/// A preference between critiques as written, as one between those that were `kept`; none if either was dropped.
+fn among(kept: &[usize], Preference { chosen, rejected }: Preference) -> Option<Preference> {
+    let place = |written: usize| kept.binary_search(&written).ok();
+    Some(Preference { chosen: place(chosen)?, rejected: place(rejected)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preferences_follow_the_critiques_that_were_kept() {
+        let preference = |chosen, rejected| Preference { chosen, rejected };
+        assert_eq!(among(&[0, 2, 3], preference(3, 0)), Some(preference(2, 0)));
+        assert_eq!(among(&[0, 2, 3], preference(2, 3)), Some(preference(1, 2)));
+        assert_eq!(among(&[0, 2, 3], preference(1, 3)), None);
+        assert_eq!(among(&[0, 2, 3], preference(3, 1)), None);
+    }
+}
