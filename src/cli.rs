@@ -15,6 +15,7 @@ mod learn;
 mod memory_plan;
 mod model;
 mod output;
+mod parse;
 mod score;
 mod signals;
 mod start;

@@ -1,8 +1,9 @@
 //! `rco-node eval`: held-out prompts through several critics side by side, and what each is worth.
 //!
-//! Prompts are examined some at a time, in whatever order they end; the figures are made of all records in the file's
-//! order, and are the same however many were under way.
+//! Several prompts run at a time and end in any order. The figures are computed from all records in the order of the file,
+//! so they do not depend on how many ran at once.
 
+mod arguments;
 mod reporter;
 mod spec;
 mod store;
@@ -22,7 +23,7 @@ use crate::telemetry;
 use crate::types::CriticVersion;
 use crate::verify::Checker;
 use anyhow::Context;
-use clap::Args;
+pub(super) use arguments::EvalArguments;
 use reporter::Reporter;
 use spec::EvalSpec;
 use std::collections::BTreeMap;
@@ -31,73 +32,29 @@ use std::sync::Arc;
 use std::time::Instant;
 use store::Store;
 
-/// What `eval` takes.
-#[derive(Debug, Args)]
-pub(super) struct EvalArguments {
-    /// A critic, as WHICH or NAME=WHICH: base, empty, self, oracle, an adapter's, a checkpoint's or a run's folder,
-    /// RUN@STEP or RUN@best; may be repeated, and the others are compared with the first [default: base, empty, self, and oracle
-    /// where answers are known].
-    #[arg(long = "critic", value_name = "CRITIC")]
-    critics: Vec<String>,
-    /// Held-out prompts: a JSONL file or bundled:NAME [default: eval.file, else the held-out twin of prompts.file].
-    #[arg(long, value_name = "FILE")]
-    data: Option<String>,
-    /// Only the first so many prompts.
-    #[arg(long, value_name = "PROMPTS", value_parser = at_least_one)]
-    limit: Option<usize>,
-    /// N: critiques of a response [default: eval.critiques].
-    #[arg(long, value_parser = at_least_one)]
-    n: Option<usize>,
-    /// M: refinements of a critique [default: eval.refinements].
-    #[arg(long, value_parser = at_least_one)]
-    m: Option<usize>,
-    /// Rounds of refinement: each criticises and refines the first refinement of the round before.
-    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
-    rounds: usize,
-    /// Of all that is drawn, resamples included.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// One line of JSON.
-    #[arg(long)]
-    json: bool,
-    /// Keep a line for every finished prompt in this folder, and go on from what is there.
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Draw utilities and accuracies with their intervals, as SVG.
-    #[arg(long, value_name = "FILE.svg")]
-    plot: Option<PathBuf>,
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(number @ 1..) => Ok(number),
-        _ => Err(format!("expected a number of at least 1, got {text:?}")),
-    }
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// Where critics or prompts cannot be used, the model cannot be loaded, or the device breaks.
 pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, CommandError> {
     let live = telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
-    let asked = EvalSpec::new(config, arguments)?;
-    let checker = Checker::open(&asked.prompts, config.judge.role.allow_unsandboxed).or_exit(Exit::Usage)?;
-    let (models, model) = node::models(config, &asked.prompts, None, &EventBus::silent(), false)
+    let spec = EvalSpec::new(config, arguments)?;
+    let checker = Checker::open(&spec.prompts, config.judge.role.allow_unsandboxed).or_exit(Exit::Usage)?;
+    let (models, model) = node::models(config, &spec.prompts, None, &EventBus::silent(), false)
         .map_err(|error| CommandError { exit: error.exit(), error: error.into() })?;
-    let open = |folder: &PathBuf| Store::open(folder, &asked.manifest(config, &model)?, &asked);
-    let (kept, found) = arguments.out.as_ref().map(open).transpose()?.unzip();
-    let candidates = asked.candidates(config, models.model.transformer.spec())?;
+    let open = |folder: &PathBuf| Store::open(folder, &spec.manifest(config, &model)?, &spec);
+    let (store, found) = arguments.out.as_ref().map(open).transpose()?.unzip();
+    let candidates = spec.candidates(config, models.model.transformer.spec())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let begun = Instant::now();
     let found = found.unwrap_or_default();
-    let told = Reporter::new(&live, asked.prompts.len() - found.len(), kept);
-    let ended = runtime.block_on(examine(models, checker, candidates, &asked, found, told));
+    let reporter = Reporter::new(&live, spec.prompts.len() - found.len(), store);
+    let ended = runtime.block_on(evaluate(models, checker, candidates, &spec, found, reporter));
     // A device thread that does not end must not hold the process.
     runtime.shutdown_background();
-    let Examined { records, dropped } = ended?;
-    let figures = Figures::of(&records, asked.figures());
-    let result = reporter::EvalOutput { asked: &asked, dropped, seconds: begun.elapsed().as_secs_f64(), figures };
+    let Evaluated { records, dropped } = ended?;
+    let figures = Figures::of(&records, spec.figures());
+    let result = reporter::EvalOutput { spec: &spec, dropped, seconds: begun.elapsed().as_secs_f64(), figures };
     if arguments.json {
         print_line(&result.json());
     } else {
@@ -112,7 +69,7 @@ pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Co
 }
 
 /// What came of all prompts.
-struct Examined {
+struct Evaluated {
     /// In the order of the file.
     records: Vec<Record>,
     /// Prompts whose response was not written.
@@ -120,45 +77,45 @@ struct Examined {
 }
 
 /// Every prompt through every candidate.
-async fn examine(
+async fn evaluate(
     models: Models,
     checker: Checker,
     candidates: Vec<Candidate>,
-    asked: &EvalSpec,
+    spec: &EvalSpec,
     mut records: BTreeMap<u64, Record>,
-    mut told: Reporter,
-) -> Result<Examined, CommandError> {
+    mut reporter: Reporter,
+) -> Result<Evaluated, CommandError> {
     let device = Device::start(models.setup(None, CriticVersion::BASE, None)).await?;
-    let exam = Arc::new(EvalRunner {
+    let runner = Arc::new(EvalRunner {
         models: Arc::new(models),
         device: device.clone(),
         checker: Arc::new(checker),
         candidates,
-        config: asked.config.clone(),
-        rounds: asked.rounds,
-        seed: asked.seed,
+        config: spec.config.clone(),
+        rounds: spec.rounds,
+        seed: spec.seed,
         events: EventBus::silent(),
     });
-    let prompts = (0..).zip(asked.prompts.iter().cloned().map(Arc::new));
-    let mut sitting = exam.sit_all(prompts.filter(|(place, _)| !records.contains_key(place)));
+    let prompts = (0..).zip(spec.prompts.iter().cloned().map(Arc::new));
+    let mut running = runner.run_all(prompts.filter(|(place, _)| !records.contains_key(place)));
     let mut dropped = 0;
-    while let Some(ended) = sitting.join_next().await {
+    while let Some(ended) = running.join_next().await {
         match ended? {
             (place, Ok(record)) => {
-                told.ended(&record)?;
+                reporter.finished(&record)?;
                 records.insert(place, record);
             }
-            (place, Err(trouble @ (SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)))) => {
-                tracing::warn!(prompt = asked.prompts[place as usize].id, %trouble, "no response");
+            (place, Err(error @ (SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)))) => {
+                tracing::warn!(prompt = spec.prompts[place as usize].id, %error, "no response");
                 dropped += 1;
             }
             (_, Err(SampleError::Gone)) => {
                 let why = device.ended().await.unwrap_or_else(|| "the device thread ended".to_owned());
                 return Err(anyhow::anyhow!(why)).or_exit(Exit::Device);
             }
-            (_, Err(trouble @ SampleError::Broken(_))) => return Err(trouble.into()),
+            (_, Err(error @ SampleError::Broken(_))) => return Err(error.into()),
         }
     }
     device.stop();
-    Ok(Examined { records: records.into_values().collect(), dropped })
+    Ok(Evaluated { records: records.into_values().collect(), dropped })
 }

@@ -1,6 +1,6 @@
-//! An exam: a held-out prompt through several critics, side by side on the same response.
+//! An runner: a held-out prompt through several critics, side by side on the same response.
 //!
-//! `EvalRunner::sit` is one prompt in the order of the paper (arXiv 2506.22157, section 3), with as many critics as there are
+//! `EvalRunner::run` is one prompt in the order of the paper (arXiv 2506.22157, section 3), with as many critics as there are
 //! candidates. Who keeps the records and makes figures of them is no business of this file.
 //!
 //! Invariants: every candidate criticises the same response; all seeds come from (seed, place of the prompt, role,
@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// How long an answer may take at least. A rollout's deadline would lose the longest texts first where a machine is slow,
-/// and flatter whoever writes them: in an exam only what hangs is given up.
+/// and flatter whoever writes them: in an runner only what hangs is given up.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// A critic under examination.
@@ -33,12 +33,12 @@ pub struct Candidate {
     /// What it is called.
     pub name: String,
     /// How it comes by its critiques.
-    pub kind: Kind,
+    pub kind: CritiqueSource,
 }
 
 /// How a critic comes by its critiques.
 #[derive(Clone)]
-pub enum Kind {
+pub enum CritiqueSource {
     /// It is asked in the critic's words, by these weights.
     Critic(PolicyRef),
     /// It says the same of every response.
@@ -49,7 +49,7 @@ pub enum Kind {
     Oracle,
 }
 
-/// What an exam is made of.
+/// What an runner is made of.
 pub struct EvalRunner {
     /// Everyone who is asked.
     pub models: Arc<Models>,
@@ -71,7 +71,7 @@ pub struct EvalRunner {
 
 /// A chain of refinements: one critique of the response, and in later rounds one of what came of the one before.
 struct Chain {
-    candidate: Kind,
+    candidate: CritiqueSource,
     context: Arc<ResponseContext>,
     before: ScoredText,
     place: EpisodeId,
@@ -83,18 +83,18 @@ pub type PromptOutcome = (u64, Result<Record, SampleError>);
 
 impl EvalRunner {
     /// Every prompt through every candidate, some at a time; in whatever order they end.
-    pub fn sit_all(self: &Arc<Self>, prompts: impl Iterator<Item = (u64, Arc<Prompt>)>) -> JoinSet<PromptOutcome> {
+    pub fn run_all(self: &Arc<Self>, prompts: impl Iterator<Item = (u64, Arc<Prompt>)>) -> JoinSet<PromptOutcome> {
         let turns = Arc::new(Semaphore::new(self.at_once()));
-        let mut sitting = JoinSet::new();
+        let mut running = JoinSet::new();
         for (place, prompt) in prompts {
-            let (exam, turns) = (self.clone(), turns.clone());
-            sitting.spawn(async move {
+            let (runner, turns) = (self.clone(), turns.clone());
+            running.spawn(async move {
                 // The semaphore is never closed.
                 let _turn = turns.acquire_owned().await;
-                (place, exam.sit(place, prompt).await)
+                (place, runner.run(place, prompt).await)
             });
         }
-        sitting
+        running
     }
 
     /// Prompts under way at once: enough that the engine's rows are full while some of them still wait for a response
@@ -114,7 +114,7 @@ impl EvalRunner {
     ///
     /// # Errors
     /// Where there is no response, or something is broken.
-    pub async fn sit(self: Arc<Self>, place: u64, prompt: Arc<Prompt>) -> Result<Record, SampleError> {
+    pub async fn run(self: Arc<Self>, place: u64, prompt: Arc<Prompt>) -> Result<Record, SampleError> {
         let place = EpisodeId(place);
         let generator = self.sampler(Role::Generator);
         let asked = seed(self.seed, place, Role::Generator, 0);
@@ -124,14 +124,14 @@ impl EvalRunner {
         let context = Arc::new(ResponseContext { prompt: prompt.clone(), rendered: answer.rendered, response });
         let before = self.texts(&prompt, std::slice::from_ref(&context.response)).await?.remove(0);
 
-        let mut sitting = JoinSet::new();
+        let mut running = JoinSet::new();
         for (index, candidate) in self.candidates.iter().enumerate() {
-            let (exam, candidate) = (self.clone(), candidate.clone());
+            let (runner, candidate) = (self.clone(), candidate.clone());
             let (context, before) = (context.clone(), before.clone());
-            sitting.spawn(async move { (index, exam.hear(candidate, context, before, place).await) });
+            running.spawn(async move { (index, runner.run_critic(candidate, context, before, place).await) });
         }
         let mut critics = Vec::with_capacity(self.candidates.len());
-        while let Some(critic_record) = sitting.join_next().await {
+        while let Some(critic_record) = running.join_next().await {
             let (index, critic_record) = critic_record.map_err(|error| SampleError::Broken(error.to_string()))?;
             critics.push((index, critic_record?));
         }
@@ -141,7 +141,7 @@ impl EvalRunner {
     }
 
     /// All chains of one candidate.
-    async fn hear(
+    async fn run_critic(
         self: Arc<Self>,
         candidate: Candidate,
         context: Arc<ResponseContext>,
@@ -150,12 +150,12 @@ impl EvalRunner {
     ) -> Result<CriticRecord, SampleError> {
         let Candidate { name, kind } = candidate;
         let asked = seed(self.seed, place, Role::Critic, 0);
-        let critiques = bearable(self.critiques(&kind, &context, self.config.critiques, asked).await)?;
+        let critiques = recoverable(self.critiques(&kind, &context, self.config.critiques, asked).await)?;
         let mut going = JoinSet::new();
         for (index, critique) in critiques.unwrap_or_default().into_iter().enumerate() {
             let chain =
                 Chain { candidate: kind.clone(), context: context.clone(), before: before.clone(), place, index };
-            going.spawn(self.clone().follow(chain, critique));
+            going.spawn(self.clone().run_chain(chain, critique));
         }
         let mut attempts = Vec::new();
         while let Some(chain) = going.join_next().await {
@@ -166,7 +166,11 @@ impl EvalRunner {
     }
 
     /// Round after round of one chain: refine, and criticise the first of what came of it.
-    async fn follow(self: Arc<Self>, chain: Chain, critique: Completion) -> Result<Vec<CritiqueOutcome>, SampleError> {
+    async fn run_chain(
+        self: Arc<Self>,
+        chain: Chain,
+        critique: Completion,
+    ) -> Result<Vec<CritiqueOutcome>, SampleError> {
         let (mut attempts, mut critique) = (Vec::new(), Arc::new(critique));
         let mut context = chain.context.clone();
         // What the round criticises, where that is not the response.
@@ -175,7 +179,7 @@ impl EvalRunner {
             // Indices of a round behind those of the rounds before it.
             let index = ((round - 1) * self.config.critiques + chain.index) as u64;
             let Some((written, texts, verdicts)) =
-                bearable(self.refine(&chain, &context, critique.clone(), index).await)?
+                recoverable(self.refine(&chain, &context, critique.clone(), index).await)?
             else {
                 break;
             };
@@ -194,7 +198,7 @@ impl EvalRunner {
             let (prompt, rendered) = (context.prompt.clone(), context.rendered.clone());
             context = Arc::new(ResponseContext { prompt, rendered, response });
             let asked = seed(self.seed, chain.place, Role::Critic, 1 + index);
-            let Some(next) = bearable(self.critiques(&chain.candidate, &context, 1, asked).await)? else { break };
+            let Some(next) = recoverable(self.critiques(&chain.candidate, &context, 1, asked).await)? else { break };
             let Some(next) = next.into_iter().next() else { break };
             critique = Arc::new(next);
         }
@@ -204,23 +208,23 @@ impl EvalRunner {
     /// What a candidate says of a response, `n` times; nothing where it has nothing to say.
     async fn critiques(
         &self,
-        candidate: &Kind,
+        candidate: &CritiqueSource,
         context: &Arc<ResponseContext>,
         n: usize,
         seed: u64,
     ) -> Result<Vec<Completion>, SampleError> {
         let sampler = self.sampler(Role::Critic);
         match candidate {
-            Kind::Critic(policy) => {
+            CritiqueSource::Critic(policy) => {
                 let sampler = SamplingClient { policy: policy.clone(), ..sampler };
                 Ok(role::answer(&self.models.critic.role, &sampler, context, n, seed).await?.written)
             }
-            Kind::Empty => said(&sampler, &self.config.empty_critique, n),
-            Kind::Oracle => match context.prompt.answer.as_deref() {
-                Some(answer) => said(&sampler, &self.config.oracle(answer), n),
+            CritiqueSource::Empty => fixed_text(&sampler, &self.config.empty_critique, n),
+            CritiqueSource::Oracle => match context.prompt.answer.as_deref() {
+                Some(answer) => fixed_text(&sampler, &self.config.oracle(answer), n),
                 None => Ok(Vec::new()),
             },
-            Kind::Itself => self.itself(context, n, seed).await,
+            CritiqueSource::Itself => self.itself(context, n, seed).await,
         }
     }
 
@@ -282,11 +286,11 @@ impl EvalRunner {
 
 /// The base, as a critic.
 pub fn base(name: &str) -> Candidate {
-    Candidate { name: name.to_owned(), kind: Kind::Critic(PolicyRef::Base) }
+    Candidate { name: name.to_owned(), kind: CritiqueSource::Critic(PolicyRef::Base) }
 }
 
 /// `n` times `text`, as if it had been written.
-fn said(sampler: &SamplingClient, text: &str, n: usize) -> Result<Vec<Completion>, SampleError> {
+fn fixed_text(sampler: &SamplingClient, text: &str, n: usize) -> Result<Vec<Completion>, SampleError> {
     let ids = sampler.tokenizer.encode(text)?;
     let version = CriticVersion::BASE;
     let written = Completion { text: text.to_owned(), ids, log_probs: Vec::new(), version, finish: FinishReason::Stop };
@@ -299,10 +303,10 @@ fn prefer(before: Option<f32>, after: Option<f32>) -> Verdict {
 }
 
 /// Trouble that loses one critique is none at all here.
-fn bearable<T>(result: Result<T, SampleError>) -> Result<Option<T>, SampleError> {
+fn recoverable<T>(result: Result<T, SampleError>) -> Result<Option<T>, SampleError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)) => Ok(None),
-        Err(trouble @ (SampleError::Gone | SampleError::Broken(_))) => Err(trouble),
+        Err(error @ (SampleError::Gone | SampleError::Broken(_))) => Err(error),
     }
 }

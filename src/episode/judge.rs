@@ -4,29 +4,18 @@
 //! that the node was handed. Preferences between critiques have but one, a model, which may sit beside a checker.
 //! No verdict is invented: a judge that fails answers `Invalid` with its reason.
 
-use super::role::ResponseContext;
 use crate::episode::sampling::{SampleError, SamplingClient};
 use crate::run::events::Event;
-use crate::types::{Completion, Invalid, Prompt, Verdict};
+use crate::types::{Invalid, Verdict};
 use crate::verify::Checker;
 use model::ModelJudge;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 pub mod model;
+mod request;
 
-/// One refinement and what it came from.
-#[derive(Clone, Copy, Debug)]
-pub struct Pair<'a> {
-    /// What was asked.
-    pub prompt: &'a Prompt,
-    /// What was answered.
-    pub response: &'a Completion,
-    /// What was criticised.
-    pub critique: &'a Completion,
-    /// What came of it.
-    pub refinement: &'a Completion,
-}
+pub use request::{JudgeRequest, Pair, PreferenceRequest};
 
 /// A judge handed to the node.
 pub type Compare = dyn Fn(Pair<'_>) -> Verdict + Send + Sync;
@@ -40,26 +29,6 @@ pub enum JudgeSource {
     Model(Arc<ModelJudge>),
     /// A function.
     Custom(Arc<Compare>),
-}
-
-/// All refinements of one critique.
-#[derive(Clone, Debug)]
-pub struct JudgeRequest {
-    /// Prompt and response.
-    pub context: Arc<ResponseContext>,
-    /// The critique.
-    pub critique: Arc<Completion>,
-    /// Its refinements.
-    pub refinements: Vec<Completion>,
-}
-
-/// All critiques of one response.
-#[derive(Clone, Debug)]
-pub struct PreferenceRequest {
-    /// Prompt and response.
-    pub context: Arc<ResponseContext>,
-    /// The critiques.
-    pub critiques: Vec<Arc<Completion>>,
 }
 
 /// Who judges what.

@@ -1,10 +1,10 @@
-//! The small exam of the critic in service, between two learner steps.
+//! The small runner of the critic in service, between two learner steps.
 //!
-//! The same prompts with the same seeds each time, so that one exam differs from the next by the critic alone. Its
+//! The same prompts with the same seeds each time, so that one runner differs from the next by the critic alone. Its
 //! texts are written by the node's own device, in the same queue as everybody's; a row's result does not depend on who
-//! shares its batch, so that training goes its way as if there were no exam.
+//! shares its batch, so that training goes its way as if there were no runner.
 
-use super::eval_runner::{Candidate, EvalRunner, Kind};
+use super::eval_runner::{Candidate, CritiqueSource, EvalRunner};
 use crate::device::Device;
 use crate::episode::models::Models;
 use crate::episode::sampling::{PolicyRef, SampleError};
@@ -30,7 +30,7 @@ pub struct OnlineEval {
 }
 
 impl OnlineEval {
-    /// Whether there is an exam after `step`, where the last one could have been after `before`: one before the first
+    /// Whether there is an runner after `step`, where the last one could have been after `before`: one before the first
     /// step, and one at the first publication behind each multiple of `eval.every_steps`.
     pub fn is_due(&self, before: Option<u64>, step: u64) -> bool {
         let every = self.config.every_steps.max(1);
@@ -42,22 +42,22 @@ impl OnlineEval {
     /// # Errors
     /// Where the device is gone or something is broken; a prompt without a response is left out.
     pub async fn examine(&self, models: Arc<Models>, device: Device) -> Result<EvalSummary, SampleError> {
-        let exam = Arc::new(EvalRunner {
+        let runner = Arc::new(EvalRunner {
             models,
             device,
             checker: self.checker.clone(),
-            candidates: vec![Candidate { name: "served".to_owned(), kind: Kind::Critic(PolicyRef::Serving) }],
+            candidates: vec![Candidate { name: "served".to_owned(), kind: CritiqueSource::Critic(PolicyRef::Serving) }],
             config: self.config.clone(),
             rounds: 1,
             seed: self.seed,
             events: EventBus::silent(),
         });
-        let mut sitting = exam.sit_all((0..).zip(self.prompts.iter().cloned()));
+        let mut running = runner.run_all((0..).zip(self.prompts.iter().cloned()));
         let mut records: Vec<(u64, Record)> = Vec::with_capacity(self.prompts.len());
-        while let Some(ended) = sitting.join_next().await {
+        while let Some(ended) = running.join_next().await {
             match ended.map_err(|error| SampleError::Broken(error.to_string()))? {
                 (place, Ok(record)) => records.push((place, record)),
-                (_, Err(trouble @ (SampleError::Gone | SampleError::Broken(_)))) => return Err(trouble),
+                (_, Err(error @ (SampleError::Gone | SampleError::Broken(_)))) => return Err(error),
                 (_, Err(_)) => {}
             }
         }

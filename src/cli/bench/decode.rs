@@ -1,9 +1,11 @@
 //! `rco-node bench decode`: many sequences written at once, prompts included, stop ids passed over.
 
 use super::figures::{Figures, Result as Whole, median};
+use super::harness::{Bench, Common, Progress, Run};
 use super::machine::Cost;
-use super::{Bench, Common, Progress, Run, at_least_one, prompts};
+use super::prompts;
 use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::parse::at_least_one;
 use crate::engine::Request;
 use crate::engine::sampler::SamplingConfig;
 use clap::Args;
@@ -48,15 +50,15 @@ struct Headline {
 }
 
 /// Runs the bench.
-pub(super) fn run(bed: &Bench, arguments: &DecodeArguments) -> Result<Exit, CommandError> {
+pub(super) fn run(bench: &Bench, arguments: &DecodeArguments) -> Result<Exit, CommandError> {
     let DecodeArguments { common, sequences, max_tokens, context, warm, temperature } = arguments;
     let sampling = SamplingConfig { temperature: *temperature, ..SamplingConfig::greedy(*max_tokens) };
     let complaints = crate::config::sampling_complaints("bench", &sampling);
     if !complaints.is_empty() {
         return Err(anyhow::anyhow!(complaints.join("\n"))).or_exit(Exit::Usage);
     }
-    let prompts = prompts::ids(&bed.config, common, &bed.model, *sequences, *context).or_exit(Exit::Usage)?;
-    let mut engine = bed.engine_for(&prompts, *max_tokens);
+    let prompts = prompts::ids(&bench.config, common, &bench.model, *sequences, *context).or_exit(Exit::Usage)?;
+    let mut engine = bench.engine_for(&prompts, *max_tokens);
     if *warm {
         // What one run leaves behind, and what the next one writes.
         engine.kv_cache_mib *= 2;
@@ -82,7 +84,7 @@ pub(super) fn run(bed: &Bench, arguments: &DecodeArguments) -> Result<Exit, Comm
     for run in usize::from(!warm)..=common.runs {
         let mut writer = match kept.take() {
             Some(writer) => writer,
-            None => bed.engine(&engine)?,
+            None => bench.engine(&engine)?,
         };
         let done = Run::of(&mut writer, &requests, Progress::new(run, common.runs, sequences * max_tokens))?;
         if run > 0 {
@@ -92,8 +94,8 @@ pub(super) fn run(bed: &Bench, arguments: &DecodeArguments) -> Result<Exit, Comm
     }
     let rates: Vec<f64> = runs.iter().map(|run| run.counters.sampled_tokens as f64 / run.seconds).collect();
     let middle = median(&rates);
-    let (cost, plan) = (Cost::new(&bed.model.transformer, None), bed.plan(&engine));
-    let figures = Figures::new(bed, &runs[middle], runs[middle].seconds, &cost, &plan);
+    let (cost, plan) = (Cost::new(&bench.model.transformer, None), bench.plan(&engine));
+    let figures = Figures::new(bench, &runs[middle], runs[middle].seconds, &cost, &plan);
     let head = vec![
         ("decode", format!("{:.1} tokens/s", rates[middle])),
         (
@@ -106,7 +108,7 @@ pub(super) fn run(bed: &Bench, arguments: &DecodeArguments) -> Result<Exit, Comm
         ),
     ];
     let headline = Headline { tokens_per_second: rates[middle] };
-    let model = bed.config.model.source.clone();
+    let model = bench.config.model.source.clone();
     Whole { bench: "decode", model, asked, headline, runs: rates, figures }.say(common.json, head);
     Ok(Exit::Done)
 }

@@ -4,11 +4,13 @@
 //! them in a node: actors, checkpoints, time sharing. Every text goes on to its limit, so that all runs do the same work.
 
 use super::figures::{Figures, Result as Whole, median};
+use super::harness::{Bench, Common, Run};
 use super::machine::Cost;
 use super::participants::{EngineParticipants, InFlight, JudgeChoice};
-use super::{Bench, Common, Run, at_least_one, prompts};
+use super::prompts;
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::memory_plan::MemoryPlan;
+use crate::cli::parse::at_least_one;
 use crate::engine::Engine;
 use crate::episode::tree::{EpisodeError, EpisodeSpec, run_episode};
 use crate::learner::Learner;

@@ -1,7 +1,7 @@
 //! What a bench says at its end: the same figures as a table for people or as a line of JSON.
 
+use super::harness::{Bench, Run};
 use super::machine::{Cost, Machine, peak_memory_bytes};
-use super::{Bench, Run};
 use crate::cli::memory_plan::MemoryPlan;
 use crate::cli::output::print_line;
 use serde::Serialize;
@@ -34,12 +34,12 @@ pub(super) struct Figures {
 
 impl Figures {
     /// Of `run`, whose engine worked for `writing` seconds.
-    pub(super) fn new(bed: &Bench, run: &Run, writing: f64, cost: &Cost, plan: &MemoryPlan) -> Self {
+    pub(super) fn new(bench: &Bench, run: &Run, writing: f64, cost: &Cost, plan: &MemoryPlan) -> Self {
         let Run { seconds, counters, distinct } = run;
         let gflops_per_second = cost.flops(counters) / writing / 1e9;
         let share = |time: Duration| time.as_secs_f64() / writing;
         Self {
-            machine: bed.machine,
+            machine: bench.machine,
             seconds: *seconds,
             steps: counters.steps,
             generated_tokens: counters.sampled_tokens,
@@ -51,7 +51,7 @@ impl Figures {
             preemptions: counters.preemptions,
             copied_blocks: counters.copied_blocks,
             gflops_per_second,
-            peak_share: gflops_per_second / bed.machine.peak_gflops_per_second,
+            peak_share: gflops_per_second / bench.machine.peak_gflops_per_second,
             gigabytes_per_second: cost.bytes(counters) / writing / 1e9,
             model_share: share(counters.times.model),
             sampling_share: share(counters.times.sampling),

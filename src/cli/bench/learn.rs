@@ -4,11 +4,13 @@
 //! computes the references, as the first use of a group does; the others find them, as the later uses do.
 
 use super::figures::median;
+use super::harness::{Bench, Common};
 use super::machine::{Cost, Machine, peak_memory_bytes};
-use super::{Bench, Common, at_least_one, prompts};
+use super::prompts;
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::memory_plan::MemoryPlan;
 use crate::cli::output::print_line;
+use crate::cli::parse::at_least_one;
 use crate::engine::{Counters, Work};
 use crate::learner::{Learner, Mode};
 use crate::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, FinishReason, ScoredCritique};
@@ -80,21 +82,21 @@ struct Learned {
 }
 
 /// Runs the bench.
-pub(super) fn run(mut bed: Bench, arguments: &LearnArguments) -> Result<Exit, CommandError> {
+pub(super) fn run(mut bench: Bench, arguments: &LearnArguments) -> Result<Exit, CommandError> {
     let LearnArguments { common, prefix, max_tokens, .. } = arguments;
-    let config = &mut bed.config;
+    let config = &mut bench.config;
     config.learner.checkpoint_layers |= arguments.checkpoint_layers;
     config.learner.micro_batch_tokens = arguments.micro_batch.unwrap_or(config.learner.micro_batch_tokens);
     let groups = arguments.groups.unwrap_or(config.learner.groups_per_step);
     let n = arguments.n.unwrap_or(config.rollout.critiques);
-    let groups = made(&bed, arguments, groups, n).or_exit(Exit::Usage)?;
+    let groups = made(&bench, arguments, groups, n).or_exit(Exit::Usage)?;
     let (critique_tokens, rows) = (groups.len() * n * max_tokens, groups.len() * (prefix + n * max_tokens));
     let (mut first, mut later, mut piece_max, mut trainable) = (vec![], vec![], 0.0, 0);
     for run in 1..=common.runs {
         tracing::info!(run, runs = common.runs, groups = groups.len(), "begins");
-        let temperature = bed.config.critic.sampling.temperature;
-        let model = bed.model.transformer.clone();
-        let mut learner = Learner::new(model, bed.config.learner.clone(), temperature, common.seed)?;
+        let temperature = bench.config.critic.sampling.temperature;
+        let model = bench.model.transformer.clone();
+        let mut learner = Learner::new(model, bench.config.learner.clone(), temperature, common.seed)?;
         trainable = learner.parameters();
         for step in 0..=arguments.steps {
             let (seconds, piece) = one(&mut learner, &groups)?;
@@ -102,10 +104,10 @@ pub(super) fn run(mut bed: Bench, arguments: &LearnArguments) -> Result<Exit, Co
             if step == 0 { &mut first } else { &mut later }.push(critique_tokens as f64 / seconds);
         }
     }
-    let (config, transformer) = (&bed.config, &bed.model.transformer);
+    let (config, transformer) = (&bench.config, &bench.model.transformer);
     let (rate, with_references) = (later[median(&later)], first[median(&first)]);
     let step_seconds = critique_tokens as f64 / rate;
-    let gflops = flops(&bed, &groups) / step_seconds / 1e9;
+    let gflops = flops(&bench, &groups) / step_seconds / 1e9;
     let plan = MemoryPlan::of_learning(
         transformer.spec(),
         transformer.bytes(),
@@ -130,10 +132,10 @@ pub(super) fn run(mut bed: Bench, arguments: &LearnArguments) -> Result<Exit, Co
         step_seconds,
         runs: later,
         gflops_per_second: gflops,
-        peak_share: gflops / bed.machine.peak_gflops_per_second,
+        peak_share: gflops / bench.machine.peak_gflops_per_second,
         piece_seconds_max: piece_max,
         trainable_parameters: trainable,
-        machine: bed.machine,
+        machine: bench.machine,
         peak_memory_bytes: peak_memory_bytes(),
         planned_memory_bytes: plan.total() as u64,
     };
@@ -142,10 +144,10 @@ pub(super) fn run(mut bed: Bench, arguments: &LearnArguments) -> Result<Exit, Co
 }
 
 /// Groups of the asked shape.
-fn made(bed: &Bench, arguments: &LearnArguments, groups: usize, n: usize) -> anyhow::Result<Vec<Arc<CritiqueGroup>>> {
+fn made(bench: &Bench, arguments: &LearnArguments, groups: usize, n: usize) -> anyhow::Result<Vec<Arc<CritiqueGroup>>> {
     let LearnArguments { common, prefix, max_tokens, .. } = arguments;
-    let prefixes = prompts::ids(&bed.config, common, &bed.model, groups, Some(*prefix))?;
-    let texts = prompts::ids(&bed.config, common, &bed.model, groups * n, Some(*max_tokens))?;
+    let prefixes = prompts::ids(&bench.config, common, &bench.model, groups, Some(*prefix))?;
+    let texts = prompts::ids(&bench.config, common, &bench.model, groups * n, Some(*max_tokens))?;
     let critique = |(index, ids): (usize, &Vec<u32>)| ScoredCritique {
         completion: Completion {
             text: String::new(),
@@ -185,7 +187,7 @@ fn one(learner: &mut Learner, groups: &[Arc<CritiqueGroup>]) -> Result<(f64, f64
 
 /// Operations of one step that finds its references, a multiply-add being two: forward, and as much again for the
 /// gradient of what flows back; twice that for what is trained, and where that is the head, its rows once more.
-fn flops(bed: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
+fn flops(bench: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
     let mut counters = Counters::default();
     for group in groups {
         let (prefix, mut work) = (group.prefix_ids.len() as u64, Work::default());
@@ -201,9 +203,9 @@ fn flops(bed: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
         counters.work.logit_rows += work.logit_rows;
         counters.work.attended_pairs += work.attended_pairs;
     }
-    let cost = Cost::new(&bed.model.transformer, None);
+    let cost = Cost::new(&bench.model.transformer, None);
     let base = cost.flops(&counters);
-    if bed.config.learner.mode == Mode::Full {
+    if bench.config.learner.mode == Mode::Full {
         // Attention has no weights.
         let pairs = Counters {
             work: Work { attended_pairs: counters.work.attended_pairs, ..Work::default() },
@@ -214,7 +216,7 @@ fn flops(bed: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
         return 3.0 * base - cost.flops(&pairs) + cost.flops(&rows);
     }
     counters.work.adapted_tokens = counters.work.tokens;
-    let adapted = Cost::new(&bed.model.transformer, Some(&bed.config.learner.lora)).flops(&counters) - base;
+    let adapted = Cost::new(&bench.model.transformer, Some(&bench.config.learner.lora)).flops(&counters) - base;
     2.0 * base + 3.0 * adapted
 }
 

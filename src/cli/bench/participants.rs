@@ -2,7 +2,8 @@
 //!
 //! A request waits in a queue until the bench gives it to the engine between two steps. Knows no clock and no learner.
 
-use super::{Bench, Common, prompts};
+use super::harness::{Bench, Common};
+use super::prompts;
 use crate::engine::distinct::Distinct;
 use crate::engine::sampler::SamplingConfig;
 use crate::engine::{Engine, Request, RequestId};

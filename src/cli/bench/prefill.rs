@@ -1,9 +1,11 @@
 //! `rco-node bench prefill`: one prompt to its first logits.
 
 use super::figures::{Figures, Result as Whole, median};
+use super::harness::{Bench, Common, Progress, Run};
 use super::machine::Cost;
-use super::{Bench, Common, Progress, Run, at_least_one, prompts};
+use super::prompts;
 use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::parse::at_least_one;
 use crate::engine::Request;
 use crate::engine::sampler::SamplingConfig;
 use clap::Args;
@@ -33,10 +35,10 @@ struct Headline {
 }
 
 /// Runs the bench.
-pub(super) fn run(bed: &Bench, arguments: &PrefillArguments) -> Result<Exit, CommandError> {
+pub(super) fn run(bench: &Bench, arguments: &PrefillArguments) -> Result<Exit, CommandError> {
     let PrefillArguments { common, context } = arguments;
-    let prompts = prompts::ids(&bed.config, common, &bed.model, 1, Some(*context)).or_exit(Exit::Usage)?;
-    let engine = bed.engine_for(&prompts, 1);
+    let prompts = prompts::ids(&bench.config, common, &bench.model, 1, Some(*context)).or_exit(Exit::Usage)?;
+    let engine = bench.engine_for(&prompts, 1);
     let request = |prompt| Request {
         prompt,
         n: 1,
@@ -48,19 +50,19 @@ pub(super) fn run(bed: &Bench, arguments: &PrefillArguments) -> Result<Exit, Com
     let requests: Vec<Request> = prompts.into_iter().map(request).collect();
     let mut runs = Vec::with_capacity(common.runs);
     for run in 1..=common.runs {
-        runs.push(Run::of(&mut bed.engine(&engine)?, &requests, Progress::new(run, common.runs, 1))?);
+        runs.push(Run::of(&mut bench.engine(&engine)?, &requests, Progress::new(run, common.runs, 1))?);
     }
     let rates: Vec<f64> = runs.iter().map(|run| *context as f64 / run.seconds).collect();
     let middle = median(&rates);
-    let (cost, plan) = (Cost::new(&bed.model.transformer, None), bed.plan(&engine));
-    let figures = Figures::new(bed, &runs[middle], runs[middle].seconds, &cost, &plan);
+    let (cost, plan) = (Cost::new(&bench.model.transformer, None), bench.plan(&engine));
+    let figures = Figures::new(bench, &runs[middle], runs[middle].seconds, &cost, &plan);
     let head = vec![
         ("prefill", format!("{:.1} tokens/s", rates[middle])),
         ("asked", format!("{context} tokens, at most {} a step", engine.step_tokens_max)),
     ];
     let asked = Asked { context: *context, step_tokens_max: engine.step_tokens_max };
     let headline = Headline { tokens_per_second: rates[middle] };
-    let model = bed.config.model.source.clone();
+    let model = bench.config.model.source.clone();
     Whole { bench: "prefill", model, asked, headline, runs: rates, figures }.say(common.json, head);
     Ok(Exit::Done)
 }

@@ -1,6 +1,6 @@
 //! What the benches write about: real prompts, as ids, cut or filled to a length where one is asked for.
 
-use super::Common;
+use super::harness::Common;
 use crate::config::Config;
 use crate::formats::template::ChatTemplate;
 use crate::prompts;

@@ -1,6 +1,6 @@
-//! What an evaluation says: how far it is, its head, and its one line of JSON.
+//! What an evaluation prints: its progress, a headline, and one line of JSON.
 
-use super::EvalSpec;
+use super::spec::EvalSpec;
 use super::store::Store;
 use crate::cli::exit::CommandError;
 use crate::eval::Record;
@@ -16,28 +16,28 @@ const LINE: Duration = Duration::from_secs(10);
 /// How far it is.
 pub(super) struct Reporter {
     work_progress: WorkProgress,
-    kept: Option<Store>,
+    store: Option<Store>,
 }
 
 impl Reporter {
-    /// Of `prompts` that are still to be examined; their records go to `kept`.
-    pub(super) fn new(live: &LogTerminal, prompts: usize, kept: Option<Store>) -> Self {
-        Self { work_progress: WorkProgress::new(live, LINE, prompts as u64, "prompts"), kept }
+    /// Of `prompts` that are still to be examined; their records go to `store`.
+    pub(super) fn new(live: &LogTerminal, prompts: usize, store: Option<Store>) -> Self {
+        Self { work_progress: WorkProgress::new(live, LINE, prompts as u64, "prompts"), store }
     }
 
     /// A prompt is finished.
     ///
     /// # Errors
-    /// Where its record cannot be kept.
-    pub(super) fn ended(&mut self, record: &Record) -> Result<(), CommandError> {
+    /// Where its record cannot be store.
+    pub(super) fn finished(&mut self, record: &Record) -> Result<(), CommandError> {
         self.work_progress.advance(Instant::now());
-        self.kept.as_mut().map_or(Ok(()), |kept| kept.add(record))
+        self.store.as_mut().map_or(Ok(()), |store| store.add(record))
     }
 }
 
 /// Everything that it came to.
 pub(super) struct EvalOutput<'a> {
-    pub(super) asked: &'a EvalSpec,
+    pub(super) spec: &'a EvalSpec,
     pub(super) dropped: usize,
     pub(super) seconds: f64,
     pub(super) figures: Figures,
@@ -59,12 +59,12 @@ struct Line<'a> {
 impl EvalOutput<'_> {
     /// A picture's title.
     pub(super) fn title(&self) -> String {
-        format!("{} prompts of {}, 95 % intervals by prompt", self.figures.prompts, self.asked.data)
+        format!("{} prompts of {}, 95 % intervals by prompt", self.figures.prompts, self.spec.data)
     }
 
-    /// What was asked, for people.
+    /// What was spec, for people.
     pub(super) fn head(&self) -> String {
-        let EvalSpec { data, config, rounds, seed, .. } = self.asked;
+        let EvalSpec { data, config, rounds, seed, .. } = self.spec;
         let (n, m, prompts) = (config.critiques, config.refinements, self.figures.prompts);
         let rounds = if *rounds > 1 { format!(", {rounds} rounds") } else { String::new() };
         let dropped = if self.dropped > 0 { format!(" ({} without a response)", self.dropped) } else { String::new() };
@@ -77,7 +77,7 @@ impl EvalOutput<'_> {
 
     /// One line with all of it.
     pub(super) fn json(&self) -> String {
-        let EvalSpec { data, config, rounds, seed, .. } = self.asked;
+        let EvalSpec { data, config, rounds, seed, .. } = self.spec;
         let line = Line {
             data,
             dropped: self.dropped,

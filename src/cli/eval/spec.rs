@@ -1,10 +1,10 @@
-//! What an evaluation was asked: prompts, critics and sizes, out of the config and the command line.
+//! The specification of an evaluation: prompts, critics and sizes, from the config and the command line.
 
-use super::EvalArguments;
+use super::arguments::EvalArguments;
 use crate::cli::critic_source::CriticSource;
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::config::{Config, RoleSection};
-use crate::episode::eval_runner::{Candidate, Kind};
+use crate::episode::eval_runner::{Candidate, CritiqueSource};
 use crate::episode::sampling::PolicyRef;
 use crate::eval::bootstrap::Resampling;
 use crate::eval::{EvalConfig, figures};
@@ -37,11 +37,11 @@ pub(super) struct EvalSpec {
     pub(super) seed: u64,
     pub(super) in_both_orders: bool,
     /// Name, and which.
-    critics: Vec<(String, Which)>,
+    critics: Vec<(String, NamedCritic)>,
 }
 
 #[derive(Clone)]
-enum Which {
+enum NamedCritic {
     Base,
     Empty,
     Itself,
@@ -91,13 +91,13 @@ impl EvalSpec {
     /// Where the model at `model` or a critic cannot be read.
     pub(super) fn manifest(&self, config: &Config, model: &Path) -> Result<Map<String, Value>, CommandError> {
         let source = Source::parse(&config.model.source).or_exit(Exit::Usage)?;
-        let critic = |(name, which): &(String, Which)| -> Result<Value, CommandError> {
+        let critic = |(name, which): &(String, NamedCritic)| -> Result<Value, CommandError> {
             let of = match which {
-                Which::Base => "base".to_owned(),
-                Which::Empty => "empty".to_owned(),
-                Which::Itself => "self".to_owned(),
-                Which::Oracle => "oracle".to_owned(),
-                Which::Adapter(critic) => critic.digest()?,
+                NamedCritic::Base => "base".to_owned(),
+                NamedCritic::Empty => "empty".to_owned(),
+                NamedCritic::Itself => "self".to_owned(),
+                NamedCritic::Oracle => "oracle".to_owned(),
+                NamedCritic::Adapter(critic) => critic.digest()?,
             };
             Ok(json!({"name": name, "of": of}))
         };
@@ -119,18 +119,18 @@ impl EvalSpec {
 
     /// The critics, with adapters that fit `spec`.
     pub(super) fn candidates(&self, config: &Config, spec: &ModelSpec) -> Result<Vec<Candidate>, CommandError> {
-        let candidate = |(index, (name, which)): (usize, &(String, Which))| {
+        let candidate = |(index, (name, which)): (usize, &(String, NamedCritic))| {
             let kind = match which {
-                Which::Base => Kind::Critic(PolicyRef::Base),
-                Which::Empty => Kind::Empty,
-                Which::Itself => Kind::Itself,
-                Which::Oracle => Kind::Oracle,
+                NamedCritic::Base => CritiqueSource::Critic(PolicyRef::Base),
+                NamedCritic::Empty => CritiqueSource::Empty,
+                NamedCritic::Itself => CritiqueSource::Itself,
+                NamedCritic::Oracle => CritiqueSource::Oracle,
                 // A version of its own for each, 0 being the base.
-                Which::Adapter(critic) => {
+                NamedCritic::Adapter(critic) => {
                     if let Some(other) = critic.trained_on()?.filter(|source| *source != config.model.source) {
                         tracing::warn!(critic = name, trained_on = other, "runs on another model.source here");
                     }
-                    Kind::Critic(PolicyRef::Critic(CriticVersion(1 + index as u64), critic.load(spec)?))
+                    CritiqueSource::Critic(PolicyRef::Critic(CriticVersion(1 + index as u64), critic.load(spec)?))
                 }
             };
             Ok(Candidate { name: name.clone(), kind })
@@ -177,7 +177,7 @@ fn digest(value: &impl Serialize) -> String {
 }
 
 /// The critics that `arguments` name, or those that serve everywhere.
-fn critics(arguments: &[String], prompts: &[Prompt]) -> Result<Vec<(String, Which)>, CommandError> {
+fn critics(arguments: &[String], prompts: &[Prompt]) -> Result<Vec<(String, NamedCritic)>, CommandError> {
     let known = prompts.iter().any(|prompt| prompt.answer.is_some());
     let usual: Vec<String> =
         ["base", "empty", "self"].into_iter().chain(known.then_some("oracle")).map(Into::into).collect();
@@ -191,17 +191,17 @@ fn critics(arguments: &[String], prompts: &[Prompt]) -> Result<Vec<(String, Whic
     Ok(critics)
 }
 
-fn critic(argument: &str) -> Result<(String, Which), CommandError> {
+fn critic(argument: &str) -> Result<(String, NamedCritic), CommandError> {
     let (name, which) = match argument.split_once('=').filter(|_| !std::path::Path::new(argument).exists()) {
         Some((name, which)) => (name, which),
         None => (argument, argument),
     };
     let found = match which {
-        "base" => Which::Base,
-        "empty" => Which::Empty,
-        "self" => Which::Itself,
-        "oracle" => Which::Oracle,
-        folder => Which::Adapter(CriticSource::find(folder)?),
+        "base" => NamedCritic::Base,
+        "empty" => NamedCritic::Empty,
+        "self" => NamedCritic::Itself,
+        "oracle" => NamedCritic::Oracle,
+        folder => NamedCritic::Adapter(CriticSource::find(folder)?),
     };
     Ok((name.to_owned(), found))
 }

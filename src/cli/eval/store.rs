@@ -1,9 +1,10 @@
-//! What an evaluation keeps, so that it can go on: a manifest of what was asked, and a line for each finished prompt.
+//! What an evaluation keeps on disk so that it can be resumed: a manifest of its specification, and a line for each
+//! finished prompt.
 //!
-//! Invariants: a folder holds the records of one evaluation, and another one is refused with what differs; each line
-//! is written whole before the next prompt is, so that a killed process leaves a torn last line at most, which is cut.
+//! Invariants: a folder holds the records of one evaluation; another one is refused, with what differs. Lines are written
+//! whole, one after the other: a killed process leaves at most a torn last line, which is cut.
 
-use super::EvalSpec;
+use super::spec::EvalSpec;
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::disk;
 use crate::disk::json_lines::{self, Appender};
@@ -32,14 +33,14 @@ impl Store {
     pub(super) fn open(
         folder: &Path,
         manifest: &Map<String, Value>,
-        asked: &EvalSpec,
+        spec: &EvalSpec,
     ) -> Result<(Self, BTreeMap<u64, Record>), CommandError> {
         let lock = crate::node::lock(folder).or_exit(Exit::Usage)?;
         agree(&folder.join(MANIFEST), manifest).or_exit(Exit::Usage)?;
         let path = folder.join(RECORDS);
         let (file, records) = open_records(&path).with_context(|| path.display().to_string()).or_exit(Exit::Usage)?;
         let places: BTreeMap<&str, u64> =
-            (0..).zip(&asked.prompts).map(|(place, prompt)| (prompt.id.as_str(), place)).collect();
+            (0..).zip(&spec.prompts).map(|(place, prompt)| (prompt.id.as_str(), place)).collect();
         let found = records.into_iter().filter_map(|record| Some((*places.get(record.id.as_str())?, record))).collect();
         Ok((Self { path, file, _lock: lock }, found))
     }
