@@ -17,6 +17,7 @@ mod parity;
 mod passes;
 mod real_families;
 mod real_server;
+mod refusals;
 mod remote;
 mod resume;
 mod rigged;

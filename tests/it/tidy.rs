@@ -3,7 +3,7 @@
 
 mod sources;
 
-use sources::{House, Source, circles, read_all, rust_files};
+use sources::{House, Source, circles, read_all};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

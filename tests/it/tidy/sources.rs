@@ -54,7 +54,7 @@ pub fn read_all(root: &Path) -> Vec<Source> {
 }
 
 /// All `.rs` files below `folder`, sorted.
-pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![];
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -1,0 +1,217 @@
+//! What a node refuses before it starts, several nodes in one process, and every exit code.
+
+use crate::common::golden;
+use crate::loop_common::{config, likes_even, sets};
+use rco_node::node::{Exit, Node, Options};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+/// A copy of the tiny llama in `folder`, changed by `change`.
+fn changed_model(folder: &Path, change: impl FnOnce(&Path)) -> PathBuf {
+    let model = folder.join("model");
+    fs::create_dir_all(&model).unwrap();
+    for entry in fs::read_dir(golden("tiny_llama")).unwrap().map(Result::unwrap) {
+        fs::write(model.join(entry.file_name()), fs::read(entry.path()).unwrap()).unwrap();
+    }
+    change(&model);
+    model
+}
+
+/// Writes zeros over the tensors whose names end with `ending`.
+fn set_to_zero(model: &Path, ending: &str) {
+    let file = model.join("model.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut zeros = 0;
+    let owned: Vec<_> = tensors
+        .iter()
+        .map(|(name, view)| {
+            let mut data = view.data().to_vec();
+            if name.ends_with(ending) {
+                data.fill(0);
+                zeros += 1;
+            }
+            (name.to_owned(), view.dtype(), view.shape().to_vec(), data)
+        })
+        .collect();
+    assert!(zeros > 0, "the model has tensors that end with {ending}");
+    let views: BTreeMap<_, _> = owned
+        .iter()
+        .map(|(name, dtype, shape, data)| (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap()))
+        .collect();
+    let bytes = safetensors::serialize(&views, None).unwrap();
+    fs::write(&file, bytes).unwrap();
+}
+
+/// Changes the chat template of `model`; none removes it.
+fn set_template(model: &Path, change: impl FnOnce(&str) -> Option<String>) {
+    let file = model.join("tokenizer_config.json");
+    let mut config: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let template = config.remove("chat_template").unwrap();
+    if let Some(changed) = change(template.as_str().unwrap()) {
+        config.insert("chat_template".to_owned(), changed.into());
+    }
+    fs::write(&file, serde_json::to_vec(&config).unwrap()).unwrap();
+}
+
+/// The program on the small node of the loop's tests in `folder`, with `more` settings.
+fn program(folder: &Path, more: &str, arguments: &[&str]) -> Command {
+    config(folder, "judge.kind='verifier'");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rco-node"));
+    command.args(arguments).env("RCO_LOG", "warn");
+    for set in sets(folder, &folder.join("prompts.jsonl"), &format!("judge.kind='verifier'\n{more}")) {
+        command.args(["--set", &set]);
+    }
+    command
+}
+
+fn run(folder: &Path, more: &str, arguments: &[&str]) -> Output {
+    program(folder, more, arguments).output().unwrap()
+}
+
+/// The program ended with `exit` and names each of `parts` on stderr.
+fn assert_ended(output: &Output, exit: Exit, parts: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(exit as i32), "{exit:?}: {stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "expected {part:?} in: {stderr}");
+    }
+}
+
+fn source(model: &Path) -> String {
+    format!("model.source='{}'", model.display())
+}
+
+#[test]
+fn a_trainable_tensor_without_a_gradient_stops_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    // The gate's branch reaches the loss through this matrix alone.
+    let model = changed_model(folder.path(), |model| set_to_zero(model, "layers.0.mlp.down_proj.weight"));
+    let gate = format!("{}\nlearner.lora.targets=['gate_proj']", source(&model));
+    let refused = run(folder.path(), &gate, &["start", "--learner-steps", "1"]);
+    assert_ended(&refused, Exit::Device, &["layers.0.gate_proj.lora_A", "gradient"]);
+    assert!(!folder.path().join("run/checkpoints").exists(), "nothing was written");
+    // Beside a branch that the loss sees, the gate learns too.
+    let both = format!("{}\nlearner.lora.targets=['gate_proj', 'down_proj']", source(&model));
+    assert_ended(&run(folder.path(), &both, &["start", "--learner-steps", "1"]), Exit::Done, &[]);
+}
+
+#[test]
+fn a_model_without_a_chat_template_serves_no_node_and_raw_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = changed_model(folder.path(), |model| set_template(model, |_| None));
+    let refused = run(folder.path(), &source(&model), &["start", "--learner-steps", "1"]);
+    assert_ended(&refused, Exit::Model, &["chat template"]);
+    let raw = run(folder.path(), &source(&model), &["generate", "--raw", "--prompt", "x", "--max-tokens", "3"]);
+    assert_ended(&raw, Exit::Done, &[]);
+}
+
+#[test]
+fn prompts_with_code_start_no_node_where_there_is_no_sandbox() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompts = folder.path().join("code.jsonl");
+    let test = "def check(candidate):\n    assert candidate() == 1";
+    let verifier = serde_json::json!({"kind": "code", "entry_point": "f", "test": test});
+    let line = serde_json::json!({"id": "f", "task": "code", "prompt": "write f", "verifier": verifier});
+    fs::write(&prompts, format!("{line}\n")).unwrap();
+    let code = format!("prompts.file='{}'", prompts.display());
+    // Without capabilities no namespace can be made; where this is not root, one of its own user is dropped from.
+    let without_isolation = |more: &str, arguments: &[&str]| {
+        let inner = program(folder.path(), more, arguments);
+        let drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"];
+        let user = ["unshare", "--user", "--map-root-user"];
+        let wrapped: Vec<&str> =
+            if rustix::process::geteuid().is_root() { drop.to_vec() } else { [&user[..], &drop].concat() };
+        let mut command = Command::new(wrapped[0]);
+        command.args(&wrapped[1..]).arg(inner.get_program()).args(inner.get_args());
+        command.output().unwrap()
+    };
+    for arguments in [&["check"][..], &["start", "--learner-steps", "1"]] {
+        assert_ended(&without_isolation(&code, arguments), Exit::Usage, &["judge.allow_unsandboxed"]);
+    }
+    let allowed = format!("{code}\njudge.allow_unsandboxed=true");
+    assert_ended(&without_isolation(&allowed, &["check"]), Exit::Done, &[]);
+    assert_ended(&run(folder.path(), &code, &["check"]), Exit::Done, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_nodes_run_in_one_process_and_one_directory_has_one_node() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let options = || Options { learner_steps: Some(2), judge: Some(Arc::new(likes_even)), ..Options::default() };
+    let start = |folder: &Path| Node::start(config(folder, ""), options());
+    let one = start(folders[0].path()).await.unwrap();
+    let other = start(folders[1].path()).await.unwrap();
+    let refused = start(folders[0].path()).await.err().expect("the directory is taken");
+    assert_eq!(refused.exit(), Exit::Usage);
+    let directory = folders[0].path().join("run");
+    assert!(refused.to_string().contains(directory.to_str().unwrap()), "{refused}");
+    // A refusal takes nothing from the node that runs there.
+    assert_eq!([one.wait().await, other.wait().await], [Exit::Done; 2]);
+    for node in [one, other] {
+        assert_eq!(node.progress().step, 2);
+    }
+    let resumed = Options { resume: true, learner_steps: Some(3), ..options() };
+    let again = Node::start(config(folders[0].path(), ""), resumed).await.expect("the directory is free again");
+    assert_eq!(again.wait().await, Exit::Done);
+}
+
+/// A run that ends with `exit`, and what it says. The match has no default: a new code wants a run of its own here.
+fn ending_with(exit: Exit, folder: &Path) -> (Output, &'static [&'static str]) {
+    let start: &[&str] = &["start", "--learner-steps", "1"];
+    match exit {
+        Exit::Done => (run(folder, "", start), &[]),
+        Exit::Failed => {
+            let prompts = folder.join("held-out.jsonl");
+            fs::write(&prompts, "{\"id\": \"a\", \"task\": \"echo\", \"prompt\": \"x\", \"answer\": \"1\"}\n").unwrap();
+            let model = changed_model(folder, |model| set_template(model, |plain| Some(refusing(plain))));
+            let more = format!("{}\neval.file='{}'", source(&model), prompts.display());
+            (run(folder, &more, &["eval", "--critic", "base"]), &["refused"])
+        }
+        Exit::Usage => (run(folder, "learner.beta=0", start), &["learner.beta"]),
+        Exit::Model => (run(folder, &source(&folder.join("nowhere")), start), &["nowhere"]),
+        Exit::Restarts => {
+            let model = changed_model(folder, |model| set_template(model, |plain| Some(refusing(plain))));
+            (run(folder, &format!("{}\nsupervisor.restarts_max=1", source(&model)), start), &["refused"])
+        }
+        Exit::Device => {
+            let model = changed_model(folder, |model| set_to_zero(model, "mlp.down_proj.weight"));
+            let more = format!("{}\nlearner.lora.targets=['up_proj']", source(&model));
+            (run(folder, &more, start), &["up_proj"])
+        }
+        Exit::Checkpoint => {
+            fs::create_dir_all(folder.join("run")).unwrap();
+            fs::write(folder.join("run/checkpoints"), "not a folder").unwrap();
+            (run(folder, "", start), &["run/checkpoints"])
+        }
+    }
+}
+
+/// A chat template that refuses every conversation.
+fn refusing(plain: &str) -> String {
+    format!("{{{{ raise_exception('refused') }}}}{plain}")
+}
+
+#[test]
+fn every_exit_code_is_reached_and_told_in_the_help() {
+    let all = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Model, Exit::Restarts, Exit::Device, Exit::Checkpoint];
+    let codes: BTreeSet<i32> = all.iter().map(|exit| *exit as i32).collect();
+    assert_eq!(codes, (0..all.len() as i32).collect(), "codes follow one another");
+    let help = Command::new(env!("CARGO_BIN_EXE_rco-node")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (_, told) = help.split_once("Exit codes:").expect("the help tells the exit codes");
+    for exit in all {
+        let folder = tempfile::tempdir().unwrap();
+        let (output, parts) = ending_with(exit, folder.path());
+        assert_ended(&output, exit, parts);
+        let code = exit as i32;
+        let is_told =
+            told.split_whitespace().any(|word| word.trim_matches(|c: char| !c.is_ascii_digit()) == code.to_string());
+        assert!(is_told, "{code} in: {told}");
+    }
+}
