@@ -19,7 +19,7 @@ use crate::engine;
 use crate::learner;
 use crate::transformer::Transformer;
 use crate::transformer::decode::PackedAdapter;
-use crate::transformer::full_weights::CriticWeights;
+pub use crate::transformer::full_weights::CriticWeights;
 use crate::types::{Completion, CriticVersion, CritiqueGroup};
 use command::{Command, EngineSlot, Envelope, PendingInstall, Reply};
 use std::panic::AssertUnwindSafe;

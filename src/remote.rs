@@ -6,12 +6,14 @@
 //!
 //! Invariant: an answer is complete and readable, or it is an error. Dropping the future cancels the request.
 
+mod chat;
 mod retry;
 mod wire;
 
+pub use chat::{ChatRequest, ChatResponse, Usage};
+
 use crate::telemetry::metrics::{self, RemoteOutcome, RemoteTokens};
 use crate::types::splitmix::{GOLDEN_GAMMA, mix64};
-use crate::types::{FinishReason, Turn};
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
 use retry::RetryBudget;
@@ -96,69 +98,6 @@ impl RemoteConfig {
         let plain = url.username().is_empty() && url.password().is_none() && !self.base_url.contains(['?', '#']);
         (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
     }
-}
-
-/// A request: a conversation and how to sample its continuation.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ChatRequest {
-    /// The conversation.
-    pub turns: Vec<Turn>,
-    /// Maximum length of the answer, in tokens.
-    pub max_tokens: usize,
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// 0 is off.
-    pub top_k: usize,
-    /// 1 is off.
-    pub top_p: f32,
-    /// 0 is off.
-    pub min_p: f32,
-    /// Strings that end the answer.
-    pub stop: Vec<String>,
-    /// Sampling seed, for servers that honour it; also seeds the jitter of pauses.
-    pub seed: u64,
-    /// Requests the log-probabilities of the likeliest first tokens.
-    pub wants_log_probs: bool,
-}
-
-impl Default for ChatRequest {
-    /// A greedy request without a conversation.
-    fn default() -> Self {
-        let (turns, stop) = (Vec::new(), Vec::new());
-        Self {
-            turns,
-            max_tokens: 1,
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            stop,
-            seed: 0,
-            wants_log_probs: false,
-        }
-    }
-}
-
-/// Token counts that the server reports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Tokens of the prompt.
-    pub prompt_tokens: u64,
-    /// Tokens of the answer.
-    pub completion_tokens: u64,
-}
-
-/// A server's answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ChatResponse {
-    /// The text.
-    pub text: String,
-    /// Why it ended.
-    pub finish: FinishReason,
-    /// Token counts; zero if the server does not report them.
-    pub usage: Usage,
-    /// The likeliest first tokens and their log-probabilities (nats), if requested.
-    pub first_tokens: Vec<(String, f64)>,
 }
 
 /// Why there is no answer.

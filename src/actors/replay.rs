@@ -7,7 +7,7 @@
 
 use super::ask::Reply;
 use super::failure::Failure;
-use crate::checkpoint::CriticWeights;
+use crate::device::CriticWeights;
 use crate::groups::GroupRecorder;
 use crate::replay::{Lease, Pushed, Retired};
 use crate::run::events::{Activity, Event, EventBus};

@@ -5,7 +5,7 @@
 use super::failure::Failure;
 use super::replay::Pacing;
 use super::supervisor::SupervisorConfig;
-use crate::checkpoint::CriticWeights;
+use crate::device::CriticWeights;
 use crate::device::{Device, LearnerSetup};
 use crate::episode::models::Models;
 use crate::episode::online_eval::OnlineEval;

@@ -2,7 +2,7 @@
 //!
 //! Fields at their neutral value are not sent, because strict servers refuse fields that they do not know.
 
-use super::{ChatRequest, ChatResponse, Usage};
+use super::chat::{ChatRequest, ChatResponse, Usage};
 use crate::types::{FinishReason, Turn};
 use serde::{Deserialize, Serialize};
 
