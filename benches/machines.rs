@@ -43,9 +43,9 @@ fn wave(count: usize, pace: f32) -> Vec<f32> {
 /// Seconds of the fastest of some runs of `work`.
 fn fastest(mut work: impl FnMut()) -> f64 {
     let once = |work: &mut dyn FnMut()| {
-        let begun = Instant::now();
+        let started = Instant::now();
         work();
-        begun.elapsed().as_secs_f64()
+        started.elapsed().as_secs_f64()
     };
     (0..20).map(|_| once(&mut work)).fold(f64::INFINITY, f64::min)
 }
@@ -67,9 +67,9 @@ fn bench(criterion: &mut Criterion, name: &str, floor: f64, mut work: impl FnMut
     let best = Cell::new(f64::INFINITY);
     criterion.bench_function(name, |bencher| {
         bencher.iter_custom(|rounds| {
-            let begun = Instant::now();
+            let started = Instant::now();
             (0..rounds).for_each(|_| work());
-            let elapsed = begun.elapsed();
+            let elapsed = started.elapsed();
             best.set(best.get().min(elapsed.as_secs_f64() / rounds as f64));
             elapsed
         });

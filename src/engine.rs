@@ -32,7 +32,7 @@ use crate::types::{Completion, CriticVersion};
 pub use config::EngineConfig;
 pub use error::Error;
 use report::lap;
-pub use report::{Counters, StepReport, Times, Work};
+pub use report::{Counters, StepReport, StepWork, Times};
 pub use request::{Detokenize, Request, RequestId};
 use request_state::{RequestState, Weights};
 use sampler::{Draw, SamplingConfig, Scratch, Task};
@@ -239,7 +239,7 @@ impl<F: Forward> Engine<F> {
             shared_tokens: self.scheduler.planned().map(|s| s.planned * s.siblings.len()).sum(),
             copied_blocks: plan.copies.len(),
             evicted_blocks: plan.evicted_blocks,
-            work: Work::of(&self.batch),
+            work: StepWork::of(&self.batch),
             ..StepReport::default()
         }
     }

@@ -35,7 +35,7 @@ use reference::{Reference, References};
 use std::collections::HashMap;
 use std::sync::Arc;
 use step_loss::StepLoss;
-use trained::Trained;
+use trained::TrainableCritic;
 use value::Value;
 
 /// The learner: what is trained, and the frozen model that it began as.
@@ -43,7 +43,7 @@ pub struct Learner {
     model: Arc<Transformer>,
     config: LearnerConfig,
     temperature: f32,
-    trained: Trained,
+    trained: TrainableCritic,
     /// The score pass's memory.
     arena: Arena,
     step: u64,
@@ -72,7 +72,7 @@ impl Learner {
     /// Where a trainable tensor gets no gradient: the self-test of the graph runs here. Where all weights are to be trained
     /// and do not lie on the CPU.
     pub fn new(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, seed: u64) -> Result<Self, Error> {
-        let trained = Trained::fresh(&model, &config, seed)?;
+        let trained = TrainableCritic::fresh(&model, &config, seed)?;
         let mut learner = Self::with(model, config, temperature, trained, seed);
         learner.trained.self_test(&learner.model, &learner.config, temperature, seed)?;
         Ok(learner)
@@ -93,7 +93,7 @@ impl Learner {
             CriticWeights::Adapter(adapter) => Reference::restore(adapter, &mut |name| tensors.remove(name))?,
             CriticWeights::Full(_) => None,
         };
-        let trained = Trained::resumed(&model, &config, state.critic)?;
+        let trained = TrainableCritic::resumed(&model, &config, state.critic)?;
         let mut learner = Self::with(model, config, temperature, trained, 0);
         learner.trained.restore(&mut |name| tensors.remove(name))?;
         if learner.value.is_some() && Value::is_in(|name| tensors.contains_key(name)) {
@@ -107,7 +107,13 @@ impl Learner {
         Ok(learner)
     }
 
-    fn with(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, trained: Trained, seed: u64) -> Self {
+    fn with(
+        model: Arc<Transformer>,
+        config: LearnerConfig,
+        temperature: f32,
+        trained: TrainableCritic,
+        seed: u64,
+    ) -> Self {
         let value = config.has_value().then(|| Value::new(model.spec().hidden, config.value.width, seed));
         let arena = Arena::new(config.micro_batch_tokens);
         Self {
@@ -242,7 +248,7 @@ impl Learner {
         }
         self.trained.update(&self.config, step, norm);
         self.update_value(step);
-        if let Trained::Lora(lora) = &self.trained
+        if let TrainableCritic::Lora(lora) = &self.trained
             && self.config.resets().falls_after(step)
         {
             self.reference = Some(Reference::new(lora.adapter()));

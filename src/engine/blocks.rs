@@ -46,7 +46,7 @@ impl BlockKey {
 /// What the first positions of a block hold. Ordered by past, then by ids as words are in a dictionary: the
 /// content that shares most with another stands right before or behind it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Content {
+struct BlockContent {
     past: BlockKey,
     ids: Vec<u32>,
 }
@@ -56,14 +56,14 @@ struct Content {
 struct Block {
     references: u32,
     /// Set while it may be found.
-    content: Option<Content>,
+    content: Option<BlockContent>,
     /// When it was used last; orders eviction.
     used: u64,
 }
 
 /// A block that begins as was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct BlockMatch {
     pub(crate) block: u32,
     /// How many of the ids asked for it holds, from the first on; at least one.
     pub(crate) common: usize,
@@ -79,7 +79,7 @@ pub(crate) struct BlockPool {
     free: Vec<u32>,
     /// Blocks without holder whose content is known, by time of use.
     cached: BTreeSet<(u64, u32)>,
-    index: BTreeMap<Content, u32>,
+    index: BTreeMap<BlockContent, u32>,
     clock: u64,
     evictions: usize,
 }
@@ -119,14 +119,14 @@ impl BlockPool {
     }
 
     /// The block behind `past` that shares most of `ids` from the first on.
-    pub(crate) fn find(&self, past: BlockKey, ids: &[u32]) -> Option<Found> {
-        let asked = Content { past, ids: ids.to_vec() };
+    pub(crate) fn find(&self, past: BlockKey, ids: &[u32]) -> Option<BlockMatch> {
+        let asked = BlockContent { past, ids: ids.to_vec() };
         let neighbours = [self.index.range(&asked..).next(), self.index.range(..&asked).next_back()];
         let of_past = neighbours.into_iter().flatten().filter(|(content, _)| content.past == past);
         let shared = of_past.map(|(content, &block)| (common(&content.ids, ids), content, block));
         let (common, content, block) = shared.max_by_key(|(common, ..)| *common)?;
         let open = self.references(block) == 0 && content.ids.len() == common;
-        (common > 0).then_some(Found { block, common, open })
+        (common > 0).then_some(BlockMatch { block, common, open })
     }
 
     /// A block with no content worth keeping, held once; none if all are held.
@@ -186,7 +186,7 @@ impl BlockPool {
         debug_assert!(self.references(id) > 0, "block {id} is registered by nobody");
         debug_assert!((1..=BLOCK_TOKENS).contains(&ids.len()), "a content of {} ids", ids.len());
         self.forget(id);
-        let content = Content { past, ids: ids.to_vec() };
+        let content = BlockContent { past, ids: ids.to_vec() };
         // All that begins like it comes right behind it, and what it begins like right before it.
         let longer = self.index.range(&content..).next();
         if longer.is_some_and(|(longer, _)| longer.past == past && longer.ids.starts_with(ids)) {

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 /// Counts distinct tokens. One version must mean one installation of weights.
 #[derive(Clone, Debug, Default)]
-pub struct Distinct {
+pub struct DistinctTokens {
     /// The node that an id leads to from a node, numbered from 1; each version has a root of its own.
     nodes: HashMap<(Node, u32), u64>,
 }
@@ -20,7 +20,7 @@ enum Node {
     Token(u64),
 }
 
-impl Distinct {
+impl DistinctTokens {
     /// Adds a text that `version` wrote behind `prompt`.
     pub fn add(&mut self, version: CriticVersion, prompt: &[u32], written: &[u32]) {
         let computed = written.split_last().map_or(&[][..], |(_, computed)| computed);
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn a_prefix_counts_once_for_each_version_and_the_last_token_not_at_all() {
         let (base, critic) = (CriticVersion::BASE, CriticVersion(1));
-        let mut distinct = Distinct::default();
+        let mut distinct = DistinctTokens::default();
         let mut adds = |version, prompt: &[u32], written: &[u32]| {
             let before = distinct.tokens();
             distinct.add(version, prompt, written);

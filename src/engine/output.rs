@@ -114,8 +114,8 @@ mod tests {
         Box::new(|ids| Ok(String::from_utf8_lossy(&ids.iter().map(|&id| id as u8).collect::<Vec<_>>()).into_owned()))
     }
 
-    /// Each id is a piece.
-    fn pieces(table: &'static [&'static str]) -> Detokenize {
+    /// Decodes each id as its entry in `table`.
+    fn token_table(table: &'static [&'static str]) -> Detokenize {
         Box::new(move |ids| Ok(ids.iter().map(|&id| table[id as usize]).collect()))
     }
 
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_stop_string_is_found_across_tokens_and_the_text_is_cut_before_it() {
-        let decode = pieces(&["Hello", " wor", "ld\n", "\nUs", "er", ": more"]);
+        let decode = token_table(&["Hello", " wor", "ld\n", "\nUs", "er", ": more"]);
         let done = write(&[0, 1, 2, 3, 4, 5], &request(&[], &["\n\nUser"]), &decode);
         assert_eq!(
             (done.text.as_str(), done.ids, done.finish),
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn of_several_stop_strings_the_earliest_cuts() {
-        let decode = pieces(&["a", "bcdef"]);
+        let decode = token_table(&["a", "bcdef"]);
         assert_eq!(write(&[0, 1], &request(&[], &["ef", "cd", "de"]), &decode).text, "ab");
     }
 

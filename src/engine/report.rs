@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 /// The amount of computation of a step: arithmetic and memory traffic follow from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Work {
+pub struct StepWork {
     /// Tokens whose keys and values were computed.
     pub tokens: u64,
     /// Those of them that an adapter's branches were computed for, beside the base's weights.
@@ -19,7 +19,7 @@ pub struct Work {
     pub logit_rows: u64,
 }
 
-impl Work {
+impl StepWork {
     /// What `batch` asks for.
     pub(crate) fn of(batch: &Batch) -> Self {
         let mut work = Self::default();
@@ -37,7 +37,7 @@ impl Work {
     }
 }
 
-impl AddAssign for Work {
+impl AddAssign for StepWork {
     fn add_assign(&mut self, other: Self) {
         self.tokens += other.tokens;
         self.adapted_tokens += other.adapted_tokens;
@@ -98,7 +98,7 @@ pub struct StepReport {
     /// Cached blocks evicted for new content.
     pub evicted_blocks: usize,
     /// The amount of computation.
-    pub work: Work,
+    pub work: StepWork,
     /// Time by kind of work.
     pub times: Times,
 }
@@ -128,7 +128,7 @@ pub struct Counters {
     /// Cached blocks evicted for new content.
     pub evicted_blocks: u64,
     /// The amount of computation.
-    pub work: Work,
+    pub work: StepWork,
     /// Time by kind of work.
     pub times: Times,
 }

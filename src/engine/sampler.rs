@@ -151,25 +151,25 @@ mod tests {
     /// The distribution by the book: f64, a full sort, and each cut as its definition says.
     fn expected(logits: &[f32], config: &SamplingConfig) -> Vec<f64> {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let weigh = |l: f32| (f64::from(l - max) / f64::from(config.temperature)).exp();
+        let weight = |l: f32| (f64::from(l - max) / f64::from(config.temperature)).exp();
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
         if config.top_k > 0 {
             order.truncate(config.top_k);
         }
-        let total: f64 = order.iter().map(|&i| weigh(logits[i])).sum();
+        let total: f64 = order.iter().map(|&i| weight(logits[i])).sum();
         if config.top_p < 1.0 {
             let mut sum = 0.0;
             let last = order.iter().position(|&i| {
-                sum += weigh(logits[i]) / total;
+                sum += weight(logits[i]) / total;
                 sum >= f64::from(config.top_p)
             });
             order.truncate(last.map_or(order.len(), |last| last + 1));
         }
-        order.retain(|&i| weigh(logits[i]) >= f64::from(config.min_p));
-        let total: f64 = order.iter().map(|&i| weigh(logits[i])).sum();
+        order.retain(|&i| weight(logits[i]) >= f64::from(config.min_p));
+        let total: f64 = order.iter().map(|&i| weight(logits[i])).sum();
         let mut p = vec![0.0; logits.len()];
-        order.iter().for_each(|&i| p[i] = weigh(logits[i]) / total);
+        order.iter().for_each(|&i| p[i] = weight(logits[i]) / total);
         p
     }
 

@@ -7,7 +7,7 @@
 //! Invariants: `running` and `waiting` are ordered by age; a block that is written has one holder, and the pool knows only
 //! positions before the first one written; the oldest sequence can always proceed, because each fits the pool alone.
 
-use super::blocks::{BlockPool, Found, common};
+use super::blocks::{BlockMatch, BlockPool, common};
 use super::request::RequestId;
 use super::sequence::{Branch, Name, Sequence};
 use crate::transformer::decode::BLOCK_TOKENS;
@@ -38,7 +38,7 @@ struct Prefix {
     /// Full blocks to share, the first ones of its table.
     blocks: Vec<u32>,
     /// The next block, whose first positions match: it is extended or copied.
-    tail: Option<Found>,
+    tail: Option<BlockMatch>,
     /// Whether a running sequence is about to compute more of it.
     awaited: bool,
 }
@@ -209,7 +209,7 @@ impl Scheduler {
         let mut prefix = Prefix::default();
         while let Some(past) = sequence.past(prefix.blocks.len()).filter(|_| prefix.tokens() < end) {
             match self.pool.find(past, sequence.ids(prefix.blocks.len(), end)) {
-                Some(Found { block, common: BLOCK_TOKENS, .. }) => prefix.blocks.push(block),
+                Some(BlockMatch { block, common: BLOCK_TOKENS, .. }) => prefix.blocks.push(block),
                 tail => {
                     prefix.tail = tail;
                     break;
@@ -246,7 +246,7 @@ impl Scheduler {
         (sequence.cached, sequence.registered) = (prefix.tokens(), prefix.blocks.len());
         sequence.table = prefix.blocks;
         sequence.table.iter().for_each(|&block| pool.retain(block));
-        let Some(Found { block, open, .. }) = prefix.tail else { return };
+        let Some(BlockMatch { block, open, .. }) = prefix.tail else { return };
         if open {
             pool.retain(block);
             sequence.table.push(block);

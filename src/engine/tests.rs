@@ -241,7 +241,7 @@ fn siblings_are_computed_once_until_they_part_and_copy_only_a_partial_block() {
     assert_eq!((second.prefill_tokens, second.sampled_tokens), (0, 4));
     assert_eq!(engine.counters().copied_blocks as usize, firsts.len() - 1, "the last holder writes in place");
     run(&mut engine);
-    let mut distinct = distinct::Distinct::default();
+    let mut distinct = distinct::DistinctTokens::default();
     texts.iter().for_each(|ids| distinct.add(CriticVersion::BASE, &asked.prompt, ids));
     let counters = engine.counters();
     assert_eq!((counters.prompt_tokens, counters.prefill_tokens, counters.sampled_tokens), (280, 70, 20));
@@ -351,7 +351,11 @@ fn a_request_waits_for_a_prefix_that_another_is_computing() {
 }
 
 /// Submits, runs until all have ended, and adds what was asked and written to `distinct`.
-fn ask(engine: &mut Engine<HashModel>, asked: Vec<Request>, distinct: &mut distinct::Distinct) -> Vec<Vec<Vec<u32>>> {
+fn ask(
+    engine: &mut Engine<HashModel>,
+    asked: Vec<Request>,
+    distinct: &mut distinct::DistinctTokens,
+) -> Vec<Vec<Vec<u32>>> {
     let ids: Vec<RequestId> = asked.iter().map(|request| engine.submit(request.clone()).unwrap()).collect();
     let done: BTreeMap<_, _> = run(engine).into_iter().collect();
     let texts = |(request, id): (&Request, &RequestId)| {
@@ -368,7 +372,7 @@ fn ask(engine: &mut Engine<HashModel>, asked: Vec<Request>, distinct: &mut disti
 fn an_episode_computes_each_distinct_token_once() {
     let mut engine = engine(600, 256, 64);
     install(&mut engine, 1, 11);
-    let mut distinct = distinct::Distinct::default();
+    let mut distinct = distinct::DistinctTokens::default();
     let critic = |prompt, n, seed| Request { critic: true, ..request(prompt, n, 24, seed) };
     for episode in 0..3 {
         let question = [prompt(5, 1), prompt(40, 10 + episode)].concat();

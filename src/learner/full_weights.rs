@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Values that one thread goes through at a time.
-const PIECE: usize = 1 << 16;
+const CHUNK: usize = 1 << 16;
 
 /// Every weight of a critic, with its gradient and moments.
 pub(super) struct Full {
@@ -63,11 +63,11 @@ impl Full {
         batch: ScoreBatch<'_>,
         policy: ActivationPolicy,
         arena: &mut Arena,
-        weigh: impl FnOnce(&Scored) -> Vec<f32>,
+        loss_weights: impl FnOnce(&Scored) -> Vec<f32>,
     ) -> Result<(), Error> {
         let model = self.whole.transformer();
         let recorded = score::record_full_in(&model, batch, policy, arena)?;
-        let weights = weigh(&recorded.scored);
+        let weights = loss_weights(&recorded.scored);
         self.gathered = true;
         Ok(recorded.backward_full_in(&weights, &mut self.gradients, arena)?)
     }
@@ -79,9 +79,9 @@ impl Full {
     }
 
     pub(super) fn gradient_norm(&self) -> f32 {
-        let square = |piece: &[f32]| piece.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
+        let square = |chunk: &[f32]| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
         // Summed in the order of the weights, whichever thread was first.
-        let of_block = |block: &[f32]| block.par_chunks(PIECE).map(square).collect::<Vec<f64>>();
+        let of_block = |block: &[f32]| block.par_chunks(CHUNK).map(square).collect::<Vec<f64>>();
         self.gradients.blocks().flat_map(of_block).sum::<f64>().sqrt() as f32
     }
 
@@ -92,9 +92,9 @@ impl Full {
         whole.for_each_block_mut(|block, values| {
             let [first, second] = moments.get_mut(&block).expect("moments for every block");
             let decay = if block.is_matrix() { config.weight_decay } else { 0.0 };
-            let pieces = values.par_chunks_mut(PIECE).zip(gradients.block_mut(block).par_chunks_mut(PIECE));
-            let moments = first.par_chunks_mut(PIECE).zip(second.par_chunks_mut(PIECE));
-            pieces.zip(moments).for_each(|((values, gradient), (first, second))| {
+            let chunks = values.par_chunks_mut(CHUNK).zip(gradients.block_mut(block).par_chunks_mut(CHUNK));
+            let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
+            chunks.zip(moments).for_each(|((values, gradient), (first, second))| {
                 adam.step(step, [values, gradient, first, second], decay, clip);
             });
         });

@@ -76,7 +76,7 @@ fn factor_names((layer, site): (usize, Projection)) -> [String; 2] {
 
 /// What the reference says of a group.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Known {
+pub struct ReferenceValues {
     /// The log-probability of each id of each critique, as far as computed.
     pub log_probs: Vec<Vec<f32>>,
     /// The hidden state of the prefix's last token, where a value network reads it; else empty.
@@ -86,7 +86,7 @@ pub struct Known {
 /// What is known of groups, by episode, each under the reference it was first seen with.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct References {
-    known: BTreeMap<u64, Known>,
+    known: BTreeMap<u64, ReferenceValues>,
 }
 
 /// So many groups are remembered; then the oldest half is forgotten.
@@ -97,12 +97,13 @@ const HIDDEN: &str = "reference_hidden.";
 impl References {
     /// Whether all `critiques` of `episode` are known, and, `with_hidden`, the hidden state of its prefix.
     pub fn knows(&self, episode: u64, critiques: usize, with_hidden: bool) -> bool {
-        let is_whole = |known: &Known| known.log_probs.len() == critiques && !(with_hidden && known.hidden.is_empty());
+        let is_whole =
+            |known: &ReferenceValues| known.log_probs.len() == critiques && !(with_hidden && known.hidden.is_empty());
         self.known.get(&episode).is_some_and(is_whole)
     }
 
     /// What is known of `episode`.
-    pub fn get(&self, episode: u64) -> Option<&Known> {
+    pub fn get(&self, episode: u64) -> Option<&ReferenceValues> {
         self.known.get(&episode)
     }
 
@@ -125,7 +126,7 @@ impl References {
     /// Everything, as tensors named by episode: log-probabilities (critiques, longest critique), padded with infinity, and
     /// the hidden state (hidden).
     pub fn tensors(&self) -> Vec<(String, HostTensor)> {
-        let of = |(episode, Known { log_probs, hidden }): (&u64, &Known)| {
+        let of = |(episode, ReferenceValues { log_probs, hidden }): (&u64, &ReferenceValues)| {
             let longest = log_probs.iter().map(Vec::len).max().unwrap_or_default();
             let padded = |critique: &Vec<f32>| {
                 let padding = std::iter::repeat_n(f32::INFINITY, longest - critique.len());
@@ -145,7 +146,7 @@ impl References {
     /// # Errors
     /// Where one of its tensors has no such name or shape.
     pub fn restore<'a>(tensors: impl IntoIterator<Item = (&'a String, &'a HostTensor)>) -> Result<Self, Error> {
-        let mut known: BTreeMap<u64, Known> = BTreeMap::new();
+        let mut known: BTreeMap<u64, ReferenceValues> = BTreeMap::new();
         for (name, HostTensor { shape, data }) in tensors {
             let broken = || Error::MissingTensor { name: name.clone() };
             let number = |episode: &str| episode.parse::<u64>().map_err(|_| broken());

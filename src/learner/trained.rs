@@ -18,7 +18,7 @@ use crate::transformer::score::{
 use rayon::prelude::*;
 
 /// What is trained.
-pub(super) enum Trained {
+pub(super) enum TrainableCritic {
     /// An adapter's factors.
     Lora(Box<Lora>),
     /// Every weight.
@@ -39,7 +39,7 @@ pub(super) struct Lora {
     gradients: AdapterGradients,
 }
 
-impl Trained {
+impl TrainableCritic {
     /// A critic that does what the base `model` does: an adapter that adds nothing, or a copy.
     pub(super) fn fresh(model: &Transformer, config: &LearnerConfig, seed: u64) -> Result<Self, Error> {
         Ok(match config.mode {
@@ -108,21 +108,21 @@ impl Trained {
         }
     }
 
-    /// Scores, asks `weigh` what each log-probability weighs in the loss's gradient, and gathers that gradient.
+    /// Scores, asks `loss_weights` what each log-probability weighs in the loss's gradient, and gathers that gradient.
     pub(super) fn learn(
         &mut self,
         model: &Transformer,
         batch: ScoreBatch<'_>,
         policy: ActivationPolicy,
         arena: &mut Arena,
-        weigh: impl FnOnce(&Scored) -> Vec<f32>,
+        loss_weights: impl FnOnce(&Scored) -> Vec<f32>,
     ) -> Result<(), Error> {
         match self {
-            Self::Full(full) => full.learn(batch, policy, arena, weigh),
+            Self::Full(full) => full.learn(batch, policy, arena, loss_weights),
             Self::Lora(lora) => {
                 let mut gradients = std::mem::take(&mut lora.gradients);
                 let recorded = score::record_in(model, batch, lora.branches(model)?, policy, arena)?;
-                let weights = weigh(&recorded.scored);
+                let weights = loss_weights(&recorded.scored);
                 recorded.backward_in(&weights, &mut gradients, arena)?;
                 lora.gradients = gradients;
                 lora.places.par_iter().zip(lora.parameters.par_chunks_exact_mut(2)).try_for_each(|(place, pair)| {

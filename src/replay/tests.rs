@@ -33,7 +33,7 @@ fn group(episode: u64, version: u64) -> CritiqueGroup {
     }
 }
 
-fn flat(episode: u64) -> CritiqueGroup {
+fn zero_variance_group(episode: u64) -> CritiqueGroup {
     CritiqueGroup { critiques: vec![critique(0.5, 0), critique(0.5, 0)], ..group(episode, 0) }
 }
 
@@ -67,7 +67,7 @@ fn limits_of_zero_are_complained_about_all_at_once() {
 #[test]
 fn a_flat_group_is_kept_out_and_remembered() {
     let mut replay = Replay::new(config(8, 8, 2), Objective::Rco, 8, 0);
-    assert_eq!(replay.push(flat(3)), Pushed::ZeroVariance);
+    assert_eq!(replay.push(zero_variance_group(3)), Pushed::ZeroVariance);
     assert_eq!((replay.len(), replay.has_seen(EpisodeId(3))), (0, true));
     assert_eq!(replay.push(group(3, 0)), Pushed::Duplicate);
     assert!(replay.is_empty());
@@ -300,7 +300,7 @@ fn a_buffer_of_preferences_keeps_out_what_has_none_or_names_critiques_that_are_n
     assert_eq!(replay.push(group(0, 0)), Pushed::ZeroVariance, "its utilities differ, and nobody is preferred");
     let with = |episode, chosen, rejected| CritiqueGroup {
         preferences: vec![Preference { chosen, rejected }],
-        ..flat(episode)
+        ..zero_variance_group(episode)
     };
     assert_eq!(replay.push(with(1, 0, 1)), Pushed::Kept, "its utilities are equal, and one is preferred");
     for (episode, chosen, rejected) in [(2, 0, 2), (3, 2, 0), (4, 1, 1)] {

@@ -6,7 +6,7 @@ use crate::cli::memory_plan::MemoryPlan;
 use crate::cli::model::load_model;
 use crate::cli::parse::at_least_one;
 use crate::config::Config;
-use crate::engine::distinct::Distinct;
+use crate::engine::distinct::DistinctTokens;
 use crate::engine::{Counters, Engine, EngineConfig, Request, RequestId};
 use crate::kernels::Precision;
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
@@ -106,7 +106,7 @@ impl Run {
         mut progress: Progress,
     ) -> Result<Self, CommandError> {
         engine.take_counters();
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut places: HashMap<RequestId, usize> = HashMap::new();
         for (index, request) in requests.iter().enumerate() {
             places.insert(engine.submit(request.clone()).or_exit(Exit::Usage)?, index);
@@ -117,8 +117,8 @@ impl Run {
             done.extend(engine.take_finished().into_iter().map(|(id, texts)| (places[&id], texts)));
             progress.report(engine.counters().sampled_tokens);
         }
-        let seconds = begun.elapsed().as_secs_f64();
-        let mut distinct = Distinct::default();
+        let seconds = started.elapsed().as_secs_f64();
+        let mut distinct = DistinctTokens::default();
         for (index, texts) in &done {
             texts.iter().for_each(|text| distinct.add(text.version, &requests[*index].prompt, &text.ids));
         }

@@ -11,7 +11,7 @@ use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::memory_plan::MemoryPlan;
 use crate::cli::output::print_line;
 use crate::cli::parse::at_least_one;
-use crate::engine::{Counters, Work};
+use crate::engine::{Counters, StepWork};
 use crate::learner::{Learner, Mode};
 use crate::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, FinishReason, ScoredCritique};
 use clap::Args;
@@ -39,7 +39,7 @@ pub(super) struct LearnArguments {
     /// Steps of a run.
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     steps: usize,
-    /// Tokens of one uninterrupted piece of learning [default: the config's].
+    /// Tokens of one micro-batch of learning [default: the config's].
     #[arg(long, value_parser = at_least_one)]
     micro_batch: Option<usize>,
     /// Keep each layer's input alone and compute the rest again.
@@ -72,8 +72,9 @@ struct Learned {
     runs: Vec<f64>,
     gflops_per_second: f64,
     peak_share: f64,
-    /// The longest uninterrupted piece.
-    piece_seconds_max: f64,
+    /// Seconds of the longest micro-batch.
+    #[serde(rename = "piece_seconds_max")]
+    micro_batch_seconds_max: f64,
     trainable_parameters: usize,
     #[serde(flatten)]
     machine: Machine,
@@ -91,7 +92,7 @@ pub(super) fn run(mut bench: Bench, arguments: &LearnArguments) -> Result<Exit, 
     let n = arguments.n.unwrap_or(config.rollout.critiques);
     let groups = made(&bench, arguments, groups, n).or_exit(Exit::Usage)?;
     let (critique_tokens, rows) = (groups.len() * n * max_tokens, groups.len() * (prefix + n * max_tokens));
-    let (mut first, mut later, mut piece_max, mut trainable) = (vec![], vec![], 0.0, 0);
+    let (mut first, mut later, mut micro_batch_max, mut trainable) = (vec![], vec![], 0.0, 0);
     for run in 1..=common.runs {
         tracing::info!(run, runs = common.runs, groups = groups.len(), "begins");
         let temperature = bench.config.critic.sampling.temperature;
@@ -99,8 +100,8 @@ pub(super) fn run(mut bench: Bench, arguments: &LearnArguments) -> Result<Exit, 
         let mut learner = Learner::new(model, bench.config.learner.clone(), temperature, common.seed)?;
         trainable = learner.parameters();
         for step in 0..=arguments.steps {
-            let (seconds, piece) = one(&mut learner, &groups)?;
-            piece_max = f64::max(piece_max, piece);
+            let (seconds, micro_batch) = one(&mut learner, &groups)?;
+            micro_batch_max = f64::max(micro_batch_max, micro_batch);
             if step == 0 { &mut first } else { &mut later }.push(critique_tokens as f64 / seconds);
         }
     }
@@ -133,7 +134,7 @@ pub(super) fn run(mut bench: Bench, arguments: &LearnArguments) -> Result<Exit, 
         runs: later,
         gflops_per_second: gflops,
         peak_share: gflops / bench.machine.peak_gflops_per_second,
-        piece_seconds_max: piece_max,
+        micro_batch_seconds_max: micro_batch_max,
         trainable_parameters: trainable,
         machine: bench.machine,
         peak_memory_bytes: peak_memory_bytes(),
@@ -172,17 +173,17 @@ fn made(bench: &Bench, arguments: &LearnArguments, groups: usize, n: usize) -> a
     Ok(prefixes.into_iter().zip(texts.chunks(n)).enumerate().map(group).collect())
 }
 
-/// One step: its seconds, and those of its longest piece.
+/// One step: its seconds, and those of its longest micro-batch.
 fn one(learner: &mut Learner, groups: &[Arc<CritiqueGroup>]) -> Result<(f64, f64), CommandError> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut longest = 0.0f64;
     let mut report = learner.begin(learner.step() + 1, groups.to_vec());
     while report.is_none() {
-        let begun = Instant::now();
+        let started = Instant::now();
         report = learner.advance()?;
-        longest = longest.max(begun.elapsed().as_secs_f64());
+        longest = longest.max(started.elapsed().as_secs_f64());
     }
-    Ok((begun.elapsed().as_secs_f64(), longest))
+    Ok((started.elapsed().as_secs_f64(), longest))
 }
 
 /// Operations of one step that finds its references, a multiply-add being two: forward, and as much again for the
@@ -190,7 +191,7 @@ fn one(learner: &mut Learner, groups: &[Arc<CritiqueGroup>]) -> Result<(f64, f64
 fn flops(bench: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
     let mut counters = Counters::default();
     for group in groups {
-        let (prefix, mut work) = (group.prefix_ids.len() as u64, Work::default());
+        let (prefix, mut work) = (group.prefix_ids.len() as u64, StepWork::default());
         work.tokens = prefix;
         work.attended_pairs = prefix * (prefix + 1) / 2;
         for critique in &group.critiques {
@@ -208,11 +209,13 @@ fn flops(bench: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
     if bench.config.learner.mode == Mode::Full {
         // Attention has no weights.
         let pairs = Counters {
-            work: Work { attended_pairs: counters.work.attended_pairs, ..Work::default() },
+            work: StepWork { attended_pairs: counters.work.attended_pairs, ..StepWork::default() },
             ..Counters::default()
         };
-        let rows =
-            Counters { work: Work { logit_rows: counters.work.logit_rows, ..Work::default() }, ..Counters::default() };
+        let rows = Counters {
+            work: StepWork { logit_rows: counters.work.logit_rows, ..StepWork::default() },
+            ..Counters::default()
+        };
         return 3.0 * base - cost.flops(&pairs) + cost.flops(&rows);
     }
     counters.work.adapted_tokens = counters.work.tokens;
@@ -232,7 +235,7 @@ impl Learned {
             ("with references", format!("{:.1} critique tokens/s", self.tokens_per_second_with_references)),
             ("rows", format!("{:.1} tokens/s", self.rows_per_second)),
             ("every step", self.runs.iter().map(|rate| format!("{rate:.1}")).collect::<Vec<_>>().join(", ")),
-            ("step", format!("{:.2} s, longest piece {:.2} s", self.step_seconds, self.piece_seconds_max)),
+            ("step", format!("{:.2} s, longest micro-batch {:.2} s", self.step_seconds, self.micro_batch_seconds_max)),
             (
                 "arithmetic",
                 format!(

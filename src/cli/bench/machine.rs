@@ -24,7 +24,7 @@ impl Machine {
     }
 }
 
-/// What each piece of [`crate::engine::Work`] costs.
+/// What each piece of [`crate::engine::StepWork`] costs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
     token_flops: f64,

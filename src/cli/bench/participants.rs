@@ -4,7 +4,7 @@
 
 use super::harness::{Bench, Common};
 use super::prompts;
-use crate::engine::distinct::Distinct;
+use crate::engine::distinct::DistinctTokens;
 use crate::engine::sampler::SamplingConfig;
 use crate::engine::{Engine, Request, RequestId};
 use crate::episode::judge::{JudgeRequest, PreferenceRequest};
@@ -59,7 +59,7 @@ pub(super) struct EngineParticipants {
 #[derive(Default)]
 pub(super) struct InFlight {
     requests: HashMap<RequestId, (Vec<u32>, oneshot::Sender<Vec<Completion>>)>,
-    distinct: Distinct,
+    distinct: DistinctTokens,
 }
 
 impl InFlight {

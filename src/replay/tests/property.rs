@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 enum Act {
-    Push { flat: bool, stale: u64 },
+    Push { zero_variance: bool, stale: u64 },
     PushAgain(prop::sample::Index),
     Lease(usize),
     Learned,
@@ -20,7 +20,7 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        6 => (prop::bool::weighted(0.2), 0u64..4).prop_map(|(flat, stale)| Act::Push { flat, stale }),
+        6 => (prop::bool::weighted(0.2), 0u64..4).prop_map(|(zero_variance, stale)| Act::Push { zero_variance, stale }),
         1 => any::<prop::sample::Index>().prop_map(Act::PushAgain),
         5 => (1usize..4).prop_map(Act::Lease),
         5 => Just(Act::Learned),
@@ -54,8 +54,8 @@ impl Ledger {
 
     fn run(&mut self, replay: &mut Replay, act: Act) {
         match act {
-            Act::Push { flat: true, .. } => {
-                assert_eq!(replay.push(flat(self.pushed)), Pushed::ZeroVariance);
+            Act::Push { zero_variance: true, .. } => {
+                assert_eq!(replay.push(zero_variance_group(self.pushed)), Pushed::ZeroVariance);
                 self.pushed += 1;
             }
             Act::Push { stale, .. } => {
