@@ -1,6 +1,7 @@
-//! The machines by themselves: what each takes, beside the least that it could take, from one run.
+//! Benchmarks of single components. Each prints its time and a lower bound measured in the same run.
 //!
-//! Floors: arithmetic at the processor's measured peak, or what is read at the speed of a plain sum over it.
+//! The bound is the time of the arithmetic at the processor's measured peak, or of the memory reads at the speed of a
+//! plain sum, whichever is larger.
 #![allow(clippy::print_stdout)]
 
 use criterion::Criterion;
@@ -40,7 +41,7 @@ fn wave(count: usize, pace: f32) -> Vec<f32> {
     (0..count).map(|i| (i as f32 * pace).sin()).collect()
 }
 
-/// Seconds of the fastest of some runs of `work`.
+/// Seconds of the fastest of 20 runs of `work`.
 fn fastest(mut work: impl FnMut()) -> f64 {
     let once = |work: &mut dyn FnMut()| {
         let started = Instant::now();
@@ -62,7 +63,7 @@ fn reading(floats: usize) -> f64 {
     })
 }
 
-/// Measures `work` and prints its best mean beside `floor` seconds.
+/// Measures `work` and prints its best mean and the lower bound, `floor` (seconds).
 fn bench(criterion: &mut Criterion, name: &str, floor: f64, mut work: impl FnMut()) {
     let best = Cell::new(f64::INFINITY);
     criterion.bench_function(name, |bencher| {
@@ -74,7 +75,7 @@ fn bench(criterion: &mut Criterion, name: &str, floor: f64, mut work: impl FnMut
             elapsed
         });
     });
-    // A filter on the command line may have left it out.
+    // Not finite if a filter on the command line skipped it.
     if best.get().is_finite() {
         let (micros, floor) = (best.get() * 1e6, floor * 1e6);
         println!("{name:<40} {micros:>10.2} us   floor {floor:>10.2} us   {:>6.2} x", micros / floor);
@@ -117,7 +118,7 @@ fn main() {
     }
     for sequences in [32, 256] {
         let mut scheduling = Scheduling::new(sequences, 512);
-        // Every sequence's table is read once, to be handed to the model.
+        // Each sequence's block table is read once and passed to the model.
         let floor = reading(sequences * 16);
         bench(criterion, &format!("scheduler/a step of {sequences}"), floor, || scheduling.step());
     }

@@ -1,9 +1,9 @@
 //! The device thread: the one thread that owns the device. It interleaves engine steps and learner micro-batches by a
 //! configured share of the time.
 //!
-//! Commands come in over a bounded channel, each with a permit; answers go out as oneshots. Requests of callers that left
-//! are cancelled. A panic ends the thread and is reported to every holder of a handle. Knows no actor and no metric: what
-//! it did goes to an observer.
+//! Commands arrive over a bounded channel, each with a permit; replies are oneshots. Requests whose callers have gone
+//! are cancelled. A panic ends the thread and is reported to every holder of a handle. Knows no actor and no metric: it
+//! reports its work to an observer.
 
 mod command;
 mod engine_slot;
@@ -28,9 +28,9 @@ use std::time::Instant;
 use thread::Thread;
 use tokio::sync::{Semaphore, oneshot, watch};
 
-/// Commands that may wait at once.
+/// Capacity of the command queue.
 const COMMANDS_MAX: usize = 256;
-/// Candle walks a graph recursively when it differentiates: deep models want a deep stack.
+/// Candle's backward pass is recursive, so deep models need a large stack.
 pub(crate) const STACK_BYTES: usize = 256 << 20;
 
 /// A handle to the device thread; clones share it.
@@ -43,7 +43,7 @@ pub struct Device {
     slot: EngineSlot,
 }
 
-/// How the thread stands.
+/// State of the thread.
 #[derive(Clone, Debug, Default)]
 enum Ended {
     #[default]
@@ -53,10 +53,10 @@ enum Ended {
 }
 
 impl Device {
-    /// Starts the thread and waits until engine and learner stand ready.
+    /// Starts the thread and waits until engine and learner are ready.
     ///
     /// # Errors
-    /// Where the learner's self-test fails or its state does not fit.
+    /// If the learner's self-test fails or its state does not fit.
     pub async fn start(setup: Setup) -> Result<Self, Error> {
         let model = setup.model.clone();
         let (commands, inbox) = crossbeam_channel::unbounded();
@@ -65,7 +65,7 @@ impl Device {
         let body = move || {
             let run = AssertUnwindSafe(|| match Thread::new(setup) {
                 Ok(mut thread) => {
-                    // A caller that no longer waits for readiness has dropped the inbox's other end as well.
+                    // A caller that stopped waiting has also dropped the command channel.
                     let _ = ready.send(Ok(()));
                     thread.run(&inbox);
                 }
@@ -80,7 +80,7 @@ impl Device {
         Ok(Self { model, commands, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), ended, slot: EngineSlot::Own })
     }
 
-    /// A handle that writes and scores with the judge's own model, or with the node's if the judge has none.
+    /// A handle that uses the judge's own model, or the node's if the judge has none.
     pub fn for_judge(&self) -> Self {
         Self { slot: EngineSlot::Judge, ..self.clone() }
     }
@@ -88,16 +88,17 @@ impl Device {
     /// Writes the continuations of `request`. Dropping the future cancels the request.
     ///
     /// # Errors
-    /// Where the request can never fit, the model fails, or the thread is gone.
+    /// If the request can never fit, the model fails, or the thread is gone.
     pub async fn write(&self, request: engine::Request) -> Result<Vec<Completion>, Error> {
         self.ask(|reply| Command::Write(self.slot, request, reply)).await
     }
 
-    /// As [`Device::write`], by `critic` as version `version`, which is in service from here on. Versions name
-    /// critics: no two go by one. For a device without a learner: one that learns is not told what was put into service.
+    /// Like [`Device::write`], with `critic`, which is put into service as `version`. A version must always name the
+    /// same critic. Only for a device without a learner: a learner would not know that the critic in service has
+    /// changed.
     ///
     /// # Errors
-    /// As [`Device::write`], and where the critic does not fit the model.
+    /// As [`Device::write`], and if the critic does not fit the model.
     pub async fn write_as(
         &self,
         version: CriticVersion,
@@ -108,28 +109,28 @@ impl Device {
     }
 
     /// Log-probabilities (nats) of `candidates`, each as the next token of `prompt`, by the base without adapter.
-    /// Dropping the future takes the question back.
+    /// Dropping the future cancels the request.
     ///
     /// # Errors
-    /// As [`Device::write`], and where a candidate is no token of the model.
+    /// As [`Device::write`], and if a candidate is not a token of the model.
     pub async fn score_candidates(&self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<Vec<f32>, Error> {
         let completions = self.ask(|reply| Command::ScoreCandidates(self.slot, prompt, candidates, reply)).await?;
         Ok(completions.into_iter().next().map_or(Vec::new(), |completion| completion.log_probs))
     }
 
-    /// One learner step on `groups`. `batch` names it: a batch already applied is not applied again,
-    /// and its report returned instead (so that a restarted caller may simply ask again).
+    /// Runs one learner step on `groups`, named `batch`. A batch that was already applied is not applied again; its
+    /// report is returned instead, so a restarted caller may repeat the call.
     ///
     /// # Errors
-    /// Where the step is abandoned or not finite, or the thread is gone.
+    /// If the step is abandoned or not finite, or the thread is gone.
     pub async fn learn(&self, batch: u64, groups: Vec<Arc<CritiqueGroup>>) -> Result<learner::Report, Error> {
         self.ask(|reply| Command::Learn(batch, groups, reply)).await
     }
 
-    /// The learner's whole state, for a checkpoint. A step under way is not in it.
+    /// The learner's whole state, for a checkpoint. It does not include a step in progress.
     ///
     /// # Errors
-    /// Where there is no learner or the thread is gone.
+    /// If there is no learner or the thread is gone.
     pub async fn snapshot(&self) -> Result<learner::State, Error> {
         self.ask(Command::Snapshot).await
     }
@@ -137,10 +138,10 @@ impl Device {
     /// Puts a critic into service between two steps; `None` is the base.
     ///
     /// # Errors
-    /// Where the model does not take it, or the thread is gone.
+    /// If the critic does not fit the model, or the thread is gone.
     pub async fn install(&self, version: CriticVersion, critic: Option<CriticWeights>) -> Result<(), Error> {
         let pending = match critic {
-            // A whole weight set takes seconds: it is packed while the thread goes on writing.
+            // Packing all weights takes seconds, so it is done here while the thread continues to generate.
             Some(critic @ CriticWeights::Full(_)) => Some(PendingInstall::Packed(self.pack(critic).await?)),
             plain => plain.map(PendingInstall::Plain),
         };
@@ -153,10 +154,10 @@ impl Device {
         Ok(Arc::new(packed.await.map_err(|_| Error::Gone)??))
     }
 
-    /// Gives up the learner step under way, if any: its `learn` answers [`learner::Error::Abandoned`].
+    /// Abandons the learner step in progress, if any: its `learn` returns [`learner::Error::Abandoned`].
     ///
     /// # Errors
-    /// Where the thread is gone.
+    /// If the thread is gone.
     pub async fn abandon(&self) -> Result<(), Error> {
         self.ask(Command::Abandon).await
     }
@@ -164,7 +165,7 @@ impl Device {
     /// Resolves when the thread has ended: with the panic's text if it panicked.
     pub async fn ended(&self) -> Option<String> {
         let mut ended = self.ended.clone();
-        // The sender lives as long as the thread and speaks once before it ends.
+        // The sender lives as long as the thread and sends once, just before the thread ends.
         let _ = ended.wait_for(|ended| !matches!(ended, Ended::Running)).await;
         match &*ended.borrow() {
             Ended::Panicked(text) => Some(text.clone()),
@@ -172,19 +173,19 @@ impl Device {
         }
     }
 
-    /// Asks the thread to end after the piece of work under way; what waits is answered with [`Error::Gone`].
+    /// Asks the thread to end after the current engine step or micro-batch. Waiting commands fail with [`Error::Gone`].
     pub fn stop(&self) {
         self.send_at_once(Command::Stop);
     }
 
-    /// Makes the thread panic with `text`, as a broken invariant would.
+    /// Makes the thread panic with `text`, as a violated invariant would.
     #[cfg(feature = "faults")]
     pub fn inject_fault(&self, text: &str) {
         self.send_at_once(Command::Fault(text.to_owned()));
     }
 
     fn send_at_once(&self, command: Command) {
-        // A thread that is gone needs no telling.
+        // An error means that the thread is already gone.
         let _ = self.commands.send(Envelope { command, sent: Instant::now(), _permit: None });
     }
 

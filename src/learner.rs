@@ -1,8 +1,8 @@
 //! The learner: turns critique groups into the next critic by DRO on the `score` pass.
 //!
-//! A step runs in micro-batches of bounded size, so that the owner of the device can write tokens in between. Log-ratios
-//! are taken on the sampled ids, at the sampling temperature. A step takes effect at its end only: an abandoned step
-//! leaves no trace.
+//! A step runs in micro-batches of bounded size, so that the owner of the device can generate tokens in between.
+//! Log-ratios are computed on the sampled ids, at the sampling temperature. Invariant: a step takes effect only at its
+//! end; an abandoned step changes nothing.
 
 mod config;
 pub mod dpco;
@@ -38,39 +38,39 @@ use step_loss::StepLoss;
 use trained::TrainableCritic;
 use value::Value;
 
-/// The learner: what is trained, and the frozen model that it began as.
+/// The learner: the trainable critic and the frozen base model.
 pub struct Learner {
     model: Arc<Transformer>,
     config: LearnerConfig,
     temperature: f32,
     trained: TrainableCritic,
-    /// The score pass's memory.
+    /// Memory of the score pass.
     arena: Arena,
     step: u64,
     batch: u64,
     report: Option<Report>,
-    /// The version that serves exactly the current weights, and the step of that publication.
+    /// The version published with exactly the current weights, and the step of its publication.
     published: Option<(CriticVersion, u64)>,
     /// The critic in service, as far as known.
     newest: CriticVersion,
-    /// The reference since the last reset; none: the base model.
+    /// The reference since the last reset; `None`: the base model.
     reference: Option<Reference>,
     /// Reference log-probabilities of the groups in use.
     references: References,
     /// Moments of the utilities learned from.
     utilities: UtilityMoments,
-    /// The value network, where the baseline is one.
+    /// The value network, if the baseline is `value`.
     value: Option<Value>,
     in_progress: Option<StepInProgress>,
 }
 
 impl Learner {
-    /// A learner that starts as the reference: with a fresh adapter, `A` uniform in `+-1 / sqrt(inputs)`, `B` zero (arXiv
-    /// 2106.09685), or with a copy of all weights. `temperature` is the critic's sampling temperature.
+    /// A learner that starts as the reference: with a fresh adapter, `A` uniform in `+-1 / sqrt(inputs)`, `B` zero
+    /// (arXiv 2106.09685), or with a copy of all weights. `temperature` is the critic's sampling temperature.
     ///
     /// # Errors
-    /// Where a trainable tensor gets no gradient: the self-test of the graph runs here. Where all weights are to be trained
-    /// and do not lie on the CPU.
+    /// If a trainable tensor gets no gradient in the self-test, or if all weights are trained and the model is not on the
+    /// CPU.
     pub fn new(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, seed: u64) -> Result<Self, Error> {
         let trained = TrainableCritic::fresh(&model, &config, seed)?;
         let mut learner = Self::with(model, config, temperature, trained, seed);
@@ -78,10 +78,10 @@ impl Learner {
         Ok(learner)
     }
 
-    /// A learner that goes on from `state`, bit for bit. A value network that the state does not know begins anew.
+    /// Resumes from `state`, bit for bit. A value network that `state` does not contain starts fresh.
     ///
     /// # Errors
-    /// Where the state does not belong to this config.
+    /// If the state does not match this config.
     pub fn resume(
         model: Arc<Transformer>,
         config: LearnerConfig,
@@ -145,7 +145,7 @@ impl Learner {
         self.in_progress.is_some()
     }
 
-    /// Begins the step on `groups` that is named `batch`. The report of a batch already applied comes back at once.
+    /// Begins the step on `groups`, named `batch`. If the batch was already applied, returns its report at once.
     pub fn begin(&mut self, batch: u64, groups: Vec<Arc<CritiqueGroup>>) -> Option<Report> {
         if batch == self.batch && self.report.is_some() {
             return self.report.clone();
@@ -182,7 +182,7 @@ impl Learner {
     /// Runs the next micro-batch of the step in progress; the report comes with the last.
     ///
     /// # Errors
-    /// Where the model fails or the loss or the gradient is not finite: then the step is not taken.
+    /// If the model fails, or if loss or gradient is not finite. The step is then not taken.
     pub fn advance(&mut self) -> Result<Option<Report>, Error> {
         let Some(mut in_progress) = self.in_progress.take() else { return Ok(None) };
         let done = match in_progress.micro_batches.pop_front() {
@@ -296,7 +296,7 @@ impl Learner {
         self.newest = version;
     }
 
-    /// Sets `version` as the one that serves exactly the current weights.
+    /// Sets `version` as the one published with exactly the current weights.
     pub fn published(&mut self, version: CriticVersion) {
         (self.published, self.newest) = (Some((version, self.step)), version);
     }
@@ -306,7 +306,7 @@ impl Learner {
         self.trained.critic()
     }
 
-    /// How many numbers are trained.
+    /// Number of trainable parameters.
     pub fn parameters(&self) -> usize {
         self.trained.parameters()
     }

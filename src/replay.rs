@@ -1,13 +1,12 @@
 //! A bounded buffer of critique groups: push, lease, retire by age and re-use. Pure and seeded.
 //!
-//! Groups come in by [`Replay::push`], go out to be learned by [`Replay::lease`] and are retired when they are
-//! too old for the critic in service, were used often enough, or make room. The learner may fall back to an
-//! older checkpoint ([`Replay::rewind`]); therefore what was used or retired since the last one that is whole
-//! on disk ([`Replay::committed`]) is kept aside and comes back. This file knows no tensor and no disk: its
-//! snapshot is its serde form.
+//! [`Replay::push`] adds a group, [`Replay::lease`] hands groups to the learner. A group is retired when it is too old
+//! for the critic in service, has been used often enough, or has to make room. The learner may return to an older
+//! checkpoint ([`Replay::rewind`]), so groups used or retired since the last complete checkpoint
+//! ([`Replay::committed`]) are kept and can come back. Knows no tensor and no disk: its snapshot is its serde form.
 //!
-//! Invariants: an accepted group is held, set aside, or was retired for a counted reason; no group is learned
-//! more than `uses_max` times, rewound uses left out; one lease is out at most; a lease's name is never reused.
+//! Invariants: an accepted group is held, kept for a rewind, or was retired for a counted reason; no group is learned
+//! more than `uses_max` times, not counting rewound uses; at most one lease is out; a lease's name is never reused.
 
 pub use crate::types::Pushed;
 use crate::types::{CriticVersion, CritiqueGroup, EpisodeId, Objective};
@@ -25,16 +24,16 @@ mod tests;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayConfig {
-    /// Groups held at most.
+    /// Most groups held.
     pub groups_max: usize,
-    /// A group older than this many published critics is retired.
+    /// Groups that are more published versions old than this are retired.
     pub age_versions_max: u64,
-    /// A group is learned from at most so many times.
+    /// Most times a group is learned from.
     pub uses_max: u32,
 }
 
 impl ReplayConfig {
-    /// What is wrong with these values, all at once.
+    /// All errors in these values.
     pub fn complaints(&self) -> Vec<String> {
         [("groups_max", self.groups_max as u64), ("uses_max", u64::from(self.uses_max))]
             .into_iter()
@@ -44,7 +43,7 @@ impl ReplayConfig {
     }
 }
 
-/// Groups handed out to be learned in one step.
+/// Groups leased for one learner step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lease {
     /// Its name: 1, 2, 3, ... in the order of leasing.
@@ -53,14 +52,14 @@ pub struct Lease {
     pub groups: Vec<Arc<CritiqueGroup>>,
 }
 
-/// Groups that left the buffer. One that comes back by a rewind and leaves again is counted again.
+/// Numbers of groups retired. A group that returns by a rewind and is retired again is counted again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retired {
     /// Older than the limit.
     pub aged: u64,
     /// Used as often as allowed.
     pub used: u64,
-    /// Pushed out by newer ones.
+    /// Replaced by newer ones.
     pub displaced: u64,
 }
 
@@ -75,11 +74,11 @@ struct Entry {
     leased: bool,
 }
 
-/// A group that left the buffer and comes back if the learner goes back behind `step`.
+/// A retired group, which returns if the learner rewinds to before `step`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Aside {
     entry: Entry,
-    /// The newest learner step when it left.
+    /// The newest learner step when it was retired.
     step: u64,
 }
 
@@ -118,7 +117,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// An empty buffer of groups to learn by `objective`. `fresh_max` is how many unlearned groups may wait at once
+    /// An empty buffer for `objective`. `fresh_max` is how many unlearned groups may wait at once
     /// (pacing).
     pub fn new(config: ReplayConfig, objective: Objective, fresh_max: usize, seed: u64) -> Self {
         Self {
@@ -138,8 +137,8 @@ impl Replay {
         }
     }
 
-    /// A snapshot, taken up by a new run: under that run's limits and objective, and with the lease that was out released,
-    /// for whoever had it is gone. Groups without anything to learn by a changed objective are let go.
+    /// Restores a snapshot under a new run's limits and objective. A lease that was out is released, because its holder
+    /// is gone. Groups from which a changed objective learns nothing are dropped.
     pub fn resumed(mut self, config: ReplayConfig, objective: Objective, fresh_max: usize, seed: u64) -> Self {
         (self.config, self.objective, self.fresh_max, self.seed) = (config, objective, fresh_max, seed);
         self.held.retain(|entry| !entry.group.is_zero_variance(objective));
@@ -149,8 +148,8 @@ impl Replay {
         self
     }
 
-    /// Whether one more episode should begin while `in_flight` are under way: whether its group could
-    /// still be learned in time.
+    /// Whether one more episode should start while `in_flight` are running: whether its group could still be learned
+    /// before it is too old.
     pub fn admits(&self, in_flight: usize) -> bool {
         self.fresh() + in_flight < self.fresh_max
     }
@@ -170,14 +169,13 @@ impl Replay {
         Pushed::Kept
     }
 
-    /// Whether a group of `episode` was ever taken. Exact for the last 65,536 or so; of older episodes
-    /// it says yes.
+    /// Whether a group of `episode` was ever accepted. Exact for about the last 65,536 episodes; true for older ones.
     pub fn has_seen(&self, episode: EpisodeId) -> bool {
         self.seen.contains(episode)
     }
 
-    /// `groups` groups to learn from, least used first, drawn by seed among equals; none while there are
-    /// fewer. A lease that is still out is handed out again instead of a new one.
+    /// Leases `groups` groups, the least used first and by a seeded draw among equals; `None` if there are fewer. A
+    /// lease that is still out is returned again instead of a new one.
     pub fn lease(&mut self, groups: usize) -> Option<Lease> {
         if self.out.is_none() {
             let episodes = self.draw(groups)?;
@@ -191,8 +189,8 @@ impl Replay {
         Some(Lease { batch: out.batch, groups })
     }
 
-    /// The episodes of the next batch. The draw hangs on seed, batch and episode alone: it does not matter
-    /// which other groups are there.
+    /// The episodes of the next batch. The draw depends only on seed, batch and episode, not on the other groups in the
+    /// buffer.
     fn draw(&self, groups: usize) -> Option<Vec<EpisodeId>> {
         if groups == 0 || self.held.len() < groups {
             return None;
@@ -212,8 +210,8 @@ impl Replay {
         Some(ranks.into_iter().take(groups).map(|(_, _, episode)| episode).collect())
     }
 
-    /// The lease was learned in `step`: its groups are used once more, and retired at the limit. Returns what
-    /// was retired since the last report. A batch that is not out (any more) changes and reports nothing.
+    /// Records that the lease was learned in `step`: its groups' uses go up by one, and those at the limit are retired.
+    /// Returns the groups retired since the last report. A batch that is not out changes and returns nothing.
     pub fn learned(&mut self, batch: u64, step: u64) -> Retired {
         if self.out.take_if(|out| out.batch == batch).is_none() {
             return Retired::default();
@@ -227,31 +225,30 @@ impl Replay {
         self.take_retired()
     }
 
-    /// The lease was not learned: its groups go back.
+    /// Returns the groups of a lease that was not learned.
     pub fn release(&mut self, batch: u64) {
         if self.out.as_ref().is_some_and(|out| out.batch == batch) {
             self.release_outstanding();
         }
     }
 
-    /// Whatever lease is out was not learned: its groups go back.
+    /// Returns the groups of any lease that is out, which was not learned.
     pub fn release_outstanding(&mut self) {
         self.out = None;
         self.held.iter_mut().for_each(|entry| entry.leased = false);
         self.settle();
     }
 
-    /// `newest` is in service: groups too old for it are retired. Returns what was retired since the last
-    /// report.
+    /// Records that `newest` is in service and retires groups that are too old for it. Returns the groups retired since
+    /// the last report.
     pub fn advance(&mut self, newest: CriticVersion) -> Retired {
         self.newest = newest;
         self.settle();
         self.take_retired()
     }
 
-    /// The learner went back to the state after `step`, with `newest` in service: later uses never happened,
-    /// the lease that is out will not be learned, and groups that were retired since come back, but for those
-    /// that had to make room.
+    /// Rewinds to the learner's state after `step`, with `newest` in service: later uses are undone, the lease that is
+    /// out is released, and groups retired since then come back, except those that had to make room.
     pub fn rewind(&mut self, step: u64, newest: CriticVersion) {
         (self.step, self.newest) = (step, newest);
         let entries = self.held.iter_mut().chain(self.aside.iter_mut().map(|aside| &mut aside.entry));
@@ -267,22 +264,22 @@ impl Replay {
         self.release_outstanding();
     }
 
-    /// A whole checkpoint of `step` is on disk: nothing before it will be rewound.
+    /// Records that a complete checkpoint of `step` is on disk: no rewind will go back before it.
     pub fn committed(&mut self, step: u64) {
         self.aside.retain(|aside| aside.step > step);
     }
 
-    /// Takes the report of what was retired since the last one.
+    /// Takes the counts of groups retired since the last report.
     pub fn take_retired(&mut self) -> Retired {
         std::mem::take(&mut self.retired)
     }
 
-    /// Groups held, the leased ones included.
+    /// Groups held, including leased ones.
     pub fn len(&self) -> usize {
         self.held.len()
     }
 
-    /// Whether no group is held.
+    /// Whether the buffer holds no group.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
@@ -292,12 +289,12 @@ impl Replay {
         self.held.iter().filter(|entry| entry.used_in_steps.is_empty() && !entry.leased).count()
     }
 
-    /// Groups kept aside until the next whole checkpoint.
+    /// Retired groups kept until the next complete checkpoint.
     pub fn aside(&self) -> usize {
         self.aside.len()
     }
 
-    /// How many held groups were used 0, 1, 2, ... times, up to one time less than the limit.
+    /// Number of held groups used 0, 1, 2, ... times, up to one less than the limit.
     pub fn uses(&self) -> Vec<usize> {
         let mut counts = vec![0; self.config.uses_max as usize];
         for entry in &self.held {
@@ -308,7 +305,7 @@ impl Replay {
         counts
     }
 
-    /// How many publications the oldest held group lies behind the critic in service.
+    /// Age of the oldest held group in published versions.
     pub fn oldest_age_versions(&self) -> u64 {
         self.held.iter().map(|entry| self.age(entry)).max().unwrap_or_default()
     }
@@ -325,7 +322,7 @@ impl Replay {
         entry.used_in_steps.len() >= self.config.uses_max as usize
     }
 
-    /// Retires, and counts, what the limits no longer allow. What is leased stays until it comes back.
+    /// Retires and counts the groups that exceed the limits. Leased groups stay until they are returned.
     fn settle(&mut self) {
         for entry in std::mem::take(&mut self.held) {
             let (used_up, too_old) = (self.is_used_up(&entry), self.is_too_old(&entry));
@@ -342,12 +339,12 @@ impl Replay {
             self.held.remove(at);
             self.retired.displaced += 1;
         }
-        // Without checkpoints nothing would ever leave: what has waited longest for one is let go.
+        // Without checkpoints this list would only grow, so its oldest entries are dropped.
         let surplus = self.aside.len().saturating_sub(self.config.groups_max);
         self.aside.drain(..surplus);
     }
 
-    /// The oldest that was used, else the oldest; never a leased one.
+    /// The oldest used group, else the oldest; never a leased one.
     fn next_to_make_room(&self) -> Option<usize> {
         let used = |entry: &Entry| !entry.leased && !entry.used_in_steps.is_empty();
         self.held.iter().position(used).or_else(|| self.held.iter().position(|entry| !entry.leased))

@@ -1,4 +1,4 @@
-//! Commands to the device thread, each with the place of its answer.
+//! Commands to the device thread, each with its reply channel.
 
 use super::error::Error;
 use crate::engine;
@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-/// Whose engine a handle writes with.
+/// Which engine a handle uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EngineSlot {
     /// The node's own.
     Own,
-    /// The judge's, or the node's own where the judge has none.
+    /// The judge's, or the node's own if the judge has none.
     Judge,
 }
 

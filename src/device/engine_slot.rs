@@ -1,7 +1,7 @@
 //! The engines of the device thread, each with the callers that wait for its completions.
 //!
-//! Most nodes have one engine. A judge with a model of its own has a second, and the thread steps them in turn: two spinning
-//! thread pools would slow each other down, and a GPU wants one owner.
+//! Most nodes have one engine. A judge with a model of its own has a second, and the thread alternates
+//! between them: two spinning thread pools would slow each other down, and a GPU needs a single owner.
 
 use super::command::{EngineSlot, Reply};
 use super::error::Error;
@@ -25,11 +25,11 @@ impl EngineHost {
         Ok(Self { engine: Engine::new(decoder, tokenizer, config), callers: HashMap::new() })
     }
 
-    /// Registers the caller of a request, or tells it why the request was refused.
+    /// Registers the caller of a request, or replies with the reason why the request was refused.
     pub(super) fn register(&mut self, submitted: Result<RequestId, engine::Error>, reply: Reply<Vec<Completion>>) {
         match submitted {
             Ok(id) => drop(self.callers.insert(id, reply)),
-            // A caller that left gets no answer.
+            // The caller may have gone.
             Err(error) => drop(reply.send(Err(error.into()))),
         }
     }
@@ -55,14 +55,14 @@ impl EngineHost {
         });
     }
 
-    /// One engine step; none if it was undone because of one request, whose caller is told.
+    /// Runs one engine step. `None` if it was undone because of a faulty request, whose caller gets the error.
     ///
     /// # Panics
-    /// Where the model fails: the device is broken.
+    /// If the model fails.
     pub(super) fn step(&mut self) -> Option<StepReport> {
         let report = match self.engine.step() {
             Ok(report) => report,
-            // The step was undone; only the request whose logits are no distribution is at fault.
+            // The step was undone. Only the request whose logits are not a distribution fails.
             Err(error @ engine::Error::Logits { request, .. }) => {
                 let id = RequestId(request);
                 self.engine.cancel(id);
@@ -86,7 +86,7 @@ impl EngineHost {
 pub(super) struct EngineHosts {
     /// The node's own first.
     hosts: Vec<EngineHost>,
-    /// Whose step comes next, if it has anything to do.
+    /// The engine to step next, if it has work.
     next: usize,
 }
 
@@ -95,7 +95,7 @@ impl EngineHosts {
         Self { hosts: [own].into_iter().chain(judge).collect(), next: 0 }
     }
 
-    /// The engine of `slot`; the node's own where the judge has none.
+    /// The engine of `slot`; the node's own if the judge has none.
     pub(super) fn host(&mut self, slot: EngineSlot) -> &mut EngineHost {
         let place = match slot {
             EngineSlot::Own => 0,
@@ -120,7 +120,7 @@ impl EngineHosts {
         self.hosts[place].step()
     }
 
-    /// Sequences that run, sequences that wait, and the share of KV blocks in use where it is greatest.
+    /// Running sequences, waiting sequences, and the largest share of KV blocks in use of any engine.
     pub(super) fn load(&self) -> (usize, usize, f64) {
         self.hosts.iter().fold((0, 0, 0.0), |(running, waiting, usage), EngineHost { engine, .. }| {
             (running + engine.running(), waiting + engine.waiting(), engine.kv_usage().max(usage))

@@ -1,4 +1,4 @@
-//! What a device thread starts from, and what it tells its observer.
+//! The setup of a device thread, and the events it reports to its observer.
 
 use crate::engine::{EngineConfig, StepReport};
 use crate::formats::tokenizer::Tokenizer;
@@ -9,15 +9,15 @@ use crate::types::CriticVersion;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What the thread did, told as it happens; called on that thread, so it must be quick.
+/// Receives the thread's events as they happen. Runs on that thread, so it must be fast.
 pub type Observer = Box<dyn Fn(Event) + Send>;
 
-/// One thing the thread did.
+/// One event of the thread.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// One engine step.
     Engine {
-        /// What it did.
+        /// Its report.
         report: StepReport,
         /// How long it took.
         duration: Duration,
@@ -28,7 +28,7 @@ pub enum Event {
         /// Share of the KV blocks in use.
         kv_usage: f64,
     },
-    /// One piece of a learner step.
+    /// One micro-batch of a learner step.
     Learner {
         /// How long it took.
         duration: Duration,
@@ -40,7 +40,7 @@ pub enum Event {
     },
 }
 
-/// What a device thread starts from.
+/// Setup of a device thread.
 pub struct Setup {
     /// Base weights, shared by all that run on them.
     pub model: Arc<Transformer>,
@@ -48,19 +48,19 @@ pub struct Setup {
     pub tokenizer: Tokenizer,
     /// Limits of the engine.
     pub engine: EngineConfig,
-    /// The judge's own model, where it has one.
+    /// The judge's own model, if it has one.
     pub judge: Option<JudgeSetup>,
-    /// The learner, where there is one.
+    /// The learner, if there is one.
     pub learner: Option<LearnerSetup>,
     /// The critic in service at the start.
     pub version: CriticVersion,
     /// Its weights; none for the base's.
     pub served: Option<CriticWeights>,
-    /// Is told what the thread does.
+    /// Receives the thread's events.
     pub observer: Observer,
 }
 
-/// What a judge with a model of its own starts from: a second engine on the same thread.
+/// Setup of a judge with its own model: a second engine on the same thread.
 pub struct JudgeSetup {
     /// Its weights.
     pub model: Arc<Transformer>,
@@ -70,7 +70,7 @@ pub struct JudgeSetup {
     pub engine: EngineConfig,
 }
 
-/// What a learner starts from.
+/// Setup of a learner.
 pub struct LearnerSetup {
     /// How it learns.
     pub config: LearnerConfig,
@@ -78,6 +78,6 @@ pub struct LearnerSetup {
     pub temperature: f32,
     /// Seed of a fresh adapter.
     pub seed: u64,
-    /// The state to go on from.
+    /// The state to resume from.
     pub state: Option<learner::State>,
 }

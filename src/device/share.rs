@@ -1,8 +1,8 @@
-//! How the device's time is shared between writing and learning.
+//! Division of the device's time between generation and learning.
 
 use std::time::Duration;
 
-/// Shares the device's time between writing and learning.
+/// Divides the device's time between generation and learning.
 pub(super) struct TimeShare {
     learner: f64,
     learned: f64,

@@ -22,7 +22,7 @@ pub(super) struct Thread {
     learner: Option<Learner>,
     learning: Option<Reply<learner::Report>>,
     share: TimeShare,
-    /// Packed critics of [`Command::WriteAs`] by version: several take turns, and each is packed once.
+    /// Packed critics of [`Command::WriteAs`], by version. Calls may alternate between versions; each is packed once.
     packed_critics: BTreeMap<CriticVersion, Arc<PackedAdapter>>,
     observer: Observer,
 }
@@ -45,7 +45,7 @@ impl Thread {
         Ok(Self { model, engines, learner, learning: None, share, packed_critics: BTreeMap::new(), observer })
     }
 
-    /// Handles commands, writes and learns until told to stop.
+    /// Handles commands, generates and learns until stopped.
     pub(super) fn run(&mut self, inbox: &crossbeam_channel::Receiver<Envelope>) {
         loop {
             let idle = self.engines.is_idle() && !self.is_learning();
@@ -73,7 +73,7 @@ impl Thread {
     }
 
     fn handle(&mut self, command: Command) -> std::ops::ControlFlow<()> {
-        // A caller that left gets no answer.
+        // The caller may have gone.
         match command {
             Command::Write(slot, request, reply) => self.engines.host(slot).write(request, reply),
             Command::WriteAs(version, critic, request, reply) => match self.serve_as(version, &critic) {
@@ -114,7 +114,7 @@ impl Thread {
         Ok(())
     }
 
-    /// Installs `critic` as `version`, unless that version is in service already.
+    /// Installs `critic` as `version`, unless that version is already in service.
     fn serve_as(&mut self, version: CriticVersion, critic: &CriticWeights) -> Result<(), Error> {
         let engine = &mut self.engines.host(EngineSlot::Own).engine;
         if engine.critic_version() == version {

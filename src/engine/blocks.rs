@@ -1,31 +1,31 @@
-//! The pool of KV blocks: who holds which, and what they contain.
+//! The pool of KV blocks: reference counts, contents and eviction.
 //!
-//! Knows block numbers and contents; no tensor, no sequence. A content is the ids of a block's first
-//! positions, under the key of everything before them: a block can be found as soon as its first
-//! position is computed, by whoever shares at least that one with it.
+//! Knows block numbers and contents; no tensor, no sequence. A block's content is the token ids of its first positions,
+//! under the key of all tokens before them. A block can be found once its first position is computed, by any sequence
+//! that shares at least that position.
 //!
-//! Invariants: a block is either held (references > 0), cached (none, but its content is known) or free;
-//! no known content is the beginning of another, so that none is kept twice; a cached block is evicted
-//! only when no block is free, the least recently used first.
+//! Invariants: a block is either held (references > 0), cached (not held, content known) or free; no known content is
+//! a prefix of another under the same key; a cached block is evicted only if no block is free, the least recently used
+//! first.
 
 use crate::transformer::decode::BLOCK_TOKENS;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Names all that comes before a block: the ids of all blocks before it, and the weights that computed them.
+/// Identifies everything before a block: the ids of all earlier blocks, and the weights that computed them.
 ///
-/// 128 bits of SHA-256 over a chain: two pasts with one key are out of the question, so that a hit
-/// needs no comparison of ids before the block's own.
+/// 128 bits of a chained SHA-256. Collisions are practically impossible, so a lookup compares only the block's own
+/// ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct BlockKey(u128);
 
 impl BlockKey {
-    /// Where the chains of one set of weights begin. Each installation has a number of its own.
+    /// The start of the chain for one set of weights. Each installation has its own number.
     pub(crate) fn root(installation: u64) -> Self {
         Self::digest(Sha256::new().chain_update(b"root").chain_update(installation.to_le_bytes()))
     }
 
-    /// The key of what follows the full block `ids` that follows `self`.
+    /// The key of the tokens after the full block `ids`, whose own key is `self`.
     pub(crate) fn child(self, ids: &[u32]) -> Self {
         debug_assert_eq!(ids.len(), BLOCK_TOKENS, "only full blocks have something behind them");
         let mut bytes = [0u8; 4 * BLOCK_TOKENS];
@@ -43,31 +43,31 @@ impl BlockKey {
     }
 }
 
-/// What the first positions of a block hold. Ordered by past, then by ids as words are in a dictionary: the
-/// content that shares most with another stands right before or behind it.
+/// The content of a block's first positions. Ordered by past, then lexicographically by ids: the content that shares
+/// most with another is its direct neighbour.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct BlockContent {
     past: BlockKey,
     ids: Vec<u32>,
 }
 
-/// What the pool knows of one block.
+/// The pool's state of one block.
 #[derive(Clone, Debug, Default)]
 struct Block {
     references: u32,
-    /// Set while it may be found.
+    /// Set while the block can be found.
     content: Option<BlockContent>,
-    /// When it was used last; orders eviction.
+    /// Time of last use; orders eviction.
     used: u64,
 }
 
-/// A block that begins as was asked.
+/// A block that shares a prefix with the ids looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockMatch {
     pub(crate) block: u32,
-    /// How many of the ids asked for it holds, from the first on; at least one.
+    /// Length of the shared prefix; at least one.
     pub(crate) common: usize,
-    /// Nobody holds it and nothing is known behind those ids: whoever takes it may write on.
+    /// Whether the block is not held and has no content after the shared prefix, so that a new holder may append to it.
     pub(crate) open: bool,
 }
 
@@ -75,9 +75,9 @@ pub(crate) struct BlockMatch {
 #[derive(Debug)]
 pub(crate) struct BlockPool {
     blocks: Vec<Block>,
-    /// Blocks without holder and without content, the next one last.
+    /// Blocks without holder and without content; the last one is allocated next.
     free: Vec<u32>,
-    /// Blocks without holder whose content is known, by time of use.
+    /// Blocks without holder whose content is known, by time of last use.
     cached: BTreeSet<(u64, u32)>,
     index: BTreeMap<BlockContent, u32>,
     clock: u64,
@@ -103,7 +103,7 @@ impl BlockPool {
         self.blocks.len()
     }
 
-    /// Blocks that nobody holds: what can be allocated.
+    /// Blocks without holder, which can be allocated.
     pub(crate) fn available(&self) -> usize {
         self.free.len() + self.cached.len()
     }
@@ -113,12 +113,12 @@ impl BlockPool {
         self.evictions
     }
 
-    /// Holders of `block`.
+    /// Number of holders of `block`.
     pub(crate) fn references(&self, block: u32) -> u32 {
         self.blocks[block as usize].references
     }
 
-    /// The block behind `past` that shares most of `ids` from the first on.
+    /// The block after `past` that shares the longest prefix with `ids`.
     pub(crate) fn find(&self, past: BlockKey, ids: &[u32]) -> Option<BlockMatch> {
         let asked = BlockContent { past, ids: ids.to_vec() };
         let neighbours = [self.index.range(&asked..).next(), self.index.range(..&asked).next_back()];
@@ -129,7 +129,7 @@ impl BlockPool {
         (common > 0).then_some(BlockMatch { block, common, open })
     }
 
-    /// A block with no content worth keeping, held once; none if all are held.
+    /// Allocates a block, held once: a free one, else the least recently used cached one. `None` if all are held.
     pub(crate) fn allocate(&mut self) -> Option<u32> {
         let id = self.free.pop().or_else(|| self.evict())?;
         self.blocks[id as usize].references = 1;
@@ -143,7 +143,7 @@ impl BlockPool {
         Some(id)
     }
 
-    /// One more holder of `block`, which is held or cached.
+    /// Adds a holder to block `id`, which is held or cached.
     pub(crate) fn retain(&mut self, id: u32) {
         let block = &mut self.blocks[id as usize];
         debug_assert!(block.references > 0 || block.content.is_some(), "block {id} is free");
@@ -153,7 +153,7 @@ impl BlockPool {
         block.references += 1;
     }
 
-    /// One holder less.
+    /// Removes a holder.
     pub(crate) fn release(&mut self, id: u32) {
         self.clock += 1;
         let block = &mut self.blocks[id as usize];
@@ -170,7 +170,7 @@ impl BlockPool {
         }
     }
 
-    /// Says that the block is of use to someone who does not hold it: it is evicted later.
+    /// Marks the block as used without holding it, which delays its eviction.
     pub(crate) fn touch(&mut self, id: u32) {
         self.clock += 1;
         let block = &mut self.blocks[id as usize];
@@ -180,14 +180,14 @@ impl BlockPool {
         block.used = self.clock;
     }
 
-    /// Says that the held block now begins with `ids` behind `past`, and nothing else is known of it. Where
-    /// another block holds as much already, it cannot be found.
+    /// Sets the content of the held block to `ids` after `past`. If another block already has that content or a longer
+    /// one, this block cannot be found.
     pub(crate) fn register(&mut self, id: u32, past: BlockKey, ids: &[u32]) {
         debug_assert!(self.references(id) > 0, "block {id} is registered by nobody");
         debug_assert!((1..=BLOCK_TOKENS).contains(&ids.len()), "a content of {} ids", ids.len());
         self.forget(id);
         let content = BlockContent { past, ids: ids.to_vec() };
-        // All that begins like it comes right behind it, and what it begins like right before it.
+        // Contents that start with it sort directly after it; a content that is its prefix sorts directly before it.
         let longer = self.index.range(&content..).next();
         if longer.is_some_and(|(longer, _)| longer.past == past && longer.ids.starts_with(ids)) {
             return;
@@ -206,14 +206,14 @@ impl BlockPool {
         self.index.insert(content, id);
     }
 
-    /// The block can no longer be found.
+    /// Removes the block's content, so that it can no longer be found.
     fn forget(&mut self, id: u32) {
         if let Some(content) = self.blocks[id as usize].content.take() {
             self.index.remove(&content);
         }
     }
 
-    /// How many positions of the block are known to others; they must not be written.
+    /// Number of positions that others can find; they must not be overwritten.
     pub(crate) fn known(&self, id: u32) -> usize {
         self.blocks[id as usize].content.as_ref().map_or(0, |content| content.ids.len())
     }

@@ -1,14 +1,14 @@
-//! `exp` over rows of logits, fast enough that sampling stays small beside a step.
+//! Vectorised `exp` and sums over rows of logits, so that sampling takes a small part of a step.
 //!
-//! Knows numbers only. Every sum has a fixed order, and what is fused is fused everywhere, so that the result depends
-//! neither on the batch nor on the width of the machine's registers.
+//! Knows numbers only. Invariant: the results depend neither on the batch nor on the width of the vector registers,
+//! because every sum has a fixed order and the same multiply-adds are fused on every machine.
 
 use crate::kernels::ops::{exp, vectorised};
 
 /// Logits that share one partial sum.
 pub(crate) const CHUNK: usize = 256;
 
-/// Independent running sums inside a chunk: what the compiler turns into wide registers.
+/// Independent running sums in a chunk, which the compiler maps to vector registers.
 const LANES: usize = 16;
 
 /// The weight of one logit: `exp((logit - max) / temperature)`.
@@ -17,7 +17,7 @@ pub(crate) fn weight(logit: f32, max: f32, inverse_temperature: f32) -> f32 {
     exp((logit - max) * inverse_temperature)
 }
 
-/// The largest logit, NaN left aside; `-inf` of none.
+/// The largest logit, ignoring NaN; `-inf` for an empty row.
 #[inline(always)]
 fn max_body(logits: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
@@ -34,7 +34,7 @@ fn max_body(logits: &[f32]) -> f32 {
 fn sums_body(logits: &[f32], max: f32, inverse_temperature: f32, sums: &mut Vec<f64>) {
     let mut weights = [0.0f32; CHUNK];
     for chunk in logits.chunks(CHUNK) {
-        // Two plain loops, each of which becomes vector code; as one they do not.
+        // Two loops, because the compiler vectorises each of them but not one combined loop.
         for (weight, &logit) in weights.iter_mut().zip(chunk) {
             *weight = self::weight(logit, max, inverse_temperature);
         }
@@ -42,7 +42,7 @@ fn sums_body(logits: &[f32], max: f32, inverse_temperature: f32, sums: &mut Vec<
     }
 }
 
-/// As `sums_body`, and `weights` becomes the weight of each logit.
+/// Like `sums_body`, and also writes the weight of each logit to `weights`.
 #[inline(always)]
 fn weights_body(logits: &[f32], max: f32, inverse_temperature: f32, weights: &mut Vec<f32>, sums: &mut Vec<f64>) {
     weights.resize(logits.len(), 0.0);
@@ -54,7 +54,7 @@ fn weights_body(logits: &[f32], max: f32, inverse_temperature: f32, weights: &mu
     }
 }
 
-/// Appends the sum of each [`CHUNK`] of `weights`, of those alone that are above `floor`, or equal to it and
+/// Appends, for each [`CHUNK`] of `weights`, the sum of those that are above `floor`, or equal to it and
 /// among the first `ties` of the row.
 #[inline(always)]
 fn sums_above_body(weights: &[f32], floor: f32, ties: usize, sums: &mut Vec<f64>) {
@@ -69,7 +69,7 @@ fn sums_above_body(weights: &[f32], floor: f32, ties: usize, sums: &mut Vec<f64>
     }
 }
 
-/// What lies at or above a floor.
+/// Sum and number of the weights at or above a floor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Above {
     pub(crate) mass: f64,
@@ -81,7 +81,7 @@ pub(crate) struct Above {
 fn above_body(weights: &[f32], floor: f32) -> Above {
     let mut above = Above { mass: 0.0, count: 0.0 };
     for chunk in weights.chunks(CHUNK) {
-        // In f32 within a lane of a chunk: 16 numbers of at most 1.
+        // Within a lane of a chunk, f32 suffices for 16 numbers of at most 1.
         let (mut masses, mut counts) = ([0.0f32; LANES], [0.0f32; LANES]);
         let (groups, rest) = chunk.as_chunks::<LANES>();
         for group in groups {
@@ -101,7 +101,7 @@ fn above_body(weights: &[f32], floor: f32) -> Above {
     above
 }
 
-/// The sum of at most a chunk of weights, in an order that depends on their number alone.
+/// The sum of at most a chunk of weights, in an order that depends only on their number.
 #[inline(always)]
 fn sum(weights: &[f32]) -> f64 {
     let mut lanes = [0.0f64; LANES];
@@ -116,7 +116,7 @@ fn sum(weights: &[f32]) -> f64 {
 }
 
 vectorised!(
-    /// The largest logit, NaN left aside; `-inf` of none.
+    /// The largest logit, ignoring NaN; `-inf` for an empty row.
     max, max_body, (logits: &[f32]) -> f32
 );
 vectorised!(
@@ -125,12 +125,12 @@ vectorised!(
     sums, sums_body, (logits: &[f32], max: f32, inverse_temperature: f32, sums: &mut Vec<f64>)
 );
 vectorised!(
-    /// As [`sums`], and `weights` becomes the weight of each logit.
+    /// Like [`sums`], and also writes the weight of each logit to `weights`.
     weights, weights_body,
     (logits: &[f32], max: f32, inverse_temperature: f32, weights: &mut Vec<f32>, sums: &mut Vec<f64>)
 );
 vectorised!(
-    /// Appends the sum of each [`CHUNK`] of `weights`, of those alone that are above `floor`, or equal to it and
+    /// Appends, for each [`CHUNK`] of `weights`, the sum of those that are above `floor`, or equal to it and
     /// among the first `ties` of the row.
     sums_above, sums_above_body, (weights: &[f32], floor: f32, ties: usize, sums: &mut Vec<f64>)
 );

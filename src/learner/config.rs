@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Low-rank factors beside the base's weights (arXiv 2106.09685).
+    /// A LoRA adapter on the base's weights (arXiv 2106.09685).
     Lora,
-    /// Every weight of a critic of its own, which begins as the base. On the CPU.
+    /// Every weight of a critic that starts as a copy of the base. Only on the CPU.
     Full,
 }
 
@@ -29,22 +29,24 @@ impl std::fmt::Display for Mode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LearnerConfig {
-    /// What is trained: `lora` has the keys of the adapter, `full` none of its own.
+    /// What is trained. `lora` has the keys of the adapter, `full` has none.
     pub mode: Mode,
-    /// What it learns a group by. DPCO knows `beta`, its schedule and the reference; the keys between `baseline` and
-    /// `second_moment_max` are RCO's alone.
+    /// The objective. DPCO uses `beta`, its schedule and the reference; the keys from `baseline` to `second_moment_max`
+    /// are only for RCO.
     pub objective: Objective,
     /// Baseline of the DRO loss.
     pub baseline: Baseline,
-    /// Subtract the running mean of the utilities and divide by their deviation: `beta` then counts in deviations.
+    /// Subtract the running mean of the utilities and divide by their deviation. `beta` is then in units of the
+    /// deviation.
     pub utility_zscore: bool,
-    /// Residuals beyond this size pull no harder, in units of the utilities; 0: off.
+    /// Largest residual in the gradient, in units of the utilities; 0: off.
     pub residual_clip: f64,
-    /// What tempers critiques that the current critic would hardly write any more.
+    /// How the loss of critiques that are unlikely under the current critic is reduced.
     pub truncation: Truncation,
     /// Critiques are left out of a step until the mean square of log pi/mu is at most this; 0: off.
     pub second_moment_max: f64,
-    /// Of a group's critiques at most so many are learned from, those whose utilities vary most; 0: all. RCO's alone.
+    /// Most critiques of a group to learn from; those with the largest variance of utilities are taken. 0: all. Only
+    /// for RCO.
     pub critiques_max: usize,
     /// Strength of the KL anchor to the reference.
     pub beta: f32,
@@ -54,12 +56,12 @@ pub struct LearnerConfig {
     pub beta_final: f32,
     /// Steps until then.
     pub beta_steps: u64,
-    /// The critic becomes the reference after so many steps, again and again; 0: the base model stays it,
-    /// as it must where the mode is `full`.
+    /// Steps between two resets of the reference to the current critic; 0: the reference stays the base model, as the
+    /// mode `full` requires.
     pub reference_reset_steps: u64,
     /// Peak learning rate, reached after the warm-up.
     pub learning_rate: f64,
-    /// How the learning rate changes over the steps; the warm-up's share comes on top.
+    /// How the learning rate changes over the steps; the warm-up multiplies it.
     pub learning_rate_schedule: Schedule,
     /// Learning rate at the schedule's end.
     pub learning_rate_final: f64,
@@ -73,18 +75,18 @@ pub struct LearnerConfig {
     pub adam_beta2: f64,
     /// AdamW's epsilon.
     pub adam_epsilon: f64,
-    /// Decoupled weight decay; of matrices alone where the mode is `full`.
+    /// Decoupled weight decay; in mode `full` only of matrices.
     pub weight_decay: f64,
     /// Largest norm of a step's gradient.
     pub clip_norm: f64,
-    /// A step whose gradient has a larger norm is not taken, and the batch put aside; 0: off.
+    /// A step whose gradient has a larger norm is not taken, and the batch is refused; 0: off.
     pub gradient_norm_max: f64,
     /// Groups of one step.
     pub groups_per_step: usize,
-    /// Tokens of one uninterrupted piece of learning: groups share a piece up to as many.
+    /// Most tokens of one micro-batch; groups share a micro-batch up to this size.
     pub micro_batch_tokens: usize,
-    /// Keep each layer's input alone and compute the rest again for the gradient: a fraction of the memory for a
-    /// third more time.
+    /// Keep only each layer's input and recompute the rest for the gradient: a fraction of the memory for a third more
+    /// time.
     pub checkpoint_layers: bool,
     /// Steps between two publications.
     pub publish_every_steps: u64,
@@ -112,13 +114,13 @@ impl LearnerConfig {
         Annealed { schedule: self.beta_schedule, first, last, steps: self.beta_steps }
     }
 
-    /// The learning rate over the steps, as it is after the warm-up.
+    /// The learning rate over the steps, without the warm-up.
     pub fn learning_rates(&self) -> Annealed {
         let (first, last) = (self.learning_rate, self.learning_rate_final);
         Annealed { schedule: self.learning_rate_schedule, first, last, steps: self.learning_rate_steps }
     }
 
-    /// How a group's loss is taken at `beta`.
+    /// Options of a group's loss at `beta`.
     pub(super) fn options(&self, beta: f64) -> Options {
         let residual_clip = (self.residual_clip > 0.0).then_some(self.residual_clip);
         Options { baseline: self.baseline, beta, residual_clip, truncation: self.truncation }

@@ -1,11 +1,11 @@
 //! DPCO's loss on one critique group, and its gradient with respect to the log-ratios. Pure numbers.
 //!
-//! DPCO is RCO's own baseline (arXiv 2506.22157, section 4): DPO (arXiv 2305.18290, eq. 7) on pairs of critiques that the
-//! judge compared directly, without any refinement. Per pair of a chosen and a rejected critique
+//! DPCO is RCO's own baseline (arXiv 2506.22157, section 4): DPO (arXiv 2305.18290, eq. 7) on pairs of critiques that
+//! the judge compared directly, without any refinement. The loss of a pair of a chosen and a rejected critique is
 //!
-//! `loss = -log sigmoid(beta (r_chosen - r_rejected))`, in nats, and the mean over the group's pairs.
+//! `loss = -log sigmoid(beta (r_chosen - r_rejected))`, in nats; a group's loss is the mean over its pairs.
 //!
-//! Use it as the control that RCO has to beat: it learns what reads well to the judge, not what helps.
+//! Use it as a control for RCO: it learns what the judge likes to read, not what improves the response.
 
 use crate::types::Preference;
 
@@ -14,7 +14,7 @@ use crate::types::Preference;
 pub struct Terms {
     /// Mean loss of the pairs (nats).
     pub loss: f64,
-    /// `d loss / d r_i`, one a critique.
+    /// `d loss / d r_i`, one per critique.
     pub gradient: Vec<f64>,
     /// Share of the pairs whose chosen critique has the larger log-ratio; a tie is half.
     pub accuracy: f64,
@@ -22,10 +22,10 @@ pub struct Terms {
     pub margin: f64,
 }
 
-/// DPO's loss of one group. Without any pair everything is 0.
+/// DPO's loss of one group; all terms are 0 without pairs.
 ///
 /// # Panics
-/// Where a pair names a critique that is not there.
+/// If a pair's index is out of range.
 pub fn dpo(beta: f64, log_ratios: &[f32], pairs: &[Preference]) -> Terms {
     let mut terms = Terms { loss: 0.0, gradient: vec![0.0; log_ratios.len()], accuracy: 0.0, margin: 0.0 };
     let share = 1.0 / pairs.len().max(1) as f64;

@@ -6,7 +6,7 @@ use crate::formats::spec::Projection;
 /// Why the learner refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The step was given up before its end; nothing changed.
+    /// The step was abandoned; nothing changed.
     #[error("the learner step was abandoned")]
     Abandoned,
     /// A trainable tensor got no gradient.
@@ -66,7 +66,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a batch was refused and the learner stands as it stood before it.
+    /// Whether a batch was refused and the learner's state is unchanged.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::NotFinite { .. } | Self::Exploded { .. })
     }

@@ -1,7 +1,7 @@
-//! Training every weight: a critic of its own beside the base, which stays generator, judge and reference.
+//! Full fine-tuning: the critic has its own copy of every weight. The base stays generator, judge and reference.
 //!
-//! Weights, gradients and moments all lie in the panels that the score pass reads, once each. Weight decay is for
-//! matrices: a norm or a bias that decays would forget what it is for, and Hugging Face's trainer spares them too.
+//! Weights, gradients and moments are each stored once, in the panel layout that the score pass reads. Weight decay
+//! applies to matrices only, not to norms and biases, as in Hugging Face's trainer. Knows no group and no loss.
 
 use super::config::LearnerConfig;
 use super::error::Error;
@@ -16,26 +16,26 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Values that one thread goes through at a time.
+/// Values that one thread handles at a time.
 const CHUNK: usize = 1 << 16;
 
 /// Every weight of a critic, with its gradient and moments.
 pub(super) struct Full {
     whole: FullWeights,
     gradients: FullGradients,
-    /// Whether there is a gradient to forget: the memory is large.
+    /// Whether a gradient has been accumulated. Zeroing the buffer is costly, so an empty one is left alone.
     gathered: bool,
-    /// First and second, as the weights lie.
+    /// First and second moment of each block, in the layout of the weights.
     moments: BTreeMap<ParamBlock, [Vec<f32>; 2]>,
 }
 
 impl Full {
-    /// A critic that begins as `model`.
+    /// A critic that starts as a copy of `model`.
     pub(super) fn of(model: &Transformer) -> Result<Self, Error> {
         Ok(Self::new(FullWeights::copy_of(model)?))
     }
 
-    /// `whole`, to be trained further; `model` is the base.
+    /// Continues training `whole`; `model` is the base.
     pub(super) fn resumed(model: &Transformer, whole: Arc<FullWeights>) -> Result<Self, Error> {
         if !model.device().is_cpu() {
             return Self::of(model);
@@ -43,7 +43,7 @@ impl Full {
         if whole.spec().tensors() != model.spec().tensors() {
             return Err(Error::OtherModel);
         }
-        // Its last holder gives it up; from another it is copied.
+        // Takes the weights over if nobody else holds them, else copies them.
         Ok(Self::new(Arc::try_unwrap(whole).unwrap_or_else(|whole| whole.copied())))
     }
 
@@ -80,7 +80,7 @@ impl Full {
 
     pub(super) fn gradient_norm(&self) -> f32 {
         let square = |chunk: &[f32]| chunk.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
-        // Summed in the order of the weights, whichever thread was first.
+        // Summed in the order of the weights, so that the result does not depend on the threads.
         let of_block = |block: &[f32]| block.par_chunks(CHUNK).map(square).collect::<Vec<f64>>();
         self.gradients.blocks().flat_map(of_block).sum::<f64>().sqrt() as f32
     }
@@ -104,7 +104,7 @@ impl Full {
         self.whole.copied()
     }
 
-    /// The moments by their tensors' names with `.m` and `.v` behind them, row-major.
+    /// The moments (row-major), named after their tensors with the suffix `.m` or `.v`.
     pub(super) fn moments(&self) -> Vec<(String, HostTensor)> {
         let spec = self.whole.spec();
         let of_block = |(block, moments): (&ParamBlock, &[Vec<f32>; 2])| {
@@ -134,7 +134,7 @@ impl Full {
         self.whole.spec().parameters()
     }
 
-    /// Fails loudly where a weight is cut off from the loss.
+    /// Fails if any weight receives no gradient from the loss.
     pub(super) fn self_test(
         &mut self,
         packed: &[Packed<'_>],

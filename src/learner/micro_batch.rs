@@ -1,7 +1,7 @@
 //! The micro-batches of a step: several groups that fit one together, or a slice of one group that does not fit.
 //!
-//! Reference log-probabilities come first. Where a group takes several micro-batches, its log-ratios without a gradient come
-//! next, because the baseline needs all of them; then loss and gradient.
+//! Reference log-probabilities come first. If a group takes several micro-batches, its log-ratios are then computed
+//! without a gradient, because the baseline needs all of them. Loss and gradient come last.
 
 use super::config::LearnerConfig;
 use super::reference::References;
@@ -12,7 +12,7 @@ use crate::types::{CriticVersion, CritiqueGroup, ScoredCritique};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// A step between its micro_batches.
+/// A step in progress.
 pub(super) struct StepInProgress {
     pub(super) batch: u64,
     pub(super) loss: StepLoss,
@@ -20,14 +20,14 @@ pub(super) struct StepInProgress {
     pub(super) mismatches: Vec<f32>,
 }
 
-/// One uninterrupted micro_batch of a step: a micro-batch.
+/// One micro-batch of a step, which runs without interruption.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct MicroBatch {
     pub(super) kind: PassKind,
     pub(super) slices: Vec<GroupSlice>,
 }
 
-/// Some critiques of one group behind their prefix.
+/// Some critiques of one group, after their prefix.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct GroupSlice {
     pub(super) group: usize,
@@ -38,15 +38,15 @@ pub(super) struct GroupSlice {
 pub(super) enum PassKind {
     /// Log-probabilities under the reference.
     Reference,
-    /// Log-ratios without a gradient: where a group is too large for one micro_batch, its baseline needs all of them, and a
-    /// mask over the step needs those of all groups.
+    /// Log-ratios without a gradient. The baseline of a group too large for one micro-batch needs all of the group's,
+    /// and a mask over the step needs those of all groups.
     Ratios,
     /// Log-ratios, loss and gradient.
     Gradient,
 }
 
 impl StepInProgress {
-    /// The micro_batches of a step on the groups of `loss`; `knows` tells whose references are remembered.
+    /// The micro-batches of a step on the groups of `loss`; `knows` tells whose reference values are known.
     pub(super) fn new(
         batch: u64,
         loss: StepLoss,
@@ -100,11 +100,11 @@ impl GroupSlice {
     }
 }
 
-/// Where a micro_batch's log-probabilities become references, ratios and weights.
+/// Turns a micro-batch's log-probabilities into reference values, log-ratios and weights.
 pub(super) struct PassContext<'a> {
     pub(super) micro_batch: &'a MicroBatch,
     pub(super) packed: &'a [Packed<'a>],
-    /// The version that serves exactly the weights that the micro_batch is scored with, where one does.
+    /// The version in service with exactly the weights that score the micro-batch, if there is one.
     pub(super) current: Option<CriticVersion>,
     pub(super) config: &'a LearnerConfig,
     pub(super) references: &'a mut References,
@@ -113,7 +113,7 @@ pub(super) struct PassContext<'a> {
 }
 
 impl PassContext<'_> {
-    /// Keeps what a pass tells: references, or log-ratios.
+    /// Stores the result of a pass: reference values or log-ratios.
     pub(super) fn record(&mut self, scored: &Scored) {
         let (micro_batch, in_progress) = (self.micro_batch, &mut *self.in_progress);
         let mut rest = scored.log_probs.as_slice();
@@ -138,8 +138,8 @@ impl PassContext<'_> {
         }
     }
 
-    /// Loss of the micro_batch's groups, and what each log-probability weighs in its gradient: that of
-    /// `sum_i (d loss / d r_i) log pi(c_i)` is the loss's own.
+    /// Adds the loss of the micro-batch's groups and returns the weight of each log-probability in its gradient, which
+    /// equals the gradient of `sum_i (d loss / d r_i) log pi(c_i)`.
     pub(super) fn log_prob_weights(&mut self) -> Vec<f32> {
         let Self { micro_batch, packed, config, value, references, in_progress, .. } = self;
         let mut weights = vec![];
@@ -157,7 +157,7 @@ impl PassContext<'_> {
 }
 
 impl StepInProgress {
-    /// Notes how far the sampler's log-probs lie from this pass, for texts written by the very same weights.
+    /// Records the difference between the sampler's log-probs and this pass, for texts written by the same weights.
     fn record_mismatch(&mut self, by_text: &[Vec<f32>], current: Option<CriticVersion>, critiques: &[ScoredCritique]) {
         for (ours, critique) in by_text.iter().zip(critiques) {
             if Some(critique.completion.version) == current {
@@ -168,7 +168,7 @@ impl StepInProgress {
     }
 }
 
-/// The group's critiques in runs that fit `tokens_max` with their prefix; at least one critique each.
+/// Splits the group's critiques into runs that fit `tokens_max` with their prefix; at least one critique each.
 fn chunks(group: &CritiqueGroup, tokens_max: usize) -> Vec<Range<usize>> {
     let mut chunks: Vec<Range<usize>> = vec![];
     let mut tokens = usize::MAX;
@@ -188,7 +188,7 @@ fn chunks(group: &CritiqueGroup, tokens_max: usize) -> Vec<Range<usize>> {
     chunks
 }
 
-/// The flat log-probs, text by text.
+/// Splits the concatenated log-probs by text.
 fn split(flat: &[f32], packed: &Packed<'_>) -> Vec<Vec<f32>> {
     let mut rest = flat;
     let take = |text: &&[u32]| {

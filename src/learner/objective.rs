@@ -1,12 +1,10 @@
 //! RCO's loss on one critique group, and its gradient with respect to the log-ratios. Pure numbers.
 //!
-//! With `r_i = log pi(c_i) - log pi_ref(c_i)`, summed over the critique's tokens at the sampling
-//! temperature, and the baseline `b` held constant:
-//!
 //! `loss = mean_i (CU_i - b - beta r_i)^2 / (2 beta)`
 //!
-//! which is DRO's policy loss (arXiv 2405.19107, eq. 5) with the value replaced by `b` and scaled by
-//! `1 / beta`, and RCO's eq. 7 (arXiv 2506.22157) times `beta` where `b` is `partition`.
+//! Here `r_i = log pi(c_i) - log pi_ref(c_i)`, summed over the critique's tokens at the sampling temperature, and the
+//! baseline `b` is held constant. This is DRO's policy loss (arXiv 2405.19107, eq. 5) with the value replaced by `b`,
+//! scaled by `1 / beta`. If `b` is `partition`, it is RCO's eq. 7 (arXiv 2506.22157) times `beta`.
 
 mod off_policy;
 mod scaling;
@@ -18,67 +16,67 @@ pub use schedule::{Annealed, Schedule};
 
 use serde::{Deserialize, Serialize};
 
-/// The baseline `b` of the loss. All but `mean` share the optimum `pi_ref exp(CU / beta) / Z`; they differ in
-/// what they need to find it.
+/// The baseline `b` of the loss. All but `mean` have the optimum `pi_ref exp(CU / beta) / Z`; they differ in what they
+/// need to reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Baseline {
     /// Group mean of `CU - beta r` under the current critic (DRO, appendix B; TBA, arXiv 2503.18929): the loss is then
-    /// half the group's variance of `CU - beta r`, over beta. Right for critiques of any critic and any age, and
-    /// needs nothing but two critiques: the choice where rollout and learning overlap.
+    /// half the group's variance of `CU - beta r`, divided by beta. Unbiased for critiques of any critic and any age,
+    /// and needs only two critiques a group. Use it if rollout and learning overlap.
     Vargrad,
-    /// `beta log mean exp(CU / beta)` (RCO, eq. 7): the group's own estimate of `beta log Z`. Right for critiques sampled
-    /// from the reference, and biased low in small groups: the choice for learning offline from the base model's
-    /// critiques as the paper does, with as many critiques a group as can be had.
+    /// `beta log mean exp(CU / beta)` (RCO, eq. 7): the group's estimate of `beta log Z`. Valid for critiques sampled
+    /// from the reference, and biased low in small groups. Use it to learn offline from the base model's critiques, as
+    /// the paper does, with groups as large as possible.
     Partition,
-    /// Group mean of CU (as in Kimi k1.5, arXiv 2501.12599): cheap, and biased off-policy unless beta is large. A
-    /// control, and the right choice only where the anchor to the reference hardly matters.
+    /// Group mean of CU (as in Kimi k1.5, arXiv 2501.12599): cheap, but biased off-policy unless beta is large. Use
+    /// it as a control, or if the anchor to the reference hardly matters.
     Mean,
-    /// `V(x, y0)` of a small network with a loss of its own (DRO, eq. 5 and algorithm 1): right for critiques of any
-    /// critic once it is learned, and lets groups share what they know; a wrong value biases the critic off-policy.
-    /// The choice for many prompts with few critiques each.
+    /// `V(x, y0)` of a small network with its own loss (DRO, eq. 5 and algorithm 1). Valid for critiques of any critic
+    /// once the network has converged, and shared between groups; a wrong value biases the critic off-policy.
+    /// Use it for many prompts with few critiques each.
     Value,
 }
 
-/// What tempers critiques that the current critic would hardly write any more.
+/// How the loss of critiques that are unlikely under the current critic is reduced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Truncation {
-    /// Nothing.
+    /// Not at all.
     #[default]
     None,
-    /// TOPR (arXiv 2503.14286): a critique that is pushed down (negative residual) weighs `pi / mu` clipped to `[0, 1]`,
-    /// without gradient; one that is pushed up weighs 1. Where the residuals of all vanish nothing changes, so the
-    /// optimum stays. For replay so old that pushing down what is already gone makes the norm explode.
+    /// TOPR (arXiv 2503.14286): a critique with a negative residual has the weight `pi / mu`, clipped to `[0, 1]` and
+    /// without gradient; any other has weight 1. The optimum stays the same, because all residuals vanish there. Use it
+    /// if replay is so old that the gradient norm explodes on critiques that are already unlikely.
     Topr,
 }
 
-/// How a group's loss is taken. What is `None` is off.
+/// Options of the loss. `None` turns an option off.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     /// The baseline.
     pub baseline: Baseline,
     /// Strength of the anchor to the reference, in units of the utilities; above 0.
     pub beta: f64,
-    /// Beyond this size a residual's loss grows linearly and its gradient no more (Huber's loss): for noisy judges.
-    /// In units of the utilities.
+    /// Residuals above this size have a linear loss and a constant gradient (Huber's loss), for noisy judges. In units
+    /// of the utilities.
     pub residual_clip: Option<f64>,
-    /// What tempers old critiques.
+    /// How old critiques are weighted.
     pub truncation: Truncation,
 }
 
-/// What is known of one group of `n` critiques; each slice holds one entry a critique.
+/// The inputs of the loss for one group; each slice has one entry per critique.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<'a> {
     /// Critique utilities, z-scored where that is on.
     pub utilities: &'a [f32],
     /// `r_i = log pi(c_i) - log pi_ref(c_i)` (nats).
     pub log_ratios: &'a [f32],
-    /// `log pi(c_i) - log mu(c_i)` (nats), where `mu` is what the critique was sampled from.
+    /// `log pi(c_i) - log mu(c_i)` (nats), where `mu` is the policy that sampled the critique.
     pub behaviour: &'a [f32],
-    /// `V(x, y0)` in units of the utilities; only `Baseline::Value` looks at it.
+    /// `V(x, y0)` in units of the utilities; only `Baseline::Value` reads it.
     pub value: Option<f64>,
-    /// Which critiques count ([`second_moment_mask`]); none: all.
+    /// Which critiques count ([`second_moment_mask`]); `None`: all.
     pub kept: Option<&'a [bool]>,
 }
 
@@ -107,8 +105,8 @@ impl Observed<'_> {
         sum / f64::from(count.max(1))
     }
 
-    /// The baseline. Means are taken over the critiques that count, so that a masked one leaves its group as if it
-    /// had never been; the estimate of Z is taken over all, because a mask chosen by `pi / mu` would bias it.
+    /// The baseline. Means are taken over the critiques that count, as if the masked ones were not in the group. The
+    /// estimate of Z is taken over all critiques, because a mask chosen by `pi / mu` would bias it.
     fn baseline(&self, options: &Options) -> f64 {
         let Options { baseline, beta, .. } = *options;
         let utility = |index: usize| f64::from(self.utilities[index]);
@@ -129,7 +127,7 @@ impl Observed<'_> {
 /// RCO's loss of one group of critiques.
 ///
 /// # Panics
-/// Where the slices are empty or differ in length, or `Baseline::Value` has no value.
+/// If the slices are empty or differ in length, or `Baseline::Value` has no value.
 pub fn rco(options: &Options, group: &Observed<'_>) -> Terms {
     let count = group.utilities.len();
     assert!(count > 0 && [group.log_ratios.len(), group.behaviour.len()] == [count; 2], "one log-ratio a utility");

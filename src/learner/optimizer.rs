@@ -1,5 +1,5 @@
-//! AdamW (arXiv 1711.05101) in f32 over named parameters, with its moments in the open so that they can be
-//! saved, after clipping by the global norm, under a linear warm-up and a schedule.
+//! AdamW (arXiv 1711.05101) in f32 over named parameters, with clipping by the global norm, linear warm-up and a
+//! schedule. The moments are accessible, so that they can be saved. Knows no loss.
 
 use super::config::LearnerConfig;
 use super::error::Error;
@@ -23,14 +23,14 @@ impl Parameter {
         Self { name, shape, values, gradient: zeros.clone(), first: zeros.clone(), second: zeros }
     }
 
-    /// Adds `gradient` to what the step has gathered.
+    /// Adds `gradient` to the accumulated gradient.
     pub(super) fn gather(&mut self, gradient: &[f32]) {
         for (sum, value) in self.gradient.iter_mut().zip(gradient) {
             *sum += value;
         }
     }
 
-    /// Forgets what the step has gathered.
+    /// Discards the accumulated gradient.
     pub(super) fn discard(&mut self) {
         self.gradient.fill(0.0);
     }
@@ -44,7 +44,7 @@ impl Parameter {
         [of("m", &self.first), of("v", &self.second)]
     }
 
-    /// Puts saved moments back.
+    /// Restores saved moments.
     pub(super) fn restore(&mut self, take: &mut impl FnMut(&str) -> Option<HostTensor>) -> Result<(), Error> {
         for (suffix, moment) in [("m", &mut self.first), ("v", &mut self.second)] {
             let name = format!("{}.{suffix}", self.name);
@@ -55,10 +55,10 @@ impl Parameter {
     }
 }
 
-/// Norm of all gathered gradients together.
+/// Global norm of the accumulated gradients.
 pub(super) fn gradient_norm(parameters: &[Parameter]) -> f32 {
     let square = |p: &Parameter| p.gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
-    // Summed in the order of the parameters, whichever thread was first.
+    // Summed in the order of the parameters, so that the result does not depend on the threads.
     let squares: Vec<f64> = parameters.par_iter().map(square).collect();
     squares.iter().sum::<f64>().sqrt() as f32
 }
@@ -73,7 +73,7 @@ pub(super) fn learning_rate(config: &LearnerConfig, step: u64) -> f64 {
     config.learning_rates().at(step) * warmth(config, step)
 }
 
-/// How a step of AdamW is taken.
+/// Settings of one AdamW step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adam {
     /// Learning rate of this step.
@@ -87,13 +87,13 @@ pub struct Adam {
 }
 
 impl Adam {
-    /// That of `config` at `rate`.
+    /// The settings of `config` with the learning rate `rate`.
     pub(super) fn of(config: &LearnerConfig, rate: f64) -> Self {
         Self { rate, beta1: config.adam_beta1, beta2: config.adam_beta2, epsilon: config.adam_epsilon }
     }
 
-    /// Step `step` (the first is 1) on one tensor's values, gradient and two moments; forgets the gradient, which is
-    /// scaled by `clip` before.
+    /// Takes step `step` (the first is 1) on one tensor's values, gradient and two moments. The gradient is scaled by
+    /// `clip` first, and cleared at the end.
     pub(super) fn step(self, step: u64, tensor: [&mut [f32]; 4], weight_decay: f64, clip: f32) {
         let [values, gradient, first, second] = tensor;
         let decay = (1.0 - self.rate * weight_decay) as f32;
@@ -110,12 +110,12 @@ impl Adam {
     }
 }
 
-/// What a gradient of norm `norm` is scaled by.
+/// The factor that clips a gradient of norm `norm`.
 pub(super) fn clip(config: &LearnerConfig, norm: f32) -> f32 {
     (config.clip_norm / (f64::from(norm) + 1e-6)).min(1.0) as f32
 }
 
-/// One AdamW step on the gathered gradients, whose norm is `norm`; forgets them.
+/// Takes one AdamW step on the accumulated gradients, whose norm is `norm`, and clears them.
 pub(super) fn update(parameters: &mut [Parameter], config: &LearnerConfig, step: u64, norm: f32) {
     let (clip, adam) = (clip(config, norm), Adam::of(config, learning_rate(config, step)));
     parameters.par_iter_mut().for_each(|parameter| {

@@ -1,11 +1,12 @@
-//! Which reference a group is learned against, and the reference's log-probabilities of the groups in use.
+//! The reference policy of the loss, and its log-probabilities of the groups in use.
 //!
-//! With resets the reference becomes the critic of that moment every so many steps, as TBA does (arXiv 2503.18929, section 4) and as
-//! OAPL's lagged snapshot (arXiv 2602.19362): the anchor then bounds how far the critic moves *between* resets, and it can
-//! leave the base model behind. Runs no pass: whoever does brings what is kept here.
+//! With resets, the reference is replaced by the current critic every fixed number of steps, as in TBA (arXiv
+//! 2503.18929, section 4) and in OAPL, which uses a lagged snapshot (arXiv 2602.19362). The anchor then limits how far
+//! the critic moves *between* resets, so the critic can leave the base model behind. Runs no forward pass: callers
+//! bring the values.
 //!
-//! Invariants: a group keeps the reference it was first learned against, so its residuals do not jump at a reset;
-//! what is kept is all that a resumed learner needs to go on bit for bit.
+//! Invariants: a group keeps the reference it was first learned against, so a reset does not change its residuals;
+//! the saved tensors are all that a learner needs to resume bit for bit.
 
 use super::error::Error;
 use super::state::HostTensor;
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub(super) struct Reference {
     adapter: Adapter,
-    /// As the score pass reads it, once it was needed.
+    /// The adapter in the layout of the score pass; built on first use.
     branches: Option<ScoreAdapter>,
 }
 
@@ -28,7 +29,7 @@ impl Reference {
         Self { adapter, branches: None }
     }
 
-    /// The adapter as the score pass over `model` reads it.
+    /// The adapter in the layout of the score pass over `model`.
     pub(super) fn branches(&mut self, model: &Transformer) -> Result<&ScoreAdapter, Error> {
         let branches = match self.branches.take() {
             Some(branches) => branches,
@@ -37,7 +38,7 @@ impl Reference {
         Ok(self.branches.insert(branches))
     }
 
-    /// Its factors, by name.
+    /// The factors, by name.
     pub(super) fn tensors(&self) -> Vec<(String, HostTensor)> {
         let rank = self.adapter.config.rank;
         let of = |(place, Factors { a, b }): (&(usize, Projection), &Factors)| {
@@ -49,8 +50,8 @@ impl Reference {
         self.adapter.factors.iter().flat_map(of).collect()
     }
 
-    /// The reference that [`Reference::tensors`] described, laid out like `adapter`; none where there was none. `take` gives up
-    /// a tensor by its name.
+    /// Restores a reference from the tensors of [`Reference::tensors`], with the layout of `adapter`; `None` if none
+    /// was saved. `take` removes and returns a tensor by its name.
     pub(super) fn restore(
         adapter: &Adapter,
         take: &mut impl FnMut(&str) -> Option<HostTensor>,
@@ -74,40 +75,40 @@ fn factor_names((layer, site): (usize, Projection)) -> [String; 2] {
     ["lora_A", "lora_B"].map(|factor| format!("reference.layers.{layer}.{}.{factor}", site.name()))
 }
 
-/// What the reference says of a group.
+/// The reference's values for one group.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReferenceValues {
-    /// The log-probability of each id of each critique, as far as computed.
+    /// Log-probability of each token of each critique computed so far (nats).
     pub log_probs: Vec<Vec<f32>>,
-    /// The hidden state of the prefix's last token, where a value network reads it; else empty.
+    /// Hidden state of the prefix's last token; empty without a value network.
     pub hidden: Vec<f32>,
 }
 
-/// What is known of groups, by episode, each under the reference it was first seen with.
+/// Reference values by episode, each under the reference that the group was first learned against.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct References {
     known: BTreeMap<u64, ReferenceValues>,
 }
 
-/// So many groups are remembered; then the oldest half is forgotten.
+/// Groups kept at most. Beyond it the oldest half is dropped.
 const GROUPS_MAX: usize = 2048;
 const LOG_PROBS: &str = "reference_log_probs.";
 const HIDDEN: &str = "reference_hidden.";
 
 impl References {
-    /// Whether all `critiques` of `episode` are known, and, `with_hidden`, the hidden state of its prefix.
+    /// Whether all `critiques` of `episode` are known and, if `with_hidden`, also the hidden state of its prefix.
     pub fn knows(&self, episode: u64, critiques: usize, with_hidden: bool) -> bool {
         let is_whole =
             |known: &ReferenceValues| known.log_probs.len() == critiques && !(with_hidden && known.hidden.is_empty());
         self.known.get(&episode).is_some_and(is_whole)
     }
 
-    /// What is known of `episode`.
+    /// The values known for `episode`.
     pub fn get(&self, episode: u64) -> Option<&ReferenceValues> {
         self.known.get(&episode)
     }
 
-    /// Remembers the critiques of `episode` from the one numbered `first` on, and the hidden state of its prefix.
+    /// Stores the critiques of `episode` from index `first` on, and the hidden state of its prefix.
     pub fn remember(&mut self, episode: u64, first: usize, log_probs: Vec<Vec<f32>>, hidden: &[f32]) {
         let known = self.known.entry(episode).or_default();
         known.log_probs.truncate(first);
@@ -115,7 +116,7 @@ impl References {
         hidden.clone_into(&mut known.hidden);
     }
 
-    /// Forgets the oldest half where there are too many. Not while a step is under way: it needs its own.
+    /// Drops the oldest half if there are too many groups. Not to be called during a step, which needs its own groups.
     pub fn forget_old(&mut self) {
         if self.known.len() > GROUPS_MAX {
             let oldest_kept = *self.known.keys().nth(self.known.len() / 2).expect("half of many is among them");
@@ -123,8 +124,8 @@ impl References {
         }
     }
 
-    /// Everything, as tensors named by episode: log-probabilities (critiques, longest critique), padded with infinity, and
-    /// the hidden state (hidden).
+    /// All values as tensors named by episode: log-probabilities (critiques, longest critique), padded with infinity,
+    /// and the hidden state (hidden).
     pub fn tensors(&self) -> Vec<(String, HostTensor)> {
         let of = |(episode, ReferenceValues { log_probs, hidden }): (&u64, &ReferenceValues)| {
             let longest = log_probs.iter().map(Vec::len).max().unwrap_or_default();
@@ -141,10 +142,10 @@ impl References {
         self.known.iter().flat_map(of).collect()
     }
 
-    /// Finds, among `tensors`, what [`References::tensors`] gave.
+    /// Restores the values that [`References::tensors`] saved from among `tensors`.
     ///
     /// # Errors
-    /// Where one of its tensors has no such name or shape.
+    /// If one of the tensors has a malformed name or shape.
     pub fn restore<'a>(tensors: impl IntoIterator<Item = (&'a String, &'a HostTensor)>) -> Result<Self, Error> {
         let mut known: BTreeMap<u64, ReferenceValues> = BTreeMap::new();
         for (name, HostTensor { shape, data }) in tensors {

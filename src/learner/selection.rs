@@ -1,15 +1,15 @@
-//! Which critiques of a group are learned from, where that is not all of them.
+//! Selects the critiques of a group that are learned from, if not all of them are.
 //!
-//! Writing is cheap and learning dear: of many critiques most earn the same, and say little more than one of them does.
-//! Those whose utilities vary most are taken (PODS, arXiv 2504.13818): some of the highest and some of the lowest. That
-//! leaves the optimum where it is, because DRO's residuals vanish there for every critique, whichever are looked at
-//! (arXiv 2405.19107, theorem 1); what is estimated from the whole group, as `partition` does, would be wrong.
+//! Sampling is cheap and learning is expensive, and critiques of equal utility add little to each other. The selection
+//! therefore maximises the variance of the utilities (PODS, arXiv 2504.13818): some of the highest and some of the
+//! lowest. The optimum stays the same, because DRO's residuals vanish there for every critique (arXiv 2405.19107,
+//! theorem 1). A baseline that is estimated from the whole group, such as `partition`, would be biased.
 
 use super::config::LearnerConfig;
 use crate::types::{CritiqueGroup, Objective};
 use std::sync::Arc;
 
-/// `group` with the critiques that `config` wants of it, in their order.
+/// `group` reduced to at most `config.critiques_max` critiques, in their order.
 pub(super) fn of(config: &LearnerConfig, group: Arc<CritiqueGroup>) -> Arc<CritiqueGroup> {
     let most = config.critiques_max;
     if most == 0 || group.critiques.len() <= most || config.objective != Objective::Rco {
@@ -23,15 +23,16 @@ pub(super) fn of(config: &LearnerConfig, group: Arc<CritiqueGroup>) -> Arc<Criti
         task: task.clone(),
         prefix_ids: prefix_ids.clone(),
         critiques: most_varied(&utilities, most).into_iter().map(|index| critiques[index].clone()).collect(),
-        preferences: vec![], // by places in the whole group, and not RCO's to read
+        preferences: vec![], // indices into the whole group; RCO does not read them
     })
 }
 
-/// The places of the `most` utilities whose variance is largest, in ascending order. Of equal ones the first are taken.
+/// The indices, ascending, of the `most` utilities with the largest variance. Among equal utilities the first are
+/// taken.
 fn most_varied(utilities: &[f32], most: usize) -> Vec<usize> {
     let mut places: Vec<usize> = (0..utilities.len()).collect();
     places.sort_by(|&a, &b| utilities[b].total_cmp(&utilities[a]));
-    // The largest variance is that of some highest ones and some lowest ones.
+    // The variance is largest for some number of the highest and the rest from the lowest.
     let chosen = |highest: usize| {
         let lowest = places.len() - (most - highest);
         places[..highest].iter().chain(&places[lowest..]).copied()

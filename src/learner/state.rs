@@ -1,10 +1,10 @@
-//! What a learner reports and what it keeps: plain values on the host.
+//! The learner's report of a step and its saved state: plain values on the host.
 
 use super::objective::{Diagnostics, UtilityMoments};
 use crate::transformer::full_weights::CriticWeights;
 use serde::{Deserialize, Serialize};
 
-/// What one step did.
+/// Report of one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Steps taken so far, this one included.
@@ -13,11 +13,11 @@ pub struct Report {
     pub loss: f32,
     /// Norm of the gradient before clipping.
     pub gradient_norm: f32,
-    /// How far the critic is from the reference and from what wrote the critiques, and how old they are.
+    /// Distance of the critic from the reference and from the critics that sampled the batch, and the critiques' age.
     #[serde(flatten)]
     pub off_policy: Diagnostics,
-    /// What the critic before the step would earn on the step's prompts, as far as the critiques learned from tell: the
-    /// mean over groups of their utilities, each weighed by pi/mu.
+    /// Estimated mean utility, on the step's prompts, of the critic before the step: the mean over groups of their
+    /// utilities weighted by pi/mu.
     #[serde(default)]
     pub weighted_utility: f32,
     /// Strength of the anchor.
@@ -26,13 +26,13 @@ pub struct Report {
     /// Mean baseline of RCO's loss, in units of the utilities.
     #[serde(default)]
     pub baseline: Option<f32>,
-    /// What utilities are divided by, where they are z-scored.
+    /// Deviation that utilities are divided by, if they are z-scored.
     #[serde(default)]
     pub utility_deviation: Option<f32>,
     /// Mean loss of the value network, where there is one.
     #[serde(default)]
     pub value_loss: Option<f32>,
-    /// Share of DPCO's pairs that the critic orders as the judge does.
+    /// Share of DPCO's pairs that critic and judge order alike.
     #[serde(default)]
     pub preference_accuracy: Option<f32>,
     /// Mean of beta times the difference of a pair's log-ratios.
@@ -66,7 +66,7 @@ pub struct HostTensor {
     pub data: Vec<f32>,
 }
 
-/// All that a learner must keep to go on bit for bit.
+/// All that a learner needs to resume bit for bit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// Steps taken.
@@ -77,8 +77,9 @@ pub struct State {
     pub report: Option<Report>,
     /// The weights.
     pub critic: CriticWeights,
-    /// AdamW's moments by name, such as `layers.0.q_proj.lora_A.m` or `model.norm.weight.v`; where there are any, the value network
-    /// (`value.`...), the reference's factors (`reference.layers.`...) and what it said of the groups in use.
+    /// AdamW's moments by name, such as `layers.0.q_proj.lora_A.m` or `model.norm.weight.v`; also the value network
+    /// (`value.`...), the reference's factors (`reference.layers.`...) and its values for the groups in use, if
+    /// present.
     pub optimizer: Vec<(String, HostTensor)>,
     /// Moments of the utilities learned from.
     pub utilities: UtilityMoments,

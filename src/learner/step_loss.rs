@@ -9,7 +9,7 @@ use super::{dpco, selection};
 use crate::types::{CriticVersion, CritiqueGroup, Objective};
 use std::sync::Arc;
 
-/// A step's groups and what is known of them.
+/// A step's groups with their utilities and log-ratios.
 #[derive(Debug)]
 pub(super) struct StepLoss {
     pub(super) groups: Vec<Arc<CritiqueGroup>>,
@@ -18,14 +18,14 @@ pub(super) struct StepLoss {
     pub(super) moments: UtilityMoments,
     /// Utilities of each group, z-scored where that is on.
     utilities: Vec<Vec<f32>>,
-    /// log pi/pi_ref and log pi/mu of each critique of each group, as far as known.
+    /// log pi/pi_ref and log pi/mu of each critique of each group, as far as computed.
     ratios: Vec<[Vec<f32>; 2]>,
-    /// Which critiques count, once it was asked.
+    /// Which critiques count; computed on first use.
     kept: Option<Vec<Vec<bool>>>,
     pub(super) sums: StepSums,
 }
 
-/// Sums over the groups of a step, each group's share being one over their number.
+/// Sums over the groups of a step; each group has the weight 1 / groups, except in the counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct StepSums {
     pub(super) loss: f64,
@@ -56,7 +56,7 @@ impl StepLoss {
         Self { groups, beta, moments, utilities, ratios, kept: None, sums: StepSums::default() }
     }
 
-    /// Records log pi/pi_ref and log pi/mu of some more critiques of a group, unless all of it is known.
+    /// Adds log pi/pi_ref and log pi/mu of further critiques of a group, unless all are known.
     pub(super) fn record(&mut self, group: usize, critiques: impl Iterator<Item = [f32; 2]>) {
         if self.ratios[group][0].len() < self.groups[group].critiques.len() {
             for both in critiques {
@@ -65,8 +65,9 @@ impl StepLoss {
         }
     }
 
-    /// `d loss / d r_i` of a group whose log-ratios are all known, as its share of the step. `hidden` is what the value
-    /// network reads. `first` is true on the first call for a group: only then is it counted and does the network learn.
+    /// `d loss / d r_i` of a group whose log-ratios are all known, divided by the number of groups. `hidden` is the
+    /// input of the value network. `first` is true on the first call for a group: only then it is counted and the
+    /// network learns.
     pub(super) fn gradient(
         &mut self,
         config: &LearnerConfig,
@@ -112,7 +113,8 @@ impl StepLoss {
         terms.gradient
     }
 
-    /// Which critiques of each group count; none: all. Taken over the whole step, so all log-ratios must be known.
+    /// Which critiques of each group count; `None`: all. The mask covers the whole step, so all log-ratios must be
+    /// known.
     fn kept(&mut self, second_moment_max: f64) -> Option<Vec<Vec<bool>>> {
         if second_moment_max <= 0.0 {
             return None;
@@ -132,7 +134,7 @@ impl StepLoss {
         self.ratios.iter().flat_map(|both| &both[which]).copied().collect()
     }
 
-    /// Ages and distances of the step's critiques, `newest` being the critic in service.
+    /// Diagnostics of the step's critiques; `newest` is the critic in service.
     pub(super) fn diagnostics(&self, newest: CriticVersion) -> Diagnostics {
         let versions: Vec<_> = self.groups.iter().flat_map(|g| &g.critiques).map(|c| c.completion.version).collect();
         let newest = versions.iter().copied().fold(newest, CriticVersion::max);
@@ -140,7 +142,8 @@ impl StepLoss {
         Diagnostics::of(&self.all(0), &self.all(1), &ages)
     }
 
-    /// What the critic would earn on the step's prompts, by [`objective::weighted_mean`] of each group.
+    /// Estimated mean utility of the critic on the step's prompts: the mean of [`objective::weighted_mean`] over
+    /// groups.
     pub(super) fn utility(&self) -> f64 {
         let of = |(group, [_, behaviour]): (&Arc<CritiqueGroup>, &[Vec<f32>; 2])| {
             let utilities: Vec<f32> = group.critiques.iter().map(|critique| critique.utility).collect();

@@ -1,6 +1,6 @@
-//! What is trained: the factors of an adapter beside the base's weights, or every weight of a critic of its own.
+//! What is trained: a LoRA adapter on the frozen base, or a full copy of the weights.
 //!
-//! A step's course is the same for both: score, gather gradients, update, or forget. Knows no group and no loss.
+//! Both take a step in the same way: score, accumulate gradients, then update or discard. Knows no group and no loss.
 
 use super::config::{LearnerConfig, Mode};
 use super::error::Error;
@@ -28,19 +28,19 @@ pub(super) enum TrainableCritic {
 /// Trainable factors over a frozen model.
 pub(super) struct Lora {
     config: LoraConfig,
-    /// `A` and `B` of each place, one after the other.
+    /// `A` and `B` of each place, alternating.
     pub(super) parameters: Vec<Parameter>,
     pub(super) places: Vec<(usize, Projection)>,
-    /// The factors as the score pass reads them, once it was needed.
+    /// The factors in the layout of the score pass; built on first use.
     branches: Option<ScoreAdapter>,
-    /// The factors changed since.
+    /// Whether the factors have changed since `branches` was built.
     stale: bool,
-    /// The gradients of the last batch, written over by the next.
+    /// The gradients of the last batch; the next batch overwrites them.
     gradients: AdapterGradients,
 }
 
 impl TrainableCritic {
-    /// A critic that does what the base `model` does: an adapter that adds nothing, or a copy.
+    /// A critic equivalent to the base `model`: an adapter that adds nothing, or a copy of the weights.
     pub(super) fn fresh(model: &Transformer, config: &LearnerConfig, seed: u64) -> Result<Self, Error> {
         Ok(match config.mode {
             Mode::Lora => Self::Lora(Box::new(Lora::new(model, &fresh_adapter(model, &config.lora, seed, false)))),
@@ -48,7 +48,7 @@ impl TrainableCritic {
         })
     }
 
-    /// `critic`, to be trained further.
+    /// Continues training `critic`.
     pub(super) fn resumed(model: &Transformer, config: &LearnerConfig, critic: CriticWeights) -> Result<Self, Error> {
         match (config.mode, critic) {
             (Mode::Lora, CriticWeights::Adapter(adapter)) => {
@@ -70,7 +70,7 @@ impl TrainableCritic {
     /// Checks that every trainable tensor receives a gradient.
     ///
     /// # Errors
-    /// Where one is cut off from the loss, or the device fails.
+    /// If a tensor receives no gradient, or the device fails.
     pub(super) fn self_test(
         &mut self,
         model: &Transformer,
@@ -85,7 +85,7 @@ impl TrainableCritic {
         match self {
             Self::Full(full) => full.self_test(&packed, temperature, policy),
             Self::Lora(lora) => {
-                // At the start `B` is zero, which would hide `A`: the check uses random factors.
+                // `B` starts at zero, so `A` would get no gradient. The check uses random factors instead.
                 let adapter = fresh_adapter(model, &config.lora, seed, true);
                 let branches = ScoreAdapter::new(model, &adapter)?;
                 let batch = ScoreBatch { packed: &packed, temperature };
@@ -108,7 +108,7 @@ impl TrainableCritic {
         }
     }
 
-    /// Scores, asks `loss_weights` what each log-probability weighs in the loss's gradient, and gathers that gradient.
+    /// Scores the batch and accumulates the gradient of `sum_t w_t log_prob_t`, where `loss_weights` returns the `w_t`.
     pub(super) fn learn(
         &mut self,
         model: &Transformer,
@@ -138,7 +138,7 @@ impl TrainableCritic {
         }
     }
 
-    /// Forgets the gradient that was gathered.
+    /// Discards the accumulated gradient.
     pub(super) fn discard(&mut self) {
         match self {
             Self::Lora(lora) => lora.parameters.iter_mut().for_each(Parameter::discard),
@@ -146,7 +146,7 @@ impl TrainableCritic {
         }
     }
 
-    /// Norm of the gradient that was gathered.
+    /// Norm of the accumulated gradient.
     pub(super) fn gradient_norm(&self) -> f32 {
         match self {
             Self::Lora(lora) => optimizer::gradient_norm(&lora.parameters),
@@ -154,7 +154,7 @@ impl TrainableCritic {
         }
     }
 
-    /// One AdamW step on the gradient that was gathered, whose norm is `norm`; forgets it.
+    /// Takes one AdamW step on the accumulated gradient, whose norm is `norm`, and clears it.
     pub(super) fn update(&mut self, config: &LearnerConfig, step: u64, norm: f32) {
         match self {
             Self::Lora(lora) => {
@@ -173,7 +173,7 @@ impl TrainableCritic {
         }
     }
 
-    /// The optimizer's moments by name.
+    /// The optimizer's moments, by name.
     pub(super) fn moments(&self) -> Vec<(String, HostTensor)> {
         match self {
             Self::Lora(lora) => lora.parameters.iter().flat_map(Parameter::moments).collect(),
@@ -181,7 +181,7 @@ impl TrainableCritic {
         }
     }
 
-    /// Puts saved moments back; `take` gives up one by its name.
+    /// Restores saved moments; `take` removes and returns one by its name.
     pub(super) fn restore(&mut self, take: &mut impl FnMut(&str) -> Option<HostTensor>) -> Result<(), Error> {
         match self {
             Self::Lora(lora) => lora.parameters.iter_mut().try_for_each(|parameter| parameter.restore(take)),
@@ -189,7 +189,7 @@ impl TrainableCritic {
         }
     }
 
-    /// How many numbers are trained.
+    /// Number of trainable parameters.
     pub(super) fn parameters(&self) -> usize {
         match self {
             Self::Lora(lora) => lora.parameters.iter().map(|parameter| parameter.values.len()).sum(),
@@ -199,7 +199,7 @@ impl TrainableCritic {
 }
 
 impl Lora {
-    /// Fails where a factor has no finite, non-zero gradient.
+    /// Fails if a factor's gradient is zero everywhere or not finite.
     fn has_gradients(&self, gradients: &score::AdapterGradients) -> Result<(), Error> {
         for (index, parameter) in self.parameters.iter().enumerate() {
             let found = gradients.factors.get(&self.places[index / 2]);

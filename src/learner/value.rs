@@ -1,10 +1,11 @@
-//! The value network `V(x, y0)` of DRO-V: what a critique of this answer is worth before it is written.
+//! The value network `V(x, y0)` of DRO-V, which predicts the baseline of a prompt and response.
 //!
-//! `V = w2 . silu(W1 h / rms(h) + b1) + b2` on the hidden state `h` that the reference ends the prefix (prompt and response) with.
-//! The reference is frozen and shared by no gradient: DRO found that a value sharing the policy's weights hurts (arXiv
-//! 2405.19107, section 5.3). It learns by `1/2 mean_i (V - CU_i + beta r_i)^2` (eq. 5 and algorithm 1), with AdamW of its own.
+//! `V = w2 . silu(W1 h / rms(h) + b1) + b2`, where `h` is the reference's hidden state at the last token of the prefix
+//! (prompt and response). No gradient reaches the reference: DRO found that sharing weights between value and policy
+//! hurts (arXiv 2405.19107, section 5.3). The loss is `1/2 mean_i (V - CU_i + beta r_i)^2` (eq. 5 and algorithm 1),
+//! with a separate AdamW.
 //!
-//! Host numbers only; knows no model. Invariant: its tensors are all there is of it, so it goes on bit for bit.
+//! Runs on the host and knows no model. Invariant: its tensors are its whole state, so it resumes bit for bit.
 
 use super::error::Error;
 use super::optimizer::Adam;
@@ -29,14 +30,14 @@ impl Weights {
         Self { name, shape: shape.to_vec(), data, gradient: zeros.clone(), first: zeros.clone(), second: zeros }
     }
 
-    /// The weights and the two moments, under the names they are kept by.
+    /// The weights and the two moments, with the names they are saved under.
     fn parts(&mut self) -> [(String, &mut Vec<f32>); 3] {
         let name = |suffix| format!("value.{}{suffix}", self.name);
         [(name(""), &mut self.data), (name(".m"), &mut self.first), (name(".v"), &mut self.second)]
     }
 }
 
-/// The network, its moments and the gradient it gathers.
+/// The network with its moments and the gradient it accumulates.
 #[derive(Clone, Debug)]
 pub struct Value {
     inputs: usize,
@@ -50,7 +51,7 @@ pub struct Value {
 const STEPS: &str = "value.steps";
 
 impl Value {
-    /// A network that says 0 of everything: `W1` uniform in `+-1 / sqrt(inputs)` by `seed`, the rest zero.
+    /// A network that predicts 0 for every input: `W1` uniform in `+-1 / sqrt(inputs)` by `seed`, the rest zero.
     pub fn new(inputs: usize, width: usize, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let bound = 1.0 / (inputs.max(1) as f32).sqrt();
@@ -64,15 +65,15 @@ impl Value {
         Self { inputs, width, weights, steps: 0 }
     }
 
-    /// Whether a saved state, asked by name, holds a network.
+    /// Whether a saved state contains a network; `has` tells whether it holds a tensor of that name.
     pub fn is_in(has: impl Fn(&str) -> bool) -> bool {
         has(STEPS)
     }
 
-    /// The network that [`Value::tensors`] described; `take` gives up a tensor by its name.
+    /// Restores a network from the tensors of [`Value::tensors`]; `take` removes and returns a tensor by its name.
     ///
     /// # Errors
-    /// Where one is missing or has another size.
+    /// If a tensor is missing or has another size.
     pub fn restore(
         inputs: usize,
         width: usize,
@@ -102,21 +103,22 @@ impl Value {
         tensors
     }
 
-    /// `V` of a prefix whose last hidden state is `hidden` (inputs), in units of the utilities.
+    /// `V` of the prefix with the last hidden state `hidden` (inputs), in units of the utilities.
     ///
     /// # Panics
-    /// Where `hidden` has another length than the network's inputs.
+    /// If the length of `hidden` differs from the number of inputs.
     pub fn predict(&self, hidden: &[f32]) -> f64 {
         let sums = self.sums(&normalised(hidden));
         let [_, _, out, bias] = &self.weights;
         sums.iter().zip(&out.data).map(|(&sum, &w)| silu(sum) * f64::from(w)).sum::<f64>() + f64::from(bias.data[0])
     }
 
-    /// Adds `share` of one group's gradient to what the step gathers; returns `share` of its loss,
+    /// Adds one group's gradient, times `share`, to the accumulated gradient. Returns the group's loss times `share`;
+    /// the loss is
     /// `1/2 mean_i (V - CU_i + beta r_i)^2`.
     ///
     /// # Panics
-    /// Where `hidden` has another length than the network's inputs.
+    /// If the length of `hidden` differs from the number of inputs.
     pub fn gather(&mut self, hidden: &[f32], utilities: &[f32], beta: f64, log_ratios: &[f32], share: f64) -> f64 {
         let value = self.predict(hidden);
         let count = utilities.len().max(1) as f64;
@@ -137,12 +139,12 @@ impl Value {
         share * squares / (2.0 * count)
     }
 
-    /// Forgets what was gathered.
+    /// Discards the accumulated gradient.
     pub fn discard(&mut self) {
         self.weights.iter_mut().for_each(|weights| weights.gradient.fill(0.0));
     }
 
-    /// One step on what was gathered, which is forgotten; there is no weight decay.
+    /// Takes one step on the accumulated gradient, without weight decay, and clears the gradient.
     pub fn update(&mut self, adam: Adam) {
         self.steps += 1;
         for Weights { data, gradient, first, second, .. } in &mut self.weights {
@@ -160,7 +162,7 @@ impl Value {
     }
 }
 
-/// `hidden` with a root mean square of 1: models differ in scale.
+/// `hidden` scaled to a root mean square of 1, because the scale differs between models.
 fn normalised(hidden: &[f32]) -> Vec<f64> {
     let square = hidden.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>() / hidden.len().max(1) as f64;
     let scale = 1.0 / (square + 1e-6).sqrt();

@@ -1,14 +1,14 @@
-//! Which episodes were seen, in bounded memory.
+//! The set of episodes seen, in bounded memory.
 //!
-//! Episodes come about in order and some never come, so a low-water mark closes over what is complete and a set
-//! holds the rest. Where the set outgrows its limit, the mark moves up to its lowest member: an episode that
-//! never came and lies that far behind counts as seen.
+//! Episodes arrive roughly in order and some never arrive. All episodes below a low-water mark count as seen, and a set
+//! holds those above it. If the set exceeds its limit, the mark moves up to its lowest member, so a missing episode
+//! that far back counts as seen.
 
 use crate::types::EpisodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// Members of the set at most.
+/// Most members of the set.
 pub(super) const SCATTERED_MAX: usize = 1 << 16;
 
 /// A set of episodes.
@@ -27,7 +27,7 @@ impl Seen {
         episode.0 < self.below || self.scattered.contains(&episode.0)
     }
 
-    /// Sees `episode`; false where it was seen before.
+    /// Adds `episode`; false if it was seen before.
     pub(super) fn insert(&mut self, episode: EpisodeId) -> bool {
         if self.contains(episode) {
             return false;

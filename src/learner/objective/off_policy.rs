@@ -1,8 +1,9 @@
-//! What a batch says of its own age: how far the current critic has moved from what wrote its critiques.
+//! Off-policy diagnostics: how far the current critic has moved from the critics that sampled a batch.
 
 use serde::{Deserialize, Serialize};
 
-/// How old and how far away the critiques of a batch are. Each log-ratio is a sum over a critique's tokens (nats).
+/// Age of a batch's critiques and their distance from the current critic. Each log-ratio is a sum over a critique's
+/// tokens (nats).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Diagnostics {
@@ -10,20 +11,21 @@ pub struct Diagnostics {
     pub log_ratio_mean: f32,
     /// Mean of its square.
     pub log_ratio_second_moment: f32,
-    /// Mean of log pi/mu, where mu wrote the critique.
+    /// Mean of log pi/mu, where mu sampled the critique.
     pub behaviour_mean: f32,
-    /// Mean of its square: what M2PO (arXiv 2510.01161) watches, because signs cannot cancel in it.
+    /// Mean of its square, which M2PO (arXiv 2510.01161) limits because signs cannot cancel in it.
     pub behaviour_second_moment: f32,
     /// [`effective_sample_ratio`] of pi/mu.
     pub effective_sample_ratio: f32,
-    /// Mean of the versions published since each critique's own.
+    /// Mean number of versions published since each critique's own.
     pub age_mean_versions: f32,
     /// The largest of them.
     pub age_max_versions: u64,
 }
 
 impl Diagnostics {
-    /// Of a batch: `log_ratios` are log pi/pi_ref, `behaviour` log pi/mu, `ages_versions` published less written version.
+    /// Diagnostics of a batch: `log_ratios` are log pi/pi_ref, `behaviour` log pi/mu, and `ages_versions` the published
+    /// version minus the version that wrote the critique.
     pub fn of(log_ratios: &[f32], behaviour: &[f32], ages_versions: &[u64]) -> Self {
         Self {
             log_ratio_mean: mean(log_ratios, |r| r),
@@ -44,7 +46,7 @@ fn mean(values: &[f32], of: impl Fn(f64) -> f64) -> f32 {
 /// Kish's effective sample size of the weights `w_i = exp(log_ratios_i)`, as a share of their number:
 /// `(sum w)^2 / (n sum w^2)`, in `[1/n, 1]`; 1 for none.
 ///
-/// 1: the batch is as good as on-policy. `1/n`: one critique speaks for all.
+/// 1: all weights are equal, as on-policy. `1/n`: one critique has all the weight.
 pub fn effective_sample_ratio(log_ratios: &[f32]) -> f64 {
     let (sum, squares) =
         weights(log_ratios).fold((0.0, 0.0), |(sum, squares), weight| (sum + weight, squares + weight * weight));
@@ -52,11 +54,11 @@ pub fn effective_sample_ratio(log_ratios: &[f32]) -> f64 {
 }
 
 /// Mean of `values` under the weights `exp(log_ratios_i)`, which need not sum to one: with log pi/mu of one prompt's
-/// critiques and their utilities, the self-normalised estimate of what pi would earn there. It is worth
-/// as much as the [`effective_sample_ratio`] is near 1, and knows nothing of critiques that mu never wrote.
+/// critiques and their utilities, the self-normalised estimate of pi's mean utility there. It is reliable if
+/// the [`effective_sample_ratio`] is near 1, and does not cover critiques that mu never wrote.
 ///
 /// # Panics
-/// Where there is no value.
+/// If there is no value.
 pub fn weighted_mean(values: &[f32], log_ratios: &[f32]) -> f64 {
     assert!(!values.is_empty(), "a mean of something");
     let weighted = weights(log_ratios).zip(values).map(|(weight, &value)| (weight, weight * f64::from(value)));
@@ -64,17 +66,17 @@ pub fn weighted_mean(values: &[f32], log_ratios: &[f32]) -> f64 {
     total / sum
 }
 
-/// `exp(log_ratios_i)` but for a factor common to all, without which the largest could overflow.
+/// `exp(log_ratios_i)` up to a common factor that keeps the largest from overflowing.
 fn weights(log_ratios: &[f32]) -> impl Iterator<Item = f64> {
     let top = log_ratios.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     log_ratios.iter().map(move |&ratio| f64::from(ratio - top).exp())
 }
 
-/// Which critiques count so that the mean square of the others' log pi/mu is at most `limit`: the farthest are left out first.
+/// Selects the critiques whose mean square of log pi/mu is at most `limit`. The farthest are left out first.
 ///
-/// M2PO (arXiv 2510.01161, algorithm 1) does this to tokens; the residual of RCO's loss belongs to a whole critique, and so
-/// does this mask. A critique's log-ratio is a sum over its tokens: a limit for critiques of T tokens lies between T and T^2
-/// times the paper's 0.04. For replay of mixed age, where a few critiques are far away and the rest is fine.
+/// M2PO (arXiv 2510.01161, algorithm 1) masks tokens. This mask applies to whole critiques, as the residual of RCO's
+/// loss does. A critique's log-ratio is a sum over its tokens, so the limit for critiques of T tokens is between T and
+/// T^2 times the paper's 0.04. Use it for replay of mixed age in which few critiques are far away.
 pub fn second_moment_mask(log_ratios: &[f32], limit: f64) -> Vec<bool> {
     let mut nearest: Vec<usize> = (0..log_ratios.len()).collect();
     nearest.sort_by(|&one, &other| log_ratios[one].abs().total_cmp(&log_ratios[other].abs()).then(one.cmp(&other)));
@@ -82,7 +84,7 @@ pub fn second_moment_mask(log_ratios: &[f32], limit: f64) -> Vec<bool> {
     let mut squares = 0.0;
     for (count, index) in nearest.into_iter().enumerate() {
         squares += f64::from(log_ratios[index]).powi(2);
-        // What is not a number keeps nobody from here on.
+        // From the first NaN on, no critique is kept.
         kept[index] = squares <= limit * (count + 1) as f64;
     }
     kept

@@ -1,14 +1,14 @@
-//! Utilities in units of their own spread, as DRO scales its rewards (arXiv 2405.19107, section 4).
+//! Z-scoring of utilities, as DRO scales its rewards (arXiv 2405.19107, section 4).
 
 use serde::{Deserialize, Serialize};
 
 /// Running mean and deviation of the utilities of all groups learned from (Welford's recurrence).
 ///
-/// With z-scoring the learner sees `(CU - mean) / deviation`. `vargrad`, `partition` and `mean` do not feel the shift; the
-/// division makes `beta` count in deviations: `beta` then stands for `beta x deviation` on the raw utilities. CU mostly
-/// spreads by 0.2 to 0.3, so DRO's `beta = 1` on z-scores is about 0.2 to 0.3 without. Use it to carry one beta over tasks
-/// or judges of different spread; leave it off where the optimum has to stand still, because it moves with the
-/// deviation.
+/// With z-scoring the learner sees `(CU - mean) / deviation`. The shift does not change `vargrad`, `partition` and
+/// `mean`. The division puts `beta` in units of the deviation: it then corresponds to `beta x deviation` on the raw
+/// utilities. The deviation of CU is mostly 0.2 to 0.3, so DRO's `beta = 1` on z-scores is about 0.2 to 0.3 without
+/// them. Use it to share one beta between tasks or judges of different spread. Leave it off if the optimum has to stay
+/// fixed, because it moves with the deviation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UtilityMoments {
     count: u64,
@@ -17,11 +17,11 @@ pub struct UtilityMoments {
     squares: f64,
 }
 
-/// A spread below this is none: one step of a judge's scale is far larger.
+/// A deviation below this counts as none: one step of a judge's scale is far larger.
 const DEVIATION_MIN: f64 = 1e-6;
 
 impl UtilityMoments {
-    /// Takes the utilities of one more group.
+    /// Adds the utilities of one more group.
     pub fn see(&mut self, utilities: impl IntoIterator<Item = f32>) {
         for utility in utilities.into_iter().map(f64::from) {
             self.count += 1;

@@ -1,6 +1,6 @@
 //! How beta and the learning rate change over a run.
 //!
-//! Loss and gradient are in units of the utilities ([`super::rco`]), so that neither learning rate nor clipping has to follow
+//! Loss and gradient are in units of the utilities ([`super::rco`]), so neither learning rate nor clipping depends on
 //! beta.
 
 use serde::{Deserialize, Serialize};
@@ -9,26 +9,26 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// Always the first value: for beta RCO's and DRO's own choice, and the only one with a fixed optimum.
+    /// Always the first value. For beta, RCO and DRO use it, and only it has a fixed optimum.
     #[default]
     Constant,
-    /// A straight line, as TBA anneals beta (arXiv 2503.18929): begin close to the reference, end closer to the utilities.
-    /// A learning rate that goes down lets what the last batches happen to say count for less.
+    /// A straight line, as TBA anneals beta (arXiv 2503.18929): start close to the reference, end closer to the
+    /// utilities. For a falling learning rate, it reduces the noise of the last batches.
     Linear,
     /// Half a cosine: slow at both ends.
     Cosine,
 }
 
-/// A number over the steps of a run. Where it is beta, the optimum `pi_ref exp(CU / beta) / Z` moves with it.
+/// A value that changes over the steps of a run. If it is beta, the optimum `pi_ref exp(CU / beta) / Z` moves with it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Annealed {
     /// The shape.
     pub schedule: Schedule,
     /// At the first step.
     pub first: f64,
-    /// After `steps` steps and from then on; a constant schedule never gets there.
+    /// After `steps` steps and from then on; unused by a constant schedule.
     pub last: f64,
-    /// Steps from the one to the other.
+    /// Steps from `first` to `last`.
     pub steps: u64,
 }
 
