@@ -229,13 +229,15 @@ async fn write(
         episodes.spawn(run_episode(participants.clone(), spec, EventBus::silent()));
     }
     let mut in_flight = InFlight::default();
+    participants.settle().await;
     while !episodes.is_empty() {
-        participants.settle().await;
         in_flight.submit(engine, &participants).or_exit(Exit::Usage)?;
         if !engine.is_idle() {
             engine.step()?;
             in_flight.deliver(engine)?;
         }
+        // Episodes process their completions, so that a finished group is learned before the next engine step.
+        participants.settle().await;
         while let Some(ended) = episodes.try_join_next() {
             let group = ended.map_err(anyhow::Error::from)?.map_err(|error| match error {
                 EpisodeError::Failed(error) => error,
