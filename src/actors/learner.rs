@@ -189,7 +189,7 @@ impl LearnerLoop {
         let summary = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Ok(()),
-            summary = eval.examine(models.clone(), device.clone()) => summary,
+            summary = eval.evaluate(models.clone(), device.clone()) => summary,
         };
         let summary = match summary {
             Ok(summary) => summary,

@@ -5,7 +5,7 @@
 
 use super::ask::Reply;
 use super::failure::Failure;
-use crate::episode::role::{Answer, PromptBuilder, answer};
+use crate::episode::role::{PromptBuilder, RoleOutput, complete};
 use crate::episode::sampling::{SampleError, SamplingClient};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::marker::PhantomData;
@@ -22,7 +22,7 @@ pub enum RoleMsg<P: PromptBuilder> {
         /// The seed.
         seed: u64,
         /// Receives the answer.
-        reply: Reply<Result<Answer, SampleError>>,
+        reply: Reply<Result<RoleOutput, SampleError>>,
     },
 }
 
@@ -66,7 +66,7 @@ impl<P: PromptBuilder> Actor for RoleActor<P> {
         let (builder, sampler) = (state.builder.clone(), state.sampler.clone());
         state.requests.spawn(async move {
             tokio::select! {
-                answer = answer(&builder, &sampler, &input, n, seed) => drop(reply.send(answer)),
+                output = complete(&builder, &sampler, &input, n, seed) => drop(reply.send(output)),
                 () = reply.closed() => {}
             }
         });

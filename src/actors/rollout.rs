@@ -1,9 +1,9 @@
 //! The rollout actor: runs episodes, several at once, by asking the role actors, the judge and replay.
 //!
-//! The order of an episode is [`run_episode`]'s; how texts are written, judged or kept is unknown here.
+//! [`run_episode`] is the algorithm. This actor does not know how texts are written, judged or stored.
 //!
-//! Invariants: a worker ends every episode it begins, or dies with it, and then the same episode is run again; an error
-//! of one critique or one episode is counted and ends no more than that.
+//! Invariants: a worker ends every episode it begins; if the actor fails first, the same episode is run again; an error
+//! of one critique or episode is counted and drops only that one.
 
 use super::judge::JudgeMsg;
 use super::replay::ReplayMsg;
@@ -11,7 +11,7 @@ use super::role::RoleMsg;
 use super::task::{Task, TaskResult, panic_text};
 use super::{Failure, Reply, Unanswered, ask, dependency_lost};
 use crate::episode::judge::{JudgeRequest, PreferenceRequest};
-use crate::episode::role::{Answer, PromptBuilder, ResponseContext};
+use crate::episode::role::{PromptBuilder, ResponseContext, RoleOutput};
 use crate::episode::sampling::SampleError;
 use crate::episode::tree::{EpisodeError, EpisodeSpec, Participants, RolloutConfig, run_episode};
 use crate::prompts::PromptStream;
@@ -26,19 +26,19 @@ use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// Whom episodes are run with.
+/// What the rollout actor runs episodes with.
 pub struct RolloutContext {
     /// Prompts.
     pub prompts: Arc<PromptStream>,
-    /// Answers prompts.
+    /// The generator.
     pub generator: ActorRef<RoleMsg<Arc<Generator>>>,
-    /// Criticises.
+    /// The critic.
     pub critic: ActorRef<RoleMsg<Arc<Critic>>>,
-    /// Refines.
+    /// The refiner.
     pub refiner: ActorRef<RoleMsg<Arc<Refiner>>>,
-    /// Compares.
+    /// The judge.
     pub judge: ActorRef<JudgeMsg>,
-    /// Takes groups.
+    /// Receives groups.
     pub replay: ActorRef<ReplayMsg>,
     /// N, M and limits.
     pub config: RolloutConfig,
@@ -58,7 +58,7 @@ pub struct RolloutContext {
 pub enum RolloutMsg {
     /// All workers have ended.
     Finish(TaskResult),
-    /// Answer when all workers have ended, which they do once a stop is requested.
+    /// Reply when all workers have ended, which happens after a stop is requested.
     Drain {
         /// Where to.
         reply: Reply<()>,
@@ -121,27 +121,27 @@ impl RolloutContext {
     /// Runs episode after episode until a stop is requested.
     async fn worker(self: Arc<Self>, worker: Worker) -> TaskResult {
         while let Some(episode) = self.begin(worker).await? {
-            let (_in_flight, begun) = (metrics::EPISODES_IN_FLIGHT.guard(), Instant::now());
+            let (_in_flight, started) = (metrics::EPISODES_IN_FLIGHT.guard(), Instant::now());
             let outcome = match run_episode(self.clone(), self.spec(episode), self.events.clone()).await {
                 Ok(group) => Outcome::Group(group),
                 Err(EpisodeError::Dropped(reason)) => Outcome::Dropped(reason),
                 Err(EpisodeError::Failed(failure)) => return Err(failure),
             };
             self.end(episode, outcome).await?;
-            metrics::EPISODE_SECONDS.record(begun.elapsed().as_secs_f64());
+            metrics::EPISODE_SECONDS.record(started.elapsed().as_secs_f64());
         }
         Ok(())
     }
 
-    /// The worker's next episode, as soon as it may begin; none once a stop is requested.
+    /// The worker's next episode, as soon as it may begin; none after a stop is requested.
     async fn begin(&self, worker: Worker) -> Result<Option<EpisodeId>, Failure> {
         loop {
-            let begun = tokio::select! {
+            let reply = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(None),
-                begun = ask(&self.replay, self.deadline(), |reply| ReplayMsg::Begin { worker, reply }) => begun,
+                answer = ask(&self.replay, self.deadline(), |reply| ReplayMsg::Begin { worker, reply }) => answer,
             };
-            match begun {
+            match reply {
                 Ok(episode) => return Ok(Some(episode)),
                 Err(Unanswered::Deadline) => {}
                 Err(Unanswered::Gone) => return Err(dependency_lost("replay", self.deadline()).await),
@@ -162,11 +162,11 @@ impl RolloutContext {
         input: P::Input,
         n: usize,
         seed: u64,
-    ) -> Result<Answer, EpisodeError<Failure>> {
-        // The role keeps the deadline itself; this one is for a role that does not.
-        let patience = self.deadline() + GRACE;
-        match ask(role, patience, |reply| RoleMsg::Write { input, n, seed, reply }).await {
-            Ok(Ok(answer)) => Ok(answer),
+    ) -> Result<RoleOutput, EpisodeError<Failure>> {
+        // The role enforces the deadline; this longer one catches a role that does not.
+        let deadline = self.deadline() + GRACE;
+        match ask(role, deadline, |reply| RoleMsg::Write { input, n, seed, reply }).await {
+            Ok(Ok(output)) => Ok(output),
             Ok(Err(SampleError::Deadline)) | Err(Unanswered::Deadline) => {
                 Err(EpisodeError::Dropped(DropReason::Deadline))
             }
@@ -179,7 +179,7 @@ impl RolloutContext {
         }
     }
 
-    /// The judge's answer; `late` if it does not come in time.
+    /// The judge's answer; `late` if it misses the deadline, the prompt is too long or the server fails.
     async fn ask_judge<T>(
         &self,
         late: T,
@@ -207,7 +207,7 @@ const GRACE: Duration = Duration::from_secs(5);
 impl Participants for RolloutContext {
     type Failure = Failure;
 
-    async fn respond(&self, prompt: Arc<Prompt>, seed: u64) -> Result<Answer, EpisodeError<Failure>> {
+    async fn respond(&self, prompt: Arc<Prompt>, seed: u64) -> Result<RoleOutput, EpisodeError<Failure>> {
         self.write(&self.generator, prompt, 1, seed).await
     }
 
@@ -216,7 +216,7 @@ impl Participants for RolloutContext {
         context: Arc<ResponseContext>,
         n: usize,
         seed: u64,
-    ) -> Result<Answer, EpisodeError<Failure>> {
+    ) -> Result<RoleOutput, EpisodeError<Failure>> {
         self.write(&self.critic, context, n, seed).await
     }
 
@@ -226,7 +226,7 @@ impl Participants for RolloutContext {
         critique: Arc<Completion>,
         m: usize,
         seed: u64,
-    ) -> Result<Answer, EpisodeError<Failure>> {
+    ) -> Result<RoleOutput, EpisodeError<Failure>> {
         self.write(&self.refiner, (context, critique), m, seed).await
     }
 

@@ -1,7 +1,7 @@
-//! `rco-node bench`: how fast this machine writes and learns, beside what it could do.
+//! `rco-node bench`: measures how fast this machine generates and learns, relative to its peak.
 //!
-//! Every run has a fresh engine and finds nothing that an earlier run cached, unless `decode --warm` asks for that. All runs
-//! are reported; the other figures are the median run's.
+//! Every run has a fresh engine with an empty cache, except with `decode --warm`. All runs are reported; the other figures
+//! are those of the median run.
 
 mod decode;
 mod episode;
@@ -20,15 +20,15 @@ use crate::telemetry;
 use clap::{Args, Subcommand};
 use harness::Bench;
 
-/// What `bench` takes.
+/// The arguments of `bench`.
 #[derive(Debug, Args)]
 pub(super) struct BenchArguments {
     #[command(subcommand)]
-    what: What,
+    command: BenchCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum BenchCommand {
     /// Many sequences at once, prompts included: generated tokens a second.
     Decode(decode::DecodeArguments),
     /// One prompt to its first logits: prompt tokens a second.
@@ -42,14 +42,14 @@ enum What {
 /// Runs the command.
 ///
 /// # Errors
-/// Where the prompts cannot be read or do not fit, or the model cannot be loaded.
+/// If the prompts cannot be read or do not fit, or the model cannot be loaded.
 pub(super) fn run(config: Config, arguments: &BenchArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
-    match &arguments.what {
-        What::Decode(arguments) => decode::run(&Bench::new(config, &arguments.common, false)?, arguments),
-        What::Prefill(arguments) => prefill::run(&Bench::new(config, &arguments.common, false)?, arguments),
-        What::Episode(arguments) => episode::run(&Bench::new(config, &arguments.common, true)?, arguments),
-        What::Learn(arguments) => {
+    match &arguments.command {
+        BenchCommand::Decode(arguments) => decode::run(&Bench::new(config, &arguments.common, false)?, arguments),
+        BenchCommand::Prefill(arguments) => prefill::run(&Bench::new(config, &arguments.common, false)?, arguments),
+        BenchCommand::Episode(arguments) => episode::run(&Bench::new(config, &arguments.common, true)?, arguments),
+        BenchCommand::Learn(arguments) => {
             let mut config = config;
             // One copy of the weights, unless another beside it is asked for.
             config.engine.weights = Precision::F32;

@@ -1,4 +1,4 @@
-//! `rco-node eval`: held-out prompts through several critics side by side, and what each is worth.
+//! `rco-node eval`: evaluates several critics on the same held-out prompts.
 //!
 //! Several prompts run at a time and end in any order. The figures are computed from all records in the order of the file,
 //! so they do not depend on how many ran at once.
@@ -35,7 +35,7 @@ use store::Store;
 /// Runs the command.
 ///
 /// # Errors
-/// Where critics or prompts cannot be used, the model cannot be loaded, or the device breaks.
+/// If critics or prompts cannot be used, the model cannot be loaded, or the device fails.
 pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, CommandError> {
     let live = telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let spec = EvalSpec::new(config, arguments)?;
@@ -46,15 +46,15 @@ pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Co
     let (store, found) = arguments.out.as_ref().map(open).transpose()?.unzip();
     let candidates = spec.candidates(config, models.model.transformer.spec())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let found = found.unwrap_or_default();
     let reporter = Reporter::new(&live, spec.prompts.len() - found.len(), store);
     let ended = runtime.block_on(evaluate(models, checker, candidates, &spec, found, reporter));
-    // A device thread that does not end must not hold the process.
+    // A device thread that does not end must not keep the process alive.
     runtime.shutdown_background();
     let Evaluated { records, dropped } = ended?;
     let figures = Figures::of(&records, spec.figures());
-    let result = reporter::EvalOutput { spec: &spec, dropped, seconds: begun.elapsed().as_secs_f64(), figures };
+    let result = reporter::EvalOutput { spec: &spec, dropped, seconds: started.elapsed().as_secs_f64(), figures };
     if arguments.json {
         print_line(&result.json());
     } else {
@@ -68,15 +68,15 @@ pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Co
     Ok(Exit::Done)
 }
 
-/// What came of all prompts.
+/// The results of all prompts.
 struct Evaluated {
     /// In the order of the file.
     records: Vec<Record>,
-    /// Prompts whose response was not written.
+    /// Prompts without a response.
     dropped: usize,
 }
 
-/// Every prompt through every candidate.
+/// Evaluates every candidate on every prompt.
 async fn evaluate(
     models: Models,
     checker: Checker,
@@ -97,16 +97,16 @@ async fn evaluate(
         events: EventBus::silent(),
     });
     let prompts = (0..).zip(spec.prompts.iter().cloned().map(Arc::new));
-    let mut running = runner.run_all(prompts.filter(|(place, _)| !records.contains_key(place)));
+    let mut running = runner.run_all(prompts.filter(|(index, _)| !records.contains_key(index)));
     let mut dropped = 0;
     while let Some(ended) = running.join_next().await {
         match ended? {
-            (place, Ok(record)) => {
+            (index, Ok(record)) => {
                 reporter.finished(&record)?;
-                records.insert(place, record);
+                records.insert(index, record);
             }
-            (place, Err(error @ (SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)))) => {
-                tracing::warn!(prompt = spec.prompts[place as usize].id, %error, "no response");
+            (index, Err(error @ (SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)))) => {
+                tracing::warn!(prompt = spec.prompts[index as usize].id, %error, "no response");
                 dropped += 1;
             }
             (_, Err(SampleError::Gone)) => {

@@ -1,7 +1,8 @@
-//! `rco-node learn`: the next critic out of recorded groups, without any rollout.
+//! `rco-node learn`: trains a critic offline, on recorded groups, without rollouts.
 //!
-//! The same groups, config and seed give the same critic, bit for bit, in one go or in several. Checkpoints are those of a
-//! run. A step is taken whole or not at all: Ctrl-C ends after the one under way.
+//! The same groups, config and seed give the same critic, bit for bit, whether or not training was interrupted and
+//! resumed. Checkpoints have the format of a node's. A step is taken whole or not at all: Ctrl-C takes effect after the
+//! step in progress.
 
 mod data;
 
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-/// What `learn` takes.
+/// The arguments of `learn`.
 #[derive(Debug, Args)]
 pub(super) struct LearnArguments {
     /// A run directory, or a file of groups.
@@ -46,8 +47,8 @@ pub(super) struct LearnArguments {
     /// Go on from the newest whole checkpoint of --out.
     #[arg(long)]
     resume: bool,
-    /// Share of the groups that is never learned from; the loss on them and what the critic would earn there is told with
-    /// each checkpoint.
+    /// Share of the groups that is held out: never learned from. Loss and weighted utility on them are reported with each
+    /// checkpoint.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
     hold_out: f64,
     /// One JSON object a line.
@@ -55,16 +56,16 @@ pub(super) struct LearnArguments {
     json: bool,
 }
 
-/// What a resumed course must find again, within --out.
+/// The file in --out that identifies the run, for a resume.
 const IDENTITY: &str = "learn.json";
-/// Between two words on standard error.
-const WORD: Duration = Duration::from_secs(10);
-/// So many steps in a row that cannot be taken are no accident.
-const STREAK_MAX: u32 = 3;
-/// Batches of a course are named from here on, so that a run that goes on from it gives none of its own such a name.
-const BATCHES: u64 = 1 << 62;
+/// Time between two progress notes on standard error.
+const NOTE_INTERVAL: Duration = Duration::from_secs(10);
+/// Batches refused in a row after which learning fails.
+const REFUSALS_MAX: u32 = 3;
+/// Batch numbers of offline runs start after this, so that they differ from those of a node that continues from a checkpoint.
+const FIRST_BATCH: u64 = 1 << 62;
 
-/// A step's line.
+/// The JSON line of a step.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
@@ -73,7 +74,7 @@ struct Line<'a> {
     seconds: f64,
 }
 
-/// A line on what is held out.
+/// The JSON line on the held-out groups.
 #[derive(Serialize)]
 struct HeldOutLine {
     step: u64,
@@ -85,7 +86,7 @@ struct HeldOutLine {
 /// Runs the command.
 ///
 /// # Errors
-/// Where groups, config and model do not belong together, --out is not free, or a checkpoint cannot be read or written.
+/// If groups, config and model do not match, --out is in use, or a checkpoint cannot be read or written.
 pub(super) fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let found = groups::read(&arguments.from).or_exit(Exit::Usage)?;
@@ -112,10 +113,10 @@ pub(super) fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit
     let stop = CancellationToken::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async { signals::watch(stop.clone()) })?;
-    let course = Course { config, arguments, data, model, checkpoints, stop };
+    let offline_run = OfflineRun { config, arguments, data, model, checkpoints, stop };
     let exit = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("rco-learn".into()).stack_size(device::STACK_BYTES);
-        let thread = thread.spawn_scoped(scope, || course.run())?;
+        let thread = thread.spawn_scoped(scope, || offline_run.run())?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     runtime.shutdown_background();
@@ -126,7 +127,7 @@ fn of_node(error: node::Error) -> CommandError {
     CommandError { exit: error.exit(), error: error.into() }
 }
 
-/// Refuses groups of another model than the config's.
+/// Refuses groups that were recorded with another model than the config's.
 fn same_model(config: &Config, from: &Path, groups: &[RecordedGroup]) -> Result<(), CommandError> {
     let source = Source::parse(&config.model.source).or_exit(Exit::Usage)?;
     let path = source.fetch().or_exit(Exit::Model)?;
@@ -142,7 +143,7 @@ fn same_model(config: &Config, from: &Path, groups: &[RecordedGroup]) -> Result<
     }
 }
 
-/// Takes a free directory, or finds in it the course that is gone on with.
+/// Claims an empty directory, or checks that it holds the run to resume.
 fn occupy(out: &Path, root: &Path, resume: bool, identity: &Identity) -> Result<(), CommandError> {
     checkpoint::remove_leftovers(root).or_exit(Exit::Checkpoint)?;
     let occupied = !checkpoint::list(root).or_exit(Exit::Checkpoint)?.is_empty();
@@ -165,8 +166,8 @@ fn occupy(out: &Path, root: &Path, resume: bool, identity: &Identity) -> Result<
     }
 }
 
-/// All that a course needs.
-struct Course<'a> {
+/// A training run on recorded groups.
+struct OfflineRun<'a> {
     config: Config,
     arguments: &'a LearnArguments,
     data: Data,
@@ -175,23 +176,23 @@ struct Course<'a> {
     stop: CancellationToken,
 }
 
-impl Course<'_> {
+impl OfflineRun<'_> {
     fn run(&self) -> Result<Exit, CommandError> {
         let (mut learner, mut version) = self.begin()?;
-        let (mut batch, mut saved) = (self.batches(&learner)?, learner.step());
+        let (mut batch, mut saved) = (self.batches_done(&learner)?, learner.step());
         if learner.step() == 0 {
-            self.tell_held_out(&learner)?;
+            self.report_held_out(&learner)?;
         }
-        let (mut streak, mut told) = (0, Instant::now());
+        let (mut refused_in_a_row, mut last_note) = (0, Instant::now());
         while learner.step() < self.arguments.steps && !self.stop.is_cancelled() {
-            let begun = Instant::now();
-            match learner.step_on(BATCHES + batch + 1, self.data.batch(batch)) {
+            let started = Instant::now();
+            match learner.step_on(FIRST_BATCH + batch + 1, self.data.batch(batch)) {
                 Ok(report) => {
-                    streak = 0;
-                    self.tell(&report, batch + 1, begun.elapsed());
+                    refused_in_a_row = 0;
+                    self.print_step(&report, batch + 1, started.elapsed());
                 }
-                Err(error) if error.is_refusal() && streak + 1 < STREAK_MAX => {
-                    streak += 1;
+                Err(error) if error.is_refusal() && refused_in_a_row + 1 < REFUSALS_MAX => {
+                    refused_in_a_row += 1;
                     print_note(&format!("skipped a batch: {error}"));
                 }
                 Err(error) => {
@@ -200,8 +201,8 @@ impl Course<'_> {
                 }
             }
             batch += 1;
-            if told.elapsed() >= WORD {
-                told = Instant::now();
+            if last_note.elapsed() >= NOTE_INTERVAL {
+                last_note = Instant::now();
                 print_note(&format!("step {} of {}", learner.step(), self.arguments.steps));
             }
             if learner.step() >= saved + self.config.learner.publish_every_steps {
@@ -212,7 +213,7 @@ impl Course<'_> {
         Ok(Exit::Done)
     }
 
-    /// The learner at its beginning, or as the newest checkpoint has it; and the version of its weights.
+    /// A new learner, or that of the newest checkpoint; and the version of its weights.
     fn begin(&self) -> Result<(Learner, CriticVersion), CommandError> {
         let Config { learner: config, critic, node, .. } = &self.config;
         let (model, temperature) = (self.model.transformer.clone(), critic.sampling.temperature);
@@ -227,18 +228,17 @@ impl Course<'_> {
         Ok((learner, restored.run_state.version))
     }
 
-    /// Batches that are behind the learner.
-    fn batches(&self, learner: &Learner) -> Result<u64, CommandError> {
+    /// The number of batches that the learner has seen.
+    fn batches_done(&self, learner: &Learner) -> Result<u64, CommandError> {
         let last = learner.batch();
-        let behind = if learner.step() == 0 { Some(0) } else { last.checked_sub(BATCHES) };
-        behind
-            .with_context(|| {
-                format!("{}: expected a checkpoint of `learn`, got one of a node", self.checkpoints.root.display())
-            })
-            .or_exit(Exit::Usage)
+        let done = if learner.step() == 0 { Some(0) } else { last.checked_sub(FIRST_BATCH) };
+        done.with_context(|| {
+            format!("{}: expected a checkpoint of `learn`, got one of a node", self.checkpoints.root.display())
+        })
+        .or_exit(Exit::Usage)
     }
 
-    /// Writes a checkpoint of what is not saved yet, and tells how the critic does on what is held out.
+    /// Writes a checkpoint unless this step is saved already, and reports the critic's results on the held-out groups.
     fn save(&self, learner: &Learner, version: &mut CriticVersion, saved: &mut u64) -> Result<(), CommandError> {
         let step = learner.step();
         if step == *saved {
@@ -247,16 +247,17 @@ impl Course<'_> {
         let state = learner.state();
         *version = CriticVersion(version.0 + 1);
         let Config { replay, learner: config, node, .. } = &self.config;
-        let mut shelf = RunState::new(Replay::new(replay.clone(), config.objective, config.groups_per_step, node.seed));
-        shelf.step = step;
-        shelf.published(*version, state.critic.clone(), step);
-        self.checkpoints.save(state, shelf).or_exit(Exit::Checkpoint)?;
+        let mut run_state =
+            RunState::new(Replay::new(replay.clone(), config.objective, config.groups_per_step, node.seed));
+        run_state.step = step;
+        run_state.published(*version, state.critic.clone(), step);
+        self.checkpoints.save(state, run_state).or_exit(Exit::Checkpoint)?;
         *saved = step;
         print_note(&format!("saved step {step} in {}", self.checkpoints.root.display()));
-        self.tell_held_out(learner)
+        self.report_held_out(learner)
     }
 
-    fn tell(&self, report: &Report, batches: u64, took: Duration) {
+    fn print_step(&self, report: &Report, batches: u64, took: Duration) {
         let (epochs, seconds) = (self.data.epochs(batches), took.as_secs_f64());
         if self.arguments.json {
             let line = Line { report, epochs, seconds };
@@ -268,15 +269,15 @@ impl Course<'_> {
         ));
     }
 
-    /// Loss and utility on what is held out, where something is.
-    fn tell_held_out(&self, learner: &Learner) -> Result<(), CommandError> {
+    /// Reports loss and utility on the held-out groups, if there are any.
+    fn report_held_out(&self, learner: &Learner) -> Result<(), CommandError> {
         let groups = self.data.held_out.clone();
         if groups.is_empty() {
             return Ok(());
         }
         let (step, held_out_groups) = (learner.step(), groups.len());
         let Report { loss: held_out_loss, weighted_utility: held_out_utility, .. } =
-            self.examine(learner.state(), groups)?;
+            self.evaluate(learner.state(), groups)?;
         let line = HeldOutLine { step, held_out_loss, held_out_utility, held_out_groups };
         match self.arguments.json {
             true => print_line(&serde_json::to_string(&line).expect("plain numbers")),
@@ -287,11 +288,11 @@ impl Course<'_> {
         Ok(())
     }
 
-    /// How `state` does on all critiques of `groups`: the report of a step which a twin takes, and which is forgotten with it.
-    fn examine(&self, state: State, groups: Vec<Arc<CritiqueGroup>>) -> Result<Report, learner::Error> {
+    /// Evaluates `state` on all critiques of `groups`: the report of a step that a copy of the learner takes and discards.
+    fn evaluate(&self, state: State, groups: Vec<Arc<CritiqueGroup>>) -> Result<Report, learner::Error> {
         let temperature = self.config.critic.sampling.temperature;
         let config = LearnerConfig { critiques_max: 0, ..self.config.learner.clone() };
-        let mut twin = Learner::resume(self.model.transformer.clone(), config, temperature, state)?;
-        twin.step_on(u64::MAX, groups)
+        let mut copy = Learner::resume(self.model.transformer.clone(), config, temperature, state)?;
+        copy.step_on(u64::MAX, groups)
     }
 }

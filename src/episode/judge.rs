@@ -1,8 +1,8 @@
 //! The judge: compares refinements with the response they refine.
 //!
-//! Three sources of verdicts: the task's own checker, a model asked in both orders ([`model`]), or a function
-//! that the node was handed. Preferences between critiques have but one, a model, which may sit beside a checker.
-//! No verdict is invented: a judge that fails answers `Invalid` with its reason.
+//! Verdicts come from one of three sources: the task's verifier, a model that sees each pair in both orders ([`model`]),
+//! or a custom function. Preferences between critiques always come from a model, also when a verifier gives the verdicts.
+//! A judge that fails never counts as a win or a loss: its verdict is `Invalid`, with the reason.
 
 use crate::episode::sampling::{SampleError, SamplingClient};
 use crate::run::events::Event;
@@ -17,30 +17,30 @@ mod request;
 
 pub use request::{JudgeRequest, Pair, PreferenceRequest};
 
-/// A judge handed to the node.
+/// A custom judge.
 pub type Compare = dyn Fn(Pair<'_>) -> Verdict + Send + Sync;
 
 /// Where verdicts come from.
 #[derive(Clone)]
 pub enum JudgeSource {
-    /// The checker of the prompt's task, by what the prompt carries.
+    /// The verifier that the prompt names.
     Verifier(Arc<Checker>),
-    /// A model, asked in both orders.
+    /// A model that sees each pair in both orders.
     Model(Arc<ModelJudge>),
-    /// A function.
+    /// A custom function.
     Custom(Arc<Compare>),
 }
 
-/// Who judges what.
+/// The judges of a run.
 #[derive(Clone)]
 pub struct Judges {
-    /// Of refinements.
+    /// Gives verdicts on refinements.
     pub verdicts: JudgeSource,
-    /// Of critiques beside each other, where they are compared.
+    /// Compares critiques with each other; none if they are not compared.
     pub preferences: Option<Arc<ModelJudge>>,
 }
 
-/// Verdicts on the refinements of `request`; two each, by order, from a model.
+/// Verdicts on the refinements of `request`, in their order: two per refinement from a model (one per order), else one.
 pub(crate) async fn verdicts(
     source: &JudgeSource,
     sampler: &SamplingClient,
@@ -65,12 +65,12 @@ pub(crate) async fn verdicts(
     Ok(verdicts)
 }
 
-/// A checker that panics has no verdict: that is the checker's failure, not the refinement's.
+/// Runs `compare`. If it panics, the verdict is invalid: the failure is the judge's, not the refinement's.
 fn guarded(compare: impl FnOnce() -> Verdict) -> Verdict {
     catch_unwind(AssertUnwindSafe(compare)).unwrap_or(Verdict::Invalid(Invalid::Checker))
 }
 
-/// Checks on a thread of its own: code takes seconds, and others wait on this one.
+/// Verdicts of the verifier, computed on a blocking thread: running code takes seconds.
 async fn by_checker(checker: Arc<Checker>, request: JudgeRequest) -> Result<Vec<Verdict>, SampleError> {
     let check = move || {
         let texts: Vec<&str> = request.refinements.iter().map(|refinement| refinement.text.as_str()).collect();

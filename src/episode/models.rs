@@ -1,6 +1,6 @@
-//! Everyone who is asked: wording and sampling of each role, the models that play them, and the servers that do.
+//! The models of all roles: prompts and sampling of each role, the local models, and clients of remote servers.
 //!
-//! Loaded once and shared, by a node's whole life or by one evaluation. Knows no episode and no learner.
+//! Loaded once and shared for the lifetime of a node or of an evaluation. Knows no episode and no learner.
 
 use super::judge::Judges;
 use super::observer;
@@ -16,51 +16,51 @@ use crate::types::CriticVersion;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A role's wording and how it samples.
+/// A role's prompts and sampling.
 pub struct RoleConfig<R> {
-    /// The wording.
+    /// Renders its conversations.
     pub role: Arc<R>,
-    /// How it samples.
+    /// Its sampling parameters.
     pub sampling: SamplingConfig,
 }
 
-/// Clients of the servers that stand in for local models.
+/// Clients of remote servers that replace local models.
 #[derive(Default)]
 pub struct Remotes {
-    /// Answers and refines.
+    /// For generator and refiner.
     pub generator: Option<Arc<Client>>,
-    /// Judges.
+    /// For the judge.
     pub judge: Option<Arc<Client>>,
 }
 
-/// Everyone who is asked.
+/// The models of all roles.
 pub struct Models {
     /// Base weights, tokenizer and chat template.
     pub model: Loaded,
-    /// Limits of the engine.
+    /// The engine's limits.
     pub engine: EngineConfig,
-    /// Answers.
+    /// The generator.
     pub generator: RoleConfig<Generator>,
-    /// Criticises.
+    /// The critic.
     pub critic: RoleConfig<Critic>,
-    /// Refines.
+    /// The refiner.
     pub refiner: RoleConfig<Refiner>,
-    /// Compare.
+    /// The judges of refinements and of critiques.
     pub judges: Judges,
-    /// How the judge samples, where it writes.
+    /// The sampling of a judge that is a model.
     pub judging: SamplingConfig,
-    /// Servers that stand in for local models.
+    /// Remote servers that replace local models.
     pub remotes: Remotes,
-    /// The judge's own model and the limits of its engine, where it has one.
+    /// The judge's own model and its engine's limits, if it has one.
     pub judge_model: Option<(Loaded, EngineConfig)>,
-    /// How long one role may take for one answer.
+    /// Deadline of one request to a role.
     pub deadline: Duration,
-    /// Who is told.
+    /// Receives events.
     pub events: EventBus,
 }
 
 impl Models {
-    /// What a device thread for all of them starts from, with `served` in service as `version`.
+    /// The setup of a device thread for these models, serving the critic `served` as `version`.
     pub(crate) fn setup(
         &self,
         learner: Option<LearnerSetup>,
@@ -84,7 +84,7 @@ impl Models {
         }
     }
 
-    /// What `role` writes with.
+    /// The sampling client of `role`.
     pub(crate) fn sampler(&self, role: Role, device: &Device) -> SamplingClient {
         let sampling = match role {
             Role::Generator => &self.generator.sampling,

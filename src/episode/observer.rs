@@ -1,4 +1,4 @@
-//! From the device thread's reports to metrics and the event bus.
+//! Forwards the device thread's reports to metrics and the event bus.
 //!
 //! Called on the device thread, so it must be quick.
 

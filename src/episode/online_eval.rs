@@ -1,8 +1,8 @@
-//! The small runner of the critic in service, between two learner steps.
+//! The online evaluation: a small evaluation of the served critic between two learner steps.
 //!
-//! The same prompts with the same seeds each time, so that one runner differs from the next by the critic alone. Its
-//! texts are written by the node's own device, in the same queue as everybody's; a row's result does not depend on who
-//! shares its batch, so that training goes its way as if there were no runner.
+//! Every evaluation uses the same prompts and seeds, so results differ by the critic alone. It runs on the node's own
+//! device and shares its request queue. A sequence's result does not depend on the other sequences in its batch, so
+//! training gives the same result with and without online evaluation.
 
 use super::eval_runner::{Candidate, CritiqueSource, EvalRunner};
 use crate::device::Device;
@@ -17,36 +17,39 @@ use crate::types::Prompt;
 use crate::verify::Checker;
 use std::sync::Arc;
 
-/// What stays the same over all exams of a process.
+/// What all online evaluations of a process share.
 pub struct OnlineEval {
     /// Held-out prompts.
     pub prompts: Vec<Arc<Prompt>>,
-    /// Scores texts where a prompt can be checked.
+    /// Scores the texts of prompts that have a verifier.
     pub checker: Arc<Checker>,
-    /// How often, N and M.
+    /// The interval, N and M.
     pub config: EvalConfig,
-    /// All that is drawn follows from it.
+    /// All random draws follow from it.
     pub seed: u64,
 }
 
 impl OnlineEval {
-    /// Whether there is an runner after `step`, where the last one could have been after `before`: one before the first
-    /// step, and one at the first publication behind each multiple of `eval.every_steps`.
+    /// Whether an evaluation is due after `step`, where `before` is the step of the publication before this one, if any.
+    /// One is due before the first step, and one at the first publication at or after each multiple of `eval.every_steps`.
     pub fn is_due(&self, before: Option<u64>, step: u64) -> bool {
         let every = self.config.every_steps.max(1);
         before.map_or(step == 0, |before| before / every < step / every)
     }
 
-    /// Examines whatever critic is in service on `device`.
+    /// Evaluates the critic that `device` serves. A prompt without a response is left out.
     ///
     /// # Errors
-    /// Where the device is gone or something is broken; a prompt without a response is left out.
-    pub async fn examine(&self, models: Arc<Models>, device: Device) -> Result<EvalSummary, SampleError> {
+    /// If the device is gone or something is broken.
+    pub async fn evaluate(&self, models: Arc<Models>, device: Device) -> Result<EvalSummary, SampleError> {
         let runner = Arc::new(EvalRunner {
             models,
             device,
             checker: self.checker.clone(),
-            candidates: vec![Candidate { name: "served".to_owned(), kind: CritiqueSource::Critic(PolicyRef::Serving) }],
+            candidates: vec![Candidate {
+                name: "served".to_owned(),
+                source: CritiqueSource::Critic(PolicyRef::Serving),
+            }],
             config: self.config.clone(),
             rounds: 1,
             seed: self.seed,
@@ -56,20 +59,20 @@ impl OnlineEval {
         let mut records: Vec<(u64, Record)> = Vec::with_capacity(self.prompts.len());
         while let Some(ended) = running.join_next().await {
             match ended.map_err(|error| SampleError::Broken(error.to_string()))? {
-                (place, Ok(record)) => records.push((place, record)),
+                (index, Ok(record)) => records.push((index, record)),
                 (_, Err(error @ (SampleError::Gone | SampleError::Broken(_)))) => return Err(error),
                 (_, Err(_)) => {}
             }
         }
-        records.sort_by_key(|(place, _)| *place);
+        records.sort_by_key(|(index, _)| *index);
         let records: Vec<Record> = records.into_iter().map(|(_, record)| record).collect();
         Ok(self.summary(&records))
     }
 
     fn summary(&self, records: &[Record]) -> EvalSummary {
         let how = Resampling { seed: self.seed, ..Resampling::default() };
-        let asked = FigureOptions { critiques: self.config.critiques, rounds: 1, in_both_orders: false, how };
-        let figures = Figures::of(records, asked);
+        let options = FigureOptions { critiques: self.config.critiques, rounds: 1, in_both_orders: false, how };
+        let figures = Figures::of(records, options);
         let served = figures.critics.first();
         EvalSummary {
             cu: served.and_then(|served| served.cu),
@@ -85,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exam_comes_before_the_first_step_and_once_behind_each_multiple() {
+    fn an_evaluation_is_due_before_the_first_step_and_once_after_each_multiple() {
         let config = toml::from_str::<toml::Table>(crate::config::Config::embedded_text()).unwrap();
         let config: EvalConfig = config["eval"].clone().try_into().unwrap();
         let served = OnlineEval {

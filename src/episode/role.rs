@@ -1,4 +1,4 @@
-//! What tells one writing role from another, and one answer of a role.
+//! Roles that write: how each renders its conversation, and what it returns.
 
 use super::sampling::{RenderedPrompt, SampleError, SamplingClient};
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
@@ -9,51 +9,51 @@ use std::sync::Arc;
 /// A prompt and the generator's response to it.
 #[derive(Clone, Debug)]
 pub struct ResponseContext {
-    /// What was asked.
+    /// The prompt.
     pub prompt: Arc<Prompt>,
-    /// As the generator was asked it.
+    /// The generator's rendered conversation.
     pub rendered: RenderedPrompt,
-    /// What it answered.
+    /// The response.
     pub response: Completion,
 }
 
-/// What tells one writing role from another: the wording.
+/// A role that writes. Roles differ in their prompts.
 pub trait PromptBuilder: Clone + Send + Sync + 'static {
-    /// What it is asked.
+    /// What the conversation is built from.
     type Input: Send + Sync + 'static;
-    /// Who it is.
+    /// The role.
     const ROLE: Role;
-    /// The conversation that answers `input`.
+    /// The conversation for `input`, ready to be continued.
     ///
     /// # Errors
-    /// Where the chat template or the tokenizer fails.
-    fn compose(&self, sampler: &SamplingClient, input: &Self::Input) -> crate::formats::Result<RenderedPrompt>;
+    /// If the chat template or the tokenizer fails.
+    fn render(&self, sampler: &SamplingClient, input: &Self::Input) -> crate::formats::Result<RenderedPrompt>;
 }
 
 impl PromptBuilder for Arc<Generator> {
     type Input = Arc<Prompt>;
     const ROLE: Role = Role::Generator;
-    fn compose(&self, sampler: &SamplingClient, prompt: &Arc<Prompt>) -> crate::formats::Result<RenderedPrompt> {
-        sampler.compose(self.conversation(prompt))
+    fn render(&self, sampler: &SamplingClient, prompt: &Arc<Prompt>) -> crate::formats::Result<RenderedPrompt> {
+        sampler.render(self.conversation(prompt))
     }
 }
 
 impl PromptBuilder for Arc<Critic> {
     type Input = Arc<ResponseContext>;
     const ROLE: Role = Role::Critic;
-    fn compose(
+    fn render(
         &self,
         sampler: &SamplingClient,
         context: &Arc<ResponseContext>,
     ) -> crate::formats::Result<RenderedPrompt> {
-        sampler.compose(self.conversation(&context.prompt, &context.response.text))
+        sampler.render(self.conversation(&context.prompt, &context.response.text))
     }
 }
 
 impl PromptBuilder for Arc<Refiner> {
     type Input = (Arc<ResponseContext>, Arc<Completion>);
     const ROLE: Role = Role::Refiner;
-    fn compose(
+    fn render(
         &self,
         sampler: &SamplingClient,
         (context, critique): &Self::Input,
@@ -63,24 +63,24 @@ impl PromptBuilder for Arc<Refiner> {
     }
 }
 
-/// What was asked and what was written.
+/// A rendered conversation and its completions.
 #[derive(Clone, Debug)]
-pub struct Answer {
-    /// The conversation that was continued.
+pub struct RoleOutput {
+    /// The conversation.
     pub rendered: RenderedPrompt,
-    /// Its continuations.
-    pub written: Vec<Completion>,
+    /// Its completions.
+    pub completions: Vec<Completion>,
 }
 
-/// Has `input` answered by `n` texts.
-pub(crate) async fn answer<P: PromptBuilder>(
-    part: &P,
+/// Samples `n` completions for `input`.
+pub(crate) async fn complete<P: PromptBuilder>(
+    builder: &P,
     sampler: &SamplingClient,
     input: &P::Input,
     n: usize,
     seed: u64,
-) -> Result<Answer, SampleError> {
-    let rendered = part.compose(sampler, input)?;
-    let written = sampler.write(&rendered, n, seed).await?;
-    Ok(Answer { rendered, written })
+) -> Result<RoleOutput, SampleError> {
+    let rendered = builder.render(sampler, input)?;
+    let completions = sampler.write(&rendered, n, seed).await?;
+    Ok(RoleOutput { rendered, completions })
 }

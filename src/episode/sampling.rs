@@ -1,10 +1,11 @@
-//! From a conversation to ids, to the device and back: what every role that writes shares.
+//! The sampling client, which all writing roles share: renders and encodes a conversation, and samples completions on the
+//! device or on a remote server.
 //!
-//! Knows template, tokenizer and device; knows no role's wording and no actor.
+//! Knows template, tokenizer and device; knows no role's prompts and no actor.
 //!
-//! Invariant: a conversation that continues an earlier one begins with that one's very ids, sampled ids
-//! included, wherever the template leaves the text as it was written. Encoding the whole text again
-//! could split it into other tokens, and then neither cache nor log-probabilities would fit.
+//! Invariant: a conversation that continues an earlier one begins with the same ids, sampled ids included, if the
+//! template reproduces the earlier text. Encoding the whole text again could give other tokens, which would match
+//! neither the prefix cache nor the sampled log-probabilities.
 
 use crate::device::{self, Device};
 use crate::engine::{self, Request, sampler::SamplingConfig};
@@ -20,22 +21,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// Why nothing was written.
+/// Why a request gave no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SampleError {
-    /// Not in time.
+    /// The deadline passed.
     #[error("deadline passed")]
     Deadline,
     /// The prompt does not fit into the context.
     #[error("prompt too long")]
     TooLong,
-    /// The device or an actor on the way is gone.
+    /// The device or an actor is gone.
     #[error("gone")]
     Gone,
-    /// A remote server gave no answer.
+    /// A remote server gave no response.
     #[error("remote server: {0}")]
     Remote(String),
-    /// Something that will not go away by itself.
+    /// A permanent error.
     #[error("{0}")]
     Broken(String),
 }
@@ -56,125 +57,125 @@ impl From<device::Error> for SampleError {
     }
 }
 
-/// A conversation ready to be continued by the model.
+/// A conversation, ready to be continued by the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderedPrompt {
-    /// As turns.
+    /// Its turns.
     pub turns: Vec<Turn>,
-    /// As the template renders them, up to where the assistant speaks next; empty where that is done elsewhere.
+    /// Its text by the chat template, up to the start of the assistant's next turn; empty if a remote server renders it.
     pub text: String,
-    /// As ids; empty where the text is.
+    /// Its token ids; empty if the text is.
     pub ids: Vec<u32>,
 }
 
 impl RenderedPrompt {
-    /// A conversation for a server that has a template and a tokenizer of its own.
-    fn elsewhere(turns: Vec<Turn>) -> Self {
+    /// A conversation for a remote server, which has its own template and tokenizer.
+    fn for_remote(turns: Vec<Turn>) -> Self {
         Self { turns, text: String::new(), ids: Vec::new() }
     }
 
-    /// A conversation from its beginning.
-    pub(crate) fn begin(template: &ChatTemplate, tokenizer: &Tokenizer, turns: Vec<Turn>) -> formats::Result<Self> {
+    /// A new conversation, rendered and encoded.
+    pub(crate) fn new(template: &ChatTemplate, tokenizer: &Tokenizer, turns: Vec<Turn>) -> formats::Result<Self> {
         let text = template.render(&turns, true)?;
         let ids = tokenizer.encode(&text)?;
         Ok(Self { turns, text, ids })
     }
 
-    /// A conversation that goes on after `written`, the assistant's answer to `earlier`.
+    /// A conversation that continues after `completion`, the assistant's completion of `earlier`.
     pub(crate) fn continue_after(
         template: &ChatTemplate,
         tokenizer: &Tokenizer,
         earlier: &Self,
-        written: &Completion,
+        completion: &Completion,
         turns: Vec<Turn>,
     ) -> formats::Result<Self> {
         let text = template.render(&turns, true)?;
-        let ids = continue_after(tokenizer, earlier, written, &text)?;
+        let ids = continue_after(tokenizer, earlier, completion, &text)?;
         Ok(Self { turns, text, ids })
     }
 }
 
-/// The weights that texts are written with, over the base.
+/// The policy that texts are sampled from.
 #[derive(Clone)]
 pub enum PolicyRef {
-    /// None: the base itself.
+    /// The base model.
     Base,
-    /// The critic in service.
+    /// The critic that the device serves.
     Serving,
-    /// This critic, whichever is in service.
+    /// This critic, whichever is served.
     Critic(CriticVersion, CriticWeights),
 }
 
-/// Writes for one role.
+/// Samples texts for one role.
 #[derive(Clone)]
 pub struct SamplingClient {
-    /// Whom it writes for.
+    /// The role.
     pub role: Role,
-    /// What it writes with.
+    /// The policy it samples from.
     pub policy: PolicyRef,
-    /// How it samples.
+    /// Sampling parameters.
     pub sampling: SamplingConfig,
-    /// How long one answer may take.
+    /// Deadline of one request.
     pub deadline: Duration,
-    /// Where texts are written, unless a server elsewhere writes them.
+    /// The device that generates, unless a remote server does.
     pub device: Device,
-    /// The server that does.
+    /// The remote server, if one generates.
     pub remote: Option<Arc<Client>>,
-    /// Conversation to text.
+    /// Renders a conversation as text.
     pub template: ChatTemplate,
-    /// Text to ids.
+    /// Encodes text as ids.
     pub tokenizer: Tokenizer,
-    /// Who is told.
+    /// Receives events.
     pub events: EventBus,
 }
 
 impl SamplingClient {
-    /// A conversation from its beginning.
-    pub(crate) fn compose(&self, turns: Vec<Turn>) -> formats::Result<RenderedPrompt> {
+    /// A new conversation, rendered and encoded unless a remote server does that.
+    pub(crate) fn render(&self, turns: Vec<Turn>) -> formats::Result<RenderedPrompt> {
         if self.remote.is_some() {
-            return Ok(RenderedPrompt::elsewhere(turns));
+            return Ok(RenderedPrompt::for_remote(turns));
         }
-        RenderedPrompt::begin(&self.template, &self.tokenizer, turns)
+        RenderedPrompt::new(&self.template, &self.tokenizer, turns)
     }
 
-    /// A conversation that goes on after `written`, the assistant's answer to `earlier`.
+    /// A conversation that continues after `completion`, the assistant's completion of `earlier`.
     pub(crate) fn continue_after(
         &self,
         earlier: &RenderedPrompt,
-        written: &Completion,
+        completion: &Completion,
         turns: Vec<Turn>,
     ) -> formats::Result<RenderedPrompt> {
         if self.remote.is_some() {
-            return Ok(RenderedPrompt::elsewhere(turns));
+            return Ok(RenderedPrompt::for_remote(turns));
         }
-        RenderedPrompt::continue_after(&self.template, &self.tokenizer, earlier, written, turns)
+        RenderedPrompt::continue_after(&self.template, &self.tokenizer, earlier, completion, turns)
     }
 
-    /// `n` continuations of `prompt`; fewer, and at least one, where a remote server gave only those. Dropping the
-    /// future takes them back.
+    /// `n` completions of `prompt`; if some requests to a remote server fail, fewer, but at least one. Dropping the future
+    /// cancels the request.
     ///
     /// # Errors
-    /// Where the prompt does not fit, the deadline passed, the device is gone or a remote server gave nothing.
+    /// If the prompt does not fit, the deadline passed, the device is gone or all requests to a remote server failed.
     pub(crate) async fn write(
         &self,
         prompt: &RenderedPrompt,
         n: usize,
         seed: u64,
     ) -> Result<Vec<Completion>, SampleError> {
-        let begun = Instant::now();
-        let written = match &self.remote {
-            Some(client) => self.in_time(self.write_elsewhere(client, &prompt.turns, n, seed)).await?,
-            None => self.write_here(&prompt.ids, n, seed).await?,
+        let started = Instant::now();
+        let completions = match &self.remote {
+            Some(client) => self.in_time(self.write_remote(client, &prompt.turns, n, seed)).await?,
+            None => self.write_local(&prompt.ids, n, seed).await?,
         };
         self.events.emit(Event::Sampled {
             role: self.role,
-            tokens: written.iter().map(|text| text.ids.len()).collect(),
-            seconds: begun.elapsed().as_secs_f64(),
+            tokens: completions.iter().map(|completion| completion.ids.len()).collect(),
+            seconds: started.elapsed().as_secs_f64(),
         });
-        Ok(written)
+        Ok(completions)
     }
 
-    async fn write_here(&self, prompt: &[u32], n: usize, seed: u64) -> Result<Vec<Completion>, SampleError> {
+    async fn write_local(&self, prompt: &[u32], n: usize, seed: u64) -> Result<Vec<Completion>, SampleError> {
         let request = Request {
             prompt: prompt.to_vec(),
             n,
@@ -192,36 +193,36 @@ impl SamplingClient {
         Ok(completions)
     }
 
-    /// `n` questions to a server, all at once; what it answered.
-    async fn write_elsewhere(
+    /// Sends `n` requests to a remote server at once. Failed ones are left out unless all fail.
+    async fn write_remote(
         &self,
         client: &Arc<Client>,
         turns: &[Turn],
         n: usize,
         seed: u64,
     ) -> Result<Vec<Completion>, SampleError> {
-        let mut asking = JoinSet::new();
+        let mut running = JoinSet::new();
         for index in 0..n {
             let (client, chat) = (client.clone(), self.chat(turns, mix(seed, index as u64)));
-            asking.spawn(async move { (index, client.chat(&chat).await) });
+            running.spawn(async move { (index, client.chat(&chat).await) });
         }
-        let (mut answers, mut failure) = (Vec::with_capacity(n), None);
-        while let Some(asked) = asking.join_next().await {
-            match asked.map_err(|error| SampleError::Broken(error.to_string()))? {
-                (index, Ok(answer)) => answers.push((index, answer)),
+        let (mut responses, mut failure) = (Vec::with_capacity(n), None);
+        while let Some(joined) = running.join_next().await {
+            match joined.map_err(|error| SampleError::Broken(error.to_string()))? {
+                (index, Ok(response)) => responses.push((index, response)),
                 (_, Err(error)) => failure = Some(error),
             }
         }
-        if let (true, Some(error)) = (answers.is_empty(), failure) {
+        if let (true, Some(error)) = (responses.is_empty(), failure) {
             return Err(SampleError::Remote(error.to_string()));
         }
-        answers.sort_by_key(|(index, _)| *index);
-        answers.into_iter().map(|(_, answer)| Ok(self.written_elsewhere(answer)?)).collect()
+        responses.sort_by_key(|(index, _)| *index);
+        responses.into_iter().map(|(_, response)| Ok(self.remote_completion(response)?)).collect()
     }
 
-    /// A text that came as text: its ids are this tokenizer's, and nobody knows their log-probabilities here.
-    fn written_elsewhere(&self, answer: ChatResponse) -> formats::Result<Completion> {
-        let ChatResponse { text, finish, .. } = answer;
+    /// The completion of a remote server's response: encoded with the local tokenizer, without log-probabilities.
+    fn remote_completion(&self, response: ChatResponse) -> formats::Result<Completion> {
+        let ChatResponse { text, finish, .. } = response;
         let ids = self.tokenizer.encode(&text)?;
         Ok(Completion { text, ids, log_probs: Vec::new(), version: CriticVersion::BASE, finish })
     }
@@ -241,8 +242,8 @@ impl SamplingClient {
         }
     }
 
-    /// The likeliest first tokens of a server's answer, as texts with their log-probabilities (nats); none where no
-    /// server answers for this role.
+    /// The most likely first tokens of a remote server's response, as texts with their log-probabilities (nats); none if
+    /// this role has no remote server.
     ///
     /// # Errors
     /// As [`SamplingClient::write`].
@@ -252,8 +253,8 @@ impl SamplingClient {
         seed: u64,
     ) -> Result<Option<Vec<(String, f64)>>, SampleError> {
         let Some(client) = &self.remote else { return Ok(None) };
-        let begun = Instant::now();
-        // Under the model's own distribution, as here.
+        let started = Instant::now();
+        // Temperature 1, as for local log-probabilities.
         let chat = ChatRequest {
             turns: prompt.turns.clone(),
             temperature: 1.0,
@@ -261,32 +262,37 @@ impl SamplingClient {
             wants_log_probs: true,
             ..ChatRequest::default()
         };
-        let asked = async { client.chat(&chat).await.map_err(|error| SampleError::Remote(error.to_string())) };
-        let answer = self.in_time(asked).await?;
-        let seconds = begun.elapsed().as_secs_f64();
+        let request = async { client.chat(&chat).await.map_err(|error| SampleError::Remote(error.to_string())) };
+        let response = self.in_time(request).await?;
+        let seconds = started.elapsed().as_secs_f64();
         self.events.emit(Event::Sampled { role: self.role, tokens: Vec::new(), seconds });
-        Ok(Some(answer.first_tokens))
+        Ok(Some(response.first_tokens))
     }
 
-    /// Log-probabilities (nats) of `candidates`, each as the next token of `prompt`. Dropping the future takes the
-    /// question back.
+    /// Log-probabilities (nats) of `candidates`, each as the next token of `prompt`. Dropping the future cancels the
+    /// request.
     ///
     /// # Errors
     /// As [`SamplingClient::write`].
-    pub(crate) async fn weigh(&self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<Vec<f32>, SampleError> {
-        let begun = Instant::now();
-        let weighed = self.in_time(self.device.score_candidates(prompt, candidates)).await?;
-        let seconds = begun.elapsed().as_secs_f64();
+    pub(crate) async fn score_candidates(
+        &self,
+        prompt: Vec<u32>,
+        candidates: Vec<u32>,
+    ) -> Result<Vec<f32>, SampleError> {
+        let started = Instant::now();
+        let log_probs = self.in_time(self.device.score_candidates(prompt, candidates)).await?;
+        let seconds = started.elapsed().as_secs_f64();
         self.events.emit(Event::Sampled { role: self.role, tokens: Vec::new(), seconds });
-        Ok(weighed)
+        Ok(log_probs)
     }
 
-    async fn in_time<T, E>(&self, answer: impl Future<Output = Result<T, E>>) -> Result<T, SampleError>
+    /// The result of `request`, or an error if it misses the deadline.
+    async fn in_time<T, E>(&self, request: impl Future<Output = Result<T, E>>) -> Result<T, SampleError>
     where
         SampleError: From<E>,
     {
-        match tokio::time::timeout(self.deadline, answer).await {
-            Ok(answer) => Ok(answer?),
+        match tokio::time::timeout(self.deadline, request).await {
+            Ok(result) => Ok(result?),
             Err(_) => {
                 self.events.emit(Event::DeadlineMissed(self.role));
                 Err(SampleError::Deadline)
@@ -295,21 +301,21 @@ impl SamplingClient {
     }
 }
 
-/// The ids of `text`, which goes on after `written`, the answer to `earlier`: earlier ids, sampled ids
-/// and the ids of the rest, where `text` holds both unchanged; else the ids of the whole text.
+/// The ids of `text`, which continues after `completion`, the completion of `earlier`. If `text` begins with both texts
+/// unchanged: the earlier ids, the sampled ids and the ids of the rest. Else the ids of the whole text.
 fn continue_after(
     tokenizer: &Tokenizer,
     earlier: &RenderedPrompt,
-    written: &Completion,
+    completion: &Completion,
     text: &str,
 ) -> formats::Result<Vec<u32>> {
-    let rest = text.strip_prefix(earlier.text.as_str()).and_then(|text| text.strip_prefix(written.text.as_str()));
-    let sampled = match written.ids.split_last() {
-        // The template closes the turn itself.
+    let rest = text.strip_prefix(earlier.text.as_str()).and_then(|text| text.strip_prefix(completion.text.as_str()));
+    let sampled = match completion.ids.split_last() {
+        // The template adds the stop token itself.
         Some((last, before)) if tokenizer.stop_ids().contains(last) => before,
-        _ => &written.ids,
+        _ => &completion.ids,
     };
-    let (Some(rest), true) = (rest, tokenizer.decode(sampled)? == written.text) else {
+    let (Some(rest), true) = (rest, tokenizer.decode(sampled)? == completion.text) else {
         return tokenizer.encode(text);
     };
     let mut ids = [&earlier.ids, sampled].concat();
@@ -324,19 +330,19 @@ mod tests {
     use crate::types::{ChatRole, CriticVersion, FinishReason};
     use std::path::Path;
 
-    /// The tokenizer of bytes and the ChatML template of the tiny model.
+    /// The byte tokenizer and the ChatML template of the tiny model.
     fn tiny() -> (Tokenizer, ChatTemplate) {
         let opened = formats::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny_llama")).unwrap();
         (opened.tokenizer, opened.template)
     }
 
-    fn compose(turns: &[Turn]) -> RenderedPrompt {
+    fn render(turns: &[Turn]) -> RenderedPrompt {
         let (tokenizer, template) = tiny();
         let text = template.render(turns, true).unwrap();
         RenderedPrompt { turns: turns.to_vec(), ids: tokenizer.encode(&text).unwrap(), text }
     }
 
-    fn said(text: &str, ids: &[u32]) -> Completion {
+    fn completion(text: &str, ids: &[u32]) -> Completion {
         let log_probs = vec![0.0; ids.len()];
         Completion {
             text: text.into(),
@@ -349,10 +355,10 @@ mod tests {
 
     const END: u32 = 258;
 
-    /// The conversation after `written`, and its text.
+    /// A prompt, and ids and text of the conversation that continues after `written`, which it shows as `shown`.
     fn after(written: &Completion, shown: &str) -> (RenderedPrompt, Vec<u32>, String) {
         let (tokenizer, template) = tiny();
-        let earlier = compose(&[Turn::new(ChatRole::User, "hi")]);
+        let earlier = render(&[Turn::new(ChatRole::User, "hi")]);
         let mut turns = earlier.turns.clone();
         turns.extend([Turn::new(ChatRole::Assistant, shown), Turn::new(ChatRole::User, "better")]);
         let text = template.render(&turns, true).unwrap();
@@ -361,10 +367,10 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_that_goes_on_begins_with_the_very_ids_that_were_sampled() {
-        // 255 is no character: the text shows U+FFFD, whose own bytes are three other ids.
+    fn a_continued_conversation_begins_with_the_sampled_ids() {
+        // Byte 255 is not valid UTF-8: the text shows U+FFFD, whose bytes are three other ids.
         for ids in [vec![104, 255, 33, END], vec![104, 255, 33]] {
-            let (earlier, ids, _) = after(&said("h\u{fffd}!", &ids), "h\u{fffd}!");
+            let (earlier, ids, _) = after(&completion("h\u{fffd}!", &ids), "h\u{fffd}!");
             let expected = [&earlier.ids[..], &[104, 255, 33, END, 10]].concat();
             assert_eq!(ids[..expected.len()], expected);
             assert_eq!(tiny().0.decode(&ids[expected.len()..]).unwrap(), "user\nbetter\nassistant\n");
@@ -372,9 +378,11 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_shown_otherwise_than_it_was_written_is_encoded_anew() {
-        // Cut at a stop string, the ids hold more than the text; trimmed by the template, they hold less.
-        for (written, shown) in [(said("ab", &[97, 98, 99, END]), "ab"), (said(" ab", &[32, 97, 98, END]), "ab")] {
+    fn a_text_that_the_template_changes_is_encoded_again() {
+        // After a cut at a stop string, the ids hold more than the text; after trimming by the template, the text holds less.
+        for (written, shown) in
+            [(completion("ab", &[97, 98, 99, END]), "ab"), (completion(" ab", &[32, 97, 98, END]), "ab")]
+        {
             let (_, ids, text) = after(&written, shown);
             assert_eq!(ids, tiny().0.encode(&text).unwrap());
         }

@@ -1,10 +1,10 @@
-//! Seeds: a pure function of where in the run a request stands.
+//! Seeds: a pure function of a request's place in the run.
 
 use crate::telemetry::metrics::Role;
 use crate::types::EpisodeId;
 use crate::types::splitmix::{GOLDEN_GAMMA, mix64};
 
-/// The seed of one request: a pure function of where in the run it stands.
+/// The seed of one request: a pure function of its place in the run.
 pub(crate) fn seed(node: u64, episode: EpisodeId, role: Role, index: u64) -> u64 {
     mix(mix(mix(node, episode.0), role as u64), index)
 }

@@ -6,7 +6,7 @@
 //! Invariant: a dropped critique or judgement never counts as a loss; a group has at least two scored critiques.
 
 use super::judge::{JudgeRequest, PreferenceRequest};
-use super::role::{Answer, ResponseContext};
+use super::role::{ResponseContext, RoleOutput};
 use super::seed::seed;
 use crate::run::events::{Event, EventBus};
 use crate::run::state::DropReason;
@@ -47,7 +47,7 @@ impl RolloutConfig {
     }
 }
 
-/// Why an episode made no group; `F` is what its participants fail with.
+/// Why an episode gave no group; `F` is what its participants fail with.
 #[derive(Debug)]
 pub enum EpisodeError<F> {
     /// It ends without a group, and is counted.
@@ -72,7 +72,7 @@ pub trait Participants: Send + Sync + 'static {
         &self,
         prompt: Arc<Prompt>,
         seed: u64,
-    ) -> impl Future<Output = Result<Answer, EpisodeError<Self::Failure>>> + Send;
+    ) -> impl Future<Output = Result<RoleOutput, EpisodeError<Self::Failure>>> + Send;
 
     /// `n` critiques of a response: `c_i ~ critic(. | x, y0)`.
     fn criticise(
@@ -80,7 +80,7 @@ pub trait Participants: Send + Sync + 'static {
         context: Arc<ResponseContext>,
         n: usize,
         seed: u64,
-    ) -> impl Future<Output = Result<Answer, EpisodeError<Self::Failure>>> + Send;
+    ) -> impl Future<Output = Result<RoleOutput, EpisodeError<Self::Failure>>> + Send;
 
     /// `m` refinements of the response by one critique: `y_ij ~ generator(. | x, y0, c_i)`.
     fn refine(
@@ -89,7 +89,7 @@ pub trait Participants: Send + Sync + 'static {
         critique: Arc<Completion>,
         m: usize,
         seed: u64,
-    ) -> impl Future<Output = Result<Answer, EpisodeError<Self::Failure>>> + Send;
+    ) -> impl Future<Output = Result<RoleOutput, EpisodeError<Self::Failure>>> + Send;
 
     /// Verdicts on the refinements of one critique: `PS(y_ij, y0)`.
     fn judge(
@@ -141,13 +141,14 @@ pub async fn run_episode<P: Participants>(
 ) -> Result<CritiqueGroup, EpisodeError<P::Failure>> {
     let seed = |role, index| seed(spec.seed, spec.episode, role, index);
 
-    let Answer { rendered, mut written } = participants.respond(spec.prompt.clone(), seed(Role::Generator, 0)).await?;
-    let response = written.pop().ok_or_else(|| participants.no_response())?;
+    let RoleOutput { rendered, mut completions } =
+        participants.respond(spec.prompt.clone(), seed(Role::Generator, 0)).await?;
+    let response = completions.pop().ok_or_else(|| participants.no_response())?;
     let context = Arc::new(ResponseContext { prompt: spec.prompt.clone(), rendered, response });
 
     let critiques = participants.criticise(context.clone(), spec.critiques, seed(Role::Critic, 0)).await?;
     let prefix_ids = critiques.rendered.ids;
-    let critiques: Vec<_> = critiques.written.into_iter().map(Arc::new).collect();
+    let critiques: Vec<_> = critiques.completions.into_iter().map(Arc::new).collect();
 
     // DPCO, RCO's control, learns from preferences between the critiques themselves. Its seeds follow the critiques' own.
     let mut preferring = JoinSet::new();
@@ -201,17 +202,17 @@ async fn score<P: Participants>(
     m: usize,
     [refiner_seed, judge_seed]: [u64; 2],
 ) -> Result<ScoredCritique, EpisodeError<P::Failure>> {
-    let refinements = participants.refine(context.clone(), critique.clone(), m, refiner_seed).await?.written;
+    let refinements = participants.refine(context.clone(), critique.clone(), m, refiner_seed).await?.completions;
     let request = JudgeRequest { context, critique: critique.clone(), refinements };
     let verdicts = participants.judge(request, judge_seed).await?;
     let utility = utility(&verdicts).ok_or(EpisodeError::Dropped(DropReason::NoVerdict))?;
     Ok(ScoredCritique { completion: Arc::unwrap_or_clone(critique), utility, verdicts })
 }
 
-/// A preference between critiques as written, as one between those that were `kept`; none if either was dropped.
+/// Maps a preference between all critiques to the indices of those that were `kept`; none if either was dropped.
 fn among(kept: &[usize], Preference { chosen, rejected }: Preference) -> Option<Preference> {
-    let place = |written: usize| kept.binary_search(&written).ok();
-    Some(Preference { chosen: place(chosen)?, rejected: place(rejected)? })
+    let index = |critique: usize| kept.binary_search(&critique).ok();
+    Some(Preference { chosen: index(chosen)?, rejected: index(rejected)? })
 }
 
 #[cfg(test)]

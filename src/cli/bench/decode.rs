@@ -1,6 +1,6 @@
-//! `rco-node bench decode`: many sequences written at once, prompts included, stop ids passed over.
+//! `rco-node bench decode`: many sequences generated at once, prompts included; stop ids are ignored.
 
-use super::figures::{Figures, Result as Whole, median};
+use super::figures::{BenchResult, Figures, median};
 use super::harness::{Bench, Common, Progress, Run};
 use super::machine::Cost;
 use super::prompts;
@@ -11,7 +11,7 @@ use crate::engine::sampler::SamplingConfig;
 use clap::Args;
 use serde::Serialize;
 
-/// What `bench decode` takes.
+/// The arguments of `bench decode`.
 #[derive(Debug, Args)]
 pub(super) struct DecodeArguments {
     #[command(flatten)]
@@ -25,8 +25,8 @@ pub(super) struct DecodeArguments {
     /// Cut or fill every prompt to so many tokens.
     #[arg(long, value_parser = at_least_one)]
     context: Option<usize>,
-    /// One engine for all runs, behind one more that is not reported: every run finds its prompts in the cache, as a
-    /// server does that is asked the same again.
+    /// One engine for all runs, after a warm-up run that is not reported: every run finds its prompts in the cache, like
+    /// a server that receives the same prompts again.
     #[arg(long)]
     warm: bool,
     /// Sampling temperature; 0 is greedy.
@@ -34,18 +34,18 @@ pub(super) struct DecodeArguments {
     temperature: f32,
 }
 
-/// What was asked, in the result.
+/// The workload, as it appears in the result.
 #[derive(Serialize)]
-struct Asked {
+struct Workload {
     sequences: usize,
     max_tokens: usize,
     prompt_tokens: usize,
     warm: bool,
 }
 
-/// What it comes to.
+/// The main figures.
 #[derive(Serialize)]
-struct Headline {
+struct Summary {
     tokens_per_second: f64,
 }
 
@@ -60,10 +60,10 @@ pub(super) fn run(bench: &Bench, arguments: &DecodeArguments) -> Result<Exit, Co
     let prompts = prompts::ids(&bench.config, common, &bench.model, *sequences, *context).or_exit(Exit::Usage)?;
     let mut engine = bench.engine_for(&prompts, *max_tokens);
     if *warm {
-        // What one run leaves behind, and what the next one writes.
+        // Room for the blocks of the run before and those of this run.
         engine.kv_cache_mib *= 2;
     }
-    let asked = Asked {
+    let workload = Workload {
         sequences: *sequences,
         max_tokens: *max_tokens,
         prompt_tokens: prompts.iter().map(Vec::len).sum(),
@@ -80,7 +80,7 @@ pub(super) fn run(bench: &Bench, arguments: &DecodeArguments) -> Result<Exit, Co
     let requests: Vec<Request> = (0..).zip(prompts).map(request).collect();
     let mut runs = Vec::with_capacity(common.runs);
     let mut kept = None;
-    // The run before the first leaves the prompts in the cache.
+    // Run 0 is the warm-up, which fills the cache.
     for run in usize::from(!warm)..=common.runs {
         let mut writer = match kept.take() {
             Some(writer) => writer,
@@ -99,16 +99,16 @@ pub(super) fn run(bench: &Bench, arguments: &DecodeArguments) -> Result<Exit, Co
     let head = vec![
         ("decode", format!("{:.1} tokens/s", rates[middle])),
         (
-            "asked",
+            "workload",
             format!(
                 "{sequences} sequences, {max_tokens} tokens each behind {} prompt tokens{}",
-                asked.prompt_tokens,
+                workload.prompt_tokens,
                 if *warm { " found in the cache" } else { "" }
             ),
         ),
     ];
-    let headline = Headline { tokens_per_second: rates[middle] };
+    let summary = Summary { tokens_per_second: rates[middle] };
     let model = bench.config.model.source.clone();
-    Whole { bench: "decode", model, asked, headline, runs: rates, figures }.say(common.json, head);
+    BenchResult { bench: "decode", model, workload, summary, runs: rates, figures }.print(common.json, head);
     Ok(Exit::Done)
 }

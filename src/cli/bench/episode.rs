@@ -1,9 +1,9 @@
 //! `rco-node bench episode`: whole episodes, with a learner step on each group.
 //!
-//! The episode is the node's own ([`run_episode`]), and so are its prompts and the learning. Left out is what runs beside
-//! them in a node: actors, checkpoints, time sharing. Every text goes on to its limit, so that all runs do the same work.
+//! Episode ([`run_episode`]), prompts and learning are those of a node; actors, checkpoints and time sharing are left out.
+//! Every text is as long as its limit, so that all runs do the same work.
 
-use super::figures::{Figures, Result as Whole, median};
+use super::figures::{BenchResult, Figures, median};
 use super::harness::{Bench, Common, Run};
 use super::machine::Cost;
 use super::participants::{EngineParticipants, InFlight, JudgeChoice};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::task::JoinSet;
 
-/// What `bench episode` takes.
+/// The arguments of `bench episode`.
 #[derive(Debug, Args)]
 pub(super) struct EpisodeArguments {
     #[command(flatten)]
@@ -51,9 +51,9 @@ pub(super) struct EpisodeArguments {
     no_learn: bool,
 }
 
-/// What was asked, in the result.
+/// The workload, as it appears in the result.
 #[derive(Serialize)]
-struct Asked {
+struct Workload {
     n: usize,
     m: usize,
     max_tokens: usize,
@@ -62,16 +62,16 @@ struct Asked {
     learns: bool,
 }
 
-/// What it comes to.
+/// The main figures.
 #[derive(Clone, Copy, Serialize)]
-struct Headline {
-    /// Generated tokens over the whole time, learning included.
+struct Summary {
+    /// Generated tokens over the total time, learning included.
     tokens_per_second: f64,
     seconds_per_episode: f64,
     writing_seconds_per_episode: f64,
     learning_seconds_per_episode: f64,
     learned_tokens: usize,
-    /// Prompt tokens as they were asked, each times its continuations: what is computed if nothing is shared.
+    /// Prompt tokens of all requests, each counted once per completion: the work if nothing were shared.
     asked_prompt_tokens: u64,
 }
 
@@ -79,7 +79,7 @@ struct Headline {
 pub(super) fn run(bench: &Bench, arguments: &EpisodeArguments) -> Result<Exit, CommandError> {
     let common = &arguments.common;
     let bench = &bench.with_episode_sizes(arguments);
-    let asked = Asked {
+    let workload = Workload {
         n: bench.config.rollout.critiques,
         m: bench.config.rollout.refinements,
         max_tokens: arguments.max_tokens,
@@ -95,41 +95,41 @@ pub(super) fn run(bench: &Bench, arguments: &EpisodeArguments) -> Result<Exit, C
     };
     let mut runs = Vec::with_capacity(common.runs);
     for run in 1..=common.runs {
-        tracing::info!(run, runs = common.runs, episodes = asked.episodes, "begins");
+        tracing::info!(run, runs = common.runs, episodes = workload.episodes, "begins");
         runs.push(one(bench, arguments)?);
     }
-    let rates: Vec<f64> = runs.iter().map(|(headline, _)| headline.tokens_per_second).collect();
+    let rates: Vec<f64> = runs.iter().map(|(summary, _)| summary.tokens_per_second).collect();
     let middle = median(&rates);
-    let (headline, run) = &runs[middle];
-    let writing = headline.writing_seconds_per_episode * asked.episodes as f64;
+    let (summary, run) = &runs[middle];
+    let writing = summary.writing_seconds_per_episode * workload.episodes as f64;
     let figures = Figures::new(bench, run, writing, &cost, &plan);
-    let (headline, model) = (*headline, bench.config.model.source.clone());
-    let head = head(&asked, &headline);
-    Whole { bench: "episode", model, asked, headline, runs: rates, figures }.say(common.json, head);
+    let (summary, model) = (*summary, bench.config.model.source.clone());
+    let head = head(&workload, &summary);
+    BenchResult { bench: "episode", model, workload, summary, runs: rates, figures }.print(common.json, head);
     Ok(Exit::Done)
 }
 
-fn head(asked: &Asked, headline: &Headline) -> Vec<(&'static str, String)> {
-    let Headline { tokens_per_second, seconds_per_episode, .. } = headline;
+fn head(workload: &Workload, summary: &Summary) -> Vec<(&'static str, String)> {
+    let Summary { tokens_per_second, seconds_per_episode, .. } = summary;
     vec![
         ("episode", format!("{seconds_per_episode:.2} s, {tokens_per_second:.1} tokens/s")),
-        ("writing", format!("{:.2} s an episode", headline.writing_seconds_per_episode)),
+        ("writing", format!("{:.2} s an episode", summary.writing_seconds_per_episode)),
         (
             "learning",
-            format!("{:.2} s an episode, {} tokens", headline.learning_seconds_per_episode, headline.learned_tokens),
+            format!("{:.2} s an episode, {} tokens", summary.learning_seconds_per_episode, summary.learned_tokens),
         ),
         (
-            "asked",
+            "workload",
             format!(
                 "{} episodes of N = {}, M = {}, {} tokens a text; {} prompt tokens unshared",
-                asked.episodes, asked.n, asked.m, asked.max_tokens, headline.asked_prompt_tokens
+                workload.episodes, workload.n, workload.m, workload.max_tokens, summary.asked_prompt_tokens
             ),
         ),
     ]
 }
 
 impl Bench {
-    /// The bench with an episode's sizes in its config.
+    /// The bench with the sizes of `arguments` in its config.
     fn with_episode_sizes(&self, arguments: &EpisodeArguments) -> Self {
         let mut config = self.config.clone();
         config.rollout.critiques = arguments.n.unwrap_or(config.rollout.critiques);
@@ -145,7 +145,7 @@ impl Bench {
     }
 }
 
-/// The learner of a run and the critic that it has published.
+/// The learner of a run and the version of the critic that it published.
 struct Learning<'a> {
     bench: &'a Bench,
     learner: Learner,
@@ -155,7 +155,7 @@ struct Learning<'a> {
 }
 
 impl<'a> Learning<'a> {
-    /// A fresh learner whose critic is in service.
+    /// A fresh learner whose critic is served.
     fn start(bench: &'a Bench, seed: u64, engine: &mut Engine<Decoder>) -> Result<Self, CommandError> {
         let (model, config) = (bench.model.transformer.clone(), &bench.config);
         let learner = Learner::new(model, config.learner.clone(), config.critic.sampling.temperature, seed)?;
@@ -170,7 +170,7 @@ impl<'a> Learning<'a> {
         Ok(())
     }
 
-    /// One learner step on `group`, and a publication where one is due.
+    /// One learner step on `group`, and a publication if one is due.
     fn learn(&mut self, group: CritiqueGroup, engine: &mut Engine<Decoder>) -> Result<(), CommandError> {
         let started = Instant::now();
         let batch = self.learner.step() + 1;
@@ -185,7 +185,7 @@ impl<'a> Learning<'a> {
 }
 
 /// One run: all episodes on a fresh engine and a fresh learner.
-fn one(bench: &Bench, arguments: &EpisodeArguments) -> Result<(Headline, Run), CommandError> {
+fn one(bench: &Bench, arguments: &EpisodeArguments) -> Result<(Summary, Run), CommandError> {
     let (config, seed) = (&bench.config, arguments.common.seed);
     let prompts = prompts::load(config, &arguments.common).or_exit(Exit::Usage)?;
     let participants = EngineParticipants::new(bench, &arguments.common, arguments.judge).or_exit(Exit::Usage)?;
@@ -205,7 +205,7 @@ fn one(bench: &Bench, arguments: &EpisodeArguments) -> Result<(Headline, Run), C
     let distinct = runtime.block_on(write(Arc::new(participants), specs.collect(), &mut engine, learner))?;
     let seconds = started.elapsed().as_secs_f64();
     let (counters, episodes) = (engine.counters(), arguments.episodes as f64);
-    let headline = Headline {
+    let summary = Summary {
         tokens_per_second: counters.sampled_tokens as f64 / seconds,
         seconds_per_episode: seconds / episodes,
         writing_seconds_per_episode: (seconds - learning.seconds) / episodes,
@@ -213,11 +213,11 @@ fn one(bench: &Bench, arguments: &EpisodeArguments) -> Result<(Headline, Run), C
         learned_tokens: learning.tokens,
         asked_prompt_tokens: counters.prompt_tokens,
     };
-    Ok((headline, Run { seconds, counters, distinct }))
+    Ok((summary, Run { seconds, counters, distinct }))
 }
 
-/// Runs all episodes on `engine`, one step at a time, and learns from each group as it is complete. Returns the tokens
-/// that had to be computed at least.
+/// Runs all episodes on `engine`, one step at a time, and learns from each group before the next engine step. Returns the
+/// least number of tokens that had to be computed.
 async fn write(
     participants: Arc<EngineParticipants>,
     specs: Vec<EpisodeSpec>,

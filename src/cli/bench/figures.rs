@@ -1,4 +1,4 @@
-//! What a bench says at its end: the same figures as a table for people or as a line of JSON.
+//! The result of a bench: the same figures as a table or as a line of JSON.
 
 use super::harness::{Bench, Run};
 use super::machine::{Cost, Machine, peak_memory_bytes};
@@ -15,7 +15,7 @@ pub(super) struct Figures {
     seconds: f64,
     steps: u64,
     generated_tokens: u64,
-    /// Of steps that had no prompt to compute; none where every step had.
+    /// Over the steps without prompt tokens; none if there was no such step.
     decoding_tokens_per_second: Option<f64>,
     computed_tokens: u64,
     distinct_tokens: u64,
@@ -33,7 +33,7 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// Of `run`, whose engine worked for `writing` seconds.
+    /// The figures of `run`, whose engine worked for `writing` seconds.
     pub(super) fn new(bench: &Bench, run: &Run, writing: f64, cost: &Cost, plan: &MemoryPlan) -> Self {
         let Run { seconds, counters, distinct } = run;
         let gflops_per_second = cost.flops(counters) / writing / 1e9;
@@ -61,7 +61,7 @@ impl Figures {
         }
     }
 
-    /// As a table's rows.
+    /// The rows of the table.
     fn rows(&self) -> Vec<(&'static str, String)> {
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
         let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20));
@@ -102,24 +102,24 @@ impl Figures {
     }
 }
 
-/// A bench's whole result: what was asked, its headline, every run, and the median run's figures.
+/// The result of a bench: the workload, the main figures, the rate of every run, and the median run's other figures.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Result<Q, H> {
+pub(super) struct BenchResult<W, S> {
     pub(super) bench: &'static str,
     pub(super) model: String,
     #[serde(flatten)]
-    pub(super) asked: Q,
+    pub(super) workload: W,
     #[serde(flatten)]
-    pub(super) headline: H,
-    /// Tokens a second of every run, the cold one first.
+    pub(super) summary: S,
+    /// Tokens per second of every run, the cold one first.
     pub(super) runs: Vec<f64>,
     #[serde(flatten)]
     pub(super) figures: Figures,
 }
 
-impl<Q: Serialize, H: Serialize> Result<Q, H> {
-    /// Says it: as JSON, or as a table that begins with `head`.
-    pub(super) fn say(&self, json: bool, head: Vec<(&'static str, String)>) {
+impl<W: Serialize, S: Serialize> BenchResult<W, S> {
+    /// Prints it as JSON, or as a table that begins with `head`.
+    pub(super) fn print(&self, json: bool, head: Vec<(&'static str, String)>) {
         if json {
             return print_line(&serde_json::to_string(self).expect("strings and finite numbers serialize"));
         }
@@ -129,7 +129,7 @@ impl<Q: Serialize, H: Serialize> Result<Q, H> {
     }
 }
 
-/// Which of `rates` is their median, the lower of two.
+/// The index of the median of `rates`; for an even number, of the lower middle one.
 pub(super) fn median(rates: &[f64]) -> usize {
     let mut order: Vec<usize> = (0..rates.len()).collect();
     order.sort_by(|&a, &b| rates[a].total_cmp(&rates[b]));

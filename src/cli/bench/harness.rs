@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// What every bench takes.
+/// The arguments that all benches share.
 #[derive(Debug, Args)]
 pub(super) struct Common {
     /// The model: a path, `hf:owner/name` or `pip:...` [default: the config's].
@@ -51,7 +51,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// Loads the model, for scoring too if `score`.
+    /// Loads the model; with `score`, also for scoring.
     pub(super) fn new(mut config: Config, common: &Common, score: bool) -> Result<Self, CommandError> {
         if let Some(source) = &common.model {
             config.model.source.clone_from(source);
@@ -68,13 +68,13 @@ impl Bench {
         Ok(Engine::new(decoder, self.model.tokenizer.clone(), config.clone()))
     }
 
-    /// What `check` would plan for an engine that writes.
+    /// The memory plan of `check` for an engine that generates.
     pub(super) fn plan(&self, engine: &EngineConfig) -> MemoryPlan {
         let model = &self.model.transformer;
         MemoryPlan::of_writing(model.spec(), model.bytes(), engine, &model.device())
     }
 
-    /// The config's engine with room for these prompts and `max_tokens` behind each, all at once.
+    /// The config's engine with room for all these prompts at once, each with `max_tokens` generated tokens.
     pub(super) fn engine_for(&self, prompts: &[Vec<u32>], max_tokens: usize) -> EngineConfig {
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + max_tokens;
         let blocks: usize = prompts.iter().map(|prompt| (prompt.len() + max_tokens).div_ceil(BLOCK_TOKENS)).sum();
@@ -91,7 +91,7 @@ impl Bench {
     }
 }
 
-/// What one run did.
+/// Time and counters of one run.
 pub(super) struct Run {
     pub(super) seconds: f64,
     pub(super) counters: Counters,
@@ -99,7 +99,7 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Writes all `requests`. What the engine did before is not counted.
+    /// Generates all `requests`. Earlier work of the engine is not counted.
     pub(super) fn of(
         engine: &mut Engine<Decoder>,
         requests: &[Request],
@@ -107,14 +107,14 @@ impl Run {
     ) -> Result<Self, CommandError> {
         engine.take_counters();
         let started = Instant::now();
-        let mut places: HashMap<RequestId, usize> = HashMap::new();
+        let mut indices: HashMap<RequestId, usize> = HashMap::new();
         for (index, request) in requests.iter().enumerate() {
-            places.insert(engine.submit(request.clone()).or_exit(Exit::Usage)?, index);
+            indices.insert(engine.submit(request.clone()).or_exit(Exit::Usage)?, index);
         }
         let mut done: Vec<(usize, Vec<Completion>)> = Vec::with_capacity(requests.len());
         while !engine.is_idle() {
             engine.step()?;
-            done.extend(engine.take_finished().into_iter().map(|(id, texts)| (places[&id], texts)));
+            done.extend(engine.take_finished().into_iter().map(|(id, texts)| (indices[&id], texts)));
             progress.report(engine.counters().sampled_tokens);
         }
         let seconds = started.elapsed().as_secs_f64();

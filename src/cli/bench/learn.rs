@@ -1,7 +1,7 @@
 //! `rco-node bench learn`: learner steps on groups of a given shape, without any rollout.
 //!
-//! Prefixes and critiques are pieces of real prompts; utilities differ within a group. The first step of a run
-//! computes the references, as the first use of a group does; the others find them, as the later uses do.
+//! Prefixes and critiques are slices of real prompts; utilities differ within a group. The first step of a run computes
+//! the reference log-probabilities, as the first use of a group does; later steps reuse them.
 
 use super::figures::median;
 use super::harness::{Bench, Common};
@@ -19,7 +19,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What `bench learn` takes.
+/// The arguments of `bench learn`.
 #[derive(Debug, Args)]
 pub(super) struct LearnArguments {
     #[command(flatten)]
@@ -47,9 +47,9 @@ pub(super) struct LearnArguments {
     checkpoint_layers: bool,
 }
 
-/// The whole result.
+/// The result.
 #[derive(Serialize)]
-struct Learned {
+struct LearnResult {
     bench: &'static str,
     model: String,
     groups: usize,
@@ -90,7 +90,7 @@ pub(super) fn run(mut bench: Bench, arguments: &LearnArguments) -> Result<Exit, 
     config.learner.micro_batch_tokens = arguments.micro_batch.unwrap_or(config.learner.micro_batch_tokens);
     let groups = arguments.groups.unwrap_or(config.learner.groups_per_step);
     let n = arguments.n.unwrap_or(config.rollout.critiques);
-    let groups = made(&bench, arguments, groups, n).or_exit(Exit::Usage)?;
+    let groups = make_groups(&bench, arguments, groups, n).or_exit(Exit::Usage)?;
     let (critique_tokens, rows) = (groups.len() * n * max_tokens, groups.len() * (prefix + n * max_tokens));
     let (mut first, mut later, mut micro_batch_max, mut trainable) = (vec![], vec![], 0.0, 0);
     for run in 1..=common.runs {
@@ -116,7 +116,7 @@ pub(super) fn run(mut bench: Bench, arguments: &LearnArguments) -> Result<Exit, 
         critique_tokens.min(config.learner.micro_batch_tokens),
         &transformer.device(),
     );
-    let learned = Learned {
+    let result = LearnResult {
         bench: "learn",
         model: config.model.source.clone(),
         groups: groups.len(),
@@ -140,12 +140,17 @@ pub(super) fn run(mut bench: Bench, arguments: &LearnArguments) -> Result<Exit, 
         peak_memory_bytes: peak_memory_bytes(),
         planned_memory_bytes: plan.total() as u64,
     };
-    learned.say(common.json);
+    result.print(common.json);
     Ok(Exit::Done)
 }
 
-/// Groups of the asked shape.
-fn made(bench: &Bench, arguments: &LearnArguments, groups: usize, n: usize) -> anyhow::Result<Vec<Arc<CritiqueGroup>>> {
+/// Groups of the shape that the arguments give.
+fn make_groups(
+    bench: &Bench,
+    arguments: &LearnArguments,
+    groups: usize,
+    n: usize,
+) -> anyhow::Result<Vec<Arc<CritiqueGroup>>> {
     let LearnArguments { common, prefix, max_tokens, .. } = arguments;
     let prefixes = prompts::ids(&bench.config, common, &bench.model, groups, Some(*prefix))?;
     let texts = prompts::ids(&bench.config, common, &bench.model, groups * n, Some(*max_tokens))?;
@@ -223,15 +228,15 @@ fn flops(bench: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
     2.0 * base + 3.0 * adapted
 }
 
-impl Learned {
-    fn say(&self, json: bool) {
+impl LearnResult {
+    fn print(&self, json: bool) {
         if json {
             return print_line(&serde_json::to_string(self).expect("strings and finite numbers serialize"));
         }
         let mib = |bytes: u64| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20));
         let rows = [
             ("learn", format!("{:.1} critique tokens/s", self.tokens_per_second)),
-            ("asked", format!("{} groups of {} x {} behind {}", self.groups, self.n, self.max_tokens, self.prefix)),
+            ("workload", format!("{} groups of {} x {} behind {}", self.groups, self.n, self.max_tokens, self.prefix)),
             ("with references", format!("{:.1} critique tokens/s", self.tokens_per_second_with_references)),
             ("rows", format!("{:.1} tokens/s", self.rows_per_second)),
             ("every step", self.runs.iter().map(|rate| format!("{rate:.1}")).collect::<Vec<_>>().join(", ")),

@@ -1,6 +1,6 @@
-//! The participants of a benched episode: prompts rendered as the node renders them, written by one engine.
+//! The participants of a benched episode: prompts are rendered as in the node, and one engine generates all texts.
 //!
-//! A request waits in a queue until the bench gives it to the engine between two steps. Knows no clock and no learner.
+//! A request waits in a queue until the bench submits it to the engine between two steps. Knows no clock and no learner.
 
 use super::harness::{Bench, Common};
 use super::prompts;
@@ -8,7 +8,7 @@ use crate::engine::distinct::DistinctTokens;
 use crate::engine::sampler::SamplingConfig;
 use crate::engine::{Engine, Request, RequestId};
 use crate::episode::judge::{JudgeRequest, PreferenceRequest};
-use crate::episode::role::{Answer, ResponseContext};
+use crate::episode::role::{ResponseContext, RoleOutput};
 use crate::episode::sampling::RenderedPrompt;
 use crate::episode::seed::mix;
 use crate::episode::tree::{EpisodeError, Participants};
@@ -36,11 +36,11 @@ pub(super) enum JudgeChoice {
     Model,
 }
 
-/// Why a request has no completions.
+/// The error of a request without completions.
 const ENDED: &str = "the run ended before a request";
 
 /// A request and where its completions go.
-type Asked = (Request, oneshot::Sender<Vec<Completion>>);
+type QueuedRequest = (Request, oneshot::Sender<Vec<Completion>>);
 
 /// Roles whose requests go to one engine.
 pub(super) struct EngineParticipants {
@@ -52,10 +52,10 @@ pub(super) struct EngineParticipants {
     judge: Option<Judge>,
     /// How generator, critic, refiner and judge sample.
     sampling: [SamplingConfig; 4],
-    queue: Mutex<Vec<Asked>>,
+    queue: Mutex<Vec<QueuedRequest>>,
 }
 
-/// Requests that the engine is writing, and the distinct tokens of all that it wrote.
+/// Requests in flight in the engine, and the distinct tokens of all finished ones.
 #[derive(Default)]
 pub(super) struct InFlight {
     requests: HashMap<RequestId, (Vec<u32>, oneshot::Sender<Vec<Completion>>)>,
@@ -63,7 +63,7 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    /// Gives the engine every queued request.
+    /// Submits every queued request to the engine.
     pub(super) fn submit(
         &mut self,
         engine: &mut Engine<Decoder>,
@@ -77,7 +77,7 @@ impl InFlight {
         Ok(())
     }
 
-    /// Hands out what the engine has finished.
+    /// Sends the completions of finished requests to their episodes.
     pub(super) fn deliver(&mut self, engine: &mut Engine<Decoder>) -> anyhow::Result<()> {
         for (id, completions) in engine.take_finished() {
             let (prompt, reply) = self.requests.remove(&id).context("the engine finished an unknown request")?;
@@ -88,7 +88,7 @@ impl InFlight {
         Ok(())
     }
 
-    /// Tokens that had to be computed at least.
+    /// The least number of tokens that had to be computed.
     pub(super) fn distinct_tokens(&self) -> u64 {
         self.distinct.tokens()
     }
@@ -112,9 +112,9 @@ impl EngineParticipants {
         })
     }
 
-    /// Returns once the episodes have queued all that they ask next.
+    /// Returns once the episodes have queued all their next requests.
     pub(super) async fn settle(&self) {
-        /// Turns of the scheduler without a new request.
+        /// Scheduler turns without a new request.
         const QUIET_TURNS: usize = 4;
         let (mut queued, mut quiet) = (0, 0);
         while quiet < QUIET_TURNS {
@@ -125,15 +125,15 @@ impl EngineParticipants {
         }
     }
 
-    fn take_queue(&self) -> Vec<Asked> {
+    fn take_queue(&self) -> Vec<QueuedRequest> {
         std::mem::take(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn render(&self, turns: Vec<Turn>) -> anyhow::Result<RenderedPrompt> {
-        Ok(RenderedPrompt::begin(&self.template, &self.tokenizer, turns)?)
+        Ok(RenderedPrompt::new(&self.template, &self.tokenizer, turns)?)
     }
 
-    /// Queues `n` continuations of `ids`. Stop ids are passed over, so that all runs do the same work.
+    /// Queues a request for `n` completions of `ids`. Stop ids are ignored, so that all runs do the same work.
     fn enqueue(&self, role: Role, ids: Vec<u32>, n: usize, seed: u64) -> oneshot::Receiver<Vec<Completion>> {
         let sampling = self.sampling[role as usize].clone();
         let request = Request { prompt: ids, n, sampling, stop_ids: vec![], seed, critic: role == Role::Critic };
@@ -142,9 +142,9 @@ impl EngineParticipants {
         completions
     }
 
-    async fn answer(&self, role: Role, rendered: RenderedPrompt, n: usize, seed: u64) -> anyhow::Result<Answer> {
-        let written = self.enqueue(role, rendered.ids.clone(), n, seed).await.context(ENDED)?;
-        Ok(Answer { rendered, written })
+    async fn complete(&self, role: Role, rendered: RenderedPrompt, n: usize, seed: u64) -> anyhow::Result<RoleOutput> {
+        let completions = self.enqueue(role, rendered.ids.clone(), n, seed).await.context(ENDED)?;
+        Ok(RoleOutput { rendered, completions })
     }
 
     /// Verdicts of the model on both orders of each refinement, all of them queued at once.
@@ -159,8 +159,8 @@ impl EngineParticipants {
         }
         let mut choices = Vec::with_capacity(orders.len());
         for order in orders {
-            let written = order.await.context(ENDED)?;
-            choices.push(written.first().and_then(|text| Judge::read(&text.text)).ok_or(Invalid::Unreadable));
+            let completions = order.await.context(ENDED)?;
+            choices.push(completions.first().and_then(|text| Judge::read(&text.text)).ok_or(Invalid::Unreadable));
         }
         Ok(choices.chunks_exact(2).flat_map(|orders| Judge::verdicts(orders[0], orders[1])).collect())
     }
@@ -169,9 +169,9 @@ impl EngineParticipants {
 impl Participants for EngineParticipants {
     type Failure = anyhow::Error;
 
-    async fn respond(&self, prompt: Arc<Prompt>, seed: u64) -> Result<Answer, EpisodeError<anyhow::Error>> {
+    async fn respond(&self, prompt: Arc<Prompt>, seed: u64) -> Result<RoleOutput, EpisodeError<anyhow::Error>> {
         let rendered = self.render(self.generator.conversation(&prompt))?;
-        Ok(self.answer(Role::Generator, rendered, 1, seed).await?)
+        Ok(self.complete(Role::Generator, rendered, 1, seed).await?)
     }
 
     async fn criticise(
@@ -179,9 +179,9 @@ impl Participants for EngineParticipants {
         context: Arc<ResponseContext>,
         n: usize,
         seed: u64,
-    ) -> Result<Answer, EpisodeError<anyhow::Error>> {
+    ) -> Result<RoleOutput, EpisodeError<anyhow::Error>> {
         let rendered = self.render(self.critic.conversation(&context.prompt, &context.response.text))?;
-        Ok(self.answer(Role::Critic, rendered, n, seed).await?)
+        Ok(self.complete(Role::Critic, rendered, n, seed).await?)
     }
 
     async fn refine(
@@ -190,15 +190,15 @@ impl Participants for EngineParticipants {
         critique: Arc<Completion>,
         m: usize,
         seed: u64,
-    ) -> Result<Answer, EpisodeError<anyhow::Error>> {
+    ) -> Result<RoleOutput, EpisodeError<anyhow::Error>> {
         let ResponseContext { rendered, response, .. } = &*context;
         let turns = self.refiner.conversation(&rendered.turns, &response.text, &critique.text);
         let rendered = RenderedPrompt::continue_after(&self.template, &self.tokenizer, rendered, response, turns)
             .map_err(anyhow::Error::from)?;
-        Ok(self.answer(Role::Refiner, rendered, m, seed).await?)
+        Ok(self.complete(Role::Refiner, rendered, m, seed).await?)
     }
 
-    /// A judge without any readable verdict leaves the critique in the middle: a bench learns from every group.
+    /// If no verdict is valid, all become ties, so that the bench learns from every group.
     async fn judge(&self, request: JudgeRequest, seed: u64) -> Result<Vec<Verdict>, EpisodeError<anyhow::Error>> {
         let response = request.context.response.text.len();
         let by_length = |text: &Completion| if text.text.len() > response { Verdict::Win } else { Verdict::Loss };

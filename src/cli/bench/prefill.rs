@@ -1,6 +1,6 @@
 //! `rco-node bench prefill`: one prompt to its first logits.
 
-use super::figures::{Figures, Result as Whole, median};
+use super::figures::{BenchResult, Figures, median};
 use super::harness::{Bench, Common, Progress, Run};
 use super::machine::Cost;
 use super::prompts;
@@ -11,7 +11,7 @@ use crate::engine::sampler::SamplingConfig;
 use clap::Args;
 use serde::Serialize;
 
-/// What `bench prefill` takes.
+/// The arguments of `bench prefill`.
 #[derive(Debug, Args)]
 pub(super) struct PrefillArguments {
     #[command(flatten)]
@@ -21,16 +21,16 @@ pub(super) struct PrefillArguments {
     context: usize,
 }
 
-/// What was asked, in the result.
+/// The workload, as it appears in the result.
 #[derive(Serialize)]
-struct Asked {
+struct Workload {
     context: usize,
     step_tokens_max: usize,
 }
 
-/// What it comes to.
+/// The main figures.
 #[derive(Serialize)]
-struct Headline {
+struct Summary {
     tokens_per_second: f64,
 }
 
@@ -58,11 +58,11 @@ pub(super) fn run(bench: &Bench, arguments: &PrefillArguments) -> Result<Exit, C
     let figures = Figures::new(bench, &runs[middle], runs[middle].seconds, &cost, &plan);
     let head = vec![
         ("prefill", format!("{:.1} tokens/s", rates[middle])),
-        ("asked", format!("{context} tokens, at most {} a step", engine.step_tokens_max)),
+        ("workload", format!("{context} tokens, at most {} a step", engine.step_tokens_max)),
     ];
-    let asked = Asked { context: *context, step_tokens_max: engine.step_tokens_max };
-    let headline = Headline { tokens_per_second: rates[middle] };
+    let workload = Workload { context: *context, step_tokens_max: engine.step_tokens_max };
+    let summary = Summary { tokens_per_second: rates[middle] };
     let model = bench.config.model.source.clone();
-    Whole { bench: "prefill", model, asked, headline, runs: rates, figures }.say(common.json, head);
+    BenchResult { bench: "prefill", model, workload, summary, runs: rates, figures }.print(common.json, head);
     Ok(Exit::Done)
 }

@@ -1,4 +1,4 @@
-//! What the benches write about: real prompts, as ids, cut or filled to a length where one is asked for.
+//! The prompts of the benches: real prompts as token ids, cut or extended to a given length.
 
 use super::harness::Common;
 use crate::config::Config;
@@ -12,11 +12,11 @@ use serde::Deserialize;
 
 /// A file of prompts as one JSON object.
 #[derive(Deserialize)]
-struct Listed {
+struct PromptList {
     prompts: Vec<String>,
 }
 
-/// A line of a file of prompts; whatever else it says is not needed here.
+/// A line of a file of prompts; other keys are ignored.
 #[derive(Deserialize)]
 struct Line {
     prompt: String,
@@ -27,8 +27,8 @@ pub(super) fn load(config: &Config, common: &Common) -> anyhow::Result<Vec<Promp
     let Some(path) = &common.prompts else { return Ok(prompts::load(&config.prompts.file)?) };
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
-    let texts = match serde_json::from_str::<Listed>(&text) {
-        Ok(listed) => listed.prompts,
+    let texts = match serde_json::from_str::<PromptList>(&text) {
+        Ok(list) => list.prompts,
         Err(_) => lines(&name, &text)?,
     };
     anyhow::ensure!(!texts.is_empty(), "{name}: expected at least one prompt, got none");
@@ -54,13 +54,13 @@ fn lines(name: &str, text: &str) -> anyhow::Result<Vec<String>> {
         .collect()
 }
 
-/// The template that conversations are rendered by.
+/// The chat template.
 pub(super) fn template(model: &Loaded, common: &Common) -> ChatTemplate {
     if common.chatml { ChatTemplate::chatml() } else { model.template.clone() }
 }
 
-/// The ids of each of `count` conversations that the generator is to go on, from the first prompt on and around;
-/// `context` tokens of each where that is given, filled up with the prompts behind it.
+/// Token ids of `count` generator conversations, cycling through the prompts. If `context` is given, each has that many
+/// tokens: it is cut, or extended with the prompts that follow.
 pub(super) fn ids(
     config: &Config,
     common: &Common,

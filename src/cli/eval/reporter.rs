@@ -1,4 +1,4 @@
-//! What an evaluation prints: its progress, a headline, and one line of JSON.
+//! What an evaluation prints: its progress, and its results as a headline or a line of JSON.
 
 use super::spec::EvalSpec;
 use super::store::Store;
@@ -10,17 +10,17 @@ use crate::telemetry::work_progress::WorkProgress;
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// Between two lines where nobody looks at a terminal.
+/// Time between two progress lines if the output is not a terminal.
 const LINE: Duration = Duration::from_secs(10);
 
-/// How far it is.
+/// Reports progress and stores records.
 pub(super) struct Reporter {
     work_progress: WorkProgress,
     store: Option<Store>,
 }
 
 impl Reporter {
-    /// Of `prompts` that are still to be examined; their records go to `store`.
+    /// For `prompts` that are still to be evaluated; their records go to `store`.
     pub(super) fn new(live: &LogTerminal, prompts: usize, store: Option<Store>) -> Self {
         Self { work_progress: WorkProgress::new(live, LINE, prompts as u64, "prompts"), store }
     }
@@ -28,14 +28,14 @@ impl Reporter {
     /// A prompt is finished.
     ///
     /// # Errors
-    /// Where its record cannot be store.
+    /// If its record cannot be stored.
     pub(super) fn finished(&mut self, record: &Record) -> Result<(), CommandError> {
         self.work_progress.advance(Instant::now());
         self.store.as_mut().map_or(Ok(()), |store| store.add(record))
     }
 }
 
-/// Everything that it came to.
+/// The results of an evaluation.
 pub(super) struct EvalOutput<'a> {
     pub(super) spec: &'a EvalSpec,
     pub(super) dropped: usize,
@@ -57,12 +57,12 @@ struct Line<'a> {
 }
 
 impl EvalOutput<'_> {
-    /// A picture's title.
+    /// The title of the plot.
     pub(super) fn title(&self) -> String {
         format!("{} prompts of {}, 95 % intervals by prompt", self.figures.prompts, self.spec.data)
     }
 
-    /// What was spec, for people.
+    /// The specification, as readable text.
     pub(super) fn head(&self) -> String {
         let EvalSpec { data, config, rounds, seed, .. } = self.spec;
         let (n, m, prompts) = (config.critiques, config.refinements, self.figures.prompts);
@@ -75,7 +75,7 @@ impl EvalOutput<'_> {
         )
     }
 
-    /// One line with all of it.
+    /// The results as one line of JSON.
     pub(super) fn json(&self) -> String {
         let EvalSpec { data, config, rounds, seed, .. } = self.spec;
         let line = Line {

@@ -24,11 +24,11 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What was asked.
+/// An evaluation as specified by the config and the arguments.
 pub(super) struct EvalSpec {
     /// Where the prompts come from.
     pub(super) data: String,
-    /// Of all of them, those beyond the limit included.
+    /// Sha256 of all prompts, including those beyond the limit.
     data_digest: String,
     pub(super) prompts: Vec<Prompt>,
     /// N, M and fixed texts.
@@ -36,7 +36,7 @@ pub(super) struct EvalSpec {
     pub(super) rounds: usize,
     pub(super) seed: u64,
     pub(super) in_both_orders: bool,
-    /// Name, and which.
+    /// Each critic and its name.
     critics: Vec<(String, NamedCritic)>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct EvalSpec {
 enum NamedCritic {
     Base,
     Empty,
-    Itself,
+    SelfCritique,
     Oracle,
     Adapter(CriticSource),
 }
@@ -74,7 +74,7 @@ impl EvalSpec {
         })
     }
 
-    /// What the figures follow from beside the records.
+    /// What the figures depend on besides the records.
     pub(super) fn figures(&self) -> figures::FigureOptions {
         figures::FigureOptions {
             critiques: self.config.critiques,
@@ -84,18 +84,18 @@ impl EvalSpec {
         }
     }
 
-    /// All that the records follow from, by which an evaluation goes on or is refused. The number of prompts is not
-    /// among it: an evaluation of more of them goes on.
+    /// Everything the records depend on; an evaluation is resumed only if its manifest is the same. The number of prompts
+    /// is not part of it, so an evaluation can be resumed with more of them.
     ///
     /// # Errors
-    /// Where the model at `model` or a critic cannot be read.
+    /// If the model at `model` or a critic cannot be read.
     pub(super) fn manifest(&self, config: &Config, model: &Path) -> Result<Map<String, Value>, CommandError> {
         let source = Source::parse(&config.model.source).or_exit(Exit::Usage)?;
         let critic = |(name, which): &(String, NamedCritic)| -> Result<Value, CommandError> {
             let of = match which {
                 NamedCritic::Base => "base".to_owned(),
                 NamedCritic::Empty => "empty".to_owned(),
-                NamedCritic::Itself => "self".to_owned(),
+                NamedCritic::SelfCritique => "self".to_owned(),
                 NamedCritic::Oracle => "oracle".to_owned(),
                 NamedCritic::Adapter(critic) => critic.digest()?,
             };
@@ -112,20 +112,20 @@ impl EvalSpec {
             ("refinements", json!(self.config.refinements)),
             ("rounds", json!(self.rounds)),
             ("seed", json!(self.seed)),
-            ("config", json!(digest(&Deciding::of(config)))),
+            ("config", json!(digest(&RecordConfig::of(config)))),
         ];
         Ok(fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
     }
 
-    /// The critics, with adapters that fit `spec`.
+    /// The critics to evaluate. Their adapters must fit `spec`.
     pub(super) fn candidates(&self, config: &Config, spec: &ModelSpec) -> Result<Vec<Candidate>, CommandError> {
         let candidate = |(index, (name, which)): (usize, &(String, NamedCritic))| {
-            let kind = match which {
+            let source = match which {
                 NamedCritic::Base => CritiqueSource::Critic(PolicyRef::Base),
                 NamedCritic::Empty => CritiqueSource::Empty,
-                NamedCritic::Itself => CritiqueSource::Itself,
+                NamedCritic::SelfCritique => CritiqueSource::SelfCritique,
                 NamedCritic::Oracle => CritiqueSource::Oracle,
-                // A version of its own for each, 0 being the base.
+                // Each adapter has its own version; 0 is the base.
                 NamedCritic::Adapter(critic) => {
                     if let Some(other) = critic.trained_on()?.filter(|source| *source != config.model.source) {
                         tracing::warn!(critic = name, trained_on = other, "runs on another model.source here");
@@ -133,27 +133,27 @@ impl EvalSpec {
                     CritiqueSource::Critic(PolicyRef::Critic(CriticVersion(1 + index as u64), critic.load(spec)?))
                 }
             };
-            Ok(Candidate { name: name.clone(), kind })
+            Ok(Candidate { name: name.clone(), source })
         };
         self.critics.iter().enumerate().map(candidate).collect()
     }
 }
 
-/// What decides what is written and how it is judged, beside the prompts and the critics.
+/// The parts of the config that the records depend on.
 #[derive(Serialize)]
-struct Deciding<'a> {
+struct RecordConfig<'a> {
     generator: &'a RoleSection<GeneratorConfig>,
     critic: &'a RoleSection<CriticConfig>,
     refiner: &'a RoleSection<RefinerConfig>,
     judge: &'a RoleSection<JudgeConfig>,
-    /// Where a server judges or generates: which.
+    /// URL and model of the servers that generate and judge, if any.
     remote: [Option<[&'a str; 2]>; 2],
     weights: Precision,
     context_tokens_max: usize,
     texts: [&'a str; 3],
 }
 
-impl<'a> Deciding<'a> {
+impl<'a> RecordConfig<'a> {
     fn of(config: &'a Config) -> Self {
         let server = |remote: &'a RemoteConfig| [remote.base_url.as_str(), remote.model.as_str()];
         let EvalConfig { empty_critique, self_prompt, oracle_critique, .. } = &config.eval;
@@ -176,7 +176,7 @@ fn digest(value: &impl Serialize) -> String {
     const_hex::encode(Sha256::digest(text))
 }
 
-/// The critics that `arguments` name, or those that serve everywhere.
+/// The critics that `arguments` name; by default those that need no adapter.
 fn critics(arguments: &[String], prompts: &[Prompt]) -> Result<Vec<(String, NamedCritic)>, CommandError> {
     let known = prompts.iter().any(|prompt| prompt.answer.is_some());
     let usual: Vec<String> =
@@ -199,7 +199,7 @@ fn critic(argument: &str) -> Result<(String, NamedCritic), CommandError> {
     let found = match which {
         "base" => NamedCritic::Base,
         "empty" => NamedCritic::Empty,
-        "self" => NamedCritic::Itself,
+        "self" => NamedCritic::SelfCritique,
         "oracle" => NamedCritic::Oracle,
         folder => NamedCritic::Adapter(CriticSource::find(folder)?),
     };

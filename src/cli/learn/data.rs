@@ -1,4 +1,4 @@
-//! Which groups are learned from, in which order, and which are held out.
+//! The groups of an offline run: which are learned from, in which order, and which are held out.
 
 use crate::groups::RecordedGroup;
 use crate::prompts::shuffled;
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-/// The pass whose order says which groups are held out: none that is ever learned.
+/// The shuffle that selects the held-out groups; no epoch has this number.
 const HOLD_OUT_PASS: u64 = u64::MAX;
 
-/// What a resumed course must find again.
+/// What must be the same when a run is resumed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Identity {
@@ -26,7 +26,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// The first thing in which `other`, the course before, was another.
+    /// The first difference from `other`, the identity of the run before.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let keys = [
             ("the groups' sha256", self.groups_sha256.clone(), other.groups_sha256.clone()),
@@ -34,8 +34,8 @@ impl Identity {
             ("--hold-out", self.hold_out.to_string(), other.hold_out.to_string()),
             ("node.seed", self.seed.to_string(), other.seed.to_string()),
         ];
-        let other = keys.into_iter().find(|(_, now, before)| now != before);
-        other.map(|(key, now, before)| format!("{key}: expected {before} as before, got {now}"))
+        let difference = keys.into_iter().find(|(_, now, before)| now != before);
+        difference.map(|(key, now, before)| format!("{key}: expected {before} as before, got {now}"))
     }
 }
 
@@ -44,16 +44,15 @@ pub(super) struct Data {
     learned: Vec<Arc<CritiqueGroup>>,
     /// Never learned from.
     pub(super) held_out: Vec<Arc<CritiqueGroup>>,
-    /// Groups with nothing to teach by the objective, which are skipped; those that are held out are not counted.
+    /// Number of skipped groups: those that give the objective no gradient. Held-out groups are not counted.
     pub(super) flat: usize,
-    /// What it is known by.
+    /// Identifies the run.
     pub(super) identity: Identity,
 }
 
 impl Data {
-    /// Splits `recorded` by `seed`; a share of `hold_out` is never learned from, and one group at least if that is not 0.
-    /// The same are held out whatever the objective and whatever is flat by it, so that courses on the same groups can be
-    /// compared by them.
+    /// Splits `recorded` by `seed`. A share of `hold_out` is held out, at least one group unless it is 0. The held-out
+    /// groups do not depend on the objective, so that runs on the same groups can be compared by them.
     pub(super) fn new(
         recorded: Vec<RecordedGroup>,
         objective: Objective,
@@ -67,7 +66,7 @@ impl Data {
         let mut groups = vec![];
         for mut recorded in recorded {
             sha256.update(serde_json::to_vec(&recorded.group)?);
-            // Files of several runs may have episodes of one name, and a group is learned under its own.
+            // Files of several runs may repeat episode numbers, and the learner needs distinct ones.
             recorded.group.episode = EpisodeId(groups.len() as u64);
             groups.push(Arc::new(recorded.group));
         }
@@ -91,8 +90,7 @@ impl Data {
         self.learned.len()
     }
 
-    /// The groups of batch 0, 1, ...: every epoch has all groups once, in an order of its own; a batch may end one epoch
-    /// and begin the next.
+    /// The groups of batch 0, 1, ...: every epoch has each group once, in its own order. A batch may span two epochs.
     pub(super) fn batch(&self, batch: u64) -> Vec<Arc<CritiqueGroup>> {
         let (size, count) = (self.identity.groups_per_step as u64, self.learned.len() as u64);
         let group = |place: u64| {
@@ -102,7 +100,7 @@ impl Data {
         (batch * size..(batch + 1) * size).map(group).collect()
     }
 
-    /// Epochs that are over after `batches` batches.
+    /// Epochs after `batches` batches.
     pub(super) fn epochs(&self, batches: u64) -> f64 {
         (batches * self.identity.groups_per_step as u64) as f64 / self.learned.len() as f64
     }
@@ -115,7 +113,7 @@ mod tests {
     use crate::types::{Completion, CriticVersion, FinishReason, ModelId, Preference, ScoredCritique};
     use std::collections::BTreeSet;
 
-    /// `count` groups, all of one episode's name; every fifth is flat.
+    /// `count` groups with the same episode number; every fifth is flat.
     fn recorded(count: u32) -> Vec<RecordedGroup> {
         let critique = |id, utility| ScoredCritique {
             completion: Completion {
@@ -186,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_course_that_is_another_one_is_told_from_this_one() {
+    fn another_run_differs_in_identity() {
         let data = |count, seed| Data::new(recorded(count), Objective::Rco, 3, 0.0, seed).unwrap().identity;
         assert_eq!(data(9, 1).difference(&data(9, 1)), None);
         assert!(data(9, 1).difference(&data(8, 1)).unwrap().contains("sha256"));

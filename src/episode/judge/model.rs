@@ -1,8 +1,8 @@
-//! A model as judge: every pair is asked about in both orders, and what it says is read from its words or from the
-//! log-probabilities of the words it may begin with.
+//! A model as judge. It sees every pair in both orders; its choice is parsed from the text it writes, or computed from
+//! the log-probabilities of the first tokens of its possible answers.
 //!
-//! Knows no verifier and no episode. Invariants: no order is left out, none is asked twice; an order that got no
-//! answer says why, and what would end every episode alike is trouble instead.
+//! Knows no verifier and no episode. Invariants: each order is judged exactly once; an order without a choice carries
+//! the reason; errors that would fail every episode alike are returned as errors.
 
 use crate::episode::judge::{JudgeRequest, PreferenceRequest};
 use crate::episode::sampling::{RenderedPrompt, SampleError, SamplingClient};
@@ -17,21 +17,21 @@ use tokio::task::JoinSet;
 
 /// The choice in one order, or why there is none.
 type OrderChoice = Result<Choice, Invalid>;
-/// The same with the log-odds of its answers.
-type OrderWeighed = Result<ScoredChoice, Invalid>;
+/// The same, with the log-odds of the choice.
+type OrderScored = Result<ScoredChoice, Invalid>;
 
 /// A model that judges.
 pub struct ModelJudge {
     role: Judge,
-    /// The tokens that its answers begin with, where those are weighed.
+    /// The first tokens of the possible answers; empty if the choice is parsed from text.
     tokens: Vec<(Choice, u32)>,
 }
 
 impl ModelJudge {
-    /// The role as a model with this template and tokenizer plays it.
+    /// A judge that is a local model with this template and tokenizer.
     ///
     /// # Errors
-    /// Where log-probabilities are read and A, B and tie do not begin with tokens of their own.
+    /// If log-probabilities are used and A, B and tie do not begin with distinct tokens.
     pub fn new(role: Judge, template: &ChatTemplate, tokenizer: &Tokenizer) -> formats::Result<Self> {
         let tokens = match role.method {
             VerdictMethod::Text => Vec::new(),
@@ -40,12 +40,12 @@ impl ModelJudge {
         Ok(Self { role, tokens })
     }
 
-    /// The role as a remote server plays it: its tokens are seen as texts, and there is nothing to look up.
+    /// A judge that is a model on a remote server. The server returns tokens as texts, so no token ids are needed.
     pub fn remote(role: Judge) -> Self {
         Self { role, tokens: Vec::new() }
     }
 
-    /// Two verdicts on each refinement, those of its two orders, in the order of the refinements.
+    /// Two verdicts per refinement, one per order, in the order of the refinements.
     pub(crate) async fn compare(
         self: &Arc<Self>,
         sampler: &SamplingClient,
@@ -58,11 +58,11 @@ impl ModelJudge {
             .refinements
             .iter()
             .map(|refinement| [orders(response, &refinement.text), orders(&refinement.text, response)]);
-        let heard = self.ask_all(sampler, pairs.collect(), seed).await?;
-        Ok(heard.into_iter().flat_map(|[forward, backward]| Judge::verdicts(forward, backward)).collect())
+        let choices = self.ask_all(sampler, pairs.collect(), seed).await?;
+        Ok(choices.into_iter().flat_map(|[forward, backward]| Judge::verdicts(forward, backward)).collect())
     }
 
-    /// Which critiques are better than which, where both orders say so.
+    /// Preferences between critiques, for the pairs on which both orders agree.
     pub(crate) async fn prefer(
         self: &Arc<Self>,
         sampler: &SamplingClient,
@@ -75,60 +75,61 @@ impl ModelJudge {
             self.role.critiques_conversation(&context.prompt, &context.response.text, first, second)
         };
         let pairs = critique_pairs(critiques.len());
-        let asked = pairs.iter().map(|&(one, other)| [orders(one, other), orders(other, one)]).collect();
-        let heard = self.ask_all(sampler, asked, seed).await?;
+        let conversations = pairs.iter().map(|&(one, other)| [orders(one, other), orders(other, one)]).collect();
+        let choices = self.ask_all(sampler, conversations, seed).await?;
         let preferred = |(&(one, other), [forward, backward]): (&(usize, usize), [OrderChoice; 2])| {
             let is_first = Judge::preferred(forward, backward)?;
             let (chosen, rejected) = if is_first { (one, other) } else { (other, one) };
             Some(Preference { chosen, rejected })
         };
-        Ok(pairs.iter().zip(heard).filter_map(preferred).collect())
+        Ok(pairs.iter().zip(choices).filter_map(preferred).collect())
     }
 
-    /// Both orders of every pair, all at once.
+    /// The choices in both orders of every pair, all requested at once.
     async fn ask_all(
         self: &Arc<Self>,
         sampler: &SamplingClient,
         pairs: Vec<[Vec<Turn>; 2]>,
         seed: u64,
     ) -> Result<Vec<[OrderChoice; 2]>, SampleError> {
-        let mut heard = vec![[Err(Invalid::Deadline); 2]; pairs.len()];
-        let mut asking = JoinSet::new();
+        let mut choices = vec![[Err(Invalid::Deadline); 2]; pairs.len()];
+        let mut running = JoinSet::new();
         for (index, [forward, backward]) in pairs.into_iter().enumerate() {
             let (judge, sampler) = (self.clone(), sampler.clone());
             let seeds = [0, 1].map(|order| mix(seed, 2 * index as u64 + order));
-            asking.spawn(async move {
+            running.spawn(async move {
                 let orders =
                     tokio::join!(judge.ask(&sampler, forward, seeds[0]), judge.ask(&sampler, backward, seeds[1]));
                 (index, orders)
             });
         }
-        while let Some(asked) = asking.join_next().await {
-            let (index, (forward, backward)) = asked.map_err(|error| SampleError::Broken(error.to_string()))?;
+        while let Some(joined) = running.join_next().await {
+            let (index, (forward, backward)) = joined.map_err(|error| SampleError::Broken(error.to_string()))?;
             let orders = [forward?, backward?];
-            heard[index] = orders.map(|order| order.map(|said| said.read));
-            // The judge's own bias is what the metrics are to show, whatever is made of it.
-            sampler.events.emit(Event::PairJudged(heard[index]));
+            choices[index] = orders.map(|order| order.map(|scored| scored.read));
+            // The metrics show the judge's position bias, so they get the choices before calibration.
+            sampler.events.emit(Event::PairJudged(choices[index]));
             if let (VerdictMethod::Balanced, [Ok(forward), Ok(backward)]) = (self.role.method, orders) {
-                heard[index] = Judge::calibrate([forward, backward]).map(Ok);
+                choices[index] = Judge::calibrate([forward, backward]).map(Ok);
             }
         }
-        Ok(heard)
+        Ok(choices)
     }
 
-    /// One order.
-    async fn ask(&self, sampler: &SamplingClient, turns: Vec<Turn>, seed: u64) -> Result<OrderWeighed, SampleError> {
-        let rendered = sampler.compose(turns)?;
-        match self.hear(sampler, rendered, seed).await {
-            Ok(said) => Ok(said.ok_or(Invalid::Unreadable)),
+    /// The choice in one order. An error of this request alone makes the choice invalid.
+    async fn ask(&self, sampler: &SamplingClient, turns: Vec<Turn>, seed: u64) -> Result<OrderScored, SampleError> {
+        let rendered = sampler.render(turns)?;
+        match self.choose(sampler, rendered, seed).await {
+            Ok(choice) => Ok(choice.ok_or(Invalid::Unreadable)),
             Err(SampleError::Deadline) => Ok(Err(Invalid::Deadline)),
             Err(SampleError::TooLong) => Ok(Err(Invalid::TooLong)),
             Err(SampleError::Remote(_)) => Ok(Err(Invalid::Remote)),
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         }
     }
 
-    async fn hear(
+    /// The choice in one order; none if it cannot be read.
+    async fn choose(
         &self,
         sampler: &SamplingClient,
         rendered: RenderedPrompt,
@@ -147,7 +148,7 @@ impl ModelJudge {
                     return Ok(Judge::choice_from_log_probs(answers));
                 }
                 let ids = self.tokens.iter().map(|(_, id)| *id).collect();
-                let log_probs = sampler.weigh(rendered.ids, ids).await?;
+                let log_probs = sampler.score_candidates(rendered.ids, ids).await?;
                 let answers = self.tokens.iter().map(|(read, _)| *read);
                 Ok(Judge::choice_from_log_probs(answers.zip(log_probs.into_iter().map(f64::from))))
             }
@@ -155,8 +156,8 @@ impl ModelJudge {
     }
 }
 
-/// The tokens that the judge's answers begin with, where the assistant's turn does: all ways to say each that begin
-/// with a token of their own there.
+/// The first tokens of the judge's possible answers at the start of the assistant's turn: one for each spelling of an
+/// answer that begins with a new token there.
 fn first_tokens(role: &Judge, template: &ChatTemplate, tokenizer: &Tokenizer) -> formats::Result<Vec<(Choice, u32)>> {
     let prompt =
         Prompt { id: String::new(), task: String::new(), text: "1 + 1?".to_owned(), answer: None, verifier: None };
@@ -168,18 +169,18 @@ fn first_tokens(role: &Judge, template: &ChatTemplate, tokenizer: &Tokenizer) ->
         let Some(&id) = ids.strip_prefix(&before[..]).and_then(<[u32]>::first) else { continue };
         match tokens.iter().find(|(_, known)| *known == id) {
             Some((known, _)) if *known == read => {}
-            Some((known, _)) => return Err(unweighable(&format!("token {id} for both {known:?} and {read:?}"))),
+            Some((known, _)) => return Err(no_first_token(&format!("token {id} for both {known:?} and {read:?}"))),
             None => tokens.push((read, id)),
         }
     }
     let missing = ANSWERS.iter().find(|(read, _)| !tokens.iter().any(|(known, _)| known == read));
     match missing {
-        Some((read, _)) => Err(unweighable(&format!("none for {read:?}"))),
+        Some((read, _)) => Err(no_first_token(&format!("none for {read:?}"))),
         None => Ok(tokens),
     }
 }
 
-fn unweighable(got: &str) -> formats::Error {
+fn no_first_token(got: &str) -> formats::Error {
     let expected = "expected \"text\", or a model in which A, B and tie begin with tokens of their own";
     formats::Error::Tokenizer(format!("judge.read: {expected}, got {got}"))
 }
@@ -193,18 +194,18 @@ mod tests {
 
     fn role(read: VerdictMethod) -> Judge {
         #[derive(serde::Deserialize)]
-        struct Whole {
+        struct Config {
             judge: JudgeConfig,
         }
-        let whole: Whole = toml::from_str(include_str!("../../../configs/quickstart.toml")).unwrap();
-        Judge::new(&JudgeConfig { read, ..whole.judge }).unwrap()
+        let config: Config = toml::from_str(include_str!("../../../configs/quickstart.toml")).unwrap();
+        Judge::new(&JudgeConfig { read, ..config.judge }).unwrap()
     }
 
     #[test]
-    fn answers_are_weighed_by_the_tokens_they_begin_with_behind_the_assistants_opening() {
+    fn answers_are_scored_by_their_first_tokens_at_the_start_of_the_assistants_turn() {
         let opened = formats::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny_llama")).unwrap();
         let judge = ModelJudge::new(role(VerdictMethod::Logprob), &opened.template, &opened.tokenizer).unwrap();
-        // Its tokens are bytes.
+        // Its tokenizer has one token per byte.
         let expected = [(Choice::A, 65), (Choice::B, 66), (Choice::Tie, 116), (Choice::Tie, 84)];
         assert_eq!(judge.tokens, expected);
         let judge = ModelJudge::new(role(VerdictMethod::Text), &opened.template, &opened.tokenizer).unwrap();

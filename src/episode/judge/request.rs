@@ -1,19 +1,19 @@
-//! What a judge is asked.
+//! Requests to a judge.
 
 use crate::episode::role::ResponseContext;
 use crate::types::{Completion, Prompt};
 use std::sync::Arc;
 
-/// One refinement and what it came from.
+/// A refinement with its prompt, response and critique.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair<'a> {
-    /// What was asked.
+    /// The prompt.
     pub prompt: &'a Prompt,
-    /// What was answered.
+    /// The response to it.
     pub response: &'a Completion,
-    /// What was criticised.
+    /// The critique of the response.
     pub critique: &'a Completion,
-    /// What came of it.
+    /// The refinement by that critique.
     pub refinement: &'a Completion,
 }
 
