@@ -1,6 +1,6 @@
-//! One prompt's tree: the episode, the roles and judges it asks, and evaluation runs.
+//! Episodes: the tree of one prompt, its roles and judges, and evaluation runs.
 //!
-//! [`tree`] tells the algorithm once. The room knows no actor and no learner.
+//! [`tree`] holds the algorithm. This module knows no actor and no learner.
 
 pub mod eval_runner;
 pub mod judge;

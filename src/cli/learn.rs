@@ -62,7 +62,8 @@ const IDENTITY: &str = "learn.json";
 const NOTE_INTERVAL: Duration = Duration::from_secs(10);
 /// Batches refused in a row after which learning fails.
 const REFUSALS_MAX: u32 = 3;
-/// Batch numbers of offline runs start after this, so that they differ from those of a node that continues from a checkpoint.
+/// Batch numbers of offline runs start after this, so that they differ from those of a node that continues from a
+/// checkpoint.
 const FIRST_BATCH: u64 = 1 << 62;
 
 /// The JSON line of a step.

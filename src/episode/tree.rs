@@ -1,7 +1,7 @@
 //! One episode: a prompt's whole tree, in the order of the paper (RCO, arXiv 2506.22157, section 3).
 //!
-//! [`run_episode`] is the algorithm. It knows neither actors nor engines: who writes and who judges are its
-//! [`Participants`]. All seeds follow from (node seed, episode, role, index), so the same episode can be run again.
+//! [`run_episode`] is the algorithm. It knows neither actors nor engines: its [`Participants`] generate and
+//! judge. All seeds follow from (node seed, episode, role, index), so the same episode can be run again.
 //!
 //! Invariant: a dropped critique or judgement never counts as a loss; a group has at least two scored critiques.
 
@@ -26,12 +26,12 @@ pub struct RolloutConfig {
     pub refinements: usize,
     /// Episodes that run at once.
     pub rollouts_max: usize,
-    /// Deadline of one answer of one role, in seconds.
+    /// Deadline of one request to a role, in seconds.
     pub ask_deadline_seconds: u64,
 }
 
 impl RolloutConfig {
-    /// What is wrong with it.
+    /// The invalid values, one message each.
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();
         let mut at_least = |key: &str, least: u64, got: u64| {
@@ -62,9 +62,9 @@ impl<F> From<F> for EpisodeError<F> {
     }
 }
 
-/// Those who write and judge in an episode.
+/// The roles and the judge of an episode.
 pub trait Participants: Send + Sync + 'static {
-    /// What ends an episode that has to be run again.
+    /// An error after which the episode has to be run again.
     type Failure: Send + 'static;
 
     /// One response to `prompt`: `y0 ~ generator(. | x)`.
@@ -112,7 +112,7 @@ pub trait Participants: Send + Sync + 'static {
     fn panicked(&self, error: JoinError) -> Self::Failure;
 }
 
-/// What an episode is run on.
+/// The inputs of an episode.
 #[derive(Clone, Debug)]
 pub struct EpisodeSpec {
     /// Its number.
@@ -133,7 +133,7 @@ pub struct EpisodeSpec {
 /// `CU_i = mean_j PS(y_ij, y0)`.
 ///
 /// # Errors
-/// Where fewer than two critiques could be scored, or a participant dropped the response or failed.
+/// If fewer than two critiques were scored, or a participant dropped the response or failed.
 pub async fn run_episode<P: Participants>(
     participants: Arc<P>,
     spec: EpisodeSpec,

@@ -16,13 +16,13 @@ use serde::Serialize;
 pub(super) struct DecodeArguments {
     #[command(flatten)]
     pub(super) common: Common,
-    /// Sequences at once, each with a prompt of its own.
+    /// Sequences at once, each with its own prompt.
     #[arg(long, default_value_t = 32, value_parser = at_least_one)]
     sequences: usize,
-    /// Tokens that each writes.
+    /// Tokens that each sequence generates.
     #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     max_tokens: usize,
-    /// Cut or fill every prompt to so many tokens.
+    /// Cut or extend every prompt to this many tokens.
     #[arg(long, value_parser = at_least_one)]
     context: Option<usize>,
     /// One engine for all runs, after a warm-up run that is not reported: every run finds its prompts in the cache, like

@@ -130,7 +130,7 @@ impl Run {
 pub(super) struct Progress {
     pub(super) run: usize,
     pub(super) runs: usize,
-    /// Tokens to write in all.
+    /// Tokens to generate in total.
     pub(super) tokens: u64,
     pub(super) last: Instant,
 }

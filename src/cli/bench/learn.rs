@@ -59,16 +59,16 @@ struct LearnResult {
     micro_batch_tokens: usize,
     checkpoint_layers: bool,
     mode: Mode,
-    /// Of the adapter; 0 where all weights are trained.
+    /// Rank of the adapter; 0 if all weights are trained.
     rank: usize,
-    /// Critique tokens a second, of the median step that finds its references.
+    /// Critique tokens per second of the median step that reuses its references.
     tokens_per_second: f64,
-    /// Prefix and critique tokens a second, of the same step.
+    /// Prefix and critique tokens per second of the same step.
     rows_per_second: f64,
-    /// Critique tokens a second, of the median step that computes its references.
+    /// Critique tokens per second of the median step that computes its references.
     tokens_per_second_with_references: f64,
     step_seconds: f64,
-    /// Every step that finds its references, in critique tokens a second.
+    /// Critique tokens per second of every step that reuses its references.
     runs: Vec<f64>,
     gflops_per_second: f64,
     peak_share: f64,
@@ -178,7 +178,7 @@ fn make_groups(
     Ok(prefixes.into_iter().zip(texts.chunks(n)).enumerate().map(group).collect())
 }
 
-/// One step: its seconds, and those of its longest micro-batch.
+/// Runs one step. Returns its seconds and those of its longest micro-batch.
 fn one(learner: &mut Learner, groups: &[Arc<CritiqueGroup>]) -> Result<(f64, f64), CommandError> {
     let started = Instant::now();
     let mut longest = 0.0f64;
@@ -191,8 +191,8 @@ fn one(learner: &mut Learner, groups: &[Arc<CritiqueGroup>]) -> Result<(f64, f64
     Ok((started.elapsed().as_secs_f64(), longest))
 }
 
-/// Operations of one step that finds its references, a multiply-add being two: forward, and as much again for the
-/// gradient of what flows back; twice that for what is trained, and where that is the head, its rows once more.
+/// Operations of one step that reuses its references; a multiply-add counts as two. The forward pass and the gradient of
+/// the activations cost the same; trained weights add their own gradient, and a trained head its logit rows once more.
 fn flops(bench: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
     let mut counters = Counters::default();
     for group in groups {

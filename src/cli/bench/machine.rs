@@ -1,6 +1,6 @@
-//! What the machine is and what a step asks of it: operations, bytes, memory.
+//! The machine's peak, and the cost of a step: operations, bytes, memory.
 //!
-//! Knows sizes and counters; runs nothing but the peak's loop.
+//! Knows sizes and counters; runs only the loop that measures the peak.
 
 use crate::engine::Counters;
 use crate::formats::adapter::LoraConfig;
@@ -9,12 +9,12 @@ use crate::transformer::Transformer;
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
 use serde::Serialize;
 
-/// The machine, measured once a command.
+/// The machine, measured once per command.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Machine {
     /// Threads that compute.
     pub(super) threads: usize,
-    /// Multiply-adds in f32 that they reach on registers alone, in 10^9 operations a second.
+    /// Peak rate of f32 multiply-adds on registers alone, in 10^9 operations per second.
     pub(super) peak_gflops_per_second: f64,
 }
 
@@ -24,7 +24,7 @@ impl Machine {
     }
 }
 
-/// What each piece of [`crate::engine::StepWork`] costs.
+/// The cost of each unit of [`crate::engine::StepWork`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
     token_flops: f64,
@@ -36,7 +36,7 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// Of `model`, and of an adapter like `lora` where there is one.
+    /// The cost for `model`, with an adapter like `lora` if given.
     pub(super) fn new(model: &Transformer, lora: Option<&LoraConfig>) -> Self {
         let spec = model.spec();
         let weights = |(name, shape): &(String, Vec<usize>)| {
@@ -51,7 +51,7 @@ impl Cost {
         Self {
             token_flops: 2.0 * linears as f64,
             adapter_flops: 2.0 * lora.map_or(0, of_site) as f64,
-            // Its score and its share of the sum: a multiply-add a lane each.
+            // Its score and its term of the weighted sum: one multiply-add per element each.
             pair_flops: 4.0 * (spec.layers * spec.heads * spec.head_dim) as f64,
             row_flops: 2.0 * (spec.hidden * spec.vocab) as f64,
             weight_bytes: model.decode_bytes() as f64,
@@ -59,7 +59,7 @@ impl Cost {
         }
     }
 
-    /// Floating-point operations of linears and attention, a multiply-add being two.
+    /// Floating-point operations of linears and attention; a multiply-add counts as two.
     pub(super) fn flops(&self, counters: &Counters) -> f64 {
         let work = &counters.work;
         work.tokens as f64 * self.token_flops
@@ -68,7 +68,7 @@ impl Cost {
             + work.logit_rows as f64 * self.row_flops
     }
 
-    /// Bytes of weights and of cached keys and values that the steps had to read, each once a step.
+    /// Bytes of weights and cached keys and values that the steps read, each once per step.
     pub(super) fn bytes(&self, counters: &Counters) -> f64 {
         counters.steps as f64 * self.weight_bytes + counters.work.context_tokens as f64 * self.context_bytes
     }
@@ -79,7 +79,7 @@ fn kv_bytes(model: &Transformer) -> f64 {
     Decoder::block_bytes(model.spec(), model.precision(), &model.device()) as f64 / BLOCK_TOKENS as f64
 }
 
-/// The most memory this process ever had in use, where the system says it.
+/// Peak resident memory of this process, if the system reports it.
 pub(super) fn peak_memory_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -4,7 +4,7 @@ use crate::cli::parse::at_least_one;
 use clap::Args;
 use std::path::PathBuf;
 
-/// What `eval` takes.
+/// The arguments of `eval`.
 #[derive(Debug, Args)]
 pub(crate) struct EvalArguments {
     /// A critic, as WHICH or NAME=WHICH: base, empty, self, oracle, an adapter's, a checkpoint's or a run's folder,

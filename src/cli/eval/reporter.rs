@@ -25,7 +25,7 @@ impl Reporter {
         Self { work_progress: WorkProgress::new(live, LINE, prompts as u64, "prompts"), store }
     }
 
-    /// A prompt is finished.
+    /// Counts and stores a finished prompt.
     ///
     /// # Errors
     /// If its record cannot be stored.

@@ -1,8 +1,8 @@
-//! What an evaluation keeps on disk so that it can be resumed: a manifest of its specification, and a line for each
-//! finished prompt.
+//! The files of an evaluation, from which it can be resumed: a manifest of its specification, and a line for each finished
+//! prompt.
 //!
-//! Invariants: a folder holds the records of one evaluation; another one is refused, with what differs. Lines are written
-//! whole, one after the other: a killed process leaves at most a torn last line, which is cut.
+//! Invariants: a folder holds the records of one evaluation; any other is refused, with the differences. Lines are
+//! appended one at a time: a killed process leaves at most a torn last line, which is cut off.
 
 use super::spec::EvalSpec;
 use crate::cli::exit::{CommandError, Exit, OrExit};
@@ -26,10 +26,10 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Goes on with the evaluation in `folder`, or begins it; and what it holds already, by the prompts' places.
+    /// Opens `folder` to start or resume an evaluation. Also returns the records it holds, by the prompts' indices.
     ///
     /// # Errors
-    /// Where the folder holds another evaluation than `manifest` says, cannot be used, or somebody else does.
+    /// If the folder holds an evaluation with another manifest, cannot be used, or is locked by another process.
     pub(super) fn open(
         folder: &Path,
         manifest: &Map<String, Value>,
@@ -39,23 +39,24 @@ impl Store {
         agree(&folder.join(MANIFEST), manifest).or_exit(Exit::Usage)?;
         let path = folder.join(RECORDS);
         let (file, records) = open_records(&path).with_context(|| path.display().to_string()).or_exit(Exit::Usage)?;
-        let places: BTreeMap<&str, u64> =
-            (0..).zip(&spec.prompts).map(|(place, prompt)| (prompt.id.as_str(), place)).collect();
-        let found = records.into_iter().filter_map(|record| Some((*places.get(record.id.as_str())?, record))).collect();
+        let indices: BTreeMap<&str, u64> =
+            (0..).zip(&spec.prompts).map(|(index, prompt)| (prompt.id.as_str(), index)).collect();
+        let found =
+            records.into_iter().filter_map(|record| Some((*indices.get(record.id.as_str())?, record))).collect();
         Ok((Self { path, file, _lock: lock }, found))
     }
 
-    /// Keeps a record.
+    /// Appends a record.
     ///
     /// # Errors
-    /// Where the disk fails.
+    /// If writing fails.
     pub(super) fn add(&mut self, record: &Record) -> Result<(), CommandError> {
         let line = json_lines::to_line(record);
         self.file.append(&line).with_context(|| self.path.display().to_string()).or_exit(Exit::Failed)
     }
 }
 
-/// Whether the manifest at `path` says the same as `manifest`; where there is none yet, it is written.
+/// Checks that the manifest at `path` equals `manifest`; writes it if there is none.
 fn agree(path: &Path, manifest: &Map<String, Value>) -> anyhow::Result<()> {
     let named = || path.display().to_string();
     let text = match fs::read_to_string(path) {
@@ -77,7 +78,7 @@ fn agree(path: &Path, manifest: &Map<String, Value>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The file at `path`, to be appended to, and its records. A torn last line is cut off.
+/// Opens the file at `path` for appending, and reads its records. A torn last line is cut off.
 fn open_records(path: &Path) -> anyhow::Result<(Appender, Vec<Record>)> {
     let appender = Appender::open(path)?;
     Ok((appender, json_lines::read(path)?.values))
