@@ -20,7 +20,7 @@ fn spec() -> ModelSpec {
     ModelSpec {
         vocab: 49_152,
         family: Family::Llama,
-        block: Family::Llama.block(),
+        layer_spec: Family::Llama.layer_spec(),
         embedding_scale: 1.0,
         score_scale: 0.125,
         sliding: None,

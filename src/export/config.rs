@@ -178,7 +178,7 @@ fn tokenizer_config(spec: &ModelSpec, tokenizer: &Tokenizer, described: &Describ
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": spec.context_tokens,
         "clean_up_tokenization_spaces": false,
-        "add_bos_token": tokenizer.begins_with().is_some(),
+        "add_bos_token": tokenizer.bos().is_some(),
     });
     let named = [
         ("bos_token", token(described.bos)),
@@ -201,7 +201,7 @@ fn tokenizer_json(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<u8>> {
     let malformed = |why: String| formats::Error::Malformed { path: path.to_owned(), why };
     let mut json: Value =
         serde_json::from_str(&tokenizer.to_json()?).map_err(|error| malformed(format!("tokenizer: {error}")))?;
-    if let Some((id, token)) = tokenizer.begins_with().and_then(|id| Some((id, tokenizer.token(id)?))) {
+    if let Some((id, token)) = tokenizer.bos().and_then(|id| Some((id, tokenizer.token(id)?))) {
         let special = json!({"SpecialToken": {"id": token, "type_id": 0}});
         let text = |name: &str, kind: u32| json!({"Sequence": {"id": name, "type_id": kind}});
         let mut known = Map::new();

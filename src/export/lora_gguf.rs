@@ -35,7 +35,7 @@ pub fn write_lora_gguf(out: &Path, adapter: &Adapter, spec: &ModelSpec, base: &M
             return Err(Error::AdapterMismatch { rank, projection, layer });
         }
         let name = format!("model.layers.{layer}.{}.{}.weight", projection.module(), projection.name());
-        let name = gguf_name(&name, &spec.block).ok_or(Error::AdapterMismatch { rank, projection, layer })?;
+        let name = gguf_name(&name, &spec.layer_spec).ok_or(Error::AdapterMismatch { rank, projection, layer })?;
         let b = match (spec.family, projection) {
             (Family::Llama, Projection::QProj) => &permute(&factors.b, outputs, spec.heads),
             (Family::Llama, Projection::KProj) => &permute(&factors.b, outputs, spec.kv_heads),

@@ -1,8 +1,8 @@
-//! GGUF files: header to spec, tensors by their Hugging Face names, tokenizer and template inside.
+//! GGUF files: spec, tokenizer and chat template from the header, tensors by their Hugging Face names.
 //!
-//! One tensor is dequantised at a time, when it is asked for; nothing is kept. Architecture `llama` stores the rows
-//! of q and k permuted for interleaved rotation: they are put back, so that every room and every exported adapter
-//! sees the order of Hugging Face. Gemma's norms have their 1 already. Does not know what the tensors are for.
+//! A tensor is dequantised when it is asked for; nothing is cached. Architecture `llama` stores the rows of q and k
+//! permuted for interleaved rotary positions; they are permuted back, so that every room and every exported adapter has the
+//! order of Hugging Face. Gemma's norms include their 1 already. Does not know what the tensors are for.
 
 mod described;
 mod header;
@@ -15,7 +15,7 @@ pub(crate) use names::gguf_name;
 
 use super::error::{Error, Result};
 use super::model::{OpenedModel, WeightReader};
-use super::spec::{Block, Family};
+use super::spec::{Family, LayerSpec};
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
 use candle_core::Device;
@@ -28,12 +28,12 @@ use std::path::{Path, PathBuf};
 /// Opens a GGUF file.
 ///
 /// # Errors
-/// Where it is unreadable, malformed, of an unknown architecture, computes what this node does not, lacks a tensor
-/// or has one of the wrong shape, or where its tokenizer is missing or unknown.
+/// If it is unreadable or malformed, its architecture or a feature of it is not supported, a tensor is missing or has the
+/// wrong shape, or its tokenizer is missing or unknown.
 pub fn open(path: &Path) -> Result<OpenedModel> {
     let (reader, content) = read(path)?;
-    let block = Family::Llama.block();
-    let mut weights = GgufWeights { path: path.to_owned(), reader, content, block, permuted: None };
+    let layer_spec = Family::Llama.layer_spec();
+    let mut weights = GgufWeights { path: path.to_owned(), reader, content, layer_spec, permuted: None };
     let factors = match weights.content.tensor_infos.contains_key(spec::ROTARY_FACTORS) {
         true => Some(weights.raw(spec::ROTARY_FACTORS)?),
         false => None,
@@ -43,13 +43,13 @@ pub fn open(path: &Path) -> Result<OpenedModel> {
     let tokenizer = Tokenizer::from_gguf(&header)?;
     if tokenizer.len() > spec.vocab {
         return Err(header.malformed(format!(
-            "expected as many tokens as rows of the embedding at most, got {} tokens and {} rows",
+            "expected at most as many tokens as rows of the embedding, got {} tokens and {} rows",
             tokenizer.len(),
             spec.vocab
         )));
     }
     let template = template(&header, &tokenizer)?;
-    weights.block = spec.block;
+    weights.layer_spec = spec.layer_spec;
     weights.permuted = (spec.family == Family::Llama).then_some([spec.heads, spec.kv_heads]);
     for (name, shape) in spec.tensors() {
         weights.find(&name, &shape)?;
@@ -91,17 +91,17 @@ struct GgufWeights {
     path: PathBuf,
     reader: BufReader<File>,
     content: Content,
-    /// What its layers are made of: what the names go by.
-    block: Block,
-    /// Query heads and key-value heads, where the rows of q and k are permuted within each.
+    /// The make-up of its layers, which decides the names of tensors.
+    layer_spec: LayerSpec,
+    /// Query heads and key-value heads, if the rows of q and k are permuted within each.
     permuted: Option<[usize; 2]>,
 }
 
 impl GgufWeights {
-    /// The tensor `name` (Hugging Face) by its name in the file, if it has `shape`.
+    /// The name in the file of the tensor that Hugging Face calls `name`, and its entry; it must have `shape`.
     fn find(&self, name: &str, shape: &[usize]) -> Result<(String, &TensorInfo)> {
         let missing = |name: &str| Error::MissingTensor { path: self.path.clone(), name: name.to_owned() };
-        let inner = gguf_name(name, &self.block).ok_or_else(|| missing(name))?;
+        let inner = gguf_name(name, &self.layer_spec).ok_or_else(|| missing(name))?;
         let info = self.content.tensor_infos.get(&inner).ok_or_else(|| missing(&inner))?;
         if info.shape.dims() != shape {
             return Err(Error::Shape {
@@ -114,7 +114,7 @@ impl GgufWeights {
         Ok((inner, info))
     }
 
-    /// The values of the tensor that the file calls `inner`, as they lie there.
+    /// The values of the tensor that the file calls `inner`, in the order of the file.
     fn raw(&mut self, inner: &str) -> Result<Vec<f32>> {
         self.content
             .tensor(&mut self.reader, inner, &Device::Cpu)
@@ -135,17 +135,17 @@ impl WeightReader for GgufWeights {
     }
 
     fn has(&self, name: &str) -> bool {
-        gguf_name(name, &self.block).is_some_and(|inner| self.content.tensor_infos.contains_key(&inner))
+        gguf_name(name, &self.layer_spec).is_some_and(|inner| self.content.tensor_infos.contains_key(&inner))
     }
 
     fn is_four_bit(&self, name: &str) -> bool {
-        let info = gguf_name(name, &self.block).and_then(|inner| self.content.tensor_infos.get(&inner));
+        let info = gguf_name(name, &self.layer_spec).and_then(|inner| self.content.tensor_infos.get(&inner));
         info.is_some_and(|info| matches!(info.ggml_dtype, GgmlDType::Q4_0 | GgmlDType::Q4_1))
     }
 }
 
-/// Rows back from interleaved order (pairs side by side) to halves: within a head, row `half * i + j` of the result
-/// is row `2 j + i` of the file.
+/// Permutes rows from interleaved order (a pair in adjacent rows) to halves (a pair half a head apart): within a head, row
+/// `half * i + j` of the result is row `2 j + i` of the file.
 fn unpermute(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
     let width = values.len() / rows;
     let half = rows / heads / 2;
@@ -161,7 +161,7 @@ fn unpermute(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
     result
 }
 
-/// The inverse of [`unpermute`]: rows as a file of architecture `llama` holds them.
+/// The inverse of [`unpermute`]: the order of rows in files of architecture `llama`.
 pub(crate) fn permute(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
     let width = values.len() / rows;
     let half = rows / heads / 2;
@@ -230,7 +230,7 @@ mod tests {
             file.set("tokenizer.ggml.tokens", Value::Array(tokens));
             file.set("tokenizer.ggml.token_type", Value::Array(types));
             for (name, shape) in spec.tensors() {
-                file.put(&gguf_name(&name, &spec.block).unwrap(), &shape, GgmlDType::F32);
+                file.put(&gguf_name(&name, &spec.layer_spec).unwrap(), &shape, GgmlDType::F32);
             }
             file
         }

@@ -1,7 +1,7 @@
 //! PEFT's adapter folder: `adapter_config.json` beside `adapter_model.safetensors`.
 //!
-//! Written so that PEFT and vLLM take it as it is; read strictly: what this node would compute
-//! differently from PEFT (DoRA, rank-stabilised scale, per-layer patterns, biases) is refused by name.
+//! PEFT and vLLM load the folders that are written here. Reading is strict: what this node would compute differently from
+//! PEFT (DoRA, per-layer patterns, biases, whole modules) is refused by name.
 
 use super::adapter::{Adapter, Factors, LoraConfig};
 use super::error::{Error, Result};
@@ -12,12 +12,12 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// PEFT's name of the config.
+/// The config's file name in PEFT.
 pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
-/// PEFT's name of the weights.
+/// The weights' file name in PEFT.
 pub(crate) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 
-/// Keys of PEFT that make an adapter compute something else; each must be absent, false, null or empty.
+/// Keys of PEFT that change what an adapter computes; each must be absent, false, null or empty.
 const MUST_BE_OFF: &[&str] = &[
     "use_dora",
     "use_qalora",
@@ -42,7 +42,7 @@ impl Adapter {
     /// Writes `adapter_config.json` and `adapter_model.safetensors` into the existing folder `dir`, as PEFT does.
     ///
     /// # Errors
-    /// Where a factor is missing or not of the size that `spec` and the rank imply, or a file cannot be written.
+    /// If a factor is missing or not of the size that `spec` and the rank imply, or a file cannot be written.
     pub fn save(&self, dir: &Path, base_model: &str, spec: &ModelSpec) -> Result<()> {
         for (name, bytes) in self.files(dir, base_model, spec)? {
             let path = dir.join(name);
@@ -51,19 +51,19 @@ impl Adapter {
         Ok(())
     }
 
-    /// The names and bytes of the files that [`Adapter::save`] writes; `dir` is only named in errors.
+    /// The names and bytes of the files that [`Adapter::save`] writes; `dir` is used in errors only.
     pub(crate) fn files(&self, dir: &Path, base_model: &str, spec: &ModelSpec) -> Result<[(&'static str, Vec<u8>); 2]> {
         let config = serde_json::to_vec_pretty(&config_json(&self.config, base_model))
             .expect("a tree of strings and finite numbers is always JSON");
         Ok([(CONFIG_FILE, config), (WEIGHTS_FILE, weights(self, &dir.join(WEIGHTS_FILE), spec)?)])
     }
 
-    /// Reads a folder that PEFT or [`Adapter::save`] wrote, checked against `spec`. Tensors in f16 and
-    /// bf16 are widened.
+    /// Reads a folder that PEFT or [`Adapter::save`] wrote, and checks it against `spec`. Tensors in f16 and bf16 are
+    /// widened to f32.
     ///
     /// # Errors
-    /// Where a file is unreadable, asks for what this node does not do (DoRA, whole modules,
-    /// patterns), names another tensor than a linear of `spec`, or lacks one that it promises.
+    /// If a file is unreadable, uses an unsupported feature (DoRA, whole modules, patterns), holds a tensor that belongs to
+    /// no target linear of `spec`, or lacks one.
     pub fn load(dir: &Path, spec: &ModelSpec) -> Result<Self> {
         let path = dir.join(CONFIG_FILE);
         let text = std::fs::read(&path).map_err(Error::io(&path))?;
@@ -108,11 +108,11 @@ fn shapes(projection: Projection, rank: usize, spec: &ModelSpec) -> ([usize; 2],
     ([rank, inputs], [outputs, rank])
 }
 
-/// The keys that every PEFT since 0.5 knows; newer ones fill in their own defaults, which change nothing.
+/// The keys that every PEFT since 0.5 knows. Newer versions add keys whose defaults change nothing.
 fn config_json(config: &LoraConfig, base_model: &str) -> Value {
     let mut targets: Vec<_> = config.targets.iter().map(|projection| projection.name()).collect();
     targets.sort_unstable();
-    // PEFT documents an integer, and some readers insist on one.
+    // PEFT documents an integer, and some readers require one.
     let alpha = if config.alpha.fract() == 0.0 { json!(config.alpha as i64) } else { json!(config.alpha) };
     json!({
         "alpha_pattern": {},
@@ -181,13 +181,13 @@ fn weights(adapter: &Adapter, path: &Path, spec: &ModelSpec) -> Result<Vec<u8>> 
     safetensors::serialize(views, Some(metadata)).map_err(malformed)
 }
 
-/// Every (layer, projection) that `targets` cover.
+/// Every (layer, projection) of `targets`.
 fn positions(targets: &[Projection], spec: &ModelSpec) -> impl Iterator<Item = (usize, Projection)> {
     (0..spec.layers).flat_map(move |layer| targets.iter().map(move |projection| (layer, *projection)))
 }
 
-/// Rank, scale and targets; refuses whatever would make the adapter compute something else than
-/// `y += alpha / r * (x A^T) B^T` on every layer.
+/// Reads rank, scale and targets. Refuses a config whose adapter computes anything but `y += scale * (x A^T) B^T` on every
+/// layer.
 fn read_config(json: &Map<String, Value>, path: &Path) -> Result<LoraConfig> {
     let refused = |what: &'static str, got: &Value, expected: &str| Error::Unsupported {
         path: path.to_owned(),
@@ -238,7 +238,7 @@ fn read_config(json: &Map<String, Value>, path: &Path) -> Result<LoraConfig> {
     Ok(LoraConfig { rank, alpha, rslora, targets })
 }
 
-/// The names of `projections`, as a list for people.
+/// The names of `projections`, separated by commas.
 fn names(projections: &[Projection]) -> String {
     projections.iter().map(|projection| projection.name()).collect::<Vec<_>>().join(", ")
 }

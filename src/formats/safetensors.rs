@@ -1,7 +1,7 @@
 //! Hugging Face folders: `config.json`, safetensors in one file or in shards, `tokenizer.json`, chat template.
 //!
-//! Only the headers are read when the folder is opened; a tensor is read from its place when it is asked for, and
-//! widened to f32. Gemma's norms lie there less 1, and have it added. Does not know what the tensors are for.
+//! Opening a folder reads only the headers. A tensor is read when it is asked for, and widened to f32; Gemma's norms are
+//! stored less 1, which is added. Does not know what the tensors are for.
 
 mod config;
 
@@ -21,14 +21,14 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// A longer header is not one that any writer makes.
+/// No writer makes a longer header.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
 
 /// Opens a Hugging Face folder.
 ///
 /// # Errors
-/// Where a file is unreadable or malformed, the architecture is unknown or uses what is not supported, a tensor is
-/// missing or of the wrong shape or type.
+/// If a file is unreadable or malformed, the architecture or a feature of it is not supported, or a tensor is missing or of
+/// the wrong shape or type.
 pub fn open(path: &Path) -> Result<OpenedModel> {
     let config_path = path.join("config.json");
     let config: Config = json(&config_path)?;
@@ -44,14 +44,14 @@ pub fn open(path: &Path) -> Result<OpenedModel> {
     let tokenizer_path = path.join("tokenizer.json");
     let eos_ids =
         [config.eos_token_id, generation.eos_token_id].into_iter().flatten().flat_map(TokenIds::into_vec).collect();
-    let eos = settings.eos_token.map(Name::text);
-    let bos = settings.bos_token.map(Name::text);
-    let begins = settings.add_bos_token;
-    let tokenizer = Tokenizer::from_file(&tokenizer_path, eos_ids, eos.as_deref(), bos.as_deref(), begins)?;
+    let eos = settings.eos_token.map(TokenText::into_text);
+    let bos = settings.bos_token.map(TokenText::into_text);
+    let adds_bos = settings.add_bos_token;
+    let tokenizer = Tokenizer::from_file(&tokenizer_path, eos_ids, eos.as_deref(), bos.as_deref(), adds_bos)?;
     if tokenizer.len() > spec.vocab {
         return Err(Error::Malformed {
             path: tokenizer_path,
-            why: format!("expected {} tokens at most, as config.json says, got {}", spec.vocab, tokenizer.len()),
+            why: format!("expected at most {} tokens, as config.json says, got {}", spec.vocab, tokenizer.len()),
         });
     }
 
@@ -62,13 +62,13 @@ pub fn open(path: &Path) -> Result<OpenedModel> {
     Ok(OpenedModel { spec, tokenizer, template, weights: Box::new(weights) })
 }
 
-/// The tensors of one file, as they lie there.
+/// The tensors of one file, without any change to norms.
 ///
 /// # Errors
-/// Where it is unreadable or malformed.
+/// If it is unreadable or malformed.
 pub(crate) fn file(path: &Path) -> Result<Box<dyn WeightReader>> {
     let folder = path.parent().unwrap_or(path).to_owned();
-    let mut weights = FolderWeights { folder, shards: Vec::new(), places: HashMap::new(), norms_less_one: false };
+    let mut weights = FolderWeights { folder, shards: Vec::new(), locations: HashMap::new(), norms_less_one: false };
     weights.add(path.to_owned(), |_| true)?;
     Ok(Box::new(weights))
 }
@@ -82,7 +82,7 @@ fn optional_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     if path.exists() { json(path).map(Some) } else { Ok(None) }
 }
 
-/// The file wins over the setting, and of several named templates the one called `default`.
+/// The source of the chat template: the file if there is one, else the setting; of several named templates, `default`.
 fn template_source(folder: &Path, setting: Option<Templates>) -> Result<Option<String>> {
     let path = folder.join("chat_template.jinja");
     if path.exists() {
@@ -98,9 +98,9 @@ fn template_source(folder: &Path, setting: Option<Templates>) -> Result<Option<S
 #[derive(Deserialize, Default)]
 struct TokenizerConfig {
     chat_template: Option<Templates>,
-    bos_token: Option<Name>,
+    bos_token: Option<TokenText>,
     add_bos_token: Option<bool>,
-    eos_token: Option<Name>,
+    eos_token: Option<TokenText>,
 }
 
 #[derive(Deserialize)]
@@ -116,16 +116,16 @@ struct NamedTemplate {
     template: String,
 }
 
-/// A token, alone or with its settings.
+/// The text of a token, alone or with its settings.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Name {
+enum TokenText {
     Text(String),
     Token { content: String },
 }
 
-impl Name {
-    fn text(self) -> String {
+impl TokenText {
+    fn into_text(self) -> String {
         match self {
             Self::Text(text) | Self::Token { content: text } => text,
         }
@@ -137,8 +137,8 @@ struct Generation {
     eos_token_id: Option<TokenIds>,
 }
 
-/// Where a tensor lies.
-struct Place {
+/// Where a tensor is stored.
+struct Location {
     shard: usize,
     dtype: Dtype,
     shape: Vec<usize>,
@@ -150,8 +150,8 @@ struct Place {
 struct FolderWeights {
     folder: PathBuf,
     shards: Vec<(PathBuf, File)>,
-    places: HashMap<String, Place>,
-    /// Norms are stored as what is added to 1.
+    locations: HashMap<String, Location>,
+    /// The weights of norms are stored less 1.
     norms_less_one: bool,
 }
 
@@ -163,7 +163,7 @@ struct Index {
 impl FolderWeights {
     fn open(folder: &Path) -> Result<Self> {
         let mut weights =
-            Self { folder: folder.to_owned(), shards: Vec::new(), places: HashMap::new(), norms_less_one: false };
+            Self { folder: folder.to_owned(), shards: Vec::new(), locations: HashMap::new(), norms_less_one: false };
         let index_path = folder.join("model.safetensors.index.json");
         let Some(index) = optional_json::<Index>(&index_path)? else {
             weights.add(folder.join("model.safetensors"), |_| true)?;
@@ -177,14 +177,14 @@ impl FolderWeights {
             weights.add(folder.join(file), |name| index.weight_map.get(name) == Some(file))?;
         }
         for (name, file) in &index.weight_map {
-            if !weights.places.contains_key(name) {
+            if !weights.locations.contains_key(name) {
                 return Err(Error::MissingTensor { path: folder.join(file), name: name.clone() });
             }
         }
         Ok(weights)
     }
 
-    /// Reads the header of `path` and takes in the tensors that `wanted` names.
+    /// Reads the header of `path` and adds its tensors, except those that `wanted` rejects.
     fn add(&mut self, path: PathBuf, wanted: impl Fn(&str) -> bool) -> Result<()> {
         let malformed = |why: String| Error::Malformed { path: path.clone(), why };
         let mut file = File::open(&path).map_err(Error::io(&path))?;
@@ -197,7 +197,7 @@ impl FolderWeights {
         }
         let mut header = vec![0; length as usize];
         file.read_exact(&mut header).map_err(Error::io(&path))?;
-        // Deserialising checks that offsets follow each other and match shape and type.
+        // Deserialising checks that offsets are contiguous and match shapes and types.
         let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| malformed(error.to_string()))?;
         let data = 8 + length;
         let shard = self.shards.len();
@@ -208,38 +208,38 @@ impl FolderWeights {
             }
             if wanted(&name) {
                 let (start, bytes) = (data + start as u64, end - start);
-                let place = Place { shard, dtype: info.dtype, shape: info.shape.clone(), start, bytes };
-                self.places.insert(name, place);
+                let location = Location { shard, dtype: info.dtype, shape: info.shape.clone(), start, bytes };
+                self.locations.insert(name, location);
             }
         }
         self.shards.push((path, file));
         Ok(())
     }
 
-    /// Where the tensor `name` lies, if it has `shape` and a type that is read.
-    fn find(&self, name: &str, shape: &[usize]) -> Result<&Place> {
-        let Some(place) = self.places.get(name) else {
+    /// Where the tensor `name` is stored; it must have `shape` and a supported type.
+    fn find(&self, name: &str, shape: &[usize]) -> Result<&Location> {
+        let Some(location) = self.locations.get(name) else {
             return Err(Error::MissingTensor { path: self.folder.clone(), name: name.to_owned() });
         };
-        let path = || self.shards[place.shard].0.clone();
-        if place.shape != shape {
-            let (expected, got) = (shape.to_vec(), place.shape.clone());
+        let path = || self.shards[location.shard].0.clone();
+        if location.shape != shape {
+            let (expected, got) = (shape.to_vec(), location.shape.clone());
             return Err(Error::Shape { path: path(), name: name.to_owned(), expected, got });
         }
-        let Some(width) = width(place.dtype) else {
-            let (got, expected) = (format!("{:?} of {name}", place.dtype), "F32, F16, BF16".to_owned());
+        let Some(width) = width(location.dtype) else {
+            let (got, expected) = (format!("{:?} of {name}", location.dtype), "F32, F16, BF16".to_owned());
             return Err(Error::Unsupported { path: path(), what: "tensor type", got, expected });
         };
         let bytes = shape.iter().product::<usize>() * width;
-        if place.bytes != bytes {
-            let why = format!("tensor {name}: expected {bytes} bytes, got {}", place.bytes);
+        if location.bytes != bytes {
+            let why = format!("tensor {name}: expected {bytes} bytes, got {}", location.bytes);
             return Err(Error::Malformed { path: path(), why });
         }
-        Ok(place)
+        Ok(location)
     }
 }
 
-/// Bytes of one value, if the type is one that is read.
+/// Bytes of a value, if the type is supported.
 fn width(dtype: Dtype) -> Option<usize> {
     match dtype {
         Dtype::F32 => Some(4),
@@ -250,15 +250,15 @@ fn width(dtype: Dtype) -> Option<usize> {
 
 impl WeightReader for FolderWeights {
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let place = self.find(name, shape)?;
-        let (shard, dtype, start) = (place.shard, place.dtype, place.start);
-        let mut raw = vec![0; place.bytes];
+        let location = self.find(name, shape)?;
+        let (shard, dtype, start) = (location.shard, location.dtype, location.start);
+        let mut raw = vec![0; location.bytes];
         let (path, file) = &mut self.shards[shard];
         file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut raw)).map_err(Error::io(path))?;
         let mut values: Vec<f32> = match dtype {
             Dtype::F32 => raw.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
             Dtype::F16 => raw.as_chunks().0.iter().map(|bytes| half(u16::from_le_bytes(*bytes))).collect(),
-            // `find` let no fourth type pass.
+            // BF16: `find` accepts only these three types.
             _ => raw.as_chunks().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect(),
         };
         if self.norms_less_one && name.ends_with("norm.weight") {
@@ -268,7 +268,7 @@ impl WeightReader for FolderWeights {
     }
 
     fn has(&self, name: &str) -> bool {
-        self.places.contains_key(name)
+        self.locations.contains_key(name)
     }
 
     fn is_four_bit(&self, _: &str) -> bool {
@@ -276,7 +276,7 @@ impl WeightReader for FolderWeights {
     }
 }
 
-/// The f32 of an IEEE half.
+/// The f32 value of an IEEE half.
 fn half(bits: u16) -> f32 {
     half::f16::from_bits(bits).to_f32()
 }

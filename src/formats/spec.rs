@@ -1,16 +1,16 @@
 //! Sizes and constants of a transformer, as read from a GGUF header or a `config.json`.
 //!
-//! What families differ in is data here: the walk and its passes ask the spec and never the family.
+//! The differences between families are fields of the spec: the passes read the spec and never the family.
 
 use crate::formats::rotary::Rotary;
 pub use crate::kernels::ops::Activation;
 use serde::{Deserialize, Serialize};
 
-/// The families of models that are computed.
+/// The supported model families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
-    /// Llama 1 to 3.3, and what calls itself so (arXiv 2302.13971, 2407.21783).
+    /// Llama 1 to 3.3, and models with its architecture (arXiv 2302.13971, 2407.21783).
     Llama,
     /// Qwen 2 and 2.5 (arXiv 2407.10671): biases on queries, keys and values.
     Qwen2,
@@ -24,7 +24,7 @@ impl Family {
     /// Every family.
     pub const ALL: [Self; 4] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Gemma3];
 
-    /// Its name, as GGUF files have it.
+    /// Its name in GGUF files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Llama => "llama",
@@ -34,18 +34,20 @@ impl Family {
         }
     }
 
-    /// What its layers are made of.
-    pub fn block(self) -> Block {
-        let llama = Block { qkv_bias: false, qk_norm: false, sandwich_norms: false, activation: Activation::Silu };
+    /// The make-up of its layers.
+    pub fn layer_spec(self) -> LayerSpec {
+        let llama = LayerSpec { qkv_bias: false, qk_norm: false, sandwich_norms: false, activation: Activation::Silu };
         match self {
             Self::Llama => llama,
-            Self::Qwen2 => Block { qkv_bias: true, ..llama },
-            Self::Qwen3 => Block { qk_norm: true, ..llama },
-            Self::Gemma3 => Block { qk_norm: true, sandwich_norms: true, activation: Activation::GeluTanh, ..llama },
+            Self::Qwen2 => LayerSpec { qkv_bias: true, ..llama },
+            Self::Qwen3 => LayerSpec { qk_norm: true, ..llama },
+            Self::Gemma3 => {
+                LayerSpec { qk_norm: true, sandwich_norms: true, activation: Activation::GeluTanh, ..llama }
+            }
         }
     }
 
-    /// What embeddings of width `hidden` are multiplied by.
+    /// The scale of embeddings of width `hidden`.
     pub fn embedding_scale(self, hidden: usize) -> f32 {
         match self {
             Self::Gemma3 => (hidden as f64).sqrt() as f32,
@@ -54,27 +56,27 @@ impl Family {
     }
 }
 
-/// What a layer has beside its linears and the norms before attention and feed-forward.
+/// The make-up of a layer, apart from its linears and the norms before attention and feed-forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Block {
+pub struct LayerSpec {
     /// Queries, keys and values have a bias.
     pub qkv_bias: bool,
-    /// Each head of queries and keys is normalised before it is turned (arXiv 2302.05442).
+    /// Each head of queries and keys is normalised before it is rotated (arXiv 2302.05442).
     pub qk_norm: bool,
-    /// What attention and feed-forward give is normalised before it is added to the residual stream.
+    /// The outputs of attention and feed-forward are normalised before they are added to the residual stream.
     pub sandwich_norms: bool,
-    /// What the gate passes through.
+    /// The activation of the gate.
     pub activation: Activation,
 }
 
-/// Layers that see the newest tokens only.
+/// Layers with sliding-window attention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sliding {
-    /// Tokens that a token sees, itself included.
+    /// Tokens that a token attends to, itself included.
     pub window_tokens: usize,
     /// Their rotary positions.
     pub rotary: Rotary,
-    /// For each layer of the model, whether it is one of them.
+    /// For each layer of the model, whether it has a sliding window.
     pub layers: Vec<bool>,
 }
 
@@ -97,25 +99,26 @@ pub struct ModelSpec {
     pub kv_heads: usize,
     /// Width of one head.
     pub head_dim: usize,
-    /// What layers are made of.
-    pub block: Block,
-    /// What embeddings are multiplied by.
+    /// The make-up of the layers.
+    #[serde(rename = "block")]
+    pub layer_spec: LayerSpec,
+    /// The scale of the embeddings.
     pub embedding_scale: f32,
-    /// What attention scores are multiplied by.
+    /// The scale of the attention scores.
     pub score_scale: f32,
-    /// Rotary positions of the layers that see every earlier token.
+    /// Rotary positions of the layers with full attention.
     pub rotary: Rotary,
-    /// The other layers, if there are any.
+    /// The layers with sliding-window attention, if there are any.
     pub sliding: Option<Sliding>,
-    /// Epsilon under the root of RMSNorm.
+    /// The epsilon of RMSNorm, under the root.
     pub norm_epsilon: f32,
-    /// Longest context the model was trained for, in tokens.
+    /// The longest context that the model was trained for, in tokens.
     pub context_tokens: usize,
-    /// The head is the embedding.
+    /// The head shares the weights of the embedding.
     pub tied: bool,
 }
 
-/// Names under `model.layers.N.` of the norms around attention and feed-forward.
+/// Names, under `model.layers.N.`, of the norms around attention and feed-forward.
 pub(crate) struct NormNames {
     pub(crate) attention: &'static str,
     pub(crate) attention_output: Option<&'static str>,
@@ -123,7 +126,7 @@ pub(crate) struct NormNames {
     pub(crate) mlp_output: Option<&'static str>,
 }
 
-impl Block {
+impl LayerSpec {
     pub(crate) fn norm_names(&self) -> NormNames {
         let after_attention = "post_attention_layernorm";
         match self.sandwich_norms {
@@ -209,17 +212,17 @@ impl std::fmt::Display for Projection {
 }
 
 impl ModelSpec {
-    /// Every tensor a model of these sizes is made of: Hugging Face name and shape, `(outputs, inputs)` for a linear.
+    /// Every tensor of the model: its Hugging Face name and its shape, `(outputs, inputs)` for a linear.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let hidden = self.hidden;
         let mut tensors = vec![("model.embed_tokens.weight".to_owned(), vec![self.vocab, hidden])];
         for layer in 0..self.layers {
             let mut add = |name: &str, shape: Vec<usize>| tensors.push((format!("model.layers.{layer}.{name}"), shape));
-            let norms = self.block.norm_names();
+            let norms = self.layer_spec.norm_names();
             for norm in [Some(norms.attention), norms.attention_output, Some(norms.mlp), norms.mlp_output] {
                 norm.into_iter().for_each(|norm| add(&format!("{norm}.weight"), vec![hidden]));
             }
-            if self.block.qk_norm {
+            if self.layer_spec.qk_norm {
                 add("self_attn.q_norm.weight", vec![self.head_dim]);
                 add("self_attn.k_norm.weight", vec![self.head_dim]);
             }
@@ -227,7 +230,7 @@ impl ModelSpec {
                 let (inputs, outputs) = projection.sizes(self);
                 let name = format!("{}.{}", projection.module(), projection.name());
                 add(&format!("{name}.weight"), vec![outputs, inputs]);
-                if self.block.qkv_bias
+                if self.layer_spec.qkv_bias
                     && matches!(projection, Projection::QProj | Projection::KProj | Projection::VProj)
                 {
                     add(&format!("{name}.bias"), vec![outputs]);
@@ -241,7 +244,7 @@ impl ModelSpec {
         tensors
     }
 
-    /// Whether both are one model, up to the rounding of the formulas that describe rotary positions and scales.
+    /// Whether both specs are equal, up to rounding of rotary frequencies and scales.
     pub(crate) fn is_nearly(&self, other: &Self) -> bool {
         let sliding = match (&self.sliding, &other.sliding) {
             (None, None) => true,
@@ -262,12 +265,12 @@ impl ModelSpec {
         sliding && scaled && self.rotary.is_nearly(&other.rotary) && *self == alike
     }
 
-    /// Whether `layer` sees the newest tokens only.
+    /// Whether `layer` has a sliding window.
     pub fn slides(&self, layer: usize) -> bool {
         self.sliding.as_ref().is_some_and(|sliding| sliding.layers[layer])
     }
 
-    /// Tokens that a token of `layer` sees at most, itself included.
+    /// Tokens that a token of `layer` attends to at most, itself included.
     pub(crate) fn window(&self, layer: usize) -> usize {
         match &self.sliding {
             Some(sliding) if sliding.layers[layer] => sliding.window_tokens,
@@ -275,14 +278,14 @@ impl ModelSpec {
         }
     }
 
-    /// Number of weights, a tied head counted once.
+    /// Number of weights. A tied head counts once.
     pub fn parameters(&self) -> usize {
         self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
-    /// What makes these sizes impossible, if anything does.
+    /// Why these sizes are invalid, if they are.
     pub(crate) fn complaint(&self) -> Option<String> {
-        // Far above any model of today, and far below what overflows where sizes are multiplied.
+        // Far above any existing model, and far below what overflows when sizes are multiplied.
         let sizes = [
             ("vocabulary", self.vocab, 1 << 24),
             ("hidden width", self.hidden, 1 << 17),
@@ -321,7 +324,7 @@ impl ModelSpec {
         {
             let got = layers.len();
             return Some(format!(
-                "sliding window: expected one token at least and {} layers, got {window_tokens} and {got}",
+                "sliding window: expected at least one token and {} layers, got {window_tokens} and {got}",
                 self.layers
             ));
         }

@@ -1,7 +1,7 @@
-//! Conversation to text, by the model's own Jinja template.
+//! Renders a conversation as text with the model's Jinja template.
 //!
-//! Renders what transformers' `apply_chat_template` renders: trimmed blocks, Python's string methods,
-//! `raise_exception`, `strftime_now`, a `tojson` that escapes nothing for HTML. Knows no ids and no roles.
+//! The result is that of transformers' `apply_chat_template`: trimmed blocks, Python's string methods,
+//! `raise_exception`, `strftime_now`, a `tojson` without HTML escapes. Knows no ids and no roles.
 
 use super::error::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
@@ -16,25 +16,25 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The only template of the environment.
 const NAME: &str = "chat template";
 
-/// What most small models write: `<|im_start|>role`, content, `<|im_end|>`.
+/// ChatML, the format of most small models: `<|im_start|>role`, content, `<|im_end|>`.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + \
                       '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' \
                       }}{% endif %}";
 
-/// A compiled chat template, or that a model has none.
+/// A compiled chat template, or the absence of one.
 #[derive(Clone)]
 pub struct ChatTemplate {
-    /// Or where one was looked for.
+    /// If there is no template, the place where one was expected.
     environment: std::result::Result<Arc<Environment<'static>>, &'static str>,
     bos: String,
     eos: String,
 }
 
 impl ChatTemplate {
-    /// Compiles `source`; `bos` and `eos` are what it knows as `bos_token` and `eos_token`.
+    /// Compiles `source`; `bos` and `eos` are its variables `bos_token` and `eos_token`.
     ///
     /// # Errors
-    /// Where `source` is no Jinja template.
+    /// If `source` is not a Jinja template.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -47,7 +47,7 @@ impl ChatTemplate {
         Ok(Self { environment: Ok(Arc::new(environment)), bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
-    /// That of a base model, which knows no conversation; `place` is where one was looked for.
+    /// The absent template of a base model; `place` is where one was expected.
     pub(crate) fn absent(place: &'static str) -> Self {
         Self { environment: Err(place), bos: String::new(), eos: String::new() }
     }
@@ -55,7 +55,7 @@ impl ChatTemplate {
     /// The template, if the model has one.
     ///
     /// # Errors
-    /// Where it has none.
+    /// If it has none.
     pub fn present(&self) -> Result<&Self> {
         self.environment().map(|_| self)
     }
@@ -72,16 +72,16 @@ impl ChatTemplate {
         Self::new(CHATML, "<|im_start|>", "<|im_end|>").expect("the constant template compiles: a test renders it")
     }
 
-    /// The text of `turns` (each serializes to `role` and `content`); with `open`, it ends where the
-    /// assistant's next turn begins.
+    /// The text of `turns`, each of which serializes to `role` and `content`. With `add_generation_prompt`, the text ends
+    /// where the assistant's next turn starts.
     ///
     /// # Errors
-    /// Where the model has no template, or it refuses the conversation or cannot be evaluated.
-    pub fn render<T: Serialize>(&self, turns: &[T], open: bool) -> Result<String> {
+    /// If the model has no template, or the template refuses the conversation or cannot be evaluated.
+    pub fn render<T: Serialize>(&self, turns: &[T], add_generation_prompt: bool) -> Result<String> {
         let template = self.environment()?.get_template(NAME).map_err(|error| failed(&error))?;
         let variables = context! {
             messages => Value::from(Serde(turns)),
-            add_generation_prompt => open,
+            add_generation_prompt,
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
             tools => (),
@@ -160,7 +160,7 @@ const MONTHS: [&str; 12] = [
 ];
 const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
-/// `time` in UTC, by the conversions of `strftime` that dates in prompts use.
+/// `time` in UTC, with those conversions of `strftime` that dates in prompts use.
 fn strftime(time: SystemTime, format: &str) -> Result<String, minijinja::Error> {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -205,7 +205,7 @@ fn strftime(time: SystemTime, format: &str) -> Result<String, minijinja::Error> 
 }
 
 /// Year, month and day of a number of days since 1970-01-01 (Hinnant, "chrono-compatible low-level date
-/// algorithms"): years begin in March, so that the leap day comes last.
+/// algorithms"): years start in March, so that the leap day comes last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);

@@ -1,8 +1,8 @@
 //! Text to ids and back, over the `tokenizers` crate.
 //!
-//! Read from a `tokenizer.json`, or built from a GGUF header by a table of known pre-tokenizers; whatever is not in
-//! the table is refused, since a wrong split gives ids that the model never saw. Special tokens are matched whole in
-//! text and left out of decoded text. Knows no template and no conversation.
+//! A tokenizer is read from a `tokenizer.json`, or built from a GGUF header with a table of known pre-tokenizers. Unknown
+//! ones are refused, because a wrong split gives ids that the model never saw. Special tokens are matched whole in text and
+//! left out of decoded text. Knows no template and no conversation.
 
 mod bytes;
 mod gguf;
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Tokens that end a turn in one family or another; those that a vocabulary holds as specials stop a sequence.
+/// Tokens that end a turn in some family. Those that a vocabulary has as special tokens stop a sequence.
 const TURN_ENDS: [&str; 11] = [
     "<|im_end|>",
     "<|endoftext|>",
@@ -28,40 +28,40 @@ const TURN_ENDS: [&str; 11] = [
     "<|EOT|>",
 ];
 
-/// A tokenizer with the special ids a chat needs.
+/// A tokenizer, with the special ids that a chat needs.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<tokenizers::Tokenizer>,
     stop_ids: Arc<[u32]>,
-    /// What a document begins with.
+    /// The beginning-of-sequence token, if a document starts with one.
     bos: Option<u32>,
-    /// One more than the greatest id.
+    /// The greatest id plus 1.
     len: usize,
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`. `eos_ids` and the token `eos` stop a sequence, beside the known ends of a turn. A
-    /// document begins with `bos` where `begins` says so, or, where it says nothing, the file itself.
+    /// Reads a `tokenizer.json`. A sequence is stopped by `eos_ids`, by the token `eos` and by the known ends of a turn. A
+    /// document starts with `bos` if `adds_bos` says so; if that is absent, the file decides.
     ///
     /// # Errors
-    /// Where the file is unreadable or not a tokenizer.
+    /// If the file is unreadable or not a tokenizer.
     pub fn from_file(
         path: &Path,
         eos_ids: Vec<u32>,
         eos: Option<&str>,
         bos: Option<&str>,
-        begins: Option<bool>,
+        adds_bos: Option<bool>,
     ) -> Result<Self> {
         let text = std::fs::read(path).map_err(Error::io(path))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(text)
             .map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })?;
-        // A file may carry the padding and truncation of a training run: prompts here are never cut or filled.
+        // A file may have the padding and truncation of a training run; prompts here are never padded or truncated.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
         let eos = eos.and_then(|token| inner.token_to_id(token));
         let bos = bos.and_then(|token| inner.token_to_id(token));
         let first = inner.encode_fast("", true).map_err(failed)?.get_ids().first().copied();
-        let bos = bos.filter(|&bos| begins.unwrap_or(first == Some(bos)));
+        let bos = bos.filter(|&bos| adds_bos.unwrap_or(first == Some(bos)));
         Ok(Self::new(inner, eos_ids.into_iter().chain(eos), bos))
     }
 
@@ -78,45 +78,45 @@ impl Tokenizer {
         }
     }
 
-    /// Ids of `text`; the names of special tokens in it become their ids, none is added.
+    /// Ids of `text`. Special tokens in the text become their ids; none are added.
     ///
     /// # Errors
-    /// Where the tokenizer cannot split the text.
+    /// If the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
     }
 
-    /// Ids of a text from its very beginning, not of a turn: the beginning-of-sequence token comes first where the
-    /// model was trained with one, unless the text names it already. Chat templates write their own.
+    /// Ids of a document. If the model was trained with a beginning-of-sequence token, that comes first, unless the text
+    /// starts with it already. Turns of a chat do not need this: templates write that token themselves.
     ///
     /// # Errors
-    /// Where the tokenizer cannot split the text.
+    /// If the tokenizer cannot encode the text.
     pub fn encode_document(&self, text: &str) -> Result<Vec<u32>> {
         let ids = self.encode(text)?;
         let missing = self.bos.filter(|bos| ids.first() != Some(bos));
         Ok(missing.into_iter().chain(ids).collect())
     }
 
-    /// Text of `ids`, special tokens left out; bytes of an incomplete character become U+FFFD.
+    /// Text of `ids` without special tokens. Bytes of an incomplete character become U+FFFD.
     ///
-    /// For byte-level tokenizers text grows with ids: apart from U+FFFD at the end of the shorter one, the text of
-    /// `ids` is a prefix of the text of `ids` and more. So what has been shown of a stream stays as it is, if a
-    /// trailing U+FFFD is held back. SentencePiece's make U+FFFD of a whole run of bytes until its last character is
-    /// complete. The text of the *last* few ids may begin inside a character; see [`Tokenizer::tail`].
+    /// With a byte-level tokenizer the text of `ids` is a prefix of the text of `ids` and more, except for U+FFFD at its end.
+    /// So the text of a stream never changes if a trailing U+FFFD is held back. SentencePiece tokenizers turn a whole run of
+    /// bytes into U+FFFD until its last character is complete. The text of the *last* few ids may start inside a character;
+    /// see [`Tokenizer::tail`].
     ///
     /// # Errors
-    /// Where the tokenizer's decoder fails.
+    /// If the decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.inner.decode(ids, true).map_err(failed)
     }
 
-    /// The end of the text of `ids`, `bytes` long or longer where there is as much: what a search for a stop string
-    /// of that length needs after each id, at a cost that does not grow with the sequence. It may begin with U+FFFD.
+    /// The end of the text of `ids`: at least `bytes` long, or the whole text if that is shorter. A search for a stop string
+    /// needs no more after each id, and the cost does not grow with the sequence. It may start with U+FFFD.
     ///
     /// # Errors
-    /// Where the tokenizer's decoder fails.
+    /// If the decoder fails.
     pub fn tail(&self, ids: &[u32], bytes: usize) -> Result<String> {
-        // Every id but a special one is a byte at least; three more, since a character may be cut at the start.
+        // Every id except a special one is at least a byte. Three bytes more, because a character may be cut at the start.
         let mut wanted = bytes + 3;
         let mut start = ids.len();
         while start > 0 && wanted > 0 {
@@ -131,13 +131,13 @@ impl Tokenizer {
         &self.stop_ids
     }
 
-    /// The token that a document begins with, where the model was trained with one.
-    pub fn begins_with(&self) -> Option<u32> {
+    /// The beginning-of-sequence token, if a document starts with one.
+    pub fn bos(&self) -> Option<u32> {
         self.bos
     }
 
-    /// Number of ids, added ones included: one more than the greatest.
-    #[allow(clippy::len_without_is_empty, reason = "no tokenizer is empty, and nobody asks")]
+    /// Number of ids, added tokens included: the greatest id plus 1.
+    #[allow(clippy::len_without_is_empty, reason = "no tokenizer is empty")]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -152,7 +152,7 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// Whether `id` is a special token, which decoded text leaves out.
+    /// Whether `id` is a special token. Decoded text leaves those out.
     pub fn is_special(&self, id: u32) -> bool {
         let added = self.inner.get_added_vocabulary();
         added.simple_id_to_token(id).is_some_and(|token| added.is_special_token(&token))
@@ -161,7 +161,7 @@ impl Tokenizer {
     /// The content of a `tokenizer.json`.
     ///
     /// # Errors
-    /// Where the tokenizer cannot be serialized.
+    /// If the tokenizer cannot be serialized.
     pub fn to_json(&self) -> Result<String> {
         self.inner.to_string(false).map_err(failed)
     }
@@ -227,7 +227,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
         std::fs::write(&path, Tokenizer::bytes().to_json().unwrap()).unwrap();
-        let read = |begins| Tokenizer::from_file(&path, vec![], None, Some("<|im_start|>"), begins).unwrap();
+        let read = |adds_bos| Tokenizer::from_file(&path, vec![], None, Some("<|im_start|>"), adds_bos).unwrap();
         assert_eq!(read(Some(true)).encode_document("a").unwrap(), [257, 97]);
         assert_eq!(read(Some(true)).encode_document("<|im_start|>a").unwrap(), [257, 97]);
         assert_eq!(read(Some(true)).encode("a").unwrap(), [97]);

@@ -239,7 +239,7 @@ impl<L: WeightLayout> Layer<L> {
         let (gate_up, down) = (fused(Linear::GateUp)?, fused(Linear::Down)?);
         let mut get = |name: &str, width| weights.get(&format!("model.layers.{layer}.{name}"), &[width]);
         let mut qkv_bias = None;
-        if spec.block.qkv_bias {
+        if spec.layer_spec.qkv_bias {
             let mut row = vec![];
             for &projection in Linear::Qkv.projections() {
                 row.extend(get(
@@ -250,12 +250,12 @@ impl<L: WeightLayout> Layer<L> {
             qkv_bias = Some(layout.vector(row)?);
         }
         let mut qk_norms = None;
-        if spec.block.qk_norm {
+        if spec.layer_spec.qk_norm {
             let mut head = |name: &str| layout.vector(get(&format!("self_attn.{name}.weight"), spec.head_dim)?);
             qk_norms = Some(QkNorms { q: head("q_norm")?, k: head("k_norm")? });
         }
         let mut norm = |name: &str| layout.vector(get(&format!("{name}.weight"), spec.hidden)?);
-        let names = spec.block.norm_names();
+        let names = spec.layer_spec.norm_names();
         let attention_norm = norm(names.attention)?;
         let attention_output_norm = names.attention_output.map(&mut norm).transpose()?;
         let (mlp_norm, mlp_output_norm) = (norm(names.mlp)?, names.mlp_output.map(&mut norm).transpose()?);

@@ -1,35 +1,35 @@
-//! What a GGUF file says beside sizes and tensors: what a Hugging Face folder of the same model has to be told.
+//! The metadata of a GGUF file that an exported Hugging Face folder needs and the spec does not hold.
 
 use super::header::Header;
 use super::read;
 use crate::formats::error::Result;
 use std::path::Path;
 
-/// What the header of a file says in its own words.
+/// Metadata of a file, before it is turned into a spec.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Described {
-    /// Base of the rotary positions, before anything is slowed.
+    /// Base of the rotary positions, before scaling.
     pub(crate) rotary_base: f32,
-    /// What all pairs are slowed by, where they are.
+    /// The factor of linear scaling, if the file has one.
     pub(crate) rotary_factor: Option<f32>,
-    /// Base of the sliding layers' rotary positions.
+    /// Base of the rotary positions of sliding-window layers.
     pub(crate) sliding_rotary_base: f32,
-    /// Id of the token at the beginning of a sequence.
+    /// Id of the beginning-of-sequence token.
     pub(crate) bos: Option<u32>,
-    /// Id of the token at its end.
+    /// Id of the end-of-sequence token.
     pub(crate) eos: Option<u32>,
-    /// Id of the token for what is unknown.
+    /// Id of the unknown token.
     pub(crate) unknown: Option<u32>,
-    /// Id of the token that fills.
+    /// Id of the padding token.
     pub(crate) padding: Option<u32>,
     /// The chat template.
     pub(crate) template: Option<String>,
 }
 
-/// Describes the file `path`, which [`super::open`] accepted.
+/// Reads the metadata of the file `path`, which [`super::open`] has accepted.
 ///
 /// # Errors
-/// Where it cannot be read, or a value is of another type than it should be.
+/// If the file cannot be read, or a value has the wrong type.
 pub(crate) fn describe(path: &Path) -> Result<Described> {
     let (_, content) = read(path)?;
     let header = Header { path, content: &content };

@@ -1,10 +1,10 @@
-//! The metadata of a GGUF file, asked by key: what is absent, of another type or not supported is said by name.
+//! The metadata of a GGUF file by key. Errors name the key that is missing, of the wrong type or not supported.
 
 use crate::formats::error::{Error, Result};
 use candle_core::quantized::gguf_file::{Content, Value};
 use std::path::Path;
 
-/// The metadata of a file, asked by key.
+/// The metadata of a file.
 pub(crate) struct Header<'a> {
     pub(crate) path: &'a Path,
     pub(crate) content: &'a Content,

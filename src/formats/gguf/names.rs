@@ -1,9 +1,9 @@
-//! Names of tensors: Hugging Face's to llama.cpp's.
+//! Names of tensors: from Hugging Face's to llama.cpp's.
 
-use crate::formats::spec::Block;
+use crate::formats::spec::LayerSpec;
 
-/// The name in a GGUF file of what Hugging Face calls `name` in a model of such blocks.
-pub(crate) fn gguf_name(name: &str, block: &Block) -> Option<String> {
+/// The name in a GGUF file of the tensor that Hugging Face calls `name`, in a model with layers made of `layer_spec`.
+pub(crate) fn gguf_name(name: &str, layer_spec: &LayerSpec) -> Option<String> {
     match name {
         "model.embed_tokens.weight" => return Some("token_embd.weight".to_owned()),
         "model.norm.weight" => return Some("output_norm.weight".to_owned()),
@@ -15,7 +15,7 @@ pub(crate) fn gguf_name(name: &str, block: &Block) -> Option<String> {
     let (tensor, kind) = tensor.rsplit_once('.')?;
     let inner = match tensor {
         "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" if block.sandwich_norms => "post_attention_norm",
+        "post_attention_layernorm" if layer_spec.sandwich_norms => "post_attention_norm",
         "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
         "post_feedforward_layernorm" => "post_ffw_norm",
         "self_attn.q_norm" => "attn_q_norm",

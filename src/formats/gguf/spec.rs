@@ -1,6 +1,6 @@
-//! A GGUF header to [`ModelSpec`], by the conventions of llama.cpp where a file leaves something out.
+//! [`ModelSpec`] from a GGUF header. Defaults for missing keys are those of llama.cpp.
 //!
-//! What llama.cpp computes and this node does not (other families, experts, soft caps, yarn) is refused by name.
+//! What llama.cpp computes and this node does not (other families, experts, soft caps, YaRN) is refused by name.
 
 use super::header::Header;
 use super::names::gguf_name;
@@ -10,17 +10,18 @@ use crate::formats::spec::{Family, ModelSpec, Sliding};
 use candle_core::quantized::gguf_file::Value;
 use std::collections::HashSet;
 
-/// The tensor of each pair's own slowing, which llama 3.1 and later have.
+/// The tensor of Llama 3.1 and later that holds a scaling factor for each rotary pair.
 pub(super) const ROTARY_FACTORS: &str = "rope_freqs.weight";
 
-/// Layers of the one Gemma 3 whose scores are not scaled by the head's width, and no file says so.
+/// The layers of Gemma 3 27B, the one Gemma 3 whose attention scale does not follow from the head's width; no metadata says
+/// so.
 const GEMMA3_27B_LAYERS: usize = 62;
 
-/// Gemma 3: one layer of so many sees everything, the last.
+/// In Gemma 3 the last of each six layers attends to the full context.
 const GEMMA3_PERIOD: usize = 6;
 
 impl Header<'_> {
-    /// The spec; `factors` is the content of [`ROTARY_FACTORS`], where the file has it.
+    /// The spec; `factors` is the content of [`ROTARY_FACTORS`], if the file has that tensor.
     pub(super) fn spec(&self, factors: Option<&[f32]>) -> Result<ModelSpec> {
         let name = self.needed("general.architecture", self.text("general.architecture")?)?;
         let family = Family::ALL.into_iter().find(|family| family.name() == name);
@@ -46,7 +47,7 @@ impl Header<'_> {
             heads,
             kv_heads: self.count(&key("attention.head_count_kv"))?.unwrap_or(heads),
             head_dim,
-            block: family.block(),
+            layer_spec: family.layer_spec(),
             embedding_scale: family.embedding_scale(hidden),
             score_scale: (scaled_width as f64).sqrt().recip() as f32,
             rotary: self.rotary(name, head_dim, factors)?,
@@ -84,12 +85,12 @@ impl Header<'_> {
         Ok(self.real(&format!("{name}.rope.freq_base"))?.unwrap_or(10_000.0))
     }
 
-    /// The rotary base of gemma's sliding layers.
+    /// The rotary base of Gemma's sliding-window layers.
     pub(super) fn sliding_rotary_base(&self, name: &str) -> Result<f32> {
         Ok(self.real(&format!("{name}.rope.freq_base_swa"))?.unwrap_or(10_000.0))
     }
 
-    /// What every pair of architecture `name` is slowed by, where it is.
+    /// The factor of linear rotary scaling of architecture `name`, if there is one.
     pub(super) fn rotary_factor(&self, name: &str) -> Result<Option<f32>> {
         let kind = self.text(&format!("{name}.rope.scaling.type"))?;
         if kind.is_some_and(|kind| kind != "none" && kind != "linear") {
@@ -99,7 +100,7 @@ impl Header<'_> {
             Some(factor) => Some(factor),
             None => self.real(&format!("{name}.rope.scale_linear"))?,
         };
-        // A factor of 0 is one that is not set, and a factor without a type is linear.
+        // A factor of 0 means unset, and a factor without a type is linear.
         Ok(factor.filter(|&factor| factor != 0.0 && kind != Some("none")))
     }
 
@@ -128,7 +129,7 @@ impl Header<'_> {
         }))
     }
 
-    /// What calls itself by a known name and is not computed as we compute it.
+    /// Refuses models of a known architecture with features that are not supported.
     fn refuse_variants(&self, spec: &ModelSpec) -> Result<()> {
         let name = spec.family.name();
         let count = |key: &str| self.count(&format!("{name}.{key}"));
@@ -152,11 +153,11 @@ impl Header<'_> {
             ("logit_scale", "scale of logits"),
         ] {
             if let Some(number) = self.real(&format!("{name}.{key}"))?.filter(|&number| number != 0.0) {
-                return Err(self.unsupported(what, &number.to_string(), "0, which is none of its own"));
+                return Err(self.unsupported(what, &number.to_string(), "0, the default"));
             }
         }
         let known: HashSet<String> =
-            spec.tensors().iter().filter_map(|(tensor, _)| gguf_name(tensor, &spec.block)).collect();
+            spec.tensors().iter().filter_map(|(tensor, _)| gguf_name(tensor, &spec.layer_spec)).collect();
         let stranger = |tensor: &&String| !known.contains(*tensor) && *tensor != ROTARY_FACTORS;
         match self.content.tensor_infos.keys().filter(stranger).min() {
             Some(tensor) => Err(self.unsupported("tensor", tensor, &format!("the weights of a {name}"))),

@@ -1,7 +1,7 @@
-//! `config.json` to [`ModelSpec`], in the spellings of transformers 4 and 5.
+//! [`ModelSpec`] from a `config.json` of transformers 4 or 5.
 //!
-//! What a config turns on that is not computed here (other activations, biases elsewhere, soft caps, other ways to
-//! scale rotary positions) is refused by name. A key that is left out has transformers' default of its family.
+//! Features that are not supported (other activations, other biases, soft caps, other rotary scalings) are refused by name.
+//! A missing key has the default of its family in transformers.
 
 use crate::formats::error::{Error, Result};
 use crate::formats::rotary::{Llama3Scaling, Rotary};
@@ -63,7 +63,7 @@ impl TokenIds {
     }
 }
 
-/// What transformers calls a family: the class, and the `model_type` of its config.
+/// The names of a family in transformers: the class, and the `model_type` of its config.
 pub(crate) fn names(family: Family) -> (&'static str, &'static str) {
     match family {
         Family::Llama => ("LlamaForCausalLM", "llama"),
@@ -102,7 +102,7 @@ impl Config {
             heads,
             kv_heads: self.num_key_value_heads.unwrap_or(heads),
             head_dim,
-            block: family.block(),
+            layer_spec: family.layer_spec(),
             embedding_scale: family.embedding_scale(hidden),
             score_scale: score_scale.sqrt().recip() as f32,
             rotary: reader.rotary(family, FULL, head_dim)?,
@@ -175,12 +175,12 @@ impl Reader<'_> {
         if let Some(share) = config.partial_rotary_factor.filter(|&share| share != 1.0) {
             return Err(self.refused("partial_rotary_factor", share, "1"));
         }
-        // Gemma's key is another one, since its first configs named the wrong function under the usual key.
+        // Gemma has a key of its own, because its first configs named the wrong function under the usual key.
         let (what, activation) = match family {
             Family::Gemma3 => ("hidden_activation", &config.hidden_activation),
             _ => ("hidden_act", &config.hidden_act),
         };
-        let known: &[&str] = match family.block().activation {
+        let known: &[&str] = match family.layer_spec().activation {
             Activation::Silu => &["silu", "swish"],
             Activation::GeluTanh => &["gelu_pytorch_tanh"],
         };
@@ -192,8 +192,8 @@ impl Reader<'_> {
 
     /// Rotary positions of the layers of `kind`.
     ///
-    /// Transformers 5 has one `rope_parameters`, with one map inside for each kind of layer where a family has two.
-    /// Transformers 4 has bases at the top, and a `rope_scaling` that does not concern gemma's sliding layers.
+    /// Transformers 5 has `rope_parameters`, with a map for each kind of layer if a family has two kinds. Transformers 4 has
+    /// the bases as keys of the config, and a `rope_scaling` that does not apply to Gemma's sliding-window layers.
     fn rotary(&self, family: Family, kind: &str, head_dim: usize) -> Result<Rotary> {
         let config = self.config;
         let local = family == Family::Gemma3 && kind == SLIDING;
@@ -210,7 +210,7 @@ impl Reader<'_> {
         };
         let given = [scaling, parameters].into_iter().flatten().find_map(|map| map.get("rope_theta")?.as_f64());
         let mut rotary = Rotary::new(given.or(base).unwrap_or(default) as f32, head_dim);
-        // Where both are given they say the same: what one of them scales is not scaled again.
+        // If both maps are given they say the same, so that only one of them is applied.
         if let Some(map) = [scaling, parameters].into_iter().flatten().find(|map| !is_plain(map)) {
             rotary = self.scaled(rotary, map)?;
         }
@@ -236,12 +236,12 @@ impl Reader<'_> {
                 high_frequency_factor: number("high_freq_factor")?,
                 original_context_tokens: number("original_max_position_embeddings")?,
             })),
-            // An old-style map that names no type scales by whatever its factor says.
+            // An old map without a type is refused: how its factor applies is not certain.
             other => Err(self.refused("rope scaling", other.unwrap_or("of no type"), "default, linear, llama3")),
         }
     }
 
-    /// The sliding layers, if a window is in use at all.
+    /// The sliding-window layers, if a window is in use.
     fn sliding(&self, family: Family, head_dim: usize) -> Result<Option<Sliding>> {
         let config = self.config;
         let window = match family {
@@ -282,7 +282,7 @@ fn kind_of(scaling: &Map<String, Value>) -> Option<&str> {
     scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str)
 }
 
-/// Whether a map says nothing but the base, and perhaps that this is all.
+/// Whether a map holds nothing but the base, so that nothing is scaled.
 fn is_plain(map: &Map<String, Value>) -> bool {
     map.iter().all(|(key, value)| match key.as_str() {
         "rope_theta" => true,

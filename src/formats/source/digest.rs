@@ -1,4 +1,4 @@
-//! The digest that a model is known by, wherever it lies.
+//! The digest that identifies a model.
 
 use crate::formats::error::{Error, Result};
 use sha2::{Digest as _, Sha256};
@@ -6,11 +6,11 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The sha256 of the model at `path`, in hexadecimal digits: a file's own; a folder's is that of what `sha256sum` prints
-/// there for its `*.json` and `*.safetensors`, in the order of their bytes.
+/// The sha256 of the model at `path`, in hexadecimal digits. For a folder it is the sha256 of what `sha256sum` prints there
+/// for its `*.json` and `*.safetensors` files, sorted by the bytes of their names.
 ///
 /// # Errors
-/// Where something of it cannot be read.
+/// If a file cannot be read.
 pub fn digest(path: &Path) -> Result<String> {
     if !path.is_dir() {
         return of_file(path);

@@ -1,7 +1,7 @@
 //! A model of the Hugging Face hub, as a snapshot folder in the hub's own cache.
 //!
-//! Every file comes from one commit. Where the hub cannot be reached, the snapshot of the last time serves if it is
-//! whole. `HF_HOME` and `HF_ENDPOINT` mean what they mean to the hub's own tools.
+//! All files come from one commit. If the hub cannot be reached, the last snapshot is used if it is whole. `HF_HOME` and
+//! `HF_ENDPOINT` mean the same as in the hub's own tools.
 
 use crate::formats::error::{Error, Result};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
@@ -14,15 +14,15 @@ const INDEX: &str = "model.safetensors.index.json";
 const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
 const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
 
-/// Each try to lock a file that another process is fetching takes some five seconds; so an hour at most.
+/// Attempts to lock a file that another process is fetching. Each takes about five seconds, so this is an hour.
 const LOCK_TRIES_MAX: usize = 720;
 
-/// The snapshot folder of `model` (`owner/name`), fetched where it is not there yet.
+/// The snapshot folder of `model` (`owner/name`); fetched if it is not cached yet.
 pub(super) fn fetch(model: &str) -> Result<PathBuf> {
     fetch_from(model, ApiBuilder::from_env(), &Cache::from_env())
 }
 
-/// As [`fetch`], with `api` and `cache` at the same place.
+/// As [`fetch`], with the given `api` and its `cache`.
 fn fetch_from(model: &str, api: ApiBuilder, cache: &Cache) -> Result<PathBuf> {
     let failed = |why: String| Error::Fetch { what: format!("hf:{model}"), why };
     let api = api.with_progress(false).build().map_err(|error| failed(error.to_string()))?;
@@ -30,7 +30,7 @@ fn fetch_from(model: &str, api: ApiBuilder, cache: &Cache) -> Result<PathBuf> {
         Ok(info) => info,
         Err(error) => {
             let path = cached(model, cache).ok_or_else(|| failed(error.to_string()))?;
-            tracing::warn!(model, %error, "cannot ask the hub, using the snapshot of the last time");
+            tracing::warn!(model, %error, "cannot reach the hub, using the last snapshot");
             return Ok(path);
         }
     };
@@ -54,7 +54,7 @@ fn fetch_from(model: &str, api: ApiBuilder, cache: &Cache) -> Result<PathBuf> {
     } else {
         return Err(failed(format!("the model has neither model.safetensors nor {INDEX}")));
     }
-    // Only now: whoever asks for the last snapshot without the hub gets a whole one.
+    // Last, so that the snapshot this names is always whole.
     let repository = cache.model(model.to_owned());
     repository.create_ref(&info.sha).map_err(|error| failed(error.to_string()))?;
     Ok(repository.pointer_path(&info.sha))
@@ -68,7 +68,7 @@ struct Commit<'a> {
 }
 
 impl Commit<'_> {
-    /// The path of `file`, downloaded where it is not cached.
+    /// The path of `file`; downloaded if it is not cached.
     fn get(&self, file: &str) -> Result<PathBuf> {
         let repo = Repo::with_revision(self.model.to_owned(), RepoType::Model, self.sha.to_owned());
         let repository = self.api.repo(repo);
@@ -79,7 +79,7 @@ impl Commit<'_> {
                     tracing::info!(model = self.model, file, bytes, "fetched a file of the hub");
                     return Ok(path);
                 }
-                // Another process is fetching it: take what it brings, or its turn.
+                // Another process is fetching it: wait for the file or for the lock.
                 Err(ApiError::LockAcquisition(_)) => {}
                 Err(error) => return Err(self.failed(format!("{file}: {error}"))),
             }
@@ -108,7 +108,7 @@ fn shards(index: &Path) -> Result<BTreeSet<String>, String> {
     }
 }
 
-/// The last snapshot, if every file that is needed is there.
+/// The last snapshot, if it has every file that is needed.
 fn cached(model: &str, cache: &Cache) -> Option<PathBuf> {
     let repository = cache.model(model.to_owned());
     let folder = repository.get("config.json")?.parent()?.to_owned();

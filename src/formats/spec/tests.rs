@@ -5,7 +5,7 @@ use super::*;
 pub(crate) fn tiny() -> ModelSpec {
     ModelSpec {
         family: Family::Llama,
-        block: Family::Llama.block(),
+        layer_spec: Family::Llama.layer_spec(),
         embedding_scale: 1.0,
         score_scale: 1.0 / 8f32.sqrt(),
         sliding: None,
@@ -46,7 +46,9 @@ fn sliding() -> Sliding {
 
 #[test]
 fn what_a_family_adds_is_counted() {
-    let of = |family: Family| ModelSpec { family, block: family.block(), ..tiny() }.parameters() - tiny().parameters();
+    let of = |family: Family| {
+        ModelSpec { family, layer_spec: family.layer_spec(), ..tiny() }.parameters() - tiny().parameters()
+    };
     // Per layer: biases of q, k and v; a norm of q and one of k; those and two of the stream.
     assert_eq!([of(Family::Qwen2), of(Family::Qwen3), of(Family::Gemma3)], [2 * 64, 2 * 16, 2 * (16 + 64)]);
 }

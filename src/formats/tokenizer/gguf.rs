@@ -1,4 +1,4 @@
-//! A tokenizer out of a GGUF header: byte-level BPE with its pre-tokenizer by name, or SentencePiece's.
+//! Builds a tokenizer from a GGUF header: byte-level BPE with a pre-tokenizer by name, or SentencePiece.
 
 use super::{Tokenizer, failed, spm};
 use crate::formats::error::{Error, Result};
@@ -12,17 +12,17 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
-/// The pre-tokenizers we know, as error messages list them.
+/// The known pre-tokenizers, for error messages.
 const KNOWN: &str = "gpt-2, phi-2, smollm, starcoder, refact, llama-bpe, llama-v3, llama3, qwen2, deepseek-r1-qwen, \
                      default";
 
-/// Contractions in any case, words with one leading sign, runs of up to three digits, signs, line ends, spaces.
+/// Contractions in any case, words with one leading symbol, runs of up to three digits, symbols, line ends, spaces.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// The same with single digits.
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// What llama.cpp does with files that say `default`: four splits in a row.
+/// How llama.cpp splits text for files that say `default`: four patterns one after the other.
 const DEFAULT: [&str; 4] = [
     r"[\p{P}\$\+<=>\^~\|]+",
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
@@ -35,20 +35,20 @@ const NORMAL: usize = 1;
 const USER_DEFINED: usize = 4;
 const BYTE: usize = 6;
 
-/// How text is cut before merges apply.
-struct Pre {
+/// How text is split before merges apply.
+struct PreTokenizer {
     split: PreTokenizerWrapper,
-    /// Text is brought into normal form C first.
+    /// Text is converted to normal form C first.
     normalised: bool,
-    /// A piece that is in the vocabulary is one token, whatever the merges say.
+    /// A piece that is in the vocabulary becomes one token, even if merges do not lead to it.
     whole_pieces: bool,
-    /// A document begins with the beginning-of-sequence token, unless the file says otherwise.
-    begins: bool,
+    /// A document starts with the beginning-of-sequence token, unless the file says otherwise.
+    adds_bos: bool,
 }
 
-impl Pre {
+impl PreTokenizer {
     fn plain(split: impl Into<PreTokenizerWrapper>) -> Self {
-        Self { split: split.into(), normalised: false, whole_pieces: false, begins: false }
+        Self { split: split.into(), normalised: false, whole_pieces: false, adds_bos: false }
     }
 
     fn named(name: &str) -> Result<Option<Self>> {
@@ -58,7 +58,7 @@ impl Pre {
             "gpt-2" | "phi-2" => Self::plain(words()),
             "smollm" | "starcoder" | "refact" => Self::plain(Sequence::new(vec![Digits::new(true).into(), words()])),
             "llama-bpe" | "llama-v3" | "llama3" => {
-                Self { whole_pieces: true, begins: true, ..Self::plain(Sequence::new(vec![cut(LLAMA3)?, letters()])) }
+                Self { whole_pieces: true, adds_bos: true, ..Self::plain(Sequence::new(vec![cut(LLAMA3)?, letters()])) }
             }
             "qwen2" | "deepseek-r1-qwen" => {
                 Self { normalised: true, ..Self::plain(Sequence::new(vec![cut(QWEN2)?, letters()])) }
@@ -83,14 +83,14 @@ impl Tokenizer {
     pub(crate) fn from_gguf(header: &Header<'_>) -> Result<Self> {
         let model = header.needed("tokenizer.ggml.model", header.text("tokenizer.ggml.model")?)?;
         let tokens = header.needed("tokenizer.ggml.tokens", header.texts("tokenizer.ggml.tokens")?)?;
-        // Where a file does not say it, llama.cpp goes by the kind of vocabulary.
-        let (mut inner, begins) = match model {
+        // If the file does not say whether to add the token, llama.cpp decides by the kind of vocabulary.
+        let (mut inner, adds_bos) = match model {
             "gpt2" => {
-                // A file without a name says nothing of how its text is cut: a guess would be silently wrong.
+                // Without a name the split is unknown, and a guess would be silently wrong.
                 let name = header.text("tokenizer.ggml.pre")?.unwrap_or("");
-                let pre = Pre::named(name)?.ok_or_else(|| header.unsupported("pre-tokenizer", name, KNOWN))?;
-                let begins = pre.begins;
-                (byte_level(header, &tokens, pre)?, begins)
+                let pre = PreTokenizer::named(name)?.ok_or_else(|| header.unsupported("pre-tokenizer", name, KNOWN))?;
+                let adds_bos = pre.adds_bos;
+                (byte_level(header, &tokens, pre)?, adds_bos)
             }
             "llama" => (spm::build(header, &tokens)?, true),
             other => return Err(header.unsupported("tokenizer", other, "gpt2, llama")),
@@ -99,18 +99,18 @@ impl Tokenizer {
             .into_iter()
             .map(|key| id(header, key, tokens.len()))
             .collect::<Result<Vec<_>>>()?;
-        let begins = header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(begins);
-        let bos = id(header, "tokenizer.ggml.bos_token_id", tokens.len())?.filter(|_| begins);
+        let adds_bos = header.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(adds_bos);
+        let bos = id(header, "tokenizer.ggml.bos_token_id", tokens.len())?.filter(|_| adds_bos);
         let mut added = added(header, &tokens)?;
-        // A run of spaces that the vocabulary spells in its own letter is reached by merges.
+        // Runs of spaces that the vocabulary writes with its own space character are reached by merges.
         added.retain(|token| inner.token_to_id(&token.content).is_some());
         inner.add_tokens(added).map_err(failed)?;
         Ok(Self::new(inner, ids.into_iter().flatten(), bos))
     }
 }
 
-/// Byte-level BPE by the file's own merges.
-fn byte_level(header: &Header<'_>, tokens: &[&str], pre: Pre) -> Result<tokenizers::Tokenizer> {
+/// Byte-level BPE with the merges of the file.
+fn byte_level(header: &Header<'_>, tokens: &[&str], pre: PreTokenizer) -> Result<tokenizers::Tokenizer> {
     let merges = header.needed("tokenizer.ggml.merges", header.texts("tokenizer.ggml.merges")?)?;
     let merges = merges.into_iter().map(|merge| match merge.split_once(' ') {
         Some((left, right)) => Ok((left.to_owned(), right.to_owned())),
@@ -128,7 +128,7 @@ fn byte_level(header: &Header<'_>, tokens: &[&str], pre: Pre) -> Result<tokenize
     Ok(inner)
 }
 
-/// The id under `key`, which must be one of the vocabulary.
+/// The id under `key`, which must be in the vocabulary.
 fn id(header: &Header<'_>, key: &str, tokens: usize) -> Result<Option<u32>> {
     let outside = |id| header.malformed(format!("{key}: expected an id below {tokens}, got {id}"));
     let Some(id) = header.count(key)? else { return Ok(None) };
@@ -138,7 +138,8 @@ fn id(header: &Header<'_>, key: &str, tokens: usize) -> Result<Option<u32>> {
     u32::try_from(id).map(Some).map_err(|_| outside(id))
 }
 
-/// The tokens that are matched whole in text: neither normal nor a byte. All but the user's own are special.
+/// The tokens that are matched whole in text: those that are neither normal nor a byte. All except user-defined ones are
+/// special.
 fn added(header: &Header<'_>, tokens: &[&str]) -> Result<Vec<AddedToken>> {
     let key = "tokenizer.ggml.token_type";
     let types = header.needed(key, header.counts(key)?)?;

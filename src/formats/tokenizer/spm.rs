@@ -1,8 +1,7 @@
-//! SentencePiece vocabularies out of a GGUF header (model `llama`): BPE over characters, bytes for those unknown.
+//! SentencePiece vocabularies from a GGUF header (model `llama`): BPE over characters, with bytes for unknown ones.
 //!
-//! A file keeps pieces and their scores, no merges. Every way to cut a piece into two pieces is a merge, and the
-//! better a piece's score, the earlier it is made: what SentencePiece's own BPE does, and how transformers reads
-//! such a file.
+//! A file has pieces with scores, but no merges. Every split of a piece into two pieces is a merge, and merges into pieces
+//! with higher scores come first. SentencePiece's BPE does the same, and transformers reads such files this way.
 
 use super::failed;
 use crate::formats::error::Result;
@@ -17,19 +16,19 @@ use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::replace::Replace;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 
-/// SentencePiece's letter for a space.
+/// SentencePiece's character for a space.
 const SPACE: char = '\u{2581}';
 
-/// The tokenizer of `tokens`, without added ones.
+/// The tokenizer of `tokens`, without added tokens.
 pub(super) fn build(header: &Header<'_>, tokens: &[&str]) -> Result<tokenizers::Tokenizer> {
     let gemma = header.text("general.architecture")?.is_some_and(|name| name.starts_with("gemma"));
     let pieces: Vec<String> = match gemma {
-        // Its runs of spaces are spelled with real ones, unlike all other pieces.
+        // Gemma writes its runs of spaces with real spaces, unlike all other pieces.
         true => tokens.iter().map(|token| respelled(token)).collect(),
         false => tokens.iter().map(|&token| token.to_owned()).collect(),
     };
     let ranks = match gemma {
-        // It merges in the order of its ids: its scores leave out the runs of spaces and line ends.
+        // Gemma merges in the order of ids: its scores do not cover runs of spaces and line ends.
         true => (0..pieces.len()).map(|id| -(id as f32)).collect(),
         false => scores(header, pieces.len())?,
     };
@@ -71,7 +70,7 @@ fn scores(header: &Header<'_>, pieces: usize) -> Result<Vec<f32>> {
     }
 }
 
-/// Every cut of a piece into two, the highest rank first; of one piece's, the longest left part first.
+/// Every split of a piece into two pieces: the highest rank first, and within a rank the longest left part first.
 fn merges(pieces: &[String], ranks: &[f32]) -> Vec<(String, String)> {
     let known: HashSet<&str> = pieces.iter().map(String::as_str).collect();
     let mut cuts = vec![];
@@ -84,7 +83,7 @@ fn merges(pieces: &[String], ranks: &[f32]) -> Vec<(String, String)> {
             }
         }
     }
-    // Stable: pieces of one rank stay in the order of their ids.
+    // The sort is stable: pieces of the same rank stay in the order of their ids.
     cuts.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(b.2.cmp(&a.2)));
     cuts.into_iter().map(|(_, _, _, left, right)| (left.to_owned(), right.to_owned())).collect()
 }

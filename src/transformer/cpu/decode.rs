@@ -196,7 +196,7 @@ impl Pass for DecodePass<'_> {
     }
 
     fn gated(&mut self, gate_up: ActivationRows) -> Result<ActivationRows> {
-        let (width, activation) = (self.spec.intermediate, self.spec.block.activation);
+        let (width, activation) = (self.spec.intermediate, self.spec.layer_spec.activation);
         let mut out = self.take();
         out.write(self.rows.len(), width, self.precision, |first, out| {
             ops::gated_part(&gate_up.values()[2 * first * width..][..2 * out.len()], 2 * width, out, width, activation);

@@ -207,7 +207,7 @@ impl Pass for DecodePass<'_> {
     }
 
     fn gated(&mut self, gate_up: Tensor) -> Result<Tensor> {
-        Ok(ops::gated(&gate_up, self.spec.block.activation)?)
+        Ok(ops::gated(&gate_up, self.spec.layer_spec.activation)?)
     }
 }
 

@@ -148,7 +148,7 @@ impl Pass for ScorePass<'_> {
     }
 
     fn gated(&mut self, gate_up: Tensor) -> Result<Tensor> {
-        let activation = self.spec.block.activation;
+        let activation = self.spec.layer_spec.activation;
         Ok(ops::recomputed(&gate_up, move |gate_up| ops::gated(gate_up, activation))?)
     }
 }

@@ -41,7 +41,7 @@ impl ParamBlock {
     /// The blocks of a model, in a fixed order.
     pub(crate) fn all(spec: &ModelSpec) -> Vec<Self> {
         let mut blocks = vec![Self::Embedding];
-        let (block, names) = (&spec.block, spec.block.norm_names());
+        let (block, names) = (&spec.layer_spec, spec.layer_spec.norm_names());
         for layer in 0..spec.layers {
             blocks.extend(Linear::ALL.map(|linear| Self::Linear(layer, linear)));
             let vectors = [
@@ -126,7 +126,7 @@ impl ParamBlock {
 
 impl Vector {
     fn tensors(self, layer: usize, spec: &ModelSpec) -> Vec<NamedShape> {
-        let (hidden, names) = (spec.hidden, spec.block.norm_names());
+        let (hidden, names) = (spec.hidden, spec.layer_spec.norm_names());
         let one = |name: &str, width| vec![(format!("model.layers.{layer}.{name}"), vec![width])];
         let norm = |name: Option<&str>| name.map_or_else(Vec::new, |name| one(&format!("{name}.weight"), hidden));
         match self {

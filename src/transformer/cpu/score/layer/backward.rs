@@ -54,7 +54,7 @@ impl LayerContext<'_> {
         let [mut h, d_inner] = self.linear_backward(at, &layer.down, [tape.inner(at.1), dy], None, target, arena);
         let rows = h.len() / spec.intermediate;
         let mut d_gate_up = arena.take(rows, tape.gate_up.len() / rows);
-        ops::gated_backward(&tape.gate_up, &mut h, &mut d_gate_up, spec.intermediate, spec.block.activation);
+        ops::gated_backward(&tape.gate_up, &mut h, &mut d_gate_up, spec.intermediate, spec.layer_spec.activation);
         let down = DeferredGrad { at, weight: &layer.down, x: &h, dy, d_inner: &d_inner };
 
         let at = (index, Linear::GateUp);
@@ -132,7 +132,7 @@ impl LayerContext<'_> {
         }
         self.rotate_backward(index, norms, &tape.qkv, &mut d_qkv);
         if let Some(gradients) = target.full()
-            && spec.block.qkv_bias
+            && spec.layer_spec.qkv_bias
         {
             let sum = gradients.block_mut(ParamBlock::Vector(index, Vector::QkvBias));
             d_qkv.chunks_exact(sum.len()).for_each(|row| ops::add_part(row, sum));

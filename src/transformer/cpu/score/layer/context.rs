@@ -38,7 +38,7 @@ impl LayerContext<'_> {
     }
 
     pub(super) fn gated(&self, gate_up: &[f32], arena: &mut Arena) -> Vec<f32> {
-        let (width, activation) = (self.spec().intermediate, self.spec().block.activation);
+        let (width, activation) = (self.spec().intermediate, self.spec().layer_spec.activation);
         let mut out = arena.take(gate_up.len() / padded_stride(2 * width), width);
         ops::gated(gate_up, &mut out, width, activation);
         out

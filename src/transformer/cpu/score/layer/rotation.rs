@@ -49,7 +49,7 @@ impl LayerContext<'_> {
     /// Adds the gradients of the norms of queries and keys. `qkv` is their input, `d` the gradient of the rotated output.
     pub(super) fn qk_norms_backward(&self, index: usize, qkv: &[f32], d: &[f32], gradients: &mut FullGradients) {
         let spec = self.spec();
-        if !spec.block.qk_norm {
+        if !spec.layer_spec.qk_norm {
             return;
         }
         let (angles, dim, width) = (self.angles.of(spec, index), spec.head_dim, d.len() / self.rows);

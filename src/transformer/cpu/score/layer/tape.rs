@@ -58,7 +58,8 @@ impl LayerTape {
 pub(in crate::transformer) fn tape_floats(spec: &ModelSpec, rank: usize) -> usize {
     let heads = Heads::of(spec);
     let qkv = heads.q_width() + 2 * heads.kv_width();
-    let norms = usize::from(spec.block.qk_norm) * qkv + usize::from(spec.block.sandwich_norms) * 2 * spec.hidden;
+    let norms =
+        usize::from(spec.layer_spec.qk_norm) * qkv + usize::from(spec.layer_spec.sandwich_norms) * 2 * spec.hidden;
     2 * spec.hidden + qkv + heads.q_width() + heads.heads + padded_stride(2 * spec.intermediate) + norms + 7 * rank
 }
 
@@ -71,7 +72,7 @@ pub(in crate::transformer) fn working_floats(spec: &ModelSpec, rank: usize) -> u
     let attention =
         PackedAttention::forward_floats(heads) + PackedAttention::backward_floats(heads) + qkv + heads.q_width();
     let feed_forward = 2 * spec.intermediate + padded_stride(2 * spec.intermediate);
-    let streams = 4 + usize::from(spec.block.sandwich_norms);
+    let streams = 4 + usize::from(spec.layer_spec.sandwich_norms);
     // The last layer's output rows, beside all rows.
     let output_rows = spec.hidden + heads.q_width();
     attention + feed_forward + streams * spec.hidden + output_rows + 3 * rank
