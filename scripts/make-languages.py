@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Writes data/languages.txt, the n-gram frequencies by which a text's language is told.
+"""Writes data/languages.txt, the n-gram frequencies that identify a text's language.
 
     pip install langdetect==1.0.9
     scripts/make-languages.py [--check]
 
 From the profiles of langdetect (Nakatani Shuyo's language-detection, Apache-2.0; see data/NOTICE): each line is
-`LANGUAGE N LEVEL GRAMS`, where GRAMS are n-grams of N characters one after another, each of which makes up about
-2^(-LEVEL/2) of that language's n-grams of this length. Left out: what is rarer than 2e-4. Chinese characters count
-as one, and both ways of writing Chinese are one language, zh.
+`LANGUAGE N LEVEL GRAMS`, where GRAMS is a sequence of n-grams of N characters, each with a frequency of about
+2^(-LEVEL/2) among that language's n-grams of this length. N-grams rarer than 2e-4 are left out. All Chinese characters
+count as one, and both scripts of Chinese are one language, zh.
 """
 
 import argparse
@@ -25,7 +25,7 @@ OUT = Path(__file__).resolve().parent.parent / "data" / "languages.txt"
 
 
 def frequencies(language, files):
-    """{n-gram: its share among those of its length}."""
+    """{n-gram: its frequency among those of its length}."""
     counts, totals = defaultdict(int), [0, 0, 0]
     for file in files:
         profile = json.loads(file.read_text(encoding="utf-8"))
