@@ -4,6 +4,7 @@
 mod bench;
 mod cli;
 mod common;
+mod docs;
 mod engine;
 mod eval;
 mod export;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The room, what it may import from this crate, and which libraries it must not name. Imports point down this list.
-const ROOMS: &[(&str, &[&str], &[&str])] = &[
+pub const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("types", &[], &["candle", "tokio", "ractor"]),
     ("disk", &[], &["candle", "tokio", "ractor"]),
     ("kernels", &[], &["candle", "tokio", "ractor"]),
