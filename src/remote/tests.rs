@@ -1,4 +1,4 @@
-//! Promises of the client's config; what it does with a server is tested in `tests/it/remote.rs`.
+//! Promises of the client's config; what it does with a server is tested in `tests/it/judging/remote.rs`.
 use super::*;
 
 fn config(base_url: &str) -> RemoteConfig {

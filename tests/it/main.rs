@@ -1,30 +1,10 @@
-//! One binary for every integration test: it links once.
+//! One binary for every integration test: it links once. A module a promise, what they share in `support`.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub)]
 
-mod bench;
-mod cli;
-mod common;
-mod docs;
-mod engine;
-mod eval;
-mod export;
-mod families;
-mod judges;
-mod learns;
-mod loop_common;
-mod objectives;
-mod offline;
-mod parity;
-mod passes;
-mod real_families;
-mod real_server;
-mod refusals;
-mod remote;
-mod resume;
-mod rigged;
-mod smollm2;
-mod survives;
-mod theorem;
-mod tidy;
-mod tokenizer;
-mod whole;
+mod durability;
+mod house;
+mod judging;
+mod learning;
+pub mod numbers;
+mod program;
+mod support;

@@ -1,7 +1,7 @@
 //! Batching changes nothing: on real weights, a request gives the same ids and log-probs whatever
 //! happens around it. And both passes agree on what was written.
 
-use crate::common::{farthest, golden, quickstart, smollm2, tiny};
+use crate::support::models::{farthest, golden, quickstart, smollm2, tiny};
 use rco_node::engine::sampler::SamplingConfig;
 use rco_node::engine::{Engine, EngineConfig, Request, RequestId};
 use rco_node::formats::adapter::Adapter;

@@ -3,8 +3,8 @@
 //! Run by hand: `scripts/fetch-models.py DIR`, then `RCO_MODELS=DIR cargo test --test it real_families -- --ignored`.
 //! The program that made the numbers: `tests/golden/real_families.py`.
 
-use crate::common::{Numbers, farthest, golden, quickstart};
-use crate::passes::log_probs;
+use crate::numbers::passes::log_probs;
+use crate::support::models::{Numbers, farthest, golden, quickstart};
 use rco_node::engine::{Engine, EngineConfig, Request, sampler::SamplingConfig};
 use rco_node::transformer::decode::Decoder;
 use rco_node::transformer::load;

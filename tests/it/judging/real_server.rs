@@ -1,8 +1,8 @@
 //! A real server of the OpenAI kind, llama.cpp's: `tests/servers/llama_cpp.py` starts one on the quickstart's SmolLM2 and
 //! says how to run these by hand. What it answers is held against the engine's own texts and log-probabilities.
 
-use crate::common::{quickstart, smollm2};
-use crate::loop_common::{config, judged};
+use crate::support::models::{quickstart, smollm2};
+use crate::support::node::{config, judged};
 use rco_node::engine::sampler::SamplingConfig;
 use rco_node::engine::{Engine, Request};
 use rco_node::remote::{ChatRequest, Client, RemoteConfig};

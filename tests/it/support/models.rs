@@ -24,7 +24,7 @@ pub fn tiny() -> &'static Loaded {
 
 /// A section of the quickstart's config.
 pub fn quickstart<T: serde::de::DeserializeOwned>(section: &str) -> T {
-    let table: toml::Table = include_str!("../../configs/quickstart.toml").parse().unwrap();
+    let table: toml::Table = include_str!("../../../configs/quickstart.toml").parse().unwrap();
     table[section].clone().try_into().unwrap()
 }
 

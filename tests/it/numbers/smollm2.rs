@@ -1,7 +1,7 @@
 //! The real model against transformers in f32: tokenizer, log-probs, greedy text, both passes.
 
-use crate::common::{Numbers, farthest, golden, quickstart, smollm2, smollm2_in, smollm2_opened};
-use crate::passes::log_probs;
+use crate::numbers::passes::log_probs;
+use crate::support::models::{Numbers, farthest, golden, quickstart, smollm2, smollm2_in, smollm2_opened};
 use candle_core::Device;
 use rco_node::engine::{Engine, EngineConfig, Request, sampler::SamplingConfig};
 use rco_node::kernels::Precision;

@@ -1,7 +1,7 @@
 //! Remote servers that fail in every way: what the client makes of it, and that it costs no episode a wrong score.
 
-use crate::loop_common::{config, held, judged, saved};
-use crate::rigged::{Act, Asked, Rigged};
+use crate::support::node::{config, held, judged, saved};
+use crate::support::server::{Act, Asked, Rigged};
 use rco_node::remote::{ChatRequest, Client, Error, RemoteConfig};
 use rco_node::run::events::Event;
 use rco_node::run::state::DropReason;
@@ -325,7 +325,7 @@ async fn a_remote_generator_answers_and_refines_and_its_failures_end_no_more_tha
         assert_eq!(pair.response.text, "forty-two");
         assert_eq!(pair.refinement.text, "better than \"forty-two\"");
         assert_eq!(pair.response.ids, b"forty-two".map(u32::from));
-        crate::loop_common::likes_even(pair)
+        crate::support::node::likes_even(pair)
     };
     let running = judged(config(folder.path(), &more), false, Some(2), Some(Arc::new(judge))).await;
     let (progress, log) = running.done().await;

@@ -5,7 +5,7 @@
 //! has a probability above zero, and together they have all of it. The ignored test prints the table of
 //! `docs/objectives.md`.
 
-use crate::common::{golden, quickstart};
+use crate::support::models::{golden, quickstart};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rco_node::formats;

@@ -1,6 +1,6 @@
 //! Resume: a run that is stopped and gone on with is the run that was not stopped.
 
-use crate::loop_common::{config, distinct, held, likes_even, open_episodes, saved, start};
+use crate::support::node::{config, distinct, held, likes_even, open_episodes, saved, start};
 use rco_node::checkpoint::Snapshot;
 use rco_node::node::Exit;
 use rco_node::run::events::Event;

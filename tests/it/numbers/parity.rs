@@ -2,8 +2,8 @@
 //!
 //! The programs that made the numbers lie beside them in `tests/golden`.
 
-use crate::common::{Numbers, farthest, golden, quickstart, relative, tiny};
-use crate::passes::{VOCAB, decode, of_next, score};
+use crate::numbers::passes::{VOCAB, decode, of_next, score};
+use crate::support::models::{Numbers, farthest, golden, quickstart, relative, tiny};
 use rco_node::formats;
 use rco_node::formats::adapter::Adapter;
 use rco_node::learner::{HostTensor, Learner, LearnerConfig, State, objective::Baseline};

@@ -1,7 +1,7 @@
 //! Evaluation: as its user meets it, and as the small exam of the critic in service while a node trains.
 
-use crate::common::golden;
-use crate::loop_common::{config, likes_even, saved, sets, start};
+use crate::support::models::golden;
+use crate::support::node::{config, likes_even, saved, sets, start};
 use rco_node::checkpoint;
 use rco_node::run::events::Event;
 use rco_node::types::CriticVersion;

@@ -1,6 +1,6 @@
 //! What the tests of the whole loop share: a node on the tiny model, and its events.
 
-use crate::common::golden;
+use crate::support::models::golden;
 use rco_node::checkpoint::{Snapshot, newest};
 use rco_node::config::Config;
 use rco_node::episode::judge::{Compare, Pair};

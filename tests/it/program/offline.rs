@@ -1,7 +1,7 @@
 //! Groups outlive their run, and an adapter is learned from them without one.
 
-use crate::common::golden;
-use crate::loop_common::{config, held, likes_even, saved, sets, start};
+use crate::support::models::golden;
+use crate::support::node::{config, held, likes_even, saved, sets, start};
 use rco_node::groups::{self, Groups};
 use rco_node::replay::Pushed;
 use rco_node::run::events::Event;

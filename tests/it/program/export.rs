@@ -2,8 +2,8 @@
 //!
 //! The same files against PEFT, transformers and llama.cpp: `tests/golden/export.py`, by hand.
 
-use crate::common::{Numbers, farthest, golden};
-use crate::passes::score;
+use crate::numbers::passes::score;
+use crate::support::models::{Numbers, farthest, golden};
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use rco_node::checkpoint::{self, Snapshot};

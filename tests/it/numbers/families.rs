@@ -2,8 +2,8 @@
 //!
 //! The program that made the numbers: `tests/golden/tiny_families.py`.
 
-use crate::common::{Numbers, farthest, golden, relative};
-use crate::passes::{decode, log_probs, of_next, score};
+use crate::numbers::passes::{decode, log_probs, of_next, score};
+use crate::support::models::{Numbers, farthest, golden, relative};
 use rco_node::formats;
 use rco_node::formats::adapter::Adapter;
 use rco_node::transformer::load;

@@ -1,8 +1,8 @@
 //! What the learner's options promise, on the tiny model: DPCO, the value network, masks, resets, and that a learner
 //! with all of them goes on bit for bit.
 
-use crate::common::{Numbers, relative, tiny};
-use crate::parity::{DroGroup, dro, groups, learner, peft_name, take_step};
+use crate::numbers::parity::{DroGroup, dro, groups, learner, peft_name, take_step};
+use crate::support::models::{Numbers, relative, tiny};
 use rco_node::learner::objective::{Baseline, Schedule, Truncation};
 use rco_node::learner::{Learner, LearnerConfig};
 use rco_node::types::{CritiqueGroup, Objective, Preference};
@@ -161,7 +161,7 @@ fn with_every_option_at_once_a_resumed_learner_goes_on_bit_for_bit() {
     let middle = take_step(&mut straight, 3, &groups);
     assert!(middle.masked > 0 && middle.masked < 8 && middle.truncated > 0, "the options did something: {middle:?}");
     let state = straight.state();
-    let mut config = crate::common::quickstart::<LearnerConfig>("learner");
+    let mut config = crate::support::models::quickstart::<LearnerConfig>("learner");
     (config.lora, config.beta) = (state.critic.adapter().unwrap().config.clone(), golden.beta);
     everything(&mut config);
     let mut resumed = Learner::resume(tiny().transformer.clone(), config, golden.temperature, state).unwrap();

@@ -1,6 +1,6 @@
 //! It learns: through the real actors and the real device thread, under a judge with a simple taste.
 
-use crate::loop_common::{config, likes_even, start};
+use crate::support::node::{config, likes_even, start};
 use rco_node::run::events::Event;
 use rco_node::types::CriticVersion;
 use std::sync::Arc;

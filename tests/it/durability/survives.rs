@@ -1,6 +1,6 @@
 //! It survives: faults restart what depends on them, and nothing scored is lost or learned twice by it.
 
-use crate::loop_common::{Running, config, distinct, held, likes_even, saved, sets, start};
+use crate::support::node::{Running, config, distinct, held, likes_even, saved, sets, start};
 use rco_node::node::{Exit, Node, Options};
 use rco_node::run::events::Event;
 use rco_node::types::{ActorKind, Label};

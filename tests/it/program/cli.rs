@@ -1,6 +1,6 @@
 //! The program as its user meets it: exit codes, one clear line for each mistake, and results that parse.
 
-use crate::common::{farthest, golden};
+use crate::support::models::{farthest, golden};
 use serde::Deserialize;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};

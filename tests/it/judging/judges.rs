@@ -1,7 +1,7 @@
 //! Judges that are models: asked in both orders through the real actors and engines, read from words or weighed.
 
-use crate::common::{Numbers, farthest, golden, quickstart, tiny};
-use crate::loop_common::{config, judged};
+use crate::support::models::{Numbers, farthest, golden, quickstart, tiny};
+use crate::support::node::{config, judged};
 use rco_node::engine::Engine;
 use rco_node::roles::judge::Judge;
 use rco_node::run::events::Event;

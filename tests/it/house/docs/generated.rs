@@ -1,7 +1,7 @@
 //! The generated parts of the documentation: the configuration page, and the import table of the architecture page.
 
 use super::{read, root};
-use crate::tidy::ROOMS;
+use crate::house::tidy::ROOMS;
 use rco_node::config::Config;
 
 /// One table of the config, with what its comments say.

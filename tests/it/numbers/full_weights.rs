@@ -2,10 +2,10 @@
 //!
 //! The program that made the numbers: `tests/golden/whole.py`.
 
-use crate::common::{Numbers, farthest, golden, quickstart, relative, tiny};
-use crate::loop_common::{config, likes_even, saved, sets, start};
-use crate::parity::{DroStep, dro, groups, take_step};
-use crate::passes::score;
+use crate::numbers::parity::{DroStep, dro, groups, take_step};
+use crate::numbers::passes::score;
+use crate::support::models::{Numbers, farthest, golden, quickstart, relative, tiny};
+use crate::support::node::{config, likes_even, saved, sets, start};
 use candle_core::Device;
 use rco_node::checkpoint;
 use rco_node::engine::{Engine, EngineConfig, Request, RequestId};

@@ -1,7 +1,7 @@
 //! What a node refuses before it starts, several nodes in one process, and every exit code.
 
-use crate::common::golden;
-use crate::loop_common::{config, likes_even, sets};
+use crate::support::models::golden;
+use crate::support::node::{config, likes_even, sets};
 use rco_node::node::{Exit, Node, Options};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;

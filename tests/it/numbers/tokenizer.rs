@@ -38,11 +38,11 @@ struct Conversation {
 }
 
 fn golden() -> Golden {
-    serde_json::from_str(include_str!("../golden/tokenizer_smollm2.json")).unwrap()
+    serde_json::from_str(include_str!("../../golden/tokenizer_smollm2.json")).unwrap()
 }
 
 fn quickstart_model() -> OpenedModel {
-    let config: toml::Table = toml::from_str(include_str!("../../configs/quickstart.toml")).unwrap();
+    let config: toml::Table = toml::from_str(include_str!("../../../configs/quickstart.toml")).unwrap();
     let source = Source::parse(config["model"]["source"].as_str().unwrap()).unwrap();
     open(&source.fetch().unwrap()).unwrap()
 }

@@ -1,6 +1,6 @@
 //! `rco-node bench` as its user meets it: one line that parses, and figures that hang together.
 
-use crate::common::golden;
+use crate::support::models::golden;
 use serde_json::Value;
 use std::process::Command;
 

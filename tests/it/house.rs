@@ -1,0 +1,4 @@
+//! The house rules: the source tree, and the documents.
+
+mod docs;
+pub mod tidy;
