@@ -8,7 +8,7 @@ use rco_node::config::Config;
 use rco_node::engine::{Engine, Request, sampler::SamplingConfig};
 use rco_node::formats::source::Source;
 use rco_node::transformer::{decode::Decoder, load::load};
-use rco_node::types::{Speaker, Turn};
+use rco_node::types::{ChatRole, Turn};
 
 /// Blocks of 32 tokens in the KV cache: room for one context of 1,024 tokens.
 const KV_BLOCKS: usize = 32;
@@ -18,7 +18,7 @@ fn main() -> anyhow::Result<()> {
     let [source, prompt] = &arguments[..] else { anyhow::bail!("usage: generate SOURCE PROMPT") };
     let model = load(&Source::parse(source)?.fetch()?)?;
 
-    let turns = [Turn::new(Speaker::User, prompt.as_str())];
+    let turns = [Turn::new(ChatRole::User, prompt.as_str())];
     let text = model.template.render(&turns, true)?;
     let request = Request {
         prompt: model.tokenizer.encode(&text)?,
