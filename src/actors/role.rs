@@ -80,7 +80,7 @@ impl<P: PromptBuilder> Actor for RoleActor<P> {
 /// If one panicked.
 pub(crate) fn reap(requests: &mut JoinSet<()>) -> Result<(), Failure> {
     while let Some(ended) = requests.try_join_next() {
-        ended.map_err(|error| Failure::panicked(error))?;
+        ended.map_err(Failure::panicked)?;
     }
     Ok(())
 }

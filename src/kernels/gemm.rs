@@ -53,7 +53,7 @@ pub(super) fn product<'a>(
 ) {
     let mut sums = NO_SUMS;
     for rows in tiles(rows, isa.single_panel_rows()) {
-        tile(isa, rows.len(), read(a.from_row(rows.start)), RhsPanels::one(lanes), (&mut sums, 0), Beta::Zero);
+        tile(isa, rows.len(), read(a.skip_rows(rows.start)), RhsPanels::one(lanes), (&mut sums, 0), Beta::Zero);
         for (row, sums) in rows.zip(&sums) {
             put(row, &sums.0);
         }

@@ -77,7 +77,7 @@ impl PackedOperand {
                 for tile_rows in tiles(rows.len(), isa.rows()) {
                     let (row, count) = (rows.start + tile_rows.start, tile_rows.len());
                     let to = (&mut sums[panels.start * height + row..], height);
-                    tile(isa, count, Lhs::Cached(a.from_row(row)), operand.slice(&panels), to, Beta::Zero);
+                    tile(isa, count, Lhs::Cached(a.skip_rows(row)), operand.slice(&panels), to, Beta::Zero);
                 }
             },
         );
@@ -184,11 +184,11 @@ impl Accumulator {
             |index| from(to.start + index),
             b.rows,
             |panels, depth| {
-                let (a, lanes) = (a.from_element(depth.start), &lanes[panels.start * b.rows + depth.start..]);
+                let (a, lanes) = (a.skip_elements(depth.start), &lanes[panels.start * b.rows + depth.start..]);
                 let operand = RhsPanels { lanes, depth: depth.len(), stride: b.rows, count: panels.len() };
                 for rows in tiles(height, isa.rows()) {
                     let to = (&mut sums[panels.start * height + rows.start..], height);
-                    tile(isa, rows.len(), Lhs::Cached(a.from_row(rows.start)), operand, to, Beta::One);
+                    tile(isa, rows.len(), Lhs::Cached(a.skip_rows(rows.start)), operand, to, Beta::One);
                 }
             },
         );

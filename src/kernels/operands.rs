@@ -31,12 +31,12 @@ impl<'a> Strided<'a> {
     }
 
     /// The rows from `row` on.
-    pub(super) fn from_row(self, row: usize) -> Self {
+    pub(super) fn skip_rows(self, row: usize) -> Self {
         Self { values: &self.values[row * self.row..], ..self }
     }
 
     /// The elements of all rows from `k` on.
-    pub(super) fn from_element(self, k: usize) -> Self {
+    pub(super) fn skip_elements(self, k: usize) -> Self {
         Self { values: &self.values[k * self.step..], ..self }
     }
 

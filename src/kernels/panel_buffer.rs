@@ -69,7 +69,7 @@ impl PanelBuffer {
     pub(crate) fn add_product(&mut self, to: Range<usize>, a: Strided<'_>, b: &Self, depth: Range<usize>) {
         let (isa, sums, lanes) = (Isa::detect(), &mut self.lanes[to], RhsPanels::one(&b.lanes[depth]));
         for rows in tiles(sums.len(), isa.single_panel_rows()) {
-            tile(isa, rows.len(), Lhs::Cached(a.from_row(rows.start)), lanes, (&mut sums[rows], 0), Beta::One);
+            tile(isa, rows.len(), Lhs::Cached(a.skip_rows(rows.start)), lanes, (&mut sums[rows], 0), Beta::One);
         }
     }
 }

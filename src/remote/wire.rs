@@ -187,7 +187,7 @@ mod tests {
             (json!({"choices": [{"finish_reason": end, "message": {"content": null}}]}), "no content"),
             (json!({"choices": [{"finish_reason": null, "message": {"content": "A"}}]}), "no finish_reason"),
             (json!({"choices": [{"finish_reason": end, "message": {"content": 3}}]}), "string"),
-            (json!("<html>"), "Reply"),
+            (json!("<html>"), "ResponseBody"),
         ] {
             let error = answer(&reply, &chat()).unwrap_err();
             assert!(error.contains(why), "{reply}: {error}");

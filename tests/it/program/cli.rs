@@ -192,8 +192,12 @@ fn check_reports_a_prompt_file_and_names_every_bad_line() {
     let output = run(&["check", "--offline", "--data", &file], "");
     assert_refused(&output, 2, &["mine.jsonl, line 5", "and 2 more"]);
     let printed = text(&output.stdout);
-    for part in ["4 prompts, 3 lines", "line 5: expected an \"answer\"", "line 6: expected an id", "line 7: expected {"]
-    {
+    for part in [
+        "4 prompts, 3 unusable lines",
+        "line 5: expected an \"answer\"",
+        "line 6: expected an id",
+        "line 7: expected {",
+    ] {
         assert!(printed.contains(part), "expected {part:?} in: {printed}");
     }
     assert_refused(&run(&["check", "--data", "nowhere.jsonl"], ""), 2, &["nowhere.jsonl"]);
