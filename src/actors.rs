@@ -3,7 +3,7 @@
 //! Read `actors/learner.rs` for the learner's loop and `actors/supervisor.rs` for the runtime; the algorithm of an episode
 //! is in `episode`.
 //!
-//! Invariants: data moves between actors by [`ask`] alone, so every request has a deadline and an answer; nothing is
+//! Invariants: data moves between actors by [`ask()`] alone, so every request has a deadline and an answer; nothing is
 //! registered by name in ractor (several nodes may run in one process); a background task is part of its actor's state
 //! and is dropped with it.
 

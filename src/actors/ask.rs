@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 /// Where an answer goes. `is_closed` and `closed` tell that the asker left.
 pub type Reply<T> = oneshot::Sender<T>;
 
-/// Why an [`ask`] was not answered.
+/// Why an [`ask()`] was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
     /// Not in time.
