@@ -132,10 +132,10 @@ impl<F: Forward> Engine<F> {
     pub fn score_candidates(&mut self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<RequestId, Error> {
         let vocab = self.model.vocab();
         if let Some(&id) = candidates.iter().find(|id| **id as usize >= vocab) {
-            return Err(crate::formats::Error::TokenId { id, vocab }.into());
+            return Err(crate::transformer::Error::TokenId { id, vocab }.into());
         }
         if candidates.is_empty() {
-            return Err(crate::formats::Error::EmptyText.into());
+            return Err(crate::transformer::Error::EmptyText.into());
         }
         let sampling = SamplingConfig::greedy(1);
         let id = self.submit(Request { prompt, n: 1, sampling, stop_ids: Vec::new(), seed: 0, critic: false })?;

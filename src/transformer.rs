@@ -9,6 +9,7 @@ mod cpu;
 pub mod decode;
 pub(crate) mod dense;
 pub mod device;
+mod error;
 pub mod full_weights;
 mod heads;
 pub mod load;
@@ -21,4 +22,5 @@ mod rope;
 pub mod score;
 mod stack;
 
+pub use error::{Error, Result};
 pub use model::Transformer;

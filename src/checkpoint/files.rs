@@ -2,10 +2,10 @@
 
 use super::error::{Error, Result};
 use super::snapshot::{NamedTensor, Snapshot};
-use crate::formats;
 use crate::formats::spec::ModelSpec;
 use crate::transformer::full_weights::{self, CriticWeights, FullWeights, WEIGHTS_FILE};
 use crate::types::CriticVersion;
+use crate::{formats, transformer};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -177,7 +177,7 @@ pub(super) fn verify_sizes(path: &Path) -> Result<()> {
 pub(super) fn read(path: &Path, spec: &ModelSpec) -> Result<Snapshot> {
     let critic = |folder: &str| {
         CriticWeights::load(&path.join(folder), spec).map_err(|error| match error {
-            formats::Error::Io { path, source } => Error::Io { path, source },
+            transformer::Error::File(formats::Error::Io { path, source }) => Error::Io { path, source },
             other => incompatible(path, other.to_string()),
         })
     };

@@ -2,7 +2,7 @@
 
 pub(crate) use crate::run::exit::Exit;
 
-use crate::formats;
+use crate::{formats, transformer};
 
 /// An error and the exit code it ends the process with.
 #[derive(Debug)]
@@ -16,7 +16,10 @@ pub(crate) struct CommandError {
 impl<E: Into<anyhow::Error>> From<E> for CommandError {
     fn from(error: E) -> Self {
         let error = error.into();
-        let exit = if error.is::<formats::Error>() { Exit::Model } else { Exit::Failed };
+        let exit = match error.is::<formats::Error>() || error.is::<transformer::Error>() {
+            true => Exit::Model,
+            false => Exit::Failed,
+        };
         Self { exit, error }
     }
 }

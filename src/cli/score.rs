@@ -115,7 +115,7 @@ fn by_scoring(
     input: &Input,
     critic: Option<&CriticWeights>,
     temperature: f32,
-) -> crate::formats::Result<Vec<f32>> {
+) -> crate::transformer::Result<Vec<f32>> {
     let own = critic.and_then(CriticWeights::full).map(FullWeights::transformer);
     let model = own.as_ref().unwrap_or(model);
     let branches =
@@ -130,7 +130,7 @@ fn by_decoding(
     input: &Input,
     critic: Option<&CriticWeights>,
     temperature: f32,
-) -> crate::formats::Result<Vec<f32>> {
+) -> crate::transformer::Result<Vec<f32>> {
     let tokens = input.prompt_ids.len() + input.completion_ids.len();
     let blocks: Vec<u32> = (0..tokens.div_ceil(BLOCK_TOKENS) as u32).collect();
     let mut decoder = Decoder::new(model.clone(), blocks.len())?;
@@ -145,7 +145,7 @@ fn by_decoding(
         decoder.step(&batch, &mut logits)?;
         cached += next.len();
         if *id as usize >= logits.len() {
-            return Err(crate::formats::Error::TokenId { id: *id, vocab: logits.len() });
+            return Err(crate::transformer::Error::TokenId { id: *id, vocab: logits.len() });
         }
         found.push(crate::kernels::ops::log_prob(&logits, *id, 1.0 / temperature));
         next = std::slice::from_ref(id);

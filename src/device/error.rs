@@ -19,7 +19,7 @@ pub enum Error {
     Learner(#[from] learner::Error),
     /// The model could not be laid out on the device.
     #[error(transparent)]
-    Model(#[from] crate::formats::Error),
+    Model(#[from] crate::transformer::Error),
     /// The thread could not be started.
     #[error("starting the device thread: {0}")]
     Spawn(#[from] std::io::Error),

@@ -21,5 +21,8 @@ pub enum Error {
     },
     /// The model failed.
     #[error(transparent)]
-    Model(#[from] crate::formats::Error),
+    Model(#[from] crate::transformer::Error),
+    /// The tokenizer failed.
+    #[error(transparent)]
+    Text(#[from] crate::formats::Error),
 }

@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::formats;
 use crate::kernels::Precision;
 use crate::types::FinishReason;
 use crate::types::splitmix::{GOLDEN_GAMMA, mix64};
+use crate::{formats, transformer};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Weak;
@@ -66,14 +66,14 @@ impl Forward for HashModel {
     fn vocab(&self) -> usize {
         VOCAB
     }
-    fn copy_blocks(&mut self, pairs: &[(u32, u32)]) -> formats::Result<()> {
+    fn copy_blocks(&mut self, pairs: &[(u32, u32)]) -> transformer::Result<()> {
         for &(from, to) in pairs {
             let from = from as usize * BLOCK_TOKENS;
             self.cells.copy_within(from..from + BLOCK_TOKENS, to as usize * BLOCK_TOKENS);
         }
         Ok(())
     }
-    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> formats::Result<()> {
+    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> transformer::Result<()> {
         if self.failures > 0 {
             self.failures -= 1;
             // What a step that broke half-way may leave behind.
@@ -82,7 +82,7 @@ impl Forward for HashModel {
                     self.cells[block as usize * BLOCK_TOKENS + BLOCK_TOKENS - 1] = 666;
                 });
             }
-            return Err(formats::Error::Tokenizer("rigged".into()));
+            return Err(transformer::Error::DecodeOnly);
         }
         assert_eq!(batch.tokens.len(), batch.spans.iter().map(|s| s.len).sum::<usize>());
         self.tokens_max = self.tokens_max.max(batch.tokens.len());

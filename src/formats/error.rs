@@ -1,8 +1,8 @@
-//! The error of `formats`, which `transformer` shares: each variant names the file, the tensor or the value at fault.
+//! The error of `formats`: each variant names the file, the tensor or the value at fault.
 
 use std::path::{Path, PathBuf};
 
-/// Why a model or an adapter could not be fetched, read, loaded or run.
+/// Why a model or an adapter could not be fetched or read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be read or written.
@@ -80,38 +80,6 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong.
         why: String,
-    },
-    /// A token id that the model has no embedding for.
-    #[error("token id {id}: expected less than the vocabulary of {vocab}")]
-    TokenId {
-        /// The id.
-        id: u32,
-        /// Size of the vocabulary.
-        vocab: usize,
-    },
-    /// The score pass was run on weights that were loaded for the decode pass only.
-    #[error("expected weights loaded for scoring, got weights for decoding only")]
-    DecodeOnly,
-    /// The prompt or the completion to score is empty.
-    #[error("expected a prompt and a completion of at least one token each, got an empty one")]
-    EmptyText,
-    /// The device cannot be used.
-    #[error("device {choice}: {why}")]
-    Device {
-        /// The device asked for.
-        choice: String,
-        /// Why it cannot be used.
-        why: String,
-    },
-    /// An adapter is packed for another device than the weights, or a pass is differentiated by parameters that it was not
-    /// recorded for.
-    #[error("adapter: expected one packed for the device of the weights, and a pass recorded for it")]
-    OtherForm,
-    /// Training or replacing all weights is supported on the CPU only.
-    #[error("a critic with all weights trained (learner.mode full) runs on the CPU only, got a model on {device}")]
-    CpuOnly {
-        /// The device of the model.
-        device: String,
     },
     /// The tokenizer failed.
     #[error("tokenizer: {0}")]

@@ -62,7 +62,7 @@ pub enum Error {
     },
     /// The model failed.
     #[error(transparent)]
-    Model(#[from] crate::formats::Error),
+    Model(#[from] crate::transformer::Error),
 }
 
 impl Error {

@@ -54,7 +54,7 @@ impl Full {
         Self { gradients: FullGradients::zeros(spec), gathered: false, moments, whole }
     }
 
-    pub(super) fn score(&self, batch: ScoreBatch<'_>, arena: &mut Arena) -> Result<Scored, crate::formats::Error> {
+    pub(super) fn score(&self, batch: ScoreBatch<'_>, arena: &mut Arena) -> Result<Scored, crate::transformer::Error> {
         score::score_in(&self.whole.transformer(), batch, None, arena)
     }
 

@@ -101,7 +101,7 @@ impl TrainableCritic {
         model: &Transformer,
         batch: ScoreBatch<'_>,
         arena: &mut Arena,
-    ) -> Result<Scored, crate::formats::Error> {
+    ) -> Result<Scored, crate::transformer::Error> {
         match self {
             Self::Lora(lora) => score::score_in(model, batch, Some(lora.branches(model)?), arena),
             Self::Full(full) => full.score(batch, arena),
@@ -242,7 +242,7 @@ impl Lora {
         Adapter { config: self.config.clone(), factors: factors.collect() }
     }
 
-    fn branches(&mut self, model: &Transformer) -> Result<&ScoreAdapter, crate::formats::Error> {
+    fn branches(&mut self, model: &Transformer) -> Result<&ScoreAdapter, crate::transformer::Error> {
         let branches = self.branches.take();
         let (places, parameters, scale) = (&self.places, &self.parameters, self.config.scale());
         let factors = |layer, projection| {

@@ -3,7 +3,7 @@
 use crate::actors::failure::Failure;
 use crate::run::exit::Exit;
 use crate::verify::sandbox;
-use crate::{checkpoint, formats, groups, prompts, remote, roles};
+use crate::{checkpoint, formats, groups, prompts, remote, roles, transformer};
 use std::path::PathBuf;
 
 /// Why a node did not start.
@@ -43,7 +43,7 @@ pub enum Error {
     Config(String),
     /// The model cannot be fetched or loaded.
     #[error(transparent)]
-    Model(#[from] formats::Error),
+    Model(#[from] transformer::Error),
     /// A checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
@@ -64,12 +64,18 @@ impl Error {
     /// The exit code of a process that fails with it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Model(formats::Error::Device { .. } | formats::Error::CpuOnly { .. }) => Exit::Usage,
+            Self::Model(transformer::Error::Device { .. } | transformer::Error::CpuOnly { .. }) => Exit::Usage,
             Self::Model(_) => Exit::Model,
             Self::Checkpoint(_) => Exit::Checkpoint,
             Self::Actors { exit, .. } => *exit,
             _ => Exit::Usage,
         }
+    }
+}
+
+impl From<formats::Error> for Error {
+    fn from(error: formats::Error) -> Self {
+        Self::Model(error.into())
     }
 }
 

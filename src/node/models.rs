@@ -6,13 +6,13 @@ use crate::engine::EngineConfig;
 use crate::episode::judge::model::ModelJudge;
 use crate::episode::judge::{Compare, JudgeSource, Judges};
 use crate::episode::models::{Models, Remotes, RoleConfig};
-use crate::formats;
 use crate::formats::source::Source;
 use crate::learner::Mode;
 use crate::remote::{Client, RemoteConfig};
 use crate::roles::judge::JudgeKind;
 use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
 use crate::run::events::{Activity, Event, EventBus};
+use crate::transformer;
 use crate::transformer::load::Loaded;
 use crate::types::Prompt;
 use crate::verify::Checker;
@@ -100,7 +100,7 @@ fn judge_model(config: &Config, device: &candle_core::Device) -> Result<Option<(
 /// If all weights are to be trained and the device is not the CPU.
 pub fn check_device(config: &Config, device: &candle_core::Device) -> Result<(), Error> {
     if config.learner.mode == Mode::Full && !device.is_cpu() {
-        return Err(formats::Error::CpuOnly { device: crate::transformer::device::name(device) }.into());
+        return Err(transformer::Error::CpuOnly { device: crate::transformer::device::name(device) }.into());
     }
     Ok(())
 }

@@ -11,10 +11,10 @@ pub use forward::Forward;
 
 use super::dense::decode::DenseDecoder;
 use super::{Transformer, device};
-use crate::formats::Result;
 use crate::formats::spec::ModelSpec;
 use crate::kernels::Precision;
 use crate::kernels::attention::{Heads, KvCache};
+use crate::transformer::error::Result;
 use candle_core::Device;
 use std::sync::Arc;
 

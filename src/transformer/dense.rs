@@ -19,7 +19,7 @@ use super::full_weights::{CriticWeights, FullWeights};
 use super::score::{ActivationPolicy, Arena, Recorded, ScoreAdapter, ScoreBatch, Scored};
 use super::stack::Stack;
 use crate::formats::adapter::Adapter;
-use crate::formats::{Error, Result};
+use crate::transformer::error::{Error, Result};
 use adapter::{AdapterTensors, AdapterVars};
 use decode::DenseDecoder;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! A GPU needs a build with the feature `cuda`; without it, asking for a GPU is an error that says so.
 
-use crate::formats::{Error, Result};
+use crate::transformer::error::{Error, Result};
 use candle_core::{DType, Device, DeviceLocation};
 use serde::{Deserialize, Serialize};
 use std::fmt;

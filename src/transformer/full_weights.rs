@@ -12,10 +12,11 @@ pub(crate) use param_block::{NamedShape, ParamBlock, Vector};
 
 use super::cpu::Panels;
 use super::stack::Stack;
+use crate::formats::WeightReader;
 use crate::formats::adapter::Adapter;
 use crate::formats::spec::ModelSpec;
-use crate::formats::{Result, WeightReader};
 use crate::kernels::Precision;
+use crate::transformer::error::Result;
 use std::sync::Arc;
 
 /// Every weight of a model, in f32.

@@ -2,8 +2,9 @@
 
 use super::dense::Dense;
 use super::{Transformer, device};
-use crate::formats::{OpenedModel, Result, open, template, tokenizer};
+use crate::formats::{OpenedModel, open, template, tokenizer};
 use crate::kernels::{Precision, Weight};
+use crate::transformer::error::Result;
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;

@@ -8,8 +8,9 @@ use super::decode::PackedAdapter;
 use super::dense::Dense;
 use super::full_weights::{CriticWeights, FullWeights};
 use super::stack::Stack;
-use crate::formats::{Result, WeightReader, spec::ModelSpec};
+use crate::formats::{WeightReader, spec::ModelSpec};
 use crate::kernels::Precision;
+use crate::transformer::error::Result;
 use candle_core::Device;
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! A value in the layout of one backend, which only that backend can read.
 
-use crate::formats::{Error, Result};
+use crate::transformer::error::{Error, Result};
 use std::any::Any;
 
 /// An adapter or weights as one backend's pass reads them.
@@ -15,9 +15,9 @@ impl Prepared {
     /// The value.
     ///
     /// # Errors
-    /// [`Error::OtherForm`] where it was prepared for another backend.
+    /// [`Error::OtherBackend`] where it was prepared for another backend.
     pub(super) fn get<T: Any>(&self) -> Result<&T> {
-        self.0.downcast_ref().ok_or(Error::OtherForm)
+        self.0.downcast_ref().ok_or(Error::OtherBackend)
     }
 
     /// The value, to be changed; `None` where it was prepared for another backend.

@@ -27,7 +27,7 @@ pub(super) use recorded::RecordedPass;
 
 use super::Transformer;
 use crate::formats::adapter::Adapter;
-use crate::formats::{Error, Result};
+use crate::transformer::error::{Error, Result};
 
 impl ScoreAdapter {
     /// Prepares `adapter` for the score pass over `model`.

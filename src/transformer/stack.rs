@@ -4,8 +4,9 @@
 //! says how a device stores weights. Families differ by data in [`ModelSpec`]. Knows neither kernels nor tensors.
 
 use crate::formats::spec::Projection;
-use crate::formats::{Error, Result, WeightReader, spec::ModelSpec};
+use crate::formats::{WeightReader, spec::ModelSpec};
 use crate::kernels::Precision;
+use crate::transformer::error::{Error, Result};
 use candle_core::Device;
 use std::fmt::Debug;
 

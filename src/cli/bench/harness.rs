@@ -63,7 +63,7 @@ impl Bench {
     }
 
     /// A fresh engine.
-    pub(super) fn engine(&self, config: &EngineConfig) -> crate::formats::Result<Engine<Decoder>> {
+    pub(super) fn engine(&self, config: &EngineConfig) -> crate::transformer::Result<Engine<Decoder>> {
         let decoder = Decoder::sized(self.model.transformer.clone(), config.kv_cache_mib)?;
         Ok(Engine::new(decoder, self.model.tokenizer.clone(), config.clone()))
     }

@@ -5,11 +5,11 @@ use super::lora::DecodeLora;
 use super::panels::Panels;
 use super::weight_sets::WeightSet;
 use crate::formats::spec::ModelSpec;
-use crate::formats::{Error, Result};
 use crate::kernels::attention::{AttentionParams, AttentionRow, Heads, KvCache};
 use crate::kernels::ops;
 use crate::kernels::{ActivationRows, Precision, Weight};
 use crate::transformer::decode::{Batch, Forward};
+use crate::transformer::error::{Error, Result};
 use crate::transformer::rope::Tables;
 use crate::transformer::stack::{Linear, Pass, QkNorms, Stack};
 use std::ops::Range;
@@ -113,7 +113,7 @@ fn adapted_rows(batch: &Batch) -> Result<Vec<(Range<usize>, &DecodeLora)>> {
     }
     let lora = |(rows, adapter): (Range<usize>, usize)| {
         let critic: &CpuCritic = batch.adapters[adapter].layout()?;
-        Ok((rows, critic.lora().ok_or(Error::OtherForm)?))
+        Ok((rows, critic.lora().ok_or(Error::OtherBackend)?))
     };
     runs.into_iter().map(lora).collect()
 }

@@ -1,7 +1,7 @@
 //! Weights in panels: the layout that the CPU's kernels read.
 
-use crate::formats::Result;
 use crate::kernels::{Precision, Weight};
+use crate::transformer::error::Result;
 use crate::transformer::stack::{Stack, WeightLayout};
 use candle_core::Device;
 use std::sync::Arc;

@@ -15,8 +15,8 @@ pub(super) use lora::ScoreLora;
 
 use super::panels::Panels;
 use crate::formats::spec::ModelSpec;
-use crate::formats::{Error, Result};
 use crate::kernels::ops;
+use crate::transformer::error::{Error, Result};
 use crate::transformer::full_weights::ParamBlock;
 use crate::transformer::rope::Tables;
 use crate::transformer::score::{
@@ -225,7 +225,7 @@ impl<'a> PassTape<'a> {
 impl RecordedPass for PassTape<'_> {
     fn backward(self: Box<Self>, weights: &[f32], gradients: &mut AdapterGradients, arena: &mut Arena) -> Result<()> {
         if self.head_inputs.is_some() {
-            return Err(Error::OtherForm);
+            return Err(Error::OtherBackend);
         }
         gradients.clear();
         self.backward_to(weights, &mut GradTarget::Adapter(gradients), arena);
@@ -234,7 +234,7 @@ impl RecordedPass for PassTape<'_> {
 
     fn backward_full(self: Box<Self>, weights: &[f32], gradients: &mut FullGradients, arena: &mut Arena) -> Result<()> {
         if self.head_inputs.is_none() {
-            return Err(Error::OtherForm);
+            return Err(Error::OtherBackend);
         }
         self.backward_to(weights, &mut GradTarget::Full(gradients), arena);
         Ok(())

@@ -5,8 +5,8 @@
 
 use super::critic::CpuCritic;
 use super::panels::Panels;
-use crate::formats::Result;
 use crate::transformer::decode::Batch;
+use crate::transformer::error::Result;
 use crate::transformer::stack::Stack;
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! A critic prepared for the decode pass: an adapter beside the base's weights, or weights that replace them.
 
-use crate::formats::Result;
+use crate::transformer::error::Result;
 use crate::transformer::prepared::Prepared;
 use std::any::Any;
 

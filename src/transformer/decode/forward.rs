@@ -1,6 +1,6 @@
 //! What the engine needs of a model.
 
-use crate::formats::Result;
+use crate::transformer::error::Result;
 use crate::transformer::paging::Batch;
 
 /// A model with a KV cache, one step at a time.

@@ -1,9 +1,9 @@
 //! An adapter's factors as tensors, frozen for the decode pass or trainable for the score pass.
 
 use super::layout::Dense;
-use crate::formats::Result;
 use crate::formats::adapter::{Adapter, Factors};
 use crate::formats::spec::{ModelSpec, Projection};
+use crate::transformer::error::Result;
 use crate::transformer::score::AdapterGradients;
 use crate::transformer::stack::{Linear, Stack};
 use candle_core::backprop::GradStore;

@@ -1,7 +1,7 @@
 //! Weights as tensors on any device: `(outputs, inputs)` in one type, bf16 on a GPU.
 
-use crate::formats::Result;
 use crate::kernels::Precision;
+use crate::transformer::error::Result;
 use crate::transformer::stack::{Stack, WeightLayout};
 use candle_core::{DType, Device, Tensor};
 

@@ -3,8 +3,8 @@
 //! Activations are f32; products with frozen weights are computed in the weights' type. Everything here can be
 //! differentiated; [`recomputed`] keeps only a piece's input and computes the rest again for the gradient.
 
-use crate::formats;
 use crate::formats::spec::Activation;
+use crate::transformer::error;
 use crate::transformer::rope::Angles;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, D, DType, Device, Layout, Result, Shape, Storage, Tensor, Var,
@@ -40,7 +40,7 @@ pub(super) fn gated(x: &Tensor, activation: Activation) -> Result<Tensor> {
 }
 
 /// Cosines and sines of a step's rows on `device`, `(rows, 1, head_dim / 2)` each.
-pub(super) fn angles(table: &Angles, rows: usize, device: &Device) -> formats::Result<(Tensor, Tensor)> {
+pub(super) fn angles(table: &Angles, rows: usize, device: &Device) -> error::Result<(Tensor, Tensor)> {
     let half = table.cos.len() / rows.max(1);
     let place = |values: &[f32]| Tensor::from_slice(values, (rows, 1, half), device);
     Ok((place(&table.cos)?, place(&table.sin)?))

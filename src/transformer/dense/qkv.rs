@@ -2,9 +2,9 @@
 
 use super::layout::Dense;
 use super::ops;
-use crate::formats::Result;
 use crate::formats::spec::ModelSpec;
 use crate::kernels::attention::Heads;
+use crate::transformer::error::Result;
 use crate::transformer::stack::QkNorms;
 use candle_core::Tensor;
 

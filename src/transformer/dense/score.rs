@@ -6,8 +6,9 @@ use super::adapter::{AdapterTensors, AdapterVars};
 use super::layout::Dense;
 use super::ops;
 use super::qkv::{ByLayerKind, QkvRotation};
-use crate::formats::Result;
-use crate::formats::{Error, spec::ModelSpec};
+use crate::formats::spec::ModelSpec;
+use crate::transformer::error::Error;
+use crate::transformer::error::Result;
 use crate::transformer::rope::Tables;
 use crate::transformer::score::{
     AdapterGradients, Arena, FullGradients, Packed, RecordedPass, ScoreBatch, Scored, Segments,
@@ -55,7 +56,7 @@ impl RecordedPass for DenseTape<'_> {
     }
 
     fn backward_full(self: Box<Self>, _: &[f32], _: &mut FullGradients, _: &mut Arena) -> Result<()> {
-        Err(Error::OtherForm)
+        Err(Error::OtherBackend)
     }
 }
 

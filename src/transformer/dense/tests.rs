@@ -204,10 +204,10 @@ fn an_adapter_for_other_weights_is_refused() {
     }
     assert!(matches!(
         PackedAdapter::new(&adapter, panels.spec()).layout::<AdapterTensors>(),
-        Err(crate::formats::Error::OtherForm)
+        Err(crate::transformer::error::Error::OtherBackend)
     ));
     let refused = crate::transformer::full_weights::FullWeights::copy_of(&dense).unwrap_err().to_string();
     assert!(refused.contains("learner.mode full") && refused.contains("CPU"), "{refused}");
     let whole = crate::transformer::full_weights::FullWeights::copy_of(&panels).unwrap();
-    assert!(matches!(dense.pack(&whole.into()), Err(crate::formats::Error::CpuOnly { .. })));
+    assert!(matches!(dense.pack(&whole.into()), Err(crate::transformer::error::Error::CpuOnly { .. })));
 }

@@ -6,8 +6,9 @@
 use super::param_block::{NamedShape, ParamBlock};
 use super::{CriticWeights, FullWeights};
 use crate::formats::adapter::Adapter;
+use crate::formats::safetensors;
 use crate::formats::spec::ModelSpec;
-use crate::formats::{Result, safetensors};
+use crate::transformer::error::Result;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::io::{self, Write};

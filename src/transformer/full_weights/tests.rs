@@ -1,8 +1,8 @@
 //! Promises of weight sets: nothing is lost or moved on the way through panels and files.
 
 use super::*;
-use crate::formats::Error;
 use crate::kernels::Weight;
+use crate::transformer::error::Error;
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -1,6 +1,6 @@
 //! An adapter prepared for the score pass of one backend.
 
-use crate::formats::Result;
+use crate::transformer::error::Result;
 use crate::transformer::prepared::Prepared;
 use std::any::Any;
 

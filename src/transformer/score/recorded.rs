@@ -4,7 +4,7 @@ use super::arena::Arena;
 use super::batch::Scored;
 use super::full_gradients::FullGradients;
 use super::gradients::AdapterGradients;
-use crate::formats::Result;
+use crate::transformer::error::Result;
 
 /// What a backend keeps of a recorded pass. A pass can be differentiated by what it was recorded for, and by nothing else.
 pub(in crate::transformer) trait RecordedPass {

@@ -178,9 +178,9 @@ fn a_pass_is_differentiated_by_what_it_was_recorded_for() {
     let score_adapter = ScoreAdapter::new(&model, &adapter).unwrap();
     let of_adapter = record(&model, batch, &score_adapter, ActivationPolicy::KeepAll).unwrap();
     let mut gradients = FullGradients::zeros(model.spec());
-    assert!(matches!(of_adapter.backward_full(&[1.0; 3], &mut gradients), Err(Error::OtherForm)));
+    assert!(matches!(of_adapter.backward_full(&[1.0; 3], &mut gradients), Err(Error::OtherBackend)));
     let of_all = record_full(&model, batch, ActivationPolicy::KeepAll).unwrap();
-    assert!(matches!(of_all.backward(&[1.0; 3]), Err(Error::OtherForm)));
+    assert!(matches!(of_all.backward(&[1.0; 3]), Err(Error::OtherBackend)));
     assert!(gradients == FullGradients::zeros(model.spec()));
 }
 

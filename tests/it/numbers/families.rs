@@ -4,8 +4,8 @@
 
 use crate::numbers::passes::{decode, log_probs, of_next, score};
 use crate::support::models::{Numbers, farthest, golden, relative};
-use rco_node::formats;
 use rco_node::formats::adapter::Adapter;
+use rco_node::transformer;
 use rco_node::transformer::load;
 use rco_node::transformer::load::Loaded;
 use rco_node::transformer::{score, score::ActivationPolicy, score::Packed, score::ScoreAdapter};
@@ -98,7 +98,7 @@ fn an_adapter_of_peft_gives_its_log_probs_and_gradients_in_every_family() {
 }
 
 /// The tiny model of `family` with other words in its config.
-fn changed(family: &str, change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> formats::Result<Loaded> {
+fn changed(family: &str, change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> transformer::Result<Loaded> {
     let copy = tempfile::tempdir().unwrap();
     let from = golden(&format!("tiny_{family}"));
     for file in ["model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
