@@ -16,6 +16,7 @@ pub mod reference;
 mod selection;
 mod state;
 mod step_loss;
+mod streak;
 mod trained;
 pub mod value;
 
@@ -23,6 +24,7 @@ pub use crate::types::Objective;
 pub use config::{LearnerConfig, Mode};
 pub use error::Error;
 pub use state::{HostTensor, Report, State};
+pub use streak::FailureStreak;
 
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::CriticWeights;
@@ -170,12 +172,26 @@ impl Learner {
     /// # Errors
     /// As [`Learner::advance`].
     pub fn step_on(&mut self, batch: u64, groups: Vec<Arc<CritiqueGroup>>) -> Result<Report, Error> {
+        self.step_on_with(batch, groups, || ())
+    }
+
+    /// As [`Learner::step_on`]; calls `after_micro_batch` after each micro-batch.
+    ///
+    /// # Errors
+    /// As [`Learner::advance`].
+    pub fn step_on_with(
+        &mut self,
+        batch: u64,
+        groups: Vec<Arc<CritiqueGroup>>,
+        mut after_micro_batch: impl FnMut(),
+    ) -> Result<Report, Error> {
         let mut report = self.begin(batch, groups);
         loop {
-            match report {
-                Some(report) => return Ok(report),
-                None => report = self.advance()?,
+            if let Some(report) = report {
+                return Ok(report);
             }
+            report = self.advance()?;
+            after_micro_batch();
         }
     }
 

@@ -12,6 +12,7 @@ mod models;
 mod options;
 mod prepare;
 
+use crate::actors::failure::Failure;
 use crate::actors::supervisor::{Supervisor, SupervisorMsg, SupervisorSetup};
 use crate::config::Config;
 use crate::episode::judge::model::ModelJudge;
@@ -58,9 +59,10 @@ impl Node {
         events.resume(run_state.counters.clone(), run_state.replay.len(), run_state.step, run_state.version);
         let setup = SupervisorSetup { context: Arc::new(context), run_state: Arc::new(Mutex::new(run_state)), exit };
         let spawned = Supervisor::spawn(None, Supervisor, setup).await;
-        let (supervisor, _handle) = spawned.map_err(|error| Error::Actors {
-            why: error.to_string(),
-            exit: exited.borrow().unwrap_or(Exit::Restarts),
+        let (supervisor, _handle) = spawned.map_err(|error| {
+            let failure = Failure::of_start("supervisor", error);
+            // The supervisor knows more than its failure.
+            Error::Actors { why: failure.to_string(), exit: exited.borrow().unwrap_or(failure.exit()) }
         })?;
         events.emit(Event::ActivityChanged(Activity::FirstEpisode));
         Ok(Self { supervisor, stop, events, exit: exited, _lock: lock })

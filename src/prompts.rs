@@ -179,7 +179,8 @@ impl PromptStream {
     }
 
     /// A stream of given prompts, which must follow the same rules as a file's. In errors, line n is the nth prompt.
-    pub fn from_prompts(prompts: Vec<Prompt>, shuffle: bool, seed: u64) -> Result<Self, Error> {
+    #[cfg(test)]
+    fn from_prompts(prompts: Vec<Prompt>, shuffle: bool, seed: u64) -> Result<Self, Error> {
         Ok(Self { prompts: validated("prompts", (1..).zip(prompts).collect())?, shuffle, seed })
     }
 

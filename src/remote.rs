@@ -238,9 +238,9 @@ impl Client {
             }
             tokio::time::sleep_until(not_before.into()).await;
         }
-        let (_in_flight, begun) = (metrics::REMOTE_IN_FLIGHT.guard(), Instant::now());
+        let (_in_flight, started) = (metrics::REMOTE_IN_FLIGHT.guard(), Instant::now());
         let outcome = self.send(chat).await;
-        metrics::REMOTE_SECONDS.record(begun.elapsed().as_secs_f64());
+        metrics::REMOTE_SECONDS.record(started.elapsed().as_secs_f64());
         metrics::REMOTE_TRIES.add(outcome.as_ref().map_or_else(Error::outcome, |_| RemoteOutcome::Answered), 1);
         match &outcome {
             Ok(ChatResponse { usage, .. }) => {

@@ -2,6 +2,7 @@
 
 use crate::device;
 use crate::run::{checkpoints, exit::Exit};
+use ractor::SpawnErr;
 use std::time::Duration;
 use tokio::task::JoinError;
 
@@ -45,12 +46,12 @@ pub enum Failure {
         /// What is wrong.
         why: String,
     },
-    /// ractor could not spawn an actor.
-    #[error("spawning {actor_kind}: {why}")]
+    /// An actor could not be started.
+    #[error("starting {actor_kind}: {why}")]
     Spawn {
         /// Which actor.
         actor_kind: &'static str,
-        /// What ractor said.
+        /// What went wrong.
         why: String,
     },
     /// An actor was killed.
@@ -66,6 +67,18 @@ impl Failure {
             Self::Checkpoint(_) => Exit::Checkpoint,
             _ => Exit::Restarts,
         }
+    }
+
+    /// The failure of an actor that ractor could not start: the actor's own, where it gave one.
+    pub(crate) fn of_start(actor_kind: &'static str, error: SpawnErr) -> Self {
+        let why = match error {
+            SpawnErr::StartupFailed(error) => match error.downcast::<Self>() {
+                Ok(failure) => return *failure,
+                Err(error) => error.to_string(),
+            },
+            other => other.to_string(),
+        };
+        Self::Spawn { actor_kind, why }
     }
 
     /// The failure of an actor whose background task panicked.

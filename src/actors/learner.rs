@@ -14,7 +14,7 @@ use crate::device;
 use crate::episode::models::Models;
 use crate::episode::online_eval::OnlineEval;
 use crate::episode::sampling::SampleError;
-use crate::learner::{self, LearnerConfig, Report};
+use crate::learner::{self, FailureStreak, LearnerConfig, Report};
 use crate::replay::Lease;
 use crate::run::events::Event;
 use crate::run::state::Position;
@@ -79,9 +79,6 @@ impl Actor for LearnerActor {
     }
 }
 
-/// This many failed steps in a row are no coincidence.
-const STREAK_MAX: u32 = 3;
-
 /// What became of a batch.
 enum Step {
     Taken(Report),
@@ -95,10 +92,10 @@ impl LearnerLoop {
     async fn run(self) -> TaskResult {
         let Position { mut step, mut published_step, mut version } =
             self.publisher.ask_replay(|reply| ReplayMsg::Position { reply }).await?;
-        let mut streak = 0;
+        let mut streak = FailureStreak::default();
         self.evaluate(None, step, version).await?;
         loop {
-            if step >= published_step + self.config.publish_every_steps {
+            if self.config.is_publication_due(step, published_step) {
                 version = CriticVersion(version.0 + 1);
                 self.publisher.publish(version).await?;
                 self.evaluate(Some(published_step), step, version).await?;
@@ -111,15 +108,16 @@ impl LearnerLoop {
             match self.learn(&lease, version).await? {
                 None => return Ok(()),
                 Some(Step::Taken(report)) => {
-                    (step, streak) = (report.step, 0);
+                    step = report.step;
+                    streak.reset();
                     self.settle(lease.batch, Some(step)).await?;
                 }
                 Some(Step::Refused(why)) => {
-                    streak = count_failure(streak, &why)?;
+                    count_failure(&mut streak, &why)?;
                     self.settle(lease.batch, None).await?;
                     self.publisher.events.emit(Event::BatchDiscarded { batch: lease.batch, why });
                 }
-                Some(Step::Late) => streak = count_failure(streak, "deadline passed")?,
+                Some(Step::Late) => count_failure(&mut streak, "deadline passed")?,
             }
         }
     }
@@ -211,10 +209,9 @@ impl LearnerLoop {
 ///
 /// # Errors
 /// If that makes too many.
-fn count_failure(streak: u32, why: &str) -> Result<u32, Failure> {
-    let streak = streak + 1;
-    if streak >= STREAK_MAX {
-        return Err(Failure::LearnerStreak { streak, last: why.to_owned() });
+fn count_failure(streak: &mut FailureStreak, why: &str) -> Result<(), Failure> {
+    match streak.is_over_with_one_more() {
+        true => Err(Failure::LearnerStreak { streak: FailureStreak::MAX, last: why.to_owned() }),
+        false => Ok(()),
     }
-    Ok(streak)
 }

@@ -237,7 +237,7 @@ impl Tree {
     ) -> Result<ActorRef<A::Msg>, Failure> {
         let (reference, handle) = A::spawn_linked(None, actor, arguments, self.supervisor.clone())
             .await
-            .map_err(|error| Failure::Spawn { actor_kind: actor_kind.value(), why: error.to_string() })?;
+            .map_err(|error| Failure::of_start(actor_kind.value(), error))?;
         self.up.insert(actor_kind, (reference.get_cell(), handle));
         Ok(reference)
     }

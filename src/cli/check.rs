@@ -51,7 +51,7 @@ pub(super) fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, C
         return Ok(Exit::Done);
     }
     let device = config.model.device.open().or_exit(Exit::Usage)?;
-    node::check_device(config, &device).or_exit(Exit::Usage)?;
+    node::check_device(config, device.location()).or_exit(Exit::Usage)?;
     let path = fetch_model(config)?;
     let opened = formats::open(&path).or_exit(Exit::Model)?;
     opened.template.present().or_exit(Exit::Model)?;

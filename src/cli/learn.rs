@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::formats::source::Source;
 use crate::groups::{self, RecordedGroup};
 use crate::kernels::Precision;
-use crate::learner::{self, Learner, LearnerConfig, Report, State};
+use crate::learner::{self, FailureStreak, Learner, LearnerConfig, Report, State};
 use crate::node;
 use crate::replay::Replay;
 use crate::run::checkpoints::CheckpointStore;
@@ -60,8 +60,6 @@ pub(super) struct LearnArguments {
 const IDENTITY: &str = "learn.json";
 /// Time between two progress notes on standard error.
 const NOTE_INTERVAL: Duration = Duration::from_secs(10);
-/// Batches refused in a row after which learning fails.
-const REFUSALS_MAX: u32 = 3;
 /// Batch numbers of offline runs start after this, so that they differ from those of a node that continues from a
 /// checkpoint.
 const FIRST_BATCH: u64 = 1 << 62;
@@ -98,10 +96,10 @@ pub(super) fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit
         .with_context(|| arguments.from.display().to_string())
         .or_exit(Exit::Usage)?;
     print_note(&format!(
-        "{} groups to learn from, {} held out, {} flat ones skipped",
+        "{} groups to learn from, {} held out, {} of zero variance skipped",
         data.len(),
         data.held_out.len(),
-        data.flat
+        data.zero_variance
     ));
     config.node.run_directory = arguments.out.display().to_string();
     let _lock = node::lock(&arguments.out).map_err(of_node)?;
@@ -184,16 +182,15 @@ impl OfflineRun<'_> {
         if learner.step() == 0 {
             self.report_held_out(&learner)?;
         }
-        let (mut refused_in_a_row, mut last_note) = (0, Instant::now());
+        let (mut streak, mut last_note) = (FailureStreak::default(), Instant::now());
         while learner.step() < self.arguments.steps && !self.stop.is_cancelled() {
             let started = Instant::now();
             match learner.step_on(FIRST_BATCH + batch + 1, self.data.batch(batch)) {
                 Ok(report) => {
-                    refused_in_a_row = 0;
+                    streak.reset();
                     self.print_step(&report, batch + 1, started.elapsed());
                 }
-                Err(error) if error.is_refusal() && refused_in_a_row + 1 < REFUSALS_MAX => {
-                    refused_in_a_row += 1;
+                Err(error) if error.is_refusal() && !streak.is_over_with_one_more() => {
                     print_note(&format!("skipped a batch: {error}"));
                 }
                 Err(error) => {
@@ -206,7 +203,7 @@ impl OfflineRun<'_> {
                 last_note = Instant::now();
                 print_note(&format!("step {} of {}", learner.step(), self.arguments.steps));
             }
-            if learner.step() >= saved + self.config.learner.publish_every_steps {
+            if self.config.learner.is_publication_due(learner.step(), saved) {
                 self.save(&learner, &mut version, &mut saved)?;
             }
         }

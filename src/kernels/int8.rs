@@ -111,7 +111,8 @@ impl Int8Matrix {
     }
 
     /// Whether two codes share a byte.
-    pub fn is_in_nibbles(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_in_nibbles(&self) -> bool {
         self.nibbles
     }
 

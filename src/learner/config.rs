@@ -103,6 +103,11 @@ pub struct LearnerConfig {
 }
 
 impl LearnerConfig {
+    /// Whether the critic of `step` is to be published, the last publication being that of `published_step`.
+    pub fn is_publication_due(&self, step: u64, published_step: u64) -> bool {
+        step >= published_step + self.publish_every_steps
+    }
+
     /// What a pass keeps for its gradient.
     pub fn activation_policy(&self) -> ActivationPolicy {
         if self.checkpoint_layers { ActivationPolicy::Recompute } else { ActivationPolicy::KeepAll }

@@ -16,6 +16,7 @@ use crate::transformer;
 use crate::transformer::load::Loaded;
 use crate::types::Prompt;
 use crate::verify::Checker;
+use candle_core::DeviceLocation;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub(crate) fn models(
     let remotes = remotes(config)?;
 
     let device = config.model.device.open()?;
-    check_device(config, &device)?;
+    check_device(config, device.location())?;
     let path = Source::parse(&config.model.source)?.fetch()?;
     events.emit(Event::ActivityChanged(Activity::Loading));
     let model = crate::transformer::load::load_on(&path, &device, config.engine.weights, score)?;
@@ -98,9 +99,9 @@ fn judge_model(config: &Config, device: &candle_core::Device) -> Result<Option<(
 ///
 /// # Errors
 /// If all weights are to be trained and the device is not the CPU.
-pub fn check_device(config: &Config, device: &candle_core::Device) -> Result<(), Error> {
-    if config.learner.mode == Mode::Full && !device.is_cpu() {
-        return Err(transformer::Error::CpuOnly { device: crate::transformer::device::name(device) }.into());
+pub fn check_device(config: &Config, device: DeviceLocation) -> Result<(), Error> {
+    if config.learner.mode == Mode::Full && device != DeviceLocation::Cpu {
+        return Err(transformer::Error::CpuOnly { device: transformer::device::name_of(device) }.into());
     }
     Ok(())
 }

@@ -238,7 +238,7 @@ impl Judge {
     }
 
     /// The answer that a token begins, if any; surrounding white space is ignored.
-    pub fn choice_begun_by(token: &str) -> Option<Choice> {
+    pub fn choice_of_first_token(token: &str) -> Option<Choice> {
         let token = token.trim();
         ANSWERS
             .iter()

@@ -50,7 +50,12 @@ pub(crate) fn dtype(device: &Device) -> DType {
 
 /// The name of an open device, in the form of [`DeviceChoice`].
 pub fn name(device: &Device) -> String {
-    match device.location() {
+    name_of(device.location())
+}
+
+/// The name of the device at `location`.
+pub fn name_of(location: DeviceLocation) -> String {
+    match location {
         DeviceLocation::Cpu => "cpu".to_owned(),
         DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
         DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),

@@ -30,7 +30,8 @@ const FRACTION_DIGITS_MAX: usize = 9;
 
 impl Number {
     /// The last number in `text`.
-    pub fn last_in(text: &str) -> Option<Self> {
+    #[cfg(test)]
+    fn last_in(text: &str) -> Option<Self> {
         Self::last_with_rest(text).map(|(number, _)| number)
     }
 

@@ -181,13 +181,11 @@ fn make_groups(
 /// Runs one step. Returns its seconds and those of its longest micro-batch.
 fn one(learner: &mut Learner, groups: &[Arc<CritiqueGroup>]) -> Result<(f64, f64), CommandError> {
     let started = Instant::now();
-    let mut longest = 0.0f64;
-    let mut report = learner.begin(learner.step() + 1, groups.to_vec());
-    while report.is_none() {
-        let started = Instant::now();
-        report = learner.advance()?;
-        longest = longest.max(started.elapsed().as_secs_f64());
-    }
+    let (mut longest, mut last) = (0.0f64, started);
+    learner.step_on_with(learner.step() + 1, groups.to_vec(), || {
+        longest = longest.max(last.elapsed().as_secs_f64());
+        last = Instant::now();
+    })?;
     Ok((started.elapsed().as_secs_f64(), longest))
 }
 

@@ -45,7 +45,7 @@ pub(super) struct Data {
     /// Never learned from.
     pub(super) held_out: Vec<Arc<CritiqueGroup>>,
     /// Number of skipped groups: those that give the objective no gradient. Held-out groups are not counted.
-    pub(super) flat: usize,
+    pub(super) zero_variance: usize,
     /// Identifies the run.
     pub(super) identity: Identity,
 }
@@ -75,14 +75,14 @@ impl Data {
         let mut held_out: Vec<_> = (0..all).map(|at| groups[place(at)].clone()).collect();
         let mut learned = held_out.split_off(out.min(all));
         learned.retain(|group| !group.is_zero_variance(objective));
-        let flat = all - held_out.len() - learned.len();
+        let zero_variance = all - held_out.len() - learned.len();
         ensure!(
             !learned.is_empty(),
-            "expected groups to learn from, got {all}, {flat} of them flat and {out} held out"
+            "expected groups to learn from, got {all}, {zero_variance} of them of zero variance and {out} held out"
         );
         let groups_sha256 = const_hex::encode(sha256.finalize());
         let identity = Identity { groups_sha256, groups_per_step, hold_out, seed };
-        Ok(Self { learned, held_out, flat, identity })
+        Ok(Self { learned, held_out, zero_variance, identity })
     }
 
     /// Groups that are learned from.
@@ -113,7 +113,7 @@ mod tests {
     use crate::types::{Completion, CriticVersion, FinishReason, ModelId, Preference, ScoredCritique};
     use std::collections::BTreeSet;
 
-    /// `count` groups with the same episode number; every fifth is flat.
+    /// `count` groups with the same episode number; every fifth has zero variance.
     fn recorded(count: u32) -> Vec<RecordedGroup> {
         let critique = |id, utility| ScoredCritique {
             completion: Completion {
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn every_epoch_has_every_group_once_in_an_order_of_its_own_and_flat_ones_never() {
         let data = Data::new(recorded(35), Objective::Rco, 4, 0.0, 3).unwrap();
-        assert_eq!((data.len(), data.flat), (28, 7));
+        assert_eq!((data.len(), data.zero_variance), (28, 7));
         let epochs: Vec<Vec<u32>> =
             (0..3).map(|epoch| (0..7).flat_map(|batch| ids(&data.batch(epoch * 7 + batch))).collect()).collect();
         let all: BTreeSet<u32> = (0..35u32).filter(|id| !id.is_multiple_of(5)).collect();
@@ -163,7 +163,7 @@ mod tests {
     fn what_is_held_out_is_never_learned_and_the_seed_says_which() {
         let data = Data::new(recorded(40), Objective::Rco, 3, 0.25, 3).unwrap();
         let out: BTreeSet<u32> = ids(&data.held_out).into_iter().collect();
-        assert_eq!((out.len(), data.len(), data.flat), (10, 24, 6));
+        assert_eq!((out.len(), data.len(), data.zero_variance), (10, 24, 6));
         let learned: BTreeSet<u32> = (0..16).flat_map(|batch| ids(&data.batch(batch))).collect();
         assert!(learned.is_disjoint(&out) && learned.len() == 24);
         let held_out = |seed| ids(&Data::new(recorded(40), Objective::Rco, 3, 0.25, seed).unwrap().held_out);
@@ -198,7 +198,7 @@ mod tests {
                 .err()
                 .unwrap()
                 .to_string()
-                .contains("got 1, 1 of them flat")
+                .contains("got 1, 1 of them of zero variance")
         );
         assert!(Data::new(recorded(2), Objective::Rco, 1, 0.9, 0).is_err());
         assert!(Data::new(recorded(9), Objective::Rco, 1, 1.0, 0).err().unwrap().to_string().contains("--hold-out"));

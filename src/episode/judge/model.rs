@@ -143,8 +143,9 @@ impl ModelJudge {
             }
             VerdictMethod::Logprob | VerdictMethod::Balanced => {
                 if let Some(tokens) = sampler.first_tokens(&rendered, seed).await? {
-                    let answers =
-                        tokens.iter().filter_map(|(token, log_prob)| Some((Judge::choice_begun_by(token)?, *log_prob)));
+                    let answers = tokens
+                        .iter()
+                        .filter_map(|(token, log_prob)| Some((Judge::choice_of_first_token(token)?, *log_prob)));
                     return Ok(Judge::choice_from_log_probs(answers));
                 }
                 let ids = self.tokens.iter().map(|(_, id)| *id).collect();

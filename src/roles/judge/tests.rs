@@ -149,7 +149,7 @@ fn a_token_begins_an_answer_or_none() {
         ("Answer", None),
         ("tied", None),
     ] {
-        assert_eq!(Judge::choice_begun_by(token), expected, "{token:?}");
+        assert_eq!(Judge::choice_of_first_token(token), expected, "{token:?}");
     }
 }
 

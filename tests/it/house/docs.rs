@@ -278,11 +278,11 @@ fn the_readmes_commands_work_in_the_order_written() {
         }
         let words: Vec<_> = shortened.split_whitespace().collect();
         assert_eq!(words[0], "rco-node", "not a command of this program, and not in NOT_RUN: {command}");
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         let output = program(&words[1..], folder.path());
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{command}\nran as: {shortened}\n{said}");
-        eprintln!("{:5.1} s: {shortened}", begun.elapsed().as_secs_f64());
+        eprintln!("{:5.1} s: {shortened}", started.elapsed().as_secs_f64());
         ran += 1;
     }
     assert!(ran >= 5 && unused.is_empty(), "{ran} commands ran; shortened nothing: {unused:?}");

@@ -67,10 +67,10 @@ async fn what_may_pass_is_tried_again_and_what_will_not_pass_is_not() {
 
 #[tokio::test]
 async fn a_server_that_hangs_or_is_not_there_is_given_up_in_time() {
-    let begun = Instant::now();
+    let started = Instant::now();
     let (hung, tries) = outcome(&[Act::Hang], |config| config.retries_max = 1).await;
     assert_eq!((hung, tries), (Err(Error::Timeout { seconds: 1 }), 2));
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     // A port that was bound and is free again.
     let config = patient(&Rigged::start(|_, _| Act::Hang).await);
     let lost = Client::new(&RemoteConfig { retries_max: 0, ..config }).unwrap().chat(&question(1)).await;
@@ -82,15 +82,15 @@ async fn who_is_told_when_to_come_back_comes_then_and_so_does_everybody_else() {
     let busy = |n, _: &Asked| if n == 0 { Act::Status(429, Some("1")) } else { Act::Say("A".into()) };
     let server = Rigged::start(busy).await;
     let client = Client::new(&patient(&server)).unwrap();
-    let (begun, question) = (Instant::now(), question(1));
+    let (started, question) = (Instant::now(), question(1));
     let other = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         client.chat(&ChatRequest { seed: 2, ..question.clone() }).await.unwrap();
-        begun.elapsed()
+        started.elapsed()
     };
     let (first, other) = tokio::join!(client.chat(&question), other);
     assert_eq!(first.unwrap().text, "A");
-    assert!(begun.elapsed() >= Duration::from_secs(1) && other >= Duration::from_secs(1), "{other:?}");
+    assert!(started.elapsed() >= Duration::from_secs(1) && other >= Duration::from_secs(1), "{other:?}");
 }
 
 #[tokio::test]
@@ -253,7 +253,7 @@ async fn a_judge_that_always_says_the_first_has_preferences_once_its_bias_is_tak
         let preferred = |groups: &[CritiqueGroup]| groups.iter().any(|group| !group.preferences.is_empty());
         let enough = |groups: &[CritiqueGroup]| groups.len() >= 12 && (!has_preferences || preferred(groups));
         let folder = compared(read, of_longer, enough).await;
-        // All that were scored: replay keeps none that is flat.
+        // All that were scored: replay keeps none of zero variance.
         let groups = recorded(folder.path());
         assert!(groups.len() >= 12, "{groups:?}");
         assert_eq!(preferences(groups.into_iter()) > 0, has_preferences, "{read}");
@@ -276,7 +276,7 @@ async fn compared(
     enough: impl Fn(&[CritiqueGroup]) -> bool,
 ) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    // By the critiques' length, and of refinements by luck, so that groups are not flat.
+    // By the critiques' length, and of refinements by luck, so that the utilities of a group differ.
     let server = Rigged::start(move |n, asked| match fails(n) {
         Some(act) => act,
         None if asked.body["top_logprobs"] == 20 => says(longer(asked)),

@@ -24,13 +24,13 @@ fn recent(events: &[Event]) -> Option<f32> {
 async fn critique_utility_rises_to_nine_tenths_within_a_minute() {
     let folder = tempfile::tempdir().unwrap();
     let more = "learner.learning_rate=1e-2\nlearner.beta=0.05\nlearner.groups_per_step=4\nreplay.age_versions_max=4";
-    let begun = Instant::now();
+    let started = Instant::now();
     let running = start(config(folder.path(), more), false, None, Arc::new(likes_even)).await;
     running.log.until("the first 20 groups", |events| recent(events).is_some()).await;
     let first = recent(&running.log.events.lock().unwrap()).unwrap();
     assert!(first < 0.75, "there is something to learn: {first}");
     running.log.until("a mean utility of 0.9", |events| recent(events).is_some_and(|mean| mean >= 0.9)).await;
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
     running.node.stop();
     let (progress, log) = running.done().await;
     assert!(progress.version > CriticVersion::BASE);

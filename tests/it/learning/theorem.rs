@@ -218,11 +218,11 @@ const STEPS: usize = 450;
 
 #[track_caller]
 fn arrives(with: With, data: Data) {
-    let begun = task().distance(None);
-    assert!(begun > 0.25, "the reference is far from the optimum: {begun}");
+    let at_start = task().distance(None);
+    assert!(at_start > 0.25, "the reference is far from the optimum: {at_start}");
     let distance = learn(with, data, 4, STEPS);
-    eprintln!("{with:?}, {data:?}: {distance:.4}, from {begun:.3}");
-    assert!(distance <= 0.02, "{with:?}, {data:?}: {distance}, from {begun}");
+    eprintln!("{with:?}, {data:?}: {distance:.4}, from {at_start:.3}");
+    assert!(distance <= 0.02, "{with:?}, {data:?}: {distance}, from {at_start}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use crate::numbers::passes::{decode, log_probs, of_next, score};
 use crate::support::models::{Numbers, farthest, golden, relative};
+use rco_node::formats;
 use rco_node::formats::adapter::Adapter;
 use rco_node::transformer;
 use rco_node::transformer::load;

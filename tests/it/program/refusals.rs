@@ -2,7 +2,9 @@
 
 use crate::support::models::golden;
 use crate::support::node::{config, likes_even, sets};
-use rco_node::node::{Exit, Node, Options};
+use candle_core::DeviceLocation;
+use rco_node::learner::Mode;
+use rco_node::node::{Exit, Node, Options, check_device};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +81,7 @@ fn run(folder: &Path, more: &str, arguments: &[&str]) -> Output {
 fn assert_ended(output: &Output, exit: Exit, parts: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(exit as i32), "{exit:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "nothing panicked: {stderr}");
     for part in parts {
         assert!(stderr.contains(part), "expected {part:?} in: {stderr}");
     }
@@ -213,5 +216,25 @@ fn every_exit_code_is_reached_and_told_in_the_help() {
         let is_told =
             told.split_whitespace().any(|word| word.trim_matches(|c: char| !c.is_ascii_digit()) == code.to_string());
         assert!(is_told, "{code} in: {told}");
+    }
+}
+
+#[test]
+fn a_critic_with_all_weights_trained_is_refused_on_a_gpu() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gpu, mut config) = (DeviceLocation::Cuda { gpu_id: 1 }, config(folder.path(), ""));
+    for (mode, device, refused) in [
+        (Mode::Full, gpu, true),
+        (Mode::Full, DeviceLocation::Cpu, false),
+        (Mode::Lora, gpu, false),
+        (Mode::Lora, DeviceLocation::Cpu, false),
+    ] {
+        config.learner.mode = mode;
+        let checked = check_device(&config, device);
+        assert_eq!(checked.is_err(), refused, "{mode} on {device:?}");
+        let Err(error) = checked else { continue };
+        assert_eq!(error.exit(), Exit::Usage);
+        let why = error.to_string();
+        assert!(why.contains("learner.mode full") && why.contains("cuda:1"), "{why}");
     }
 }

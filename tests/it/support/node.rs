@@ -170,7 +170,7 @@ pub fn held(snapshot: &Snapshot) -> BTreeSet<EpisodeId> {
     held.iter().map(|entry| EpisodeId(entry["group"]["episode"].as_u64().unwrap())).collect()
 }
 
-/// The episodes that `snapshot` says were begun and have not ended.
+/// The episodes that `snapshot` says were started and have not ended.
 pub fn open_episodes(snapshot: &Snapshot) -> BTreeSet<EpisodeId> {
     serde_json::from_value(snapshot.state["shelf"]["ledger"]["open"].clone()).unwrap()
 }

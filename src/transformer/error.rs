@@ -1,0 +1,49 @@
+//! The error of `transformer`: what a model in memory refuses, and what its files refuse.
+
+use crate::formats;
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the model or of an adapter is at fault.
+    #[error(transparent)]
+    File(#[from] formats::Error),
+    /// A token id that the model has no embedding for.
+    #[error("token id {id}: expected less than the vocabulary of {vocab}")]
+    TokenId {
+        /// The id.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// The score pass was run on weights that were loaded for the decode pass only.
+    #[error("expected weights loaded for scoring, got weights for decoding only")]
+    DecodeOnly,
+    /// The prompt or the completion to score is empty.
+    #[error("expected a prompt and a completion of at least one token each, got an empty one")]
+    EmptyText,
+    /// The device cannot be used.
+    #[error("device {choice}: {why}")]
+    Device {
+        /// The device asked for.
+        choice: String,
+        /// Why it cannot be used.
+        why: String,
+    },
+    /// An adapter is packed for another device than the weights, or a pass is differentiated by parameters that it was not
+    /// recorded for.
+    #[error("adapter: expected one packed for the device of the weights, and a pass recorded for it")]
+    OtherBackend,
+    /// Training or replacing all weights is supported on the CPU only.
+    #[error("a critic with all weights trained (learner.mode full) runs on the CPU only, got a model on {device}")]
+    CpuOnly {
+        /// The device of the model.
+        device: String,
+    },
+    /// The tensor library failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// Result of this room.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
