@@ -68,6 +68,19 @@ pub fn read(path: &Path) -> Result<Groups> {
     Ok(all)
 }
 
+/// Whether the run in the directory `run` has recorded groups.
+///
+/// # Errors
+/// If the system does not say.
+pub fn is_recorded(run: &Path) -> Result<bool> {
+    let path = run.join(FILE);
+    match std::fs::metadata(&path) {
+        Ok(metadata) => Ok(metadata.len() > 0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io(&path)(error)),
+    }
+}
+
 /// Writes `groups` as the new file `path`, in the format of its extension. The file exists whole or not at all.
 ///
 /// # Errors

@@ -8,6 +8,7 @@
 mod error;
 #[cfg(feature = "faults")]
 mod faults;
+mod identity;
 mod models;
 mod options;
 mod prepare;

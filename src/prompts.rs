@@ -239,6 +239,13 @@ impl Ledger {
         episode
     }
 
+    /// Starts `episode` again as [`Ledger::begin`] did: one that was waiting, or the next.
+    pub fn start(&mut self, episode: EpisodeId) {
+        self.waiting.remove(&episode);
+        self.next = self.next.max(episode.0 + 1);
+        self.open.insert(episode);
+    }
+
     /// Marks `episode` as finished, successfully or not; it does not run again. False if it was not open.
     pub fn end(&mut self, episode: EpisodeId) -> bool {
         self.waiting.remove(&episode);

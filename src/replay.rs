@@ -52,7 +52,7 @@ pub struct Lease {
     pub groups: Vec<Arc<CritiqueGroup>>,
 }
 
-/// Numbers of groups retired. A group that returns by a rewind and is retired again is counted again.
+/// Numbers of groups retired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retired {
     /// Older than the limit.
@@ -98,6 +98,9 @@ pub struct Replay {
     objective: Objective,
     fresh_max: usize,
     seed: u64,
+    /// Lease groups in the order of their arrival.
+    #[serde(default)]
+    in_order: bool,
     /// The critic in service.
     newest: CriticVersion,
     /// The newest learner step that used anything.
@@ -125,6 +128,7 @@ impl Replay {
             objective,
             fresh_max,
             seed,
+            in_order: false,
             newest: CriticVersion::BASE,
             step: 0,
             batch: 0,
@@ -137,15 +141,37 @@ impl Replay {
         }
     }
 
-    /// Restores a snapshot under a new run's limits and objective. A lease that was out is released, because its holder
+    /// Leases groups in the order of their arrival, not by lot: a run that takes up several groups at once, after a crash,
+    /// then learns them as one that had them one by one.
+    pub fn lease_in_order(&mut self) {
+        self.in_order = true;
+    }
+
+    /// Goes on from a snapshot under a new process's limits and objective. A lease that was out is released, because its holder
     /// is gone. Groups from which a changed objective learns nothing are dropped.
-    pub fn resumed(mut self, config: ReplayConfig, objective: Objective, fresh_max: usize, seed: u64) -> Self {
+    pub fn resume(&mut self, config: ReplayConfig, objective: Objective, fresh_max: usize, seed: u64) {
         (self.config, self.objective, self.fresh_max, self.seed) = (config, objective, fresh_max, seed);
         self.held.retain(|entry| !entry.group.is_zero_variance(objective));
         self.aside.retain(|aside| !aside.entry.group.is_zero_variance(objective));
         self.release_outstanding();
         self.settle();
-        self
+    }
+
+    /// Whether a lease is out.
+    #[cfg(test)]
+    pub(crate) fn is_out(&self) -> bool {
+        self.out.is_some()
+    }
+
+    /// The episodes of the groups held, in the order of arrival.
+    #[cfg(test)]
+    pub(crate) fn episodes(&self) -> Vec<EpisodeId> {
+        self.held.iter().map(|entry| entry.group.episode).collect()
+    }
+
+    /// The name of the newest lease, 0 before the first.
+    pub fn batch(&self) -> u64 {
+        self.batch
     }
 
     /// Whether one more episode should start while `in_flight` are running: whether its group could still be learned
@@ -174,7 +200,7 @@ impl Replay {
         self.seen.contains(episode)
     }
 
-    /// Leases `groups` groups, the least used first and by a seeded draw among equals; `None` if there are fewer. A
+    /// Leases `groups` groups, the least used first and by a seeded draw (or by arrival) among equals; `None` if there are fewer. A
     /// lease that is still out is returned again instead of a new one.
     pub fn lease(&mut self, groups: usize) -> Option<Lease> {
         if self.out.is_none() {
@@ -204,7 +230,8 @@ impl Replay {
             rng.set_stream(episode.0);
             rng.next_u64()
         };
-        let ranked = |entry: &Entry| (entry.used_in_steps.len(), lot(entry.group.episode), entry.group.episode);
+        let place = |entry: &Entry| if self.in_order { entry.arrival } else { lot(entry.group.episode) };
+        let ranked = |entry: &Entry| (entry.used_in_steps.len(), place(entry), entry.group.episode);
         let mut ranks: Vec<_> = self.held.iter().map(ranked).collect();
         ranks.sort_unstable();
         Some(ranks.into_iter().take(groups).map(|(_, _, episode)| episode).collect())
@@ -248,20 +275,25 @@ impl Replay {
     }
 
     /// Rewinds to the learner's state after `step`, with `newest` in service: later uses are undone, the lease that is
-    /// out is released, and groups retired since then come back, except those that had to make room.
-    pub fn rewind(&mut self, step: u64, newest: CriticVersion) {
+    /// out is released, and groups retired since then come back, except those that had to make room. Returns how many came
+    /// back, by the reason for which they had been retired.
+    pub fn rewind(&mut self, step: u64, newest: CriticVersion) -> Retired {
         (self.step, self.newest) = (step, newest);
-        let entries = self.held.iter_mut().chain(self.aside.iter_mut().map(|aside| &mut aside.entry));
-        entries.for_each(|entry| entry.used_in_steps.retain(|used| *used <= step));
-        for aside in std::mem::take(&mut self.aside) {
+        let mut returned = Retired::default();
+        self.held.iter_mut().for_each(|entry| entry.used_in_steps.retain(|used| *used <= step));
+        for mut aside in std::mem::take(&mut self.aside) {
+            let was_used_up = self.is_used_up(&aside.entry);
+            aside.entry.used_in_steps.retain(|used| *used <= step);
             if self.is_used_up(&aside.entry) || self.is_too_old(&aside.entry) {
                 self.aside.push(aside);
-            } else {
-                self.held.push(aside.entry);
+                continue;
             }
+            *if was_used_up { &mut returned.used } else { &mut returned.aged } += 1;
+            self.held.push(aside.entry);
         }
         self.held.sort_by_key(|entry| entry.arrival);
         self.release_outstanding();
+        returned
     }
 
     /// Records that a complete checkpoint of `step` is on disk: no rewind will go back before it.

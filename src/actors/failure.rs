@@ -21,6 +21,12 @@ pub enum Failure {
         /// How long it was waited for.
         seconds: u64,
     },
+    /// The journal was not written in time.
+    #[error("the journal was not written within {seconds} s: the disk fails, or is full")]
+    JournalStuck {
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// A checkpoint could not be written or read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoints::Error),
@@ -64,7 +70,7 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Device(_) | Self::DeviceEnded(_) | Self::DeviceStuck { .. } => Exit::Device,
-            Self::Checkpoint(_) => Exit::Checkpoint,
+            Self::Checkpoint(_) | Self::JournalStuck { .. } => Exit::Checkpoint,
             _ => Exit::Restarts,
         }
     }

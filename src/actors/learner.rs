@@ -97,7 +97,7 @@ impl LearnerLoop {
         loop {
             if self.config.is_publication_due(step, published_step) {
                 version = CriticVersion(version.0 + 1);
-                self.publisher.publish(version).await?;
+                self.publisher.publish(version, &self.stop).await?;
                 self.evaluate(Some(published_step), step, version).await?;
                 published_step = step;
             }

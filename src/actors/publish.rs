@@ -3,10 +3,10 @@
 //! Invariants: a critic is on disk before it is in service, and in service before replay hears of it; every checkpoint of
 //! a node is written here.
 
-use super::ask::{Reply, ask};
+use super::ask::{Reply, Unanswered, ask};
 use super::failure::{Failure, dependency_lost};
 use super::replay::ReplayMsg;
-use crate::device::{self, Device};
+use crate::device::{self, CriticWeights, Device};
 use crate::learner;
 use crate::run::checkpoints::CheckpointStore;
 use crate::run::events::{Event, EventBus};
@@ -15,6 +15,11 @@ use crate::types::CriticVersion;
 use ractor::ActorRef;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Pauses between attempts while the disk fails.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// Publishes critics.
 #[derive(Clone)]
@@ -32,8 +37,31 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Writes the learner's weights to disk, then puts them into service as `version`.
-    pub(super) async fn publish(&self, version: CriticVersion) -> Result<(), Failure> {
+    /// Writes the learner's weights to disk, then puts them into service as `version`. A disk that fails is waited for, until
+    /// the run is asked to `stop`: then nothing is published.
+    pub(super) async fn publish(&self, version: CriticVersion, stop: &CancellationToken) -> Result<(), Failure> {
+        let mut pause = RETRY;
+        let (critic, step) = loop {
+            match self.write(version).await {
+                Ok(written) => break written,
+                Err(Failure::Checkpoint(error)) if error.is_of_disk() => {
+                    tracing::error!(%error, "the checkpoint was not written: the learner waits for the disk");
+                }
+                Err(failure) => return Err(failure),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (2 * pause).min(RETRY_MAX),
+                () = stop.cancelled() => return Ok(()),
+            }
+        };
+        self.device.install(version, Some(critic.clone())).await?;
+        self.ask_replay(|reply| ReplayMsg::Publish { version, critic, step, reply }).await?;
+        self.events.emit(Event::Published { version, step });
+        Ok(())
+    }
+
+    /// Writes the checkpoint of a publication. Returns the critic and its step.
+    async fn write(&self, version: CriticVersion) -> Result<(CriticWeights, u64), Failure> {
         let started = Instant::now();
         let state = match self.device.snapshot().await {
             Err(device::Error::Gone) => return Err(dependency_lost("the device", self.deadline).await),
@@ -41,13 +69,21 @@ impl Publisher {
         };
         let (step, critic) = (state.step, state.critic.clone());
         // The run state as it will be once the critic is in service.
-        let mut run_state = self.ask_replay(|reply| ReplayMsg::Snapshot { reply }).await?;
+        let mut run_state = self.run_state().await?;
         run_state.published(version, critic.clone(), step);
         write_checkpoint(self.checkpoints.clone(), &self.events, started, state, run_state).await?;
-        self.device.install(version, Some(critic.clone())).await?;
-        self.ask_replay(|reply| ReplayMsg::Publish { version, critic, step, reply }).await?;
-        self.events.emit(Event::Published { version, step });
-        Ok(())
+        Ok((critic, step))
+    }
+
+    /// The run state, once the journal has all of it: waits as long as the disk takes.
+    async fn run_state(&self) -> Result<RunState, Failure> {
+        loop {
+            match ask(&self.replay, self.deadline, |reply| ReplayMsg::Snapshot { reply }).await {
+                Ok(run_state) => return Ok(run_state),
+                Err(Unanswered::Deadline) => {}
+                Err(Unanswered::Gone) => return Err(dependency_lost("replay", self.deadline).await),
+            }
+        }
     }
 
     /// Asks replay something that it answers at once.

@@ -8,13 +8,13 @@
 use super::ask::Reply;
 use super::failure::Failure;
 use crate::device::CriticWeights;
-use crate::groups::GroupRecorder;
 use crate::replay::{Lease, Pushed, Retired};
 use crate::run::events::{Activity, Event, EventBus};
+use crate::run::journal::Journal;
 use crate::run::state::{DropReason, Outcome, Position, RunState, Worker};
 use crate::types::{CriticVersion, EpisodeId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +36,7 @@ pub enum ReplayMsg {
         /// Receives the answer.
         reply: Reply<EpisodeId>,
     },
-    /// End an episode.
+    /// End an episode; answered once that is on disk. A repeated request changes nothing and is answered likewise.
     End {
         /// The episode.
         episode: EpisodeId,
@@ -94,8 +94,10 @@ pub struct ReplaySetup {
     pub stop: CancellationToken,
     /// Where events go.
     pub events: EventBus,
-    /// Records scored groups on disk; none if they are not recorded.
-    pub recorder: Option<Arc<GroupRecorder>>,
+    /// Receives every change of the run state; none in tests that need no disk.
+    pub journal: Option<Arc<Journal>>,
+    /// How many checkpoints are kept, each of which may be resumed from.
+    pub checkpoints_kept: usize,
 }
 
 /// The actor.
@@ -107,6 +109,10 @@ pub struct ReplayState {
     begins: BTreeMap<Worker, Reply<EpisodeId>>,
     lease: Option<(usize, Reply<Lease>)>,
     paced: bool,
+    /// The newest record in the snapshot that was taken last.
+    snapshot_record: u64,
+    /// The newest record in each of the kept checkpoints, as far as this process wrote them.
+    checkpoint_records: VecDeque<u64>,
 }
 
 impl Actor for ReplayActor {
@@ -115,9 +121,14 @@ impl Actor for ReplayActor {
     type Arguments = ReplaySetup;
 
     async fn pre_start(&self, _: ActorRef<ReplayMsg>, setup: ReplaySetup) -> Result<ReplayState, ActorProcessingErr> {
+        let run_state = setup.run_state.clone();
+        let mut run_state = lock(&run_state)?;
         // The workers of the last replay actor are gone.
-        lock(&setup.run_state)?.forget_all();
-        Ok(ReplayState { setup, begins: BTreeMap::new(), lease: None, paced: false })
+        run_state.forget_all();
+        let (begins, checkpoint_records) = (BTreeMap::new(), VecDeque::new());
+        let state = ReplayState { setup, begins, lease: None, paced: false, snapshot_record: 0, checkpoint_records };
+        state.write(&mut run_state, || ());
+        Ok(state)
     }
 
     async fn handle(
@@ -135,7 +146,8 @@ impl Actor for ReplayActor {
                 state.begins.insert(worker, reply);
             }
             ReplayMsg::End { episode, outcome, reply } => {
-                let _ = reply.send(state.end(&mut run_state, episode, outcome));
+                let pushed = state.end(&mut run_state, episode, outcome);
+                state.write(&mut run_state, move || _ = reply.send(pushed));
             }
             ReplayMsg::Lease { groups, reply } => state.lease = Some((groups, reply)),
             ReplayMsg::Settle { batch, step, reply } => {
@@ -149,36 +161,52 @@ impl Actor for ReplayActor {
             ReplayMsg::Publish { version, critic, step, reply } => {
                 let retired = run_state.published(version, critic, step);
                 run_state.replay.committed(step);
+                state.prune();
                 emit_retired(&state.setup.events, &run_state, retired);
                 let _ = reply.send(());
             }
             ReplayMsg::Position { reply } => drop(reply.send(run_state.position())),
-            ReplayMsg::Snapshot { reply } => drop(reply.send(run_state.clone())),
+            ReplayMsg::Snapshot { reply } => {
+                state.snapshot_record = run_state.record;
+                // A checkpoint is never ahead of the journal.
+                let snapshot = run_state.clone();
+                state.write(&mut run_state, move || _ = reply.send(snapshot));
+            }
         }
         state.answer(&mut run_state);
+        state.write(&mut run_state, || ());
         Ok(())
     }
 }
 
 impl ReplayState {
-    /// Ends an episode, and records its group if it has one.
+    /// Gives the journal what has changed. `acknowledge` is called once it is on disk, with all changes before it.
+    fn write(&self, run_state: &mut RunState, acknowledge: impl FnOnce() + Send + 'static) {
+        let (first, records) = run_state.take_unwritten();
+        match &self.setup.journal {
+            Some(journal) => journal.append(first, records, acknowledge),
+            None => acknowledge(),
+        }
+    }
+
+    /// A checkpoint with the last snapshot is on disk: the journal forgets what is older than every kept checkpoint.
+    fn prune(&mut self) {
+        self.checkpoint_records.push_back(self.snapshot_record);
+        if self.checkpoint_records.len() > self.setup.checkpoints_kept
+            && let (Some(oldest), Some(journal)) = (self.checkpoint_records.pop_front(), &self.setup.journal)
+        {
+            journal.prune(oldest);
+        }
+    }
+
+    /// Ends an episode.
     fn end(&self, run_state: &mut RunState, episode: EpisodeId, outcome: Outcome) -> Option<Pushed> {
-        let ReplaySetup { recorder, events, .. } = &self.setup;
+        let events = &self.setup.events;
         let dropped = match &outcome {
             Outcome::Dropped(reason) => Some(*reason),
             Outcome::Group(_) => None,
         };
-        let line = match (recorder, &outcome) {
-            (Some(recorder), Outcome::Group(group)) => Some((recorder, recorder.line(group))),
-            _ => None,
-        };
         let pushed = run_state.end(episode, outcome);
-        if let (Some((recorder, line)), Some(Pushed::Kept | Pushed::ZeroVariance)) = (line, pushed)
-            && let Err(error) = recorder.append(&line)
-        {
-            // The run itself needs only what its checkpoints hold.
-            tracing::warn!(%episode, %error, "a scored group was not recorded");
-        }
         events.emit(ended(run_state, episode, pushed, dropped));
         events.emit(replay_changed(run_state));
         pushed
@@ -189,7 +217,7 @@ impl ReplayState {
         self.answer_lease(run_state);
         self.begins.retain(|_, reply| !reply.is_closed());
         while let Some(worker) = self.next_worker(run_state) {
-            let reply = self.begins.remove(&worker).expect("next_lane returns a key of begins");
+            let reply = self.begins.remove(&worker).expect("next_worker returns a key of begins");
             let episode = run_state.begin(worker);
             // A worker that has left asks again and gets the same episode.
             if reply.send(episode).is_ok() {
@@ -208,7 +236,7 @@ impl ReplayState {
         if reply.is_closed() {
             return;
         }
-        match run_state.replay.lease(groups) {
+        match run_state.lease(groups) {
             // A learner that has left asks again and gets the same lease.
             Some(lease) => drop(reply.send(lease)),
             None => self.lease = Some((groups, reply)),
@@ -276,7 +304,14 @@ mod tests {
         let config = ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 };
         let run_state = Arc::new(Mutex::new(RunState::new(Replay::new(config, crate::types::Objective::Rco, 2, 7))));
         let stop = CancellationToken::new();
-        let setup = ReplaySetup { run_state, pacing, stop: stop.clone(), events: EventBus::new(None), recorder: None };
+        let setup = ReplaySetup {
+            run_state,
+            pacing,
+            stop: stop.clone(),
+            events: EventBus::new(None),
+            journal: None,
+            checkpoints_kept: 1,
+        };
         (ReplayActor::spawn(None, ReplayActor, setup).await.unwrap().0, stop)
     }
 

@@ -149,10 +149,16 @@ impl RolloutContext {
         }
     }
 
+    /// Ends an episode; waits as long as the disk takes.
     async fn end(&self, episode: EpisodeId, outcome: Outcome) -> Result<(), Failure> {
-        match ask(&self.replay, self.deadline(), |reply| ReplayMsg::End { episode, outcome, reply }).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(dependency_lost("replay", self.deadline()).await),
+        loop {
+            let outcome = outcome.clone();
+            match ask(&self.replay, self.deadline(), |reply| ReplayMsg::End { episode, outcome, reply }).await {
+                Ok(_) => return Ok(()),
+                // Replay has it, and the disk does not yet.
+                Err(Unanswered::Deadline) => {}
+                Err(Unanswered::Gone) => return Err(dependency_lost("replay", self.deadline()).await),
+            }
         }
     }
 

@@ -10,12 +10,12 @@ use crate::device::{Device, LearnerSetup};
 use crate::episode::models::Models;
 use crate::episode::online_eval::OnlineEval;
 use crate::episode::tree::RolloutConfig;
-use crate::groups::GroupRecorder;
 use crate::learner::{self, LearnerConfig};
 use crate::prompts::PromptStream;
 use crate::replay::{Replay, ReplayConfig};
 use crate::run::checkpoints::CheckpointStore;
 use crate::run::events::EventBus;
+use crate::run::journal::Journal;
 use crate::run::state::RunState;
 use crate::types::CriticVersion;
 use std::sync::Arc;
@@ -46,8 +46,8 @@ pub struct RunContext {
     pub drain: Duration,
     /// The run's checkpoints.
     pub checkpoints: Arc<CheckpointStore>,
-    /// Records scored groups on disk; none if they are not recorded.
-    pub recorder: Option<Arc<GroupRecorder>>,
+    /// The changes of the run state, on disk.
+    pub journal: Arc<Journal>,
     /// The evaluation of the critic in service; none if there is none.
     pub eval: Option<Arc<OnlineEval>>,
     /// The request to stop.
@@ -59,13 +59,16 @@ pub struct RunContext {
 impl RunContext {
     /// The run state at the beginning of a run.
     pub fn run_state(&self) -> RunState {
-        RunState::new(Replay::new(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed))
+        let mut replay = Replay::new(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed);
+        if self.learner.synchronous {
+            replay.lease_in_order();
+        }
+        RunState::new(replay)
     }
 
     /// A saved run state under this run's limits.
     pub fn resumed(&self, mut run_state: RunState) -> RunState {
-        run_state.replay =
-            run_state.replay.resumed(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed);
+        run_state.resumed(self.replay.clone(), self.learner.objective, self.fresh_max(), self.seed);
         run_state
     }
 

@@ -26,7 +26,7 @@ pub use config::SupervisorConfig;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 /// What the supervisor can be told.
@@ -239,10 +239,25 @@ impl SupervisorState {
             tracing::warn!("the device is gone before the first checkpoint: there is nothing to resume from");
             return Ok(());
         };
-        let mut run_state = self.tree.run_state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut run_state = self.journaled_run_state().await?;
         // The device may have taken the step and the learner actor been stopped before it reported it.
         run_state.learned(state.batch, state.step);
         write_checkpoint(self.tree.context.checkpoints.clone(), events, started, state, run_state).await
+    }
+
+    /// The run state, once the journal has all of it: a checkpoint is never ahead of the journal.
+    async fn journaled_run_state(&self) -> Result<RunState, Failure> {
+        let (first, records, run_state) = {
+            let mut run_state = self.tree.run_state.lock().unwrap_or_else(PoisonError::into_inner);
+            let (first, records) = run_state.take_unwritten();
+            (first, records, run_state.clone())
+        };
+        let (reply, written) = oneshot::channel();
+        self.tree.context.journal.append(first, records, move || _ = reply.send(()));
+        match tokio::time::timeout(JOURNAL_DEADLINE, written).await {
+            Ok(Ok(())) => Ok(run_state),
+            _ => Err(Failure::JournalStuck { seconds: JOURNAL_DEADLINE.as_secs() }),
+        }
     }
 
     /// The state of the learner; if the device is gone, that of the newest checkpoint.
@@ -265,6 +280,8 @@ impl SupervisorState {
 /// How long an abandoned step may take to end.
 const ABANDON_DEADLINE: Duration = Duration::from_millis(1500);
 /// How long the device may take to return the learner's state.
+/// How long the journal may take before the last checkpoint: a disk that fails for longer ends the run without one.
+const JOURNAL_DEADLINE: Duration = Duration::from_secs(30);
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(3);
 /// How long the device thread may take to end once everything is saved.
 const THREAD_STOP_DEADLINE: Duration = Duration::from_millis(500);

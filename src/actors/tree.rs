@@ -128,15 +128,24 @@ impl Tree {
             None => self.context.run_state(),
         };
         let is_torn = self.run_state.is_poisoned();
+        let recovered = if is_torn { self.from_journal(saved.clone()).await? } else { None };
         let mut run_state = self.run_state.lock().unwrap_or_else(PoisonError::into_inner);
         if is_torn {
             // A panic left it half changed, so only what is on disk can be trusted.
-            *run_state = saved.clone();
+            *run_state = recovered.unwrap_or_else(|| saved.clone());
             self.run_state.clear_poison();
         }
         run_state.rewind(&saved);
         drop(run_state);
         Ok(restored)
+    }
+
+    /// `saved` with what the journal holds since; none if the journal cannot be read.
+    async fn from_journal(&self, mut saved: RunState) -> Result<Option<RunState>, Failure> {
+        let journal = self.context.journal.clone();
+        let records = tokio::task::spawn_blocking(move || journal.read()).await.map_err(Failure::panicked)?;
+        let Some(records) = records else { return Ok(None) };
+        Ok(saved.replay_records(records).is_ok().then_some(saved))
     }
 
     async fn start_one(&mut self, actor_kind: ActorKind) -> Result<(), Failure> {
@@ -158,7 +167,8 @@ impl Tree {
                     pacing: self.context.pacing(),
                     stop: self.context.stop.clone(),
                     events: self.context.events.clone(),
-                    recorder: self.context.recorder.clone(),
+                    journal: Some(self.context.journal.clone()),
+                    checkpoints_kept: self.context.checkpoints.config.keep,
                 };
                 self.replay = Some(self.spawn(actor_kind, ReplayActor, setup).await?);
             }

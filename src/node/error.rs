@@ -2,6 +2,7 @@
 
 use crate::actors::failure::Failure;
 use crate::run::exit::Exit;
+use crate::run::journal;
 use crate::verify::sandbox;
 use crate::{checkpoint, formats, groups, prompts, remote, roles, transformer};
 use std::path::PathBuf;
@@ -10,11 +11,19 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The run directory has checkpoints, and a resume was not asked for.
-    #[error("{0} holds the checkpoints of a run: go on with --resume, or name another node.run_directory")]
+    #[error("{0} holds a run: go on with --resume, or name another node.run_directory")]
     Occupied(PathBuf),
     /// There is nothing to resume from.
-    #[error("{0} holds no whole checkpoint to resume from")]
+    #[error("{0} holds neither a whole checkpoint nor a journal to resume from")]
     NothingToResume(PathBuf),
+    /// The run to resume is made of something else.
+    #[error("{path}: {differences}; change it back, or start a new run in another node.run_directory")]
+    Changed {
+        /// The file that says what the run is made of.
+        path: PathBuf,
+        /// What has changed, with the reasons why it must not.
+        differences: String,
+    },
     /// Another node uses it.
     #[error("{0} is in use by another node")]
     Locked(PathBuf),
@@ -47,6 +56,17 @@ pub enum Error {
     /// A checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] journal::Error),
+    /// The journal does not reach back to the newest whole checkpoint.
+    #[error("{}: record {missing} is missing after the newest whole checkpoint", run.join(journal::FILE).display())]
+    JournalGap {
+        /// The run directory.
+        run: PathBuf,
+        /// The first record that is missing.
+        missing: u64,
+    },
     /// The run's groups cannot be recorded.
     #[error(transparent)]
     Groups(#[from] groups::Error),
@@ -66,7 +86,7 @@ impl Error {
         match self {
             Self::Model(transformer::Error::Device { .. } | transformer::Error::CpuOnly { .. }) => Exit::Usage,
             Self::Model(_) => Exit::Model,
-            Self::Checkpoint(_) => Exit::Checkpoint,
+            Self::Checkpoint(_) | Self::Journal(_) | Self::JournalGap { .. } => Exit::Checkpoint,
             Self::Actors { exit, .. } => *exit,
             _ => Exit::Usage,
         }

@@ -3,6 +3,7 @@
 //! Invariant: a run directory with checkpoints is resumed or left alone, never overwritten.
 
 use super::error::Error;
+use super::identity::Identity;
 use super::models::models;
 use super::options::Options;
 use crate::actors::failure::Failure;
@@ -11,13 +12,15 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::episode::online_eval::OnlineEval;
 use crate::formats::source::Source;
-use crate::groups::GroupRecorder;
+use crate::groups::{self, GroupRecorder};
 use crate::prompts::{self, PromptStream};
 use crate::run::checkpoints::CheckpointStore;
 use crate::run::events::EventBus;
+use crate::run::journal::{self, Journal, Record};
 use crate::run::state::RunState;
 use crate::types::ModelId;
 use crate::verify::Checker;
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +35,7 @@ pub(super) fn prepare(config: Config, options: &Options, events: EventBus) -> Re
     let lock = lock(&run)?;
     let root = run.join("checkpoints");
     checkpoint::remove_leftovers(&root)?;
-    let occupied = !checkpoint::list(&root)?.is_empty();
+    let occupied = !checkpoint::list(&root)?.is_empty() || journal::has_records(&run)? || groups::is_recorded(&run)?;
     match (options.resume, occupied) {
         (false, true) => return Err(Error::Occupied(run)),
         (true, false) => return Err(Error::NothingToResume(run)),
@@ -43,7 +46,15 @@ pub(super) fn prepare(config: Config, options: &Options, events: EventBus) -> Re
     let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
     let (models, path) = models(&config, prompts.prompts(), options.judge.as_ref(), &events, true)?;
     let spec = models.model.transformer.spec().clone();
-    let recorder = recorder(&config, &run, &path)?;
+    let source = &config.model.source;
+    let origin = ModelId { name: source.clone(), sha256: Source::parse(source)?.digest(&path)? };
+    let identity = Identity::new(&config, origin.sha256.clone(), &models.model.template, prompts.prompts());
+    if options.resume {
+        identity.check(&run)?;
+    }
+    identity.write(&run)?;
+    let recorder = recorder(&config, &run, origin)?;
+    let (journal, records) = Journal::open(&run, recorder.clone())?;
     let checkpoints = CheckpointStore::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
     let context = RunContext {
         models: Arc::new(models),
@@ -57,18 +68,40 @@ pub(super) fn prepare(config: Config, options: &Options, events: EventBus) -> Re
         supervisor: config.supervisor,
         drain: Duration::from_secs(config.node.drain_seconds),
         checkpoints: Arc::new(checkpoints),
-        recorder,
+        journal: Arc::new(journal),
         eval,
         stop: options.stop.clone(),
         events,
     };
-    let run_state = match options.resume {
-        true => context.resumed(
-            context.checkpoints.load_newest().map_err(Failure::from)?.ok_or(Error::NothingToResume(run))?.run_state,
-        ),
-        false => context.run_state(),
-    };
+    if let (true, Some(recorder)) = (options.resume, &recorder) {
+        record_missing(recorder, &run, &records)?;
+    }
+    let run_state = if options.resume { recovered(&context, &run, records)? } else { context.run_state() };
     Ok((context, run_state, lock))
+}
+
+/// The run state of the newest checkpoint, or of the beginning, with what the journal holds since.
+fn recovered(context: &RunContext, run: &Path, records: Vec<(u64, Record)>) -> Result<RunState, Error> {
+    let restored = context.checkpoints.load_newest().map_err(Failure::from)?;
+    let saved = restored.map_or_else(|| context.run_state(), |restored| restored.run_state);
+    let mut run_state = saved.clone();
+    run_state.replay_records(records).map_err(|missing| Error::JournalGap { run: run.to_owned(), missing })?;
+    let mut run_state = context.resumed(run_state);
+    run_state.rewind(&saved);
+    Ok(run_state)
+}
+
+/// Records the groups that the journal has and the run's file of groups lacks: the process died between the two.
+fn record_missing(recorder: &GroupRecorder, run: &Path, records: &[(u64, Record)]) -> Result<(), Error> {
+    let groups: Vec<_> = records.iter().filter_map(|(_, record)| record.group()).collect();
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let recorded: BTreeSet<_> = groups::read(run)?.groups.iter().map(|recorded| recorded.group.episode).collect();
+    for group in groups.into_iter().filter(|group| !recorded.contains(&group.episode)) {
+        recorder.append(&recorder.line(group))?;
+    }
+    Ok(())
 }
 
 /// The evaluation of the critic in service, if `config` asks for one.
@@ -82,14 +115,12 @@ pub(super) fn online_eval(config: &Config) -> Result<Option<OnlineEval>, Error> 
     Ok(Some(OnlineEval { prompts, checker, config: config.eval.clone(), seed: config.node.seed }))
 }
 
-/// The recorder of scored groups, if `config` asks for one. The digest of a local model takes a pass over its file.
-fn recorder(config: &Config, run: &Path, model: &Path) -> Result<Option<Arc<GroupRecorder>>, Error> {
+/// The recorder of scored groups, if `config` asks for one.
+fn recorder(config: &Config, run: &Path, origin: ModelId) -> Result<Option<Arc<GroupRecorder>>, Error> {
     let bytes_max = config.checkpoint.groups_mib.saturating_mul(1 << 20);
     if bytes_max == 0 {
         return Ok(None);
     }
-    let origin =
-        ModelId { name: config.model.source.clone(), sha256: Source::parse(&config.model.source)?.digest(model)? };
     Ok(Some(Arc::new(GroupRecorder::open(run, origin, bytes_max)?)))
 }
 

@@ -287,7 +287,8 @@ fn a_snapshot_restores_everything_to_the_bit() {
 fn a_resumed_buffer_takes_its_lease_back_and_keeps_the_new_limits() {
     let mut replay = filled(config(8, 8, 2), 4);
     let lease = replay.lease(2).unwrap();
-    let mut resumed = replay.clone().resumed(config(3, 8, 2), Objective::Rco, 8, 7);
+    let mut resumed = replay.clone();
+    resumed.resume(config(3, 8, 2), Objective::Rco, 8, 7);
     assert_eq!((resumed.len(), resumed.fresh()), (3, 3));
     assert_eq!(resumed.take_retired().displaced, 1);
     assert_eq!(resumed.learned(lease.batch, 1), Retired::default());
@@ -306,5 +307,6 @@ fn a_buffer_of_preferences_keeps_out_what_has_none_or_names_critiques_that_are_n
     for (episode, chosen, rejected) in [(2, 0, 2), (3, 2, 0), (4, 1, 1)] {
         assert_eq!(replay.push(with(episode, chosen, rejected)), Pushed::ZeroVariance);
     }
-    assert_eq!(replay.resumed(config(8, 8, 2), Objective::Rco, 8, 0).len(), 0, "nothing to learn by another objective");
+    replay.resume(config(8, 8, 2), Objective::Rco, 8, 0);
+    assert_eq!(replay.len(), 0, "nothing to learn by another objective");
 }

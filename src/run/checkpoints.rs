@@ -19,6 +19,13 @@ pub enum Error {
     State(#[from] serde_json::Error),
 }
 
+impl Error {
+    /// Whether the disk failed: what is to be written may be written later.
+    pub fn is_of_disk(&self) -> bool {
+        matches!(self, Self::Checkpoint(checkpoint::Error::Io { .. }))
+    }
+}
+
 /// Where and how a run's checkpoints are kept.
 pub struct CheckpointStore {
     /// The folder of all checkpoints of the run.

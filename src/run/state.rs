@@ -3,40 +3,19 @@
 //! It is behind one lock, which the supervisor owns and the replay actor uses. Actors are killed at await points only, and
 //! the lock is never held across one, so a kill cannot leave it half changed.
 //!
+//! Every change is also a [`Record`] for the journal: applied to an earlier state in their order, records give the later one.
+//!
 //! Invariants: an episode is open from its begin to its end, whatever fails in between; its group is taken once; a worker
 //! that asks twice gets the same episode twice.
 
+use super::journal::Record;
+pub use super::outcome::{DropReason, Outcome};
 use crate::checkpoint::CriticWeights;
 use crate::prompts::Ledger;
-use crate::replay::{Pushed, Replay, Retired};
-use crate::types::{CriticVersion, CritiqueGroup, EpisodeId};
+use crate::replay::{Lease, Pushed, Replay, ReplayConfig, Retired};
+use crate::types::{CriticVersion, EpisodeId, Objective};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// Why a critique or an episode was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DropReason {
-    /// The generator or the critic did not answer in time.
-    Deadline,
-    /// A prompt did not fit into the context.
-    TooLong,
-    /// A remote server gave no answer.
-    Remote,
-    /// No refinement of the critique got a valid verdict.
-    NoVerdict,
-    /// Fewer than two critiques were left.
-    FewCritiques,
-}
-
-/// How an episode ended.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Outcome {
-    /// With a scored group.
-    Group(CritiqueGroup),
-    /// Without one.
-    Dropped(DropReason),
-}
 
 /// A worker of the rollout actor: it runs one episode at a time. The workers of a generation replace those of all earlier
 /// ones.
@@ -103,6 +82,12 @@ pub struct RunState {
     /// The episode of each worker; empty in a new process.
     #[serde(skip)]
     workers: BTreeMap<Worker, EpisodeId>,
+    /// The number of the newest record that the journal was given; records count from 1.
+    #[serde(default)]
+    pub record: u64,
+    /// Changes that the journal was not given yet.
+    #[serde(skip)]
+    unwritten: Vec<Record>,
 }
 
 impl RunState {
@@ -117,6 +102,8 @@ impl RunState {
             version: CriticVersion::BASE,
             served: None,
             workers: BTreeMap::new(),
+            record: 0,
+            unwritten: Vec::new(),
         }
     }
 
@@ -149,7 +136,13 @@ impl RunState {
 
     /// The episode of `worker`: the one it has, else one to be run again, else a new one.
     pub fn begin(&mut self, worker: Worker) -> EpisodeId {
-        *self.workers.entry(worker).or_insert_with(|| self.ledger.begin())
+        if let Some(episode) = self.held_by(worker) {
+            return episode;
+        }
+        let episode = self.ledger.begin();
+        self.workers.insert(worker, episode);
+        self.unwritten.push(Record::Started { episode });
+        episode
     }
 
     /// Ends an episode. A group that was pushed before changes nothing.
@@ -158,6 +151,7 @@ impl RunState {
         if !self.ledger.end(episode) {
             return Some(Pushed::Duplicate);
         }
+        self.unwritten.push(Record::Ended { episode, outcome: outcome.clone() });
         self.counters.episodes += 1;
         let Outcome::Group(group) = outcome else {
             self.counters.dropped += 1;
@@ -176,8 +170,19 @@ impl RunState {
         Some(pushed)
     }
 
+    /// Leases `groups` groups to the learner; none if there are fewer. A lease that is out is returned again.
+    pub fn lease(&mut self, groups: usize) -> Option<Lease> {
+        let before = self.replay.batch();
+        let lease = self.replay.lease(groups)?;
+        if lease.batch != before {
+            self.unwritten.push(Record::Leased { groups });
+        }
+        Some(lease)
+    }
+
     /// Batch `batch` was learned: the learner has now taken `step` steps.
     pub fn learned(&mut self, batch: u64, step: u64) -> Retired {
+        self.unwritten.push(Record::Learned { batch, step });
         self.step = step;
         let retired = self.replay.learned(batch, step);
         self.count_retired(retired)
@@ -185,6 +190,7 @@ impl RunState {
 
     /// Batch `batch` cannot be learned: it counts as used, so that it is not leased forever.
     pub fn discarded(&mut self, batch: u64) -> Retired {
+        self.unwritten.push(Record::Discarded { batch });
         self.counters.discarded += 1;
         let retired = self.replay.learned(batch, self.step);
         self.count_retired(retired)
@@ -192,17 +198,81 @@ impl RunState {
 
     /// `critic` went into service as `version` after `step` steps.
     pub fn published(&mut self, version: CriticVersion, critic: CriticWeights, step: u64) -> Retired {
-        (self.version, self.served) = (version, Some(critic));
-        self.published_step = step;
+        self.served = Some(critic);
+        self.advance(version, step)
+    }
+
+    /// As [`RunState::published`], with no weights to keep.
+    #[cfg(test)]
+    pub(crate) fn published_without_weights(&mut self, version: CriticVersion, step: u64) {
+        self.advance(version, step);
+    }
+
+    fn advance(&mut self, version: CriticVersion, step: u64) -> Retired {
+        self.unwritten.push(Record::Published { version, step });
+        (self.version, self.published_step) = (version, step);
         let retired = self.replay.advance(version);
         self.count_retired(retired)
     }
 
     /// The learner went back to the checkpoint whose run state is `saved`. Groups scored since are kept.
     pub fn rewind(&mut self, saved: &Self) {
-        (self.step, self.published_step) = (saved.step, saved.published_step);
-        (self.version, self.served) = (saved.version, saved.served.clone());
-        self.replay.rewind(saved.step, saved.version);
+        self.served.clone_from(&saved.served);
+        self.go_back(saved.step, saved.published_step, saved.version);
+    }
+
+    fn go_back(&mut self, step: u64, published_step: u64, version: CriticVersion) {
+        self.unwritten.push(Record::Rewound { step, published_step, version });
+        (self.step, self.published_step, self.version) = (step, published_step, version);
+        let returned = self.replay.rewind(step, version);
+        let total = &mut self.counters.retired;
+        total.used = total.used.saturating_sub(returned.used);
+        total.aged = total.aged.saturating_sub(returned.aged);
+    }
+
+    /// A new process goes on under these limits.
+    pub fn resumed(&mut self, replay: ReplayConfig, objective: Objective, fresh_max: usize, seed: u64) {
+        self.unwritten.push(Record::Resumed { replay: replay.clone(), objective, fresh_max, seed });
+        self.replay.resume(replay, objective, fresh_max, seed);
+    }
+
+    /// Takes the changes since the last call, and the number of the first of them.
+    pub fn take_unwritten(&mut self) -> (u64, Vec<Record>) {
+        let first = self.record + 1;
+        self.record += self.unwritten.len() as u64;
+        (first, std::mem::take(&mut self.unwritten))
+    }
+
+    /// Applies the `records` that are newer than this state. The weights in service stay.
+    ///
+    /// # Errors
+    /// The number of the first record that is missing between this state and `records`.
+    pub fn replay_records(&mut self, records: impl IntoIterator<Item = (u64, Record)>) -> Result<(), u64> {
+        let known = self.record;
+        for (number, record) in records.into_iter().filter(|(number, _)| *number > known) {
+            if number != self.record + 1 {
+                return Err(self.record + 1);
+            }
+            self.apply(record);
+            self.record = number;
+        }
+        self.unwritten.clear();
+        Ok(())
+    }
+
+    fn apply(&mut self, record: Record) {
+        match record {
+            Record::Started { episode } => self.ledger.start(episode),
+            Record::Ended { episode, outcome } => drop(self.end(episode, outcome)),
+            Record::Leased { groups } => drop(self.lease(groups)),
+            Record::Learned { batch, step } => drop(self.learned(batch, step)),
+            Record::Discarded { batch } => drop(self.discarded(batch)),
+            Record::Published { version, step } => drop(self.advance(version, step)),
+            Record::Rewound { step, published_step, version } => self.go_back(step, published_step, version),
+            Record::Resumed { replay, objective, fresh_max, seed } => {
+                self.resumed(replay, objective, fresh_max, seed);
+            }
+        }
     }
 
     fn count_retired(&mut self, retired: Retired) -> Retired {
@@ -216,119 +286,4 @@ impl RunState {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::replay::ReplayConfig;
-    use crate::types::{Completion, FinishReason, Objective, ScoredCritique};
-
-    fn run_state() -> RunState {
-        RunState::new(Replay::new(
-            ReplayConfig { groups_max: 8, age_versions_max: 4, uses_max: 1 },
-            Objective::Rco,
-            4,
-            7,
-        ))
-    }
-
-    /// An episode's end: two critiques of these utilities.
-    pub(crate) fn group(episode: EpisodeId, utilities: [f32; 2]) -> Outcome {
-        let critique = |utility| {
-            let finish = FinishReason::Stop;
-            let written = Completion {
-                text: "c".into(),
-                ids: vec![1],
-                log_probs: vec![0.0],
-                version: CriticVersion::BASE,
-                finish,
-            };
-            ScoredCritique { completion: written, utility, verdicts: vec![] }
-        };
-        let critiques = utilities.map(critique).to_vec();
-        Outcome::Group(CritiqueGroup {
-            episode,
-            prompt_id: "p".into(),
-            task: "t".into(),
-            prefix_ids: vec![1],
-            critiques,
-            preferences: vec![],
-        })
-    }
-
-    fn worker(generation: u64, index: usize) -> Worker {
-        Worker { generation, index }
-    }
-
-    #[test]
-    fn a_worker_that_asks_again_gets_the_same_episode() {
-        let mut run_state = run_state();
-        let first = run_state.begin(worker(1, 0));
-        assert_eq!(run_state.begin(worker(1, 0)), first);
-        assert_ne!(run_state.begin(worker(1, 1)), first);
-        assert_eq!(run_state.in_flight(), 2);
-        run_state.end(first, group(first, [0.0, 1.0]));
-        assert_ne!(run_state.begin(worker(1, 0)), first);
-    }
-
-    #[test]
-    fn what_a_dead_generation_had_under_way_is_run_again_before_anything_new() {
-        let mut run_state = run_state();
-        let old = [run_state.begin(worker(1, 0)), run_state.begin(worker(1, 1))];
-        run_state.end(old[0], group(old[0], [0.0, 1.0]));
-        run_state.forget_before(2);
-        assert_eq!(run_state.in_flight(), 0);
-        assert_eq!(run_state.begin(worker(2, 0)), old[1]);
-        assert_eq!(run_state.begin(worker(2, 1)), EpisodeId(2));
-    }
-
-    #[test]
-    fn what_a_dead_process_had_under_way_is_run_again() {
-        let mut run_state = run_state();
-        let (lost, _) = (run_state.begin(worker(1, 0)), run_state.begin(worker(1, 1)));
-        let saved = serde_json::to_value(&run_state).unwrap();
-        let mut restored: RunState = serde_json::from_value(saved).unwrap();
-        restored.forget_all();
-        assert_eq!(restored.begin(worker(1, 0)), lost);
-    }
-
-    #[test]
-    fn an_episode_is_taken_once_and_counted_once() {
-        let mut run_state = run_state();
-        let episode = run_state.begin(worker(1, 0));
-        assert_eq!(run_state.end(episode, group(episode, [0.0, 1.0])), Some(Pushed::Kept));
-        assert_eq!(run_state.end(episode, group(episode, [0.0, 1.0])), Some(Pushed::Duplicate));
-        assert_eq!(run_state.end(episode, Outcome::Dropped(DropReason::Deadline)), Some(Pushed::Duplicate));
-        let same = run_state.begin(worker(1, 0));
-        assert_eq!(run_state.end(same, group(same, [1.0, 1.0])), Some(Pushed::ZeroVariance));
-        let dropped = run_state.begin(worker(1, 0));
-        assert_eq!(run_state.end(dropped, Outcome::Dropped(DropReason::Deadline)), None);
-        let counters = &run_state.counters;
-        assert_eq!((counters.episodes, counters.groups, counters.zero_variance, counters.dropped), (3, 2, 1, 1));
-    }
-
-    #[test]
-    fn going_back_keeps_what_was_scored_and_forgets_what_was_learned_since() {
-        let mut run_state = run_state();
-        for _ in 0..2 {
-            let episode = run_state.begin(worker(1, 0));
-            run_state.end(episode, group(episode, [0.0, 1.0]));
-        }
-        let saved = run_state.clone();
-        let lease = run_state.replay.lease(1).unwrap();
-        let used = run_state.learned(lease.batch, 1);
-        assert_eq!((used.used, run_state.step, run_state.replay.len()), (1, 1, 1));
-        run_state.rewind(&saved);
-        assert_eq!((run_state.step, run_state.replay.len()), (0, 2));
-        assert!(run_state.replay.lease(1).unwrap().batch > lease.batch, "a batch's name is not used again");
-    }
-
-    #[test]
-    fn a_batch_that_cannot_be_learned_is_used_up_like_any_other() {
-        let mut run_state = run_state();
-        let episode = run_state.begin(worker(1, 0));
-        run_state.end(episode, group(episode, [0.0, 1.0]));
-        let lease = run_state.replay.lease(1).unwrap();
-        run_state.discarded(lease.batch);
-        assert_eq!((run_state.counters.discarded, run_state.replay.len(), run_state.step), (1, 0, 0));
-        assert!(run_state.replay.lease(1).is_none());
-    }
-}
+pub(crate) mod tests;

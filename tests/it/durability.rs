@@ -1,4 +1,5 @@
 //! Nothing is lost or counted twice, whatever fails and whenever it stops.
 
+mod killed;
 mod resume;
 mod survives;

@@ -2,7 +2,7 @@
 
 use crate::support::node::{config, distinct, held, likes_even, open_episodes, saved, start};
 use rco_node::checkpoint::Snapshot;
-use rco_node::node::Exit;
+use rco_node::node::{Exit, Node, Options};
 use rco_node::run::events::Event;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -106,4 +106,35 @@ async fn a_run_that_has_its_steps_already_ends_at_once() {
     assert_eq!(running.node.wait().await, Exit::Done);
     assert_eq!(running.log.learned().len(), 0);
     assert_eq!(saved(folder.path()).step, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_resumed_as_what_it_was_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |more: &str| config(folder.path(), more);
+    start(with(""), false, Some(2), Arc::new(likes_even)).await.done().await;
+    let options =
+        || Options { resume: true, learner_steps: Some(3), judge: Some(Arc::new(likes_even)), ..Options::default() };
+    for (more, key) in [
+        ("node.seed=8", "node.seed"),
+        ("learner.lora.rank=8", "learner.lora"),
+        ("learner.lora.alpha=4.0", "learner.lora"),
+        ("learner.mode='full'", "learner.mode"),
+        ("prompts.shuffle=false", "prompts.shuffle"),
+        ("learner.synchronous=true", "learner.synchronous"),
+    ] {
+        let refused = Node::start(with(more), options()).await.err().expect(key);
+        assert_eq!(refused.exit(), Exit::Usage, "{refused}");
+        let said = refused.to_string();
+        assert!(said.contains(&format!("{key}: expected")) && said.contains("run.json"), "{said}");
+    }
+    // Another file of prompts under the same name.
+    let config = with("");
+    std::fs::write(&config.prompts.file, "{\"id\": \"x\", \"task\": \"echo\", \"prompt\": \"y\", \"answer\": \"1\"}\n")
+        .unwrap();
+    let refused = Node::start(config, options()).await.err().expect("other prompts");
+    assert!(refused.to_string().contains("prompts.file: expected"), "{refused}");
+    // N, M and the learning rate hold for what comes.
+    let more = "rollout.critiques=3\nrollout.refinements=2\nlearner.learning_rate=1e-3";
+    start(with(more), true, Some(4), Arc::new(likes_even)).await.done().await;
 }

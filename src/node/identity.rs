@@ -1,0 +1,99 @@
+//! What a run is made of, so that a resumed run is the run that was.
+//!
+//! Whatever is not listed here may change between two processes of a run: limits, N and M, the objective, learning rates,
+//! the judge. It holds for episodes that start, and for steps that are taken, from then on.
+
+use super::error::Error;
+use crate::config::Config;
+use crate::disk;
+use crate::formats::template::ChatTemplate;
+use crate::learner::Mode;
+use crate::types::{ChatRole, Prompt, Turn};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The file in a run directory.
+const FILE: &str = "run.json";
+
+/// What must not change, and what depends on it.
+const REASONS: [(&str, &str); 8] = [
+    ("model.source", "the critic was trained on the files with this sha256"),
+    ("chat template", "the critic was trained on prompts that it rendered"),
+    ("node.seed", "all random draws and the order of the prompts follow from it"),
+    ("prompts.file", "episodes take its prompts by number"),
+    ("prompts.shuffle", "episodes take the prompts in this order"),
+    ("learner.mode", "the saved critic is of this kind"),
+    ("learner.lora", "the saved adapter has this shape and scale"),
+    ("learner.synchronous", "one group is learned at a time, from the first step on"),
+];
+
+/// What a run is made of: keys, and values or their sha256.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Identity(BTreeMap<String, String>);
+
+impl Identity {
+    /// The identity of a run of `config` with the model whose files have the digest `model_sha256`.
+    pub(super) fn new(config: &Config, model_sha256: String, template: &ChatTemplate, prompts: &[Prompt]) -> Self {
+        let prompts = serde_json::to_vec(prompts).expect("strings are always JSON");
+        let lora = serde_json::to_string(&config.learner.lora).expect("numbers and names are always JSON");
+        let values = [
+            model_sha256,
+            sha256(rendered(template).as_bytes()),
+            config.node.seed.to_string(),
+            sha256(&prompts),
+            config.prompts.shuffle.to_string(),
+            config.learner.mode.to_string(),
+            if config.learner.mode == Mode::Lora { lora } else { "unused".to_owned() },
+            config.learner.synchronous.to_string(),
+        ];
+        Self(REASONS.iter().map(|(key, _)| (*key).to_owned()).zip(values).collect())
+    }
+
+    /// Writes it into the run directory.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub(super) fn write(&self, run: &Path) -> Result<(), Error> {
+        let (path, text) = (run.join(FILE), serde_json::to_vec_pretty(self).expect("strings are always JSON"));
+        disk::replace(&path, &text).map_err(|source| Error::Io { path, source })
+    }
+
+    /// Checks that the run in the directory `run` is this one. A run without the file is taken on trust.
+    ///
+    /// # Errors
+    /// If something has changed, or the file cannot be read.
+    pub(super) fn check(&self, run: &Path) -> Result<(), Error> {
+        let path = run.join(FILE);
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            text => text.map_err(|source| Error::Io { path: path.clone(), source })?,
+        };
+        let before: Self = serde_json::from_slice(&text)
+            .map_err(|error| Error::Changed { path: path.clone(), differences: error.to_string() })?;
+        let differences: Vec<String> =
+            REASONS.iter().filter_map(|(key, why)| self.difference(&before, key, why)).collect();
+        match differences.is_empty() {
+            true => Ok(()),
+            false => Err(Error::Changed { path, differences: differences.join("; ") }),
+        }
+    }
+
+    fn difference(&self, before: &Self, key: &str, why: &str) -> Option<String> {
+        let (now, before) = (self.0.get(key)?, before.0.get(key)?);
+        (now != before).then(|| format!("{key}: expected {before} as before, got {now} ({why})"))
+    }
+}
+
+/// What the template makes of a conversation that every template accepts, or why it does not.
+fn rendered(template: &ChatTemplate) -> String {
+    let turns = [(ChatRole::User, "a"), (ChatRole::Assistant, "b"), (ChatRole::User, "c")];
+    let turns = turns.map(|(role, text)| Turn::new(role, text));
+    template.render(&turns, true).unwrap_or_else(|error| error.to_string())
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    const_hex::encode(Sha256::digest(bytes))
+}
