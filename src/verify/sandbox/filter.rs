@@ -30,6 +30,7 @@ const NAMESPACES: u64 = (libc::CLONE_NEWNS
     | libc::CLONE_NEWNET) as u64;
 
 /// Requests of `ioctl`: is it a terminal, how much is there to read, blocking, close on exec.
+#[allow(clippy::unnecessary_cast, reason = "its type differs between C libraries")]
 const IOCTLS: &[u64] = &[
     libc::TCGETS as u64,
     libc::TIOCGWINSZ as u64,

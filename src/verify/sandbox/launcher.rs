@@ -13,7 +13,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const SOURCE: &str = include_str!("launcher.py");
+const SOURCE: &str = concat!(
+    include_str!("isolate.py"),
+    include_str!("groups.py"),
+    include_str!("measure.py"),
+    include_str!("launcher.py")
+);
 
 /// The search path for programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
