@@ -58,7 +58,7 @@ pub struct CheckResult {
 #[derive(Debug)]
 pub struct Checker {
     sandbox: Option<Sandbox>,
-    agreed: AgreedScores,
+    agreed: AgreedScores<Result<CheckResult, CheckError>>,
 }
 
 impl Checker {
@@ -96,7 +96,9 @@ impl Checker {
         let none = || sandbox::Error::NoIsolation("a checker opened without code".to_owned());
         let sandbox = self.sandbox.as_ref().ok_or_else(none)?;
         let task = CodeTask { entry_point, test, preamble };
-        self.agreed.get_or_check(&key(task, text), || run_twice(sandbox, task, text))
+        // A failure of the sandbox says nothing about the text.
+        let keep = |result: &Result<_, _>| !matches!(result, Err(CheckError::Sandbox(_)));
+        self.agreed.get_or_check(&key(task, text), || run_twice(sandbox, task, text), keep)
     }
 
     /// The verdict on each of `refinements` against `response`, by the verifier of `prompt`.

@@ -9,13 +9,15 @@
 use crossbeam_channel::{Receiver, Sender, bounded};
 use filter::Strictness;
 use launcher::{Launcher, Outcome};
-use serde::Deserialize;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 mod filter;
 mod launcher;
+mod protection;
+
+pub use protection::{Error, Protection};
 
 /// Launchers of one slot. They differ in the seed of Python's hashes and in their addresses.
 const LAUNCHERS: usize = 2;
@@ -69,23 +71,6 @@ impl Default for Limits {
     }
 }
 
-/// Why a sandbox cannot be opened or a run failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// Python is missing.
-    #[error("expected a python3 of at least 3.8 with ctypes on the path, got {0}")]
-    NoPython(String),
-    /// The machine cannot isolate.
-    #[error(
-        "code is checked only in isolation (namespaces as root or as a user with user namespaces, and seccomp), and a try \
-         gave {0}; judge.allow_unsandboxed = true does without"
-    )]
-    NoIsolation(String),
-    /// The sandbox itself failed, not the program.
-    #[error("the sandbox failed: {0}")]
-    Broken(String),
-}
-
 /// The Python sources of the two processes. The last one of each defines `main`, which gets the descriptors of its pipes.
 #[derive(Clone, Copy, Debug)]
 pub struct Parties {
@@ -93,19 +78,6 @@ pub struct Parties {
     pub judge: &'static [&'static str],
     /// The untrusted one: `main(ask, answer)`.
     pub candidate: &'static [&'static str],
-}
-
-/// What a run is protected by, as it was measured in the place of the untrusted process.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Protection {
-    /// Its name.
-    pub name: String,
-    /// Whether it holds on this machine.
-    pub holds: bool,
-    /// Whether there is no sandbox without it.
-    pub needed: bool,
-    /// How it is done, or why it does not hold.
-    pub detail: String,
 }
 
 /// How a process of a run ended.

@@ -3,7 +3,7 @@
 //! Everything sent to it goes through a thread, and everything that it says comes through another, so that no launcher can
 //! hold up the node. When the node is gone its input ends, and it ends with all that it started.
 
-use super::{Error, Protection};
+use super::protection::{Error, Protection};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
