@@ -24,6 +24,7 @@ use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::
 use crate::run::events::{Activity, Event, EventBus, Progress};
 pub use crate::run::exit::Exit;
 use crate::verify::Checker;
+use crate::verify::sandbox::{Protection, Sandbox};
 pub use error::Error;
 pub use models::check_device;
 pub(crate) use models::models;
@@ -87,14 +88,17 @@ impl Node {
     }
 }
 
-/// Checks that the roles and prompts of `config` can be used, and that the prompts' code, if any, can be run.
+/// Checks that the roles and prompts of `config` can be used, and that the prompts' code, if any, can be run; what protects
+/// this machine from that code.
 ///
 /// # Errors
 /// The first that cannot.
-pub fn check(config: &Config) -> Result<(), Error> {
+pub fn check(config: &Config) -> Result<Vec<Protection>, Error> {
     let prompts = PromptStream::open(&config.prompts, config.node.seed)?;
+    let mut protections = vec![];
     if config.judge.role.kind == JudgeKind::Verifier {
-        Checker::open(prompts.prompts(), config.judge.role.allow_unsandboxed)?;
+        let checker = Checker::open(prompts.prompts(), config.judge.role.allow_unsandboxed)?;
+        protections.extend(checker.sandbox().into_iter().flat_map(Sandbox::protections).cloned());
     }
     Generator::new(&config.generator.role)?;
     Critic::new(&config.critic.role)?;
@@ -102,7 +106,7 @@ pub fn check(config: &Config) -> Result<(), Error> {
     Judge::new(&config.judge.role)?;
     models::remotes(config)?;
     prepare::online_eval(config)?;
-    Ok(())
+    Ok(protections)
 }
 
 /// Checks that a model with this template and tokenizer can be the judge of `config`.

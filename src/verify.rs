@@ -10,10 +10,13 @@
 
 use crate::types::verifier::{Instruction, Verifier};
 use crate::types::{Invalid, Prompt, Verdict};
+use agreed::AgreedScores;
 use code::{CodeTask, ProgramFailure};
 use math::MathAnswer;
 use sandbox::{Limits, Sandbox};
+use sha2::{Digest, Sha256};
 
+mod agreed;
 mod choice;
 pub mod code;
 mod ifeval;
@@ -37,6 +40,9 @@ pub enum CheckError {
     /// The sandbox failed, or there is none.
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
+    /// A program passed its tests in one of two runs.
+    #[error("two runs of the program differ: {0}, then {1}")]
+    Unstable(String, String),
 }
 
 /// The result of a check.
@@ -52,6 +58,7 @@ pub struct CheckResult {
 #[derive(Debug)]
 pub struct Checker {
     sandbox: Option<Sandbox>,
+    agreed: AgreedScores<Result<CheckResult, CheckError>>,
 }
 
 impl Checker {
@@ -64,8 +71,10 @@ impl Checker {
         allow_unsandboxed: bool,
     ) -> Result<Self, sandbox::Error> {
         let wanted = prompts.into_iter().any(|prompt| matches!(prompt.verifier, Some(Verifier::Code { .. })));
-        let open = || Sandbox::open(Limits::default(), allow_unsandboxed);
-        Ok(Self { sandbox: wanted.then(open).transpose()? })
+        let open = || Sandbox::open(code::PARTIES, Limits::default(), allow_unsandboxed);
+        let sandbox = wanted.then(open).transpose()?;
+        sandbox.iter().for_each(tell_protections);
+        Ok(Self { sandbox, agreed: AgreedScores::default() })
     }
 
     /// The sandbox, if there is one.
@@ -86,8 +95,10 @@ impl Checker {
         }
         let none = || sandbox::Error::NoIsolation("a checker opened without code".to_owned());
         let sandbox = self.sandbox.as_ref().ok_or_else(none)?;
-        let failure = code::run_tests(sandbox, CodeTask { entry_point, test, preamble }, text, true)?;
-        Ok(CheckResult { score: f32::from(u8::from(failure.is_none())), failure })
+        let task = CodeTask { entry_point, test, preamble };
+        // A failure of the sandbox says nothing about the text.
+        let keep = |result: &Result<_, _>| !matches!(result, Err(CheckError::Sandbox(_)));
+        self.agreed.get_or_check(&key(task, text), || run_twice(sandbox, task, text), keep)
     }
 
     /// The verdict on each of `refinements` against `response`, by the verifier of `prompt`.
@@ -103,6 +114,36 @@ impl Checker {
         };
         let before = score(response);
         refinements.iter().map(|text| prefer(before.clone(), score(text))).collect()
+    }
+}
+
+/// The agreed result of two runs of the program in `text`. A lucky program is not a right one.
+fn run_twice(sandbox: &Sandbox, task: CodeTask<'_>, text: &str) -> Result<CheckResult, CheckError> {
+    let [first, second] = [0, 1].map(|turn| code::run_tests(sandbox, task, text, true, turn));
+    let (first, second) = (first?, second?);
+    if first.is_none() != second.is_none() {
+        let told = |failure: Option<ProgramFailure>| failure.map_or("right".to_owned(), |failure| failure.to_string());
+        return Err(CheckError::Unstable(told(first), told(second)));
+    }
+    Ok(CheckResult { score: f32::from(u8::from(first.is_none())), failure: first })
+}
+
+/// What identifies a check: the task and the text.
+fn key(task: CodeTask<'_>, text: &str) -> String {
+    let parts = [task.entry_point, task.test, task.preamble, text];
+    const_hex::encode(Sha256::digest(serde_json::json!(parts).to_string()))
+}
+
+/// One line on what protects the machine, and a warning for what does not.
+fn tell_protections(sandbox: &Sandbox) {
+    let names = |held: bool, needed: bool| {
+        let chosen = sandbox.protections().iter().filter(|p| p.holds == held && (p.needed || !needed));
+        chosen.map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    tracing::info!(holds = names(true, false), missing = names(false, false), "opened the sandbox for code");
+    let missing = names(false, true);
+    if !missing.is_empty() {
+        tracing::warn!(missing, "code runs without these protections, as judge.allow_unsandboxed allows");
     }
 }
 

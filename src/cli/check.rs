@@ -12,6 +12,7 @@ use crate::node;
 use crate::telemetry;
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
 use crate::transformer::device;
+use crate::verify::sandbox::Protection;
 use clap::Args;
 use data::DataCheck;
 use std::path::PathBuf;
@@ -46,7 +47,8 @@ pub(super) fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, C
         return data::run(&DataCheck { config, file, held_out: held_out.as_deref(), offline: *offline, json: *json });
     }
     print_line(&config.to_toml());
-    node::check(config).or_exit(Exit::Usage)?;
+    let protections = node::check(config).or_exit(Exit::Usage)?;
+    print_protections(&protections);
     if arguments.offline {
         return Ok(Exit::Done);
     }
@@ -76,6 +78,13 @@ pub(super) fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, C
     print_line(&format!("# KV cache: {} tokens", blocks * BLOCK_TOKENS));
     check_memory(&plan, &spec, config, &device).or_exit(Exit::Usage)?;
     Ok(Exit::Done)
+}
+
+/// One row for each protection of the sandbox for code.
+fn print_protections(protections: &[Protection]) {
+    for Protection { name, holds, detail, .. } in protections {
+        print_line(&format!("# sandbox: {name:<40} {:<4} {detail}", if *holds { "yes" } else { "NO" }));
+    }
 }
 
 /// The judge's own model, if it has one.

@@ -81,7 +81,7 @@ pub struct JudgeConfig {
     pub critique_preferences: bool,
     /// System text, used as it is; empty for none.
     pub system: String,
-    /// Whether code may run on a machine that cannot isolate it.
+    /// Whether code may run on a machine that cannot isolate it. Whatever does hold there stays, and a warning names the rest.
     pub allow_unsandboxed: bool,
     /// Template of the user's turn, over `prompt`, `first` (answer A) and `second` (answer B);
     /// `criteria` is optional.

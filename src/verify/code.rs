@@ -2,17 +2,25 @@
 //!
 //! The program is the text's fenced block that defines the function, else its first block, else all of it. A program that
 //! does not define the function continues the prompt's preamble. HumanEval's tasks (Chen et al., arXiv 2107.03374) have this
-//! form. A failure says why. A program that deceives the harness from within could pass, but it cannot do harm.
+//! form. A failure says why.
+//!
+//! The judge, a process of its own, has the tests, calls the program over a pipe and compares its own objects; the program's
+//! process gets arguments and gives results as plain data (`plain.py`). What the program does there is a claim about one
+//! result, never a verdict. Only lines with the run's nonce count.
 
-use super::sandbox::{self, RunEnd, Sandbox};
+use super::sandbox::{self, Parties, ProcessEnd, Sandbox};
 use regex::Regex;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-const HARNESS: &str = include_str!("sandbox/harness.py");
+const PLAIN: &str = include_str!("code/plain.py");
+
+/// Who judges a program, and who runs it.
+pub(super) const PARTIES: Parties =
+    Parties { judge: &[PLAIN, include_str!("code/judge.py")], candidate: &[PLAIN, include_str!("code/candidate.py")] };
 
 /// Exit codes of a process ended by a signal: 128 plus its number.
 const KILLED: i32 = 128 + 9;
@@ -57,9 +65,9 @@ pub(super) struct CodeTask<'a> {
     pub preamble: &'a str,
 }
 
-/// A line that the harness writes.
+/// A line that the judge writes.
 #[derive(Deserialize)]
-struct HarnessLine {
+struct JudgeLine {
     nonce: String,
     #[serde(default)]
     said: Option<String>,
@@ -67,50 +75,58 @@ struct HarnessLine {
     detail: String,
 }
 
-/// Runs the tests on the program in `text`; `None` if they pass.
+/// Runs the tests on the program in `text`; `None` if they pass. The seed of Python's hashes follows from `turn`.
 ///
 /// # Errors
-/// If the sandbox failed before the program started.
+/// If the sandbox failed before the program started, or the tests are none.
 pub(super) fn run_tests(
     sandbox: &Sandbox,
     task: CodeTask<'_>,
     text: &str,
     guard: bool,
+    turn: usize,
 ) -> Result<Option<ProgramFailure>, sandbox::Error> {
     let program = program(task, text);
-    let nonce = nonce(&program);
+    let nonce = format!("{:016x}", RandomState::new().hash_one(&program));
     let input = serde_json::json!({
-        "nonce": nonce, "program": program, "test": task.test, "entry_point": task.entry_point, "guard": guard,
+        "nonce": nonce, "program": program, "test": task.test, "preamble": task.preamble,
+        "entry_point": task.entry_point, "guard": guard,
     });
-    let ran = sandbox.run(HARNESS, input.to_string().as_bytes())?;
-    let lines: Vec<HarnessLine> = String::from_utf8_lossy(&ran.output)
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|line: &HarnessLine| line.nonce == nonce)
-        .collect();
-    let Some(verdict) = lines.into_iter().next_back() else {
-        return Err(sandbox::Error::Broken(format!("{:?} before the program began", ran.end)));
+    let ran = sandbox.run(input.to_string().as_bytes(), turn)?;
+    let line = |line: &String| serde_json::from_str(line).ok().filter(|line: &JudgeLine| line.nonce == nonce);
+    let Some(verdict) = ran.lines.iter().filter_map(line).next_back() else {
+        return Err(sandbox::Error::Broken(format!("{:?} before the program began {}", ran.judge, ran.trouble)));
     };
-    let spent = ran.took.as_secs() >= sandbox.limits().cpu_seconds;
-    Ok(match (verdict.said.as_deref(), ran.end) {
-        (Some("right"), _) => None,
-        (Some("syntax"), _) => Some(ProgramFailure::Syntax(verdict.detail)),
-        (Some("wrong"), _) => Some(ProgramFailure::Wrong(verdict.detail)),
-        (Some("memory"), _) => Some(ProgramFailure::Memory),
-        (Some("forbidden"), _) => Some(ProgramFailure::Forbidden(verdict.detail)),
-        (Some(_), _) => Some(ProgramFailure::Exception(verdict.detail)),
-        (None, RunEnd::Deadline | RunEnd::Code(OVER_CPU)) => Some(ProgramFailure::Timeout),
-        (None, RunEnd::Code(KILLED)) => Some(if spent { ProgramFailure::Timeout } else { ProgramFailure::Memory }),
-        (None, RunEnd::Code(code)) => {
-            Some(ProgramFailure::Exception(format!("it ended with code {code} before its tests did")))
-        }
+    let wrong = |detail| Some(ProgramFailure::Wrong(detail));
+    Ok(match verdict.said.as_deref() {
+        Some("right") => None,
+        Some("syntax") => Some(ProgramFailure::Syntax(verdict.detail)),
+        Some("wrong") => wrong(verdict.detail),
+        Some("memory") => Some(ProgramFailure::Memory),
+        Some("forbidden") => Some(ProgramFailure::Forbidden(verdict.detail)),
+        Some("exception") => Some(ProgramFailure::Exception(verdict.detail)),
+        Some("unfit") => return Err(sandbox::Error::Broken(verdict.detail)),
+        Some("ended") => Some(ended(ran.candidate, sandbox, ran.took)),
+        Some(other) => return Err(sandbox::Error::Broken(format!("the judge said {other:?}"))),
+        None if ran.deadline => Some(ProgramFailure::Timeout),
+        // The judge began, and what it compares comes from the program.
+        None => match ran.judge {
+            ProcessEnd::Code(OVER_CPU | KILLED) | ProcessEnd::Killed => Some(ProgramFailure::Timeout),
+            ProcessEnd::Code(code) => wrong(format!("its result ended the judge with code {code}")),
+        },
     })
 }
 
-/// The secret that marks the harness's own lines; a program would have to guess it.
-fn nonce(program: &str) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    const_hex::encode(Sha256::digest(format!("{now:?}{:?}{program}", std::thread::current().id())))
+/// Why a program's process ended before it answered.
+fn ended(end: ProcessEnd, sandbox: &Sandbox, took: Duration) -> ProgramFailure {
+    let spent = took.as_secs() >= sandbox.limits().cpu_seconds;
+    match end {
+        ProcessEnd::Code(OVER_CPU) => ProgramFailure::Timeout,
+        ProcessEnd::Code(KILLED) if spent => ProgramFailure::Timeout,
+        ProcessEnd::Code(KILLED) => ProgramFailure::Memory,
+        ProcessEnd::Code(code) => ProgramFailure::Exception(format!("it ended with code {code} before its tests did")),
+        ProcessEnd::Killed => ProgramFailure::Exception("it closed its pipe before its tests ended".to_owned()),
+    }
 }
 
 /// The complete program of `text`.
@@ -140,3 +156,7 @@ fn program(task: CodeTask<'_>, text: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::print_stderr)]
 mod tests;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::print_stdout)]
+mod attacks;

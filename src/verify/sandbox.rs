@@ -1,29 +1,48 @@
 //! Runs untrusted Python programs without access to this machine's files, network and processes, within limits.
 //!
-//! A run is a child process in its own namespaces (util-linux's `unshare`, `mount`, `setpriv`, `prlimit`; with or without
-//! root), without capabilities, with an empty writable folder that is removed afterwards. At the deadline the first process
-//! of the namespaces is killed, and everything it started with it. Opening a sandbox tries it. A machine that cannot
-//! isolate has no sandbox unless the user allows it; then only the limits and the deadline hold. This file knows nothing
-//! about what it runs.
+//! A run is two processes that share nothing but two pipes: a trusted one, which has the task and reports to the node, and
+//! an untrusted one. A small launcher forks both, each in its own namespaces, file system and user, without capabilities,
+//! descriptors and most system calls, and ends the run when nothing of it is left. Opening a sandbox measures what holds on
+//! this machine ([`Protection`]); where something is missing there is no sandbox unless the user allows it, and then
+//! whatever else holds stays. This file knows nothing about what the two processes say to each other.
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use rustix::process::{Pid, Signal, geteuid, kill_process_group};
-use std::io::{Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use filter::Strictness;
+use launcher::{Launcher, Outcome};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const ISOLATE: &str = include_str!("sandbox/isolate.sh");
+mod filter;
+mod launcher;
+mod protection;
 
-/// A user that owns nothing.
-const NOBODY: &str = "--reuid=65534 --regid=65534 --clear-groups";
+pub use protection::{Error, Protection};
 
-/// The search path for programs.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Launchers of one slot. They differ in the seed of Python's hashes and in their addresses.
+const LAUNCHERS: usize = 2;
 
-/// Maximum output read from a program, in bytes.
-const OUTPUT_BYTES_MAX: u64 = 1 << 16;
+/// Modules that programs often import: loaded once by each launcher.
+const PRELOAD: &[&str] = &[
+    "bisect",
+    "collections",
+    "copy",
+    "datetime",
+    "decimal",
+    "fractions",
+    "functools",
+    "hashlib",
+    "heapq",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "typing",
+];
 
 /// Limits of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,146 +71,161 @@ impl Default for Limits {
     }
 }
 
-/// Why a sandbox cannot be opened or a run failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// Python is missing.
-    #[error("expected a python3 on the path, got {0}")]
-    NoPython(String),
-    /// The machine cannot isolate.
-    #[error(
-        "code is checked only in isolation (unshare, mount, setpriv and prlimit with user namespaces or root), and a try \
-         gave {0}; judge.allow_unsandboxed = true does without"
-    )]
-    NoIsolation(String),
-    /// The sandbox itself failed, not the program.
-    #[error("the sandbox failed: {0}")]
-    Broken(String),
+/// The Python sources of the two processes. The last one of each defines `main`, which gets the descriptors of its pipes.
+#[derive(Clone, Copy, Debug)]
+pub struct Parties {
+    /// The trusted one: `main(ask, answer, task, report, life)`.
+    pub judge: &'static [&'static str],
+    /// The untrusted one: `main(ask, answer)`.
+    pub candidate: &'static [&'static str],
 }
 
-/// How a run ended.
+/// How a process of a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunEnd {
-    /// It ended with this code; 128 and more is a signal.
+pub enum ProcessEnd {
+    /// By itself, with this code; 128 and more is a signal.
     Code(i32),
-    /// It was killed at the deadline.
-    Deadline,
+    /// With the run.
+    Killed,
 }
 
 /// The result of a run.
 #[derive(Clone, Debug)]
 pub struct RunResult {
-    /// Its output, the first 64 KiB.
-    pub output: Vec<u8>,
-    /// How it ended.
-    pub end: RunEnd,
+    /// The lines of the trusted process.
+    pub lines: Vec<String>,
+    /// How the trusted process ended.
+    pub judge: ProcessEnd,
+    /// How the untrusted process ended.
+    pub candidate: ProcessEnd,
+    /// Whether the deadline ended the run.
+    pub deadline: bool,
+    /// What went wrong before the processes began.
+    pub trouble: String,
     /// Its duration.
     pub took: Duration,
 }
 
 /// Runs programs.
 #[derive(Clone, Debug)]
-pub struct Sandbox {
+pub struct Sandbox(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     python: String,
-    prefix: String,
+    setup: serde_json::Value,
+    protections: Vec<Protection>,
     isolated: bool,
     limits: Limits,
-    /// Permits for concurrent runs: as many as there are processors.
-    permits: (Sender<()>, Receiver<()>),
+    /// Slots for concurrent runs: as many as there are processors.
+    slots: (Sender<Slot>, Receiver<Slot>),
 }
 
+type Slot = [Option<Launcher>; LAUNCHERS];
+
 impl Sandbox {
-    /// Opens a sandbox and tries it; without isolation only if that is allowed.
+    /// Opens a sandbox and measures what holds; without something that is needed only if that is allowed.
     ///
     /// # Errors
-    /// If there is no Python, or no isolation while `allow_unsandboxed` is false.
-    pub fn open(limits: Limits, allow_unsandboxed: bool) -> Result<Self, Error> {
+    /// If there is no Python, or something needed does not hold while `allow_unsandboxed` is false.
+    pub fn open(parties: Parties, limits: Limits, allow_unsandboxed: bool) -> Result<Self, Error> {
+        let modes: &[&str] = if allow_unsandboxed { &["root", "user", "bare"] } else { &["root", "user"] };
+        Self::open_in(parties, limits, modes, allow_unsandboxed)
+    }
+
+    /// Like `open`, with the modes of the launcher that may be tried.
+    fn open_in(parties: Parties, limits: Limits, modes: &[&str], allow_unsandboxed: bool) -> Result<Self, Error> {
         let (python, prefix) = find_python()?;
-        let permits = bounded(std::thread::available_parallelism().map_or(1, Into::into));
-        while permits.0.try_send(()).is_ok() {}
-        let sandbox = Self { python, prefix, isolated: true, limits, permits };
-        match sandbox.check_isolation() {
-            Ok(()) => Ok(sandbox),
-            Err(why) if !allow_unsandboxed => Err(Error::NoIsolation(why)),
-            Err(_) => Ok(Self { isolated: false, ..sandbox }),
+        let filter = |strictness| filter::bytes(strictness).map(const_hex::encode).unwrap_or_default();
+        let setup = serde_json::json!({
+            "wall_seconds": limits.wall.as_secs_f64(),
+            "cpu_seconds": limits.cpu_seconds,
+            "memory_bytes": limits.memory_bytes,
+            "file_bytes": limits.file_bytes,
+            "processes": limits.processes,
+            "prefix": prefix,
+            "modes": modes,
+            "filters": { "isolated": filter(Strictness::Isolated), "bare": filter(Strictness::Bare) },
+            "judge": parties.judge,
+            "candidate": parties.candidate,
+            "preload": PRELOAD,
+        });
+        let launcher = Launcher::start(&python, &setup).map_err(|error| match error {
+            Error::Broken(why) => Error::NoIsolation(why),
+            other => other,
+        })?;
+        let missing = |p: &&Protection| p.needed && !p.holds;
+        let told: Vec<String> =
+            launcher.protections.iter().filter(missing).map(|p| format!("no {} ({})", p.name, p.detail)).collect();
+        if !told.is_empty() && !allow_unsandboxed {
+            return Err(Error::NoIsolation(told.join("; ")));
         }
+        let (isolated, protections) = (launcher.mode != "bare", launcher.protections.clone());
+        let slots = bounded(std::thread::available_parallelism().map_or(1, Into::into));
+        // There is room: the channel is new and holds at least one.
+        let _ = slots.0.try_send([Some(launcher), None]);
+        while slots.0.try_send([None, None]).is_ok() {}
+        Ok(Self(Arc::new(Shared { python, setup, protections, isolated, limits, slots })))
     }
 
     /// Whether programs are isolated from the machine's files, network and processes.
     pub fn is_isolated(&self) -> bool {
-        self.isolated
+        self.0.isolated
+    }
+
+    /// What protects a run on this machine, and what does not.
+    pub fn protections(&self) -> &[Protection] {
+        &self.0.protections
     }
 
     /// Limits of a run.
     pub fn limits(&self) -> &Limits {
-        &self.limits
+        &self.0.limits
     }
 
-    /// Checks that a program sees only what it should.
-    fn check_isolation(&self) -> Result<(), String> {
-        let script = "import os; print(sorted(os.listdir('/')), os.getpid() < 100)";
-        let ran = self.run(script, b"").map_err(|error| error.to_string())?;
-        let said = String::from_utf8_lossy(&ran.output).trim().to_owned();
-        let apart =
-            said.contains("'work'") && said.ends_with("True") && !said.contains("'proc'") && !said.contains("'etc'");
-        match ran.end {
-            RunEnd::Code(0) if apart => Ok(()),
-            RunEnd::Code(code) => Err(format!("exit code {code} and {said:?}")),
-            RunEnd::Deadline => Err("no end".to_owned()),
-        }
-    }
-
-    /// Runs the Python `script` on `input` until it ends or the deadline passes.
+    /// Runs the two parties on `task` until the trusted one ends or the deadline passes. Runs whose `turn` differs in
+    /// parity have different seeds of Python's hashes.
     ///
     /// # Errors
-    /// If no process could be started or watched. Nothing that the script does is an error.
-    pub fn run(&self, script: &str, input: &[u8]) -> Result<RunResult, Error> {
-        let broken = |error: std::io::Error| Error::Broken(error.to_string());
-        // Removed with its contents when it goes out of scope.
-        let folder = tempfile::tempdir().map_err(broken)?;
-        let _slot = RunPermit::take(&self.permits).ok_or_else(|| Error::Broken("its permits are gone".to_owned()))?;
+    /// If no process could be started or watched. Nothing that the untrusted process does is an error.
+    pub fn run(&self, task: &[u8], turn: usize) -> Result<RunResult, Error> {
+        let shared = &*self.0;
+        let mut permit =
+            RunPermit::take(&shared.slots).ok_or_else(|| Error::Broken("its slots are gone".to_owned()))?;
+        let place = &mut permit.slot[turn % LAUNCHERS];
         let began = Instant::now();
-        let mut child = ProcessGroup(self.command(folder.path(), script).spawn().map_err(broken)?);
-        let (output, end) = child.watch(input.to_vec(), self.limits.wall).map_err(broken)?;
-        Ok(RunResult { output, end, took: began.elapsed() })
-    }
-
-    fn command(&self, folder: &std::path::Path, script: &str) -> Command {
-        let Limits { cpu_seconds, memory_bytes, file_bytes, processes, .. } = &self.limits;
-        let limited = [
-            "prlimit".to_owned(),
-            format!("--cpu={cpu_seconds}:{}", cpu_seconds + 1),
-            format!("--as={memory_bytes}"),
-            format!("--fsize={file_bytes}"),
-            format!("--nproc={processes}"),
-            "--nofile=64".to_owned(),
-            "--core=0".to_owned(),
-            "--".to_owned(),
-        ];
-        let mut command;
-        if self.isolated {
-            let root = geteuid().is_root();
-            command = Command::new("unshare");
-            command.args(if root { &[][..] } else { &["--user", "--map-root-user"] });
-            command.args(["--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"]);
-            command.args(["sh", "-c", ISOLATE]);
-            command.arg("isolate").arg(folder).arg(file_bytes.to_string());
-            command.arg(if root { NOBODY } else { "" }).arg(&self.prefix).args(limited);
-        } else {
-            command = Command::new(&limited[0]);
-            command.args(limited.iter().skip(1).filter(|limit| !limit.starts_with("--nproc")));
+        let mut last = String::new();
+        // A launcher that has died, for whatever reason, is replaced once.
+        for _ in 0..2 {
+            let mut launcher = match place.take() {
+                Some(launcher) => launcher,
+                None => Launcher::start(&shared.python, &shared.setup)?,
+            };
+            match launcher.run(task, shared.limits.wall) {
+                Ok(Outcome { lines, end }) => {
+                    // Without a line the task was perhaps not read to its end, and the next one would begin in it.
+                    *place = Some(launcher).filter(|_| !lines.is_empty());
+                    let ended = |code: Option<i32>| code.map_or(ProcessEnd::Killed, ProcessEnd::Code);
+                    return Ok(RunResult {
+                        lines,
+                        judge: ended(end.judge),
+                        candidate: ended(end.candidate),
+                        deadline: end.deadline,
+                        trouble: end.trouble,
+                        took: began.elapsed(),
+                    });
+                }
+                Err(error) => last = error.to_string(),
+            }
         }
-        command.arg(&self.python).args(["-I", "-S", "-B", "-X", "utf8", "-c", script]);
-        command.env_clear().env("PATH", PATH).current_dir(folder).process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        command
+        Err(Error::Broken(last))
     }
 }
 
 /// The Python interpreter and its folder, as it reports them: the `python3` on the path may be a wrapper script.
 fn find_python() -> Result<(String, String), Error> {
     // The interpreter of a virtual environment is a link to the original one.
-    let ask = "import os, sys; print(os.path.realpath(sys.executable)); print(sys.base_prefix)";
+    let ask = "import ctypes, os, sys; print(os.path.realpath(sys.executable)); print(sys.base_prefix)";
     let asked = Command::new("python3").args(["-I", "-S", "-c", ask]).stdin(Stdio::null()).output();
     let output = asked.map_err(|error| Error::NoPython(error.to_string()))?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -201,64 +235,22 @@ fn find_python() -> Result<(String, String), Error> {
     }
 }
 
-/// A permit for a run, returned on drop.
-struct RunPermit<'a>(&'a Sender<()>);
+/// A slot for a run, returned on drop.
+struct RunPermit<'a> {
+    slot: Slot,
+    back: &'a Sender<Slot>,
+}
 
 impl<'a> RunPermit<'a> {
-    fn take(permits: &'a (Sender<()>, Receiver<()>)) -> Option<Self> {
-        permits.1.recv().ok().map(|()| Self(&permits.0))
+    fn take(slots: &'a (Sender<Slot>, Receiver<Slot>)) -> Option<Self> {
+        slots.1.recv().ok().map(|slot| Self { slot, back: &slots.0 })
     }
 }
 
 impl Drop for RunPermit<'_> {
     fn drop(&mut self) {
-        // There is room, because the permit came from this channel.
-        let _ = self.0.send(());
-    }
-}
-
-/// A process group that is killed on drop.
-struct ProcessGroup(Child);
-
-impl ProcessGroup {
-    /// Writes `input`, reads the output until all processes have ended, and kills them at the deadline.
-    fn watch(&mut self, input: Vec<u8>, wall: Duration) -> std::io::Result<(Vec<u8>, RunEnd)> {
-        let (stdin, stdout) = (self.0.stdin.take(), self.0.stdout.take());
-        std::thread::spawn(move || {
-            // A program that does not read its input is judged by its output.
-            stdin.map(|mut stdin| stdin.write_all(&input))
-        });
-        let (done, finished) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut output = vec![];
-            let read = stdout.map(|stdout| stdout.take(OUTPUT_BYTES_MAX).read_to_end(&mut output));
-            let _ = done.send(read.transpose().map(|_| output));
-        });
-        let timely = finished.recv_timeout(wall);
-        self.kill();
-        let status = self.0.wait()?;
-        match timely {
-            Ok(output) => {
-                let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(-1);
-                Ok((output?, RunEnd::Code(code)))
-            }
-            // The output before the deadline. Without isolation, an escaped process may still hold the pipe open.
-            Err(_) => Ok((finished.recv_timeout(Duration::from_secs(1)).unwrap_or(Ok(vec![]))?, RunEnd::Deadline)),
-        }
-    }
-
-    fn kill(&self) {
-        // An error means that the group has already ended. The leader is not reaped yet, so its id cannot have been reused.
-        let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-    }
-}
-
-impl Drop for ProcessGroup {
-    fn drop(&mut self) {
-        if matches!(self.0.try_wait(), Ok(None)) {
-            self.kill();
-            let _ = self.0.wait();
-        }
+        // There is room, because the slot came from this channel.
+        let _ = self.back.send(std::mem::take(&mut self.slot));
     }
 }
 

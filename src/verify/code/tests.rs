@@ -6,13 +6,13 @@ use crate::verify::sandbox::Limits;
 use std::time::{Duration, Instant};
 
 /// The sandbox, isolated; where this machine has no isolation, one without, and that is said aloud.
-fn sandbox() -> Sandbox {
+pub(super) fn sandbox() -> Sandbox {
     // A machine that is busy with other tests is slow, which is not what is asked here.
-    Sandbox::open(Limits { wall: Duration::from_secs(120), ..Limits::default() }, true).unwrap()
+    Sandbox::open(PARTIES, Limits { wall: Duration::from_secs(120), ..Limits::default() }, true).unwrap()
 }
 
 /// Nothing that could do harm is run where the machine does not isolate.
-fn isolated() -> Option<Sandbox> {
+pub(super) fn isolated() -> Option<Sandbox> {
     let sandbox = sandbox();
     if !sandbox.is_isolated() {
         eprintln!("NOT TESTED: this machine has no isolation, so no hostile program was run on it");
@@ -28,7 +28,7 @@ const TASK: CodeTask<'static> = CodeTask {
 };
 
 fn said(sandbox: &Sandbox, text: &str) -> String {
-    run_tests(sandbox, TASK, text, true).unwrap().map_or("right".to_owned(), |failure| failure.to_string())
+    run_tests(sandbox, TASK, text, true, 0).unwrap().map_or("right".to_owned(), |failure| failure.to_string())
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_memory_hog_is_stopped() {
 #[test]
 fn an_endless_loop_and_an_endless_sleep_are_stopped() {
     let limits = Limits { wall: Duration::from_secs(4), cpu_seconds: 1, ..Limits::default() };
-    let sandbox = Sandbox::open(limits, true).unwrap();
+    let sandbox = Sandbox::open(PARTIES, limits, true).unwrap();
     let began = Instant::now();
     assert_eq!(said(&sandbox, "    while True: pass\n"), "timeout");
     assert_eq!(said(&sandbox, "    import time\n    time.sleep(1000)\n"), "timeout");
@@ -110,19 +110,20 @@ fn what_no_answer_may_do_is_forbidden_by_name() {
 fn what_gets_past_the_names_still_harms_nothing() {
     let Some(_) = isolated() else { return };
     let limits = Limits { wall: Duration::from_secs(6), cpu_seconds: 2, ..Limits::default() };
-    let sandbox = Sandbox::open(limits, false).unwrap();
+    let sandbox = Sandbox::open(PARTIES, limits, false).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("precious");
     std::fs::write(&file, "kept").unwrap();
     let unguarded = |body: &str| {
         let text = format!("    import os, socket, time\n    {body}\n    return x * x\n");
-        run_tests(&sandbox, TASK, &text, false).unwrap().map_or("right".to_owned(), |failure| failure.to_string())
+        run_tests(&sandbox, TASK, &text, false, 0).unwrap().map_or("right".to_owned(), |failure| failure.to_string())
     };
     let path = file.to_str().unwrap();
     assert!(unguarded(&format!("os.remove({path:?})")).contains("FileNotFoundError"));
     assert!(unguarded("open('/usr/here', 'w')").contains("Read-only file system"));
     assert!(unguarded("os.listdir('/etc')").contains("FileNotFoundError"));
-    assert!(unguarded("socket.create_connection(('127.0.0.1', 1), 2)").contains("unreachable"));
+    assert!(unguarded("socket.socket(socket.AF_INET)").contains("not implemented"));
+    assert!(unguarded("socket.socket(socket.AF_VSOCK)").contains("not implemented"));
     assert!(unguarded("open('big', 'wb').write(bytes(1 << 25))").contains("File too large"));
     let kills = unguarded("os.kill(os.getppid(), 9); os.kill(1, 9)");
     // Not permitted where it is another user's process, and without effect on the first process in any case.
@@ -151,7 +152,7 @@ fn unlike(
     let threads = std::thread::available_parallelism().unwrap().get() + 1;
     let judge = |(prompt, solution): &(crate::types::Prompt, String)| {
         let Some(Verifier::Code { entry_point, test, preamble }) = &prompt.verifier else { panic!("{}", prompt.id) };
-        let found = run_tests(&sandbox, CodeTask { entry_point, test, preamble }, &text_of(solution), true).unwrap();
+        let found = run_tests(&sandbox, CodeTask { entry_point, test, preamble }, &text_of(solution), true, 0).unwrap();
         (!holds(&found)).then(|| format!("{}: {found:?}", prompt.id))
     };
     let share = |offset| tasks.iter().skip(offset).step_by(threads).filter_map(&judge).collect::<Vec<_>>();
@@ -176,4 +177,25 @@ fn mutated_solutions_fail() {
     let wrapped = |solution: &str| format!("    pass\n{solution}").replace("return ", "return not ");
     assert_eq!(unlike(&tasks, nothing, Option::is_some), Vec::<String>::new());
     assert_eq!(unlike(&tasks, wrapped, Option::is_some), Vec::<String>::new());
+}
+
+#[test]
+fn a_program_whose_two_runs_differ_is_invalid_and_stays_so() {
+    let (prompt, _) = &human_eval()[53];
+    let Some(Verifier::Code { entry_point, .. }) = &prompt.verifier else { panic!("{}", prompt.id) };
+    assert_eq!(entry_point, "add");
+    let checker = crate::verify::Checker::open([prompt], true).unwrap();
+    // Each of these programs is right in half of the runs: by the seed of Python's hashes, and by chance.
+    let by_hash =
+        |n| format!("    lucky = list({{'a{n}', 'b{n}'}})[0] == 'a{n}'\n    return x + y if lucky else {n}\n");
+    let by_chance = |n| format!("    return x + y if LUCKY else {n}\nimport os\nLUCKY = os.urandom(1)[0] < 128\n");
+    let by_random = |n| format!("    return x + y if LUCKY else {n}\nimport random\nLUCKY = random.random() < 0.5\n");
+    for program in [&by_hash as &dyn Fn(i32) -> String, &by_chance, &by_random] {
+        let differs = |n| {
+            let checked = checker.check(prompt, &program(n));
+            assert_eq!(checker.check(prompt, &program(n)), checked, "one text has one result");
+            matches!(checked, Err(crate::verify::CheckError::Unstable(..)))
+        };
+        assert!((0..24).any(differs), "{}", program(0));
+    }
 }
