@@ -33,6 +33,9 @@ pub const FILE: &str = "journal.redb";
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
+/// Why something was not written.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 /// What calls back once records are on disk.
 type Acknowledge = Box<dyn FnOnce() + Send>;
 
@@ -152,29 +155,36 @@ impl Writer {
             if !self.commit(&writes) {
                 return;
             }
-            for write in writes {
-                self.answer(write);
+            if !writes.into_iter().all(|write| self.answer(write)) {
+                return;
             }
         }
     }
 
-    /// Brings `writes` to the disk, however long that fails. False if the journal is closed meanwhile.
+    /// Brings `writes` to the disk. False if the journal is closed while the disk fails.
     fn commit(&mut self, writes: &[Write]) -> bool {
+        self.persist("the journal", |writer| {
+            let written = writer.try_commit(writes);
+            // A storage that failed cannot be trusted: it is opened again, which recovers what was committed.
+            written.inspect_err(|_| writer.table = None).map_err(Into::into)
+        })
+    }
+
+    /// Repeats `attempt` until it succeeds. False if the journal is closed while it fails.
+    fn persist(&mut self, what: &str, mut attempt: impl FnMut(&mut Self) -> Result<(), Failure>) -> bool {
         let mut pause = RETRY;
         loop {
-            let Err(error) = self.try_commit(writes) else {
+            let Err(error) = attempt(self) else {
                 if pause > RETRY {
-                    tracing::info!("the journal is written again");
+                    tracing::info!("{what} is written again");
                 }
                 return true;
             };
-            // A storage that failed cannot be trusted: it is opened again, which recovers what was committed.
-            self.table = None;
             if self.is_closing.load(Ordering::Relaxed) {
-                tracing::error!(%error, "the journal was not written: what was not acknowledged is lost");
+                tracing::error!(%error, "{what} was not written: what was not acknowledged is lost");
                 return false;
             }
-            tracing::error!(%error, "the journal is not written: the run waits for the disk");
+            tracing::error!(%error, "{what} is not written: the run waits for the disk");
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_MAX);
         }
@@ -194,11 +204,13 @@ impl Writer {
         table.commit(numbered, pruned.max())
     }
 
-    /// Answers a write that is on disk.
-    fn answer(&self, write: Write) {
+    /// Answers a write that is on disk. False if the journal is closed while the disk fails.
+    fn answer(&mut self, write: Write) -> bool {
         match write {
             Write::Append { records, acknowledge, .. } => {
-                self.record_groups(&records);
+                if !self.record_groups(&records) {
+                    return false;
+                }
                 acknowledge();
             }
             Write::Prune(_) => {}
@@ -208,16 +220,16 @@ impl Writer {
                 None => {}
             },
         }
+        true
     }
 
-    /// Gives the groups of `records` to the recorder. Its file is for other programs: the run itself needs the journal.
-    fn record_groups(&self, records: &[Record]) {
-        let Some(recorder) = &self.recorder else { return };
-        for group in records.iter().filter_map(Record::group) {
-            if let Err(error) = recorder.append(&recorder.line(group)) {
-                tracing::warn!(episode = %group.episode, %error, "a scored group was not recorded");
-            }
-        }
+    /// Gives the groups of `records` to the recorder, whose file is for other programs: the run itself needs the journal.
+    fn record_groups(&mut self, records: &[Record]) -> bool {
+        let Some(recorder) = self.recorder.clone() else { return true };
+        records.iter().filter_map(Record::group).all(|group| {
+            let line = recorder.line(group);
+            self.persist("the file of groups", |_| recorder.append(&line).map_err(Into::into))
+        })
     }
 }
 

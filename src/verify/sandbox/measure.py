@@ -59,9 +59,9 @@ def find_mode(setup, folder):
             if mode not in setup["modes"]:
                 continue
             setup.update(mode=mode, uid=uid, seccomp=seccomp)
-            if mode == "bare" and uid is not None:
-                os.chown(folder, uid, uid)
             try:
+                if mode == "bare" and uid is not None:
+                    os.chown(folder, uid, uid)
                 seen = try_mode(setup, folder)
             except OSError as error:
                 why.append(f"{mode}: {error.strerror or error}")

@@ -62,9 +62,20 @@ fn set_template(model: &Path, change: impl FnOnce(&str) -> Option<String>) {
     fs::write(&file, serde_json::to_vec(&config).unwrap()).unwrap();
 }
 
+/// Prompts whose answers should have the letter e, so that about half of the texts of random weights are right.
+fn write_prompts(path: &Path) {
+    let instruction =
+        r#"{"id": "keywords:letter_frequency", "letter": "e", "let_frequency": 1, "let_relation": "at least"}"#;
+    let verifier = format!(r#"{{"kind": "ifeval", "instructions": [{instruction}]}}"#);
+    let line =
+        |n| format!("{{\"id\": \"p{n}\", \"task\": \"letter\", \"prompt\": \"say {n}\", \"verifier\": {verifier}}}\n");
+    fs::write(path, (0..5).map(line).collect::<String>()).unwrap();
+}
+
 /// The program on the small node of the loop's tests in `folder`, with `more` settings.
 fn program(folder: &Path, more: &str, arguments: &[&str]) -> Command {
     config(folder, "judge.kind='verifier'");
+    write_prompts(&folder.join("prompts.jsonl"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_rco-node"));
     command.args(arguments).env("RCO_LOG", "warn");
     for set in sets(folder, &folder.join("prompts.jsonl"), &format!("judge.kind='verifier'\n{more}")) {
