@@ -277,7 +277,7 @@ impl Client {
             }
         }
         match status {
-            StatusCode::OK => wire::read(&bytes, chat).map_err(Error::Unreadable),
+            StatusCode::OK => parse_response(&bytes, chat),
             StatusCode::TOO_MANY_REQUESTS => Err(Error::Busy),
             StatusCode::REQUEST_TIMEOUT => Err(Error::Timeout { seconds: self.config.timeout_seconds }),
             status if status.is_server_error() => Err(Error::ServerError(status.as_u16())),
@@ -301,6 +301,14 @@ impl Client {
             false => Error::Unreachable(causes(&error.without_url())),
         }
     }
+}
+
+/// The answer in `bytes`, the body of a response to `chat`.
+///
+/// # Errors
+/// [`Error::Unreadable`], if it is no whole answer, or lacks log-probabilities that were requested.
+pub fn parse_response(bytes: &[u8], chat: &ChatRequest) -> Result<ChatResponse, Error> {
+    wire::read(bytes, chat).map_err(Error::Unreadable)
 }
 
 /// An error and its causes.

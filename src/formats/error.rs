@@ -1,5 +1,6 @@
 //! The error of `formats`, which `transformer` shares: each variant names the file, the tensor or the value at fault.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// Why a model or an adapter could not be fetched, read, loaded or run.
@@ -42,7 +43,7 @@ pub enum Error {
         got: String,
     },
     /// The file has no such tensor.
-    #[error("{path}: tensor {name} is missing")]
+    #[error("{path}: tensor {} is missing", brief(.name))]
     MissingTensor {
         /// The file or folder.
         path: PathBuf,
@@ -50,7 +51,7 @@ pub enum Error {
         name: String,
     },
     /// A tensor's shape does not match the config.
-    #[error("{path}: tensor {name}: expected shape {expected:?}, got {got:?}")]
+    #[error("{path}: tensor {}: expected shape {expected:?}, got {got:?}", brief(.name))]
     Shape {
         /// The file or folder.
         path: PathBuf,
@@ -62,7 +63,7 @@ pub enum Error {
         got: Vec<usize>,
     },
     /// The architecture, tokenizer or format is not supported.
-    #[error("{path}: {what} {got:?} is not supported, expected one of {expected}")]
+    #[error("{path}: {what} {:?} is not supported, expected one of {expected}", brief(.got))]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -74,7 +75,7 @@ pub enum Error {
         expected: String,
     },
     /// The file is malformed or contradicts itself.
-    #[error("{path}: {why}")]
+    #[error("{path}: {}", brief(.why))]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -114,10 +115,10 @@ pub enum Error {
         device: String,
     },
     /// The tokenizer failed.
-    #[error("tokenizer: {0}")]
+    #[error("tokenizer: {}", brief(.0))]
     Tokenizer(String),
     /// The chat template failed.
-    #[error("chat template: {0}")]
+    #[error("chat template: {}", brief(.0))]
     Template(String),
     /// The tensor library failed.
     #[error(transparent)]
@@ -131,5 +132,39 @@ impl Error {
     /// An I/O error that names its file.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<'_> {
         move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// Characters of a text in an error. What a file holds may be megabytes long.
+const CHARS_MAX: usize = 600;
+
+/// `text` on one line and not too long: its end is cut off, and control characters are escaped.
+fn brief(text: &str) -> Cow<'_, str> {
+    let end = text.char_indices().nth(CHARS_MAX).map(|(at, _)| at);
+    if end.is_none() && !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut short = String::new();
+    for c in text[..end.unwrap_or(text.len())].chars() {
+        match c.is_control() {
+            true => short.extend(c.escape_default()),
+            false => short.push(c),
+        }
+    }
+    short.push_str(if end.is_some() { "..." } else { "" });
+    Cow::Owned(short)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_says_stays_one_short_line() {
+        let path = PathBuf::from("model.gguf");
+        let error = Error::Malformed { path, why: "a\nb\u{1b}[2J".to_owned() + &"\u{e9}".repeat(1 << 20) };
+        let line = error.to_string();
+        assert!(line.starts_with(r"model.gguf: a\nb\u{1b}[2J") && line.ends_with("..."), "{line}");
+        assert!(line.chars().count() < CHARS_MAX + 50 && !line.contains(char::is_control), "{line}");
     }
 }

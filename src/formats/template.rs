@@ -3,7 +3,12 @@
 //! The result is that of transformers' `apply_chat_template`: trimmed blocks, Python's string methods,
 //! `raise_exception`, `strftime_now`, a `tojson` without HTML escapes. Knows no ids and no roles.
 
+mod bounded;
+mod methods;
+
 use super::error::{Error, Result};
+use bounded::Bounded;
+use minijinja::State;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, ErrorKind, context};
@@ -15,6 +20,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The only template of the environment.
 const NAME: &str = "chat template";
+
+/// The longest source. That of a model with tools has some ten thousand bytes.
+const SOURCE_BYTES_MAX: usize = 1 << 20;
+/// The longest text that is rendered. A context of a million tokens has some four million bytes.
+const RENDERED_BYTES_MAX: usize = 16 << 20;
+/// The work that one text may cost, in steps of the template engine; it counts a step for each 64 bytes too. The longest
+/// templates take some thousand steps, and ten for each turn.
+const FUEL: u64 = 1 << 20;
+/// Calls within calls.
+const RECURSION_MAX: usize = 64;
+/// Spaces of `tojson`'s indent.
+const INDENT_MAX: usize = 64;
 
 /// ChatML, the format of most small models: `<|im_start|>role`, content, `<|im_end|>`.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + \
@@ -36,10 +53,16 @@ impl ChatTemplate {
     /// # Errors
     /// If `source` is not a Jinja template.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
+        if source.len() > SOURCE_BYTES_MAX {
+            let got = source.len();
+            return Err(Error::Template(format!("expected a source of at most {SOURCE_BYTES_MAX} bytes, got {got}")));
+        }
         let mut environment = Environment::new();
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(RECURSION_MAX);
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| failed(&error))?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(methods::call);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: &str| strftime(SystemTime::now(), format));
         environment.add_filter("tojson", tojson);
@@ -76,7 +99,8 @@ impl ChatTemplate {
     /// where the assistant's next turn starts.
     ///
     /// # Errors
-    /// If the model has no template, or the template refuses the conversation or cannot be evaluated.
+    /// If the model has no template, the template refuses the conversation or cannot be evaluated, or it takes too much work
+    /// or writes too much.
     pub fn render<T: Serialize>(&self, turns: &[T], add_generation_prompt: bool) -> Result<String> {
         let template = self.environment()?.get_template(NAME).map_err(|error| failed(&error))?;
         let variables = context! {
@@ -87,7 +111,14 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        template.render(variables).map_err(|error| failed(&error))
+        let mut text = Bounded::new(RENDERED_BYTES_MAX);
+        let rendered = template.render_captured_to(variables, &mut text);
+        if text.is_full() {
+            let why = format!("expected a text of at most {RENDERED_BYTES_MAX} bytes, got more");
+            return Err(Error::Template(why));
+        }
+        rendered.map_err(|error| failed(&error))?;
+        text.into_text().map_err(|error| Error::Template(error.to_string()))
     }
 }
 
@@ -107,14 +138,20 @@ fn raise_exception(message: &str) -> Result<String, minijinja::Error> {
 }
 
 /// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`.
-fn tojson(value: Value, options: Kwargs) -> Result<Value, minijinja::Error> {
+fn tojson(state: &State<'_, '_>, value: Value, options: Kwargs) -> Result<Value, minijinja::Error> {
     let invalid = |error: &dyn std::fmt::Display| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string());
     let indent: Option<usize> = options.get("indent")?;
     if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
         return Err(invalid(&"tojson: expected ensure_ascii to be false, got true"));
     }
     options.assert_all_used()?;
-    let mut text = Vec::new();
+    if indent.is_some_and(|spaces| spaces > INDENT_MAX) {
+        return Err(invalid(&format!(
+            "tojson: expected an indent of at most {INDENT_MAX}, got {}",
+            indent.unwrap_or(0)
+        )));
+    }
+    let mut text = Bounded::new(RENDERED_BYTES_MAX);
     let written = match indent {
         Some(spaces) => {
             let spaces = " ".repeat(spaces);
@@ -123,7 +160,8 @@ fn tojson(value: Value, options: Kwargs) -> Result<Value, minijinja::Error> {
         None => value.serialize(&mut Serializer::with_formatter(&mut text, PythonFormatter)),
     };
     written.map_err(|error| invalid(&error))?;
-    let text = String::from_utf8(text).map_err(|error| invalid(&error))?;
+    let text = text.into_text().map_err(|error| invalid(&error))?;
+    bounded::charge(state, text.len())?;
     Ok(Value::from_safe_string(text))
 }
 
