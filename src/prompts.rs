@@ -8,6 +8,7 @@
 //! any number of restarts.
 
 use crate::disk;
+use crate::types::brief::brief;
 use crate::types::{EpisodeId, Prompt, splitmix::mix64};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -88,7 +89,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A line is not a prompt.
-    #[error("{file}, line {line}: {fault}")]
+    #[error("{file}, line {line}: {}", brief(.fault))]
     Line {
         /// The file.
         file: String,

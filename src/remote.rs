@@ -13,6 +13,7 @@ mod wire;
 pub use chat::{ChatRequest, ChatResponse, Usage};
 
 use crate::telemetry::metrics::{self, RemoteOutcome, RemoteTokens};
+use crate::types::brief::brief;
 use crate::types::splitmix::{GOLDEN_GAMMA, mix64};
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
@@ -133,7 +134,7 @@ pub enum Error {
         why: String,
     },
     /// The answer cannot be read.
-    #[error("the answer cannot be read: {0}")]
+    #[error("the answer cannot be read: {}", brief(.0))]
     Unreadable(String),
 }
 

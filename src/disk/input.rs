@@ -76,7 +76,7 @@ mod tests {
             (io::ErrorKind::FileTooLarge, "expected at most 4 bytes, got 5")
         );
         // A sparse file takes no memory before it is refused.
-        File::options().write(true).open(&path).unwrap().set_len(1 << 45).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(1 << 42).unwrap();
         assert_eq!(read(&path, 1 << 30).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
 
         let fifo = folder.path().join("fifo");

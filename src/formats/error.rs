@@ -1,6 +1,6 @@
 //! The error of `formats`, which `transformer` shares: each variant names the file, the tensor or the value at fault.
 
-use std::borrow::Cow;
+use crate::types::brief::brief;
 use std::path::{Path, PathBuf};
 
 /// Why a model or an adapter could not be fetched, read, loaded or run.
@@ -132,39 +132,5 @@ impl Error {
     /// An I/O error that names its file.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<'_> {
         move |source| Self::Io { path: path.to_owned(), source }
-    }
-}
-
-/// Characters of a text in an error. What a file holds may be megabytes long.
-const CHARS_MAX: usize = 600;
-
-/// `text` on one line and not too long: its end is cut off, and control characters are escaped.
-fn brief(text: &str) -> Cow<'_, str> {
-    let end = text.char_indices().nth(CHARS_MAX).map(|(at, _)| at);
-    if end.is_none() && !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut short = String::new();
-    for c in text[..end.unwrap_or(text.len())].chars() {
-        match c.is_control() {
-            true => short.extend(c.escape_default()),
-            false => short.push(c),
-        }
-    }
-    short.push_str(if end.is_some() { "..." } else { "" });
-    Cow::Owned(short)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_file_says_stays_one_short_line() {
-        let path = PathBuf::from("model.gguf");
-        let error = Error::Malformed { path, why: "a\nb\u{1b}[2J".to_owned() + &"\u{e9}".repeat(1 << 20) };
-        let line = error.to_string();
-        assert!(line.starts_with(r"model.gguf: a\nb\u{1b}[2J") && line.ends_with("..."), "{line}");
-        assert!(line.chars().count() < CHARS_MAX + 50 && !line.contains(char::is_control), "{line}");
     }
 }

@@ -8,10 +8,10 @@ mod methods;
 
 use super::error::{Error, Result};
 use bounded::Bounded;
-use minijinja::State;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, ErrorKind, context};
+use minijinja::{State, Template};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use std::io::Write;
@@ -27,7 +27,10 @@ const SOURCE_BYTES_MAX: usize = 1 << 20;
 const RENDERED_BYTES_MAX: usize = 16 << 20;
 /// The work that one text may cost, in steps of the template engine; it counts a step for each 64 bytes too. The longest
 /// templates take some thousand steps, and ten for each turn.
-const FUEL: u64 = 1 << 20;
+const FUEL: u64 = 1 << 19;
+/// The stack of the thread that renders. A list within a list costs six steps, and values are dropped, compared and written by
+/// calls within calls: the deepest that the fuel can pay for takes a part of this. Pages that are not touched take no memory.
+const STACK_BYTES: usize = 512 << 20;
 /// Calls within calls.
 const RECURSION_MAX: usize = 64;
 /// Spaces of `tojson`'s indent.
@@ -111,15 +114,25 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        let mut text = Bounded::new(RENDERED_BYTES_MAX);
-        let rendered = template.render_captured_to(variables, &mut text);
-        if text.is_full() {
-            let why = format!("expected a text of at most {RENDERED_BYTES_MAX} bytes, got more");
-            return Err(Error::Template(why));
-        }
-        rendered.map_err(|error| failed(&error))?;
-        text.into_text().map_err(|error| Error::Template(error.to_string()))
+        std::thread::scope(|scope| {
+            let render = || render_bounded(&template, variables);
+            let thread = std::thread::Builder::new().name("rco-template".to_owned()).stack_size(STACK_BYTES);
+            let thread = thread.spawn_scoped(scope, render).map_err(|error| Error::Template(error.to_string()))?;
+            thread.join().unwrap_or_else(|_| Err(Error::Template("the template engine panicked".to_owned())))
+        })
     }
+}
+
+fn render_bounded(template: &Template<'_, '_>, variables: Value) -> Result<String> {
+    let mut text = Bounded::new(RENDERED_BYTES_MAX);
+    // What the template made is dropped here, on this stack.
+    let rendered = template.render_captured_to(variables, &mut text).map(drop);
+    if text.is_full() {
+        let why = format!("expected a text of at most {RENDERED_BYTES_MAX} bytes, got more");
+        return Err(Error::Template(why));
+    }
+    rendered.map_err(|error| failed(&error))?;
+    text.into_text().map_err(|error| Error::Template(error.to_string()))
 }
 
 fn failed(error: &minijinja::Error) -> Error {

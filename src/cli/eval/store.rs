@@ -92,6 +92,7 @@ fn open_records(path: &Path) -> anyhow::Result<(Appender, Vec<Record>)> {
 mod tests {
     use super::*;
     use crate::eval::ScoredText;
+    use std::fs;
 
     fn record(id: &str) -> Record {
         let response = ScoredText { text: "7\n".into(), tokens: 2, score: Some(1.0) };
