@@ -8,15 +8,17 @@ mod methods;
 
 use super::error::{Error, Result};
 use bounded::Bounded;
+use minijinja::State;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{Environment, ErrorKind, context};
-use minijinja::{State, Template};
+use minijinja::{Environment, ErrorKind, context, escape_formatter};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use std::io::Write;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The only template of the environment.
 const NAME: &str = "chat template";
@@ -31,6 +33,10 @@ const FUEL: u64 = 1 << 19;
 /// The stack of the thread that renders. A list within a list costs six steps, and values are dropped, compared and written by
 /// calls within calls: the deepest that the fuel can pay for takes a part of this. Pages that are not touched take no memory.
 const STACK_BYTES: usize = 512 << 20;
+/// The longest time for one text. The fuel is used up in a tenth of a second, but the engine charges nothing for a list that
+/// is repeated (`[1] * 99999999`) until it is written, and some filters write it to its end after the first error.
+const RENDER_TIME_MAX: Duration = Duration::from_secs(5);
+const ENDLESS: &str = "expected a text within 5 s, got none; the template is not used again";
 /// Calls within calls.
 const RECURSION_MAX: usize = 64;
 /// Spaces of `tojson`'s indent.
@@ -46,6 +52,8 @@ const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['
 pub struct ChatTemplate {
     /// If there is no template, the place where one was expected.
     environment: std::result::Result<Arc<Environment<'static>>, &'static str>,
+    /// It did not end once. Its thread cannot be stopped, so no other is started.
+    is_endless: Arc<AtomicBool>,
     bos: String,
     eos: String,
 }
@@ -65,17 +73,22 @@ impl ChatTemplate {
         environment.set_recursion_limit(RECURSION_MAX);
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| failed(&error))?);
+        environment.set_formatter(|out, state, value| {
+            bounded::charge_items(state, value)?;
+            escape_formatter(out, state, value)
+        });
         environment.set_unknown_method_callback(methods::call);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: &str| strftime(SystemTime::now(), format));
         environment.add_filter("tojson", tojson);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| failed(&error))?;
-        Ok(Self { environment: Ok(Arc::new(environment)), bos: bos.to_owned(), eos: eos.to_owned() })
+        let is_endless = Arc::default();
+        Ok(Self { environment: Ok(Arc::new(environment)), is_endless, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
     /// The absent template of a base model; `place` is where one was expected.
     pub(crate) fn absent(place: &'static str) -> Self {
-        Self { environment: Err(place), bos: String::new(), eos: String::new() }
+        Self { environment: Err(place), is_endless: Arc::default(), bos: String::new(), eos: String::new() }
     }
 
     /// The template, if the model has one.
@@ -86,7 +99,7 @@ impl ChatTemplate {
         self.environment().map(|_| self)
     }
 
-    fn environment(&self) -> Result<&Environment<'static>> {
+    fn environment(&self) -> Result<&Arc<Environment<'static>>> {
         match &self.environment {
             Ok(environment) => Ok(environment),
             Err(place) => Err(Error::Template(format!("the model has none ({place})"))),
@@ -105,7 +118,10 @@ impl ChatTemplate {
     /// If the model has no template, the template refuses the conversation or cannot be evaluated, or it takes too much work
     /// or writes too much.
     pub fn render<T: Serialize>(&self, turns: &[T], add_generation_prompt: bool) -> Result<String> {
-        let template = self.environment()?.get_template(NAME).map_err(|error| failed(&error))?;
+        let environment = Arc::clone(self.environment()?);
+        if self.is_endless.load(Ordering::Relaxed) {
+            return Err(Error::Template(ENDLESS.to_owned()));
+        }
         let variables = context! {
             messages => Value::from(Serde(turns)),
             add_generation_prompt,
@@ -114,16 +130,27 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        std::thread::scope(|scope| {
-            let render = || render_bounded(&template, variables);
-            let thread = std::thread::Builder::new().name("rco-template".to_owned()).stack_size(STACK_BYTES);
-            let thread = thread.spawn_scoped(scope, render).map_err(|error| Error::Template(error.to_string()))?;
-            thread.join().unwrap_or_else(|_| Err(Error::Template("the template engine panicked".to_owned())))
-        })
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("rco-template".to_owned()).stack_size(STACK_BYTES);
+        // A caller that has left needs no answer.
+        let thread = thread.spawn(move || drop(sender.send(render_bounded(&environment, variables))));
+        let thread = thread.map_err(|error| Error::Template(error.to_string()))?;
+        match receiver.recv_timeout(RENDER_TIME_MAX) {
+            Ok(rendered) => {
+                let _ = thread.join();
+                rendered
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Template("the template engine panicked".to_owned())),
+            Err(RecvTimeoutError::Timeout) => {
+                self.is_endless.store(true, Ordering::Relaxed);
+                Err(Error::Template(ENDLESS.to_owned()))
+            }
+        }
     }
 }
 
-fn render_bounded(template: &Template<'_, '_>, variables: Value) -> Result<String> {
+fn render_bounded(environment: &Environment<'_>, variables: Value) -> Result<String> {
+    let template = environment.get_template(NAME).map_err(|error| failed(&error))?;
     let mut text = Bounded::new(RENDERED_BYTES_MAX);
     // What the template made is dropped here, on this stack.
     let rendered = template.render_captured_to(variables, &mut text).map(drop);
@@ -272,7 +299,6 @@ fn civil(days: u64) -> (u64, u64, u64) {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::time::Duration;
 
     fn template(source: &str) -> ChatTemplate {
         ChatTemplate::new(source, "<s>", "</s>").unwrap()

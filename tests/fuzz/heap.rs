@@ -1,24 +1,28 @@
-//! The system's allocator, which remembers the largest allocation of each thread: a reader that takes what a file states at
+//! The system's allocator, which remembers the largest allocation: a reader that takes what a file states at
 //! its word asks for far more than the file is long.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// More than this at once is refused, so that a fault ends in an error and not in swap.
 const BYTES_MAX: usize = 4 << 30;
 
-thread_local! {
-    static LARGEST: Cell<usize> = const { Cell::new(0) };
+static LARGEST: AtomicUsize = AtomicUsize::new(0);
+
+/// One test at a time: readers may have threads of their own, so the largest allocation is that of the whole process.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts anew, and returns the largest allocation since it last did.
 pub fn take_largest() -> usize {
-    LARGEST.with(|largest| largest.replace(0))
+    LARGEST.swap(0, Ordering::Relaxed)
 }
 
 fn note(bytes: usize) -> bool {
-    // A thread that ends allocates after its locals are gone.
-    let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(bytes)));
+    LARGEST.fetch_max(bytes, Ordering::Relaxed);
     bytes <= BYTES_MAX
 }
 

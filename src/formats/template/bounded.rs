@@ -1,6 +1,7 @@
 //! A writer that refuses to grow beyond a limit, and the price of bytes in a template's fuel.
 
 use minijinja::State;
+use minijinja::value::{Value, ValueKind};
 use std::fmt;
 use std::io::{self, Write};
 
@@ -13,6 +14,27 @@ const BYTES_PER_FUEL: usize = 64;
 /// If the fuel is used up.
 pub(super) fn charge(state: &State<'_, '_>, bytes: usize) -> Result<(), minijinja::Error> {
     state.consume_fuel(bytes.div_ceil(BYTES_PER_FUEL) as u64)
+}
+
+/// Charges `state` for every item of the lists and maps in `value`, at all levels. A list that was repeated or doubled takes no
+/// memory until it is written, and then any amount of time.
+///
+/// # Errors
+/// If the fuel is used up.
+pub(super) fn charge_items(state: &State<'_, '_>, value: &Value) -> Result<(), minijinja::Error> {
+    if !matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
+        return Ok(());
+    }
+    // An object that is not iterable, such as a namespace, is written by its name.
+    let Ok(items) = value.try_iter() else { return Ok(()) };
+    for item in items {
+        state.consume_fuel(1)?;
+        charge_items(state, &item)?;
+        if value.kind() == ValueKind::Map {
+            charge_items(state, &value.get_item(&item)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// A text of at most so many bytes. What would not fit is an error, and then nothing fits any more.

@@ -3,7 +3,7 @@
 //! The methods come from `minijinja-contrib`, which charges only for the value that a call returns, once it is there: a
 //! `replace` or a `join` would take any amount of memory first, and a comparison of nested lists any amount of time.
 
-use super::bounded::{Bounded, charge};
+use super::bounded::{Bounded, charge, charge_items};
 use minijinja::value::{Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
@@ -85,6 +85,7 @@ fn join(state: &State<'_, '_>, separator: &str, args: &[Value]) -> Result<Value,
     let (list,): (&Value,) = from_args(args)?;
     let mut joined = Bounded::new(JOINED_BYTES_MAX);
     for (index, item) in list.try_iter()?.enumerate() {
+        charge_items(state, &item)?;
         charge(state, separator.len().saturating_add(item.as_str().map_or(64, str::len)))?;
         let separator = if index > 0 { separator } else { "" };
         write!(joined, "{separator}{item}")
