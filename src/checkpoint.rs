@@ -16,7 +16,7 @@ mod store;
 pub use best::{Best, best, set_best};
 pub use config::{CheckpointConfig, KeepBest};
 pub use error::{Error, Result};
-pub(crate) use files::CONFIG;
+pub(crate) use files::{CONFIG, CONFIG_BYTES_MAX};
 pub use snapshot::{NamedTensor, Snapshot};
 pub use store::{CheckpointEntry, CheckpointGuard, acquire, list, prune, remove_leftovers};
 

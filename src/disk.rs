@@ -1,9 +1,13 @@
 //! Durable files: written under a temporary name, synced, renamed, and their folder synced after them.
 //!
 //! A reader sees the old content or the new, never a part of either, and whatever a function here has acknowledged
-//! survives a power loss. Knows no format; every room may import it.
+//! survives a power loss. What is read is a regular file and no longer than its reader allows. Knows no format; every room
+//! may import it.
 
+mod input;
 pub(crate) mod json_lines;
+
+pub(crate) use input::{open, read, read_text};
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -6,6 +6,7 @@
 pub mod adapter;
 mod error;
 pub mod gguf;
+pub(crate) mod json;
 mod model;
 pub mod peft;
 pub mod rotary;
@@ -14,6 +15,7 @@ pub mod source;
 pub mod spec;
 pub mod template;
 pub mod tokenizer;
+mod values;
 
 pub use error::{Error, Result};
 pub use model::{OpenedModel, WeightReader};

@@ -7,11 +7,14 @@
 //! Invariants: each pass over the file yields every prompt once; a started episode stays in the ledger until it ends, over
 //! any number of restarts.
 
+use crate::disk;
+use crate::types::brief::brief;
 use crate::types::{EpisodeId, Prompt, splitmix::mix64};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
 pub mod lint;
 
@@ -34,6 +37,11 @@ const BUNDLED: [(&str, &str); 13] = [
 
 /// The expected form of a line, for error messages.
 const EXPECTED: &str = r#"{"id", "task", "prompt", "answer"?, "verifier"?}"#;
+
+/// The longest file.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+/// The longest line.
+const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// Rounds of the shuffle in [`shuffled`]. 6 log2(n) suffice, so this covers 2^16 prompts and mixes well far beyond.
 const SHUFFLE_ROUNDS: usize = 96;
@@ -81,7 +89,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A line is not a prompt.
-    #[error("{file}, line {line}: {fault}")]
+    #[error("{file}, line {line}: {}", brief(.fault))]
     Line {
         /// The file.
         file: String,
@@ -118,25 +126,36 @@ pub fn load(file: &str) -> Result<Vec<Prompt>, Error> {
     match file.strip_prefix("bundled:") {
         Some(name) => parse(file, bundled(name).ok_or_else(|| unknown_bundle(name))?),
         None => {
-            let text =
-                std::fs::read_to_string(file).map_err(|source| Error::Unreadable { file: file.to_owned(), source })?;
+            let text = read(Path::new(file)).map_err(|source| Error::Unreadable { file: file.to_owned(), source })?;
             parse(file, &text)
         }
     }
+}
+
+/// The text of a prompt file.
+///
+/// # Errors
+/// If it cannot be read, is no regular file, too long or not UTF-8.
+pub fn read(file: &Path) -> std::io::Result<String> {
+    disk::read_text(file, FILE_BYTES_MAX)
 }
 
 /// The prompts of a JSONL text; `file` names it in errors. Blank lines are passed over.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Prompt>, Error> {
     let mut lines = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let prompt = serde_json::from_str(line).map_err(|error| Error::Line {
-            file: file.to_owned(),
-            line: number,
-            fault: format!("expected {EXPECTED}, got {error}"),
-        })?;
+        let prompt = prompt(line).map_err(|fault| Error::Line { file: file.to_owned(), line: number, fault })?;
         lines.push((number, prompt));
     }
     validated(file, lines)
+}
+
+/// The prompt of a line, or what was expected.
+fn prompt(line: &str) -> Result<Prompt, String> {
+    if line.len() > LINE_BYTES_MAX {
+        return Err(format!("expected at most {LINE_BYTES_MAX} bytes, got {}", line.len()));
+    }
+    serde_json::from_str(line).map_err(|error| format!("expected {EXPECTED}, got {error}"))
 }
 
 /// Checks the rules of a whole file: not empty, no empty fields, no id twice.

@@ -13,6 +13,7 @@ mod wire;
 pub use chat::{ChatRequest, ChatResponse, Usage};
 
 use crate::telemetry::metrics::{self, RemoteOutcome, RemoteTokens};
+use crate::types::brief::brief;
 use crate::types::splitmix::{GOLDEN_GAMMA, mix64};
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
@@ -133,7 +134,7 @@ pub enum Error {
         why: String,
     },
     /// The answer cannot be read.
-    #[error("the answer cannot be read: {0}")]
+    #[error("the answer cannot be read: {}", brief(.0))]
     Unreadable(String),
 }
 
@@ -277,7 +278,7 @@ impl Client {
             }
         }
         match status {
-            StatusCode::OK => wire::read(&bytes, chat).map_err(Error::Unreadable),
+            StatusCode::OK => parse_response(&bytes, chat),
             StatusCode::TOO_MANY_REQUESTS => Err(Error::Busy),
             StatusCode::REQUEST_TIMEOUT => Err(Error::Timeout { seconds: self.config.timeout_seconds }),
             status if status.is_server_error() => Err(Error::ServerError(status.as_u16())),
@@ -301,6 +302,14 @@ impl Client {
             false => Error::Unreachable(causes(&error.without_url())),
         }
     }
+}
+
+/// The answer in `bytes`, the body of a response to `chat`.
+///
+/// # Errors
+/// [`Error::Unreadable`], if it is no whole answer, or lacks log-probabilities that were requested.
+pub fn parse_response(bytes: &[u8], chat: &ChatRequest) -> Result<ChatResponse, Error> {
+    wire::read(bytes, chat).map_err(Error::Unreadable)
 }
 
 /// An error and its causes.

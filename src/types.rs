@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use verifier::Verifier;
 
 pub mod actor_kind;
+pub(crate) mod brief;
 pub mod label;
 mod model_id;
 pub mod role;

@@ -5,10 +5,11 @@
 use super::error::{Error, Result};
 use crate::disk;
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::path::Path;
 
 const FILE: &str = "best.json";
+/// The longest file.
+const BYTES_MAX: u64 = 1 << 16;
 
 /// Which checkpoint is the best so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,13 +29,17 @@ pub struct Best {
 /// If the file that names it cannot be read.
 pub fn best(root: &Path) -> Result<Option<Best>> {
     let path = root.join(FILE);
-    let bytes = match fs::read(&path) {
+    let bytes = match disk::read(&path, BYTES_MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io(&path)(error)),
     };
     let corrupt = |error: serde_json::Error| Error::Corrupt { path: path.clone(), why: error.to_string() };
     let best: Best = serde_json::from_slice(&bytes).map_err(corrupt)?;
+    if Path::new(&best.folder).file_name() != Some(best.folder.as_ref()) {
+        let why = format!("{FILE}: expected the name of a checkpoint, got {:?}", best.folder);
+        return Err(Error::Corrupt { path, why });
+    }
     Ok(root.join(&best.folder).is_dir().then_some(best))
 }
 

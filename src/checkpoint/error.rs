@@ -1,5 +1,6 @@
 //! The error of `checkpoint`.
 
+use crate::types::brief::brief;
 use std::path::{Path, PathBuf};
 
 /// Why a checkpoint could not be written or read.
@@ -14,7 +15,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The checkpoint is damaged or incomplete.
-    #[error("checkpoint {path} is not whole: {why}")]
+    #[error("checkpoint {path} is not whole: {}", brief(.why))]
     Corrupt {
         /// Its folder.
         path: PathBuf,
@@ -22,7 +23,7 @@ pub enum Error {
         why: String,
     },
     /// The checkpoint is whole, but this node cannot resume from it.
-    #[error("checkpoint {path} does not fit this node: {why}")]
+    #[error("checkpoint {path} does not fit this node: {}", brief(.why))]
     Incompatible {
         /// Its folder.
         path: PathBuf,

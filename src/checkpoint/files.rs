@@ -2,18 +2,19 @@
 
 use super::error::{Error, Result};
 use super::snapshot::{NamedTensor, Snapshot};
+use crate::disk;
 use crate::formats::spec::ModelSpec;
 use crate::transformer::full_weights::{self, CriticWeights, FullWeights, WEIGHTS_FILE};
 use crate::types::CriticVersion;
 use crate::{formats, transformer};
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::path::{Component, Path};
 
 /// Names every other file with its size and digest. It is written last.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -27,6 +28,17 @@ const STATE: &str = "state.json";
 pub(crate) const CONFIG: &str = "config.toml";
 /// The version of the format: it changes when a node can no longer read older folders.
 const FORMAT: u32 = 1;
+
+/// The longest manifest.
+const MANIFEST_BYTES_MAX: u64 = 1 << 20;
+/// Files of a manifest. A checkpoint has seven.
+const FILES_MAX: usize = 64;
+/// The longest state. One of ten thousand groups has 300 MB.
+const STATE_BYTES_MAX: u64 = 4 << 30;
+/// The longest config.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// The longest file of an optimizer: two moments of each of 16 billion weights.
+const OPTIMIZER_BYTES_MAX: u64 = 1 << 37;
 
 /// The manifest.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,9 +163,9 @@ impl Write for DigestWriter {
 /// Checks that the checkpoint in `path` has its manifest, and that every file matches its digest.
 pub(super) fn verify(path: &Path) -> Result<()> {
     for (name, entry) in read_manifest(path)?.files {
+        let file = open_sized(path, &name, &entry)?;
         let mut digest = DigestWriter::default();
-        let mut file = open_file(path, &name)?;
-        io::copy(&mut file, &mut digest).map_err(|source| unreadable(path, &name, source))?;
+        io::copy(&mut file.take(entry.bytes), &mut digest).map_err(|source| unreadable(path, &name, source))?;
         let got = digest.entry().sha256;
         if got != entry.sha256 {
             return Err(corrupt(path, format!("{name}: expected sha256 {}, got {got}", entry.sha256)));
@@ -165,10 +177,7 @@ pub(super) fn verify(path: &Path) -> Result<()> {
 /// Checks only that the manifest exists and every file has its size: this finds truncated files without reading them.
 pub(super) fn verify_sizes(path: &Path) -> Result<()> {
     for (name, entry) in read_manifest(path)?.files {
-        let got = fs::metadata(path.join(&name)).map_err(|error| corrupt(path, format!("{name}: {error}")))?.len();
-        if got != entry.bytes {
-            return Err(corrupt(path, format!("{name}: expected {} bytes, got {got}", entry.bytes)));
-        }
+        open_sized(path, &name, &entry)?;
     }
     Ok(())
 }
@@ -181,12 +190,12 @@ pub(super) fn read(path: &Path, spec: &ModelSpec) -> Result<Snapshot> {
             other => incompatible(path, other.to_string()),
         })
     };
-    let state: StateFile = serde_json::from_slice(&read_file(path, STATE)?)
+    let state: StateFile = serde_json::from_slice(&read_file(path, STATE, STATE_BYTES_MAX)?)
         .map_err(|error| incompatible(path, format!("{STATE}: {error}")))?;
-    let config = String::from_utf8(read_file(path, CONFIG)?)
+    let config = String::from_utf8(read_file(path, CONFIG, CONFIG_BYTES_MAX)?)
         .map_err(|error| incompatible(path, format!("{CONFIG}: {error}")))?;
-    let optimizer =
-        read_tensors(&read_file(path, OPTIMIZER)?).map_err(|why| incompatible(path, format!("{OPTIMIZER}: {why}")))?;
+    let optimizer = read_tensors(&read_file(path, OPTIMIZER, OPTIMIZER_BYTES_MAX)?)
+        .map_err(|why| incompatible(path, format!("{OPTIMIZER}: {why}")))?;
     let StateFile { step, version, state, serves_learned } = state;
     let own = critic(if path.join(WEIGHTS).is_dir() { WEIGHTS } else { ADAPTER })?;
     let served = match serves_learned {
@@ -198,14 +207,22 @@ pub(super) fn read(path: &Path, spec: &ModelSpec) -> Result<Snapshot> {
 
 /// The manifest of the folder `path`; it must name the files that every checkpoint has.
 fn read_manifest(path: &Path) -> Result<Manifest> {
-    let bytes = read_file(path, MANIFEST)?;
+    let bytes = read_file(path, MANIFEST, MANIFEST_BYTES_MAX)?;
     let json: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|error| corrupt(path, format!("{MANIFEST}: {error}")))?;
+        formats::json::parse(&bytes).map_err(|why| corrupt(path, format!("{MANIFEST}: {why}")))?;
     if let Some(format) = json["format"].as_u64().filter(|format| *format != u64::from(FORMAT)) {
         return Err(incompatible(path, format!("{MANIFEST}: expected format {FORMAT}, got {format}")));
     }
     let manifest: Manifest =
         serde_json::from_value(json).map_err(|error| corrupt(path, format!("{MANIFEST}: {error}")))?;
+    let count = manifest.files.len();
+    if count > FILES_MAX {
+        return Err(corrupt(path, format!("{MANIFEST}: expected at most {FILES_MAX} files, got {count}")));
+    }
+    if let Some(name) = manifest.files.keys().find(|name| !is_inside(name)) {
+        let why = format!("{MANIFEST}: expected the path of a file within this folder, got {name:?}");
+        return Err(corrupt(path, why));
+    }
     let adapter = [formats::peft::CONFIG_FILE, formats::peft::WEIGHTS_FILE].map(|name| format!("{ADAPTER}/{name}"));
     let weights = format!("{WEIGHTS}/{WEIGHTS_FILE}");
     let critic = if manifest.files.contains_key(&weights) { vec![weights] } else { adapter.into() };
@@ -216,22 +233,35 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
     }
 }
 
-/// Reads the file `name` of the checkpoint `path`. A missing file makes the checkpoint corrupt; another failure is an I/O
-/// error.
-fn read_file(path: &Path, name: &str) -> Result<Vec<u8>> {
-    fs::read(path.join(name)).map_err(|source| unreadable(path, name, source))
+/// Whether `name` is a plain relative path, which cannot lead out of its folder.
+fn is_inside(name: &str) -> bool {
+    let parts = Path::new(name).components();
+    !name.is_empty() && parts.map(|part| matches!(part, Component::Normal(_))).all(|normal| normal)
 }
 
-/// As [`read_file`], but only opens it.
-fn open_file(path: &Path, name: &str) -> Result<File> {
-    File::open(path.join(name)).map_err(|source| unreadable(path, name, source))
+/// Reads the file `name` of the checkpoint `path`, of at most `bytes_max`. A missing file makes the checkpoint corrupt; another failure is an I/O
+/// error.
+fn read_file(path: &Path, name: &str, bytes_max: u64) -> Result<Vec<u8>> {
+    disk::read(&path.join(name), bytes_max).map_err(|source| unreadable(path, name, source))
+}
+
+/// Opens the file `name` of the checkpoint `path`, which must be as long as its `entry` says.
+fn open_sized(path: &Path, name: &str, entry: &Entry) -> Result<File> {
+    let unreadable = |source| unreadable(path, name, source);
+    let file = disk::open(&path.join(name)).map_err(unreadable)?;
+    match file.metadata().map_err(unreadable)?.len() {
+        got if got == entry.bytes => Ok(file),
+        got => Err(corrupt(path, format!("{name}: expected {} bytes, got {got}", entry.bytes))),
+    }
 }
 
 fn unreadable(path: &Path, name: &str, source: io::Error) -> Error {
     match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
-            corrupt(path, format!("{name}: {source}"))
-        }
+        io::ErrorKind::NotFound
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::FileTooLarge => corrupt(path, format!("{name}: {source}")),
         _ => Error::Io { path: path.join(name), source },
     }
 }
@@ -262,7 +292,7 @@ fn sorted(tensors: &[NamedTensor]) -> Result<Vec<&NamedTensor>, String> {
 
 /// The tensors of a file, sorted by name.
 fn read_tensors(bytes: &[u8]) -> Result<Vec<NamedTensor>, String> {
-    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let file = formats::safetensors::parse(bytes)?;
     let mut tensors = file
         .iter()
         .map(|(name, view)| {
@@ -270,7 +300,10 @@ fn read_tensors(bytes: &[u8]) -> Result<Vec<NamedTensor>, String> {
                 return Err(format!("tensor {name}: expected F32, got {:?}", view.dtype()));
             }
             let (values, _) = view.data().as_chunks::<4>();
-            let data = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
+            let data: Vec<f32> = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
+            if let Some(at) = data.iter().position(|value| !value.is_finite()) {
+                return Err(format!("tensor {name}: expected finite values, got {} at {at}", data[at]));
+            }
             Ok(NamedTensor { name: name.to_owned(), shape: view.shape().to_vec(), data })
         })
         .collect::<Result<Vec<_>, String>>()?;

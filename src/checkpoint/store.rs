@@ -9,7 +9,7 @@ use super::disk::{Disk, LocalDisk};
 use super::error::{Error, Result};
 use super::files;
 use super::snapshot::Snapshot;
-use crate::disk::TEMPORARY_PREFIX;
+use crate::disk::{self, TEMPORARY_PREFIX};
 use crate::formats::spec::ModelSpec;
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
@@ -98,8 +98,9 @@ pub struct CheckpointGuard {
 pub fn acquire(path: &Path) -> Result<CheckpointGuard> {
     let corrupt = |why: &str| Error::Corrupt { path: path.to_owned(), why: why.to_owned() };
     let manifest = path.join(files::MANIFEST);
-    let lock = File::open(&manifest).map_err(|error| match error.kind() {
+    let lock = disk::open(&manifest).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => corrupt("manifest.json is missing"),
+        std::io::ErrorKind::InvalidInput => corrupt("manifest.json: expected a regular file"),
         _ => Error::Io { path: manifest.clone(), source: error },
     })?;
     match lock.try_lock_shared() {
@@ -122,7 +123,7 @@ pub(super) fn write(
     fs::create_dir_all(root).map_err(Error::io(root))?;
     let latest = list(root)?.into_iter().find(|entry| entry.step == snapshot.step);
     if let Some(entry) = &latest
-        && fs::read(entry.path.join(files::MANIFEST)).is_ok_and(|bytes| bytes == manifest)
+        && disk::read(&entry.path.join(files::MANIFEST), manifest.len() as u64).is_ok_and(|bytes| bytes == manifest)
         && entry.verify().is_ok()
     {
         return Ok(entry.path.clone());

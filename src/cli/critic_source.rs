@@ -4,6 +4,7 @@
 
 use crate::checkpoint::{self, CheckpointEntry};
 use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::disk;
 use crate::formats::source;
 use crate::formats::spec::ModelSpec;
 use crate::transformer::full_weights::CriticWeights;
@@ -107,7 +108,7 @@ pub(super) fn checkpoint_of_run(argument: &str, step: Option<u64>) -> Result<Che
 /// The base model of the checkpoint's run.
 fn trained_on(listed: &CheckpointEntry) -> anyhow::Result<String> {
     let path = listed.path.join(checkpoint::CONFIG);
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let text = disk::read_text(&path, checkpoint::CONFIG_BYTES_MAX).with_context(|| path.display().to_string())?;
     let table: toml::Table = text.parse().with_context(|| path.display().to_string())?;
     let source = table.get("model").and_then(|model| model.get("source")).and_then(toml::Value::as_str);
     source.map(str::to_owned).with_context(|| format!("{}: expected model.source", path.display()))

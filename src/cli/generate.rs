@@ -6,6 +6,7 @@ use crate::cli::model::load_model;
 use crate::cli::output::{print_line, print_note};
 use crate::config::Config;
 use crate::engine::{Engine, Request, RequestId};
+use crate::prompts;
 use crate::roles::{generator::Generator, judge::Judge, refiner::Refiner};
 use crate::transformer::decode::Decoder;
 use crate::transformer::load::Loaded;
@@ -200,7 +201,7 @@ fn inputs(arguments: &GenerateArguments) -> anyhow::Result<Vec<Input>> {
     let Some(path) = &arguments.prompts else {
         return Ok(vec![Input { prompt: arguments.prompt.clone().unwrap_or_default(), ..Input::default() }]);
     };
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = prompts::read(path).with_context(|| path.display().to_string())?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let inputs = lines
         .map(|(index, line)| {

@@ -6,6 +6,7 @@ use crate::cli::model::load_model;
 use crate::cli::output::print_line;
 use crate::config::Config;
 use crate::kernels::Precision;
+use crate::prompts;
 use crate::telemetry;
 use crate::transformer::Transformer;
 use crate::transformer::decode::{BLOCK_TOKENS, Batch, Decoder, Forward};
@@ -95,9 +96,10 @@ fn inputs(arguments: &ScoreArguments) -> anyhow::Result<Vec<Input>> {
     let name = arguments.file.display().to_string();
     match name.as_str() {
         "-" => std::io::stdin().read_to_string(&mut text).context("standard input")?,
-        _ => std::fs::File::open(&arguments.file)
-            .and_then(|mut file| file.read_to_string(&mut text))
-            .context(name.clone())?,
+        _ => {
+            text = prompts::read(&arguments.file).context(name.clone())?;
+            text.len()
+        }
     };
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines

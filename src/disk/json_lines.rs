@@ -6,9 +6,13 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+/// The longest line. A group of sixteen critiques in a context of 128k tokens is a tenth of this.
+pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
+/// The longest file.
+const FILE_BYTES_MAX: u64 = 8 << 30;
 /// Bytes read at a time when the last line end is searched from the end of a file.
 const SEARCH_BYTES: u64 = 1 << 16;
 
@@ -19,8 +23,8 @@ pub(crate) enum Error {
     #[error(transparent)]
     Io(#[from] io::Error),
     /// A line is not a value; lines count from 1.
-    #[error("line {line}: {source}")]
-    Line { line: usize, source: serde_json::Error },
+    #[error("line {line}: {why}")]
+    Line { line: usize, why: String },
 }
 
 /// The values of a file.
@@ -39,19 +43,44 @@ pub(crate) fn to_line<T: Serialize>(value: &T) -> String {
     line
 }
 
-/// Reads the file `path`. A last line without a line end counts if it is a whole value, as in a file edited by hand.
+/// Reads the file `path`, a line at a time. A last line without a line end counts if it is a whole value, as in a file edited
+/// by hand.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Lines<T>, Error> {
-    let bytes = std::fs::read(path)?;
-    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    let lines = bytes[..whole].split(|byte| *byte == b'\n').enumerate();
-    let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
-    let value = |(index, line)| serde_json::from_slice(line).map_err(|source| Error::Line { line: index + 1, source });
-    let mut values = lines.map(value).collect::<Result<Vec<T>, _>>()?;
-    let mut is_torn = false;
-    if let rest @ [_, ..] = &bytes[whole..] {
-        match serde_json::from_slice(rest) {
-            Ok(value) => values.push(value),
-            Err(_) => is_torn = true,
+    read_checked(path, |_| Ok(()))
+}
+
+/// As [`read`]; `check` returns what is wrong with a value.
+pub(crate) fn read_checked<T: DeserializeOwned>(
+    path: &Path,
+    check: impl Fn(&T) -> Result<(), String>,
+) -> Result<Lines<T>, Error> {
+    let file = super::open(path)?;
+    let length = file.metadata()?.len();
+    if length > FILE_BYTES_MAX {
+        let why = format!("expected at most {FILE_BYTES_MAX} bytes, got {length}");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why).into());
+    }
+    let mut reader = BufReader::new(file.take(length));
+    let (mut values, mut is_torn, mut bytes) = (Vec::new(), false, Vec::new());
+    for number in 1.. {
+        bytes.clear();
+        (&mut reader).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut bytes)?;
+        let wrong = |why: String| Error::Line { line: number, why };
+        if bytes.len() > LINE_BYTES_MAX {
+            return Err(wrong(format!("expected at most {LINE_BYTES_MAX} bytes, got more")));
+        }
+        match bytes.last() {
+            None => break,
+            Some(b'\n') if bytes.trim_ascii().is_empty() => {}
+            // Without a line end it is the last.
+            Some(end) => match serde_json::from_slice(&bytes) {
+                Ok(value) => {
+                    check(&value).map_err(wrong)?;
+                    values.push(value);
+                }
+                Err(_) if *end != b'\n' => is_torn = true,
+                Err(error) => return Err(wrong(error.to_string())),
+            },
         }
     }
     Ok(Lines { values, is_torn })

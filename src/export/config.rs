@@ -5,6 +5,7 @@
 use super::dtype::Dtype;
 use super::error::{Error, Result};
 use super::output;
+use crate::disk;
 use crate::formats;
 use crate::formats::OpenedModel;
 use crate::formats::rotary::{Llama3Scaling, Rotary};
@@ -29,13 +30,16 @@ const COPIED: [&str; 10] = [
     "LICENSE",
 ];
 
+/// The longest of the small files: a vocabulary.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
 /// The longest original context that is tried for Llama 3's scaling, as a power of two.
 const ORIGINAL_CONTEXT_LOG2_MAX: u32 = 20;
 
 /// Copies the small files of the folder `from`, with the type of the weights and the tying of the head updated in its config.
 pub(super) fn copy(folder: &Path, from: &Path, spec: &ModelSpec, dtype: Dtype) -> Result<()> {
     let path = from.join("config.json");
-    let text = std::fs::read(&path).map_err(Error::io(&path))?;
+    let text = disk::read(&path, FILE_BYTES_MAX).map_err(Error::io(&path))?;
     let mut config: Map<String, Value> = serde_json::from_slice(&text)
         .map_err(|error| formats::Error::Malformed { path: path.clone(), why: error.to_string() })?;
     let key = if config.contains_key("dtype") { "dtype" } else { "torch_dtype" };
@@ -45,7 +49,7 @@ pub(super) fn copy(folder: &Path, from: &Path, spec: &ModelSpec, dtype: Dtype) -
     for name in COPIED {
         let path = from.join(name);
         if path.is_file() {
-            output::write(&folder.join(name), &std::fs::read(&path).map_err(Error::io(&path))?)?;
+            output::write(&folder.join(name), &disk::read(&path, FILE_BYTES_MAX).map_err(Error::io(&path))?)?;
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! The error of `formats`: each variant names the file, the tensor or the value at fault.
 
+use crate::types::brief::brief;
 use std::path::{Path, PathBuf};
 
 /// Why a model or an adapter could not be fetched or read.
@@ -42,7 +43,7 @@ pub enum Error {
         got: String,
     },
     /// The file has no such tensor.
-    #[error("{path}: tensor {name} is missing")]
+    #[error("{path}: tensor {} is missing", brief(.name))]
     MissingTensor {
         /// The file or folder.
         path: PathBuf,
@@ -50,7 +51,7 @@ pub enum Error {
         name: String,
     },
     /// A tensor's shape does not match the config.
-    #[error("{path}: tensor {name}: expected shape {expected:?}, got {got:?}")]
+    #[error("{path}: tensor {}: expected shape {expected:?}, got {got:?}", brief(.name))]
     Shape {
         /// The file or folder.
         path: PathBuf,
@@ -62,7 +63,7 @@ pub enum Error {
         got: Vec<usize>,
     },
     /// The architecture, tokenizer or format is not supported.
-    #[error("{path}: {what} {got:?} is not supported, expected one of {expected}")]
+    #[error("{path}: {what} {:?} is not supported, expected one of {expected}", brief(.got))]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -74,7 +75,7 @@ pub enum Error {
         expected: String,
     },
     /// The file is malformed or contradicts itself.
-    #[error("{path}: {why}")]
+    #[error("{path}: {}", brief(.why))]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -82,10 +83,10 @@ pub enum Error {
         why: String,
     },
     /// The tokenizer failed.
-    #[error("tokenizer: {0}")]
+    #[error("tokenizer: {}", brief(.0))]
     Tokenizer(String),
     /// The chat template failed.
-    #[error("chat template: {0}")]
+    #[error("chat template: {}", brief(.0))]
     Template(String),
     /// The tensor library failed.
     #[error(transparent)]

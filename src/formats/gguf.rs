@@ -4,6 +4,7 @@
 //! permuted for interleaved rotary positions; they are permuted back, so that every room and every exported adapter has the
 //! order of Hugging Face. Gemma's norms include their 1 already. Does not know what the tensors are for.
 
+mod check;
 mod described;
 mod header;
 mod names;
@@ -18,6 +19,8 @@ use super::model::{OpenedModel, WeightReader};
 use super::spec::{Family, LayerSpec};
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
+use super::values;
+use crate::disk;
 use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
@@ -34,10 +37,7 @@ pub fn open(path: &Path) -> Result<OpenedModel> {
     let (reader, content) = read(path)?;
     let layer_spec = Family::Llama.layer_spec();
     let mut weights = GgufWeights { path: path.to_owned(), reader, content, layer_spec, permuted: None };
-    let factors = match weights.content.tensor_infos.contains_key(spec::ROTARY_FACTORS) {
-        true => Some(weights.raw(spec::ROTARY_FACTORS)?),
-        false => None,
-    };
+    let factors = weights.rotary_factors()?;
     let header = Header { path, content: &weights.content };
     let spec = header.spec(factors.as_deref())?;
     let tokenizer = Tokenizer::from_gguf(&header)?;
@@ -69,7 +69,8 @@ fn template(header: &Header<'_>, tokenizer: &Tokenizer) -> Result<ChatTemplate> 
 }
 
 fn read(path: &Path) -> Result<(BufReader<File>, Content)> {
-    let mut reader = BufReader::new(File::open(path).map_err(Error::io(path))?);
+    let mut reader = BufReader::new(disk::open(path).map_err(Error::io(path))?);
+    let file_bytes = reader.get_ref().metadata().map_err(Error::io(path))?.len();
     let mut magic = Vec::new();
     (&mut reader).take(4).read_to_end(&mut magic).map_err(Error::io(path))?;
     if magic != b"GGUF" {
@@ -80,6 +81,8 @@ fn read(path: &Path) -> Result<(BufReader<File>, Content)> {
             expected: "a GGUF file, a Hugging Face folder".to_owned(),
         });
     }
+    reader.rewind().map_err(Error::io(path))?;
+    check::check(&mut reader, file_bytes, path)?;
     reader.rewind().map_err(Error::io(path))?;
     let content = Content::read(&mut reader)
         .map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })?;
@@ -114,12 +117,24 @@ impl GgufWeights {
         Ok((inner, info))
     }
 
+    /// The rotary factors, if the file has some.
+    fn rotary_factors(&mut self) -> Result<Option<Vec<f32>>> {
+        let name = spec::ROTARY_FACTORS;
+        let Some(info) = self.content.tensor_infos.get(name) else { return Ok(None) };
+        let [1..=spec::ROTARY_PAIRS_MAX] = *info.shape.dims() else {
+            let (path, expected) = (self.path.clone(), vec![spec::ROTARY_PAIRS_MAX]);
+            return Err(Error::Shape { path, name: name.to_owned(), expected, got: info.shape.dims().to_vec() });
+        };
+        self.raw(name).map(Some)
+    }
+
     /// The values of the tensor that the file calls `inner`, in the order of the file.
     fn raw(&mut self, inner: &str) -> Result<Vec<f32>> {
         self.content
             .tensor(&mut self.reader, inner, &Device::Cpu)
             .and_then(|tensor| tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>())
             .map_err(|error| Error::Malformed { path: self.path.clone(), why: format!("tensor {inner}: {error}") })
+            .and_then(|tensor| values::finite(tensor, inner, &self.path))
     }
 }
 

@@ -6,8 +6,10 @@
 use super::adapter::{Adapter, Factors, LoraConfig};
 use super::error::{Error, Result};
 use super::spec::{ModelSpec, Projection};
+use super::{json, safetensors, values};
+use crate::disk;
+use ::safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +18,13 @@ use std::path::Path;
 pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
 /// The weights' file name in PEFT.
 pub(crate) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+
+/// The longest config.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// The longest header of the weights.
+const HEADER_BYTES_MAX: u64 = 32 << 20;
+/// The largest rank. A factor of a higher one is larger than the linear that it stands for.
+const RANK_MAX: u64 = 1 << 14;
 
 /// Keys of PEFT that change what an adapter computes; each must be absent, false, null or empty.
 const MUST_BE_OFF: &[&str] = &[
@@ -66,15 +75,13 @@ impl Adapter {
     /// no target linear of `spec`, or lacks one.
     pub fn load(dir: &Path, spec: &ModelSpec) -> Result<Self> {
         let path = dir.join(CONFIG_FILE);
-        let text = std::fs::read(&path).map_err(Error::io(&path))?;
-        let json: Map<String, Value> = serde_json::from_slice(&text)
-            .map_err(|error| Error::Malformed { path: path.clone(), why: error.to_string() })?;
+        let text = disk::read(&path, CONFIG_BYTES_MAX).map_err(Error::io(&path))?;
+        let json = json::parse(&text).map_err(|why| Error::Malformed { path: path.clone(), why })?;
         let config = read_config(&json, &path)?;
 
         let path = dir.join(WEIGHTS_FILE);
-        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        let file = SafeTensors::deserialize(&bytes)
-            .map_err(|error| Error::Malformed { path: path.clone(), why: error.to_string() })?;
+        let bytes = disk::read(&path, weight_bytes_max(&config, spec)).map_err(Error::io(&path))?;
+        let file = safetensors::parse(&bytes).map_err(|why| Error::Malformed { path: path.clone(), why })?;
         let mut factors = BTreeMap::new();
         for (layer, projection) in positions(&config.targets, spec) {
             let (a, b) = shapes(projection, config.rank, spec);
@@ -106,6 +113,13 @@ fn tensor_name(layer: usize, projection: Projection, factor: char) -> String {
 fn shapes(projection: Projection, rank: usize, spec: &ModelSpec) -> ([usize; 2], [usize; 2]) {
     let (inputs, outputs) = projection.sizes(spec);
     ([rank, inputs], [outputs, rank])
+}
+
+/// Bytes of the weights of an adapter with `config`, at most.
+fn weight_bytes_max(config: &LoraConfig, spec: &ModelSpec) -> u64 {
+    let sizes = config.targets.iter().map(|projection| projection.sizes(spec));
+    let values: usize = sizes.map(|(inputs, outputs)| config.rank * (inputs + outputs)).sum();
+    HEADER_BYTES_MAX + (size_of::<f32>() * spec.layers * values) as u64
 }
 
 /// The keys that every PEFT since 0.5 knows. Newer versions add keys whose defaults change nothing.
@@ -171,14 +185,14 @@ fn weights(adapter: &Adapter, path: &Path, spec: &ModelSpec) -> Result<Vec<u8>> 
         return Err(Error::Malformed { path: path.to_owned(), why });
     }
     let malformed =
-        |error: safetensors::SafeTensorError| Error::Malformed { path: path.to_owned(), why: error.to_string() };
+        |error: ::safetensors::SafeTensorError| Error::Malformed { path: path.to_owned(), why: error.to_string() };
     let views = tensors
         .iter()
         .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(malformed)?;
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    safetensors::serialize(views, Some(metadata)).map_err(malformed)
+    ::safetensors::serialize(views, Some(metadata)).map_err(malformed)
 }
 
 /// Every (layer, projection) of `targets`.
@@ -213,10 +227,10 @@ fn read_config(json: &Map<String, Value>, path: &Path) -> Result<LoraConfig> {
             return Err(refused(name, key(name), "off"));
         }
     }
-    let rank = key("r").as_u64().filter(|rank| *rank > 0);
-    let rank = rank.ok_or_else(|| refused("r", key("r"), "a positive integer"))? as usize;
-    let alpha = key("lora_alpha").as_f64().filter(|alpha| alpha.is_finite());
-    let alpha = alpha.ok_or_else(|| refused("lora_alpha", key("lora_alpha"), "a number"))? as f32;
+    let rank = key("r").as_u64().filter(|rank| (1..=RANK_MAX).contains(rank));
+    let rank = rank.ok_or_else(|| refused("r", key("r"), &format!("1 to {RANK_MAX}")))? as usize;
+    let alpha = key("lora_alpha").as_f64().map(|alpha| alpha as f32).filter(|alpha| alpha.is_finite());
+    let alpha = alpha.ok_or_else(|| refused("lora_alpha", key("lora_alpha"), "a number"))?;
     let listed = key("target_modules");
     let wanted = format!("a list of {}", names(&Projection::ALL));
     let list = listed.as_array().filter(|list| !list.is_empty());
@@ -266,7 +280,7 @@ fn read_tensor(file: &SafeTensors<'_>, name: String, shape: [usize; 2], path: &P
         }
     };
     let tensor = Tensor::from_raw_buffer(view.data(), dtype, &shape, &Device::Cpu)?; // (shape[0], shape[1])
-    Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    values::finite(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?, &name, path)
 }
 
 #[cfg(test)]

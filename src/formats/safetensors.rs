@@ -4,16 +4,20 @@
 //! stored less 1, which is added. Does not know what the tensors are for.
 
 mod config;
+mod header;
 
 pub(crate) use config::names;
+pub(crate) use header::parse;
 
 use super::error::{Error, Result};
 use super::model::{OpenedModel, WeightReader};
 use super::spec::Family;
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
+use super::{json, values};
+use crate::disk;
 use config::{Config, TokenIds};
-use safetensors::tensor::{Dtype, Metadata};
+use safetensors::tensor::Dtype;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeSet, HashMap};
@@ -21,8 +25,10 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// No writer makes a longer header.
-const HEADER_BYTES_MAX: u64 = 100_000_000;
+/// The longest config or index: the index of a model with thousands of tensors has half a megabyte.
+const JSON_BYTES_MAX: u64 = 16 << 20;
+/// The longest chat template.
+const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
 
 /// Opens a Hugging Face folder.
 ///
@@ -31,7 +37,7 @@ const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// the wrong shape or type.
 pub fn open(path: &Path) -> Result<OpenedModel> {
     let config_path = path.join("config.json");
-    let config: Config = json(&config_path)?;
+    let config: Config = read_json(&config_path)?;
     let mut weights = FolderWeights::open(path)?;
     let spec = config.spec(&config_path, weights.has("lm_head.weight"))?;
     weights.norms_less_one = spec.family == Family::Gemma3;
@@ -73,20 +79,20 @@ pub(crate) fn file(path: &Path) -> Result<Box<dyn WeightReader>> {
     Ok(Box::new(weights))
 }
 
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read(path).map_err(Error::io(path))?;
-    serde_json::from_slice(&text).map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = disk::read(path, JSON_BYTES_MAX).map_err(Error::io(path))?;
+    json::parse(&text).map_err(|why| Error::Malformed { path: path.to_owned(), why })
 }
 
 fn optional_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    if path.exists() { json(path).map(Some) } else { Ok(None) }
+    if path.exists() { read_json(path).map(Some) } else { Ok(None) }
 }
 
 /// The source of the chat template: the file if there is one, else the setting; of several named templates, `default`.
 fn template_source(folder: &Path, setting: Option<Templates>) -> Result<Option<String>> {
     let path = folder.join("chat_template.jinja");
     if path.exists() {
-        return std::fs::read_to_string(&path).map(Some).map_err(Error::io(&path));
+        return disk::read_text(&path, TEMPLATE_BYTES_MAX).map(Some).map_err(Error::io(&path));
     }
     Ok(match setting {
         None => None,
@@ -186,31 +192,15 @@ impl FolderWeights {
 
     /// Reads the header of `path` and adds its tensors, except those that `wanted` rejects.
     fn add(&mut self, path: PathBuf, wanted: impl Fn(&str) -> bool) -> Result<()> {
-        let malformed = |why: String| Error::Malformed { path: path.clone(), why };
-        let mut file = File::open(&path).map_err(Error::io(&path))?;
+        let mut file = disk::open(&path).map_err(Error::io(&path))?;
         let file_bytes = file.metadata().map_err(Error::io(&path))?.len();
-        let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(Error::io(&path))?;
-        let length = u64::from_le_bytes(length);
-        if length > HEADER_BYTES_MAX.min(file_bytes) {
-            return Err(malformed(format!("expected a header that fits the file, got one of {length} bytes")));
-        }
-        let mut header = vec![0; length as usize];
-        file.read_exact(&mut header).map_err(Error::io(&path))?;
-        // Deserialising checks that offsets are contiguous and match shapes and types.
-        let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| malformed(error.to_string()))?;
-        let data = 8 + length;
+        let (data, metadata) = header::read(&mut file, file_bytes, &path)?;
         let shard = self.shards.len();
-        for (name, info) in metadata.tensors() {
+        for (name, info) in metadata.tensors().into_iter().filter(|(name, _)| wanted(name)) {
             let (start, end) = info.data_offsets;
-            if start > end || data.saturating_add(end as u64) > file_bytes {
-                return Err(malformed(format!("tensor {name}: its bytes {start}..{end} lie outside the file")));
-            }
-            if wanted(&name) {
-                let (start, bytes) = (data + start as u64, end - start);
-                let location = Location { shard, dtype: info.dtype, shape: info.shape.clone(), start, bytes };
-                self.locations.insert(name, location);
-            }
+            let (start, bytes) = (data + start as u64, end - start);
+            let location = Location { shard, dtype: info.dtype, shape: info.shape.clone(), start, bytes };
+            self.locations.insert(name, location);
         }
         self.shards.push((path, file));
         Ok(())
@@ -264,7 +254,7 @@ impl WeightReader for FolderWeights {
         if self.norms_less_one && name.ends_with("norm.weight") {
             values.iter_mut().for_each(|value| *value += 1.0);
         }
-        Ok(values)
+        values::finite(values, name, path)
     }
 
     fn has(&self, name: &str) -> bool {

@@ -283,21 +283,23 @@ impl ModelSpec {
         self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
-    /// Why these sizes are invalid, if they are.
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            vocab: self.vocab,
+            hidden: self.hidden,
+            intermediate: self.intermediate,
+            layers: self.layers,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            context_tokens: self.context_tokens,
+        }
+    }
+
+    /// Why this spec is invalid, if it is.
     pub(crate) fn complaint(&self) -> Option<String> {
-        // Far above any existing model, and far below what overflows when sizes are multiplied.
-        let sizes = [
-            ("vocabulary", self.vocab, 1 << 24),
-            ("hidden width", self.hidden, 1 << 17),
-            ("feed-forward width", self.intermediate, 1 << 19),
-            ("number of layers", self.layers, 1 << 10),
-            ("number of heads", self.heads, 1 << 10),
-            ("number of key-value heads", self.kv_heads, 1 << 10),
-            ("head width", self.head_dim, 1 << 12),
-            ("context", self.context_tokens, 1 << 30),
-        ];
-        if let Some((what, size, most)) = sizes.iter().find(|(_, size, most)| !(1..=*most).contains(size)) {
-            return Some(format!("{what}: expected 1 to {most}, got {size}"));
+        if let Some(complaint) = self.sizes().complaint() {
+            return Some(complaint);
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
             return Some(format!(
@@ -343,6 +345,38 @@ impl ModelSpec {
         wrong.map(|wrong| {
             format!("rotary frequency (base or scaling): expected a number above 0 and up to 1, got {wrong}")
         })
+    }
+}
+
+/// The sizes that a file states. They are checked before a spec is built: its frequencies and layers are lists of these
+/// lengths.
+pub(crate) struct Sizes {
+    pub(crate) vocab: usize,
+    pub(crate) hidden: usize,
+    pub(crate) intermediate: usize,
+    pub(crate) layers: usize,
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) context_tokens: usize,
+}
+
+impl Sizes {
+    /// The first size that no model has, if there is one.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        // Far above any existing model, and far below what overflows when sizes are multiplied.
+        let sizes = [
+            ("vocabulary", self.vocab, 1 << 24),
+            ("hidden width", self.hidden, 1 << 17),
+            ("feed-forward width", self.intermediate, 1 << 19),
+            ("number of layers", self.layers, 1 << 10),
+            ("number of heads", self.heads, 1 << 10),
+            ("number of key-value heads", self.kv_heads, 1 << 10),
+            ("head width", self.head_dim, 1 << 12),
+            ("context", self.context_tokens, 1 << 30),
+        ];
+        let (what, size, most) = sizes.iter().find(|(_, size, most)| !(1..=*most).contains(size))?;
+        Some(format!("{what}: expected 1 to {most}, got {size}"))
     }
 }
 

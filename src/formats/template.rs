@@ -3,18 +3,44 @@
 //! The result is that of transformers' `apply_chat_template`: trimmed blocks, Python's string methods,
 //! `raise_exception`, `strftime_now`, a `tojson` without HTML escapes. Knows no ids and no roles.
 
+mod bounded;
+mod methods;
+
 use super::error::{Error, Result};
+use bounded::Bounded;
+use minijinja::State;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{Environment, ErrorKind, context};
+use minijinja::{Environment, ErrorKind, context, escape_formatter};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use std::io::Write;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The only template of the environment.
 const NAME: &str = "chat template";
+
+/// The longest source. That of a model with tools has some ten thousand bytes.
+const SOURCE_BYTES_MAX: usize = 1 << 20;
+/// The longest text that is rendered. A context of a million tokens has some four million bytes.
+const RENDERED_BYTES_MAX: usize = 16 << 20;
+/// The work that one text may cost, in steps of the template engine; it counts a step for each 64 bytes too. The longest
+/// templates take some thousand steps, and ten for each turn.
+const FUEL: u64 = 1 << 19;
+/// The stack of the thread that renders. A list within a list costs six steps, and values are dropped, compared and written by
+/// calls within calls: the deepest that the fuel can pay for takes a part of this. Pages that are not touched take no memory.
+const STACK_BYTES: usize = 512 << 20;
+/// The longest time for one text. The fuel is used up in a tenth of a second, but the engine charges nothing for a list that
+/// is repeated (`[1] * 99999999`) until it is written, and some filters write it to its end after the first error.
+const RENDER_TIME_MAX: Duration = Duration::from_secs(5);
+const ENDLESS: &str = "expected a text within 5 s, got none; the template is not used again";
+/// Calls within calls.
+const RECURSION_MAX: usize = 64;
+/// Spaces of `tojson`'s indent.
+const INDENT_MAX: usize = 64;
 
 /// ChatML, the format of most small models: `<|im_start|>role`, content, `<|im_end|>`.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + \
@@ -26,6 +52,8 @@ const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['
 pub struct ChatTemplate {
     /// If there is no template, the place where one was expected.
     environment: std::result::Result<Arc<Environment<'static>>, &'static str>,
+    /// It did not end once. Its thread cannot be stopped, so no other is started.
+    is_endless: Arc<AtomicBool>,
     bos: String,
     eos: String,
 }
@@ -36,20 +64,31 @@ impl ChatTemplate {
     /// # Errors
     /// If `source` is not a Jinja template.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
+        if source.len() > SOURCE_BYTES_MAX {
+            let got = source.len();
+            return Err(Error::Template(format!("expected a source of at most {SOURCE_BYTES_MAX} bytes, got {got}")));
+        }
         let mut environment = Environment::new();
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(RECURSION_MAX);
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|error| failed(&error))?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_formatter(|out, state, value| {
+            bounded::charge_items(state, value)?;
+            escape_formatter(out, state, value)
+        });
+        environment.set_unknown_method_callback(methods::call);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: &str| strftime(SystemTime::now(), format));
         environment.add_filter("tojson", tojson);
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| failed(&error))?;
-        Ok(Self { environment: Ok(Arc::new(environment)), bos: bos.to_owned(), eos: eos.to_owned() })
+        let is_endless = Arc::default();
+        Ok(Self { environment: Ok(Arc::new(environment)), is_endless, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
     /// The absent template of a base model; `place` is where one was expected.
     pub(crate) fn absent(place: &'static str) -> Self {
-        Self { environment: Err(place), bos: String::new(), eos: String::new() }
+        Self { environment: Err(place), is_endless: Arc::default(), bos: String::new(), eos: String::new() }
     }
 
     /// The template, if the model has one.
@@ -60,7 +99,7 @@ impl ChatTemplate {
         self.environment().map(|_| self)
     }
 
-    fn environment(&self) -> Result<&Environment<'static>> {
+    fn environment(&self) -> Result<&Arc<Environment<'static>>> {
         match &self.environment {
             Ok(environment) => Ok(environment),
             Err(place) => Err(Error::Template(format!("the model has none ({place})"))),
@@ -76,9 +115,13 @@ impl ChatTemplate {
     /// where the assistant's next turn starts.
     ///
     /// # Errors
-    /// If the model has no template, or the template refuses the conversation or cannot be evaluated.
+    /// If the model has no template, the template refuses the conversation or cannot be evaluated, or it takes too much work
+    /// or writes too much.
     pub fn render<T: Serialize>(&self, turns: &[T], add_generation_prompt: bool) -> Result<String> {
-        let template = self.environment()?.get_template(NAME).map_err(|error| failed(&error))?;
+        let environment = Arc::clone(self.environment()?);
+        if self.is_endless.load(Ordering::Relaxed) {
+            return Err(Error::Template(ENDLESS.to_owned()));
+        }
         let variables = context! {
             messages => Value::from(Serde(turns)),
             add_generation_prompt,
@@ -87,8 +130,36 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        template.render(variables).map_err(|error| failed(&error))
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("rco-template".to_owned()).stack_size(STACK_BYTES);
+        // A caller that has left needs no answer.
+        let thread = thread.spawn(move || drop(sender.send(render_bounded(&environment, variables))));
+        let thread = thread.map_err(|error| Error::Template(error.to_string()))?;
+        match receiver.recv_timeout(RENDER_TIME_MAX) {
+            Ok(rendered) => {
+                let _ = thread.join();
+                rendered
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Error::Template("the template engine panicked".to_owned())),
+            Err(RecvTimeoutError::Timeout) => {
+                self.is_endless.store(true, Ordering::Relaxed);
+                Err(Error::Template(ENDLESS.to_owned()))
+            }
+        }
     }
+}
+
+fn render_bounded(environment: &Environment<'_>, variables: Value) -> Result<String> {
+    let template = environment.get_template(NAME).map_err(|error| failed(&error))?;
+    let mut text = Bounded::new(RENDERED_BYTES_MAX);
+    // What the template made is dropped here, on this stack.
+    let rendered = template.render_captured_to(variables, &mut text).map(drop);
+    if text.is_full() {
+        let why = format!("expected a text of at most {RENDERED_BYTES_MAX} bytes, got more");
+        return Err(Error::Template(why));
+    }
+    rendered.map_err(|error| failed(&error))?;
+    text.into_text().map_err(|error| Error::Template(error.to_string()))
 }
 
 fn failed(error: &minijinja::Error) -> Error {
@@ -107,14 +178,20 @@ fn raise_exception(message: &str) -> Result<String, minijinja::Error> {
 }
 
 /// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`.
-fn tojson(value: Value, options: Kwargs) -> Result<Value, minijinja::Error> {
+fn tojson(state: &State<'_, '_>, value: Value, options: Kwargs) -> Result<Value, minijinja::Error> {
     let invalid = |error: &dyn std::fmt::Display| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string());
     let indent: Option<usize> = options.get("indent")?;
     if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
         return Err(invalid(&"tojson: expected ensure_ascii to be false, got true"));
     }
     options.assert_all_used()?;
-    let mut text = Vec::new();
+    if indent.is_some_and(|spaces| spaces > INDENT_MAX) {
+        return Err(invalid(&format!(
+            "tojson: expected an indent of at most {INDENT_MAX}, got {}",
+            indent.unwrap_or(0)
+        )));
+    }
+    let mut text = Bounded::new(RENDERED_BYTES_MAX);
     let written = match indent {
         Some(spaces) => {
             let spaces = " ".repeat(spaces);
@@ -123,7 +200,8 @@ fn tojson(value: Value, options: Kwargs) -> Result<Value, minijinja::Error> {
         None => value.serialize(&mut Serializer::with_formatter(&mut text, PythonFormatter)),
     };
     written.map_err(|error| invalid(&error))?;
-    let text = String::from_utf8(text).map_err(|error| invalid(&error))?;
+    let text = text.into_text().map_err(|error| invalid(&error))?;
+    bounded::charge(state, text.len())?;
     Ok(Value::from_safe_string(text))
 }
 
@@ -221,7 +299,6 @@ fn civil(days: u64) -> (u64, u64, u64) {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::time::Duration;
 
     fn template(source: &str) -> ChatTemplate {
         ChatTemplate::new(source, "<s>", "</s>").unwrap()

@@ -5,10 +5,12 @@
 //! left out of decoded text. Knows no template and no conversation.
 
 mod bytes;
+mod check;
 mod gguf;
 mod spm;
 
 use super::error::{Error, Result};
+use crate::disk;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -52,9 +54,10 @@ impl Tokenizer {
         bos: Option<&str>,
         adds_bos: Option<bool>,
     ) -> Result<Self> {
-        let text = std::fs::read(path).map_err(Error::io(path))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(text)
-            .map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })?;
+        let text = disk::read(path, check::FILE_BYTES_MAX).map_err(Error::io(path))?;
+        let malformed = |why: String| Error::Malformed { path: path.to_owned(), why };
+        check::check(&text).map_err(malformed)?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(text).map_err(|error| malformed(error.to_string()))?;
         // A file may have the padding and truncation of a training run; prompts here are never padded or truncated.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;

@@ -2,6 +2,7 @@
 
 use super::record::FILE;
 use crate::types::ModelId;
+use crate::types::brief::brief;
 use std::path::{Path, PathBuf};
 
 /// Why groups could not be read or written.
@@ -19,7 +20,7 @@ pub enum Error {
     #[error("{0} is there already: expected a free name")]
     Taken(PathBuf),
     /// A line is not a group.
-    #[error("{path}, line {line}: {why}")]
+    #[error("{path}, line {line}: {}", brief(.why))]
     Line {
         /// The file.
         path: PathBuf,
@@ -29,7 +30,7 @@ pub enum Error {
         why: String,
     },
     /// The file is malformed or contradicts itself.
-    #[error("{path}: {why}")]
+    #[error("{path}: {}", brief(.why))]
     Malformed {
         /// The file.
         path: PathBuf,

@@ -9,12 +9,15 @@
 //! | `rest`, `rest_offsets` | U8 (bytes), I64 (groups + 1) | the other fields of a group, as JSON |
 
 use super::error::{Error, Result};
-use super::record::{Groups, RecordedGroup};
+use super::record::{Groups, RecordedGroup, complaint};
 use crate::types::{CritiqueGroup, ModelId};
+use crate::{disk, formats};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// The longest file.
+const FILE_BYTES_MAX: u64 = 8 << 30;
 /// The format, as the metadata names it.
 const FORMAT: &str = "rco-groups-1";
 /// The key of the metadata: format and model, as JSON.
@@ -128,8 +131,8 @@ fn insert(value: &mut Value, key: &str, new: Value) {
 }
 
 pub(super) fn read(path: &Path) -> Result<Groups> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let file = File { path, tensors: SafeTensors::deserialize(&bytes).map_err(|error| malformed(path, error))? };
+    let bytes = disk::read(path, FILE_BYTES_MAX).map_err(Error::io(path))?;
+    let file = File { path, tensors: formats::safetensors::parse(&bytes).map_err(|why| malformed(path, why))? };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| malformed(path, error))?;
     let about = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
     let about: Value = serde_json::from_str(about.map_or("null", String::as_str)).map_err(|e| malformed(path, e))?;
@@ -210,7 +213,8 @@ impl File<'_> {
                 insert(written, "log_probs", json!(log_probs[tokens[place].clone()]));
                 insert(written, "version", json!(versions[place]));
             }
-            serde_json::from_value(value).map_err(|error| wrong(&error))
+            let group: CritiqueGroup = serde_json::from_value(value).map_err(|error| wrong(&error))?;
+            complaint(&group).map_or(Ok(group), |why| Err(wrong(&why)))
         };
         (0..episodes.len()).map(group).collect()
     }

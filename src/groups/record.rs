@@ -1,6 +1,6 @@
 //! What the files hold, and the names of a run's files.
 
-use crate::types::{CritiqueGroup, ModelId};
+use crate::types::{Completion, CritiqueGroup, ModelId};
 use serde::{Deserialize, Serialize};
 
 /// A run's groups, within its directory.
@@ -28,3 +28,39 @@ pub struct Groups {
     /// checkpoint writes such groups.
     pub replaced: usize,
 }
+
+/// What is wrong with a group that was read, if anything is: a learner divides by its lengths and indexes by its preferences.
+pub(super) fn complaint(group: &CritiqueGroup) -> Option<String> {
+    let count = group.critiques.len();
+    if count < 2 {
+        return Some(format!("expected at least two critiques, got {count}"));
+    }
+    if group.prefix_ids.is_empty() {
+        return Some("expected the ids of the prompt in prefix_ids, got none".to_owned());
+    }
+    for (index, critique) in group.critiques.iter().enumerate() {
+        let Completion { ids, log_probs, .. } = &critique.completion;
+        if ids.is_empty() || ids.len() != log_probs.len() {
+            let (ids, log_probs) = (ids.len(), log_probs.len());
+            return Some(format!(
+                "critique {index}: expected a log-prob for each id, got {ids} ids and {log_probs} log-probs"
+            ));
+        }
+        if let Some(log_prob) = log_probs.iter().find(|log_prob| !(log_prob.is_finite() && **log_prob <= LOG_PROB_MAX))
+        {
+            return Some(format!("critique {index}: expected log-probs of at most 0, got {log_prob}"));
+        }
+        if !(0.0..=1.0).contains(&critique.utility) {
+            return Some(format!("critique {index}: expected a utility from 0 to 1, got {}", critique.utility));
+        }
+    }
+    let wrong = |chosen: usize, rejected: usize| chosen >= count || rejected >= count || chosen == rejected;
+    let preference = group.preferences.iter().find(|preference| wrong(preference.chosen, preference.rejected))?;
+    Some(format!(
+        "preferences: expected two of {count} critiques, got {} over {}",
+        preference.chosen, preference.rejected
+    ))
+}
+
+/// The logarithm of 1, and what rounding adds to it.
+const LOG_PROB_MAX: f32 = 1e-3;

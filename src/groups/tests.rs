@@ -15,11 +15,11 @@ fn group(episode: u64, floats: &[f32]) -> CritiqueGroup {
         completion: Completion {
             text: format!("critique {index} \u{2028}\n\"é\""),
             ids: (0..chunk.len() as u32).map(|id| id * 7919).collect(),
-            log_probs: chunk.to_vec(),
+            log_probs: chunk.iter().map(|float| -float.abs()).collect(),
             version: CriticVersion(u64::from(index as u32 + 3)),
             finish: if index % 2 == 0 { FinishReason::Stop } else { FinishReason::Length },
         },
-        utility: chunk.first().copied().unwrap_or(0.1),
+        utility: chunk.first().map_or(0.1, |float| (float.abs() / 1e30).min(1.0)),
         verdicts: vec![Verdict::Win, Verdict::Invalid(Invalid::Deadline), Verdict::Tie],
     };
     CritiqueGroup {

@@ -2,7 +2,6 @@
 //!
 //! It applies the same rules as loading: a file without errors loads.
 
-use super::EXPECTED;
 use crate::types::Prompt;
 use std::collections::HashMap;
 
@@ -20,10 +19,10 @@ pub fn lint(text: &str) -> LintReport {
     let mut lint = LintReport::default();
     let mut first_lines: HashMap<String, usize> = HashMap::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let prompt: Prompt = match serde_json::from_str(line) {
+        let prompt = match super::prompt(line) {
             Ok(prompt) => prompt,
             Err(error) => {
-                lint.errors.push((number, format!("expected {EXPECTED}, got {error}")));
+                lint.errors.push((number, error));
                 continue;
             }
         };

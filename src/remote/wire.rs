@@ -92,6 +92,11 @@ struct Tokens {
     completion_tokens: u64,
 }
 
+/// The most tokens that a usage may report: more would be a mistake, and would spoil the sums of a whole run.
+const USAGE_TOKENS_MAX: u64 = 1 << 32;
+/// The logarithm of 1, and what rounding adds to it.
+const LOG_PROB_MAX: f64 = 1e-3;
+
 /// Parses the response to `chat`, or returns what is wrong with it.
 pub(super) fn read(bytes: &[u8], chat: &ChatRequest) -> Result<ChatResponse, String> {
     let reply: ResponseBody = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
@@ -100,6 +105,12 @@ pub(super) fn read(bytes: &[u8], chat: &ChatRequest) -> Result<ChatResponse, Str
         .logprobs
         .and_then(|logprobs| logprobs.content?.into_iter().next())
         .map(|position| position.top_logprobs.into_iter().map(|token| (token.token, token.logprob)).collect());
+    let first_tokens: Option<Vec<(String, f64)>> = first_tokens;
+    // A logarithm far below is written as -9999 or less by some servers.
+    let strange = |(_, log_prob): &&(String, f64)| !(log_prob.is_finite() && *log_prob <= LOG_PROB_MAX);
+    if let Some((_, log_prob)) = first_tokens.iter().flatten().find(strange) {
+        return Err(format!("expected log-probabilities of at most 0, got {log_prob:e}"));
+    }
     if chat.wants_log_probs && first_tokens.is_none() {
         return Err("no log-probabilities, which were asked for".to_owned());
     }
@@ -114,6 +125,9 @@ pub(super) fn read(bytes: &[u8], chat: &ChatRequest) -> Result<ChatResponse, Str
         prompt_tokens: tokens.prompt_tokens,
         completion_tokens: tokens.completion_tokens,
     });
+    if let Some(tokens) = [usage.prompt_tokens, usage.completion_tokens].into_iter().find(|&n| n > USAGE_TOKENS_MAX) {
+        return Err(format!("usage: expected at most {USAGE_TOKENS_MAX} tokens, got {tokens}"));
+    }
     Ok(ChatResponse { text, finish, usage, first_tokens: first_tokens.unwrap_or_default() })
 }
 
@@ -193,6 +207,20 @@ mod tests {
             assert!(error.contains(why), "{reply}: {error}");
         }
         let whole = json!({"choices": [{"finish_reason": end, "message": {"content": "A"}}]});
+        for (key, strange, why) in [
+            ("usage", json!({"prompt_tokens": u64::MAX}), "usage: expected at most 4294967296 tokens"),
+            ("logprobs", json!(1e308), "expected log-probabilities of at most 0, got 1e308"),
+        ] {
+            let mut reply = whole.clone();
+            match key {
+                "usage" => reply[key] = strange,
+                _ => {
+                    let top = json!([{"token": "A", "logprob": strange}]);
+                    reply["choices"][0][key] = json!({"content": [{"top_logprobs": top}]});
+                }
+            }
+            assert!(answer(&reply, &chat()).unwrap_err().contains(why), "{reply}");
+        }
         assert!(answer(&whole, &chat()).is_ok());
         assert!(
             answer(&whole, &ChatRequest { wants_log_probs: true, ..chat() })

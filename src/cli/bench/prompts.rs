@@ -26,7 +26,7 @@ struct Line {
 pub(super) fn load(config: &Config, common: &Common) -> anyhow::Result<Vec<Prompt>> {
     let Some(path) = &common.prompts else { return Ok(prompts::load(&config.prompts.file)?) };
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
+    let text = prompts::read(path).with_context(|| name.clone())?;
     let texts = match serde_json::from_str::<PromptList>(&text) {
         Ok(list) => list.prompts,
         Err(_) => lines(&name, &text)?,

@@ -77,8 +77,7 @@ pub(super) struct DataCheck<'a> {
 pub(super) fn run(check: &DataCheck<'_>) -> Result<Exit, CommandError> {
     let DataCheck { config, file, .. } = check;
     let name = file.display().to_string();
-    let text =
-        std::fs::read_to_string(file).map_err(|error| anyhow::anyhow!("{name}: {error}")).or_exit(Exit::Usage)?;
+    let text = prompts::read(file).map_err(|error| anyhow::anyhow!("{name}: {error}")).or_exit(Exit::Usage)?;
     let held_out = held_out(check.held_out).or_exit(Exit::Usage)?;
     let tokenizer = if check.offline { None } else { Some(tokenizer(config)?) };
     let report = report(config, name, &text, &held_out, tokenizer.as_ref())?;

@@ -12,8 +12,11 @@ use crate::eval::Record;
 use anyhow::Context;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
+
+/// The longest manifest.
+const MANIFEST_BYTES_MAX: u64 = 1 << 20;
 
 const MANIFEST: &str = "manifest.json";
 const RECORDS: &str = "records.jsonl";
@@ -59,7 +62,7 @@ impl Store {
 /// Checks that the manifest at `path` equals `manifest`; writes it if there is none.
 fn agree(path: &Path, manifest: &Map<String, Value>) -> anyhow::Result<()> {
     let named = || path.display().to_string();
-    let text = match fs::read_to_string(path) {
+    let text = match disk::read_text(path, MANIFEST_BYTES_MAX) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let text = serde_json::to_string_pretty(manifest)? + "\n";
@@ -89,6 +92,7 @@ fn open_records(path: &Path) -> anyhow::Result<(Appender, Vec<Record>)> {
 mod tests {
     use super::*;
     use crate::eval::ScoredText;
+    use std::fs;
 
     fn record(id: &str) -> Record {
         let response = ScoredText { text: "7\n".into(), tokens: 2, score: Some(1.0) };

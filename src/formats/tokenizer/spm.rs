@@ -19,6 +19,9 @@ use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 /// SentencePiece's character for a space.
 const SPACE: char = '\u{2581}';
 
+/// Bytes that are compared to find the merges: each piece is cut at each character. Gemma's take 20 million.
+const CUT_BYTES_MAX: usize = 1 << 28;
+
 /// The tokenizer of `tokens`, without added tokens.
 pub(super) fn build(header: &Header<'_>, tokens: &[&str]) -> Result<tokenizers::Tokenizer> {
     let gemma = header.text("general.architecture")?.is_some_and(|name| name.starts_with("gemma"));
@@ -32,6 +35,12 @@ pub(super) fn build(header: &Header<'_>, tokens: &[&str]) -> Result<tokenizers::
         true => (0..pieces.len()).map(|id| -(id as f32)).collect(),
         false => scores(header, pieces.len())?,
     };
+    let work: usize = pieces.iter().map(|piece| piece.len().saturating_mul(piece.len())).fold(0, usize::saturating_add);
+    if work > CUT_BYTES_MAX {
+        let longest = pieces.iter().map(String::len).max().unwrap_or(0);
+        let why = format!("tokenizer.ggml.tokens: expected short pieces of text, got one of {longest} bytes");
+        return Err(header.malformed(why));
+    }
     let ids: Vocab = pieces.iter().zip(0..).map(|(piece, id)| (piece.clone(), id)).collect();
     let merges = merges(&pieces, &ranks);
     let unknown = header.count("tokenizer.ggml.unknown_token_id")?.and_then(|id| pieces.get(id));
