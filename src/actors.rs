@@ -13,6 +13,7 @@ pub mod failure;
 pub mod judge;
 pub mod learner;
 pub mod publish;
+pub mod refusals;
 pub mod replay;
 pub mod role;
 pub mod rollout;

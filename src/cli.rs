@@ -77,9 +77,13 @@ enum Command {
 
 /// Reads the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
-    match run(Arguments::parse()) {
-        Ok(exit) => ExitCode::from(exit as u8),
-        Err(CommandError { exit, error }) => {
+    match (run(Arguments::parse()), output::failure()) {
+        (Ok(_), Some(why)) => {
+            print_note(&format!("error: standard output: {why}"));
+            ExitCode::from(Exit::Failed as u8)
+        }
+        (Ok(exit), None) => ExitCode::from(exit as u8),
+        (Err(CommandError { exit, error }), _) => {
             print_note(&format!("error: {}", in_one_line(&error)));
             ExitCode::from(exit as u8)
         }

@@ -153,6 +153,8 @@ pub enum Invalid {
     Checker,
     /// The judge's prompt does not fit its context.
     TooLong,
+    /// The chat template or the tokenizer refused the judge's prompt.
+    Refused,
     /// The remote judge gave no complete answer.
     Remote,
     /// The other order yielded no verdict, and this one alone would carry the judge's position bias.

@@ -52,6 +52,16 @@ pub enum Failure {
         /// What is wrong.
         why: String,
     },
+    /// The chat template or the tokenizer refused most of what the roles sent.
+    #[error("{refused} of the last {requests} requests were refused, the last with: {why}")]
+    Refusals {
+        /// Requests refused.
+        refused: usize,
+        /// Requests counted.
+        requests: usize,
+        /// Why the last one was refused.
+        why: String,
+    },
     /// An actor could not be started.
     #[error("starting {actor_kind}: {why}")]
     Spawn {
@@ -73,6 +83,11 @@ impl Failure {
             Self::Checkpoint(_) | Self::JournalStuck { .. } => Exit::Checkpoint,
             _ => Exit::Restarts,
         }
+    }
+
+    /// Whether the same will happen after a restart.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self, Self::Refusals { .. })
     }
 
     /// The failure of an actor that ractor could not start: the actor's own, where it gave one.

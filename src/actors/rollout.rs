@@ -6,6 +6,7 @@
 //! of one critique or episode is counted and drops only that one.
 
 use super::judge::JudgeMsg;
+use super::refusals::Refusals;
 use super::replay::ReplayMsg;
 use super::role::RoleMsg;
 use super::task::{Task, TaskResult, panic_text};
@@ -48,6 +49,8 @@ pub struct RolloutContext {
     pub seed: u64,
     /// How often the rollout actor was started.
     pub generation: u64,
+    /// Which of the last requests were refused.
+    pub refusals: Refusals,
     /// Cancelled when the node is asked to stop.
     pub stop: CancellationToken,
     /// Where events go.
@@ -172,7 +175,15 @@ impl RolloutContext {
         // The role enforces the deadline; this longer one catches a role that does not.
         let deadline = self.deadline() + GRACE;
         match ask(role, deadline, |reply| RoleMsg::Write { input, n, seed, reply }).await {
-            Ok(Ok(output)) => Ok(output),
+            Ok(Ok(output)) => {
+                self.refusals.count(None)?;
+                Ok(output)
+            }
+            Ok(Err(SampleError::Refused(why))) => {
+                tracing::warn!(role = P::ROLE.value(), why, "a text was refused");
+                self.refusals.count(Some(why))?;
+                Err(EpisodeError::Dropped(DropReason::Refused))
+            }
             Ok(Err(SampleError::Deadline)) | Err(Unanswered::Deadline) => {
                 Err(EpisodeError::Dropped(DropReason::Deadline))
             }
@@ -193,7 +204,9 @@ impl RolloutContext {
     ) -> Result<T, EpisodeError<Failure>> {
         match ask(&self.judge, self.deadline() + GRACE, message).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)))
+            Ok(Err(
+                SampleError::Deadline | SampleError::TooLong | SampleError::Refused(_) | SampleError::Remote(_),
+            ))
             | Err(Unanswered::Deadline) => Ok(late),
             Ok(Err(SampleError::Broken(why))) => Err(Failure::Role { role: Role::Judge.value(), why }.into()),
             Ok(Err(SampleError::Gone)) | Err(Unanswered::Gone) => {

@@ -167,7 +167,8 @@ impl SupervisorState {
                 from = ActorKind::Device;
             }
             self.tree.stop(from).await.map_err(|stuck| give_up(&stuck))?;
-            let Some(pause) = self.budget.spend(Instant::now()) else { return Err(give_up(&failure)) };
+            let pause = if failure.is_lasting() { None } else { self.budget.spend(Instant::now()) };
+            let Some(pause) = pause else { return Err(self.give_up(&failure).await) };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 // The drain that follows takes what is left.
@@ -182,6 +183,16 @@ impl SupervisorState {
         context.events.emit(Event::Restarted { actor_kind: from, restarts: self.restarts });
         context.events.emit(Event::ActivityChanged(Activity::Running));
         Ok(())
+    }
+
+    /// Ends the run because of `failure`; what the device has learned is saved, if it is alive.
+    async fn give_up(&self, failure: &Failure) -> Exit {
+        if self.tree.device().is_some()
+            && let Err(unsaved) = self.save().await
+        {
+            tracing::error!(error = %unsaved, "the last checkpoint was not written");
+        }
+        give_up(failure)
     }
 
     /// Lets the work under way finish within its deadline, then writes a checkpoint.

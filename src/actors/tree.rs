@@ -7,6 +7,7 @@ use super::failure::Failure;
 use super::judge::{JudgeActor, JudgeMsg};
 use super::learner::{LearnerActor, LearnerLoop, LearnerMsg};
 use super::publish::Publisher;
+use super::refusals::Refusals;
 use super::replay::{ReplayActor, ReplayMsg, ReplaySetup};
 use super::role::{RoleActor, RoleMsg};
 use super::rollout::{RolloutActor, RolloutContext, RolloutMsg};
@@ -225,6 +226,7 @@ impl Tree {
             critique_preferences: self.context.critique_preferences,
             seed: self.context.seed,
             generation: self.generation,
+            refusals: Refusals::default(),
             stop: self.context.stop.clone(),
             events: self.context.events.clone(),
         }

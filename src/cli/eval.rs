@@ -98,24 +98,28 @@ async fn evaluate(
     });
     let prompts = (0..).zip(spec.prompts.iter().cloned().map(Arc::new));
     let mut running = runner.run_all(prompts.filter(|(index, _)| !records.contains_key(index)));
-    let mut dropped = 0;
+    let (mut dropped, mut last) = (0, None);
     while let Some(ended) = running.join_next().await {
         match ended? {
             (index, Ok(record)) => {
                 reporter.finished(&record)?;
                 records.insert(index, record);
             }
-            (index, Err(error @ (SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)))) => {
-                tracing::warn!(prompt = spec.prompts[index as usize].id, %error, "no response");
-                dropped += 1;
-            }
             (_, Err(SampleError::Gone)) => {
                 let why = device.ended().await.unwrap_or_else(|| "the device thread ended".to_owned());
                 return Err(anyhow::anyhow!(why)).or_exit(Exit::Device);
             }
             (_, Err(error @ SampleError::Broken(_))) => return Err(error.into()),
+            (index, Err(error)) => {
+                tracing::warn!(prompt = spec.prompts[index as usize].id, %error, "no response");
+                dropped += 1;
+                last = Some(error);
+            }
         }
     }
     device.stop();
+    if let (true, Some(last)) = (records.is_empty(), last) {
+        return Err(anyhow::anyhow!("none of {dropped} prompts got a response, the last because: {last}").into());
+    }
     Ok(Evaluated { records: records.into_values().collect(), dropped })
 }

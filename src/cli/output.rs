@@ -1,18 +1,30 @@
 //! What a command prints: results on standard output, notes on standard error.
 
 use crate::groups::Groups;
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::OnceLock;
 
-/// Prints a line of the command's result.
+/// Why standard output could not be written, once it could not.
+static FAILURE: OnceLock<String> = OnceLock::new();
+
+/// Prints a line of the command's result. A failure is kept for [`failure`], unless the reader closed the pipe: then it has
+/// read what it wanted.
 pub(crate) fn print_line(line: &str) {
-    // If the reader closed the pipe, it has read what it wanted.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => drop(FAILURE.set(error.to_string())),
+        _ => {}
+    }
+}
+
+/// Why a part of the result was not written; none if all of it was.
+pub(crate) fn failure() -> Option<&'static str> {
+    FAILURE.get().map(String::as_str)
 }
 
 /// Prints a note to the user, beside the result.
-#[allow(clippy::print_stderr)]
 pub(crate) fn print_note(line: &str) {
-    eprintln!("{line}");
+    // Nobody is there to be told that nobody is there.
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Notes which recorded groups are not used.

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first one asks to stop, the second one ends the process at once.
+//! Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes: the first one asks to stop, the second one ends the process at once.
 
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,8 +17,10 @@ const INTERRUPTED: i32 = 130;
 #[expect(clippy::disallowed_methods, reason = "a second signal asks to end at once")]
 pub(super) fn watch(stop: CancellationToken) -> std::io::Result<()> {
     let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // Under `nohup` a terminal that closes is not to stop the process.
+    let hang_up = signal(if is_hang_up_ignored() { SignalKind::terminate() } else { SignalKind::hangup() })?;
     tokio::spawn(async move {
-        let mut signals = [interrupt, terminate];
+        let mut signals = [interrupt, terminate, hang_up];
         any_of(&mut signals).await;
         tracing::info!("stopping; a second signal ends the process at once");
         stop.cancel();
@@ -31,9 +33,18 @@ pub(super) fn watch(stop: CancellationToken) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn any_of([one, other]: &mut [Signal; 2]) {
+/// Whether the process was started with SIGHUP ignored.
+fn is_hang_up_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Signal 1 is the lowest bit.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+async fn any_of([one, two, three]: &mut [Signal; 3]) {
     tokio::select! {
         _ = one.recv() => {}
-        _ = other.recv() => {}
+        _ = two.recv() => {}
+        _ = three.recv() => {}
     }
 }

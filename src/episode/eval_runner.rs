@@ -320,7 +320,9 @@ fn prefer(before: Option<f32>, after: Option<f32>) -> Verdict {
 fn recoverable<T>(result: Result<T, SampleError>) -> Result<Option<T>, SampleError> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(SampleError::Deadline | SampleError::TooLong | SampleError::Remote(_)) => Ok(None),
+        Err(SampleError::Deadline | SampleError::TooLong | SampleError::Refused(_) | SampleError::Remote(_)) => {
+            Ok(None)
+        }
         Err(error @ (SampleError::Gone | SampleError::Broken(_))) => Err(error),
     }
 }

@@ -33,6 +33,9 @@ pub enum SampleError {
     /// The device or an actor is gone.
     #[error("gone")]
     Gone,
+    /// The chat template or the tokenizer refuses this text; others may pass.
+    #[error("{0}")]
+    Refused(String),
     /// A remote server gave no response.
     #[error("remote server: {0}")]
     Remote(String),
@@ -43,7 +46,7 @@ pub enum SampleError {
 
 impl From<formats::Error> for SampleError {
     fn from(error: formats::Error) -> Self {
-        Self::Broken(error.to_string())
+        Self::Refused(error.to_string())
     }
 }
 
@@ -52,6 +55,7 @@ impl From<device::Error> for SampleError {
         match error {
             device::Error::Gone => Self::Gone,
             device::Error::Engine(engine::Error::PromptLength { .. }) => Self::TooLong,
+            device::Error::Engine(error @ engine::Error::Text(_)) => Self::Refused(error.to_string()),
             other => Self::Broken(other.to_string()),
         }
     }

@@ -150,6 +150,7 @@ fn critique_drop(reason: DropReason) -> CritiqueDrop {
     match reason {
         DropReason::Deadline => CritiqueDrop::Deadline,
         DropReason::TooLong => CritiqueDrop::TooLong,
+        DropReason::Refused => CritiqueDrop::Refused,
         DropReason::Remote => CritiqueDrop::Remote,
         DropReason::NoVerdict | DropReason::FewCritiques => CritiqueDrop::NoVerdict,
     }
@@ -162,6 +163,7 @@ fn episode_end(pushed: Option<Pushed>, dropped: Option<DropReason>) -> EpisodeEn
         (Some(Pushed::Duplicate), _) => EpisodeEnd::Duplicate,
         (None, Some(DropReason::Deadline)) => EpisodeEnd::Deadline,
         (None, Some(DropReason::TooLong)) => EpisodeEnd::TooLong,
+        (None, Some(DropReason::Refused)) => EpisodeEnd::Refused,
         (None, Some(DropReason::Remote)) => EpisodeEnd::Remote,
         (None, _) => EpisodeEnd::Unscored,
     }

@@ -11,6 +11,8 @@ pub enum DropReason {
     Deadline,
     /// A prompt did not fit into the context.
     TooLong,
+    /// The chat template or the tokenizer refused a text.
+    Refused,
     /// A remote server gave no answer.
     Remote,
     /// No refinement of the critique got a valid verdict.

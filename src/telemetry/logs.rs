@@ -53,13 +53,15 @@ struct SuspendingWriter<W> {
 
 impl<W: Write> Write for SuspendingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // The formatter passes a whole line at once, so all of it must be written.
-        self.live.lines.suspend(|| (self.out)().write_all(bytes))?;
+        // The formatter passes a whole line at once, so all of it must be written. A log whose reader has gone is lost: the
+        // run goes on without it.
+        let _ = self.live.lines.suspend(|| (self.out)().write_all(bytes));
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        (self.out)().flush()
+        let _ = (self.out)().flush();
+        Ok(())
     }
 }
 

@@ -25,6 +25,7 @@ impl Label for Verdict {
         Self::Invalid(Invalid::Deadline),
         Self::Invalid(Invalid::Checker),
         Self::Invalid(Invalid::TooLong),
+        Self::Invalid(Invalid::Refused),
         Self::Invalid(Invalid::Remote),
         Self::Invalid(Invalid::Unpaired),
     ];
@@ -37,6 +38,7 @@ impl Label for Verdict {
             Self::Invalid(Invalid::Deadline) => "invalid_deadline",
             Self::Invalid(Invalid::Checker) => "invalid_checker",
             Self::Invalid(Invalid::TooLong) => "invalid_too_long",
+            Self::Invalid(Invalid::Refused) => "invalid_refused",
             Self::Invalid(Invalid::Remote) => "invalid_remote",
             Self::Invalid(Invalid::Unpaired) => "invalid_unpaired",
         }

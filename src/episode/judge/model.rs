@@ -118,11 +118,18 @@ impl ModelJudge {
 
     /// The choice in one order. An error of this request alone makes the choice invalid.
     async fn ask(&self, sampler: &SamplingClient, turns: Vec<Turn>, seed: u64) -> Result<OrderScored, SampleError> {
-        let rendered = sampler.render(turns)?;
+        let rendered = match sampler.render(turns) {
+            Ok(rendered) => rendered,
+            Err(error) => {
+                tracing::warn!(%error, "the judge's prompt was refused");
+                return Ok(Err(Invalid::Refused));
+            }
+        };
         match self.choose(sampler, rendered, seed).await {
             Ok(choice) => Ok(choice.ok_or(Invalid::Unreadable)),
             Err(SampleError::Deadline) => Ok(Err(Invalid::Deadline)),
             Err(SampleError::TooLong) => Ok(Err(Invalid::TooLong)),
+            Err(SampleError::Refused(_)) => Ok(Err(Invalid::Refused)),
             Err(SampleError::Remote(_)) => Ok(Err(Invalid::Remote)),
             Err(error) => Err(error),
         }

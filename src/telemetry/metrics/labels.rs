@@ -34,6 +34,8 @@ labels! {
         Deadline = "deadline",
         /// Its text does not fit the context.
         TooLong = "too_long",
+        /// The chat template or the tokenizer refused a text.
+        Refused = "refused",
         /// A remote server gave no answer.
         Remote = "remote",
         /// Replay already had its group.
@@ -47,6 +49,8 @@ labels! {
         Deadline = "deadline",
         /// Its refinements' prompt does not fit the context.
         TooLong = "too_long",
+        /// The chat template or the tokenizer refused it.
+        Refused = "refused",
         /// A remote server returned no refinement.
         Remote = "remote",
     }

@@ -1,10 +1,12 @@
 //! What a node refuses before it starts, several nodes in one process, and every exit code.
 
 use crate::support::models::golden;
-use crate::support::node::{config, likes_even, sets};
+use crate::support::node::{config, likes_even, sets, start};
 use candle_core::DeviceLocation;
 use rco_node::learner::Mode;
 use rco_node::node::{Exit, Node, Options, check_device};
+use rco_node::run::events::Event;
+use rco_node::run::state::DropReason;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, BTreeSet};
@@ -247,4 +249,48 @@ fn a_critic_with_all_weights_trained_is_refused_on_a_gpu() {
         let why = error.to_string();
         assert!(why.contains("learner.mode full") && why.contains("cuda:1"), "{why}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_the_template_refuses_ends_its_episode_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    // About a sixth of the texts of random weights have such a letter.
+    let poison = "{% for m in messages %}{% if 'Z' in m.content or 'q' in m.content %}{{ raise_exception('no Z, no q') }}\
+                  {% endif %}{% endfor %}";
+    let model = changed_model(folder.path(), |model| set_template(model, |plain| Some(format!("{poison}{plain}"))));
+    let running = start(config(folder.path(), &source(&model)), false, None, Arc::new(likes_even)).await;
+    let refused = |event: &Event| {
+        matches!(
+            event,
+            Event::CritiqueDropped(DropReason::Refused)
+                | Event::EpisodeEnded { dropped: Some(DropReason::Refused), .. }
+        )
+    };
+    let learned = |event: &Event| matches!(event, Event::Learned { .. });
+    let both =
+        |events: &[Event]| events.iter().any(refused) && events.iter().filter(|event| learned(event)).count() >= 5;
+    running.log.until("refused texts and learner steps", both).await;
+    running.node.stop();
+    let (progress, _) = running.done().await;
+    assert_eq!(progress.restarts, 0, "nothing was restarted");
+}
+
+#[test]
+fn a_log_or_a_result_that_cannot_be_written_ends_nothing_unsaid() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    // The reader of the log has gone before the first line.
+    let mut node = program(folder.path(), "", &["start", "--learner-steps", "1"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(node.env("RCO_LOG", "debug").stderr(writer).status().unwrap().code(), Some(0));
+    assert!(folder.path().join("run/checkpoints").exists());
+    // A result on a full disk.
+    let generate = ["generate", "--raw", "--prompt", "x", "--max-tokens", "3"];
+    let output = program(folder.path(), "", &generate).stdout(full()).output().unwrap();
+    assert_ended(&output, Exit::Failed, &["standard output"]);
+    // A reader that has seen enough.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_ended(&program(folder.path(), "", &generate).stdout(writer).output().unwrap(), Exit::Done, &[]);
 }
