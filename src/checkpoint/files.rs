@@ -235,8 +235,7 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
 
 /// Whether `name` is a plain relative path, which cannot lead out of its folder.
 fn is_inside(name: &str) -> bool {
-    let parts = Path::new(name).components();
-    !name.is_empty() && parts.map(|part| matches!(part, Component::Normal(_))).all(|normal| normal)
+    !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// Reads the file `name` of the checkpoint `path`, of at most `bytes_max`. A missing file makes the checkpoint corrupt; another failure is an I/O
