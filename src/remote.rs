@@ -47,6 +47,8 @@ pub struct RemoteConfig {
     pub model: String,
     /// The environment variable that holds the API key; empty for none.
     pub api_key_env: String,
+    /// Whether the key may go to another machine over plain HTTP, where whoever is on the way can read it.
+    pub key_over_http: bool,
     /// Maximum requests in flight.
     pub concurrency_max: usize,
     /// Time-out of one attempt, in seconds.
@@ -57,7 +59,7 @@ pub struct RemoteConfig {
     pub retry_share: f64,
     /// Pause before the first retry; it doubles with each retry.
     pub backoff_milliseconds: u64,
-    /// Longest pause, unless the server asks for more.
+    /// Longest pause, unless the server asks for more, up to the time-out.
     pub backoff_max_milliseconds: u64,
 }
 
@@ -81,6 +83,9 @@ impl RemoteConfig {
         // If the key itself was put here by mistake, it must not be logged.
         let expected = "the name of an environment variable, not a key";
         expect(is_name && self.api_key_env.len() <= 64, "api_key_env", expected, &"something else");
+        let open = !self.api_key_env.is_empty() && !self.key_over_http && self.url().is_some_and(|url| is_open(&url));
+        let expected = "https, as api_key_env is set; key_over_http = true allows it";
+        expect(!open, "base_url", expected, &shown);
         expect(self.concurrency_max >= 1, "concurrency_max", "at least 1", &self.concurrency_max);
         expect(self.timeout_seconds >= 1, "timeout_seconds", "at least 1", &self.timeout_seconds);
         let share = (0.0..=10.0).contains(&self.retry_share);
@@ -99,6 +104,17 @@ impl RemoteConfig {
         let plain = url.username().is_empty() && url.password().is_none() && !self.base_url.contains(['?', '#']);
         (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
     }
+}
+
+/// Whether what is sent to `url` can be read on the way.
+fn is_open(url: &Url) -> bool {
+    url.scheme() == "http" && !is_loopback(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Why there is no answer.
@@ -185,7 +201,7 @@ impl Client {
             .timeout(Duration::from_secs(config.timeout_seconds))
             // A redirect would send the key to another address.
             .redirect(reqwest::redirect::Policy::none());
-        if matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+        if is_loopback(&url) {
             http = http.no_proxy();
         }
         Ok(Self {
@@ -266,7 +282,9 @@ impl Client {
         let status = response.status();
         if let Some(pause) = response.headers().get(RETRY_AFTER).filter(|_| !status.is_success()) {
             let pause = pause.to_str().ok().and_then(|header| retry::retry_after(header, SystemTime::now()));
-            let until = pause.and_then(|pause| Instant::now().checked_add(pause));
+            // A server that wants more is asked again, and may say so again.
+            let longest = Duration::from_secs(self.config.timeout_seconds);
+            let until = pause.and_then(|pause| Instant::now().checked_add(pause.min(longest)));
             let mut not_before = lock(&self.not_before);
             *not_before = until.map_or(*not_before, |until| until.max(*not_before));
         }
@@ -277,22 +295,28 @@ impl Client {
                 return Err(Error::Unreadable(format!("expected at most {REPLY_BYTES_MAX} bytes, got more")));
             }
         }
+        let bytes = self.redacted(bytes);
         match status {
             StatusCode::OK => parse_response(&bytes, chat),
             StatusCode::TOO_MANY_REQUESTS => Err(Error::Busy),
             StatusCode::REQUEST_TIMEOUT => Err(Error::Timeout { seconds: self.config.timeout_seconds }),
             status if status.is_server_error() => Err(Error::ServerError(status.as_u16())),
             status => {
-                let why = self.redacted(&String::from_utf8_lossy(&bytes)).chars().take(200).collect();
+                let why = String::from_utf8_lossy(&bytes).chars().take(200).collect();
                 Err(Error::Refused { status: status.as_u16(), why })
             }
         }
     }
 
-    /// The server's text without the key, which some servers repeat when they reject it.
-    fn redacted(&self, said: &str) -> String {
+    /// The server's answer without the key, which some servers repeat: it is to stand in no error and in no text.
+    fn redacted(&self, bytes: Vec<u8>) -> Vec<u8> {
         let key = self.key.as_ref().and_then(|key| key.to_str().ok()?.strip_prefix("Bearer "));
-        key.map_or_else(|| said.to_owned(), |key| said.replace(key, "[the key]"))
+        match key {
+            Some(key) if bytes.windows(key.len()).any(|part| part == key.as_bytes()) => {
+                String::from_utf8_lossy(&bytes).replace(key, "[the key]").into_bytes()
+            }
+            _ => bytes,
+        }
     }
 
     /// A failed connection as an error.

@@ -33,13 +33,32 @@ fn an_address_is_plain_http_or_https_and_holds_no_secret() {
 #[test]
 fn a_key_in_the_place_of_its_variables_name_is_refused_and_not_repeated() {
     for pasted in ["sk-abcdef", "a b", &"k".repeat(65)] {
-        let config = RemoteConfig { api_key_env: pasted.into(), ..config("http://a/v1") };
+        let config = RemoteConfig { api_key_env: pasted.into(), ..config("https://a/v1") };
         let complaints = config.complaints("remote.judge", true);
         assert!(complaints.len() == 1 && complaints[0].contains("not a key"), "{complaints:?}");
         assert!(!complaints[0].contains(pasted), "{complaints:?}");
     }
     let config = RemoteConfig { api_key_env: "RCO_NO_SUCH_KEY".into(), ..config("http://a/v1") };
     assert_eq!(Client::new(&config).err(), Some(Error::Key("RCO_NO_SUCH_KEY".into())));
+}
+
+#[test]
+fn a_key_goes_over_plain_http_to_this_machine_alone_unless_that_is_allowed() {
+    for (address, allowed) in [
+        ("http://judge.example/v1", false),
+        ("http://10.0.0.7:8000/v1", false),
+        ("https://judge.example/v1", true),
+        ("http://localhost:8000/v1", true),
+        ("http://127.0.0.9/v1", true),
+        ("http://[::1]:8000/v1", true),
+    ] {
+        let with_key = RemoteConfig { api_key_env: "KEY".into(), ..config(address) };
+        let complaints = with_key.complaints("remote.judge", true);
+        assert_eq!(complaints.is_empty(), allowed, "{address}: {complaints:?}");
+        assert!(allowed || complaints[0].contains("key_over_http"), "{complaints:?}");
+        let said_yes = RemoteConfig { key_over_http: true, ..with_key };
+        assert_eq!(said_yes.complaints("remote.judge", true), [""; 0], "{address}");
+    }
 }
 
 #[test]

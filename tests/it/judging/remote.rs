@@ -16,6 +16,7 @@ fn patient(server: &Rigged) -> RemoteConfig {
         base_url: server.base_url.clone(),
         model: "rigged".into(),
         api_key_env: String::new(),
+        key_over_http: false,
         concurrency_max: 4,
         timeout_seconds: 1,
         retries_max: 4,
@@ -91,6 +92,32 @@ async fn who_is_told_when_to_come_back_comes_then_and_so_does_everybody_else() {
     let (first, other) = tokio::join!(client.chat(&question), other);
     assert_eq!(first.unwrap().text, "A");
     assert!(started.elapsed() >= Duration::from_secs(1) && other >= Duration::from_secs(1), "{other:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_says_never_is_asked_again_after_the_time_out() {
+    let busy = |n, _: &Asked| if n == 0 { Act::Status(429, Some("99999999")) } else { Act::Say("A".into()) };
+    let server = Rigged::start(busy).await;
+    let (client, question) = (Client::new(&patient(&server)).unwrap(), question(1));
+    let answer = tokio::time::timeout(Duration::from_secs(20), client.chat(&question)).await;
+    assert_eq!(answer.expect("an answer in time").unwrap().text, "A");
+}
+
+#[tokio::test]
+async fn a_key_that_a_server_repeats_is_in_no_text_and_in_no_error() {
+    // Any variable that is set does for a key.
+    let key = std::env::var("CARGO_PKG_NAME").unwrap();
+    for in_json in [true, false] {
+        let repeats = move |_, asked: &Asked| {
+            let said = asked.authorization.clone().unwrap();
+            if in_json { Act::Say(said) } else { Act::Babble(said.leak()) }
+        };
+        let server = Rigged::start(repeats).await;
+        let config = RemoteConfig { api_key_env: "CARGO_PKG_NAME".into(), retries_max: 0, ..patient(&server) };
+        let said = format!("{:?}", Client::new(&config).unwrap().chat(&question(1)).await);
+        assert!(!said.contains(&key), "{said}");
+        assert_eq!(server.asked()[0].authorization.as_deref(), Some(&*format!("Bearer {key}")));
+    }
 }
 
 #[tokio::test]
