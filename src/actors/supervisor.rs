@@ -109,7 +109,7 @@ impl Actor for Supervisor {
         match message {
             SupervisorMsg::Drain => {
                 let exit = state.drain().await;
-                state.end(exit, &myself);
+                state.end(exit, &myself).await;
             }
             #[cfg(feature = "faults")]
             SupervisorMsg::Kill { actor_kind, reply } => {
@@ -146,7 +146,7 @@ impl Actor for Supervisor {
             None => Failure::Killed(actor_kind.value()),
         };
         if let Err(exit) = state.restart(actor_kind, failure).await {
-            state.end(exit, &myself);
+            state.end(exit, &myself).await;
         }
         Ok(())
     }
@@ -279,7 +279,10 @@ impl SupervisorState {
         }
     }
 
-    fn end(&self, exit: Exit, myself: &ActorRef<SupervisorMsg>) {
+    async fn end(&self, exit: Exit, myself: &ActorRef<SupervisorMsg>) {
+        let journal = self.tree.context.journal.clone();
+        // The thread that closes it has said so if it panicked.
+        let _ = tokio::task::spawn_blocking(move || journal.close()).await;
         self.tree.context.events.emit(Event::ActivityChanged(Activity::Ended));
         self.exit.send_replace(Some(exit));
         myself.stop(None);

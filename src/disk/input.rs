@@ -59,7 +59,7 @@ fn too_large(bytes_max: u64, got: &str) -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, format!("expected at most {bytes_max} bytes, got {got}"))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;

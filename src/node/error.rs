@@ -14,7 +14,7 @@ pub enum Error {
     #[error("{0} holds a run: go on with --resume, or name another node.run_directory")]
     Occupied(PathBuf),
     /// There is nothing to resume from.
-    #[error("{0} holds neither a whole checkpoint nor a journal to resume from")]
+    #[error("{0} holds no whole checkpoint and no journal to resume from")]
     NothingToResume(PathBuf),
     /// The run to resume is made of something else.
     #[error("{path}: {differences}; change it back, or start a new run in another node.run_directory")]

@@ -20,8 +20,8 @@ use crate::groups::GroupRecorder;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use redb::StorageBackend;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use table::Table;
@@ -49,10 +49,10 @@ enum Write {
     Read(Sender<Vec<(u64, Record)>>),
 }
 
-/// The journal of a run. Dropping it waits for what was appended, unless the disk fails.
+/// The journal of a run. Dropping it closes it.
 pub struct Journal {
-    writes: Option<Sender<Write>>,
-    thread: Option<JoinHandle<()>>,
+    /// None once it is closed.
+    open: Mutex<Option<(Sender<Write>, JoinHandle<()>)>>,
     is_closing: Arc<AtomicBool>,
 }
 
@@ -88,7 +88,7 @@ impl Journal {
         let writer = Writer { open, table: Some(table), recorder, is_closing: is_closing.clone() };
         let thread = std::thread::Builder::new().name("rco-journal".into()).spawn(move || writer.run(&received));
         let thread = thread.map_err(|error| Error { path: FILE.into(), why: error.to_string() })?;
-        Ok((Self { writes: Some(writes), thread: Some(thread), is_closing }, records))
+        Ok((Self { open: Mutex::new(Some((writes, thread))), is_closing }, records))
     }
 
     /// Appends `records`, the first of which has number `first`. `acknowledge` is called once they and all records before
@@ -111,22 +111,29 @@ impl Journal {
     }
 
     fn send(&self, write: Write) {
-        if let Some(writes) = &self.writes {
-            // The thread ends only after this sender is gone.
+        // A panic elsewhere leaves the sender as it was.
+        if let Some((writes, _)) = &*self.open.lock().unwrap_or_else(PoisonError::into_inner) {
+            // The thread ends after this sender is gone, or when the journal is closed while the disk fails.
             let _ = writes.send(write);
+        }
+    }
+
+    /// Waits until what was appended is on disk, unless the disk fails, and closes the file. What is appended later is lost,
+    /// and not acknowledged.
+    pub fn close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((writes, thread)) = open else { return };
+        drop(writes);
+        if thread.join().is_err() {
+            tracing::error!("the journal's thread panicked");
         }
     }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.is_closing.store(true, Ordering::Relaxed);
-        self.writes = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the journal's thread panicked");
-        }
+        self.close();
     }
 }
 

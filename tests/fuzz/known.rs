@@ -285,13 +285,15 @@ fn templates_that_run_or_write_without_end() {
         (format!("{{{{ {}", "(".repeat(100_000)), "chat template: "),
         ("{{ [1] * 99999999 }}".to_owned(), "ran out of fuel"),
         ("{{ ' '.join([[1] * 99999999]) }}".to_owned(), "ran out of fuel"),
-        ("{{ ([1] * 99999999) ~ '' }}".to_owned(), "chat template: "),
         ("a".repeat(2 << 20), "expected a source of at most 1048576 bytes"),
         (format!("{nested}{{{{ raise_exception('deep') }}}}"), "chat template: "),
         ("{{ raise_exception('a\nb' * 5000) }}".to_owned(), r"a\nb"),
     ] {
         refused(words, || ChatTemplate::new(&source, "", "").and_then(|template| template.render(&[json!({})], true)));
     }
+    // A repeated list costs no fuel, so that only the deadline ends it.
+    let repeated = ChatTemplate::new("{{ ([1] * 99999999) ~ '' }}", "", "").and_then(|t| t.render(&[json!({})], true));
+    assert!(repeated.is_err_and(|error| error.to_string().starts_with("chat template: ")));
     // What models have is far below the limits.
     let turns: Vec<_> = (0..400).map(|_| json!({"role": "user", "content": "word ".repeat(2000)})).collect();
     assert_eq!(ChatTemplate::chatml().render(&turns, true).unwrap().len(), 400 * (10_000 + 28) + 22);

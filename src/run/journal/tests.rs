@@ -7,8 +7,8 @@ use crate::run::state::{DropReason, Outcome, RunState, Worker};
 use crate::types::{CriticVersion, EpisodeId, Objective};
 use proptest::prelude::*;
 use std::io;
+use std::sync::MutexGuard;
 use std::sync::mpsc;
-use std::sync::{Mutex, MutexGuard};
 
 /// A disk in memory. What was written since the last sync is lost when the power fails.
 #[derive(Debug, Default)]

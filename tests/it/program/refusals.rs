@@ -64,20 +64,19 @@ fn set_template(model: &Path, change: impl FnOnce(&str) -> Option<String>) {
     fs::write(&file, serde_json::to_vec(&config).unwrap()).unwrap();
 }
 
-/// Prompts whose answers should have the letter e, so that about half of the texts of random weights are right.
-fn write_prompts(path: &Path) {
-    let instruction =
-        r#"{"id": "keywords:letter_frequency", "letter": "e", "let_frequency": 1, "let_relation": "at least"}"#;
-    let verifier = format!(r#"{{"kind": "ifeval", "instructions": [{instruction}]}}"#);
-    let line =
-        |n| format!("{{\"id\": \"p{n}\", \"task\": \"letter\", \"prompt\": \"say {n}\", \"verifier\": {verifier}}}\n");
-    fs::write(path, (0..5).map(line).collect::<String>()).unwrap();
+/// Takes one learner step in `folder`, by a judge with a taste: the verifier would have to wait for random weights to be right.
+fn take_one_step(folder: &Path, more: &str) {
+    let more = format!("judge.kind='verifier'\n{more}");
+    let step = async { start(config(folder, &more), false, Some(1), Arc::new(likes_even)).await.done().await };
+    tokio::runtime::Runtime::new().unwrap().block_on(step);
 }
+
+/// Goes on with a run that has its steps.
+const GO_ON: [&str; 4] = ["start", "--resume", "--learner-steps", "1"];
 
 /// The program on the small node of the loop's tests in `folder`, with `more` settings.
 fn program(folder: &Path, more: &str, arguments: &[&str]) -> Command {
     config(folder, "judge.kind='verifier'");
-    write_prompts(&folder.join("prompts.jsonl"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_rco-node"));
     command.args(arguments).env("RCO_LOG", "warn");
     for set in sets(folder, &folder.join("prompts.jsonl"), &format!("judge.kind='verifier'\n{more}")) {
@@ -115,7 +114,8 @@ fn a_trainable_tensor_without_a_gradient_stops_the_start() {
     assert!(!folder.path().join("run/checkpoints").exists(), "nothing was written");
     // Beside a branch that the loss sees, the gate learns too.
     let both = format!("{}\nlearner.lora.targets=['gate_proj', 'down_proj']", source(&model));
-    assert_ended(&run(folder.path(), &both, &["start", "--learner-steps", "1"]), Exit::Done, &[]);
+    take_one_step(folder.path(), &both);
+    assert_ended(&run(folder.path(), &both, &GO_ON), Exit::Done, &[]);
 }
 
 #[test]
@@ -180,7 +180,10 @@ async fn several_nodes_run_in_one_process_and_one_directory_has_one_node() {
 fn ending_with(exit: Exit, folder: &Path) -> (Output, &'static [&'static str]) {
     let start: &[&str] = &["start", "--learner-steps", "1"];
     match exit {
-        Exit::Done => (run(folder, "", start), &[]),
+        Exit::Done => {
+            take_one_step(folder, "");
+            (run(folder, "", &GO_ON), &[])
+        }
         Exit::Failed => {
             let prompts = folder.join("held-out.jsonl");
             fs::write(&prompts, "{\"id\": \"a\", \"task\": \"echo\", \"prompt\": \"x\", \"answer\": \"1\"}\n").unwrap();
@@ -280,11 +283,11 @@ fn a_log_or_a_result_that_cannot_be_written_ends_nothing_unsaid() {
     let folder = tempfile::tempdir().unwrap();
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
     // The reader of the log has gone before the first line.
-    let mut node = program(folder.path(), "", &["start", "--learner-steps", "1"]);
+    take_one_step(folder.path(), "");
+    let mut node = program(folder.path(), "", &GO_ON);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     assert_eq!(node.env("RCO_LOG", "debug").stderr(writer).status().unwrap().code(), Some(0));
-    assert!(folder.path().join("run/checkpoints").exists());
     // A result on a full disk.
     let generate = ["generate", "--raw", "--prompt", "x", "--max-tokens", "3"];
     let output = program(folder.path(), "", &generate).stdout(full()).output().unwrap();
