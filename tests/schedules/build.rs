@@ -7,13 +7,15 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("use std::sync::atomic::", "use shuttle::sync::atomic::"),
     ("use std::sync::Arc;", "use shuttle::sync::Arc;"),
     ("use std::sync::{", "use shuttle::sync::{"),
+    ("use crossbeam_channel::", "use crate::replaced::channel::"),
     ("use std::time::Instant;", "use crate::replaced::Instant;"),
+    ("use std::thread::JoinHandle;", "use shuttle::thread::JoinHandle;"),
     ("std::thread::", "shuttle::thread::"),
     ("std::hint::", "shuttle::hint::"),
     ("crossbeam_channel::", "crate::replaced::channel::"),
 ];
 
-/// A file below `src`, and replacements that must apply to it.
+/// A file below the node's `src`, or with `here:` a double below this package's, and replacements that must apply to it.
 type File = (&'static str, &'static [(&'static str, &'static str)]);
 
 /// The thread pool. The process's pool becomes one of each explored run; spinning is cut short, since the explorer
@@ -59,6 +61,14 @@ const DEVICE: &[File] = &[
     ("device/thread.rs", &[("panic!(\"{text}\")", "std::panic::resume_unwind(Box::new(text))")]),
 ];
 
+/// The journal, over a double of its table; `tracing` has no subscriber here.
+const JOURNAL: &[File] = &[
+    ("run/journal.rs", &[("use redb::StorageBackend;", "use crate::doubles::StorageBackend;")]),
+    ("run/journal/error.rs", &[]),
+    ("here:journal/record.rs", &[]),
+    ("here:journal/table.rs", &[]),
+];
+
 /// Copies `files` into the module `name`; its first file is the module's own and gets `tests`, a file of this package,
 /// as a child. Returns the module's declaration.
 fn copy(name: &str, files: &[File], tests: &str) -> String {
@@ -66,10 +76,16 @@ fn copy(name: &str, files: &[File], tests: &str) -> String {
     let folder = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it")).join(name);
     std::fs::create_dir_all(&folder).expect("the output folder can be written");
     for (place, (file, replacements)) in files.iter().enumerate() {
-        let from = own.join("../../src").join(file);
+        let from = match file.strip_prefix("here:") {
+            Some(double) => own.join("src").join(double),
+            None => own.join("../../src").join(file),
+        };
         println!("cargo::rerun-if-changed={}", from.display());
         let mut text = std::fs::read_to_string(&from).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
-        if let Some(unit_tests) = text.find("#[cfg(test)]\nmod tests") {
+        if let Some(unit_tests) = text
+            .find("#[cfg(test)]\n#[allow(clippy::unwrap_used)]\nmod tests")
+            .or_else(|| text.find("#[cfg(test)]\nmod tests"))
+        {
             text.truncate(unit_tests);
         }
         for (old, new) in replacements.iter() {
@@ -90,7 +106,9 @@ fn copy(name: &str, files: &[File], tests: &str) -> String {
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    let modules = copy("thread_pool", POOL, "pool.rs") + &copy("device", DEVICE, "device.rs");
+    let modules = copy("thread_pool", POOL, "pool.rs")
+        + &copy("device", DEVICE, "device.rs")
+        + &copy("journal", JOURNAL, "journal.rs");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets it"));
     std::fs::write(out.join("modules.rs"), modules).expect("the output folder can be written");
 }

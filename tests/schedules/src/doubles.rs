@@ -275,3 +275,22 @@ pub(crate) mod learner {
         }
     }
 }
+
+/// What a journal's storage would be.
+pub trait StorageBackend: 'static + Send {}
+
+pub(crate) mod groups {
+    use super::types::CritiqueGroup;
+
+    pub struct GroupRecorder;
+
+    impl GroupRecorder {
+        pub(crate) fn line(&self, _: &CritiqueGroup) -> String {
+            String::new()
+        }
+
+        pub(crate) fn append(&self, _: &str) -> Result<(), std::io::Error> {
+            Ok(())
+        }
+    }
+}

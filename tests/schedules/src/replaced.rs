@@ -24,7 +24,7 @@ impl<T> OnceLock<T> {
 
     pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &'static T {
         let mut held = self.0.lock().expect("making a pool does not panic");
-        *held.get_or_insert_with(|| Box::leak(Box::new(make())))
+        held.get_or_insert_with(|| Box::leak(Box::new(make())))
     }
 }
 

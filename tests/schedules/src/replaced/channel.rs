@@ -30,11 +30,19 @@ pub(crate) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     (Sender(shared.clone()), Receiver(shared))
 }
 
+/// A channel for one message, which never fills.
+pub(crate) fn bounded<T>(_: usize) -> (Sender<T>, Receiver<T>) {
+    unbounded()
+}
+
 impl<T> Sender<T> {
     pub(crate) fn send(&self, message: T) -> Result<(), T> {
-        self.0.with(|state| match state.is_received {
-            true => Ok(state.messages.push_back(message)),
-            false => Err(message),
+        self.0.with(|state| {
+            if !state.is_received {
+                return Err(message);
+            }
+            state.messages.push_back(message);
+            Ok(())
         })?;
         self.0.changed.notify_one();
         Ok(())
