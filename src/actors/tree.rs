@@ -129,7 +129,7 @@ impl Tree {
             None => self.context.run_state(),
         };
         let is_torn = self.run_state.is_poisoned();
-        let recovered = if is_torn { self.from_journal(saved.clone()).await? } else { None };
+        let recovered = if is_torn { self.with_journal(saved.clone()).await? } else { None };
         let mut run_state = self.run_state.lock().unwrap_or_else(PoisonError::into_inner);
         if is_torn {
             // A panic left it half changed, so only what is on disk can be trusted.
@@ -142,7 +142,7 @@ impl Tree {
     }
 
     /// `saved` with what the journal holds since; none if the journal cannot be read.
-    async fn from_journal(&self, mut saved: RunState) -> Result<Option<RunState>, Failure> {
+    async fn with_journal(&self, mut saved: RunState) -> Result<Option<RunState>, Failure> {
         let journal = self.context.journal.clone();
         let records = tokio::task::spawn_blocking(move || journal.read()).await.map_err(Failure::panicked)?;
         let Some(records) = records else { return Ok(None) };
