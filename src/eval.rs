@@ -25,7 +25,7 @@ const ANSWER: &str = "{{ answer }}";
 pub struct EvalConfig {
     /// Held-out prompts, named like `prompts.file`; empty for the held-out twin of `prompts.file`.
     pub file: String,
-    /// During `start`, evaluates the served critic before the first learner step and then every so many steps; 0: never.
+    /// During `start`, evaluates the served critic before the first learner step and then every N steps; 0: never.
     pub every_steps: u64,
     /// Number of prompts of that evaluation: the first of the file.
     pub prompts: usize,

@@ -1,5 +1,5 @@
 //! Trains LLM critics on one device, in one process: RCO (arXiv 2506.22157) with asynchronous off-policy DRO
-//! (arXiv 2405.19107). Rollout and learning overlap, and the served critic is replaced between two tokens.
+//! (arXiv 2405.19107). Rollout and learning overlap, and the served critic is replaced between two engine steps.
 //!
 //! # Data flow
 //!
@@ -17,10 +17,10 @@
 //! # Rooms
 //!
 //! A top-level module is a room. Rooms import downwards only, and files never import each other in a circle; a test
-//! holds both.
+//! checks both. "Knows no X" in a file's first lines means that it does not depend on X.
 //!
 //! - Domain types and pure functions: [`types`], [`prompts`], [`groups`], [`replay`], [`roles`], [`verify`], [`eval`];
-//!   [`telemetry`] and [`remote`], each at one border.
+//!   [`telemetry`] (metrics and logs), [`remote`] (other servers) and `disk` (durable files).
 //! - Models: [`kernels`] (CPU kernels, without candle), [`formats`] (files that other programs wrote), [`transformer`]
 //!   (one model, two passes over the same weights: `decode` generates, `score` is differentiable).
 //! - Synchronous machines: [`engine`] (continuous batching), [`learner`] (the DRO step), [`device`] (the thread that owns

@@ -1,9 +1,9 @@
-//! A node: puts model, rooms and actors together and runs until it is told to stop.
+//! A node: loads the model, restores the run, starts the actors and runs until it is told to stop.
 //!
 //! Several nodes may run in one process; each owns its run directory, held by a lock.
 //!
 //! Invariants: a run directory with checkpoints is resumed or left alone, never overwritten; a node that ended with
-//! [`Exit::Done`] left a whole checkpoint.
+//! [`Exit::Done`] left on disk all that a resume needs.
 
 mod error;
 #[cfg(feature = "faults")]

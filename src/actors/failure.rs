@@ -9,7 +9,7 @@ use tokio::task::JoinError;
 /// Why an actor fails.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The device could not be started, or refused what it must not refuse.
+    /// The device could not be started, or rejected a valid request.
     #[error("device: {0}")]
     Device(#[from] device::Error),
     /// The device thread ended by itself.

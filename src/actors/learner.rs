@@ -1,4 +1,4 @@
-//! The learner actor: lease a batch, learn it, settle it; publish every so many steps.
+//! The learner actor: lease a batch, learn it, settle it; publish every N steps.
 //!
 //! [`LearnerLoop`] is the whole loop, in order. It does not know how a loss is computed.
 //!
@@ -37,7 +37,7 @@ pub enum LearnerMsg {
 
 /// What the loop needs.
 pub struct LearnerLoop {
-    /// The device, replay, and the way into service.
+    /// The device, replay, and the publisher of critics.
     pub publisher: Publisher,
     /// How steps are taken.
     pub config: LearnerConfig,
@@ -79,7 +79,7 @@ impl Actor for LearnerActor {
     }
 }
 
-/// What became of a batch.
+/// The outcome of a batch.
 enum Step {
     Taken(Report),
     /// Loss or gradient was not finite.

@@ -63,7 +63,7 @@ pub enum RolloutMsg {
     Finish(TaskResult),
     /// Reply when all workers have ended, which happens after a stop is requested.
     Drain {
-        /// Where to.
+        /// Receives the answer.
         reply: Reply<()>,
     },
 }

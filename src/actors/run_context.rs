@@ -1,4 +1,4 @@
-//! What the actors are started from: whatever stays the same over all restarts in a process.
+//! What every actor is given at its start; it stays the same over all restarts in a process.
 //!
 //! Weights are loaded once and shared; a restart makes new actors and a new device thread around them.
 

@@ -17,6 +17,7 @@ use super::rollout::RolloutMsg;
 use super::run_context::RunContext;
 use super::tree::Tree;
 use crate::learner;
+use crate::run::checkpoints::Restored;
 use crate::run::events::{Activity, Event};
 use crate::run::exit::Exit;
 use crate::run::state::RunState;
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-/// What the supervisor can be told.
+/// Messages of the supervisor.
 pub enum SupervisorMsg {
     /// Let the work under way finish, write a checkpoint, end.
     Drain,
@@ -246,11 +247,11 @@ impl SupervisorState {
         };
         let events = &self.tree.context.events;
         let state = self.or_restored(state).await.inspect_err(|_| events.emit(Event::CheckpointFailed))?;
+        let mut run_state = self.journaled_run_state().await?;
         let Some(state) = state else {
-            tracing::warn!("the device is gone before the first checkpoint: there is nothing to resume from");
+            tracing::warn!("no checkpoint was written: the device did not answer; --resume goes on from the journal");
             return Ok(());
         };
-        let mut run_state = self.journaled_run_state().await?;
         // The device may have taken the step and the learner actor been stopped before it reported it.
         run_state.learned(state.batch, state.step);
         write_checkpoint(self.tree.context.checkpoints.clone(), events, started, state, run_state).await
@@ -275,7 +276,16 @@ impl SupervisorState {
     async fn or_restored(&self, state: Option<learner::State>) -> Result<Option<learner::State>, Failure> {
         match state {
             Some(state) if !self.tree.run_state.is_poisoned() => Ok(Some(state)),
-            _ => Ok(self.tree.restore().await?.map(|restored| restored.learner)),
+            _ => {
+                let restored = self.tree.restore().await?;
+                if let Some(Restored { learner, .. }) = &restored {
+                    tracing::warn!(
+                        step = learner.step,
+                        "the device did not answer: what it learned since is learned again"
+                    );
+                }
+                Ok(restored.map(|restored| restored.learner))
+            }
         }
     }
 
@@ -293,10 +303,11 @@ impl SupervisorState {
 
 /// How long an abandoned step may take to end.
 const ABANDON_DEADLINE: Duration = Duration::from_millis(1500);
-/// How long the device may take to return the learner's state.
+/// How long the device may take to return the learner's state: an engine step or a micro-batch takes seconds on a slow or
+/// busy machine.
+const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(20);
 /// How long the journal may take before the last checkpoint: a disk that fails for longer ends the run without one.
 const JOURNAL_DEADLINE: Duration = Duration::from_secs(30);
-const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(3);
 /// How long the device thread may take to end once everything is saved.
 const THREAD_STOP_DEADLINE: Duration = Duration::from_millis(500);
 

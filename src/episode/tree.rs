@@ -1,7 +1,7 @@
 //! One episode: a prompt's whole tree, in the order of the paper (RCO, arXiv 2506.22157, section 3).
 //!
 //! [`run_episode`] is the algorithm. It knows neither actors nor engines: its [`Participants`] generate and
-//! judge. All seeds follow from (node seed, episode, role, index), so the same episode can be run again.
+//! judge. All seeds follow from (node seed, episode, role, index), so an episode that is run again has the same seeds.
 //!
 //! Invariant: a dropped critique or judgement never counts as a loss; a group has at least two scored critiques.
 

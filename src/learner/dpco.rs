@@ -1,4 +1,4 @@
-//! DPCO's loss on one critique group, and its gradient with respect to the log-ratios. Pure numbers.
+//! DPCO's loss on one critique group, and its gradient with respect to the log-ratios. Pure functions on numbers.
 //!
 //! DPCO is RCO's own baseline (arXiv 2506.22157, section 4): DPO (arXiv 2305.18290, eq. 7) on pairs of critiques that
 //! the judge compared directly, without any refinement. The loss of a pair of a chosen and a rejected critique is

@@ -1,4 +1,4 @@
-//! RCO's loss on one critique group, and its gradient with respect to the log-ratios. Pure numbers.
+//! RCO's loss on one critique group, and its gradient with respect to the log-ratios. Pure functions on numbers.
 //!
 //! `loss = mean_i (CU_i - b - beta r_i)^2 / (2 beta)`
 //!

@@ -3,7 +3,7 @@
 //! With resets, the reference is replaced by the current critic every fixed number of steps, as in TBA (arXiv
 //! 2503.18929, section 4) and in OAPL, which uses a lagged snapshot (arXiv 2602.19362). The anchor then limits how far
 //! the critic moves *between* resets, so the critic can leave the base model behind. Runs no forward pass: callers
-//! bring the values.
+//! pass in the log-probs.
 //!
 //! Invariants: a group keeps the reference it was first learned against, so a reset does not change its residuals;
 //! the saved tensors are all that a learner needs to resume bit for bit.

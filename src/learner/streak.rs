@@ -5,7 +5,7 @@
 pub struct FailureStreak(u32);
 
 impl FailureStreak {
-    /// This many failed steps in a row are no coincidence: the run ends.
+    /// After this many failed steps in a row the run ends.
     pub const MAX: u32 = 3;
 
     /// A step was taken.

@@ -1,4 +1,4 @@
-//! What a run is made of, so that a resumed run is the run that was.
+//! The settings and files that must not change between two processes of a run; checked when it is resumed.
 //!
 //! Whatever is not listed here may change between two processes of a run: limits, N and M, the objective, learning rates,
 //! the judge. It holds for episodes that start, and for steps that are taken, from then on.
@@ -61,7 +61,7 @@ impl Identity {
         disk::replace(&path, &text).map_err(|source| Error::Io { path, source })
     }
 
-    /// Checks that the run in the directory `run` is this one. A run without the file is taken on trust.
+    /// Checks that the run in the directory `run` is this one. A run without the file is accepted unchecked.
     ///
     /// # Errors
     /// If something has changed, or the file cannot be read.

@@ -1,4 +1,4 @@
-//! Prepares a run: lock, prompts, models, checkpoints and run state. Knows no actor but their context.
+//! Prepares a run: lock, prompts, models, checkpoints and run state. Starts no actor; builds the context that they start from.
 //!
 //! Invariant: a run directory with checkpoints is resumed or left alone, never overwritten.
 

@@ -22,7 +22,7 @@ macro_rules! exit_codes {
 }
 
 exit_codes! {
-    Done = 0, "The command succeeded; after a run, a whole checkpoint is on disk.";
+    Done = 0, "The command succeeded; after a run, all that --resume needs is on disk.";
     Failed = 1, "It failed in a way that has no code of its own.";
     Usage = 2, "The command line, the config or an input file is wrong.";
     Model = 3, "The model could not be fetched or loaded.";

@@ -39,7 +39,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// What calls back once records are on disk.
 type Acknowledge = Box<dyn FnOnce() + Send>;
 
-/// What the writing thread is told.
+/// Messages of the writing thread.
 enum Write {
     /// Append records, the first of which has number `first`.
     Append { first: u64, records: Vec<Record>, acknowledge: Acknowledge },

@@ -3,7 +3,7 @@
 //! It is behind one lock, which the supervisor owns and the replay actor uses. Actors are killed at await points only, and
 //! the lock is never held across one, so a kill cannot leave it half changed.
 //!
-//! Every change is also a [`Record`] for the journal: applied to an earlier state in their order, records give the later one.
+//! Every change is also a [`Record`] for the journal: applying the records in order to an earlier state gives the later state.
 //!
 //! Invariants: an episode is open from its begin to its end, whatever fails in between; its group is taken once; a worker
 //! that asks twice gets the same episode twice.

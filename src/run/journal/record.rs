@@ -5,7 +5,7 @@ use crate::run::outcome::Outcome;
 use crate::types::{CriticVersion, CritiqueGroup, EpisodeId, Objective};
 use serde::{Deserialize, Serialize};
 
-/// A change of the run state. Applied in order to an earlier state, records give the later one.
+/// A change of the run state. Applying the records in order to an earlier state gives the later state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Record {
