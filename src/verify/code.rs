@@ -106,6 +106,8 @@ pub(super) fn run_tests(
         Some("forbidden") => Some(ProgramFailure::Forbidden(verdict.detail)),
         Some("exception") => Some(ProgramFailure::Exception(verdict.detail)),
         Some("unfit") => return Err(sandbox::Error::Broken(verdict.detail)),
+        // At the deadline the program's process may be the first to be killed.
+        Some("ended") if ran.deadline => Some(ProgramFailure::Timeout),
         Some("ended") => Some(ended(ran.candidate, sandbox, ran.took)),
         Some(other) => return Err(sandbox::Error::Broken(format!("the judge said {other:?}"))),
         None if ran.deadline => Some(ProgramFailure::Timeout),
