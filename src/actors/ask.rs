@@ -38,3 +38,18 @@ where
         Err(_) => Err(Unanswered::Deadline),
     }
 }
+
+/// As [`ask()`], again after each deadline: for answers that may take any time, such as those that wait for the learner or
+/// for the disk. None if the actor is gone.
+pub async fn ask_patiently<M, T>(actor: &ActorRef<M>, deadline: Duration, message: impl Fn(Reply<T>) -> M) -> Option<T>
+where
+    M: ractor::Message,
+{
+    loop {
+        match ask(actor, deadline, &message).await {
+            Ok(answer) => return Some(answer),
+            Err(Unanswered::Deadline) => {}
+            Err(Unanswered::Gone) => return None,
+        }
+    }
+}

@@ -5,7 +5,7 @@
 //! Invariant: a batch is settled after the device applied it, and the device applies a batch once, so a restarted loop
 //! continues where the last one stopped.
 
-use super::ask::{Reply, Unanswered, ask};
+use super::ask::{Reply, ask_patiently};
 use super::failure::{Failure, dependency_lost};
 use super::publish::Publisher;
 use super::replay::ReplayMsg;
@@ -125,17 +125,14 @@ impl LearnerLoop {
     /// The next batch, as soon as there is one; none after a stop.
     async fn lease(&self) -> Result<Option<Lease>, Failure> {
         let (groups, Publisher { replay, deadline, .. }) = (self.config.groups_per_step, &self.publisher);
-        loop {
-            let lease = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ok(None),
-                lease = ask(replay, *deadline, |reply| ReplayMsg::Lease { groups, reply }) => lease,
-            };
-            match lease {
-                Ok(lease) => return Ok(Some(lease)),
-                Err(Unanswered::Deadline) => {}
-                Err(Unanswered::Gone) => return Err(dependency_lost("replay", *deadline).await),
-            }
+        let lease = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Ok(None),
+            lease = ask_patiently(replay, *deadline, |reply| ReplayMsg::Lease { groups, reply }) => lease,
+        };
+        match lease {
+            Some(lease) => Ok(Some(lease)),
+            None => Err(dependency_lost("replay", *deadline).await),
         }
     }
 

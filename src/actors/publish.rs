@@ -3,7 +3,7 @@
 //! Invariants: a critic is on disk before it is in service, and in service before replay hears of it; every checkpoint of
 //! a node is written here.
 
-use super::ask::{Reply, Unanswered, ask};
+use super::ask::{Reply, ask, ask_patiently};
 use super::failure::{Failure, dependency_lost};
 use super::replay::ReplayMsg;
 use crate::device::{self, CriticWeights, Device};
@@ -77,12 +77,9 @@ impl Publisher {
 
     /// The run state, once the journal has all of it: waits as long as the disk takes.
     async fn run_state(&self) -> Result<RunState, Failure> {
-        loop {
-            match ask(&self.replay, self.deadline, |reply| ReplayMsg::Snapshot { reply }).await {
-                Ok(run_state) => return Ok(run_state),
-                Err(Unanswered::Deadline) => {}
-                Err(Unanswered::Gone) => return Err(dependency_lost("replay", self.deadline).await),
-            }
+        match ask_patiently(&self.replay, self.deadline, |reply| ReplayMsg::Snapshot { reply }).await {
+            Some(run_state) => Ok(run_state),
+            None => Err(dependency_lost("replay", self.deadline).await),
         }
     }
 

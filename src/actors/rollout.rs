@@ -5,6 +5,7 @@
 //! Invariants: a worker ends every episode it begins; if the actor fails first, the same episode is run again; an error
 //! of one critique or episode is counted and drops only that one.
 
+use super::ask::ask_patiently;
 use super::judge::JudgeMsg;
 use super::refusals::Refusals;
 use super::replay::ReplayMsg;
@@ -138,30 +139,23 @@ impl RolloutContext {
 
     /// The worker's next episode, as soon as it may begin; none after a stop is requested.
     async fn begin(&self, worker: Worker) -> Result<Option<EpisodeId>, Failure> {
-        loop {
-            let reply = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ok(None),
-                answer = ask(&self.replay, self.deadline(), |reply| ReplayMsg::Begin { worker, reply }) => answer,
-            };
-            match reply {
-                Ok(episode) => return Ok(Some(episode)),
-                Err(Unanswered::Deadline) => {}
-                Err(Unanswered::Gone) => return Err(dependency_lost("replay", self.deadline()).await),
-            }
+        let episode = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Ok(None),
+            answer = ask_patiently(&self.replay, self.deadline(), |reply| ReplayMsg::Begin { worker, reply }) => answer,
+        };
+        match episode {
+            Some(episode) => Ok(Some(episode)),
+            None => Err(dependency_lost("replay", self.deadline()).await),
         }
     }
 
     /// Ends an episode; waits as long as the disk takes.
     async fn end(&self, episode: EpisodeId, outcome: Outcome) -> Result<(), Failure> {
-        loop {
-            let outcome = outcome.clone();
-            match ask(&self.replay, self.deadline(), |reply| ReplayMsg::End { episode, outcome, reply }).await {
-                Ok(_) => return Ok(()),
-                // Replay has it, and the disk does not yet.
-                Err(Unanswered::Deadline) => {}
-                Err(Unanswered::Gone) => return Err(dependency_lost("replay", self.deadline()).await),
-            }
+        let message = |reply| ReplayMsg::End { episode, outcome: outcome.clone(), reply };
+        match ask_patiently(&self.replay, self.deadline(), message).await {
+            Some(_) => Ok(()),
+            None => Err(dependency_lost("replay", self.deadline()).await),
         }
     }
 
