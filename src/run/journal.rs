@@ -34,7 +34,7 @@ const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Why something was not written.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type WriteError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What calls back once records are on disk.
 type Acknowledge = Box<dyn FnOnce() + Send>;
@@ -178,7 +178,7 @@ impl Writer {
     }
 
     /// Repeats `attempt` until it succeeds. False if the journal is closed while it fails.
-    fn persist(&mut self, what: &str, mut attempt: impl FnMut(&mut Self) -> Result<(), Failure>) -> bool {
+    fn persist(&mut self, what: &str, mut attempt: impl FnMut(&mut Self) -> Result<(), WriteError>) -> bool {
         let mut pause = RETRY;
         loop {
             let Err(error) = attempt(self) else {
@@ -198,17 +198,22 @@ impl Writer {
     }
 
     fn try_commit(&mut self, writes: &[Write]) -> Result<(), Error> {
-        if self.table.is_none() {
-            self.table = Some((self.open)()?);
-        }
-        let Some(table) = &self.table else { return Ok(()) };
         let pruned = writes.iter().filter_map(|write| if let Write::Prune(last) = write { Some(*last) } else { None });
         let appended = writes.iter().filter_map(|write| match write {
             Write::Append { first, records, .. } => Some((*first, records)),
             Write::Prune(_) | Write::Read(_) => None,
         });
-        let numbered = appended.flat_map(|(first, records)| (first..).zip(records));
-        table.commit(numbered, pruned.max())
+        let mut numbered = appended.flat_map(|(first, records)| (first..).zip(records)).peekable();
+        let pruned = pruned.max();
+        // Who only asks whether what came before is on disk costs no commit: it is.
+        if numbered.peek().is_none() && pruned.is_none() && self.table.is_some() {
+            return Ok(());
+        }
+        if self.table.is_none() {
+            self.table = Some((self.open)()?);
+        }
+        let Some(table) = &self.table else { return Ok(()) };
+        table.commit(numbered, pruned)
     }
 
     /// Answers a write that is on disk. False if the journal is closed while the disk fails.

@@ -152,6 +152,26 @@ fn a_disk_that_fails_is_waited_for_and_nothing_is_acknowledged_before() {
 }
 
 #[test]
+fn who_asks_without_a_change_is_answered_after_what_came_before_and_costs_no_sync() {
+    let storage = Storage::default();
+    let (journal, _) = open(&storage);
+    append(&journal, 1).recv_timeout(LONG).unwrap();
+    storage.fail(Fails::Sync);
+    let ask = |first| {
+        let (acknowledge, acknowledged) = mpsc::channel();
+        journal.append(first, vec![], move || _ = acknowledge.send(()));
+        acknowledged
+    };
+    ask(2).recv_timeout(LONG).expect("a disk that cannot sync is not needed");
+    let (waits, asks) = (append(&journal, 2), ask(3));
+    assert!(asks.recv_timeout(3 * RETRY).is_err(), "the record before it is not on disk");
+    storage.fail(Fails::Nothing);
+    for acknowledged in [waits, asks] {
+        acknowledged.recv_timeout(LONG).unwrap();
+    }
+}
+
+#[test]
 fn a_journal_on_a_disk_that_fails_can_be_closed() {
     let storage = Storage::default();
     let (journal, _) = open(&storage);
