@@ -17,7 +17,7 @@ pub use recorder::GroupRecorder;
 
 use crate::disk;
 use crate::types::EpisodeId;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 /// The format of a file, by its extension.
@@ -79,6 +79,18 @@ pub fn is_recorded(run: &Path) -> Result<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io(&path)(error)),
     }
+}
+
+/// The episodes of the groups that the run in the directory `run` has recorded. Reads no more of a group than that.
+///
+/// # Errors
+/// As [`read`].
+pub fn recorded_episodes(run: &Path) -> Result<BTreeSet<EpisodeId>> {
+    let mut episodes = BTreeSet::new();
+    for file in [EARLIER_FILE, FILE].map(|name| run.join(name)).iter().filter(|file| file.exists()) {
+        episodes.extend(lines::episodes(file)?);
+    }
+    Ok(episodes)
 }
 
 /// Writes `groups` as the new file `path`, in the format of its extension. The file exists whole or not at all.

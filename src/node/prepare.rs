@@ -20,7 +20,6 @@ use crate::run::journal::{self, Journal, Record};
 use crate::run::state::RunState;
 use crate::types::ModelId;
 use crate::verify::Checker;
-use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,10 +34,10 @@ pub(super) fn prepare(config: Config, options: &Options, events: EventBus) -> Re
     let lock = lock(&run)?;
     let root = run.join("checkpoints");
     checkpoint::remove_leftovers(&root)?;
-    let occupied = !checkpoint::list(&root)?.is_empty() || journal::has_records(&run)? || groups::is_recorded(&run)?;
-    match (options.resume, occupied) {
-        (false, true) => return Err(Error::Occupied(run)),
-        (true, false) => return Err(Error::NothingToResume(run)),
+    let resumable = !checkpoint::list(&root)?.is_empty() || journal::has_records(&run)?;
+    match options.resume {
+        true if !resumable => return Err(Error::NothingToResume(run)),
+        false if resumable || groups::is_recorded(&run)? => return Err(Error::Occupied(run)),
         _ => {}
     }
     let prompts = PromptStream::open(&config.prompts, config.node.seed)?;
@@ -97,7 +96,7 @@ fn record_missing(recorder: &GroupRecorder, run: &Path, records: &[(u64, Record)
     if groups.is_empty() {
         return Ok(());
     }
-    let recorded: BTreeSet<_> = groups::read(run)?.groups.iter().map(|recorded| recorded.group.episode).collect();
+    let recorded = groups::recorded_episodes(run)?;
     for group in groups.into_iter().filter(|group| !recorded.contains(&group.episode)) {
         recorder.append(&recorder.line(group))?;
     }

@@ -108,6 +108,22 @@ async fn a_run_that_has_its_steps_already_ends_at_once() {
     assert_eq!(saved(folder.path()).step, 2);
 }
 
+#[tokio::test]
+async fn a_directory_that_holds_groups_alone_is_neither_resumed_nor_started_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = || config(folder.path(), "");
+    std::fs::create_dir_all(folder.path().join("run")).unwrap();
+    let groups = folder.path().join("run/groups.jsonl");
+    std::fs::write(&groups, "{\"of\": \"an older run\"}\n").unwrap();
+    for (resume, says) in [(false, "holds a run"), (true, "no whole checkpoint and no journal")] {
+        let options = Options { resume, judge: Some(Arc::new(likes_even)), ..Options::default() };
+        let refused = Node::start(config(), options).await.err().expect("a refusal");
+        assert_eq!(refused.exit(), Exit::Usage);
+        assert!(refused.to_string().contains(says), "{refused}");
+    }
+    assert_eq!(std::fs::read_to_string(groups).unwrap(), "{\"of\": \"an older run\"}\n", "untouched");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_is_resumed_as_what_it_was_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
