@@ -20,6 +20,7 @@ mod score;
 mod signals;
 mod start;
 
+use crate::checkpoint;
 use crate::config::Config;
 use crate::disk;
 use clap::{Parser, Subcommand};
@@ -120,13 +121,11 @@ fn run(arguments: Arguments) -> Result<Exit, CommandError> {
     }
 }
 
-/// The longest config.
-const CONFIG_BYTES_MAX: u64 = 1 << 20;
-
 /// The built-in config overlaid with `file` and `sets`.
 fn resolve(file: Option<&Path>, sets: &[String]) -> anyhow::Result<Config> {
-    let text = file
-        .map(|path| disk::read_text(path, CONFIG_BYTES_MAX).map_err(|e| anyhow::anyhow!("{}: {e}", path.display())));
+    let text = file.map(|path| {
+        disk::read_text(path, checkpoint::CONFIG_BYTES_MAX).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+    });
     let text = text.transpose()?;
     Ok(Config::resolve(file.zip(text.as_deref()), sets)?)
 }

@@ -15,7 +15,7 @@ pub mod source;
 pub mod spec;
 pub mod template;
 pub mod tokenizer;
-mod values;
+pub(crate) mod values;
 
 pub use error::{Error, Result};
 pub use model::{OpenedModel, WeightReader};

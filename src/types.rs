@@ -13,6 +13,7 @@ use verifier::Verifier;
 pub mod actor_kind;
 pub(crate) mod brief;
 pub mod label;
+pub(crate) mod log_prob;
 mod model_id;
 pub mod role;
 pub(crate) mod splitmix;

@@ -300,8 +300,8 @@ fn read_tensors(bytes: &[u8]) -> Result<Vec<NamedTensor>, String> {
             }
             let (values, _) = view.data().as_chunks::<4>();
             let data: Vec<f32> = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
-            if let Some(at) = data.iter().position(|value| !value.is_finite()) {
-                return Err(format!("tensor {name}: expected finite values, got {} at {at}", data[at]));
+            if let Some(why) = formats::values::complaint(&data, name) {
+                return Err(why);
             }
             Ok(NamedTensor { name: name.to_owned(), shape: view.shape().to_vec(), data })
         })

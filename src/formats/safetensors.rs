@@ -79,7 +79,7 @@ pub(crate) fn file(path: &Path) -> Result<Box<dyn WeightReader>> {
     Ok(Box::new(weights))
 }
 
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = disk::read(path, JSON_BYTES_MAX).map_err(Error::io(path))?;
     json::parse(&text).map_err(|why| Error::Malformed { path: path.to_owned(), why })
 }

@@ -1,5 +1,6 @@
 //! What the files hold, and the names of a run's files.
 
+use crate::types::log_prob::is_log_prob;
 use crate::types::{Completion, CritiqueGroup, ModelId};
 use serde::{Deserialize, Serialize};
 
@@ -46,8 +47,7 @@ pub(super) fn complaint(group: &CritiqueGroup) -> Option<String> {
                 "critique {index}: expected a log-prob for each id, got {ids} ids and {log_probs} log-probs"
             ));
         }
-        if let Some(log_prob) = log_probs.iter().find(|log_prob| !(log_prob.is_finite() && **log_prob <= LOG_PROB_MAX))
-        {
+        if let Some(log_prob) = log_probs.iter().find(|log_prob| !is_log_prob(**log_prob)) {
             return Some(format!("critique {index}: expected log-probs of at most 0, got {log_prob}"));
         }
         if !(0.0..=1.0).contains(&critique.utility) {
@@ -61,6 +61,3 @@ pub(super) fn complaint(group: &CritiqueGroup) -> Option<String> {
         preference.chosen, preference.rejected
     ))
 }
-
-/// The logarithm of 1, and what rounding adds to it.
-const LOG_PROB_MAX: f32 = 1e-3;

@@ -3,6 +3,7 @@
 //! Fields at their neutral value are not sent, because strict servers refuse fields that they do not know.
 
 use super::chat::{ChatRequest, ChatResponse, Usage};
+use crate::types::log_prob::is_log_prob;
 use crate::types::{FinishReason, Turn};
 use serde::{Deserialize, Serialize};
 
@@ -94,8 +95,6 @@ struct Tokens {
 
 /// The most tokens that a usage may report: more would be a mistake, and would spoil the sums of a whole run.
 const USAGE_TOKENS_MAX: u64 = 1 << 32;
-/// The logarithm of 1, and what rounding adds to it.
-const LOG_PROB_MAX: f64 = 1e-3;
 
 /// Parses the response to `chat`, or returns what is wrong with it.
 pub(super) fn read(bytes: &[u8], chat: &ChatRequest) -> Result<ChatResponse, String> {
@@ -107,7 +106,7 @@ pub(super) fn read(bytes: &[u8], chat: &ChatRequest) -> Result<ChatResponse, Str
         .map(|position| position.top_logprobs.into_iter().map(|token| (token.token, token.logprob)).collect());
     let first_tokens: Option<Vec<(String, f64)>> = first_tokens;
     // A logarithm far below is written as -9999 or less by some servers.
-    let strange = |(_, log_prob): &&(String, f64)| !(log_prob.is_finite() && *log_prob <= LOG_PROB_MAX);
+    let strange = |(_, log_prob): &&(String, f64)| !is_log_prob(*log_prob);
     if let Some((_, log_prob)) = first_tokens.iter().flatten().find(strange) {
         return Err(format!("expected log-probabilities of at most 0, got {log_prob:e}"));
     }
