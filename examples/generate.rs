@@ -20,14 +20,10 @@ fn main() -> anyhow::Result<()> {
 
     let turns = [Turn::new(ChatRole::User, prompt.as_str())];
     let text = model.template.render(&turns, true)?;
-    let request = Request {
-        prompt: model.tokenizer.encode(&text)?,
-        n: 1,
-        sampling: SamplingConfig { temperature: 0.7, ..SamplingConfig::greedy(128) },
-        stop_ids: model.tokenizer.stop_ids().to_vec(),
-        seed: 0,
-        critic: false, // by the base; `Engine::install` puts a critic beside it
-    };
+    let sampling = SamplingConfig { temperature: 0.7, ..SamplingConfig::greedy(128) };
+    let stop_ids = model.tokenizer.stop_ids().to_vec();
+    // By the base; `Engine::install` puts a critic beside it, and `Policy::Serving` asks for that.
+    let request = Request::new(model.tokenizer.encode(&text)?, 1, sampling, stop_ids, 0);
 
     let decoder = Decoder::new(model.transformer.clone(), KV_BLOCKS)?;
     let limits = Config::resolve(None, &[])?.engine;

@@ -8,10 +8,13 @@
 //! and is dropped with it.
 
 pub mod ask;
+pub mod control;
 pub mod device;
 pub mod failure;
+pub mod gates;
 pub mod judge;
 pub mod learner;
+mod on_disk;
 pub mod publish;
 pub mod refusals;
 pub mod replay;
@@ -19,8 +22,10 @@ pub mod role;
 pub mod rollout;
 pub mod run_context;
 pub mod supervisor;
+pub mod swap;
 pub mod task;
 mod tree;
+pub mod tuning;
 
 pub use ask::{Reply, Unanswered, ask};
 pub use failure::Failure;

@@ -7,16 +7,20 @@
 
 mod best;
 mod config;
+mod critic;
 mod disk;
 mod error;
 mod files;
+mod offer;
 mod snapshot;
 mod store;
 
 pub use best::{Best, best, set_best};
 pub use config::{CheckpointConfig, KeepBest};
+pub use critic::{read_critic, verify_critic, write_critic};
 pub use error::{Error, Result};
 pub(crate) use files::{CONFIG, CONFIG_BYTES_MAX};
+pub use offer::{is_offer, read_offer};
 pub use snapshot::{NamedTensor, Snapshot};
 pub use store::{CheckpointEntry, CheckpointGuard, acquire, list, prune, remove_leftovers};
 

@@ -5,6 +5,11 @@
 mod bench;
 mod check;
 mod critic_source;
+mod critics;
+mod critique;
+mod dashboards;
+mod device_watch;
+mod episodes;
 mod eval;
 mod exit;
 mod export;
@@ -12,22 +17,33 @@ mod fetch;
 mod generate;
 mod groups;
 mod learn;
-mod memory_plan;
+mod listener;
+mod made_files;
 mod model;
+mod monitor;
+mod node_client;
+mod operate;
 mod output;
 mod parse;
+mod report;
 mod score;
+mod serve;
+mod served;
 mod signals;
 mod start;
+mod status;
+mod top;
 
-use crate::checkpoint;
+use crate::checkpoint as checkpoints;
 use crate::config::Config;
 use crate::disk;
+use crate::telemetry::logs;
 use clap::{Parser, Subcommand};
 use exit::{CommandError, Exit, OrExit};
 use output::print_note;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Trains an LLM critic on one device: RCO with asynchronous off-policy DRO.
 #[derive(Debug, Parser)]
@@ -56,6 +72,10 @@ fn exit_codes() -> String {
 enum Command {
     /// Trains a critic: rollout and learning at once, until Ctrl-C.
     Start(start::StartArguments),
+    /// Serves the API without training, with a trained critic or the base.
+    Serve(serve::ServeArguments),
+    /// Criticises one response, and tries the critiques.
+    Critique(critique::CritiqueArguments),
     /// Validates the config, prints it resolved and checks that the model fits into memory.
     Check(check::CheckArguments),
     /// Generates texts for prompts, in any role.
@@ -72,35 +92,61 @@ enum Command {
     Learn(learn::LearnArguments),
     /// Writes a run's critique groups to a file.
     Groups(groups::GroupsArguments),
+    /// Writes a run as one page of HTML: curves, evaluations, critics, critiques, settings.
+    Report(report::ReportArguments),
+    /// Shows the episodes of a run: a list, one tree, or a page for a browser.
+    #[command(disable_version_flag = true)]
+    Episodes(episodes::EpisodesArguments),
     /// Downloads the model into the cache and prints its path.
     Fetch,
+    /// Says what a running node does.
+    Status(status::StatusArguments),
+    /// Shows a running node in the terminal, with keys that change it.
+    Top(top::TopArguments),
+    /// Writes dashboards, rules and alerts for Grafana and Prometheus.
+    Dashboards(dashboards::DashboardsArguments),
+    /// Writes the same for a running node, and says how to start the services.
+    Monitor(monitor::MonitorArguments),
+    /// Lists the critics of a run: state, origin, and what they earned.
+    Critics(critics::CriticsArguments),
+    /// Puts a critic into service on a running node.
+    Swap(operate::SwapArguments),
+    /// Takes the critic in service back.
+    Rollback(operate::VersionArguments),
+    /// Keeps a critic in service whatever the learner publishes.
+    Pin(operate::VersionArguments),
+    /// Lets the learner's publications serve again.
+    Unpin(node_client::NodeArguments),
+    /// Pauses rollout, learner or both.
+    Pause(operate::PauseArguments),
+    /// Resumes what was paused.
+    Resume(operate::PauseArguments),
+    /// Changes settings of a running node.
+    Configure(operate::ConfigureArguments),
+    /// Writes a checkpoint of a running node.
+    Checkpoint(node_client::NodeArguments),
+    /// Lets a running node finish its work, write a checkpoint and end.
+    Drain(node_client::NodeArguments),
 }
+
+/// How long the end of the process waits for the reader of its log.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reads the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
-    match (run(Arguments::parse()), output::failure()) {
+    let ended = run(Arguments::parse());
+    logs::flush(LOG_PATIENCE);
+    match (ended, output::failure()) {
         (Ok(_), Some(why)) => {
             print_note(&format!("error: standard output: {why}"));
             ExitCode::from(Exit::Failed as u8)
         }
         (Ok(exit), None) => ExitCode::from(exit as u8),
-        (Err(CommandError { exit, error }), _) => {
-            print_note(&format!("error: {}", in_one_line(&error)));
-            ExitCode::from(exit as u8)
+        (Err(error), _) => {
+            print_note(&format!("error: {}", error.in_one_line()));
+            ExitCode::from(error.exit as u8)
         }
     }
-}
-
-/// The error and its causes on one line. Many errors already contain their cause, which is then not repeated.
-fn in_one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if !line.contains(&cause) {
-            line += if line.is_empty() { "" } else { ": " };
-            line += &cause;
-        }
-    }
-    line
 }
 
 fn run(arguments: Arguments) -> Result<Exit, CommandError> {
@@ -109,6 +155,8 @@ fn run(arguments: Arguments) -> Result<Exit, CommandError> {
     let config = resolve(arguments.config.as_deref(), &sets).or_exit(Exit::Usage)?;
     match arguments.command {
         Command::Start(start) => start::run(config, &start),
+        Command::Serve(serve) => serve::run(&config, &serve),
+        Command::Critique(critique) => critique::run(&config, &critique),
         Command::Check(check) => check::run(&config, &check),
         Command::Generate(generate) => generate::run(&config, &generate),
         Command::Score(score) => score::run(&config, &score),
@@ -117,14 +165,30 @@ fn run(arguments: Arguments) -> Result<Exit, CommandError> {
         Command::Eval(eval) => eval::run(&config, &eval),
         Command::Learn(learn) => learn::run(config, &learn),
         Command::Groups(groups) => groups::run(&config, &groups),
+        Command::Report(report) => report::run(&config, &report),
+        Command::Episodes(episodes) => episodes::run(&config, &episodes),
         Command::Fetch => fetch::run(&config),
+        Command::Status(status) => status::run(&config, &status),
+        Command::Top(top) => top::run(&config, &top),
+        Command::Dashboards(dashboards) => dashboards::run(&config, &dashboards),
+        Command::Monitor(monitor) => monitor::run(&config, &monitor),
+        Command::Critics(critics) => critics::run(&config, &critics),
+        Command::Swap(swap) => operate::swap(&config, &swap),
+        Command::Rollback(rollback) => operate::rollback(&config, &rollback),
+        Command::Pin(pin) => operate::pin(&config, &pin),
+        Command::Unpin(node) => operate::unpin(&config, &node),
+        Command::Pause(pause) => operate::set_paused(&config, &pause, true),
+        Command::Resume(resume) => operate::set_paused(&config, &resume, false),
+        Command::Configure(configure) => operate::configure(&config, &configure),
+        Command::Checkpoint(node) => operate::checkpoint(&config, &node),
+        Command::Drain(node) => operate::drain(&config, &node),
     }
 }
 
 /// The built-in config overlaid with `file` and `sets`.
 fn resolve(file: Option<&Path>, sets: &[String]) -> anyhow::Result<Config> {
     let text = file.map(|path| {
-        disk::read_text(path, checkpoint::CONFIG_BYTES_MAX).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+        disk::read_text(path, checkpoints::CONFIG_BYTES_MAX).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
     });
     let text = text.transpose()?;
     Ok(Config::resolve(file.zip(text.as_deref()), sets)?)

@@ -97,8 +97,13 @@ impl Config {
             section_checks::learner(&self.learner),
             self.eval.complaints(),
             self.checkpoint.complaints(),
+            self.swap.complaints(),
+            self.device.complaints(),
             self.supervisor.complaints(),
             self.telemetry.complaints(),
+            self.http.complaints(),
+            self.tracking.complaints(),
+            self.episodes.complaints(),
             section_checks::between(self),
         ]
         .concat()

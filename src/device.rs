@@ -8,23 +8,30 @@
 mod command;
 mod engine_slot;
 mod error;
+mod heartbeat;
 mod setup;
 mod share;
+mod stream;
 mod thread;
 
+use crate::engine::Holder;
+pub use crate::engine::{Policy, StreamEvent};
 pub use error::Error;
 pub use setup::{Event, JudgeSetup, LearnerSetup, Observer, Setup};
+pub use stream::CompletionStream;
 
 use crate::engine;
-use crate::learner;
+use crate::learner::{self, LearnerConfig};
 use crate::transformer::Transformer;
 use crate::transformer::decode::PackedAdapter;
 pub use crate::transformer::full_weights::CriticWeights;
 use crate::types::{Completion, CriticVersion, CritiqueGroup};
+pub use command::MadeBy;
 use command::{Command, EngineSlot, Envelope, PendingInstall, Reply};
+use heartbeat::Heartbeat;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use thread::Thread;
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -40,6 +47,7 @@ pub struct Device {
     commands: crossbeam_channel::Sender<Envelope>,
     permits: Arc<Semaphore>,
     ended: watch::Receiver<Ended>,
+    heartbeat: Arc<Heartbeat>,
     slot: EngineSlot,
 }
 
@@ -62,8 +70,10 @@ impl Device {
         let (commands, inbox) = crossbeam_channel::unbounded();
         let (status, ended) = watch::channel(Ended::Running);
         let (ready, is_ready) = oneshot::channel();
+        let heartbeat = Arc::new(Heartbeat::new());
+        let beating = heartbeat.clone();
         let body = move || {
-            let run = AssertUnwindSafe(|| match Thread::new(setup) {
+            let run = AssertUnwindSafe(|| match Thread::new(setup, beating) {
                 Ok(mut thread) => {
                     // A caller that stopped waiting has also dropped the command channel.
                     let _ = ready.send(Ok(()));
@@ -77,7 +87,8 @@ impl Device {
         };
         std::thread::Builder::new().name("rco-device".into()).stack_size(STACK_BYTES).spawn(body)?;
         is_ready.await.map_err(|_| Error::Gone)??;
-        Ok(Self { model, commands, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), ended, slot: EngineSlot::Own })
+        let (permits, slot) = (Arc::new(Semaphore::new(COMMANDS_MAX)), EngineSlot::Own);
+        Ok(Self { model, commands, permits, ended, heartbeat, slot })
     }
 
     /// A handle that uses the judge's own model, or the node's if the judge has none.
@@ -91,6 +102,51 @@ impl Device {
     /// If the request can never fit, the model fails, or the thread is gone.
     pub async fn write(&self, request: engine::Request) -> Result<Vec<Completion>, Error> {
         self.ask(|reply| Command::Write(self.slot, request, reply)).await
+    }
+
+    /// Like [`Device::write`], as a stream of what is written. Dropping the stream cancels the request.
+    ///
+    /// # Errors
+    /// As [`Device::write`].
+    pub async fn stream(&self, request: engine::Request) -> Result<CompletionStream, Error> {
+        let (updates, stream) = CompletionStream::new();
+        self.ask(|reply| Command::Stream(self.slot, request, updates, reply)).await?;
+        Ok(stream)
+    }
+
+    /// Makes `critic` resident as `version`, beside the one in service; `None` is the base's weights.
+    ///
+    /// # Errors
+    /// If the critic does not fit the model, as many are resident as the config allows, or the thread is gone.
+    pub async fn load(&self, version: CriticVersion, critic: Option<CriticWeights>) -> Result<(), Error> {
+        let pending = self.pending(critic).await?;
+        self.ask(|reply| Command::Load(version, pending, Holder::Swap, reply)).await
+    }
+
+    /// Like [`Device::load`], for clients who ask for it by its number: it makes room for others, the one that was loaded
+    /// longest ago first.
+    ///
+    /// # Errors
+    /// As [`Device::load`], where none may make room.
+    pub async fn lend(&self, version: CriticVersion, critic: Option<CriticWeights>) -> Result<(), Error> {
+        let pending = self.pending(critic).await?;
+        self.ask(|reply| Command::Load(version, pending, Holder::Client, reply)).await
+    }
+
+    /// Forgets a resident critic that is not in service. Sequences under way keep it. Returns whether it was resident.
+    ///
+    /// # Errors
+    /// If the thread is gone.
+    pub async fn unload(&self, version: CriticVersion) -> Result<bool, Error> {
+        self.ask(|reply| Command::Unload(version, reply)).await
+    }
+
+    /// Sets the share of the engine that requests over HTTP get while rollouts have work too, a number in `(0, 1]`.
+    ///
+    /// # Errors
+    /// If the thread is gone.
+    pub async fn set_share(&self, http: f64) -> Result<(), Error> {
+        self.ask(|reply| Command::SetShare(http, reply)).await
     }
 
     /// Like [`Device::write`], with `critic`, which is put into service as `version`. A version must always name the
@@ -108,13 +164,19 @@ impl Device {
         self.ask(|reply| Command::WriteAs(version, critic, request, reply)).await
     }
 
-    /// Log-probabilities (nats) of `candidates`, each as the next token of `prompt`, by the base without adapter.
-    /// Dropping the future cancels the request.
+    /// Log-probabilities (nats) of `candidates`, each as the next token of `prompt`, by `policy`. Dropping the future cancels
+    /// the request.
     ///
     /// # Errors
     /// As [`Device::write`], and if a candidate is not a token of the model.
-    pub async fn score_candidates(&self, prompt: Vec<u32>, candidates: Vec<u32>) -> Result<Vec<f32>, Error> {
-        let completions = self.ask(|reply| Command::ScoreCandidates(self.slot, prompt, candidates, reply)).await?;
+    pub async fn score_candidates(
+        &self,
+        policy: engine::Policy,
+        prompt: Vec<u32>,
+        candidates: Vec<u32>,
+    ) -> Result<Vec<f32>, Error> {
+        let asked = |reply| Command::ScoreCandidates(self.slot, policy, prompt, candidates, reply);
+        let completions = self.ask(asked).await?;
         Ok(completions.into_iter().next().map_or(Vec::new(), |completion| completion.log_probs))
     }
 
@@ -135,19 +197,45 @@ impl Device {
         self.ask(Command::Snapshot).await
     }
 
-    /// Puts a critic into service between two steps; `None` is the base.
+    /// Puts a critic into service between two steps; `None` is the base. `made` says who made it.
     ///
     /// # Errors
     /// If the critic does not fit the model, or the thread is gone.
-    pub async fn install(&self, version: CriticVersion, critic: Option<CriticWeights>) -> Result<(), Error> {
-        let pending = match critic {
+    pub async fn install(
+        &self,
+        version: CriticVersion,
+        critic: Option<CriticWeights>,
+        made: MadeBy,
+    ) -> Result<(), Error> {
+        let pending = self.pending(critic).await?;
+        self.ask(|reply| Command::Install(version, pending, made, reply)).await
+    }
+
+    /// Changes the learner's learning rate, beta and share of the time to those of `config`; from the next step on.
+    ///
+    /// # Errors
+    /// If there is no learner, or the thread is gone.
+    pub async fn configure(&self, config: LearnerConfig) -> Result<(), Error> {
+        self.ask(|reply| Command::Configure(Box::new(config), reply)).await
+    }
+
+    /// Lets the learner go on from `critic`, with its optimizer's moments at zero. A step in progress is abandoned.
+    ///
+    /// # Errors
+    /// If the critic is not of the kind that is trained, there is no learner, or the thread is gone.
+    pub async fn adopt(&self, critic: Option<CriticWeights>) -> Result<(), Error> {
+        self.ask(|reply| Command::Adopt(critic, reply)).await
+    }
+
+    async fn pending(&self, critic: Option<CriticWeights>) -> Result<Option<PendingInstall>, Error> {
+        Ok(match critic {
             // Packing all weights takes seconds, so it is done here while the thread continues to generate.
             Some(critic @ CriticWeights::Full(_)) => Some(PendingInstall::Packed(self.pack(critic).await?)),
             plain => plain.map(PendingInstall::Plain),
-        };
-        self.ask(|reply| Command::Install(version, pending, reply)).await
+        })
     }
 
+    /// Needs no deadline: packing computes, and waits for no lock, no disk and no device.
     async fn pack(&self, critic: CriticWeights) -> Result<Arc<PackedAdapter>, Error> {
         let model = self.model.clone();
         let packed = tokio::task::spawn_blocking(move || model.pack(&critic));
@@ -173,6 +261,16 @@ impl Device {
         }
     }
 
+    /// Commands that wait for the thread, or that it is at.
+    pub fn queued(&self) -> usize {
+        COMMANDS_MAX - self.permits.available_permits()
+    }
+
+    /// How long the thread has been at one engine step, micro-batch or command; none while it waits for commands.
+    pub fn busy(&self) -> Option<Duration> {
+        self.heartbeat.busy()
+    }
+
     /// Asks the thread to end after the current engine step or micro-batch. Waiting commands fail with [`Error::Gone`].
     pub fn stop(&self) {
         self.send_at_once(Command::Stop);
@@ -182,6 +280,12 @@ impl Device {
     #[cfg(feature = "faults")]
     pub fn inject_fault(&self, text: &str) {
         self.send_at_once(Command::Fault(text.to_owned()));
+    }
+
+    /// Makes the thread stand still, as a driver that hangs would.
+    #[cfg(feature = "faults")]
+    pub fn inject_stall(&self, duration: Duration) {
+        self.send_at_once(Command::Stall(duration));
     }
 
     fn send_at_once(&self, command: Command) {
@@ -203,3 +307,6 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 
 mod input;
 pub(crate) mod json_lines;
+pub(crate) mod rotating;
 
 pub(crate) use input::{open, read, read_text};
 

@@ -2,6 +2,8 @@
 //!
 //! [`tree`] holds the algorithm. This module knows no actor and no learner.
 
+pub mod canary;
+pub mod critique;
 pub mod eval_runner;
 pub mod judge;
 pub mod models;
@@ -10,4 +12,6 @@ pub mod online_eval;
 pub mod role;
 pub mod sampling;
 pub(crate) mod seed;
+pub(crate) mod text_work;
+pub mod trace;
 pub mod tree;

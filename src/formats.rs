@@ -14,6 +14,7 @@ pub mod safetensors;
 pub mod source;
 pub mod spec;
 pub mod template;
+mod time_limit;
 pub mod tokenizer;
 pub(crate) mod values;
 

@@ -10,10 +10,13 @@ mod flat;
 mod lines;
 mod record;
 mod recorder;
+mod texts;
+pub mod trl;
 
 pub use error::{Error, Result};
 pub use record::{EARLIER_FILE, FILE, Groups, RecordedGroup};
 pub use recorder::GroupRecorder;
+pub use texts::PromptTexts;
 
 use crate::disk;
 use crate::types::EpisodeId;

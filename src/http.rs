@@ -1,30 +1,76 @@
-//! `/metrics`, `/healthz` and `/readyz` over HTTP, and the upkeep of the metrics behind them.
+//! The listener: metrics, health, the OpenAI-compatible API, and what operators ask of the node.
 //!
-//! Read-only: nothing here changes the node. `/healthz` answers 200 while the process serves; `/readyz`
-//! answers 503 with what the node waits for until it is ready.
+//! Each group of routes is a function that returns a router. Texts are asked of the device, through [`Api`]; changes of the
+//! node are asked of its [`Node`].
+//!
+//! Invariant: clients hold a bounded number of connections, each for a bounded time (see `connections`).
+
+mod access;
+mod admin;
+mod admission;
+mod api;
+mod config;
+mod connections;
+mod critique;
+mod episodes;
+mod handles;
+mod held_critics;
+mod lora;
+mod measure;
+mod model;
+mod node;
+mod openai;
+mod openapi;
+pub(crate) mod page;
+mod probes;
+mod problem;
+mod reading;
+mod request_id;
+mod residence;
+mod threads;
+mod tokens;
+
+pub use access::{Access, AccessError, TOKEN_FILE};
+pub use api::{Api, Served};
+pub use config::HttpConfig;
+pub use held_critics::{HeldCritics, KeptCritic, ReadCritic};
+pub use node::Node;
 
 use crate::telemetry::{Error, Telemetry, TelemetryConfig};
-use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::routing::get;
+use admission::Admission;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, Method, Uri};
+use axum::response::IntoResponse;
+use axum::{Router, middleware};
+use connections::{Connections, Limits};
+use handles::Handles;
+use lora::Loader;
+use problem::Problem;
+use std::any::Any;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
+use threads::Threads;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{self, AllowHeaders, CorsLayer};
 
 /// The interval at which histograms are folded.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How long a request under way at the stop may take.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// How long a client may take for the headers of its request.
+const HEADERS_DEADLINE: Duration = Duration::from_secs(5);
+
 /// A running server and the upkeep of the metrics.
 #[must_use = "a server is stopped by its shutdown future and waited for by `stopped`"]
 pub struct Serving {
     address: Option<SocketAddr>,
     task: JoinHandle<()>,
+    _threads: Threads,
 }
 
 impl Serving {
@@ -34,52 +80,69 @@ impl Serving {
     }
 
     /// Resolves once the shutdown future has resolved and the last request is answered or abandoned.
-    pub async fn stopped(self) {
-        if let Err(error) = self.task.await {
+    pub async fn stopped(mut self) {
+        if let Err(error) = (&mut self.task).await {
             tracing::error!(%error, "the telemetry server failed");
         }
     }
 }
 
 impl Telemetry {
-    /// Serves the endpoints (if `config` names an address) and keeps the metrics folded until `shutdown` resolves.
+    /// Serves the endpoints and `routes` (if `config` names an address), and keeps the metrics folded until `shutdown`
+    /// resolves, on threads of their own.
     ///
     /// # Errors
-    /// If the address is invalid or cannot be listened on.
+    /// If the address is invalid or cannot be listened on, or no thread can be started.
     pub async fn serve(
         &self,
         config: &TelemetryConfig,
+        routes: Option<NodeRoutes>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Serving, Error> {
+        let threads = Threads::start().map_err(Error::Thread)?;
         let listener = match config.address.as_str() {
             "" => None,
-            given => Some(listen(given).await?),
+            given => Some(listen(given, &threads).await?),
         };
         let (listener, address) = listener.unzip();
-        let task = tokio::spawn(run(self.clone(), listener, shutdown));
-        Ok(Serving { address, task })
+        let probes = probes::routes(self.clone());
+        let routes = match routes {
+            Some(node) => node.beside(probes),
+            None => openapi::documented(probes),
+        };
+        let task = threads.spawn(run(self.clone(), routes, listener, shutdown));
+        Ok(Serving { address, task, _threads: threads })
     }
 }
 
-/// Binds the address `given`.
-async fn listen(given: &str) -> Result<(TcpListener, SocketAddr), Error> {
+/// Binds the address `given`, for `threads`.
+async fn listen(given: &str, threads: &Threads) -> Result<(TcpListener, SocketAddr), Error> {
     let address: SocketAddr = given.parse().map_err(|_| Error::Address(given.to_owned()))?;
     let failed = |source| Error::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bind = TcpListener::bind(address);
+    let listener = threads.spawn(bind).await.map_err(std::io::Error::other).flatten().map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }
 
 /// Serves and folds until `shutdown`, then waits a moment for requests under way.
-async fn run(telemetry: Telemetry, listener: Option<TcpListener>, shutdown: impl Future<Output = ()> + Send) {
+async fn run(
+    telemetry: Telemetry,
+    routes: Router,
+    listener: Option<TcpListener>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
     let stop = CancellationToken::new();
     let server = listener.map(|listener| {
-        let routes = routes(telemetry.clone());
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stopped).await {
-                tracing::error!(%error, "the telemetry server failed");
+            let mut connections = Connections::new(routes, Limits::of_process(HEADERS_DEADLINE));
+            tokio::select! {
+                () = stopped => {}
+                never = connections.accept_from(&listener) => match never {},
             }
+            drop(listener);
+            connections.ended().await;
         })
     });
     let mut upkeep = tokio::time::interval(UPKEEP);
@@ -98,26 +161,69 @@ async fn run(telemetry: Telemetry, listener: Option<TcpListener>, shutdown: impl
     }
 }
 
-/// The three routes.
-fn routes(telemetry: Telemetry) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .with_state(telemetry)
+/// The routes that a listener has beside metrics and health.
+pub struct NodeRoutes {
+    /// Who is let in.
+    pub access: Access,
+    /// How much at once.
+    pub config: HttpConfig,
+    /// The node whose operators ask; none where nothing can be changed.
+    pub node: Option<Node>,
+    /// The models that texts are asked of.
+    pub api: Api,
 }
 
-/// Prometheus' text format.
-async fn metrics(State(telemetry): State<Telemetry>) -> ([(header::HeaderName, &'static str); 1], String) {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], telemetry.render())
-}
-
-/// 200 once the node is ready; before that 503 and what it waits for.
-async fn readyz(State(telemetry): State<Telemetry>) -> (StatusCode, String) {
-    match telemetry.waiting() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(what) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {what}\n")),
+impl NodeRoutes {
+    /// These routes beside `probes`, behind one guard.
+    fn beside(self, probes: utoipa_axum::router::OpenApiRouter) -> Router {
+        let Self { access, config, node, api } = self;
+        let handles = Handles { api: api.clone(), admission: Admission::new(&config) };
+        let admission = handles.admission.clone();
+        let mut documented = probes
+            .merge(openai::routes(handles.clone()))
+            .merge(critique::routes(handles))
+            .merge(tokens::routes(api.clone()));
+        let loader = node.clone().map_or(Loader::Server(api), Loader::Node);
+        documented = documented.merge(lora::routes(loader, access.clone()));
+        if let Some(node) = node {
+            documented = documented
+                .merge(page::routes())
+                .merge(episodes::routes(node.clone()))
+                .merge(admin::reads(node.clone(), admission))
+                .merge(admin::changes(node, access.clone()));
+        }
+        let routes = openapi::documented(documented)
+            .fallback(no_route)
+            .method_not_allowed_fallback(no_method)
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(DefaultBodyLimit::max(config.body_bytes_max()))
+            .layer(middleware::from_fn_with_state(access, access::guard))
+            .layer(middleware::from_fn(measure::measure));
+        let routes = match cors(&config.cors_origins) {
+            Some(cors) => routes.layer(cors),
+            None => routes,
+        };
+        routes.layer(middleware::from_fn(request_id::stamp))
     }
+}
+
+async fn no_route(method: Method, uri: Uri) -> Problem {
+    Problem::no_route(format!("no such address: {method} {}", uri.path()))
+}
+
+async fn no_method(method: Method, uri: Uri) -> Problem {
+    Problem::no_method(format!("{} is not answered to {method}", uri.path()))
+}
+
+fn panicked(_: Box<dyn Any + Send>) -> axum::response::Response {
+    Problem::internal("the request panicked").into_response()
+}
+
+/// Lets pages of `origins` ask; none if there are none.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
+    let any = || CorsLayer::new().allow_methods(cors::Any).allow_headers(AllowHeaders::mirror_request());
+    (!origins.is_empty()).then(|| any().allow_origin(origins))
 }
 
 #[cfg(test)]
@@ -125,8 +231,9 @@ async fn readyz(State(telemetry): State<Telemetry>) -> (StatusCode, String) {
 mod tests {
     use super::*;
     use crate::telemetry::LogFormat;
-    use std::io::{Read, Write};
+    use std::io::{ErrorKind, Read, Write};
     use std::net::TcpStream;
+    use std::time::Instant;
     use tokio::sync::oneshot;
 
     fn config(address: &str) -> TelemetryConfig {
@@ -138,7 +245,7 @@ mod tests {
         let shutdown = async move {
             let _ = stopped.await;
         };
-        (telemetry.serve(&config("127.0.0.1:0"), shutdown).await.unwrap(), stop)
+        (telemetry.serve(&config("127.0.0.1:0"), None, shutdown).await.unwrap(), stop)
     }
 
     /// Head and body of a GET.
@@ -174,6 +281,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn health_says_how_long_the_device_has_stood_still() {
+        let telemetry = Telemetry::install().unwrap();
+        let (serving, stop) = serve(&telemetry).await;
+        let address = serving.address().unwrap();
+        telemetry.set_stalled(Instant::now().checked_sub(Duration::from_secs(73)));
+        let (head, body) = fetch(address, "/healthz").await;
+        assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+        let said = ["the device thread has stood still for 73 s\n", "the device thread has stood still for 74 s\n"];
+        assert!(said.contains(&body.as_str()), "{body}");
+        telemetry.set_stalled(None);
+        assert!(fetch(address, "/healthz").await.0.starts_with("HTTP/1.1 200"));
+        stop.send(()).unwrap();
+        serving.stopped().await;
+    }
+
+    #[tokio::test]
     async fn metrics_are_served_in_the_text_format() {
         let telemetry = Telemetry::install().unwrap();
         let (serving, stop) = serve(&telemetry).await;
@@ -195,16 +318,65 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(5), serving.stopped()).await.unwrap();
     }
 
+    /// How many of `clients` the server closes within `patience`.
+    async fn closed(clients: Vec<TcpStream>, patience: Duration) -> usize {
+        let is_closed = move |client: &TcpStream| {
+            client.set_read_timeout(Some(patience)).unwrap();
+            // The end of the stream, or a reset.
+            let read = (&*client).read(&mut [0]);
+            !matches!(read, Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+        };
+        tokio::task::spawn_blocking(move || clients.iter().filter(|client| is_closed(client)).count()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn idle_clients_hold_few_connections_and_do_not_keep_a_scrape_out() {
+        let telemetry = Telemetry::install().unwrap();
+        let (serving, stop) = serve(&telemetry).await;
+        let address = serving.address().unwrap();
+        let idle = move || {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(b"GET /metrics HTTP/1.1\r\nHost:").unwrap();
+            client
+        };
+        let (max, surplus) = (Limits::of_process(HEADERS_DEADLINE).connections_max, 44);
+        let open = move || (0..max + surplus).map(|_| idle()).collect::<Vec<_>>();
+        let clients = tokio::task::spawn_blocking(open).await.unwrap();
+        let (head, _) = tokio::time::timeout(Duration::from_secs(4), fetch(address, "/metrics")).await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let early = clients.into_iter().take(surplus).collect();
+        assert_eq!(closed(early, Duration::from_secs(1)).await, surplus);
+        stop.send(()).unwrap();
+        serving.stopped().await;
+    }
+
+    #[tokio::test]
+    async fn a_client_without_headers_is_closed_at_their_deadline() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut connections = Connections::new(
+            openapi::documented(probes::routes(Telemetry::install().unwrap())),
+            Limits::of_process(Duration::from_millis(100)),
+        );
+        let accepting = tokio::spawn(async move { connections.accept_from(&listener).await });
+        let silent = TcpStream::connect(address).unwrap();
+        let mut dripping = TcpStream::connect(address).unwrap();
+        dripping.write_all(b"GET /metrics HTTP/1.1\r\n").unwrap();
+        assert_eq!(closed(vec![silent, dripping], Duration::from_secs(3)).await, 2);
+        assert!(fetch(address, "/healthz").await.0.starts_with("HTTP/1.1 200"));
+        accepting.abort();
+    }
+
     #[tokio::test]
     async fn an_address_in_use_is_named_and_no_address_is_no_server() {
         let telemetry = Telemetry::install().unwrap();
         let (serving, stop) = serve(&telemetry).await;
         let taken = serving.address().unwrap().to_string();
-        let error = telemetry.serve(&config(&taken), async {}).await.err().unwrap();
+        let error = telemetry.serve(&config(&taken), None, async {}).await.err().unwrap();
         assert!(error.to_string().contains(&taken), "{error}");
-        let error = telemetry.serve(&config("nowhere"), async {}).await.err().unwrap();
+        let error = telemetry.serve(&config("nowhere"), None, async {}).await.err().unwrap();
         assert!(error.to_string().contains("nowhere"), "{error}");
-        let silent = telemetry.serve(&config(""), async {}).await.unwrap();
+        let silent = telemetry.serve(&config(""), None, async {}).await.unwrap();
         assert_eq!(silent.address(), None);
         silent.stopped().await;
         drop(stop);

@@ -3,7 +3,7 @@
 //! A weight is laid out once, at load, in panels of 16 output columns, input-major, so that a tile reads it front to
 //! back. Every output is one chain of fused multiply-adds in the order of the inputs, whatever the number of rows and
 //! the processor: a row's result does not depend on its batch, to the last bit. Knows no model, no file format and no
-//! tensor library. The only room with `unsafe`.
+//! tensor library. The only room with `unsafe`, so the allocator's limits are here too.
 
 mod activation_rows;
 pub(crate) mod attention;
@@ -12,6 +12,7 @@ mod column_writer;
 mod cut_cross_entropy;
 mod gemm;
 pub(crate) mod gemm_lora;
+mod heap_limit;
 mod huge_pages;
 mod int8;
 mod isa;
@@ -38,6 +39,7 @@ mod weight_prefetch;
 pub(crate) use activation_rows::ActivationRows;
 pub use bf16::Bf16Matrix;
 pub(crate) use cut_cross_entropy::{log_probs, working_floats as log_probs_floats};
+pub use heap_limit::{HeapLimit, LimitedAllocator};
 pub(crate) use huge_pages::advise_huge_pages;
 pub use int8::Int8Matrix;
 pub(crate) use isa::has_tiles;

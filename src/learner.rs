@@ -26,6 +26,7 @@ pub use error::Error;
 pub use state::{HostTensor, Report, State};
 pub use streak::FailureStreak;
 
+use crate::formats::adapter::LoraConfig;
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::CriticWeights;
 use crate::transformer::score::{self, Arena, Packed, ScoreBatch};
@@ -78,6 +79,11 @@ impl Learner {
         let mut learner = Self::with(model, config, temperature, trained, seed);
         learner.trained.self_test(&learner.model, &learner.config, temperature, seed)?;
         Ok(learner)
+    }
+
+    /// Memory of what is trained, its gradient and two moments, in bytes.
+    pub fn bytes(&self) -> usize {
+        4 * self.trained.floats() * size_of::<f32>()
     }
 
     /// Resumes from `state`, bit for bit. A value network that `state` does not contain starts fresh.
@@ -305,6 +311,32 @@ impl Learner {
             tokens: loss.tokens(),
             learning_rate: optimizer::learning_rate(config, step),
         }
+    }
+
+    /// Goes on from `critic` (the base if there is none), with the optimizer's moments at zero. A step in progress is dropped.
+    ///
+    /// # Errors
+    /// If it is not of the kind, shape or scale that is trained; nothing has changed then.
+    pub fn adopt(&mut self, critic: Option<CriticWeights>) -> Result<(), Error> {
+        let trained = match critic {
+            None => TrainableCritic::fresh(&self.model, &self.config, self.step)?,
+            Some(critic) => {
+                let scale = critic.adapter().map(|adapter| adapter.config.scale());
+                if scale.is_some_and(|scale| scale != self.config.lora.scale()) {
+                    let LoraConfig { rank, targets, .. } = self.config.lora.clone();
+                    return Err(Error::OtherAdapter { rank, targets });
+                }
+                TrainableCritic::resumed(&self.model, &self.config, critic)?
+            }
+        };
+        self.abandon();
+        (self.trained, self.published) = (trained, None);
+        Ok(())
+    }
+
+    /// Takes learning rate and beta from `config`. A step in progress keeps its beta.
+    pub fn configure(&mut self, config: &LearnerConfig) {
+        (self.config.learning_rate, self.config.beta) = (config.learning_rate, config.beta);
     }
 
     /// Sets the version in service, whatever the current weights are.

@@ -27,7 +27,7 @@
 //!   both), [`checkpoint`], [`export`].
 //! - A run: [`run`] (state that outlives actors, events), [`episode`] (one prompt's tree, judges, evaluation),
 //!   [`actors`] (thin ractor shells and their supervisor).
-//! - The program: [`http`] (the listener), [`config`], [`node`], [`cli`].
+//! - The program: [`http`] (the listener), [`config`], [`node`], [`cli`]; [`dashboards`] (what Grafana and Prometheus read).
 //!
 //! For the algorithm read [`episode`] and [`learner`]; for the runtime read [`actors::supervisor`].
 //!
@@ -56,6 +56,7 @@ pub mod transformer;
 pub mod eval;
 pub mod groups;
 pub mod prompts;
+pub mod records;
 pub mod replay;
 pub mod roles;
 pub mod verify;
@@ -72,6 +73,12 @@ pub mod checkpoint;
 pub mod export;
 
 pub mod telemetry;
+
+pub mod tracking;
+
+pub mod dashboards;
+
+pub mod report;
 
 pub mod run;
 

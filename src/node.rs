@@ -9,11 +9,17 @@ mod error;
 #[cfg(feature = "faults")]
 mod faults;
 mod identity;
+pub(crate) mod memory_plan;
 mod models;
 mod options;
 mod prepare;
+pub mod presence;
+mod published_settings;
+mod track;
 
+use crate::actors::control::Control;
 use crate::actors::failure::Failure;
+use crate::actors::run_context::RunContext;
 use crate::actors::supervisor::{Supervisor, SupervisorMsg, SupervisorSetup};
 use crate::config::Config;
 use crate::episode::judge::model::ModelJudge;
@@ -23,29 +29,43 @@ use crate::roles::judge::JudgeKind;
 use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
 use crate::run::events::{Activity, Event, EventBus, Progress};
 pub use crate::run::exit::Exit;
+use crate::run::storage;
 use crate::verify::Checker;
 use crate::verify::sandbox::{Protection, Sandbox};
 pub use error::Error;
 pub use models::check_device;
-pub(crate) use models::models;
+pub(crate) use models::{models, note_peak};
 pub use options::Options;
 pub(crate) use prepare::lock;
 use prepare::prepare;
 use ractor::{Actor, ActorRef};
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+pub(crate) use track::{RESOLVED_CONFIG, note_process};
 
 /// A running node.
 pub struct Node {
-    #[cfg_attr(not(feature = "faults"), expect(dead_code, reason = "only fault injection asks the supervisor"))]
     supervisor: ActorRef<SupervisorMsg>,
     stop: CancellationToken,
     events: EventBus,
+    context: Arc<RunContext>,
     exit: watch::Receiver<Option<Exit>>,
+    _observing: JoinSet<()>,
     _lock: File,
 }
+
+/// The time between two looks at jobs and memory.
+const PUBLISH_LOOK: Duration = Duration::from_millis(500);
+/// How long the end of a run waits for its last figures to be written.
+const FIGURES_PATIENCE: Duration = Duration::from_secs(5);
+/// The time between two looks at what the run takes on disk.
+const STORAGE_LOOK: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Fetches and loads what `config` names, and starts the actors.
@@ -55,11 +75,12 @@ impl Node {
     pub async fn start(config: Config, options: Options) -> Result<Self, Error> {
         let events = options.events.clone().unwrap_or_else(|| EventBus::new(None));
         let stop = options.stop.clone();
-        let bus = events.clone();
+        let (bus, run) = (events.clone(), PathBuf::from(&config.node.run_directory));
         let (context, run_state, lock) = blocking(move || prepare(config, &options, bus)).await?;
         let (exit, exited) = watch::channel(None);
         events.resume(run_state.counters.clone(), run_state.replay.len(), run_state.step, run_state.version);
-        let setup = SupervisorSetup { context: Arc::new(context), run_state: Arc::new(Mutex::new(run_state)), exit };
+        let context = Arc::new(context);
+        let setup = SupervisorSetup { context: context.clone(), run_state: Arc::new(Mutex::new(run_state)), exit };
         let spawned = Supervisor::spawn(None, Supervisor, setup).await;
         let (supervisor, _handle) = spawned.map_err(|error| {
             let failure = Failure::of_start("supervisor", error);
@@ -67,12 +88,20 @@ impl Node {
             Error::Actors { why: failure.to_string(), exit: exited.borrow().unwrap_or(failure.exit()) }
         })?;
         events.emit(Event::ActivityChanged(Activity::FirstEpisode));
-        Ok(Self { supervisor, stop, events, exit: exited, _lock: lock })
+        let mut observing = JoinSet::new();
+        observing.spawn(observe_storage(run));
+        observing.spawn(publish(events.clone()));
+        Ok(Self { supervisor, stop, events, context, exit: exited, _observing: observing, _lock: lock })
     }
 
     /// Its progress.
     pub fn progress(&self) -> Progress {
         self.events.progress()
+    }
+
+    /// What its operator may ask of it.
+    pub fn control(&self) -> Control {
+        Control { context: self.context.clone(), supervisor: self.supervisor.clone() }
     }
 
     /// Asks it to stop: the work under way ends or is put back, and a checkpoint is written.
@@ -84,7 +113,33 @@ impl Node {
     pub async fn wait(&self) -> Exit {
         let mut exit = self.exit.clone();
         // A supervisor that ended without an exit code panicked; nothing restarts it.
-        exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::Restarts)
+        let exit = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::Restarts);
+        let events = self.events.clone();
+        // A panic of the writer is its own.
+        let _ = tokio::task::spawn_blocking(move || events.flush_figures(FIGURES_PATIENCE)).await;
+        exit
+    }
+}
+
+/// Keeps the metrics of jobs and memory up to date.
+async fn publish(events: EventBus) {
+    let mut looks = tokio::time::interval(PUBLISH_LOOK);
+    loop {
+        looks.tick().await;
+        events.publish();
+    }
+}
+
+/// Keeps the metrics of the run directory up to date. A disk that hangs holds up no other task.
+async fn observe_storage(run: PathBuf) {
+    let mut looks = tokio::time::interval(STORAGE_LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let run = run.clone();
+        if tokio::task::spawn_blocking(move || storage::observe(&run)).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -27,6 +27,11 @@ use tokio::sync::Semaphore;
 /// A longer response body is an error.
 const REPLY_BYTES_MAX: usize = 4 << 20;
 
+/// What stands where a server repeated the key.
+const KEY_SHOWN: &str = "[the key]";
+/// The longest part of a server's text that an error repeats, in characters.
+const WHY_CHARS_MAX: usize = 200;
+
 /// The servers that replace local models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,13 +80,14 @@ impl RemoteConfig {
         };
         let address = "an address such as \"http://127.0.0.1:8000/v1\", without user, query or fragment";
         let unused = !used && self.base_url.is_empty();
-        // The part before an @ may be a secret, so it is not printed.
-        let shown = if self.base_url.contains('@') { "one with a user" } else { &self.base_url };
+        let shown = shown(&self.base_url);
         expect(unused || self.url().is_some(), "base_url", address, &shown);
         expect(!used || !self.model.trim().is_empty(), "model", "the model's name on that server", &self.model);
-        let is_name = self.api_key_env.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
+        // Many keys are letters and digits, but not capitals alone.
+        let is_name = |b: u8| b == b'_' || b.is_ascii_uppercase() || b.is_ascii_digit();
+        let is_name = self.api_key_env.bytes().all(is_name);
         // If the key itself was put here by mistake, it must not be logged.
-        let expected = "the name of an environment variable, not a key";
+        let expected = "the name of an environment variable in capitals, not a key";
         expect(is_name && self.api_key_env.len() <= 64, "api_key_env", expected, &"something else");
         let open = !self.api_key_env.is_empty() && !self.key_over_http && self.url().is_some_and(|url| is_open(&url));
         let expected = "https, as api_key_env is set; key_over_http = true allows it";
@@ -106,6 +112,11 @@ impl RemoteConfig {
     }
 }
 
+/// An address as messages show it: its user, query and fragment may be secrets.
+fn shown(base_url: &str) -> &str {
+    if base_url.contains(['@', '?', '#']) { "one with a user, query or fragment" } else { base_url }
+}
+
 /// Whether what is sent to `url` can be read on the way.
 fn is_open(url: &Url) -> bool {
     url.scheme() == "http" && !is_loopback(url)
@@ -126,6 +137,9 @@ pub enum Error {
     /// The environment variable has no usable key.
     #[error("remote: expected a key in the environment variable {0}, got none that can be sent")]
     Key(String),
+    /// The key would be sent over plain HTTP to another machine, and `key_over_http` is false.
+    #[error("remote: expected https or key_over_http = true where a key is sent to another machine")]
+    KeyOverHttp,
     /// No answer in time.
     #[error("no answer within {seconds} s")]
     Timeout {
@@ -157,7 +171,7 @@ pub enum Error {
 impl Error {
     /// Whether a retry may succeed.
     fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Refused { .. } | Self::Address(_) | Self::Key(_))
+        !matches!(self, Self::Refused { .. } | Self::Address(_) | Self::Key(_) | Self::KeyOverHttp)
     }
 
     fn outcome(&self) -> RemoteOutcome {
@@ -166,7 +180,7 @@ impl Error {
             Self::Unreachable(_) => RemoteOutcome::Unreachable,
             Self::Busy => RemoteOutcome::Busy,
             Self::ServerError(_) => RemoteOutcome::ServerError,
-            Self::Refused { .. } | Self::Address(_) | Self::Key(_) => RemoteOutcome::Refused,
+            Self::Refused { .. } | Self::Address(_) | Self::Key(_) | Self::KeyOverHttp => RemoteOutcome::Refused,
             Self::Unreadable(_) => RemoteOutcome::Unreadable,
         }
     }
@@ -192,11 +206,14 @@ impl Client {
     /// # Errors
     /// If the address is invalid or the key is missing.
     pub fn new(config: &RemoteConfig) -> Result<Self, Error> {
-        let url = config.url().ok_or_else(|| Error::Address(config.base_url.clone()))?;
+        let url = config.url().ok_or_else(|| Error::Address(shown(&config.base_url).to_owned()))?;
         let key = match config.api_key_env.as_str() {
             "" => None,
             name => Some(key(name).ok_or_else(|| Error::Key(name.to_owned()))?),
         };
+        if key.is_some() && !config.key_over_http && is_open(&url) {
+            return Err(Error::KeyOverHttp);
+        }
         let mut http = reqwest::Client::builder()
             .timeout(Duration::from_secs(config.timeout_seconds))
             // A redirect would send the key to another address.
@@ -297,23 +314,42 @@ impl Client {
         }
         let bytes = self.redacted(bytes);
         match status {
-            StatusCode::OK => parse_response(&bytes, chat),
+            // JSON's escapes hide the key in the bytes, and show it in what they mean.
+            StatusCode::OK => match wire::read(&bytes, chat) {
+                Ok(response) => Ok(self.without_key(response)),
+                Err(why) => Err(Error::Unreadable(self.text_without_key(&why).chars().take(WHY_CHARS_MAX).collect())),
+            },
             StatusCode::TOO_MANY_REQUESTS => Err(Error::Busy),
             StatusCode::REQUEST_TIMEOUT => Err(Error::Timeout { seconds: self.config.timeout_seconds }),
             status if status.is_server_error() => Err(Error::ServerError(status.as_u16())),
             status => {
-                let why = String::from_utf8_lossy(&bytes).chars().take(200).collect();
+                let why = String::from_utf8_lossy(&bytes).chars().take(WHY_CHARS_MAX).collect();
                 Err(Error::Refused { status: status.as_u16(), why })
             }
         }
     }
 
+    fn without_key(&self, mut response: ChatResponse) -> ChatResponse {
+        response.text = self.text_without_key(&response.text);
+        response.first_tokens.iter_mut().for_each(|(token, _)| *token = self.text_without_key(token));
+        response
+    }
+
+    /// `text` without the key, as it is and as a quoted string shows it.
+    fn text_without_key(&self, text: &str) -> String {
+        let Some(key) = self.key_text() else { return text.to_owned() };
+        text.replace(key, KEY_SHOWN).replace(&key.escape_debug().to_string(), KEY_SHOWN)
+    }
+
+    fn key_text(&self) -> Option<&str> {
+        self.key.as_ref().and_then(|key| key.to_str().ok()?.strip_prefix("Bearer "))
+    }
+
     /// The server's answer without the key, which some servers repeat: it is to stand in no error and in no text.
     fn redacted(&self, bytes: Vec<u8>) -> Vec<u8> {
-        let key = self.key.as_ref().and_then(|key| key.to_str().ok()?.strip_prefix("Bearer "));
-        match key {
+        match self.key_text() {
             Some(key) if bytes.windows(key.len()).any(|part| part == key.as_bytes()) => {
-                String::from_utf8_lossy(&bytes).replace(key, "[the key]").into_bytes()
+                String::from_utf8_lossy(&bytes).replace(key, KEY_SHOWN).into_bytes()
             }
             _ => bytes,
         }

@@ -10,12 +10,14 @@
 
 pub use crate::types::Pushed;
 use crate::types::{CriticVersion, CritiqueGroup, EpisodeId, Objective};
+use publications::Publications;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use seen::Seen;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
+mod publications;
 mod seen;
 #[cfg(test)]
 mod tests;
@@ -50,6 +52,9 @@ pub struct Lease {
     pub batch: u64,
     /// The groups.
     pub groups: Vec<Arc<CritiqueGroup>>,
+    /// The age of each, in publications.
+    #[serde(default)]
+    pub ages: Vec<u64>,
 }
 
 /// Numbers of groups retired.
@@ -72,6 +77,10 @@ struct Entry {
     /// The learner steps that used it.
     used_in_steps: Vec<u64>,
     leased: bool,
+    /// The number of publications when its critic went into service; none in a snapshot of an older program, where each
+    /// version is a publication.
+    #[serde(default)]
+    publication: Option<u64>,
 }
 
 /// A retired group, which returns if the learner rewinds to before `step`.
@@ -101,8 +110,11 @@ pub struct Replay {
     /// Lease groups in the order of their arrival.
     #[serde(default)]
     in_order: bool,
-    /// The critic in service.
+    /// The newest publication of the learner, as older programs knew it.
     newest: CriticVersion,
+    /// The learner's publications.
+    #[serde(default)]
+    publications: Option<Publications>,
     /// The newest learner step that used anything.
     step: u64,
     /// The last batch handed out.
@@ -130,6 +142,7 @@ impl Replay {
             seed,
             in_order: false,
             newest: CriticVersion::BASE,
+            publications: None,
             step: 0,
             batch: 0,
             out: None,
@@ -189,7 +202,13 @@ impl Replay {
             return Pushed::ZeroVariance;
         }
         self.arrivals += 1;
-        let entry = Entry { group: Arc::new(group), arrival: self.arrivals, used_in_steps: Vec::new(), leased: false };
+        let entry = Entry {
+            publication: Some(self.publications_mut().of(group.oldest_version())),
+            group: Arc::new(group),
+            arrival: self.arrivals,
+            used_in_steps: Vec::new(),
+            leased: false,
+        };
         self.held.push(entry);
         self.settle();
         Pushed::Kept
@@ -210,9 +229,10 @@ impl Replay {
             self.out = Some(Out { batch: self.batch, episodes });
         }
         let out = self.out.as_ref()?;
-        let group = |episode| self.held.iter().find(|entry| entry.group.episode == episode);
-        let groups = out.episodes.iter().filter_map(|episode| Some(Arc::clone(&group(*episode)?.group))).collect();
-        Some(Lease { batch: out.batch, groups })
+        let entry = |episode: &EpisodeId| self.held.iter().find(|entry| entry.group.episode == *episode);
+        let leased = out.episodes.iter().filter_map(entry).map(|entry| (Arc::clone(&entry.group), self.age(entry)));
+        let (groups, ages) = leased.unzip();
+        Some(Lease { batch: out.batch, groups, ages })
     }
 
     /// The episodes of the next batch. The draw depends only on seed, batch and episode, not on the other groups in the
@@ -266,18 +286,42 @@ impl Replay {
         self.settle();
     }
 
-    /// Records that `newest` is in service and retires groups that are too old for it. Returns the groups retired since
-    /// the last report.
+    /// Records that the learner published `newest` and retires groups that are too old for it. Returns the groups retired
+    /// since the last report.
     pub fn advance(&mut self, newest: CriticVersion) -> Retired {
+        self.publications_mut().published(newest);
         self.newest = newest;
         self.settle();
         self.take_retired()
     }
 
-    /// Rewinds to the learner's state after `step`, with `newest` in service: later uses are undone, the lease that is
+    /// The number of the learner's publications.
+    pub fn publications(&self) -> u64 {
+        self.publications.as_ref().map_or(self.newest.0, Publications::count)
+    }
+
+    /// The newest publication.
+    pub fn newest(&self) -> CriticVersion {
+        self.newest
+    }
+
+    /// Records that `version` writes critiques from now on: they count as written at the newest publication, whoever made
+    /// the version.
+    pub fn enters_service(&mut self, version: CriticVersion) {
+        self.publications_mut().enters_service(version);
+    }
+
+    /// As older programs counted them where the snapshot has none.
+    fn publications_mut(&mut self) -> &mut Publications {
+        let newest = self.newest;
+        self.publications.get_or_insert_with(|| Publications::until(newest))
+    }
+
+    /// Rewinds to the learner's state after `step` and `publications`, `newest` being the newest of them: later uses are undone, the lease that is
     /// out is released, and groups retired since then come back, except those that had to make room. Returns how many came
     /// back, by the reason for which they had been retired.
-    pub fn rewind(&mut self, step: u64, newest: CriticVersion) -> Retired {
+    pub fn rewind(&mut self, step: u64, newest: CriticVersion, publications: u64) -> Retired {
+        self.publications_mut().rewind(publications);
         (self.step, self.newest) = (step, newest);
         let mut returned = Retired::default();
         self.held.iter_mut().for_each(|entry| entry.used_in_steps.retain(|used| *used <= step));
@@ -343,7 +387,7 @@ impl Replay {
     }
 
     fn age(&self, entry: &Entry) -> u64 {
-        entry.group.oldest_version().age(self.newest)
+        self.publications().saturating_sub(entry.publication.unwrap_or(entry.group.oldest_version().0))
     }
 
     fn is_too_old(&self, entry: &Entry) -> bool {

@@ -5,13 +5,17 @@
 
 pub mod logs;
 pub mod metrics;
+pub mod stages;
 pub mod status;
+mod terminal;
+pub mod under_way;
 pub mod work_progress;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// Metrics, health endpoints and logs.
@@ -64,6 +68,9 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A thread that writes the log or serves clients cannot be started.
+    #[error("starting a thread: {0}")]
+    Thread(std::io::Error),
     /// The log filter is invalid.
     #[error("{variable}={given:?}: {why}")]
     Filter {
@@ -79,12 +86,17 @@ pub enum Error {
 /// One recorder per process, for all its nodes.
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
+/// When the first node of this process began.
+static PROCESS_BEGAN: OnceLock<SystemTime> = OnceLock::new();
+
 /// A node's telemetry; clones share it. Several nodes in one process share the metrics but not readiness.
 #[derive(Clone)]
 pub struct Telemetry {
     recorder: PrometheusHandle,
     /// What the node waits for; `None` once it is ready.
     waiting: watch::Sender<Option<String>>,
+    /// Since when the device thread has stood still; `None` while it works or waits for work.
+    stalled: watch::Sender<Option<Instant>>,
 }
 
 impl Telemetry {
@@ -106,13 +118,17 @@ impl Telemetry {
             }
         };
         metrics::NODE_UP.set(1.0);
-        metrics::NODE_INFO.publish(env!("CARGO_PKG_VERSION"));
+        metrics::NODE_INFO.publish(metrics::Build { version: env!("CARGO_PKG_VERSION") });
+        let started = PROCESS_BEGAN.get_or_init(SystemTime::now).duration_since(UNIX_EPOCH);
+        metrics::NODE_STARTED.set(started.map_or(0.0, |since| since.as_secs_f64()));
         let (waiting, _) = watch::channel(Some("the node to start".to_owned()));
-        Ok(Self { recorder, waiting })
+        let (stalled, _) = watch::channel(None);
+        Ok(Self { recorder, waiting, stalled })
     }
 
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
+        stages::export();
         self.recorder.render()
     }
 
@@ -133,6 +149,16 @@ impl Telemetry {
         self.waiting.send_replace(None);
     }
 
+    /// Marks the node as unhealthy since the device thread stands still, or as healthy if it does not.
+    pub fn set_stalled(&self, since: Option<Instant>) {
+        self.stalled.send_if_modified(|stalled| std::mem::replace(stalled, since) != since);
+    }
+
+    /// How long the device thread has stood still; `None` if it does not.
+    pub fn stalled(&self) -> Option<Duration> {
+        self.stalled.borrow().map(|since| since.elapsed())
+    }
+
     /// What the node waits for; `None` once it is ready.
     pub fn waiting(&self) -> Option<String> {
         self.waiting.borrow().clone()
@@ -141,14 +167,18 @@ impl Telemetry {
 
 /// A recorder builder with the table's histogram buckets.
 fn builder() -> Result<PrometheusBuilder, metrics_exporter_prometheus::BuildError> {
-    metrics::TABLE.iter().filter(|row| !row.buckets.is_empty()).try_fold(PrometheusBuilder::new(), |builder, row| {
-        builder.set_buckets_for_metric(Matcher::Full(row.name.to_owned()), row.buckets)
-    })
+    metrics::TABLE
+        .iter()
+        .filter(|row| !row.buckets.bounds.is_empty())
+        .try_fold(PrometheusBuilder::new(), |builder, row| {
+            builder.set_buckets_for_metric(Matcher::Full(row.name.to_owned()), row.buckets.bounds)
+        })
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::metrics::Named;
     use super::*;
 
     fn config(address: &str) -> TelemetryConfig {

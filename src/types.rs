@@ -12,17 +12,28 @@ use verifier::Verifier;
 
 pub mod actor_kind;
 pub(crate) mod brief;
+mod drop_reason;
+mod engine_load;
 pub mod label;
 pub(crate) mod log_prob;
 mod model_id;
+mod origin;
 pub mod role;
 pub(crate) mod splitmix;
+mod swap_reason;
+mod tree;
+pub mod unix_time;
 pub mod verifier;
 
 pub use actor_kind::ActorKind;
+pub use drop_reason::DropReason;
+pub use engine_load::EngineLoad;
 pub use label::Label;
 pub use model_id::ModelId;
+pub use origin::Origin;
 pub use role::Role;
+pub use swap_reason::SwapReason;
+pub use tree::{CritiqueTree, EpisodeTree};
 
 /// One line of a prompt file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

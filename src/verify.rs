@@ -101,10 +101,17 @@ impl Checker {
         self.agreed.get_or_check(&key(task, text), || run_twice(sandbox, task, text), keep)
     }
 
-    /// The verdict on each of `refinements` against `response`, by the verifier of `prompt`.
-    pub fn compare(&self, prompt: &Prompt, response: &str, refinements: &[&str]) -> Vec<Verdict> {
+    /// The verdict on each of `refinements` against `response`, by the verifier of `prompt`; `seen` is shown each check.
+    pub fn compare(
+        &self,
+        prompt: &Prompt,
+        response: &str,
+        refinements: &[&str],
+        seen: impl Fn(&Result<CheckResult, CheckError>),
+    ) -> Vec<Verdict> {
         let score = |text: &str| {
             let checked = self.check(prompt, text);
+            seen(&checked);
             if let Ok(CheckResult { failure: Some(failure), .. }) = &checked {
                 tracing::debug!(prompt = prompt.id, %failure, "program failed its tests");
             }
@@ -244,7 +251,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn compare(prompt: &Prompt, response: &str, refinement: &str) -> Verdict {
-        Checker::open([prompt], false).unwrap().compare(prompt, response, &[refinement])[0]
+        Checker::open([prompt], false).unwrap().compare(prompt, response, &[refinement], |_| ())[0]
     }
 
     fn prompt(answer: Option<&str>) -> Prompt {

@@ -1,7 +1,7 @@
 //! Why an actor fails. Its supervisor restarts it, within a budget.
 
 use crate::device;
-use crate::run::{checkpoints, exit::Exit};
+use crate::run::{checkpoints, critics, exit::Exit};
 use ractor::SpawnErr;
 use std::time::Duration;
 use tokio::task::JoinError;
@@ -15,10 +15,16 @@ pub enum Failure {
     /// The device thread ended by itself.
     #[error("the device thread ended: {0}")]
     DeviceEnded(String),
-    /// The device thread does not end.
-    #[error("the device thread did not end within {seconds} s")]
+    /// The device thread does not start, or does not end.
+    #[error("the device thread did not start or end within {seconds} s")]
     DeviceStuck {
         /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The device thread stands still.
+    #[error("the device thread has stood still for {seconds} s (device.stall_seconds)")]
+    DeviceStalled {
+        /// How long it has been at one step, micro-batch or command.
         seconds: u64,
     },
     /// The journal was not written in time.
@@ -27,9 +33,20 @@ pub enum Failure {
         /// How long it was waited for.
         seconds: u64,
     },
+    /// The disk does not answer.
+    #[error("{what} took longer than {seconds} s: the disk does not answer")]
+    DiskStuck {
+        /// What it was asked for.
+        what: &'static str,
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// A checkpoint could not be written or read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoints::Error),
+    /// The registry of critics could not be written or read.
+    #[error("registry of critics: {0}")]
+    Critics(#[from] critics::Error),
     /// A background task panicked.
     #[error("{0}")]
     Panicked(String),
@@ -52,14 +69,14 @@ pub enum Failure {
         /// What is wrong.
         why: String,
     },
-    /// The chat template or the tokenizer refused most of what the roles sent.
-    #[error("{refused} of the last {requests} requests were refused, the last with: {why}")]
+    /// The chat template, the tokenizer or the engine refused texts of most episodes.
+    #[error("refused texts ended {refused} of the last {episodes} episodes, the last: {why}")]
     Refusals {
-        /// Requests refused.
+        /// Episodes that refused texts ended.
         refused: usize,
-        /// Requests counted.
-        requests: usize,
-        /// Why the last one was refused.
+        /// Episodes counted.
+        episodes: usize,
+        /// Whose text was refused last, and why.
         why: String,
     },
     /// An actor could not be started.
@@ -79,15 +96,30 @@ impl Failure {
     /// The exit code of a run that cannot recover from it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Device(_) | Self::DeviceEnded(_) | Self::DeviceStuck { .. } => Exit::Device,
-            Self::Checkpoint(_) | Self::JournalStuck { .. } => Exit::Checkpoint,
+            Self::Device(_) | Self::DeviceEnded(_) | Self::DeviceStuck { .. } | Self::DeviceStalled { .. } => {
+                Exit::Device
+            }
+            Self::Checkpoint(_) | Self::Critics(_) | Self::JournalStuck { .. } | Self::DiskStuck { .. } => {
+                Exit::Checkpoint
+            }
             _ => Exit::Restarts,
         }
     }
 
-    /// Whether the same will happen after a restart.
+    /// Whether the disk failed: what is to be written may be written later.
+    pub(super) fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Checkpoint(error) => error.is_of_disk(),
+            Self::Critics(error) => error.is_of_disk(),
+            Self::DiskStuck { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a restart cannot help: the same would happen, or a second device thread would run beside one that hangs, or
+    /// another thread would wait for the disk.
     pub(crate) fn is_lasting(&self) -> bool {
-        matches!(self, Self::Refusals { .. })
+        matches!(self, Self::Refusals { .. } | Self::DeviceStuck { .. } | Self::DiskStuck { .. })
     }
 
     /// The failure of an actor that ractor could not start: the actor's own, where it gave one.

@@ -6,7 +6,7 @@ use super::ask::Reply;
 use super::role::reap;
 use crate::episode::judge::{JudgeRequest, Judges, PreferenceRequest, verdicts};
 use crate::episode::sampling::{SampleError, SamplingClient};
-use crate::types::{Preference, Verdict};
+use crate::types::{ActorKind, Preference, Verdict};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinSet;
 
@@ -65,13 +65,20 @@ impl Actor for JudgeActor {
     ) -> Result<(), ActorProcessingErr> {
         reap(&mut state.requests)?;
         let (judges, sampler) = (state.judges.clone(), state.sampler.clone());
+        let jobs = sampler.events.jobs(ActorKind::Judge).clone();
         match message {
             JudgeMsg::Compare { request, seed, reply } => {
-                let verdicts = async move { verdicts(&judges.verdicts, &sampler, request, seed).await };
+                let job = jobs.begin("judges refinements", request.context.prompt.id.as_str());
+                let verdicts = async move {
+                    let _job = job;
+                    verdicts(&judges.verdicts, &sampler, request, seed).await
+                };
                 state.requests.spawn(answer(verdicts, reply));
             }
             JudgeMsg::Prefer { request, seed, reply } => {
+                let job = jobs.begin("compares critiques", request.context.prompt.id.as_str());
                 let preferences = async move {
+                    let _job = job;
                     match &judges.preferences {
                         Some(judge) => judge.prefer(&sampler, &request, seed).await,
                         None => Ok(Vec::new()),

@@ -7,8 +7,11 @@
 
 use super::ask::{Reply, ask_patiently};
 use super::failure::{Failure, dependency_lost};
+use super::gates::{Part, Pauses};
+use super::on_disk::on_disk;
 use super::publish::Publisher;
 use super::replay::ReplayMsg;
+use super::swap::SwapMsg;
 use super::task::{Task, TaskResult};
 use crate::device;
 use crate::episode::models::Models;
@@ -17,12 +20,15 @@ use crate::episode::sampling::SampleError;
 use crate::learner::{self, FailureStreak, LearnerConfig, Report};
 use crate::replay::Lease;
 use crate::run::events::Event;
+use crate::run::jobs::Job;
 use crate::run::state::Position;
-use crate::types::CriticVersion;
+use crate::telemetry::metrics::{self, Stage};
+use crate::telemetry::stages;
+use crate::types::{ActorKind, CriticVersion};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// The learner actor's messages.
 pub enum LearnerMsg {
@@ -45,8 +51,12 @@ pub struct LearnerLoop {
     pub steps_max: Option<u64>,
     /// The request to stop.
     pub stop: CancellationToken,
+    /// What operators have paused.
+    pub pauses: Pauses,
     /// The evaluation of the critic in service and the models it asks; none if there is none.
     pub eval: Option<(Arc<OnlineEval>, Arc<Models>)>,
+    /// Tells that the loop has ended, however it did.
+    pub ended: DropGuard,
 }
 
 /// The actor.
@@ -90,22 +100,28 @@ enum Step {
 
 impl LearnerLoop {
     async fn run(self) -> TaskResult {
-        let Position { mut step, mut published_step, mut version } =
+        let Position { mut step, mut published_step, version } =
             self.publisher.ask_replay(|reply| ReplayMsg::Position { reply }).await?;
         let mut streak = FailureStreak::default();
         self.evaluate(None, step, version).await?;
         loop {
             if self.config.is_publication_due(step, published_step) {
-                version = CriticVersion(version.0 + 1);
-                self.publisher.publish(version, &self.stop).await?;
-                self.evaluate(Some(published_step), step, version).await?;
+                let (job, publishing) =
+                    (self.job("publishes", format!("step {step}")), stages::enter(Stage::Publication));
+                let published = self.publisher.publish(&self.stop).await?;
+                drop((job, publishing));
+                if let Some(published) = published {
+                    self.evaluate(Some(published_step), step, published).await?;
+                }
                 published_step = step;
             }
+            let due = published_step + self.config.publish_every_steps;
+            metrics::CHECKPOINT_DUE_STEP.set(self.steps_max.map_or(due, |max| max.min(due)) as f64);
             if self.steps_max.is_some_and(|max| step >= max) {
                 self.stop.cancel();
             }
             let Some(lease) = self.lease().await? else { return Ok(()) };
-            match self.learn(&lease, version).await? {
+            match self.learn(&lease).await? {
                 None => return Ok(()),
                 Some(Step::Taken(report)) => {
                     step = report.step;
@@ -122,9 +138,19 @@ impl LearnerLoop {
         }
     }
 
+    fn job(&self, what: &'static str, subject: String) -> Job {
+        self.publisher.events.jobs(ActorKind::Learner).begin(what, subject)
+    }
+
     /// The next batch, as soon as there is one; none after a stop.
     async fn lease(&self) -> Result<Option<Lease>, Failure> {
         let (groups, Publisher { replay, deadline, .. }) = (self.config.groups_per_step, &self.publisher);
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Ok(None),
+            () = self.pauses.go_on(Part::Learner) => {}
+        }
+        let (_job, _waiting) = (self.job("waits for scored groups", String::new()), stages::enter(Stage::Lease));
         let lease = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Ok(None),
@@ -137,9 +163,10 @@ impl LearnerLoop {
     }
 
     /// One step on `lease`; none if it was abandoned because of a stop.
-    async fn learn(&self, lease: &Lease, version: CriticVersion) -> Result<Option<Step>, Failure> {
+    async fn learn(&self, lease: &Lease) -> Result<Option<Step>, Failure> {
         let Publisher { device, deadline, events, .. } = &self.publisher;
-        let started = Instant::now();
+        let (started, _learning) = (Instant::now(), stages::enter(Stage::Learning));
+        let _job = self.job("learns", format!("batch {}", lease.batch));
         let learn = device.learn(lease.batch, lease.groups.clone());
         let learned = match tokio::time::timeout(Duration::from_secs(self.config.step_deadline_seconds), learn).await {
             Ok(learned) => learned,
@@ -150,11 +177,12 @@ impl LearnerLoop {
         };
         match learned {
             Ok(report) => {
-                let critiques = lease.groups.iter().flat_map(|group| &group.critiques);
+                let ages = lease.groups.iter().zip(&lease.ages);
+                let ages = ages.flat_map(|(group, age)| std::iter::repeat_n(*age, group.critiques.len()));
                 events.emit(Event::Learned {
                     batch: lease.batch,
                     episodes: lease.groups.iter().map(|group| group.episode).collect(),
-                    ages_versions: critiques.map(|critique| critique.completion.version.age(version)).collect(),
+                    ages_versions: ages.collect(),
                     report: report.clone(),
                     seconds: started.elapsed().as_secs_f64(),
                 });
@@ -180,7 +208,8 @@ impl LearnerLoop {
             return Ok(());
         }
         let Publisher { device, checkpoints, deadline, events, .. } = &self.publisher;
-        let started = Instant::now();
+        let (started, _evaluating) = (Instant::now(), stages::enter(Stage::Evaluation));
+        let _job = self.job("evaluates", format!("critic {version}"));
         let summary = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Ok(()),
@@ -195,8 +224,12 @@ impl LearnerLoop {
             }
         };
         let (checkpoints, cu) = (checkpoints.clone(), summary.cu);
+        if let Some(cu) = cu {
+            // Figures are times 100. A swap actor that failed is restarted, and this actor with it.
+            drop(self.publisher.swap.send_message(SwapMsg::Evaluated { version, cu: cu.value / 100.0 }));
+        }
         let keep = move || cu.map_or(Ok(false), |cu| checkpoints.keep_if_best(step, cu.value));
-        let best = tokio::task::spawn_blocking(keep).await.map_err(Failure::panicked)??;
+        let best = on_disk("keeping the best checkpoint", keep).await??;
         events.emit(Event::Evaluated { version, step, summary, best, seconds: started.elapsed().as_secs_f64() });
         Ok(())
     }

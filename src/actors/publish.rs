@@ -1,11 +1,12 @@
-//! Checkpoints and publications. A publication has one order: disk, device, replay, event.
+//! Checkpoints and publications. A publication has one order: registry, checkpoint, swap actor.
 //!
-//! Invariants: a critic is on disk before it is in service, and in service before replay hears of it; every checkpoint of
-//! a node is written here.
+//! Invariants: a critic is on disk before it is in service; every checkpoint of a node is written here.
 
 use super::ask::{Reply, ask, ask_patiently};
 use super::failure::{Failure, dependency_lost};
+use super::on_disk::on_disk;
 use super::replay::ReplayMsg;
+use super::swap::SwapMsg;
 use crate::device::{self, CriticWeights, Device};
 use crate::learner;
 use crate::run::checkpoints::CheckpointStore;
@@ -26,8 +27,10 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 pub struct Publisher {
     /// Holds the learner's weights and serves them.
     pub device: Device,
-    /// Told of each publication.
+    /// Has the run state.
     pub replay: ActorRef<ReplayMsg>,
+    /// Puts publications into service.
+    pub swap: ActorRef<SwapMsg>,
     /// Where checkpoints go.
     pub checkpoints: Arc<CheckpointStore>,
     /// How long replay may take for an answer.
@@ -37,42 +40,49 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Writes the learner's weights to disk, then puts them into service as `version`. A disk that fails is waited for, until
-    /// the run is asked to `stop`: then nothing is published.
-    pub(super) async fn publish(&self, version: CriticVersion, stop: &CancellationToken) -> Result<(), Failure> {
+    /// Writes the learner's weights to disk, then offers them for service. A disk that fails is waited for, until the run is
+    /// asked to `stop`: then nothing is published. Returns the version.
+    pub(super) async fn publish(&self, stop: &CancellationToken) -> Result<Option<CriticVersion>, Failure> {
         let mut pause = RETRY;
-        let (critic, step) = loop {
-            match self.write(version).await {
+        let (version, critic, step) = loop {
+            match self.write().await {
                 Ok(written) => break written,
-                Err(Failure::Checkpoint(error)) if error.is_of_disk() => {
-                    tracing::error!(%error, "the checkpoint was not written: the learner waits for the disk");
+                Err(failure) if failure.is_of_disk() => {
+                    tracing::error!(error = %failure, "the checkpoint was not written: the learner waits for the disk");
                 }
                 Err(failure) => return Err(failure),
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (2 * pause).min(RETRY_MAX),
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return Ok(None),
             }
         };
-        self.device.install(version, Some(critic.clone())).await?;
-        self.ask_replay(|reply| ReplayMsg::Publish { version, critic, step, reply }).await?;
-        self.events.emit(Event::Published { version, step });
-        Ok(())
+        let message = |reply| SwapMsg::Publish { version, critic: critic.clone(), step, reply };
+        match ask_patiently(&self.swap, self.deadline, message).await {
+            Some(_) => Ok(Some(version)),
+            None => Err(dependency_lost("the swap actor", self.deadline).await),
+        }
     }
 
-    /// Writes the checkpoint of a publication. Returns the critic and its step.
-    async fn write(&self, version: CriticVersion) -> Result<(CriticWeights, u64), Failure> {
+    /// Registers the learner's critic and writes the checkpoint of its publication.
+    async fn write(&self) -> Result<(CriticVersion, CriticWeights, u64), Failure> {
         let started = Instant::now();
         let state = match self.device.snapshot().await {
             Err(device::Error::Gone) => return Err(dependency_lost("the device", self.deadline).await),
             state => state?,
         };
         let (step, critic) = (state.step, state.critic.clone());
-        // The run state as it will be once the critic is in service.
+        let message = |reply| SwapMsg::Register { critic: critic.clone(), step, reply };
+        let version = match ask_patiently(&self.swap, self.deadline, message).await {
+            Some(registered) => registered?,
+            None => return Err(dependency_lost("the swap actor", self.deadline).await),
+        };
+        // The run state as it will be once the critic is published. Whether it then serves is in the registry.
         let mut run_state = self.run_state().await?;
-        run_state.published(version, critic.clone(), step);
+        run_state.published(version, step);
+        run_state.enters_service(version, Some(critic.clone()));
         write_checkpoint(self.checkpoints.clone(), &self.events, started, state, run_state).await?;
-        Ok((critic, step))
+        Ok((version, critic, step))
     }
 
     /// The run state, once the journal has all of it: waits as long as the disk takes.
@@ -92,7 +102,7 @@ impl Publisher {
     }
 }
 
-/// Writes a checkpoint of `learner` and `run_state`. Its time counts from `started`.
+/// Writes a checkpoint of `learner` and `run_state`, within the deadline of the disk. Its time counts from `started`.
 pub(super) async fn write_checkpoint(
     checkpoints: Arc<CheckpointStore>,
     events: &EventBus,
@@ -101,9 +111,8 @@ pub(super) async fn write_checkpoint(
     run_state: RunState,
 ) -> Result<(), Failure> {
     let step = learner.step;
-    let written = tokio::task::spawn_blocking(move || checkpoints.save(learner, run_state))
+    let written = on_disk("writing a checkpoint", move || checkpoints.save(learner, run_state))
         .await
-        .map_err(Failure::panicked)
         .and_then(|saved| Ok(saved?));
     match &written {
         Ok(()) => events.emit(Event::CheckpointSaved { step, seconds: started.elapsed().as_secs_f64() }),

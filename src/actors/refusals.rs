@@ -1,36 +1,59 @@
-//! Texts that are refused: one ends its episode or critique; most of them end the run.
+//! Texts that are refused: one ends its episode or critique; if refusals end most episodes, they end the run.
+//!
+//! Episodes are counted and not requests: a template that refuses one role alone refuses few requests and ends every
+//! episode.
 
 use super::failure::Failure;
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Requests that are remembered.
-const REQUESTS_MAX: usize = 64;
-/// With fewer requests, nothing can be said.
-const REQUESTS_MIN: usize = 16;
+/// Episodes that are remembered.
+const EPISODES_MAX: usize = 64;
+/// With fewer episodes, nothing can be said.
+const EPISODES_MIN: usize = 16;
 
-/// Which of the last requests were refused by the chat template or the tokenizer.
+/// Which of the last episodes were ended by texts that the chat template, the tokenizer or the engine refused.
 #[derive(Debug, Default)]
-pub struct Refusals(Mutex<VecDeque<bool>>);
+pub struct Refusals(Mutex<Window>);
+
+#[derive(Debug, Default)]
+struct Window {
+    /// Whether each episode was ended by a refusal, the newest last.
+    episodes: VecDeque<bool>,
+    /// Why the last text was refused.
+    last: Option<String>,
+}
 
 impl Refusals {
-    /// Counts a request, and why it was refused if it was.
+    /// Notes that a text of `role` was refused. The first is a warning, later ones are only counted.
+    pub(super) fn refused(&self, role: &'static str, why: &str) {
+        let before = self.lock().last.replace(format!("{role}: {why}"));
+        match before {
+            None => tracing::warn!(role, why, "a text was refused"),
+            Some(_) => tracing::debug!(role, why, "a text was refused"),
+        }
+    }
+
+    /// Counts an episode, which a refusal ended or not.
     ///
     /// # Errors
-    /// If most of the last requests were refused.
-    pub(super) fn count(&self, refused: Option<String>) -> Result<(), Failure> {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.len() == REQUESTS_MAX {
-            last.pop_front();
+    /// If refusals ended most of the last episodes.
+    pub(super) fn ended(&self, is_refused: bool) -> Result<(), Failure> {
+        let Window { episodes, last } = &mut *self.lock();
+        if episodes.len() == EPISODES_MAX {
+            episodes.pop_front();
         }
-        last.push_back(refused.is_some());
-        let (requests, count) = (last.len(), last.iter().filter(|refused| **refused).count());
-        match refused {
-            Some(why) if requests >= REQUESTS_MIN && 2 * count > requests => {
-                Err(Failure::Refusals { refused: count, requests, why })
-            }
-            _ => Ok(()),
+        episodes.push_back(is_refused);
+        let (all, refused) = (episodes.len(), episodes.iter().filter(|refused| **refused).count());
+        if all < EPISODES_MIN || 2 * refused <= all {
+            return Ok(());
         }
+        Err(Failure::Refusals { refused, episodes: all, why: last.clone().unwrap_or_default() })
+    }
+
+    /// A poisoned lock is usable: every change is one value.
+    fn lock(&self) -> MutexGuard<'_, Window> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -40,16 +63,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_when_most_requests_are_refused_the_run_ends() {
+    fn only_when_refusals_end_most_episodes_the_run_ends() {
         let refusals = Refusals::default();
-        for request in 0..200 {
-            let refused = (request % 2 == 1).then(|| "no Z".to_owned());
-            refusals.count(refused).unwrap();
+        for episode in 0..200 {
+            refusals.ended(episode % 2 == 1).unwrap();
         }
-        let ended = (0..REQUESTS_MAX).map(|_| refusals.count(Some("no Z".to_owned()))).find_map(Result::err).unwrap();
-        assert_eq!(ended.to_string(), "33 of the last 64 requests were refused, the last with: no Z");
+        refusals.refused("critic", "no Z");
+        let ended = (0..EPISODES_MAX).map(|_| refusals.ended(true)).find_map(Result::err).unwrap();
+        assert_eq!(ended.to_string(), "refused texts ended 33 of the last 64 episodes, the last: critic: no Z");
         let first = Refusals::default();
-        let before = (0..REQUESTS_MIN - 1).all(|_| first.count(Some(String::new())).is_ok());
-        assert!(before && first.count(Some(String::new())).is_err());
+        assert!((0..EPISODES_MIN - 1).all(|_| first.ended(true).is_ok()) && first.ended(true).is_err());
     }
 }

@@ -61,14 +61,10 @@ pub enum ReplayMsg {
         /// Answered once it is done.
         reply: Reply<()>,
     },
-    /// Advance to a critic that is on disk and in service.
-    Publish {
-        /// Its version.
-        version: CriticVersion,
-        /// Its weights.
-        critic: CriticWeights,
-        /// Learner steps in it.
-        step: u64,
+    /// Note what changed among the critics.
+    Critic {
+        /// The change.
+        change: CriticChange,
         /// Answered once it is done.
         reply: Reply<()>,
     },
@@ -158,11 +154,8 @@ impl Actor for ReplayActor {
                 emit_retired(&state.setup.events, &run_state, retired);
                 let _ = reply.send(());
             }
-            ReplayMsg::Publish { version, critic, step, reply } => {
-                let retired = run_state.published(version, critic, step);
-                run_state.replay.committed(step);
-                state.prune();
-                emit_retired(&state.setup.events, &run_state, retired);
+            ReplayMsg::Critic { change, reply } => {
+                state.critic_changed(&mut run_state, change);
                 let _ = reply.send(());
             }
             ReplayMsg::Position { reply } => drop(reply.send(run_state.position())),
@@ -179,7 +172,44 @@ impl Actor for ReplayActor {
     }
 }
 
+/// A change among the critics.
+#[derive(Clone, Debug)]
+pub enum CriticChange {
+    /// The learner published one, which is on disk.
+    Published {
+        /// Its version.
+        version: CriticVersion,
+        /// Learner steps in it.
+        step: u64,
+    },
+    /// One is in service.
+    EnteredService {
+        /// Its version.
+        version: CriticVersion,
+        /// Its weights; none if they are the base's.
+        critic: Option<CriticWeights>,
+    },
+    /// One writes some of the critiques, beside the one in service.
+    EnteredTrial {
+        /// Its version.
+        version: CriticVersion,
+    },
+}
+
 impl ReplayState {
+    fn critic_changed(&mut self, run_state: &mut RunState, change: CriticChange) {
+        match change {
+            CriticChange::Published { version, step } => {
+                let retired = run_state.published(version, step);
+                run_state.replay.committed(step);
+                self.prune();
+                emit_retired(&self.setup.events, run_state, retired);
+            }
+            CriticChange::EnteredService { version, critic } => run_state.enters_service(version, critic),
+            CriticChange::EnteredTrial { version } => run_state.enters_trial(version),
+        }
+    }
+
     /// Gives the journal what has changed. `acknowledge` is called once it is on disk, with all changes before it.
     fn write(&self, run_state: &mut RunState, acknowledge: impl FnOnce() + Send + 'static) {
         let (first, records) = run_state.take_unwritten();

@@ -6,7 +6,8 @@
 use super::ask::Reply;
 use super::failure::Failure;
 use crate::episode::role::{PromptBuilder, RoleOutput, complete};
-use crate::episode::sampling::{SampleError, SamplingClient};
+use crate::episode::sampling::{PolicyRef, SampleError, SamplingClient};
+use crate::types::CriticVersion;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use std::marker::PhantomData;
 use tokio::task::JoinSet;
@@ -21,6 +22,8 @@ pub enum RoleMsg<P: PromptBuilder> {
         n: usize,
         /// The seed.
         seed: u64,
+        /// The resident critic that writes them; the role's own policy if none is named.
+        version: Option<CriticVersion>,
         /// Receives the answer.
         reply: Reply<Result<RoleOutput, SampleError>>,
     },
@@ -62,9 +65,14 @@ impl<P: PromptBuilder> Actor for RoleActor<P> {
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         reap(&mut state.requests)?;
-        let RoleMsg::Write { input, n, seed, mut reply } = message;
-        let (builder, sampler) = (state.builder.clone(), state.sampler.clone());
+        let RoleMsg::Write { input, n, seed, version, mut reply } = message;
+        let (builder, mut sampler) = (state.builder.clone(), state.sampler.clone());
+        if let Some(version) = version {
+            sampler.policy = PolicyRef::Resident(version);
+        }
+        let job = state.sampler.events.jobs(P::ROLE.into()).begin(P::WORK, P::prompt(&input).id.as_str());
         state.requests.spawn(async move {
+            let _job = job;
             tokio::select! {
                 output = complete(&builder, &sampler, &input, n, seed) => drop(reply.send(output)),
                 () = reply.closed() => {}

@@ -7,9 +7,7 @@
 mod budget;
 mod config;
 
-#[cfg(feature = "faults")]
-use super::ask::Reply;
-use super::ask::ask;
+use super::ask::{Reply, ask};
 use super::failure::Failure;
 use super::learner::LearnerMsg;
 use super::publish::write_checkpoint;
@@ -34,6 +32,11 @@ use tokio::task::JoinSet;
 pub enum SupervisorMsg {
     /// Let the work under way finish, write a checkpoint, end.
     Drain,
+    /// Write a checkpoint and go on.
+    Checkpoint {
+        /// Whether it is written.
+        reply: Reply<Result<(), Failure>>,
+    },
     /// Kill an actor.
     #[cfg(feature = "faults")]
     Kill {
@@ -42,12 +45,24 @@ pub enum SupervisorMsg {
         /// Whether it was up.
         reply: Reply<bool>,
     },
-    /// Make the device thread panic.
+    /// Hit the device thread.
     #[cfg(feature = "faults")]
     Fault {
+        /// With this.
+        fault: DeviceFault,
         /// Whether there was one.
         reply: Reply<bool>,
     },
+}
+
+/// A fault of the device thread.
+#[cfg(feature = "faults")]
+#[derive(Clone, Copy, Debug)]
+pub enum DeviceFault {
+    /// It panics.
+    Panic,
+    /// It stands still for this long.
+    Stall(Duration),
 }
 
 /// What the supervisor is made from.
@@ -112,6 +127,7 @@ impl Actor for Supervisor {
                 let exit = state.drain().await;
                 state.end(exit, &myself).await;
             }
+            SupervisorMsg::Checkpoint { reply } => drop(reply.send(state.save().await)),
             #[cfg(feature = "faults")]
             SupervisorMsg::Kill { actor_kind, reply } => {
                 let cell = state.tree.cell(actor_kind);
@@ -119,9 +135,12 @@ impl Actor for Supervisor {
                 let _ = reply.send(cell.is_some());
             }
             #[cfg(feature = "faults")]
-            SupervisorMsg::Fault { reply } => {
+            SupervisorMsg::Fault { fault, reply } => {
                 let device = state.tree.device();
-                device.iter().for_each(|device| device.inject_fault("injected fault"));
+                device.iter().for_each(|device| match fault {
+                    DeviceFault::Panic => device.inject_fault("injected fault"),
+                    DeviceFault::Stall(duration) => device.inject_stall(duration),
+                });
                 let _ = reply.send(device.is_some());
             }
         }
@@ -187,7 +206,11 @@ impl SupervisorState {
     }
 
     /// Ends the run because of `failure`; what the device has learned is saved, if it is alive.
-    async fn give_up(&self, failure: &Failure) -> Exit {
+    async fn give_up(&mut self, failure: &Failure) -> Exit {
+        // A step that is taken after the snapshot is neither told nor settled.
+        if let Err(stuck) = self.tree.stop(ActorKind::Replay).await {
+            return give_up(&stuck);
+        }
         if self.tree.device().is_some()
             && let Err(unsaved) = self.save().await
         {
@@ -290,9 +313,15 @@ impl SupervisorState {
     }
 
     async fn end(&self, exit: Exit, myself: &ActorRef<SupervisorMsg>) {
-        let journal = self.tree.context.journal.clone();
+        let (journal, records) = (self.tree.context.journal.clone(), self.tree.context.records.clone());
         // The thread that closes it has said so if it panicked.
-        let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+        let closed = tokio::task::spawn_blocking(move || {
+            journal.close();
+            records.iter().for_each(|records| records.close(RECORDS_DEADLINE));
+        });
+        if tokio::time::timeout(JOURNAL_DEADLINE, closed).await.is_err() {
+            tracing::error!("the journal was not closed in time: the disk does not answer");
+        }
         self.tree.context.events.emit(Event::ActivityChanged(Activity::Ended));
         self.exit.send_replace(Some(exit));
         myself.stop(None);
@@ -306,8 +335,11 @@ const ABANDON_DEADLINE: Duration = Duration::from_millis(1500);
 /// How long the device may take to return the learner's state: an engine step or a micro-batch takes seconds on a slow or
 /// busy machine.
 const SNAPSHOT_DEADLINE: Duration = Duration::from_secs(20);
-/// How long the journal may take before the last checkpoint: a disk that fails for longer ends the run without one.
+/// How long the journal may take before the last checkpoint, and to be closed: a disk that fails for longer ends the run
+/// without it.
 const JOURNAL_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the last records of episodes may take to be written.
+const RECORDS_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the device thread may take to end once everything is saved.
 const THREAD_STOP_DEADLINE: Duration = Duration::from_millis(500);
 

@@ -2,16 +2,18 @@
 //!
 //! It does not decide when: that is the supervisor's. Invariant: if an actor is up, so is every actor before it.
 
-use super::device::DeviceActor;
+use super::device::{DeviceActor, DeviceSetup};
 use super::failure::Failure;
 use super::judge::{JudgeActor, JudgeMsg};
 use super::learner::{LearnerActor, LearnerLoop, LearnerMsg};
+use super::on_disk::on_disk;
 use super::publish::Publisher;
 use super::refusals::Refusals;
 use super::replay::{ReplayActor, ReplayMsg, ReplaySetup};
 use super::role::{RoleActor, RoleMsg};
 use super::rollout::{RolloutActor, RolloutContext, RolloutMsg};
 use super::run_context::RunContext;
+use super::swap::{SwapActor, SwapContext, SwapMsg};
 use crate::device::Device;
 use crate::episode::role::PromptBuilder;
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
@@ -23,6 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// A killed actor ends at its next await point, and none blocks for long.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -38,11 +41,14 @@ pub(crate) struct Tree {
     generation: u64,
     device: Option<Device>,
     replay: Option<ActorRef<ReplayMsg>>,
+    swap: Option<ActorRef<SwapMsg>>,
     generator: Option<ActorRef<RoleMsg<Arc<Generator>>>>,
     critic: Option<ActorRef<RoleMsg<Arc<Critic>>>>,
     refiner: Option<ActorRef<RoleMsg<Arc<Refiner>>>>,
     judge: Option<ActorRef<JudgeMsg>>,
     learner: Option<ActorRef<LearnerMsg>>,
+    /// Cancelled once the loop of the newest learner actor has ended: later than the actor, if that is killed.
+    learner_ended: CancellationToken,
     rollout: Option<ActorRef<RolloutMsg>>,
 }
 
@@ -57,11 +63,13 @@ impl Tree {
             generation: 0,
             device: None,
             replay: None,
+            swap: None,
             generator: None,
             critic: None,
             refiner: None,
             judge: None,
             learner: None,
+            learner_ended: CancellationToken::new(),
             rollout: None,
         }
     }
@@ -97,7 +105,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Stops `from` and every actor after it, the last first. Their work under way is dropped.
+    /// Stops `from` and every actor after it, the last first. Their work under way is dropped. Once the learner is stopped, no
+    /// further step is told or settled.
     ///
     /// # Errors
     /// If the device thread does not end: no other may be started beside it.
@@ -108,6 +117,10 @@ impl Tree {
                 if tokio::time::timeout(STOP_DEADLINE, handle).await.is_err() {
                     tracing::warn!(actor_kind = actor_kind.value(), "a killed actor did not end in time");
                 }
+                let ended = self.learner_ended.cancelled();
+                if actor_kind == ActorKind::Learner && tokio::time::timeout(STOP_DEADLINE, ended).await.is_err() {
+                    tracing::warn!("the loop of the learner did not end in time");
+                }
             }
         }
         if from > ActorKind::Device {
@@ -115,15 +128,15 @@ impl Tree {
         }
         let Some(device) = self.device.take() else { return Ok(()) };
         device.stop();
-        let stuck = |_| Failure::DeviceStuck { seconds: DEVICE_STOP_DEADLINE.as_secs() };
-        tokio::time::timeout(DEVICE_STOP_DEADLINE, device.ended()).await.map(drop).map_err(stuck)
+        let patience = DEVICE_STOP_DEADLINE.min(self.context.stall);
+        let stuck = |_| Failure::DeviceStuck { seconds: patience.as_secs() };
+        tokio::time::timeout(patience, device.ended()).await.map(drop).map_err(stuck)
     }
 
     /// Loads the newest checkpoint and rewinds the run state to it, keeping the groups scored since.
     pub(crate) async fn restore(&self) -> Result<Option<Restored>, Failure> {
         let checkpoints = self.context.checkpoints.clone();
-        let restored =
-            tokio::task::spawn_blocking(move || checkpoints.load_newest()).await.map_err(Failure::panicked)??;
+        let restored = on_disk("reading the newest checkpoint", move || checkpoints.load_newest()).await??;
         let saved = match &restored {
             Some(restored) => self.context.resumed(restored.run_state.clone()),
             None => self.context.run_state(),
@@ -137,6 +150,7 @@ impl Tree {
             self.run_state.clear_poison();
         }
         run_state.rewind(&saved);
+        self.context.serve_registered(&mut run_state)?;
         drop(run_state);
         Ok(restored)
     }
@@ -144,7 +158,7 @@ impl Tree {
     /// `saved` with what the journal holds since; none if the journal cannot be read.
     async fn with_journal(&self, mut saved: RunState) -> Result<Option<RunState>, Failure> {
         let journal = self.context.journal.clone();
-        let records = tokio::task::spawn_blocking(move || journal.read()).await.map_err(Failure::panicked)?;
+        let records = on_disk("reading the journal", move || journal.read()).await?;
         let Some(records) = records else { return Ok(None) };
         Ok(saved.replay_records(records).is_ok().then_some(saved))
     }
@@ -160,7 +174,9 @@ impl Tree {
                 };
                 let device = self.context.device(learner, version, served).await?;
                 self.device = Some(device.clone());
-                self.spawn(actor_kind, DeviceActor, device).await?;
+                self.context.handles.send_modify(|handles| handles.device = Some(device.clone()));
+                let (stall, events) = (self.context.stall, self.context.events.clone());
+                self.spawn(actor_kind, DeviceActor, DeviceSetup { device, stall, events }).await?;
             }
             ActorKind::Replay => {
                 let setup = ReplaySetup {
@@ -172,6 +188,11 @@ impl Tree {
                     checkpoints_kept: self.context.checkpoints.config.keep,
                 };
                 self.replay = Some(self.spawn(actor_kind, ReplayActor, setup).await?);
+            }
+            ActorKind::Swap => {
+                let swap = self.spawn(actor_kind, SwapActor, self.swap_context()).await?;
+                self.context.handles.send_modify(|handles| handles.swap = Some(swap.clone()));
+                self.swap = Some(swap);
             }
             ActorKind::Generator => {
                 self.generator = Some(self.spawn_role(actor_kind, self.context.models.generator.role.clone()).await?);
@@ -189,7 +210,10 @@ impl Tree {
                 );
                 self.judge = Some(self.spawn(actor_kind, JudgeActor, arguments).await?);
             }
-            ActorKind::Learner => self.learner = Some(self.spawn(actor_kind, LearnerActor, self.learner_loop()).await?),
+            ActorKind::Learner => {
+                self.learner_ended = CancellationToken::new();
+                self.learner = Some(self.spawn(actor_kind, LearnerActor, self.learner_loop()).await?);
+            }
             ActorKind::Rollout => {
                 self.generation += 1;
                 self.rollout = Some(self.spawn(actor_kind, RolloutActor, Arc::new(self.rollout_context())).await?);
@@ -198,11 +222,31 @@ impl Tree {
         Ok(())
     }
 
+    fn swap_context(&self) -> SwapContext {
+        let context = &self.context;
+        SwapContext {
+            device: present(&self.device).clone(),
+            replay: present(&self.replay).clone(),
+            registry: context.registry.clone(),
+            critics: context.critics.clone(),
+            canary: context.canary.clone(),
+            eval: context.canary_eval.clone().map(|eval| (eval, context.models.clone())),
+            config: context.swap.clone(),
+            share: context.share.clone(),
+            checkpoints: context.checkpoints.clone(),
+            base: context.base.clone(),
+            deadline: context.deadline(),
+            stop: context.stop.clone(),
+            events: context.events.clone(),
+        }
+    }
+
     fn learner_loop(&self) -> LearnerLoop {
         LearnerLoop {
             publisher: Publisher {
                 device: present(&self.device).clone(),
                 replay: present(&self.replay).clone(),
+                swap: present(&self.swap).clone(),
                 checkpoints: self.context.checkpoints.clone(),
                 deadline: self.context.deadline(),
                 events: self.context.events.clone(),
@@ -210,7 +254,9 @@ impl Tree {
             config: self.context.learner.clone(),
             steps_max: self.context.learner_steps_max,
             stop: self.context.stop.clone(),
+            pauses: self.context.pauses.clone(),
             eval: self.context.eval.clone().map(|eval| (eval, self.context.models.clone())),
+            ended: self.learner_ended.clone().drop_guard(),
         }
     }
 
@@ -222,11 +268,16 @@ impl Tree {
             refiner: present(&self.refiner).clone(),
             judge: present(&self.judge).clone(),
             replay: present(&self.replay).clone(),
+            swap: present(&self.swap).clone(),
+            share: self.context.share.subscribe(),
             config: self.context.rollout.clone(),
+            rollouts_max: self.context.rollouts_max.subscribe(),
             critique_preferences: self.context.critique_preferences,
             seed: self.context.seed,
             generation: self.generation,
+            records: self.context.records.clone(),
             refusals: Refusals::default(),
+            pauses: self.context.pauses.clone(),
             stop: self.context.stop.clone(),
             events: self.context.events.clone(),
         }

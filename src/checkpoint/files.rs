@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 /// Names every other file with its size and digest. It is written last.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -105,13 +105,9 @@ pub(super) fn render<'a>(snapshot: &'a Snapshot, spec: &ModelSpec, base_model: &
     for (folder, critic) in [(own, Some(critic)), (SERVED, served.as_ref().filter(|_| !serves_learned))] {
         match critic {
             None => {}
-            Some(CriticWeights::Full(whole)) => {
-                files.insert(format!("{folder}/{WEIGHTS_FILE}"), FileContent::Weights(whole));
-            }
-            Some(CriticWeights::Adapter(adapter)) => {
-                let rendered = adapter.files(Path::new(folder), base_model, spec);
-                let rendered = rendered.map_err(|error| failed(error.to_string()))?;
-                files.extend(rendered.map(|(name, bytes)| (format!("{folder}/{name}"), FileContent::Bytes(bytes))));
+            Some(critic) => {
+                let rendered = render_critic(critic, spec, base_model).map_err(failed)?;
+                files.extend(rendered.into_iter().map(|(name, file)| (format!("{folder}/{name}"), file)));
             }
         }
     }
@@ -121,6 +117,21 @@ pub(super) fn render<'a>(snapshot: &'a Snapshot, spec: &ModelSpec, base_model: &
     files.insert(STATE.to_owned(), FileContent::Bytes(state));
     files.insert(CONFIG.to_owned(), FileContent::Bytes(snapshot.config.clone().into_bytes()));
     Ok(files)
+}
+
+/// The files of one critic's weights, or what is wrong with them.
+pub(super) fn render_critic<'a>(
+    critic: &'a CriticWeights,
+    spec: &ModelSpec,
+    base_model: &str,
+) -> Result<FileSet<'a>, String> {
+    match critic {
+        CriticWeights::Full(whole) => Ok([(WEIGHTS_FILE.to_owned(), FileContent::Weights(whole))].into()),
+        CriticWeights::Adapter(adapter) => {
+            let rendered = adapter.files(Path::new(ADAPTER), base_model, spec).map_err(|error| error.to_string())?;
+            Ok(rendered.map(|(name, bytes)| (name.to_owned(), FileContent::Bytes(bytes))).into())
+        }
+    }
 }
 
 /// The manifest of `files`.
@@ -162,7 +173,24 @@ impl Write for DigestWriter {
 
 /// Checks that the checkpoint in `path` has its manifest, and that every file matches its digest.
 pub(super) fn verify(path: &Path) -> Result<()> {
-    for (name, entry) in read_manifest(path)?.files {
+    verify_digests(path, read_manifest(path)?)
+}
+
+/// Checks that every file of the critic's folder `path` matches its digest. Returns the digest of its manifest, which stands
+/// for them all.
+pub(super) fn verify_critic(path: &Path) -> Result<String> {
+    let bytes = read_file(path, MANIFEST, MANIFEST_BYTES_MAX)?;
+    verify_digests(path, parse_manifest(path, &bytes)?)?;
+    Ok(sha256(&bytes))
+}
+
+/// The digest of `bytes`, in hexadecimal digits.
+pub(super) fn sha256(bytes: &[u8]) -> String {
+    const_hex::encode(Sha256::digest(bytes))
+}
+
+fn verify_digests(path: &Path, manifest: Manifest) -> Result<()> {
+    for (name, entry) in manifest.files {
         let file = open_sized(path, &name, &entry)?;
         let mut digest = DigestWriter::default();
         io::copy(&mut file.take(entry.bytes), &mut digest).map_err(|source| unreadable(path, &name, source))?;
@@ -182,14 +210,28 @@ pub(super) fn verify_sizes(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether the manifest in `path` is that of a checkpoint and not of a critic alone.
+pub(super) fn is_checkpoint(path: &Path) -> Result<bool> {
+    let manifest = parse_manifest(path, &read_file(path, MANIFEST, MANIFEST_BYTES_MAX)?)?;
+    Ok(manifest.files.contains_key(STATE))
+}
+
+/// The folder of the learner's critic in the checkpoint `path`.
+pub(super) fn critic_folder(path: &Path) -> PathBuf {
+    path.join(if path.join(WEIGHTS).is_dir() { WEIGHTS } else { ADAPTER })
+}
+
+/// Reads the critic in `folder`, a part of `path`, which has been verified.
+pub(super) fn read_critic(path: &Path, folder: &Path, spec: &ModelSpec) -> Result<CriticWeights> {
+    CriticWeights::load(folder, spec).map_err(|error| match error {
+        transformer::Error::File(formats::Error::Io { path, source }) => Error::Io { path, source },
+        other => incompatible(path, other.to_string()),
+    })
+}
+
 /// Reads the checkpoint in `path`, which has been verified.
 pub(super) fn read(path: &Path, spec: &ModelSpec) -> Result<Snapshot> {
-    let critic = |folder: &str| {
-        CriticWeights::load(&path.join(folder), spec).map_err(|error| match error {
-            transformer::Error::File(formats::Error::Io { path, source }) => Error::Io { path, source },
-            other => incompatible(path, other.to_string()),
-        })
-    };
+    let critic = |folder: &str| read_critic(path, &path.join(folder), spec);
     let state: StateFile = serde_json::from_slice(&read_file(path, STATE, STATE_BYTES_MAX)?)
         .map_err(|error| incompatible(path, format!("{STATE}: {error}")))?;
     let config = String::from_utf8(read_file(path, CONFIG, CONFIG_BYTES_MAX)?)
@@ -197,7 +239,7 @@ pub(super) fn read(path: &Path, spec: &ModelSpec) -> Result<Snapshot> {
     let optimizer = read_tensors(&read_file(path, OPTIMIZER, OPTIMIZER_BYTES_MAX)?)
         .map_err(|why| incompatible(path, format!("{OPTIMIZER}: {why}")))?;
     let StateFile { step, version, state, serves_learned } = state;
-    let own = critic(if path.join(WEIGHTS).is_dir() { WEIGHTS } else { ADAPTER })?;
+    let own = read_critic(path, &critic_folder(path), spec)?;
     let served = match serves_learned {
         true => Some(own.clone()),
         false => path.join(SERVED).is_dir().then(|| critic(SERVED)).transpose()?,
@@ -205,11 +247,10 @@ pub(super) fn read(path: &Path, spec: &ModelSpec) -> Result<Snapshot> {
     Ok(Snapshot { step, version, critic: own, served, optimizer, state, config })
 }
 
-/// The manifest of the folder `path`; it must name the files that every checkpoint has.
-fn read_manifest(path: &Path) -> Result<Manifest> {
-    let bytes = read_file(path, MANIFEST, MANIFEST_BYTES_MAX)?;
+/// The manifest `bytes` of the folder `path`.
+fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest> {
     let json: serde_json::Value =
-        formats::json::parse(&bytes).map_err(|why| corrupt(path, format!("{MANIFEST}: {why}")))?;
+        formats::json::parse(bytes).map_err(|why| corrupt(path, format!("{MANIFEST}: {why}")))?;
     if let Some(format) = json["format"].as_u64().filter(|format| *format != u64::from(FORMAT)) {
         return Err(incompatible(path, format!("{MANIFEST}: expected format {FORMAT}, got {format}")));
     }
@@ -223,6 +264,12 @@ fn read_manifest(path: &Path) -> Result<Manifest> {
         let why = format!("{MANIFEST}: expected the path of a file within this folder, got {name:?}");
         return Err(corrupt(path, why));
     }
+    Ok(manifest)
+}
+
+/// The manifest of the folder `path`; it must name the files that every checkpoint has.
+fn read_manifest(path: &Path) -> Result<Manifest> {
+    let manifest = parse_manifest(path, &read_file(path, MANIFEST, MANIFEST_BYTES_MAX)?)?;
     let adapter = [formats::peft::CONFIG_FILE, formats::peft::WEIGHTS_FILE].map(|name| format!("{ADAPTER}/{name}"));
     let weights = format!("{WEIGHTS}/{WEIGHTS_FILE}");
     let critic = if manifest.files.contains_key(&weights) { vec![weights] } else { adapter.into() };

@@ -1,7 +1,6 @@
 //! `rco-node check`: validates the config, prints it resolved and checks that the model fits this machine.
 
 use crate::cli::exit::{CommandError, Exit, OrExit};
-use crate::cli::memory_plan::{MemoryPlan, check_context, check_memory, mib};
 use crate::cli::model::fetch_model;
 use crate::cli::output::print_line;
 use crate::config::Config;
@@ -9,9 +8,11 @@ use crate::formats;
 use crate::formats::OpenedModel;
 use crate::formats::source::Source;
 use crate::node;
+use crate::node::memory_plan::{MemoryPlan, check_context, check_memory, mib};
 use crate::telemetry;
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
 use crate::transformer::device;
+use crate::types::{ChatRole, Turn};
 use crate::verify::sandbox::Protection;
 use clap::Args;
 use data::DataCheck;
@@ -56,7 +57,7 @@ pub(super) fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, C
     node::check_device(config, device.location()).or_exit(Exit::Usage)?;
     let path = fetch_model(config)?;
     let opened = formats::open(&path).or_exit(Exit::Model)?;
-    opened.template.present().or_exit(Exit::Model)?;
+    try_template(&opened).or_exit(Exit::Model)?;
     let weights = opened.bytes(&device, config.engine.weights, true);
     let spec = opened.spec.clone();
     let mut plan = MemoryPlan::new(&spec, weights, config, &device);
@@ -91,6 +92,11 @@ fn print_protections(protections: &[Protection]) {
 fn judge(config: &Config) -> Result<Option<OpenedModel>, formats::Error> {
     let Some(source) = config.judge_model() else { return Ok(None) };
     let judge = formats::open(&Source::parse(source)?.fetch()?)?;
-    judge.template.present()?;
+    try_template(&judge)?;
     Ok(Some(judge))
+}
+
+/// Renders what every role begins with: a template that refuses it, or takes too much for it, serves none.
+fn try_template(opened: &OpenedModel) -> Result<(), formats::Error> {
+    opened.template.render(&[Turn::new(ChatRole::User, "x")], true).map(drop)
 }

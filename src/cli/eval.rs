@@ -8,6 +8,7 @@ mod reporter;
 mod spec;
 mod store;
 
+use crate::cli::device_watch;
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::output::print_line;
 use crate::config::Config;
@@ -29,8 +30,11 @@ use spec::EvalSpec;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use store::Store;
+
+/// How long a device thread that has dropped a request may take to end and say why.
+const ENDS: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 ///
@@ -49,7 +53,14 @@ pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Co
     let started = Instant::now();
     let found = found.unwrap_or_default();
     let reporter = Reporter::new(&live, spec.prompts.len() - found.len(), store);
-    let ended = runtime.block_on(evaluate(models, checker, candidates, &spec, found, reporter));
+    let stall = config.device.stall();
+    let ended = runtime.block_on(async {
+        let device = device_watch::start(models.setup(None, CriticVersion::BASE, None), stall).await?;
+        tokio::select! {
+            ended = evaluate(&device, models, checker, candidates, &spec, found, reporter) => ended,
+            error = device_watch::stalled(&device, stall, |_| ()) => Err(error),
+        }
+    });
     // A device thread that does not end must not keep the process alive.
     runtime.shutdown_background();
     let Evaluated { records, dropped } = ended?;
@@ -78,6 +89,7 @@ struct Evaluated {
 
 /// Evaluates every candidate on every prompt.
 async fn evaluate(
+    device: &Device,
     models: Models,
     checker: Checker,
     candidates: Vec<Candidate>,
@@ -85,7 +97,6 @@ async fn evaluate(
     mut records: BTreeMap<u64, Record>,
     mut reporter: Reporter,
 ) -> Result<Evaluated, CommandError> {
-    let device = Device::start(models.setup(None, CriticVersion::BASE, None)).await?;
     let runner = Arc::new(EvalRunner {
         models: Arc::new(models),
         device: device.clone(),
@@ -106,7 +117,8 @@ async fn evaluate(
                 records.insert(index, record);
             }
             (_, Err(SampleError::Gone)) => {
-                let why = device.ended().await.unwrap_or_else(|| "the device thread ended".to_owned());
+                let ended = tokio::time::timeout(ENDS, device.ended()).await.ok().flatten();
+                let why = ended.unwrap_or_else(|| "the device thread ended".to_owned());
                 return Err(anyhow::anyhow!(why)).or_exit(Exit::Device);
             }
             (_, Err(error @ SampleError::Broken(_))) => return Err(error.into()),

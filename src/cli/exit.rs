@@ -24,6 +24,20 @@ impl<E: Into<anyhow::Error>> From<E> for CommandError {
     }
 }
 
+impl CommandError {
+    /// The error and its causes on one line. Many errors already contain their cause, which is then not repeated.
+    pub(crate) fn in_one_line(&self) -> String {
+        let mut line = String::new();
+        for cause in self.error.chain().map(ToString::to_string) {
+            if !line.contains(&cause) {
+                line += if line.is_empty() { "" } else { ": " };
+                line += &cause;
+            }
+        }
+        line
+    }
+}
+
 /// Gives an error an exit code.
 pub(crate) trait OrExit<T> {
     /// The value, or an error that ends the process with `exit`.

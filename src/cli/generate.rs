@@ -5,7 +5,7 @@ use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::model::load_model;
 use crate::cli::output::{print_line, print_note};
 use crate::config::Config;
-use crate::engine::{Engine, Request, RequestId};
+use crate::engine::{Engine, Policy, Request, RequestId};
 use crate::prompts;
 use crate::roles::{generator::Generator, judge::Judge, refiner::Refiner};
 use crate::transformer::decode::Decoder;
@@ -120,17 +120,12 @@ pub(super) fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit
         let critic = CriticSource::find(argument)?.load(model.transformer.spec())?;
         engine.install(CriticVersion(1), Some(Arc::new(model.transformer.pack(&critic)?)));
     }
+    let policy = if arguments.adapter.is_some() { Policy::Serving } else { Policy::Base };
     let mut places: HashMap<RequestId, usize> = HashMap::new();
     for (index, prompt) in prompts.iter().enumerate() {
         let stop_ids = if arguments.ignore_stop { vec![] } else { model.tokenizer.stop_ids().to_vec() };
-        let request = Request {
-            prompt: prompt.clone(),
-            n: arguments.n,
-            sampling: sampling.clone(),
-            stop_ids,
-            seed: arguments.seed.wrapping_add(index as u64),
-            critic: arguments.adapter.is_some(),
-        };
+        let seed = arguments.seed.wrapping_add(index as u64);
+        let request = Request::new(prompt.clone(), arguments.n, sampling.clone(), stop_ids, seed).with_policy(policy);
         let name = inputs[index].id.clone().unwrap_or_else(|| (index + 1).to_string());
         let id = engine.submit(request).with_context(|| format!("prompt {name}")).or_exit(Exit::Usage)?;
         places.insert(id, index);

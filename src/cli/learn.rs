@@ -19,16 +19,18 @@ use crate::learner::{self, FailureStreak, Learner, LearnerConfig, Report, State}
 use crate::node;
 use crate::replay::Replay;
 use crate::run::checkpoints::CheckpointStore;
+use crate::run::figures;
 use crate::run::state::RunState;
+use crate::tracking::{Environment, FigureWriter, Line};
 use crate::transformer::load::Loaded;
-use crate::types::{CriticVersion, CritiqueGroup};
-use crate::{device, telemetry};
+use crate::types::{CriticVersion, CritiqueGroup, ModelId};
+use crate::{device, telemetry, transformer};
 use anyhow::Context;
 use clap::Args;
 use data::{Data, Identity};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -64,9 +66,12 @@ const NOTE_INTERVAL: Duration = Duration::from_secs(10);
 /// checkpoint.
 const FIRST_BATCH: u64 = 1 << 62;
 
+/// How long the end of a run waits for its last figures to be written.
+const FIGURES_PATIENCE: Duration = Duration::from_secs(5);
+
 /// The JSON line of a step.
 #[derive(Serialize)]
-struct Line<'a> {
+struct StepLine<'a> {
     #[serde(flatten)]
     report: &'a Report,
     epochs: f64,
@@ -90,7 +95,7 @@ pub(super) fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let found = groups::read(&arguments.from).or_exit(Exit::Usage)?;
     note_skipped(&found);
-    same_model(&config, &arguments.from, &found.groups)?;
+    let model_id = same_model(&config, &arguments.from, &found.groups)?;
     let (size, seed) = (config.learner.groups_per_step, config.node.seed);
     let data = Data::new(found.groups, config.learner.objective, size, arguments.hold_out, seed)
         .with_context(|| arguments.from.display().to_string())
@@ -108,11 +113,17 @@ pub(super) fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit
     let model = load_model(&config, Precision::F32, true)?;
     let spec = model.transformer.spec().clone();
     let text = toml::to_string(&config)?;
-    let checkpoints = CheckpointStore::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
+    let checkpoints =
+        CheckpointStore::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text.clone());
+    let process = Environment {
+        device: transformer::device::name(&model.transformer.device()),
+        ..Environment::of_process("learn", &model_id)
+    };
     let stop = CancellationToken::new();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async { signals::watch(stop.clone()) })?;
-    let offline_run = OfflineRun { config, arguments, data, model, checkpoints, stop };
+    let offline_run =
+        OfflineRun { config, arguments, data, model, checkpoints, stop, process, text, figures: OnceLock::new() };
     let exit = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("rco-learn".into()).stack_size(device::STACK_BYTES);
         let thread = thread.spawn_scoped(scope, || offline_run.run())?;
@@ -126,13 +137,13 @@ fn of_node(error: node::Error) -> CommandError {
     CommandError { exit: error.exit(), error: error.into() }
 }
 
-/// Refuses groups that were recorded with another model than the config's.
-fn same_model(config: &Config, from: &Path, groups: &[RecordedGroup]) -> Result<(), CommandError> {
+/// The config's model. Refuses groups that were recorded with another one.
+fn same_model(config: &Config, from: &Path, groups: &[RecordedGroup]) -> Result<ModelId, CommandError> {
     let source = Source::parse(&config.model.source).or_exit(Exit::Usage)?;
     let path = source.fetch().or_exit(Exit::Model)?;
     let sha256 = source.digest(&path).or_exit(Exit::Model)?;
     match groups.iter().find(|recorded| recorded.model.sha256 != sha256) {
-        None => Ok(()),
+        None => Ok(ModelId { name: config.model.source.clone(), sha256 }),
         Some(recorded) => Err(anyhow::anyhow!(
             "{}: expected groups of model.source {source} (sha256 {sha256}), got some of {}",
             from.display(),
@@ -173,12 +184,19 @@ struct OfflineRun<'a> {
     model: Loaded,
     checkpoints: CheckpointStore,
     stop: CancellationToken,
+    /// This process, before it is known where it goes on from.
+    process: Environment,
+    /// The resolved config.
+    text: String,
+    /// Where figures go, once it is known which are to be kept.
+    figures: OnceLock<FigureWriter>,
 }
 
 impl OfflineRun<'_> {
     fn run(&self) -> Result<Exit, CommandError> {
         let (mut learner, mut version) = self.begin()?;
         let (mut batch, mut saved) = (self.batches_done(&learner)?, learner.step());
+        self.track(learner.step())?;
         if learner.step() == 0 {
             self.report_held_out(&learner)?;
         }
@@ -188,7 +206,7 @@ impl OfflineRun<'_> {
             match learner.step_on(FIRST_BATCH + batch + 1, self.data.batch(batch)) {
                 Ok(report) => {
                     streak.reset();
-                    self.print_step(&report, batch + 1, started.elapsed());
+                    self.tell_step(&report, batch + 1, started.elapsed());
                 }
                 Err(error) if error.is_refusal() && !streak.is_over_with_one_more() => {
                     print_note(&format!("skipped a batch: {error}"));
@@ -208,7 +226,27 @@ impl OfflineRun<'_> {
             }
         }
         self.save(&learner, &mut version, &mut saved)?;
+        if self.figures.get().is_some_and(|figures| !figures.flush(FIGURES_PATIENCE)) {
+            print_note("the last figures of the run were not written");
+        }
         Ok(Exit::Done)
+    }
+
+    /// Begins the files that say what the run is and how it goes; it goes on from `step` if it is resumed.
+    fn track(&self, step: u64) -> Result<(), CommandError> {
+        let (out, resumed_from) = (&self.arguments.out, self.arguments.resume.then_some(step));
+        node::note_process(out, &self.text, &Environment { resumed_from, ..self.process.clone() })
+            .or_exit(Exit::Usage)?;
+        let writer = FigureWriter::open(out, &self.config.tracking, resumed_from).or_exit(Exit::Usage)?;
+        writer.into_iter().for_each(|writer| drop(self.figures.set(writer)));
+        Ok(())
+    }
+
+    /// Writes figures, if they are to be written.
+    fn record(&self, line: impl FnOnce() -> Line) {
+        if let Some(figures) = self.figures.get() {
+            figures.append(line());
+        }
     }
 
     /// A new learner, or that of the newest checkpoint; and the version of its weights.
@@ -242,23 +280,31 @@ impl OfflineRun<'_> {
         if step == *saved {
             return Ok(());
         }
-        let state = learner.state();
+        let (state, started) = (learner.state(), Instant::now());
         *version = CriticVersion(version.0 + 1);
         let Config { replay, learner: config, node, .. } = &self.config;
         let mut run_state =
             RunState::new(Replay::new(replay.clone(), config.objective, config.groups_per_step, node.seed));
         run_state.step = step;
-        run_state.published(*version, state.critic.clone(), step);
+        run_state.published(*version, step);
+        run_state.enters_service(*version, Some(state.critic.clone()));
         self.checkpoints.save(state, run_state).or_exit(Exit::Checkpoint)?;
         *saved = step;
+        self.record(|| figures::of_checkpoint(step, started.elapsed().as_secs_f64()));
         print_note(&format!("saved step {step} in {}", self.checkpoints.root.display()));
         self.report_held_out(learner)
     }
 
-    fn print_step(&self, report: &Report, batches: u64, took: Duration) {
+    /// Prints and records a step.
+    fn tell_step(&self, report: &Report, batches: u64, took: Duration) {
         let (epochs, seconds) = (self.data.epochs(batches), took.as_secs_f64());
+        self.record(|| {
+            let mut line = figures::of_step(report, seconds);
+            line.add("learner/epochs", epochs);
+            line
+        });
         if self.arguments.json {
-            let line = Line { report, epochs, seconds };
+            let line = StepLine { report, epochs, seconds };
             return print_line(&serde_json::to_string(&line).expect("a report is plain numbers"));
         }
         print_line(&format!(
@@ -276,6 +322,13 @@ impl OfflineRun<'_> {
         let (step, held_out_groups) = (learner.step(), groups.len());
         let Report { loss: held_out_loss, weighted_utility: held_out_utility, .. } =
             self.evaluate(learner.state(), groups)?;
+        self.record(|| {
+            let mut line = Line::now(step);
+            line.add("held_out/loss", held_out_loss);
+            line.add("held_out/utility", held_out_utility);
+            line.add("held_out/groups", held_out_groups as f64);
+            line
+        });
         let line = HeldOutLine { step, held_out_loss, held_out_utility, held_out_groups };
         match self.arguments.json {
             true => print_line(&serde_json::to_string(&line).expect("plain numbers")),

@@ -143,7 +143,7 @@ fn by_decoding(
     let mut found = vec![];
     for id in &input.completion_ids {
         batch.clear();
-        batch.push(next, cached, &blocks, critic.as_ref(), true);
+        batch.push(next, cached, &blocks, critic.as_ref(), 1);
         decoder.step(&batch, &mut logits)?;
         cached += next.len();
         if *id as usize >= logits.len() {

@@ -1,4 +1,5 @@
-//! Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes: the first one asks to stop, the second one ends the process at once.
+//! Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes: the first one asks to stop. A second Ctrl-C or SIGTERM ends the
+//! process at once.
 
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,11 +23,16 @@ pub(super) fn watch(stop: CancellationToken) -> std::io::Result<()> {
     tokio::spawn(async move {
         let mut signals = [interrupt, terminate, hang_up];
         any_of(&mut signals).await;
-        tracing::info!("stopping; a second signal ends the process at once");
         stop.cancel();
+        tracing::info!("stopping; a second signal ends the process at once");
         let first = Instant::now();
+        // A terminal that closes after a Ctrl-C is nobody's second wish.
+        let [interrupt, terminate, _hang_up] = &mut signals;
         while first.elapsed() < ECHO {
-            any_of(&mut signals).await;
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
         }
         std::process::exit(INTERRUPTED);
     });

@@ -2,14 +2,20 @@
 //!
 //! The first Ctrl-C or SIGTERM finishes running episodes and saves; a second one ends the process at once.
 
+use crate::actors::control::Control;
 use crate::cli::exit::{CommandError, Exit, OrExit};
-use crate::cli::signals;
+use crate::cli::{listener, signals};
 use crate::config::Config;
+use crate::http::{Api, Served};
+use crate::node::presence::Presence;
 use crate::node::{Node, Options};
 use crate::run::events::{Activity, EventBus};
 use crate::telemetry::{Telemetry, logs, status};
 use clap::Args;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Arguments of `start`.
@@ -52,14 +58,14 @@ async fn serve(config: Config, arguments: &StartArguments, live: &logs::LogTermi
         stop: stop.clone(),
         events: Some(events.clone()),
     };
-    let shutdown = ended.clone();
-    let serving = telemetry.serve(&config.telemetry, async move { shutdown.cancelled().await }).await;
-    let serving = serving.or_exit(Exit::Usage)?;
-    if let Some(address) = serving.address() {
-        tracing::info!(%address, "serving /metrics, /healthz and /readyz");
-    }
+    let ((control, node), api) = (watch::channel(None), Api::new(telemetry.clone()));
+    let serving = listener::listen(&config, &telemetry, Some(node), api.clone(), ended.clone()).await?;
+    let reached = |reached: Control| {
+        api.open(Served::of_node(reached.clone()));
+        control.send_replace(Some(reached));
+    };
     let exit = tokio::select! {
-        exit = run_node(config, options, &stop) => exit,
+        exit = run_node(config, options, &stop, reached, serving.address()) => exit,
         never = show(&events, &telemetry, live) => match never {},
     };
     ended.cancel();
@@ -70,8 +76,15 @@ async fn serve(config: Config, arguments: &StartArguments, live: &logs::LogTermi
     exit
 }
 
-/// Starts the node and waits for its end. A stop request during the start cancels it.
-async fn run_node(config: Config, options: Options, stop: &CancellationToken) -> Result<Exit, CommandError> {
+/// Starts the node, lets operators reach it and waits for its end. A stop request during the start cancels it.
+async fn run_node(
+    config: Config,
+    options: Options,
+    stop: &CancellationToken,
+    reached: impl FnOnce(Control),
+    address: Option<SocketAddr>,
+) -> Result<Exit, CommandError> {
+    let run = PathBuf::from(&config.node.run_directory);
     let node = tokio::select! {
         biased;
         started = Node::start(config, options) => started.map_err(|error| CommandError { exit: error.exit(), error: error.into() })?,
@@ -80,7 +93,21 @@ async fn run_node(config: Config, options: Options, stop: &CancellationToken) ->
             return Ok(Exit::Done);
         }
     };
+    // Whoever finds the node by its file is answered.
+    reached(node.control());
+    let _announced = address.map(|address| Presence::announce(&run, address)).transpose()?;
+    #[cfg(feature = "faults")]
+    stall_if_asked(&node).await;
     Ok(node.wait().await)
+}
+
+/// Lets the device thread stand still for as many seconds as the variable `RCO_FAULT_STALL_SECONDS` says, for tests.
+#[cfg(feature = "faults")]
+async fn stall_if_asked(node: &Node) {
+    let seconds = std::env::var("RCO_FAULT_STALL_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    if let Some(seconds) = seconds {
+        node.stall(Duration::from_secs(seconds)).await;
+    }
 }
 
 /// Keeps the status line and `/readyz` up to date.
@@ -94,6 +121,7 @@ async fn show(events: &EventBus, telemetry: &Telemetry, live: &logs::LogTerminal
             Activity::FirstEpisode | Activity::Running | Activity::Pacing => telemetry.ready(),
             waiting => telemetry.wait_for(waiting.words()),
         }
+        telemetry.set_stalled(progress.device_stalled);
         line.show(&shown(&progress), Instant::now());
     }
 }

@@ -3,21 +3,26 @@
 //! Knows of each room only its `XConfig`. Resolving and value checks are elsewhere.
 
 use super::complaints::not_blank;
+use crate::actors::device::DeviceConfig;
 use crate::actors::supervisor::SupervisorConfig;
 use crate::checkpoint::CheckpointConfig;
 use crate::engine::EngineConfig;
 use crate::engine::sampler::SamplingConfig;
 use crate::episode::tree::RolloutConfig;
 use crate::eval::{EvalConfig, held_out_twin};
+use crate::http::HttpConfig;
 use crate::learner::LearnerConfig;
 use crate::prompts::PromptsConfig;
+use crate::records::EpisodesConfig;
 use crate::remote::{RemoteConfig, RemotesConfig};
 use crate::replay::ReplayConfig;
 use crate::roles::critic::CriticConfig;
 use crate::roles::generator::{GeneratorConfig, GeneratorKind};
 use crate::roles::judge::{JudgeConfig, JudgeKind};
 use crate::roles::refiner::RefinerConfig;
+use crate::run::critics::SwapConfig;
 use crate::telemetry::TelemetryConfig;
+use crate::tracking::TrackingConfig;
 use crate::transformer::device::DeviceChoice;
 use serde::{Deserialize, Serialize};
 
@@ -53,10 +58,20 @@ pub struct Config {
     pub eval: EvalConfig,
     /// Which checkpoints are kept.
     pub checkpoint: CheckpointConfig,
+    /// How much of the episodes is kept for people to look at.
+    pub episodes: EpisodesConfig,
+    /// How critics are tried, put into service and taken back.
+    pub swap: SwapConfig,
+    /// How long the device thread may stand still.
+    pub device: DeviceConfig,
     /// How often actors may restart.
     pub supervisor: SupervisorConfig,
+    /// Who may use the listener.
+    pub http: HttpConfig,
     /// Metrics, health endpoints and logs.
     pub telemetry: TelemetryConfig,
+    /// Where a run's figures go.
+    pub tracking: TrackingConfig,
 }
 
 /// The run as a whole.

@@ -14,9 +14,14 @@ use crate::roles::judge::JudgeKind;
 
 /// The engine's limits.
 pub(super) fn engine(config: &EngineConfig) -> Vec<String> {
-    let EngineConfig { step_tokens_max, sequences_max, context_tokens_max, kv_cache_mib, weights: _ } = config;
+    let EngineConfig { step_tokens_max, sequences_max, context_tokens_max, kv_cache_mib, versions_max, weights: _ } =
+        config;
     let mut complaints = Complaints::of("engine");
-    complaints.at_least_one(&[("sequences_max", *sequences_max as u64), ("kv_cache_mib", *kv_cache_mib as u64)]);
+    complaints.at_least_one(&[
+        ("sequences_max", *sequences_max as u64),
+        ("kv_cache_mib", *kv_cache_mib as u64),
+        ("versions_max", *versions_max as u64),
+    ]);
     let expected = format!("at least sequences_max ({sequences_max}), so that every sequence can take its step");
     complaints.expect(step_tokens_max >= sequences_max, "step_tokens_max", &expected, step_tokens_max);
     complaints.expect(*context_tokens_max >= 2, "context_tokens_max", "at least 2", context_tokens_max);

@@ -5,33 +5,71 @@
 
 use super::command::{EngineSlot, Reply};
 use super::error::Error;
-use crate::engine::{self, Engine, EngineConfig, Request, RequestId, StepReport};
+use super::stream::StreamSender;
+use crate::engine::{self, Engine, EngineConfig, Policy, Request, RequestId, StepReport};
 use crate::formats::tokenizer::Tokenizer;
 use crate::transformer::Transformer;
 use crate::transformer::decode::Decoder;
-use crate::types::Completion;
+use crate::types::{Completion, EngineLoad};
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Who waits for a request.
+enum Caller {
+    Whole(Reply<Vec<Completion>>),
+    Stream(StreamSender),
+}
+
+impl Caller {
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Whole(reply) => reply.is_closed(),
+            Self::Stream(updates) => updates.is_closed(),
+        }
+    }
+
+    /// Tells the caller that its request failed.
+    fn fail(self, error: Error) {
+        // The caller may have gone.
+        match self {
+            Self::Whole(reply) => drop(reply.send(Err(error))),
+            Self::Stream(updates) => drop(updates.send(Err(error))),
+        }
+    }
+
+    /// Gives the caller its completions. A stream has had all of them, and ends here.
+    fn finish(self, completions: Vec<Completion>) {
+        match self {
+            Self::Whole(reply) => drop(reply.send(Ok(completions))),
+            Self::Stream(updates) => drop(updates),
+        }
+    }
+}
 
 /// An engine and its callers.
 pub(super) struct EngineHost {
     pub(super) engine: Engine<Decoder>,
-    callers: HashMap<RequestId, Reply<Vec<Completion>>>,
+    callers: HashMap<RequestId, Caller>,
+    /// Size of its KV cache, in bytes.
+    kv_bytes: usize,
 }
 
 impl EngineHost {
     pub(super) fn new(model: Arc<Transformer>, tokenizer: Tokenizer, config: EngineConfig) -> Result<Self, Error> {
         let decoder = Decoder::sized(model, config.kv_cache_mib)?;
-        Ok(Self { engine: Engine::new(decoder, tokenizer, config), callers: HashMap::new() })
+        let kv_bytes = config.kv_cache_mib << 20;
+        Ok(Self { engine: Engine::new(decoder, tokenizer, config), callers: HashMap::new(), kv_bytes })
     }
 
     /// Registers the caller of a request, or replies with the reason why the request was refused.
     pub(super) fn register(&mut self, submitted: Result<RequestId, engine::Error>, reply: Reply<Vec<Completion>>) {
         match submitted {
-            Ok(id) => drop(self.callers.insert(id, reply)),
+            Ok(id) => drop(self.callers.insert(id, Caller::Whole(reply))),
             // The caller may have gone.
             Err(error) => drop(reply.send(Err(error.into()))),
         }
+        // A request for no token has ended already.
+        self.deliver();
     }
 
     pub(super) fn write(&mut self, request: Request, reply: Reply<Vec<Completion>>) {
@@ -39,15 +77,29 @@ impl EngineHost {
         self.register(submitted, reply);
     }
 
-    pub(super) fn score_candidates(&mut self, prompt: Vec<u32>, candidates: Vec<u32>, reply: Reply<Vec<Completion>>) {
-        let submitted = self.engine.score_candidates(prompt, candidates);
+    /// Streams what is written for `request`; `reply` says whether it was accepted.
+    pub(super) fn stream(&mut self, request: Request, updates: StreamSender, reply: Reply<()>) {
+        let submitted = self.engine.submit_streamed(request);
+        let accepted = submitted.map(|id| drop(self.callers.insert(id, Caller::Stream(updates))));
+        drop(reply.send(accepted.map_err(Error::from)));
+        self.deliver();
+    }
+
+    pub(super) fn score_candidates(
+        &mut self,
+        policy: Policy,
+        prompt: Vec<u32>,
+        candidates: Vec<u32>,
+        reply: Reply<Vec<Completion>>,
+    ) {
+        let submitted = self.engine.score_candidates(policy, prompt, candidates);
         self.register(submitted, reply);
     }
 
     pub(super) fn cancel_abandoned(&mut self) {
         let engine = &mut self.engine;
-        self.callers.retain(|&id, reply| {
-            let waits = !reply.is_closed();
+        self.callers.retain(|&id, caller| {
+            let waits = !caller.is_gone();
             if !waits {
                 engine.cancel(id);
             }
@@ -60,25 +112,36 @@ impl EngineHost {
     /// # Panics
     /// If the model fails.
     pub(super) fn step(&mut self) -> Option<StepReport> {
-        let report = match self.engine.step() {
-            Ok(report) => report,
-            // The step was undone. Only the request whose logits are not a distribution fails.
-            Err(error @ engine::Error::Logits { request, .. }) => {
-                let id = RequestId(request);
+        let stepped = self.engine.step();
+        // What an undone step had finished before it failed stays finished.
+        self.deliver();
+        match stepped {
+            Ok(report) => Some(report),
+            // The step was undone. Only the request at fault fails: its logits are no distribution, or its ids no text.
+            Err(error) => {
+                let Some(id) = error.request().map(RequestId) else { panic!("engine step: {error}") };
                 self.engine.cancel(id);
-                if let Some(reply) = self.callers.remove(&id) {
-                    drop(reply.send(Err(error.into())));
+                if let Some(caller) = self.callers.remove(&id) {
+                    caller.fail(error.into());
                 }
-                return None;
-            }
-            Err(error) => panic!("engine step: {error}"),
-        };
-        for (id, completions) in self.engine.take_finished() {
-            if let Some(reply) = self.callers.remove(&id) {
-                drop(reply.send(Ok(completions)));
+                None
             }
         }
-        Some(report)
+    }
+
+    /// Gives the callers what was written for them.
+    fn deliver(&mut self) {
+        for (id, event) in self.engine.take_events() {
+            if let Some(Caller::Stream(updates)) = self.callers.get(&id) {
+                // The caller may have gone.
+                drop(updates.send(Ok(event)));
+            }
+        }
+        for (id, completions) in self.engine.take_finished() {
+            if let Some(caller) = self.callers.remove(&id) {
+                caller.finish(completions);
+            }
+        }
     }
 }
 
@@ -104,6 +167,10 @@ impl EngineHosts {
         &mut self.hosts[place]
     }
 
+    pub(super) fn set_share(&mut self, http: f64) {
+        self.hosts.iter_mut().for_each(|host| host.engine.set_share(http));
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.hosts.iter().all(|host| host.engine.is_idle())
     }
@@ -120,10 +187,15 @@ impl EngineHosts {
         self.hosts[place].step()
     }
 
-    /// Running sequences, waiting sequences, and the largest share of KV blocks in use of any engine.
-    pub(super) fn load(&self) -> (usize, usize, f64) {
-        self.hosts.iter().fold((0, 0, 0.0), |(running, waiting, usage), EngineHost { engine, .. }| {
-            (running + engine.running(), waiting + engine.waiting(), engine.kv_usage().max(usage))
+    /// What the engines hold.
+    pub(super) fn load(&self) -> EngineLoad {
+        self.hosts.iter().fold(EngineLoad::default(), |load, EngineHost { engine, kv_bytes, .. }| EngineLoad {
+            running: load.running + engine.running(),
+            waiting: load.waiting + engine.waiting(),
+            kv_usage: load.kv_usage.max(engine.kv_usage()),
+            kv_bytes: load.kv_bytes + (engine.kv_touched() * *kv_bytes as f64) as usize,
+            versions_alive: load.versions_alive + engine.critics().alive(),
+            versions_bytes: load.versions_bytes + engine.critics().bytes(),
         })
     }
 }

@@ -24,3 +24,10 @@ pub enum Error {
     #[error("starting the device thread: {0}")]
     Spawn(#[from] std::io::Error),
 }
+
+impl Error {
+    /// Whether as many critics are resident as the config allows.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Engine(engine::Error::VersionsFull { .. }))
+    }
+}

@@ -5,7 +5,7 @@ use crate::formats::tokenizer::Tokenizer;
 use crate::learner::{self, LearnerConfig};
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::CriticWeights;
-use crate::types::CriticVersion;
+use crate::types::{CriticVersion, EngineLoad};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,20 +18,23 @@ pub enum Event {
     /// One engine step.
     Engine {
         /// Its report.
-        report: StepReport,
+        report: Box<StepReport>,
         /// How long it took.
         duration: Duration,
-        /// Sequences that decode or prefill.
-        running: usize,
-        /// Sequences that wait.
-        waiting: usize,
-        /// Share of the KV blocks in use.
-        kv_usage: f64,
+        /// What the engines hold after it.
+        load: EngineLoad,
+    },
+    /// A critic was put into service or loaded beside it, between two steps.
+    Installed {
+        /// How long the thread did nothing else.
+        duration: Duration,
     },
     /// One micro-batch of a learner step.
     Learner {
         /// How long it took.
         duration: Duration,
+        /// The critic that is trained, its gradient and the optimizer's moments, in bytes.
+        bytes: usize,
     },
     /// A command was taken.
     Command {

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 /// The longest line. A group of sixteen critiques in a context of 128k tokens is a tenth of this.
 pub(crate) const LINE_BYTES_MAX: usize = 64 << 20;
@@ -54,42 +55,71 @@ pub(crate) fn read_checked<T: DeserializeOwned>(
     path: &Path,
     check: impl Fn(&T) -> Result<(), String>,
 ) -> Result<Lines<T>, Error> {
-    let file = super::open(path)?;
+    let (mut values, mut is_torn) = (Vec::new(), false);
+    each(super::open(path)?, |line| {
+        let wrong = |why: String| Error::Line { line: line.number, why };
+        match serde_json::from_slice(line.bytes) {
+            Ok(value) => {
+                check(&value).map_err(wrong)?;
+                values.push(value);
+            }
+            Err(_) if !line.is_ended() => is_torn = true,
+            Err(error) => return Err(wrong(error.to_string())),
+        }
+        Ok(())
+    })?;
+    Ok(Lines { values, is_torn })
+}
+
+/// A line of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line<'a> {
+    /// From 1.
+    pub(crate) number: usize,
+    /// Where it begins, in bytes.
+    pub(crate) offset: u64,
+    /// Its bytes, the line end included.
+    pub(crate) bytes: &'a [u8],
+}
+
+impl Line<'_> {
+    /// Whether it has its line end. Only the last line of a file can lack it: it may be torn.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.bytes.last() == Some(&b'\n')
+    }
+}
+
+/// Gives each line of `file` that is not blank to `take`, in order.
+pub(crate) fn each(file: File, mut take: impl FnMut(Line<'_>) -> Result<(), Error>) -> Result<(), Error> {
     let length = file.metadata()?.len();
     if length > FILE_BYTES_MAX {
         let why = format!("expected at most {FILE_BYTES_MAX} bytes, got {length}");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, why).into());
     }
     let mut reader = BufReader::new(file.take(length));
-    let (mut values, mut is_torn, mut bytes) = (Vec::new(), false, Vec::new());
+    let (mut bytes, mut offset) = (Vec::new(), 0);
     for number in 1.. {
         bytes.clear();
         (&mut reader).take(LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut bytes)?;
-        let wrong = |why: String| Error::Line { line: number, why };
         if bytes.len() > LINE_BYTES_MAX {
-            return Err(wrong(format!("expected at most {LINE_BYTES_MAX} bytes, got more")));
+            let why = format!("expected at most {LINE_BYTES_MAX} bytes, got more");
+            return Err(Error::Line { line: number, why });
         }
-        match bytes.last() {
-            None => break,
-            Some(b'\n') if bytes.trim_ascii().is_empty() => {}
-            // Without a line end it is the last.
-            Some(end) => match serde_json::from_slice(&bytes) {
-                Ok(value) => {
-                    check(&value).map_err(wrong)?;
-                    values.push(value);
-                }
-                Err(_) if *end != b'\n' => is_torn = true,
-                Err(error) => return Err(wrong(error.to_string())),
-            },
+        if bytes.is_empty() {
+            break;
         }
+        if !bytes.trim_ascii().is_empty() {
+            take(Line { number, offset, bytes: &bytes })?;
+        }
+        offset += bytes.len() as u64;
     }
-    Ok(Lines { values, is_torn })
+    Ok(())
 }
 
 /// A file that lines are appended to.
 #[derive(Debug)]
 pub(crate) struct Appender {
-    file: File,
+    file: Arc<File>,
     bytes: u64,
 }
 
@@ -104,7 +134,12 @@ impl Appender {
             file.set_len(bytes)?;
         }
         file.seek(SeekFrom::Start(bytes))?;
-        Ok(Self { file, bytes })
+        Ok(Self { file: Arc::new(file), bytes })
+    }
+
+    /// The file, open for reading too.
+    pub(crate) fn file(&self) -> &Arc<File> {
+        &self.file
     }
 
     /// Length of the file in bytes.
@@ -114,9 +149,10 @@ impl Appender {
 
     /// Appends `line`, which ends with a line end. If that fails, the file is as it was.
     pub(crate) fn append(&mut self, line: &str) -> io::Result<()> {
-        if let Err(error) = self.file.write_all(line.as_bytes()) {
+        let mut file = &*self.file;
+        if let Err(error) = file.write_all(line.as_bytes()) {
             // If taking back a part of the line fails too, the next opening cuts it off.
-            let _ = self.file.set_len(self.bytes).and_then(|()| self.file.seek(SeekFrom::Start(self.bytes)));
+            let _ = file.set_len(self.bytes).and_then(|()| file.seek(SeekFrom::Start(self.bytes)));
             return Err(error);
         }
         self.bytes += line.len() as u64;

@@ -77,6 +77,8 @@ pub(crate) struct BlockPool {
     blocks: Vec<Block>,
     /// Blocks without holder and without content; the last one is allocated next.
     free: Vec<u32>,
+    /// Blocks below this were held at least once: their memory is in use.
+    touched: usize,
     /// Blocks without holder whose content is known, by time of last use.
     cached: BTreeSet<(u64, u32)>,
     index: BTreeMap<BlockContent, u32>,
@@ -91,6 +93,7 @@ impl BlockPool {
         Self {
             blocks: vec![Block::default(); count as usize],
             free: (0..count).rev().collect(),
+            touched: 0,
             cached: BTreeSet::new(),
             index: BTreeMap::new(),
             clock: 0,
@@ -101,6 +104,16 @@ impl BlockPool {
     /// All blocks.
     pub(crate) fn len(&self) -> usize {
         self.blocks.len()
+    }
+
+    /// Share of the blocks that were held at least once, or lie below one: the memory that is in use.
+    pub(crate) fn touched(&self) -> f64 {
+        self.touched as f64 / self.len().max(1) as f64
+    }
+
+    /// Share of the blocks that are held.
+    pub(crate) fn usage(&self) -> f64 {
+        1.0 - self.available() as f64 / self.len().max(1) as f64
     }
 
     /// Blocks without holder, which can be allocated.
@@ -132,6 +145,7 @@ impl BlockPool {
     /// Allocates a block, held once: a free one, else the least recently used cached one. `None` if all are held.
     pub(crate) fn allocate(&mut self) -> Option<u32> {
         let id = self.free.pop().or_else(|| self.evict())?;
+        self.touched = self.touched.max(id as usize + 1);
         self.blocks[id as usize].references = 1;
         Some(id)
     }

@@ -15,6 +15,8 @@ pub struct EngineConfig {
     pub context_tokens_max: usize,
     /// Memory of the KV cache, in MiB.
     pub kv_cache_mib: usize,
+    /// Critics that are resident at once beside the one in service: candidates, and versions that clients ask for by name.
+    pub versions_max: usize,
     /// How the decode pass keeps the weights.
     pub weights: Precision,
 }

@@ -20,7 +20,7 @@ impl Scheduling {
     /// `sequences` with prompts of half of `length` tokens, prefilled, that end at `length`.
     pub fn new(sequences: usize, length: usize) -> Self {
         let blocks = (sequences + 1) * (length.div_ceil(BLOCK_TOKENS) + 1);
-        let scheduler = Scheduler::new(blocks, sequences.max(length), sequences);
+        let scheduler = Scheduler::new(blocks, sequences.max(length), sequences, 0.5);
         let mut scheduling = Self { scheduler, length, requests: 0 };
         (0..sequences).for_each(|_| scheduling.submit());
         // One prompt a step is prefilled.

@@ -1,6 +1,7 @@
 //! Reports of the engine: one step's, and counters over all steps.
 
 use crate::transformer::decode::Batch;
+use crate::types::Origin;
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ impl StepWork {
                 adapted_tokens: if batch.is_adapted(span) { len } else { 0 },
                 attended_pairs: len * cached + len * (len + 1) / 2,
                 context_tokens: cached + len,
-                logit_rows: u64::from(span.sample),
+                logit_rows: span.logit_rows as u64,
             };
         }
         work
@@ -79,6 +80,15 @@ pub(crate) fn lap(clock: &mut Instant) -> Duration {
     now - std::mem::replace(clock, now)
 }
 
+/// How long a request has waited so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestWait {
+    /// Who asked.
+    pub origin: Origin,
+    /// The time since the request was accepted.
+    pub waited: Duration,
+}
+
 /// What one step did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepReport {
@@ -86,6 +96,12 @@ pub struct StepReport {
     pub prefill_tokens: usize,
     /// Tokens sampled.
     pub sampled_tokens: usize,
+    /// Those of them that were sampled for requests over HTTP.
+    pub http_tokens: usize,
+    /// Requests whose first tokens begin to be computed.
+    pub admitted: Vec<RequestWait>,
+    /// Requests that got their first tokens.
+    pub first_tokens: Vec<RequestWait>,
     /// Sequences preempted, to be recomputed.
     pub preemptions: usize,
     /// Prompt tokens found in the cache (after a preemption, sampled ones too).
@@ -101,6 +117,15 @@ pub struct StepReport {
     pub work: StepWork,
     /// Time by kind of work.
     pub times: Times,
+}
+
+impl StepReport {
+    /// Counts `tokens` sampled for a request of `origin`; `waited` is given with its first ones.
+    pub(crate) fn count(&mut self, origin: Origin, tokens: usize, waited: Option<Duration>) {
+        self.sampled_tokens += tokens;
+        self.http_tokens += if origin == Origin::Http { tokens } else { 0 };
+        self.first_tokens.extend(waited.map(|waited| RequestWait { origin, waited }));
+    }
 }
 
 /// Sums over all steps since the start, or since the counters were taken.

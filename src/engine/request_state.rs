@@ -2,36 +2,15 @@
 //!
 //! Knows no block and no schedule.
 
-use super::blocks::BlockKey;
 use super::output::OutputBuffer;
-use super::request::{Detokenize, Request};
+use super::report::RequestWait;
+use super::request::{Detokenize, Request, TokenReport, TokenReports};
+use super::resident::Weights;
 use super::sampler::Draw;
+use super::stream::StreamEvent;
 use crate::formats::Result;
-use crate::transformer::decode::PackedAdapter;
-use crate::types::{Completion, CriticVersion, FinishReason};
-use std::sync::Arc;
-
-/// One installation of weights: a critic's, or the base.
-#[derive(Clone)]
-pub(crate) struct Weights {
-    pub(crate) version: CriticVersion,
-    pub(crate) adapter: Option<Arc<PackedAdapter>>,
-    /// Where the key chains of its blocks begin. The version will not do: a learner that goes back to a checkpoint may
-    /// publish the same number again with other weights.
-    pub(crate) root: BlockKey,
-}
-
-impl Weights {
-    /// The base: no adapter. Its blocks stay good forever.
-    pub(crate) fn base() -> Self {
-        Self { version: CriticVersion::BASE, adapter: None, root: BlockKey::root(0) }
-    }
-
-    /// The `installation`-th adapter, counted from 1.
-    pub(crate) fn critic(version: CriticVersion, adapter: Arc<PackedAdapter>, installation: u64) -> Self {
-        Self { version, adapter: Some(adapter), root: BlockKey::root(installation) }
-    }
-}
+use crate::types::{Completion, FinishReason};
+use std::time::{Duration, Instant};
 
 /// An accepted request.
 pub(crate) struct RequestState {
@@ -46,15 +25,35 @@ pub(crate) struct RequestState {
     candidates: Vec<u32>,
     /// Their log-probabilities, once they are computed.
     log_probs: Vec<f32>,
+    /// Whether what is written is given as events.
+    streamed: bool,
+    /// The prompt's tokens that are reported so far, until they are given.
+    prompt: Vec<TokenReport>,
+    /// Whether the first event was given.
+    started: bool,
+    /// When it was accepted; none once its first token is written.
+    accepted: Option<Instant>,
 }
 
 impl RequestState {
     /// `request` with nothing written, `room` being the tokens that fit behind its prompt.
-    pub(crate) fn new(request: Request, weights: Weights, room: usize) -> Self {
+    pub(crate) fn new(mut request: Request, weights: Weights, room: usize, streamed: bool) -> Self {
         let tokens_max = request.sampling.max_tokens.min(room);
-        let open = if tokens_max == 0 { 0 } else { request.n };
-        let outputs = vec![OutputBuffer::default(); request.n];
-        Self { outputs, request, weights, tokens_max, open, candidates: Vec::new(), log_probs: Vec::new() }
+        if !streamed {
+            request.reports = TokenReports::default();
+        }
+        let open = if tokens_max == 0 && !request.reports.prompt { 0 } else { request.n };
+        let outputs = (0..request.n).map(|_| OutputBuffer::new(streamed)).collect();
+        // Nothing predicts the first token.
+        let first = request.prompt.first().filter(|_| request.reports.prompt);
+        let prompt = first.map(|&id| TokenReport { id, ..TokenReport::default() }).into_iter().collect();
+        let (candidates, log_probs, started, accepted) = (Vec::new(), Vec::new(), false, Some(Instant::now()));
+        Self { outputs, request, weights, tokens_max, open, candidates, log_probs, streamed, prompt, started, accepted }
+    }
+
+    /// Who waits for its first token, and since how long; none once it is there.
+    pub(crate) fn wait(&self) -> Option<RequestWait> {
+        Some(RequestWait { origin: self.request.origin, waited: self.accepted?.elapsed() })
     }
 
     /// Scores `candidates` instead of writing a text.
@@ -77,6 +76,56 @@ impl RequestState {
         self.open
     }
 
+    /// Whether it writes tokens behind its prompt.
+    pub(crate) fn writes(&self) -> bool {
+        self.tokens_max > 0
+    }
+
+    /// Whether what is written is given as events.
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.streamed
+    }
+
+    /// Whether the first event was given.
+    pub(crate) fn is_started(&self) -> bool {
+        self.started
+    }
+
+    /// Adds reports of the prompt's tokens.
+    pub(crate) fn add_prompt(&mut self, reports: impl Iterator<Item = TokenReport>) {
+        self.prompt.extend(reports);
+    }
+
+    /// The time until its prompt was computed, the first time that this is asked.
+    pub(crate) fn start(&mut self) -> Option<Duration> {
+        self.accepted.take().map(|accepted| accepted.elapsed())
+    }
+
+    /// The first event of a stream; `cached_tokens` of the prompt were found in the cache.
+    pub(crate) fn started(&mut self, cached_tokens: usize) -> StreamEvent {
+        self.started = true;
+        let prompt = std::mem::take(&mut self.prompt);
+        StreamEvent::Started { version: self.weights.version, cached_tokens, prompt }
+    }
+
+    /// The event of a stream's continuation `index`, to which `token` was just written, if one was.
+    pub(crate) fn grown(&mut self, index: usize, token: Option<TokenReport>) -> StreamEvent {
+        let output = &mut self.outputs[index];
+        let (text, tokens) = (output.take_text(&self.request.sampling.stop), token.into_iter().collect());
+        StreamEvent::Tokens { index, text, tokens, finish: output.finish() }
+    }
+
+    /// Ends all continuations without a token. Returns the events of a stream.
+    pub(crate) fn end(&mut self, cached_tokens: usize) -> Vec<StreamEvent> {
+        self.outputs.iter_mut().for_each(OutputBuffer::end);
+        self.open = 0;
+        if !self.streamed {
+            return Vec::new();
+        }
+        let started = self.started(cached_tokens);
+        std::iter::once(started).chain((0..self.request.n).map(|index| self.grown(index, None))).collect()
+    }
+
     /// Appends a token to the `index`-th output. True if it was the last one.
     pub(crate) fn push(&mut self, index: usize, draw: Draw, decode: &Detokenize) -> Result<bool> {
         let ended = self.outputs[index].push(draw.id, draw.log_prob, &self.request, self.tokens_max, decode)?;
@@ -84,8 +133,11 @@ impl RequestState {
         Ok(ended)
     }
 
-    /// The result, once all continuations have ended.
+    /// The result, once all continuations have ended; nothing of a stream, which was given as events.
     pub(crate) fn completions(&self, decode: &Detokenize) -> Result<Vec<Completion>> {
+        if self.streamed {
+            return Ok(Vec::new());
+        }
         if !self.candidates.is_empty() {
             let (ids, log_probs, text) = (self.candidates.clone(), self.log_probs.clone(), String::new());
             let version = self.weights.version;

@@ -2,73 +2,53 @@
 //!
 //! A step takes decodes first, then running prefills, then waiting sequences, the oldest first within each, until its token
 //! budget is spent. When blocks run out, the youngest running sequence is preempted: it waits and is recomputed later, and
-//! keeps its sampled ids.
+//! keeps its sampled ids. Where rollouts and HTTP both have work, each gets its share of the tokens and of the slots, and
+//! what the other leaves; HTTP sits steps out where it adds more than its share to their time. Sampled ids do not depend on
+//! it.
 //!
 //! Invariants: `running` and `waiting` are ordered by age; a block that is written has one holder, and the pool knows only
 //! positions before the first one written; the oldest sequence can always proceed, because each fits the pool alone.
 
-use super::blocks::{BlockMatch, BlockPool, common};
+use super::blocks::{BlockMatch, BlockPool};
+use super::plan::{HttpShare, Plan};
+use super::prefix::Prefix;
 use super::request::RequestId;
 use super::sequence::{Branch, Name, Sequence};
+use super::turns::HttpTurns;
 use crate::transformer::decode::BLOCK_TOKENS;
+use crate::types::Origin;
 use std::collections::VecDeque;
-
-/// A waiting sequence keeps waiting if a running one is about to compute at least this many of its first tokens. Every
-/// conversation shares the few tokens that the chat template begins with: those are not worth a step's wait.
-const AWAITED_TOKENS_MIN: usize = 4;
-
-/// What a step does besides computing the planned tokens of its sequences.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    /// Tokens left in the budget.
-    budget: usize,
-    /// Blocks to copy before the step, in this order.
-    pub(crate) copies: Vec<(u32, u32)>,
-    /// Sequences preempted.
-    pub(crate) preemptions: usize,
-    /// Tokens of admitted sequences that were found in the cache.
-    pub(crate) cached_tokens: usize,
-    /// Cached blocks evicted to make room.
-    pub(crate) evicted_blocks: usize,
-}
-
-/// The part of a waiting sequence that is cached.
-#[derive(Default)]
-struct Prefix {
-    /// Full blocks to share, the first ones of its table.
-    blocks: Vec<u32>,
-    /// The next block, whose first positions match: it is extended or copied.
-    tail: Option<BlockMatch>,
-    /// Whether a running sequence is about to compute more of it.
-    awaited: bool,
-}
-
-impl Prefix {
-    fn tokens(&self) -> usize {
-        self.blocks.len() * BLOCK_TOKENS + self.tail.map_or(0, |tail| tail.common)
-    }
-}
 
 /// Running and waiting sequences and the blocks they hold.
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     pool: BlockPool,
     running: Vec<Sequence>,
-    waiting: VecDeque<Sequence>,
+    /// By origin.
+    waiting: [VecDeque<Sequence>; 2],
     step_tokens_max: usize,
     sequences_max: usize,
+    share: HttpShare,
+    turns: HttpTurns,
 }
 
 impl Scheduler {
-    /// A scheduler over `blocks` blocks.
-    pub(crate) fn new(blocks: usize, step_tokens_max: usize, sequences_max: usize) -> Self {
+    /// A scheduler over `blocks` blocks. Requests over HTTP get `http_share` of a step where rollouts have work too.
+    pub(crate) fn new(blocks: usize, step_tokens_max: usize, sequences_max: usize, http_share: f64) -> Self {
         Self {
             pool: BlockPool::new(blocks),
             running: Vec::new(),
-            waiting: VecDeque::new(),
+            waiting: [VecDeque::new(), VecDeque::new()],
             step_tokens_max: step_tokens_max.max(1),
             sequences_max: sequences_max.max(1),
+            share: HttpShare::new(http_share),
+            turns: HttpTurns::default(),
         }
+    }
+
+    /// Sets the share of requests over HTTP.
+    pub(crate) fn set_share(&mut self, http_share: f64) {
+        self.share = HttpShare::new(http_share);
     }
 
     /// The pool of KV blocks.
@@ -83,12 +63,17 @@ impl Scheduler {
 
     /// Continuations of waiting sequences, which hold none.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.iter().map(Sequence::count).sum()
+        self.waiting.iter().flatten().map(Sequence::count).sum()
+    }
+
+    /// Most continuations that run at once.
+    pub(crate) fn sequences_max(&self) -> usize {
+        self.sequences_max
     }
 
     /// Whether there is nothing to compute.
     pub(crate) fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        self.running.is_empty() && self.waiting.iter().all(VecDeque::is_empty)
     }
 
     /// The sequences of the planned step.
@@ -98,8 +83,9 @@ impl Scheduler {
 
     /// Queues a sequence by age.
     pub(crate) fn wait(&mut self, sequence: Sequence) {
-        let place = self.waiting.partition_point(|s| s.name < sequence.name);
-        self.waiting.insert(place, sequence);
+        let waiting = &mut self.waiting[sequence.origin as usize];
+        let place = waiting.partition_point(|s| s.name < sequence.name);
+        waiting.insert(place, sequence);
     }
 
     fn run(&mut self, sequence: Sequence) -> usize {
@@ -110,24 +96,63 @@ impl Scheduler {
 
     /// Plans a step: sets `planned` of the sequences that take part and allocates their blocks.
     pub(crate) fn schedule(&mut self) -> Plan {
-        let mut plan = Plan { budget: self.step_tokens_max, ..Plan::default() };
+        let mut plan = Plan::new(self.step_tokens_max, self.reserved());
         let evictions = self.pool.evictions();
-        self.plan_running(&mut plan, true);
-        self.plan_running(&mut plan, false);
-        // A sequence preempted just now would be admitted only to be preempted again.
-        if plan.preemptions == 0 {
-            self.admit(&mut plan);
+        plan.without_http = plan.shared && self.turns.sits_out();
+        self.plan_all(&mut plan);
+        if plan.without_http && self.planned().next().is_none() {
+            // Rollouts wait for blocks or a prefix of requests over HTTP.
+            plan.without_http = false;
+            self.plan_all(&mut plan);
+        }
+        if plan.budget > 0 && plan.shared {
+            // One could not use what was reserved for it: the other may.
+            plan.reserved = [0; 2];
+            self.plan_all(&mut plan);
         }
         plan.evicted_blocks = self.pool.evictions() - evictions;
+        plan.planned = Origin::BOTH.map(|origin| self.of_origin(origin).map(|s| s.planned).sum());
         plan
+    }
+
+    /// Takes note of how long the step of `plan` took.
+    pub(crate) fn took(&mut self, plan: &Plan, seconds: f64) {
+        self.turns.count(self.share, plan.planned, plan.shared, seconds);
+    }
+
+    /// The tokens of a step that each origin is sure of.
+    fn reserved(&self) -> [usize; 2] {
+        let wants = |origin: Origin| {
+            let waiting = self.waiting[origin as usize].iter();
+            self.of_origin(origin).chain(waiting).map(Sequence::pending).sum::<usize>()
+        };
+        // Most nodes serve nobody over HTTP: then the rest need not be counted.
+        match wants(Origin::Http) {
+            0 => [0; 2],
+            http => self.share.reserved(self.step_tokens_max, [wants(Origin::Rollout), http]),
+        }
+    }
+
+    /// Running sequences of `origin`.
+    fn of_origin(&self, origin: Origin) -> impl Iterator<Item = &Sequence> {
+        self.running.iter().filter(move |s| s.origin == origin)
+    }
+
+    fn plan_all(&mut self, plan: &mut Plan) {
+        self.plan_running(plan, true);
+        self.plan_running(plan, false);
+        // A sequence preempted just now would be admitted only to be preempted again.
+        if plan.preemptions == 0 {
+            self.admit(plan);
+        }
     }
 
     fn plan_running(&mut self, plan: &mut Plan, decoding: bool) {
         let mut place = 0;
         while plan.budget > 0 && place < self.running.len() {
             let sequence = &self.running[place];
-            let tokens = sequence.pending().min(plan.budget);
-            if sequence.planned == 0 && sequence.is_decoding() == decoding && self.make_room(place, tokens, plan) {
+            let tokens = plan.tokens(sequence);
+            if tokens > 0 && sequence.is_decoding() == decoding && self.make_room(place, tokens, plan) {
                 self.reserve(place, tokens, plan);
             }
             place += 1;
@@ -150,12 +175,13 @@ impl Scheduler {
 
     /// Blocks to allocate before `tokens` more can be written.
     fn blocks_wanted(&self, sequence: &Sequence, tokens: usize) -> usize {
-        let new = (sequence.cached + tokens).div_ceil(BLOCK_TOKENS).saturating_sub(sequence.table.len());
+        let new =
+            (sequence.cached + sequence.planned + tokens).div_ceil(BLOCK_TOKENS).saturating_sub(sequence.table.len());
         let shared = sequence.table.get(sequence.cached / BLOCK_TOKENS).is_some_and(|&b| self.pool.references(b) > 1);
         new + usize::from(shared)
     }
 
-    /// Plans `tokens` of a running sequence and takes the blocks for them.
+    /// Plans `tokens` more of a running sequence and takes the blocks for them.
     fn reserve(&mut self, place: usize, tokens: usize, plan: &mut Plan) {
         let Self { pool, running, .. } = self;
         let sequence = &mut running[place];
@@ -169,81 +195,77 @@ impl Scheduler {
             }
             debug_assert!(pool.known(*block) <= sequence.cached % BLOCK_TOKENS, "others know what is to be written");
         }
-        while sequence.table.len() * BLOCK_TOKENS < sequence.cached + tokens {
+        while sequence.table.len() * BLOCK_TOKENS < sequence.cached + sequence.planned + tokens {
             sequence.table.push(pool.allocate().expect("the caller made room for new blocks"));
         }
-        sequence.planned = tokens;
-        plan.budget -= tokens;
+        sequence.planned += tokens;
+        plan.take(sequence, tokens);
     }
 
     /// Admits waiting sequences while there are slots, tokens and blocks for all their known tokens.
     fn admit(&mut self, plan: &mut Plan) {
-        let mut place = 0;
-        while plan.budget > 0 && place < self.waiting.len() {
-            let sequence = &self.waiting[place];
+        let mut places = [0; 2];
+        while let Some(origin) = self.next(places, plan) {
+            let place = places[origin as usize];
+            let sequence = &self.waiting[origin as usize][place];
             // Each continuation needs its own slot as soon as it differs from its siblings.
             let taken = self.running();
             if taken > 0 && taken + sequence.count() > self.sequences_max {
                 return;
             }
-            let prefix = self.prefix(sequence);
+            let prefix = Prefix::of(sequence, &self.pool, &self.running);
             if prefix.awaited {
-                place += 1;
+                places[origin as usize] += 1;
                 continue;
             }
             if !self.fits(sequence, &prefix) {
                 return;
             }
-            let Some(mut sequence) = self.waiting.remove(place) else { return };
+            let Some(mut sequence) = self.waiting[origin as usize].remove(place) else { return };
             self.share(&mut sequence, prefix, plan);
             plan.cached_tokens += sequence.cached;
-            let tokens = sequence.pending().min(plan.budget);
+            let tokens = plan.tokens(&sequence);
             let running = self.run(sequence);
             self.reserve(running, tokens, plan);
         }
     }
 
-    fn prefix(&self, sequence: &Sequence) -> Prefix {
-        // At least one token is computed, or there would be no logits.
-        let end = sequence.tokens.len() - 1;
-        let mut prefix = Prefix::default();
-        while let Some(past) = sequence.past(prefix.blocks.len()).filter(|_| prefix.tokens() < end) {
-            match self.pool.find(past, sequence.ids(prefix.blocks.len(), end)) {
-                Some(BlockMatch { block, common: BLOCK_TOKENS, .. }) => prefix.blocks.push(block),
-                tail => {
-                    prefix.tail = tail;
-                    break;
-                }
-            }
+    /// The origin whose waiting sequence, at its place in `places`, is to be admitted next. Where both have one, that of fewer
+    /// running continuations for its share; but a sequence that is older than all running ones never stands back.
+    fn next(&self, places: [usize; 2], plan: &Plan) -> Option<Origin> {
+        let head = |origin: Origin| {
+            let sequence = self.waiting[origin as usize].get(places[origin as usize])?;
+            (plan.tokens(sequence) > 0).then_some(sequence.name)
+        };
+        let (Some(rollout), Some(http)) = (head(Origin::Rollout), head(Origin::Http)) else {
+            return Origin::BOTH.into_iter().find(|&origin| head(origin).is_some());
+        };
+        let older = if rollout < http { Origin::Rollout } else { Origin::Http };
+        if self.running.first().is_none_or(|oldest| rollout.min(http) < oldest.name) {
+            return Some(older);
         }
-        prefix.awaited = self.is_awaited(sequence, &prefix, end);
-        prefix
+        let running = Origin::BOTH.map(|origin| self.of_origin(origin).map(Sequence::count).sum());
+        self.share.behind(running).or(Some(older))
     }
 
-    /// Whether a running sequence is about to compute more of `sequence` than the cache holds, and enough of it.
-    fn is_awaited(&self, sequence: &Sequence, prefix: &Prefix, end: usize) -> bool {
-        let block = prefix.blocks.len();
-        let Some(past) = sequence.past(block).filter(|_| block * BLOCK_TOKENS < end) else { return false };
-        let ids = sequence.ids(block, end);
-        let enough = prefix.tokens() + AWAITED_TOKENS_MIN;
-        self.running.iter().filter(|s| !s.is_decoding() && s.past(block) == Some(past)).any(|s| {
-            let shared = block * BLOCK_TOKENS + common(ids, s.ids(block, s.tokens.len()));
-            shared >= enough && shared > s.cached
-        })
-    }
-
-    /// Whether there are blocks for all known tokens of `sequence` if it shares `prefix`. (Running ones
-    /// took theirs already: where tokens are left for newcomers, all of them are planned in full.)
+    /// Whether there are blocks for all known tokens of `sequence` if it shares `prefix`, beside those that running ones
+    /// need for theirs.
     fn fits(&self, sequence: &Sequence, prefix: &Prefix) -> bool {
-        let new = sequence.tokens.len().div_ceil(BLOCK_TOKENS) - prefix.blocks.len();
+        let new = |s: &Sequence, held: usize| s.tokens.len().div_ceil(BLOCK_TOKENS) - held;
         let woken = prefix.blocks.iter().filter(|&&block| self.pool.references(block) == 0).count();
-        new + woken <= self.pool.available()
+        let unplanned = self.running.iter().filter(|s| s.planned < s.pending());
+        let owed = unplanned.map(|s| new(s, s.table.len())).sum::<usize>();
+        new(sequence, prefix.blocks.len()) + woken + owed <= self.pool.available()
     }
 
     /// Gives an admitted sequence the cached part of it.
     fn share(&mut self, sequence: &mut Sequence, prefix: Prefix, plan: &mut Plan) {
         let pool = &mut self.pool;
         (sequence.cached, sequence.registered) = (prefix.tokens(), prefix.blocks.len());
+        if sequence.found.is_none() {
+            plan.admitted.push(sequence.name.request);
+        }
+        sequence.found = sequence.found.or(Some(sequence.cached));
         sequence.table = prefix.blocks;
         sequence.table.iter().for_each(|&block| pool.retain(block));
         let Some(BlockMatch { block, open, .. }) = prefix.tail else { return };
@@ -293,7 +315,7 @@ impl Scheduler {
         let Self { pool, running, .. } = self;
         let sequence = &mut running[place];
         let decoded = sequence.is_decoding();
-        sequence.cached += std::mem::take(&mut sequence.planned);
+        sequence.advance();
         sequence.extend_keys(sequence.cached);
         for block in sequence.registered..sequence.cached / BLOCK_TOKENS {
             Self::register(pool, sequence, block);
@@ -346,7 +368,7 @@ impl Scheduler {
             }
             keep
         });
-        waiting.retain(|sequence| sequence.name.request != request);
+        waiting.iter_mut().for_each(|waiting| waiting.retain(|sequence| sequence.name.request != request));
     }
 
     /// Panics unless the invariants of this file and of the pool hold between two steps.
@@ -354,8 +376,8 @@ impl Scheduler {
     pub(crate) fn check(&self) {
         self.pool.check();
         assert!(self.running.is_sorted_by(|a, b| a.name < b.name) && self.running.len() <= self.sequences_max);
-        assert!(self.waiting.iter().is_sorted_by(|a, b| a.name < b.name));
-        assert!(self.waiting.iter().all(|s| s.table.is_empty() && s.cached == 0 && s.planned == 0));
+        assert!(self.waiting.iter().all(|waiting| waiting.iter().is_sorted_by(|a, b| a.name < b.name)));
+        assert!(self.waiting.iter().flatten().all(|s| s.table.is_empty() && s.cached == 0 && s.planned == 0));
         let mut references = vec![0; self.pool.len()];
         for sequence in &self.running {
             assert_eq!(sequence.table.len(), sequence.cached.div_ceil(BLOCK_TOKENS));
@@ -390,7 +412,7 @@ mod tests {
 
     #[test]
     fn decodes_come_first_then_prefills_by_age() {
-        let mut scheduler = Scheduler::new(20, 40, 8);
+        let mut scheduler = Scheduler::new(20, 40, 8, 0.5);
         running(&mut scheduler, 0, 30, 0);
         running(&mut scheduler, 1, 50, 0);
         running(&mut scheduler, 2, 66, 65);
@@ -400,12 +422,12 @@ mod tests {
 
     #[test]
     fn the_youngest_makes_room_and_gives_its_tokens_back_to_the_budget() {
-        let mut scheduler = Scheduler::new(4, 40, 8);
+        let mut scheduler = Scheduler::new(4, 40, 8, 0.5);
         running(&mut scheduler, 0, 39, 0);
         running(&mut scheduler, 1, 50, 0);
         running(&mut scheduler, 2, 66, 65);
         let plan = scheduler.schedule();
         assert_eq!((planned(&scheduler), plan.preemptions), (vec![(0, 39), (1, 1)], 1));
-        assert_eq!((scheduler.waiting(), scheduler.waiting[0].tokens.len()), (1, 66), "sampled ids stay");
+        assert_eq!((scheduler.waiting(), scheduler.waiting[0][0].tokens.len()), (1, 66), "sampled ids stay");
     }
 }

@@ -9,6 +9,7 @@
 use super::blocks::BlockKey;
 use super::request::RequestId;
 use crate::transformer::decode::BLOCK_TOKENS;
+use crate::types::Origin;
 
 /// Names a sequence by its request and the first of its continuations. The order is by age, the oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +46,12 @@ pub(crate) struct Sequence {
     pub(crate) planned: usize,
     /// Full blocks of the table that are registered with the pool.
     pub(crate) registered: usize,
+    /// Who asks.
+    pub(crate) origin: Origin,
+    /// Tokens of the prompt that were found in the cache; none before it is admitted.
+    pub(crate) found: Option<usize>,
+    /// The first position whose row of logits is still to be reported; none if no further row but the last is of use.
+    pub(crate) unreported: Option<usize>,
     /// Hash-chain keys behind each full block of `tokens`: of the prompt at first, more as blocks are computed.
     keys: Vec<BlockKey>,
     root: BlockKey,
@@ -62,6 +69,9 @@ impl Sequence {
             table: Vec::new(),
             planned: 0,
             registered: 0,
+            origin: Origin::Rollout,
+            found: None,
+            unreported: None,
             keys: Vec::new(),
             root,
         };
@@ -100,6 +110,31 @@ impl Sequence {
     /// Whether the planned step computes its last token, so that a new one is sampled.
     pub(crate) fn samples(&self) -> bool {
         self.planned > 0 && self.planned == self.pending()
+    }
+
+    /// The number of its last planned tokens whose logits are of use: that of the very last one, from which a token is
+    /// sampled, and those that are reported.
+    pub(crate) fn logit_rows(&self) -> usize {
+        let end = self.cached + self.planned;
+        self.unreported.map_or(usize::from(self.samples()), |first| end - first.max(self.cached).min(end))
+    }
+
+    /// The tokens of the prompt that these rows predict.
+    pub(crate) fn predicted(&self) -> &[u32] {
+        let end = self.cached + self.planned + 1;
+        self.tokens.get(end - self.logit_rows()..end.min(self.prompt)).unwrap_or_default()
+    }
+
+    /// Known tokens that may come from the cache, the first ones. At least one is computed, or there would be no logits.
+    pub(crate) fn sharable(&self) -> usize {
+        (self.tokens.len() - 1).min(self.unreported.unwrap_or(usize::MAX))
+    }
+
+    /// Marks the planned tokens as computed.
+    pub(crate) fn advance(&mut self) {
+        self.cached += std::mem::take(&mut self.planned);
+        let reported = self.unreported.map(|first| first.max(self.cached));
+        self.unreported = reported.filter(|&first| first < self.prompt);
     }
 
     /// Tokens sampled so far.

@@ -13,6 +13,7 @@ use super::role::{self, ResponseContext};
 use super::sampling::{PolicyRef, SampleError, SamplingClient};
 use crate::device::Device;
 use crate::episode::seed::seed;
+use crate::episode::text_work::CHECKING;
 use crate::eval::{CriticRecord, CritiqueOutcome, EvalConfig, Record, ScoredText};
 use crate::run::events::EventBus;
 use crate::telemetry::metrics::Role;
@@ -246,7 +247,7 @@ impl EvalRunner {
         let mut turns = context.rendered.turns.clone();
         turns.push(Turn::new(ChatRole::Assistant, context.response.text.clone()));
         turns.push(Turn::new(ChatRole::User, self.config.self_prompt.clone()));
-        let rendered = sampler.continue_after(&context.rendered, &context.response, turns)?;
+        let rendered = sampler.continue_after(&context.rendered, &context.response, turns).await?;
         sampler.write(&rendered, n, seed).await
     }
 
@@ -285,19 +286,23 @@ impl EvalRunner {
         completions: &[Completion],
     ) -> Result<Vec<ScoredText>, SampleError> {
         let (checker, prompt) = (self.checker.clone(), prompt.clone());
-        let unscored: Vec<ScoredText> = completions
-            .iter()
-            .map(|completion| ScoredText { text: completion.text.clone(), tokens: completion.ids.len(), score: None })
-            .collect();
+        let unscored = |completion: &Completion| ScoredText {
+            text: completion.text.clone(),
+            tokens: completion.ids.len(),
+            score: None,
+        };
+        let texts: Vec<ScoredText> = completions.iter().map(unscored).collect();
         if !verify::can_check(&prompt) {
-            return Ok(unscored);
+            return Ok(texts);
         }
         let check = move || {
             let score = |text: &ScoredText| checker.check(&prompt, &text.text).ok().map(|checked| checked.score);
-            unscored.into_iter().map(|text| ScoredText { score: score(&text), ..text }).collect()
+            texts.into_iter().map(|text| ScoredText { score: score(&text), ..text }).collect()
         };
-        // Running code takes seconds and would block this thread's other tasks.
-        tokio::task::spawn_blocking(check).await.map_err(|error| SampleError::Broken(error.to_string()))
+        // A verifier that panics or does not end leaves the texts without a score.
+        let unchecked = completions.iter().map(unscored).collect();
+        let deadline = self.models.deadline.max(DEADLINE_MIN);
+        Ok(tokio::time::timeout(deadline, CHECKING.run(check)).await.ok().and_then(Result::ok).unwrap_or(unchecked))
     }
 }
 

@@ -6,13 +6,13 @@ use super::judge::Judges;
 use super::observer;
 use super::sampling::{PolicyRef, SamplingClient};
 use crate::device::{self, Device, JudgeSetup, LearnerSetup};
-use crate::engine::{EngineConfig, sampler::SamplingConfig};
+use crate::engine::{EngineConfig, StepCost, sampler::SamplingConfig};
 use crate::remote::Client;
 use crate::roles::{critic::Critic, generator::Generator, refiner::Refiner};
 use crate::run::events::EventBus;
 use crate::telemetry::metrics::Role;
 use crate::transformer::{full_weights::CriticWeights, load::Loaded};
-use crate::types::CriticVersion;
+use crate::types::{CriticVersion, Origin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +67,8 @@ impl Models {
         version: CriticVersion,
         served: Option<CriticWeights>,
     ) -> device::Setup {
+        let lora = learner.as_ref().map(|learner| &learner.config.lora);
+        let cost = StepCost::new(&self.model.transformer, lora);
         let judge = self.judge_model.as_ref().map(|(model, engine)| JudgeSetup {
             model: model.transformer.clone(),
             tokenizer: model.tokenizer.clone(),
@@ -80,7 +82,7 @@ impl Models {
             learner,
             version,
             served,
-            observer: observer::observer(self.events.clone()),
+            observer: observer::observer(self.events.clone(), cost),
         }
     }
 
@@ -111,6 +113,7 @@ impl Models {
             template: model.template.clone(),
             tokenizer: model.tokenizer.clone(),
             events: self.events.clone(),
+            origin: Origin::Rollout,
         }
     }
 }

@@ -11,9 +11,9 @@ use crate::episode::sampling::{PolicyRef, SampleError};
 use crate::eval::bootstrap::Resampling;
 use crate::eval::figures::{FigureOptions, Figures};
 use crate::eval::summary::EvalSummary;
-use crate::eval::{EvalConfig, Record};
+use crate::eval::{CriticRecord, EvalConfig, Record};
 use crate::run::events::EventBus;
-use crate::types::Prompt;
+use crate::types::{CriticVersion, Prompt};
 use crate::verify::Checker;
 use std::sync::Arc;
 
@@ -42,14 +42,50 @@ impl OnlineEval {
     /// # Errors
     /// If the device is gone or something is broken.
     pub async fn evaluate(&self, models: Arc<Models>, device: Device) -> Result<EvalSummary, SampleError> {
+        Ok(self.summary(&self.records(models, device, vec![PolicyRef::Serving]).await?))
+    }
+
+    /// How much more the resident critic `version` earns than the one that `device` serves: a difference of utilities, in
+    /// `[-1, 1]`, for each prompt that has both. Both criticise the same responses.
+    ///
+    /// # Errors
+    /// As [`OnlineEval::evaluate`].
+    pub async fn differences(
+        &self,
+        models: Arc<Models>,
+        device: Device,
+        version: CriticVersion,
+    ) -> Result<Vec<f64>, SampleError> {
+        let policies = vec![PolicyRef::Serving, PolicyRef::Resident(version)];
+        let records = self.records(models, device, policies).await?;
+        let utility = |critic: &CriticRecord| {
+            let earned: Vec<f64> =
+                critic.attempts.iter().filter_map(|attempt| attempt.utility()).map(f64::from).collect();
+            (!earned.is_empty()).then(|| earned.iter().sum::<f64>() / earned.len() as f64)
+        };
+        let difference = |record: &Record| match &record.critics[..] {
+            [serving, candidate] => Some(utility(candidate)? - utility(serving)?),
+            _ => None,
+        };
+        Ok(records.iter().filter_map(difference).collect())
+    }
+
+    /// The prompts' records by these policies, in the order of the prompts.
+    async fn records(
+        &self,
+        models: Arc<Models>,
+        device: Device,
+        policies: Vec<PolicyRef>,
+    ) -> Result<Vec<Record>, SampleError> {
+        let candidate = |(index, policy): (usize, PolicyRef)| Candidate {
+            name: format!("critic {index}"),
+            source: CritiqueSource::Critic(policy),
+        };
         let runner = Arc::new(EvalRunner {
             models,
             device,
             checker: self.checker.clone(),
-            candidates: vec![Candidate {
-                name: "served".to_owned(),
-                source: CritiqueSource::Critic(PolicyRef::Serving),
-            }],
+            candidates: policies.into_iter().enumerate().map(candidate).collect(),
             config: self.config.clone(),
             rounds: 1,
             seed: self.seed,
@@ -65,8 +101,7 @@ impl OnlineEval {
             }
         }
         records.sort_by_key(|(index, _)| *index);
-        let records: Vec<Record> = records.into_iter().map(|(_, record)| record).collect();
-        Ok(self.summary(&records))
+        Ok(records.into_iter().map(|(_, record)| record).collect())
     }
 
     fn summary(&self, records: &[Record]) -> EvalSummary {

@@ -23,43 +23,63 @@ pub trait PromptBuilder: Clone + Send + Sync + 'static {
     type Input: Send + Sync + 'static;
     /// The role.
     const ROLE: Role;
+    /// What it writes, in a few words.
+    const WORK: &'static str;
+    /// The prompt whose episode it is.
+    fn prompt(input: &Self::Input) -> &Prompt;
     /// The conversation for `input`, ready to be continued.
     ///
     /// # Errors
-    /// If the chat template or the tokenizer fails.
-    fn render(&self, sampler: &SamplingClient, input: &Self::Input) -> crate::formats::Result<RenderedPrompt>;
+    /// If the chat template or the tokenizer refuses it, or does not end before the deadline.
+    fn render(
+        &self,
+        sampler: &SamplingClient,
+        input: &Self::Input,
+    ) -> impl Future<Output = Result<RenderedPrompt, SampleError>> + Send;
 }
 
 impl PromptBuilder for Arc<Generator> {
     type Input = Arc<Prompt>;
     const ROLE: Role = Role::Generator;
-    fn render(&self, sampler: &SamplingClient, prompt: &Arc<Prompt>) -> crate::formats::Result<RenderedPrompt> {
-        sampler.render(self.conversation(prompt))
+    const WORK: &'static str = "writes a response";
+    fn prompt(prompt: &Arc<Prompt>) -> &Prompt {
+        prompt
+    }
+    async fn render(&self, sampler: &SamplingClient, prompt: &Arc<Prompt>) -> Result<RenderedPrompt, SampleError> {
+        sampler.render(self.conversation(prompt)).await
     }
 }
 
 impl PromptBuilder for Arc<Critic> {
     type Input = Arc<ResponseContext>;
     const ROLE: Role = Role::Critic;
-    fn render(
+    const WORK: &'static str = "writes critiques";
+    fn prompt(context: &Arc<ResponseContext>) -> &Prompt {
+        &context.prompt
+    }
+    async fn render(
         &self,
         sampler: &SamplingClient,
         context: &Arc<ResponseContext>,
-    ) -> crate::formats::Result<RenderedPrompt> {
-        sampler.render(self.conversation(&context.prompt, &context.response.text))
+    ) -> Result<RenderedPrompt, SampleError> {
+        sampler.render(self.conversation(&context.prompt, &context.response.text)).await
     }
 }
 
 impl PromptBuilder for Arc<Refiner> {
     type Input = (Arc<ResponseContext>, Arc<Completion>);
     const ROLE: Role = Role::Refiner;
-    fn render(
+    const WORK: &'static str = "writes refinements";
+    fn prompt((context, _): &Self::Input) -> &Prompt {
+        &context.prompt
+    }
+    async fn render(
         &self,
         sampler: &SamplingClient,
         (context, critique): &Self::Input,
-    ) -> crate::formats::Result<RenderedPrompt> {
+    ) -> Result<RenderedPrompt, SampleError> {
         let turns = self.conversation(&context.rendered.turns, &context.response.text, &critique.text);
-        sampler.continue_after(&context.rendered, &context.response, turns)
+        sampler.continue_after(&context.rendered, &context.response, turns).await
     }
 }
 
@@ -80,7 +100,7 @@ pub(crate) async fn complete<P: PromptBuilder>(
     n: usize,
     seed: u64,
 ) -> Result<RoleOutput, SampleError> {
-    let rendered = builder.render(sampler, input)?;
+    let rendered = builder.render(sampler, input).await?;
     let completions = sampler.write(&rendered, n, seed).await?;
     Ok(RoleOutput { rendered, completions })
 }

@@ -8,15 +8,16 @@
 //! neither the prefix cache nor the sampled log-probabilities.
 
 use crate::device::{self, Device};
-use crate::engine::{self, Request, sampler::SamplingConfig};
+use crate::engine::{self, Policy, Request, sampler::SamplingConfig};
 use crate::episode::seed::mix;
+use crate::episode::text_work::RENDERING;
 use crate::formats;
 use crate::formats::{template::ChatTemplate, tokenizer::Tokenizer};
 use crate::remote::{ChatRequest, ChatResponse, Client};
 use crate::run::events::{Event, EventBus};
 use crate::telemetry::metrics::Role;
 use crate::transformer::full_weights::CriticWeights;
-use crate::types::{Completion, CriticVersion, Turn};
+use crate::types::{Completion, CriticVersion, Origin, Turn};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -33,7 +34,7 @@ pub enum SampleError {
     /// The device or an actor is gone.
     #[error("gone")]
     Gone,
-    /// The chat template or the tokenizer refuses this text; others may pass.
+    /// The chat template, the tokenizer or the engine refuses this text; others may pass.
     #[error("{0}")]
     Refused(String),
     /// A remote server gave no response.
@@ -55,7 +56,9 @@ impl From<device::Error> for SampleError {
         match error {
             device::Error::Gone => Self::Gone,
             device::Error::Engine(engine::Error::PromptLength { .. }) => Self::TooLong,
-            device::Error::Engine(error @ engine::Error::Text(_)) => Self::Refused(error.to_string()),
+            device::Error::Engine(
+                error @ (engine::Error::Logits { .. } | engine::Error::Text { .. } | engine::Error::TokenId { .. }),
+            ) => Self::Refused(error.to_string()),
             other => Self::Broken(other.to_string()),
         }
     }
@@ -106,6 +109,8 @@ pub enum PolicyRef {
     Base,
     /// The critic that the device serves.
     Serving,
+    /// This critic, if it is resident; else the one that the device serves.
+    Resident(CriticVersion),
     /// This critic, whichever is served.
     Critic(CriticVersion, CriticWeights),
 }
@@ -131,28 +136,40 @@ pub struct SamplingClient {
     pub tokenizer: Tokenizer,
     /// Receives events.
     pub events: EventBus,
+    /// For whom it samples.
+    pub origin: Origin,
 }
 
 impl SamplingClient {
     /// A new conversation, rendered and encoded unless a remote server does that.
-    pub(crate) fn render(&self, turns: Vec<Turn>) -> formats::Result<RenderedPrompt> {
+    ///
+    /// # Errors
+    /// If template or tokenizer refuse it, or do not end before the deadline.
+    pub(crate) async fn render(&self, turns: Vec<Turn>) -> Result<RenderedPrompt, SampleError> {
         if self.remote.is_some() {
             return Ok(RenderedPrompt::for_remote(turns));
         }
-        RenderedPrompt::new(&self.template, &self.tokenizer, turns)
+        let (template, tokenizer) = (self.template.clone(), self.tokenizer.clone());
+        self.in_time(rendering(move || RenderedPrompt::new(&template, &tokenizer, turns))).await
     }
 
     /// A conversation that continues after `completion`, the assistant's completion of `earlier`.
-    pub(crate) fn continue_after(
+    ///
+    /// # Errors
+    /// As [`SamplingClient::render`].
+    pub(crate) async fn continue_after(
         &self,
         earlier: &RenderedPrompt,
         completion: &Completion,
         turns: Vec<Turn>,
-    ) -> formats::Result<RenderedPrompt> {
+    ) -> Result<RenderedPrompt, SampleError> {
         if self.remote.is_some() {
             return Ok(RenderedPrompt::for_remote(turns));
         }
-        RenderedPrompt::continue_after(&self.template, &self.tokenizer, earlier, completion, turns)
+        let (template, tokenizer) = (self.template.clone(), self.tokenizer.clone());
+        let (earlier, completion) = (earlier.clone(), completion.clone());
+        let render = move || RenderedPrompt::continue_after(&template, &tokenizer, &earlier, &completion, turns);
+        self.in_time(rendering(render)).await
     }
 
     /// `n` completions of `prompt`; if some requests to a remote server fail, fewer, but at least one. Dropping the future
@@ -174,27 +191,39 @@ impl SamplingClient {
         self.events.emit(Event::Sampled {
             role: self.role,
             tokens: completions.iter().map(|completion| completion.ids.len()).collect(),
+            version: completions.first().filter(|_| self.role == Role::Critic).map(|completion| completion.version),
             seconds: started.elapsed().as_secs_f64(),
         });
         Ok(completions)
     }
 
     async fn write_local(&self, prompt: &[u32], n: usize, seed: u64) -> Result<Vec<Completion>, SampleError> {
-        let request = Request {
-            prompt: prompt.to_vec(),
-            n,
-            sampling: self.sampling.clone(),
-            stop_ids: self.tokenizer.stop_ids().to_vec(),
-            seed,
-            critic: !matches!(self.policy, PolicyRef::Base),
+        let (sampling, stop_ids) = (self.sampling.clone(), self.tokenizer.stop_ids().to_vec());
+        let policy = match &self.policy {
+            PolicyRef::Base => Policy::Base,
+            PolicyRef::Resident(version) => Policy::Version(*version),
+            PolicyRef::Serving | PolicyRef::Critic(..) => Policy::Serving,
         };
+        let request = Request::new(prompt.to_vec(), n, sampling, stop_ids, seed).with_policy(policy);
+        let request = Request { origin: self.origin, ..request };
         let completions = match &self.policy {
             PolicyRef::Base | PolicyRef::Serving => self.in_time(self.device.write(request)).await?,
+            PolicyRef::Resident(_) => self.in_time(self.write_resident(request)).await?,
             PolicyRef::Critic(version, adapter) => {
                 self.in_time(self.device.write_as(*version, adapter.clone(), request)).await?
             }
         };
         Ok(completions)
+    }
+
+    /// The trial of a critic may have ended since it was asked for: then the critic in service writes.
+    async fn write_resident(&self, request: Request) -> Result<Vec<Completion>, device::Error> {
+        match self.device.write(request.clone()).await {
+            Err(device::Error::Engine(engine::Error::Version { .. })) => {
+                self.device.write(request.with_policy(Policy::Serving)).await
+            }
+            written => written,
+        }
     }
 
     /// Sends `n` requests to a remote server at once. Failed ones are left out unless all fail.
@@ -221,14 +250,28 @@ impl SamplingClient {
             return Err(SampleError::Remote(error.to_string()));
         }
         responses.sort_by_key(|(index, _)| *index);
-        responses.into_iter().map(|(_, response)| Ok(self.remote_completion(response)?)).collect()
+        let (mut completions, mut refusal) = (Vec::with_capacity(n), None);
+        for (_, response) in responses {
+            match self.remote_completion(response).await {
+                Ok(completion) => completions.push(completion),
+                Err(error) => refusal = Some(error),
+            }
+        }
+        match refusal.filter(|_| completions.is_empty()) {
+            Some(error) => Err(error),
+            None => Ok(completions),
+        }
     }
 
     /// The completion of a remote server's response: encoded with the local tokenizer, without log-probabilities.
-    fn remote_completion(&self, response: ChatResponse) -> formats::Result<Completion> {
+    async fn remote_completion(&self, response: ChatResponse) -> Result<Completion, SampleError> {
         let ChatResponse { text, finish, .. } = response;
-        let ids = self.tokenizer.encode(&text)?;
-        Ok(Completion { text, ids, log_probs: Vec::new(), version: CriticVersion::BASE, finish })
+        let tokenizer = self.tokenizer.clone();
+        let encode = move || {
+            let ids = tokenizer.encode(&text)?;
+            Ok(Completion { text, ids, log_probs: Vec::new(), version: CriticVersion::BASE, finish })
+        };
+        rendering(encode).await
     }
 
     fn chat(&self, turns: &[Turn], seed: u64) -> ChatRequest {
@@ -269,7 +312,7 @@ impl SamplingClient {
         let request = async { client.chat(&chat).await.map_err(|error| SampleError::Remote(error.to_string())) };
         let response = self.in_time(request).await?;
         let seconds = started.elapsed().as_secs_f64();
-        self.events.emit(Event::Sampled { role: self.role, tokens: Vec::new(), seconds });
+        self.events.emit(Event::Sampled { role: self.role, tokens: Vec::new(), version: None, seconds });
         Ok(Some(response.first_tokens))
     }
 
@@ -284,9 +327,9 @@ impl SamplingClient {
         candidates: Vec<u32>,
     ) -> Result<Vec<f32>, SampleError> {
         let started = Instant::now();
-        let log_probs = self.in_time(self.device.score_candidates(prompt, candidates)).await?;
+        let log_probs = self.in_time(self.device.score_candidates(Policy::Base, prompt, candidates)).await?;
         let seconds = started.elapsed().as_secs_f64();
-        self.events.emit(Event::Sampled { role: self.role, tokens: Vec::new(), seconds });
+        self.events.emit(Event::Sampled { role: self.role, tokens: Vec::new(), version: None, seconds });
         Ok(log_probs)
     }
 
@@ -302,6 +345,16 @@ impl SamplingClient {
                 Err(SampleError::Deadline)
             }
         }
+    }
+}
+
+/// Runs `work` on a text; a panic is a refusal.
+async fn rendering<T: Send + 'static>(
+    work: impl FnOnce() -> formats::Result<T> + Send + 'static,
+) -> Result<T, SampleError> {
+    match RENDERING.run(work).await {
+        Ok(result) => Ok(result?),
+        Err(panic) => Err(SampleError::Refused(panic)),
     }
 }
 

@@ -8,10 +8,13 @@
 use super::judge::{JudgeRequest, PreferenceRequest};
 use super::role::{ResponseContext, RoleOutput};
 use super::seed::seed;
+use super::trace::EpisodeTrace;
 use crate::run::events::{Event, EventBus};
 use crate::run::state::DropReason;
 use crate::telemetry::metrics::Role;
-use crate::types::{Completion, CritiqueGroup, EpisodeId, Preference, Prompt, ScoredCritique, Verdict, utility};
+use crate::types::{
+    Completion, CritiqueGroup, EpisodeId, Invalid, Preference, Prompt, ScoredCritique, Verdict, utility,
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::task::{JoinError, JoinSet};
@@ -130,7 +133,7 @@ pub struct EpisodeSpec {
 }
 
 /// Runs one episode: response, N critiques, N x M refinements, their verdicts, and each critique's utility
-/// `CU_i = mean_j PS(y_ij, y0)`.
+/// `CU_i = mean_j PS(y_ij, y0)`. `trace` gets the texts and verdicts, those of dropped critiques too.
 ///
 /// # Errors
 /// If fewer than two critiques were scored, or a participant dropped the response or failed.
@@ -138,6 +141,7 @@ pub async fn run_episode<P: Participants>(
     participants: Arc<P>,
     spec: EpisodeSpec,
     events: EventBus,
+    trace: EpisodeTrace,
 ) -> Result<CritiqueGroup, EpisodeError<P::Failure>> {
     let seed = |role, index| seed(spec.seed, spec.episode, role, index);
 
@@ -145,10 +149,12 @@ pub async fn run_episode<P: Participants>(
         participants.respond(spec.prompt.clone(), seed(Role::Generator, 0)).await?;
     let response = completions.pop().ok_or_else(|| participants.no_response())?;
     let context = Arc::new(ResponseContext { prompt: spec.prompt.clone(), rendered, response });
+    trace.responded(&context.response);
 
     let critiques = participants.criticise(context.clone(), spec.critiques, seed(Role::Critic, 0)).await?;
     let prefix_ids = critiques.rendered.ids;
     let critiques: Vec<_> = critiques.completions.into_iter().map(Arc::new).collect();
+    trace.criticised(&critiques);
 
     // DPCO, RCO's control, learns from preferences between the critiques themselves. Its seeds follow the critiques' own.
     let mut preferring = JoinSet::new();
@@ -161,22 +167,30 @@ pub async fn run_episode<P: Participants>(
     let mut scoring = JoinSet::new();
     for (index, critique) in critiques.into_iter().enumerate() {
         let seeds = [seed(Role::Refiner, index as u64), seed(Role::Judge, index as u64)];
-        let scored = score(participants.clone(), context.clone(), critique, spec.refinements, seeds);
+        let traced = (index, trace.clone());
+        let scored = score(participants.clone(), context.clone(), critique, spec.refinements, seeds, traced);
         scoring.spawn(async move { (index, scored.await) });
     }
-    let mut scored = Vec::with_capacity(spec.critiques);
+    let (mut scored, mut refused) = (Vec::with_capacity(spec.critiques), 0);
     while let Some(joined) = scoring.join_next().await {
         match joined.map_err(|error| participants.panicked(error))? {
             (index, Ok(critique)) => {
-                events.emit(Event::CritiqueScored(critique.utility));
+                let (task, version) = (spec.prompt.task.clone(), critique.completion.version);
+                events.emit(Event::CritiqueScored { task, version, utility: critique.utility });
                 scored.push((index, critique));
             }
-            (_, Err(EpisodeError::Dropped(reason))) => events.emit(Event::CritiqueDropped(reason)),
+            (index, Err(EpisodeError::Dropped(reason))) => {
+                trace.dropped(index, reason);
+                refused += usize::from(reason == DropReason::Refused);
+                events.emit(Event::CritiqueDropped(reason));
+            }
             (_, Err(failed)) => return Err(failed),
         }
     }
     if scored.len() < 2 {
-        return Err(EpisodeError::Dropped(DropReason::FewCritiques));
+        // An episode that refusals ended counts as refused, wherever in it they happened.
+        let reason = if refused > 0 { DropReason::Refused } else { DropReason::FewCritiques };
+        return Err(EpisodeError::Dropped(reason));
     }
     scored.sort_by_key(|(index, _)| *index);
     let kept: Vec<usize> = scored.iter().map(|(index, _)| *index).collect();
@@ -201,12 +215,23 @@ async fn score<P: Participants>(
     critique: Arc<Completion>,
     m: usize,
     [refiner_seed, judge_seed]: [u64; 2],
+    (index, trace): (usize, EpisodeTrace),
 ) -> Result<ScoredCritique, EpisodeError<P::Failure>> {
     let refinements = participants.refine(context.clone(), critique.clone(), m, refiner_seed).await?.completions;
+    trace.refined(index, &refinements);
     let request = JudgeRequest { context, critique: critique.clone(), refinements };
     let verdicts = participants.judge(request, judge_seed).await?;
-    let utility = utility(&verdicts).ok_or(EpisodeError::Dropped(DropReason::NoVerdict))?;
+    trace.judged(index, &verdicts);
+    let utility = utility(&verdicts).ok_or_else(|| EpisodeError::Dropped(no_utility(&verdicts)))?;
     Ok(ScoredCritique { completion: Arc::unwrap_or_clone(critique), utility, verdicts })
+}
+
+/// Why a critique whose verdicts are all invalid is dropped.
+fn no_utility(verdicts: &[Verdict]) -> DropReason {
+    match verdicts.contains(&Verdict::Invalid(Invalid::Refused)) {
+        true => DropReason::Refused,
+        false => DropReason::NoVerdict,
+    }
 }
 
 /// Maps a preference between all critiques to the indices of those that were `kept`; none if either was dropped.

@@ -126,9 +126,28 @@ fn bar(out: &mut String, left: f64, slot: f64, colour: &str, name: &str, estimat
     );
 }
 
-/// Text escaped for XML.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+/// Text escaped for XML and HTML, within elements and within attributes in double quotes. Characters that neither may hold, such as
+/// the control characters that a model wrote, become U+FFFD.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' | '\t' => out.push(c),
+            _ if c.is_control() || is_noncharacter(c) => out.push(char::REPLACEMENT_CHARACTER),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+/// Whether Unicode gives `c` no character for ever.
+fn is_noncharacter(c: char) -> bool {
+    let code = u32::from(c);
+    (0xfdd0..=0xfdef).contains(&code) || code & 0xfffe == 0xfffe
 }
 
 #[cfg(test)]
@@ -149,6 +168,7 @@ mod tests {
             Figures { prompts: 1, response: ResponseFigures { score: None, accuracy: None }, critics: Vec::new() };
         let drawn = svg(&figures, "a <b> & \"c\"");
         assert!(drawn.contains("a &lt;b&gt; &amp; &quot;c&quot;</text>"), "{drawn}");
+        assert_eq!(escaped("a\u{1}\u{7f}\u{ffff}\n\u{e9}"), "a\u{fffd}\u{fffd}\u{fffd}\n\u{e9}");
         let mut out = String::new();
         let estimate = Estimate { value: 61.25, low: 50.0, high: 70.0, prompts: 9 };
         bar(&mut out, 0.0, 100.0, "#000", "<run>", Some(estimate));

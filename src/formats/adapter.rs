@@ -46,3 +46,10 @@ pub struct Adapter {
     /// Factors by (layer, projection).
     pub factors: BTreeMap<(usize, Projection), Factors>,
 }
+
+impl Adapter {
+    /// Its size in memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.factors.values().map(|factors| (factors.a.len() + factors.b.len()) * size_of::<f32>()).sum()
+    }
+}

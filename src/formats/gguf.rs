@@ -28,6 +28,9 @@ use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
+/// Bytes after the last tensor: padding up to the greatest alignment.
+const PADDING_BYTES_MAX: u64 = 1 << 20;
+
 /// Opens a GGUF file.
 ///
 /// # Errors
@@ -86,7 +89,19 @@ fn read(path: &Path) -> Result<(BufReader<File>, Content)> {
     reader.rewind().map_err(Error::io(path))?;
     let content = Content::read(&mut reader)
         .map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })?;
+    let end = content.tensor_infos.values().map(|info| end_of(info, &content)).max().unwrap_or(0);
+    if file_bytes > end.saturating_add(PADDING_BYTES_MAX) {
+        let why = format!("expected at most {PADDING_BYTES_MAX} bytes after the last tensor, got {}", file_bytes - end);
+        return Err(Error::Malformed { path: path.to_owned(), why });
+    }
     Ok((reader, content))
+}
+
+/// Where the values of a tensor end in the file.
+fn end_of(info: &TensorInfo, content: &Content) -> u64 {
+    let blocks = info.shape.elem_count().div_ceil(info.ggml_dtype.block_size());
+    let bytes = (blocks as u64).saturating_mul(info.ggml_dtype.type_size() as u64);
+    content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes)
 }
 
 /// The tensors of a GGUF file.

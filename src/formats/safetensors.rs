@@ -79,6 +79,14 @@ pub(crate) fn file(path: &Path) -> Result<Box<dyn WeightReader>> {
     Ok(Box::new(weights))
 }
 
+/// The entry `key` of the metadata of the file `path`; none if it has none or cannot be read.
+pub(crate) fn metadata(path: &Path, key: &str) -> Option<String> {
+    let mut file = disk::open(path).ok()?;
+    let bytes = file.metadata().ok()?.len();
+    let (_, header) = header::read(&mut file, bytes, path).ok()?;
+    header.metadata().as_ref()?.get(key).cloned()
+}
+
 fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = disk::read(path, JSON_BYTES_MAX).map_err(Error::io(path))?;
     json::parse(&text).map_err(|why| Error::Malformed { path: path.to_owned(), why })
@@ -166,13 +174,25 @@ struct Index {
     weight_map: HashMap<String, String>,
 }
 
+const INDEX: &str = "model.safetensors.index.json";
+const WHOLE: &str = "model.safetensors";
+
+/// The files in `folder` that the weights are read from.
+///
+/// # Errors
+/// If the index is malformed.
+pub(super) fn weight_files(folder: &Path) -> Result<BTreeSet<String>> {
+    let index = optional_json::<Index>(&folder.join(INDEX))?;
+    Ok(index.map_or_else(|| BTreeSet::from([WHOLE.to_owned()]), |index| index.weight_map.into_values().collect()))
+}
+
 impl FolderWeights {
     fn open(folder: &Path) -> Result<Self> {
         let mut weights =
             Self { folder: folder.to_owned(), shards: Vec::new(), locations: HashMap::new(), norms_less_one: false };
-        let index_path = folder.join("model.safetensors.index.json");
+        let index_path = folder.join(INDEX);
         let Some(index) = optional_json::<Index>(&index_path)? else {
-            weights.add(folder.join("model.safetensors"), |_| true)?;
+            weights.add(folder.join(WHOLE), |_| true)?;
             return Ok(weights);
         };
         for file in index.weight_map.values().collect::<BTreeSet<_>>() {

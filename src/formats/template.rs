@@ -5,19 +5,20 @@
 
 mod bounded;
 mod methods;
+mod refused;
 
 use super::error::{Error, Result};
+use super::time_limit::{self, Limits, NoResult};
 use bounded::Bounded;
 use minijinja::State;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, ErrorKind, context, escape_formatter};
+use refused::SourceDigest;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The only template of the environment.
@@ -33,10 +34,13 @@ const FUEL: u64 = 1 << 19;
 /// The stack of the thread that renders. A list within a list costs six steps, and values are dropped, compared and written by
 /// calls within calls: the deepest that the fuel can pay for takes a part of this. Pages that are not touched take no memory.
 const STACK_BYTES: usize = 512 << 20;
-/// The longest time for one text. The fuel is used up in a tenth of a second, but the engine charges nothing for a list that
-/// is repeated (`[1] * 99999999`) until it is written, and some filters write it to its end after the first error.
-const RENDER_TIME_MAX: Duration = Duration::from_secs(5);
-const ENDLESS: &str = "expected a text within 5 s, got none; the template is not used again";
+/// The most processor time to compile the source, and for one text. The fuel is used up in a tenth of a second, but the
+/// engine charges nothing for a list that is repeated (`[1] * 99999999`) until it is written, and some filters write it to
+/// its end after the first error.
+const TIME_MAX: Duration = Duration::from_millis(500);
+/// The most memory that one text may cost. A step of the fuel pays for 64 bytes of text, so all steps for 32 MiB; the engine
+/// charges nothing for the texts and lists that a list makes as it is written.
+const HEAP_BYTES_MAX: usize = 128 << 20;
 /// Calls within calls.
 const RECURSION_MAX: usize = 64;
 /// Spaces of `tojson`'s indent.
@@ -52,8 +56,7 @@ const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['
 pub struct ChatTemplate {
     /// If there is no template, the place where one was expected.
     environment: std::result::Result<Arc<Environment<'static>>, &'static str>,
-    /// It did not end once. Its thread cannot be stopped, so no other is started.
-    is_endless: Arc<AtomicBool>,
+    source: SourceDigest,
     bos: String,
     eos: String,
 }
@@ -62,33 +65,22 @@ impl ChatTemplate {
     /// Compiles `source`; `bos` and `eos` are its variables `bos_token` and `eos_token`.
     ///
     /// # Errors
-    /// If `source` is not a Jinja template.
+    /// If `source` is not a Jinja template, or takes too long to compile.
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self> {
         if source.len() > SOURCE_BYTES_MAX {
             let got = source.len();
             return Err(Error::Template(format!("expected a source of at most {SOURCE_BYTES_MAX} bytes, got {got}")));
         }
-        let mut environment = Environment::new();
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(RECURSION_MAX);
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|error| failed(&error))?);
-        environment.set_formatter(|out, state, value| {
-            bounded::charge_items(state, value)?;
-            escape_formatter(out, state, value)
-        });
-        environment.set_unknown_method_callback(methods::call);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", |format: &str| strftime(SystemTime::now(), format));
-        environment.add_filter("tojson", tojson);
-        environment.add_template_owned(NAME, source.to_owned()).map_err(|error| failed(&error))?;
-        let is_endless = Arc::default();
-        Ok(Self { environment: Ok(Arc::new(environment)), is_endless, bos: bos.to_owned(), eos: eos.to_owned() })
+        let digest = SourceDigest::of(source);
+        let source = source.to_owned();
+        // Compiling computes constant expressions, without fuel.
+        let environment = within_limits(digest, move || compile(source))?;
+        Ok(Self { environment: Ok(Arc::new(environment)), source: digest, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
     /// The absent template of a base model; `place` is where one was expected.
     pub(crate) fn absent(place: &'static str) -> Self {
-        Self { environment: Err(place), is_endless: Arc::default(), bos: String::new(), eos: String::new() }
+        Self { environment: Err(place), source: SourceDigest::of(""), bos: String::new(), eos: String::new() }
     }
 
     /// The template, if the model has one.
@@ -119,9 +111,6 @@ impl ChatTemplate {
     /// or writes too much.
     pub fn render<T: Serialize>(&self, turns: &[T], add_generation_prompt: bool) -> Result<String> {
         let environment = Arc::clone(self.environment()?);
-        if self.is_endless.load(Ordering::Relaxed) {
-            return Err(Error::Template(ENDLESS.to_owned()));
-        }
         let variables = context! {
             messages => Value::from(Serde(turns)),
             add_generation_prompt,
@@ -130,23 +119,47 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new().name("rco-template".to_owned()).stack_size(STACK_BYTES);
-        // A caller that has left needs no answer.
-        let thread = thread.spawn(move || drop(sender.send(render_bounded(&environment, variables))));
-        let thread = thread.map_err(|error| Error::Template(error.to_string()))?;
-        match receiver.recv_timeout(RENDER_TIME_MAX) {
-            Ok(rendered) => {
-                let _ = thread.join();
-                rendered
-            }
-            Err(RecvTimeoutError::Disconnected) => Err(Error::Template("the template engine panicked".to_owned())),
-            Err(RecvTimeoutError::Timeout) => {
-                self.is_endless.store(true, Ordering::Relaxed);
-                Err(Error::Template(ENDLESS.to_owned()))
-            }
-        }
+        within_limits(self.source, move || render_bounded(&environment, variables))
     }
+}
+
+/// The result of `work`, which runs code of the template `source`. What takes too much once is never run again: its thread,
+/// and the memory it holds, stay behind.
+fn within_limits<T: Send + 'static>(
+    source: SourceDigest,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if let Some(why) = refused::why(source) {
+        return Err(Error::Template(why));
+    }
+    let limits = Limits { time: TIME_MAX, bytes_max: Some(HEAP_BYTES_MAX), stack_bytes: STACK_BYTES };
+    time_limit::within(limits, "rco-template", work).unwrap_or_else(|no_result| {
+        Err(Error::Template(match no_result {
+            NoResult::Panicked => "the template engine panicked".to_owned(),
+            NoResult::Late(_) | NoResult::Large(_) => {
+                refused::remember(source, format!("{no_result}; the template is not used again"))
+            }
+            NoResult::Thread(error) => error.to_string(),
+        }))
+    })
+}
+
+fn compile(source: String) -> Result<Environment<'static>> {
+    let mut environment = Environment::new();
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(RECURSION_MAX);
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.map_err(|error| failed(&error))?);
+    environment.set_formatter(|out, state, value| {
+        bounded::charge_items(state, value)?;
+        escape_formatter(out, state, value)
+    });
+    environment.set_unknown_method_callback(methods::call);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", |format: &str| strftime(SystemTime::now(), format));
+    environment.add_filter("tojson", tojson);
+    environment.add_template_owned(NAME, source).map_err(|error| failed(&error))?;
+    Ok(environment)
 }
 
 fn render_bounded(environment: &Environment<'_>, variables: Value) -> Result<String> {

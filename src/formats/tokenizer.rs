@@ -7,7 +7,10 @@
 mod bytes;
 mod check;
 mod gguf;
+mod pieces;
 mod spm;
+
+pub use pieces::Pieces;
 
 use super::error::{Error, Result};
 use crate::disk;
@@ -56,16 +59,18 @@ impl Tokenizer {
     ) -> Result<Self> {
         let text = disk::read(path, check::FILE_BYTES_MAX).map_err(Error::io(path))?;
         let malformed = |why: String| Error::Malformed { path: path.to_owned(), why };
-        check::check(&text).map_err(malformed)?;
+        let patterns = check::check(&text).map_err(malformed)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(text).map_err(|error| malformed(error.to_string()))?;
         // A file may have the padding and truncation of a training run; prompts here are never padded or truncated.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
         let eos = eos.and_then(|token| inner.token_to_id(token));
         let bos = bos.and_then(|token| inner.token_to_id(token));
-        let first = inner.encode_fast("", true).map_err(failed)?.get_ids().first().copied();
+        let first = caught(|| inner.encode_fast("", true))?.get_ids().first().copied();
         let bos = bos.filter(|&bos| adds_bos.unwrap_or(first == Some(bos)));
-        Ok(Self::new(inner, eos_ids.into_iter().chain(eos), bos))
+        let tokenizer = Self::new(inner, eos_ids.into_iter().chain(eos), bos);
+        check::try_patterns(&tokenizer.inner, &patterns).map_err(malformed)?;
+        Ok(tokenizer)
     }
 
     fn new(inner: tokenizers::Tokenizer, eos_ids: impl IntoIterator<Item = u32>, bos: Option<u32>) -> Self {
@@ -86,7 +91,7 @@ impl Tokenizer {
     /// # Errors
     /// If the tokenizer cannot encode the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.inner.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
+        Ok(caught(|| self.inner.encode_fast(text, false))?.get_ids().to_vec())
     }
 
     /// Ids of a document. If the model was trained with a beginning-of-sequence token, that comes first, unless the text
@@ -110,7 +115,15 @@ impl Tokenizer {
     /// # Errors
     /// If the decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(failed)
+        caught(|| self.inner.decode(ids, true))
+    }
+
+    /// Text of `ids` with special tokens, as the vocabulary writes them: what a chat template rendered.
+    ///
+    /// # Errors
+    /// If the decoder fails.
+    pub fn decode_rendered(&self, ids: &[u32]) -> Result<String> {
+        caught(|| self.inner.decode(ids, false))
     }
 
     /// The end of the text of `ids`: at least `bytes` long, or the whole text if that is shorter. A search for a stop string
@@ -167,6 +180,17 @@ impl Tokenizer {
     /// If the tokenizer cannot be serialized.
     pub fn to_json(&self) -> Result<String> {
         self.inner.to_string(false).map_err(failed)
+    }
+}
+
+/// What `work` of the tokenizer gives. A file may ask for what the library does not expect, such as a normalizer that puts
+/// nothing before a text, and then it panics; that ends this text alone.
+fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(failed),
+        Err(_) => {
+            Err(Error::Tokenizer("the library panicked: tokenizer.json asks for what it does not expect".to_owned()))
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! The error of `groups`.
 
 use super::record::FILE;
-use crate::types::ModelId;
 use crate::types::brief::brief;
+use crate::types::{EpisodeId, ModelId};
 use std::path::{Path, PathBuf};
 
 /// Why groups could not be read or written.
@@ -40,6 +40,17 @@ pub enum Error {
     /// The extension names no known format.
     #[error("{0}: expected a name that ends with .jsonl or .safetensors")]
     Format(PathBuf),
+    /// The extension names no format of rows.
+    #[error("{0}: expected a name that ends with .jsonl or .parquet")]
+    RowFormat(PathBuf),
+    /// The prompt of a group cannot be written.
+    #[error("the prompt of episode {episode}: {}", brief(.why))]
+    Prompt {
+        /// The group's episode.
+        episode: EpisodeId,
+        /// What is wrong.
+        why: String,
+    },
     /// The directory is not that of a run, or the run did not keep its groups.
     #[error("{0} holds no {FILE}: expected the directory of a run that keeps its groups")]
     NoRun(PathBuf),

@@ -5,7 +5,8 @@
 
 use super::error::{Error, Result};
 use super::record::{EARLIER_FILE, FILE, RecordedGroup};
-use crate::disk::json_lines::{Appender, to_line};
+use crate::disk::json_lines::to_line;
+use crate::disk::rotating::RotatingAppender;
 use crate::types::{CritiqueGroup, ModelId};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -13,10 +14,9 @@ use std::sync::{Mutex, PoisonError};
 /// Appends groups to a run's file.
 #[derive(Debug)]
 pub struct GroupRecorder {
-    folder: PathBuf,
+    path: PathBuf,
     model: ModelId,
-    file_bytes_max: u64,
-    file: Mutex<Appender>,
+    file: Mutex<RotatingAppender>,
 }
 
 impl GroupRecorder {
@@ -27,8 +27,8 @@ impl GroupRecorder {
     /// If the file cannot be opened, read or truncated.
     pub fn open(folder: &Path, model: ModelId, file_bytes_max: u64) -> Result<Self> {
         let path = folder.join(FILE);
-        let file = Appender::open(&path).map_err(Error::io(&path))?;
-        Ok(Self { folder: folder.to_owned(), model, file_bytes_max, file: Mutex::new(file) })
+        let file = RotatingAppender::open(folder, FILE, EARLIER_FILE, file_bytes_max).map_err(Error::io(&path))?;
+        Ok(Self { path, model, file: Mutex::new(file) })
     }
 
     /// `group` as a line for [`GroupRecorder::append`].
@@ -41,13 +41,8 @@ impl GroupRecorder {
     /// # Errors
     /// If the disk fails; the file is then as it was before.
     pub fn append(&self, line: &str) -> Result<()> {
-        let path = self.folder.join(FILE);
         // A failed or panicked append leaves whole lines, so the lock is usable after a panic.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if file.bytes() > 0 && file.bytes() + line.len() as u64 > self.file_bytes_max {
-            std::fs::rename(&path, self.folder.join(EARLIER_FILE)).map_err(Error::io(&path))?;
-            *file = Appender::open(&path).map_err(Error::io(&path))?;
-        }
-        file.append(line).map_err(Error::io(&path))
+        file.append(line).map(|_| ()).map_err(Error::io(&self.path))
     }
 }

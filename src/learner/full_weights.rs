@@ -35,6 +35,11 @@ impl Full {
         Ok(Self::new(FullWeights::copy_of(model)?))
     }
 
+    /// Floats that are trained.
+    pub(super) fn floats(&self) -> usize {
+        self.moments.values().map(|[first, _]| first.len()).sum()
+    }
+
     /// Continues training `whole`; `model` is the base.
     pub(super) fn resumed(model: &Transformer, whole: Arc<FullWeights>) -> Result<Self, Error> {
         if !model.device().is_cpu() {

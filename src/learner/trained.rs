@@ -67,6 +67,14 @@ impl TrainableCritic {
         }
     }
 
+    /// Floats that are trained.
+    pub(super) fn floats(&self) -> usize {
+        match self {
+            Self::Lora(lora) => lora.parameters.iter().map(|parameter| parameter.values.len()).sum(),
+            Self::Full(full) => full.floats(),
+        }
+    }
+
     /// Checks that every trainable tensor receives a gradient.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use crate::actors::failure::Failure;
 use crate::run::exit::Exit;
 use crate::run::journal;
 use crate::verify::sandbox;
-use crate::{checkpoint, formats, groups, prompts, remote, roles, transformer};
+use crate::{checkpoint, formats, groups, prompts, records, remote, roles, tracking, transformer};
 use std::path::PathBuf;
 
 /// Why a node did not start.
@@ -70,6 +70,12 @@ pub enum Error {
     /// The run's groups cannot be recorded.
     #[error(transparent)]
     Groups(#[from] groups::Error),
+    /// The run's figures cannot be written.
+    #[error(transparent)]
+    Tracking(#[from] tracking::Error),
+    /// The run's episodes cannot be recorded.
+    #[error(transparent)]
+    Records(#[from] records::Error),
     /// The actors could not be started.
     #[error("{why}")]
     Actors {

@@ -2,7 +2,7 @@
 
 use super::Node;
 use crate::actors::ask::ask;
-use crate::actors::supervisor::SupervisorMsg;
+use crate::actors::supervisor::{DeviceFault, SupervisorMsg};
 use crate::types::ActorKind;
 use std::time::Duration;
 
@@ -17,6 +17,15 @@ impl Node {
 
     /// Makes the device thread panic; false if there was none.
     pub async fn fault(&self) -> bool {
-        ask(&self.supervisor, DEADLINE, |reply| SupervisorMsg::Fault { reply }).await.unwrap_or(false)
+        self.hit(DeviceFault::Panic).await
+    }
+
+    /// Makes the device thread stand still for `duration`; false if there was none.
+    pub async fn stall(&self, duration: Duration) -> bool {
+        self.hit(DeviceFault::Stall(duration)).await
+    }
+
+    async fn hit(&self, fault: DeviceFault) -> bool {
+        ask(&self.supervisor, DEADLINE, |reply| SupervisorMsg::Fault { fault, reply }).await.unwrap_or(false)
     }
 }

@@ -52,11 +52,22 @@ impl Identity {
         Self(REASONS.iter().map(|(key, _)| (*key).to_owned()).zip(values).collect())
     }
 
+    /// Writes it into the run directory; where a run is resumed, checks first that it is this one.
+    ///
+    /// # Errors
+    /// As [`Identity::check`]; if the disk fails.
+    pub(super) fn claim(&self, run: &Path, is_resumed: bool) -> Result<(), Error> {
+        if is_resumed {
+            self.check(run)?;
+        }
+        self.write(run)
+    }
+
     /// Writes it into the run directory.
     ///
     /// # Errors
     /// If the disk fails.
-    pub(super) fn write(&self, run: &Path) -> Result<(), Error> {
+    fn write(&self, run: &Path) -> Result<(), Error> {
         let (path, text) = (run.join(FILE), serde_json::to_vec_pretty(self).expect("strings are always JSON"));
         disk::replace(&path, &text).map_err(|source| Error::Io { path, source })
     }
@@ -65,7 +76,7 @@ impl Identity {
     ///
     /// # Errors
     /// If something has changed, or the file cannot be read.
-    pub(super) fn check(&self, run: &Path) -> Result<(), Error> {
+    fn check(&self, run: &Path) -> Result<(), Error> {
         let path = run.join(FILE);
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -7,11 +7,13 @@ use crate::episode::judge::model::ModelJudge;
 use crate::episode::judge::{Compare, JudgeSource, Judges};
 use crate::episode::models::{Models, Remotes, RoleConfig};
 use crate::formats::source::Source;
+use crate::kernels::peak;
 use crate::learner::Mode;
 use crate::remote::{Client, RemoteConfig};
 use crate::roles::judge::JudgeKind;
 use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
 use crate::run::events::{Activity, Event, EventBus};
+use crate::telemetry::metrics;
 use crate::transformer;
 use crate::transformer::load::Loaded;
 use crate::types::Prompt;
@@ -77,6 +79,14 @@ pub(crate) fn models(
         events: events.clone(),
     };
     Ok((models, path))
+}
+
+/// Measures what the operations of the engine are compared with. For whoever exports metrics: it takes some ten milliseconds of
+/// all cores.
+pub(crate) fn note_peak(models: &Models) {
+    if models.model.transformer.device().is_cpu() {
+        metrics::OPERATIONS_PEAK.set(peak::flops_per_second());
+    }
 }
 
 /// Clients of the servers in `config`, with their keys.

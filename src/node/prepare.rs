@@ -4,26 +4,37 @@
 
 use super::error::Error;
 use super::identity::Identity;
-use super::models::models;
+use super::memory_plan::MemoryPlan;
+use super::models::{models, note_peak};
 use super::options::Options;
+use super::published_settings;
+use super::track::track;
 use crate::actors::failure::Failure;
+use crate::actors::gates::{Handles, Pauses};
 use crate::actors::run_context::RunContext;
 use crate::checkpoint;
 use crate::config::Config;
+use crate::episode::canary::Canary;
+use crate::episode::models::Models;
 use crate::episode::online_eval::OnlineEval;
 use crate::formats::source::Source;
+use crate::formats::tokenizer::{Pieces, Tokenizer};
 use crate::groups::{self, GroupRecorder};
 use crate::prompts::{self, PromptStream};
+use crate::records::{self, EpisodeRecorder};
 use crate::run::checkpoints::CheckpointStore;
+use crate::run::critics::CriticRegistry;
 use crate::run::events::EventBus;
 use crate::run::journal::{self, Journal, Record};
 use crate::run::state::RunState;
+use crate::telemetry::metrics::MemoryOwner;
 use crate::types::ModelId;
 use crate::verify::Checker;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::watch;
 
 pub(super) type Prepared = (RunContext, RunState, File);
 
@@ -34,41 +45,57 @@ pub(super) fn prepare(config: Config, options: &Options, events: EventBus) -> Re
     let lock = lock(&run)?;
     let root = run.join("checkpoints");
     checkpoint::remove_leftovers(&root)?;
-    let resumable = !checkpoint::list(&root)?.is_empty() || journal::has_records(&run)?;
-    match options.resume {
-        true if !resumable => return Err(Error::NothingToResume(run)),
-        false if resumable || groups::is_recorded(&run)? => return Err(Error::Occupied(run)),
-        _ => {}
-    }
+    check_free(&run, &root, options.resume)?;
     let prompts = PromptStream::open(&config.prompts, config.node.seed)?;
+    published_settings::publish(&config, &prompts);
     let eval = online_eval(&config)?.map(Arc::new);
+    let canary_eval = held_out_eval(&config, config.swap.canary_prompts)?.map(Arc::new);
     let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
     let (models, path) = models(&config, prompts.prompts(), options.judge.as_ref(), &events, true)?;
     let spec = models.model.transformer.spec().clone();
+    note_memory(&models, &config, &events);
+    note_peak(&models);
     let source = &config.model.source;
     let origin = ModelId { name: source.clone(), sha256: Source::parse(source)?.digest(&path)? };
+    let (base, canary) = (origin.clone(), Canary::new(&models, prompts.prompts()));
     let identity = Identity::new(&config, origin.sha256.clone(), &models.model.template, prompts.prompts());
-    if options.resume {
-        identity.check(&run)?;
-    }
-    identity.write(&run)?;
+    identity.claim(&run, options.resume)?;
     let recorder = recorder(&config, &run, origin)?;
     let (journal, records) = Journal::open(&run, recorder.clone())?;
-    let checkpoints = CheckpointStore::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text);
+    let registry = CriticRegistry::open(&run, spec.clone(), source.clone(), base.sha256.clone());
+    let registry = registry.map_err(Failure::from)?;
+    let (critics, registry) = (registry.follow(), Arc::new(Mutex::new(registry)));
+    let episodes = episode_recorder(&config, &run, &models.model.tokenizer)?;
+    let checkpoints =
+        CheckpointStore::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text.clone());
     let context = RunContext {
         models: Arc::new(models),
         seed: config.node.seed,
         prompts: Arc::new(prompts),
         critique_preferences: config.judge.role.critique_preferences,
-        rollout: config.rollout,
         replay: config.replay,
-        learner: config.learner,
         learner_steps_max: options.learner_steps,
         supervisor: config.supervisor,
         drain: Duration::from_secs(config.node.drain_seconds),
         checkpoints: Arc::new(checkpoints),
         journal: Arc::new(journal),
+        records: episodes,
         eval,
+        registry,
+        critics,
+        canary: Arc::new(canary),
+        canary_eval,
+        swap: config.swap,
+        share: watch::channel(None).0,
+        tuned: Mutex::new(config.learner.clone()),
+        rollouts_max: watch::channel(config.rollout.rollouts_max).0,
+        rollout: config.rollout,
+        learner: config.learner,
+        http_share: config.http.share,
+        pauses: Pauses::default(),
+        handles: watch::channel(Handles::default()).0,
+        base,
+        stall: config.device.stall(),
         stop: options.stop.clone(),
         events,
     };
@@ -76,17 +103,53 @@ pub(super) fn prepare(config: Config, options: &Options, events: EventBus) -> Re
         record_missing(recorder, &run, &records)?;
     }
     let run_state = if options.resume { recovered(&context, &run, records)? } else { context.run_state() };
+    track(&context, &run, &config.tracking, &text, options.resume.then_some(run_state.step))?;
     Ok((context, run_state, lock))
+}
+
+/// Checks that the run directory `run`, with its checkpoints in `root`, holds something to resume, or nothing.
+fn check_free(run: &Path, root: &Path, resume: bool) -> Result<(), Error> {
+    let resumable = !checkpoint::list(root)?.is_empty() || journal::has_records(run)?;
+    match resume {
+        true if !resumable => Err(Error::NothingToResume(run.to_owned())),
+        false if resumable || groups::is_recorded(run)? || records::is_recorded(run)? => {
+            Err(Error::Occupied(run.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Notes what the weights take and what the rest is planned to take.
+fn note_memory(models: &Models, config: &Config, events: &EventBus) {
+    let transformer = &models.model.transformer;
+    let device = transformer.device();
+    let mut plan = MemoryPlan::new(transformer.spec(), transformer.bytes(), config, &device);
+    let mut weights = transformer.bytes();
+    if let Some((judge, engine)) = &models.judge_model {
+        let judge = &judge.transformer;
+        weights += judge.bytes();
+        plan = plan.with_judge(judge.spec(), judge.bytes(), engine, &device);
+    }
+    events.memory().holds(MemoryOwner::Weights, weights);
+    plan.by_owner().for_each(|(owner, bytes)| events.memory().plan(owner, bytes));
 }
 
 /// The run state of the newest checkpoint, or of the beginning, with what the journal holds since.
 fn recovered(context: &RunContext, run: &Path, records: Vec<(u64, Record)>) -> Result<RunState, Error> {
     let restored = context.checkpoints.load_newest().map_err(Failure::from)?;
+    if restored.is_none()
+        && records.is_empty()
+        && let Some(newest) = checkpoint::list(&run.join("checkpoints"))?.first()
+    {
+        // A run must not begin again in silence: this says what is wrong with its newest checkpoint.
+        checkpoint::load(&newest.path, context.models.model.transformer.spec())?;
+    }
     let saved = restored.map_or_else(|| context.run_state(), |restored| restored.run_state);
     let mut run_state = saved.clone();
     run_state.replay_records(records).map_err(|missing| Error::JournalGap { run: run.to_owned(), missing })?;
     let mut run_state = context.resumed(run_state);
     run_state.rewind(&saved);
+    context.serve_registered(&mut run_state).map_err(Failure::from)?;
     Ok(run_state)
 }
 
@@ -105,10 +168,16 @@ fn record_missing(recorder: &GroupRecorder, run: &Path, records: &[(u64, Record)
 
 /// The evaluation of the critic in service, if `config` asks for one.
 pub(super) fn online_eval(config: &Config) -> Result<Option<OnlineEval>, Error> {
-    if config.eval.every_steps == 0 {
+    let prompts = if config.eval.every_steps == 0 { 0 } else { config.eval.prompts };
+    held_out_eval(config, prompts)
+}
+
+/// An evaluation on the first `count` held-out prompts; none if that is 0.
+fn held_out_eval(config: &Config, count: usize) -> Result<Option<OnlineEval>, Error> {
+    if count == 0 {
         return Ok(None);
     }
-    let prompts: Vec<_> = prompts::load(&config.held_out())?.into_iter().take(config.eval.prompts).collect();
+    let prompts: Vec<_> = prompts::load(&config.held_out())?.into_iter().take(count).collect();
     let checker = Arc::new(Checker::open(&prompts, config.judge.role.allow_unsandboxed)?);
     let prompts = prompts.into_iter().map(Arc::new).collect();
     Ok(Some(OnlineEval { prompts, checker, config: config.eval.clone(), seed: config.node.seed }))
@@ -121,6 +190,19 @@ fn recorder(config: &Config, run: &Path, origin: ModelId) -> Result<Option<Arc<G
         return Ok(None);
     }
     Ok(Some(Arc::new(GroupRecorder::open(run, origin, bytes_max)?)))
+}
+
+/// The recorder of episodes, if `config` asks for one.
+fn episode_recorder(config: &Config, run: &Path, tokenizer: &Tokenizer) -> Result<Option<Arc<EpisodeRecorder>>, Error> {
+    let Some(bytes_max) = config.episodes.file_bytes_max() else { return Ok(None) };
+    let tokenizer = tokenizer.clone();
+    let split = move |ids: &[u32]| {
+        let mut pieces = Pieces::new(&tokenizer);
+        // A token without a text shows as U+FFFD: its log-probability is still worth seeing.
+        let text = |id: &u32| pieces.next(*id).unwrap_or_else(|_| char::REPLACEMENT_CHARACTER.to_string());
+        ids.iter().map(text).collect()
+    };
+    Ok(Some(Arc::new(EpisodeRecorder::open(run, bytes_max, Box::new(split))?)))
 }
 
 /// In synchronous mode one group is learned at a time, once, before the next episode begins.

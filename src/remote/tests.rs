@@ -31,8 +31,29 @@ fn an_address_is_plain_http_or_https_and_holds_no_secret() {
 }
 
 #[test]
+fn secrets_in_an_address_are_in_no_message() {
+    for bad in ["http://u:secret@a/v1", "http://a/v1?key=secret", "https://a/v1#secret"] {
+        let config = RemoteConfig { api_key_env: "CARGO_PKG_NAME".into(), ..config(bad) };
+        let told = config.complaints("remote.judge", true).concat() + &Client::new(&config).err().unwrap().to_string();
+        assert!(told.contains("base_url") && !told.contains("secret"), "{told}");
+    }
+}
+
+#[test]
+fn a_key_goes_over_plain_http_to_this_machine_alone() {
+    let made = |base_url: &str, key_over_http| {
+        let api_key_env = "CARGO_PKG_NAME".into();
+        Client::new(&RemoteConfig { api_key_env, key_over_http, ..config(base_url) }).err()
+    };
+    for safe in ["https://a/v1", "http://127.0.0.1:8000/v1", "http://localhost/v1", "http://[::1]:80/v1"] {
+        assert_eq!(made(safe, false), None, "{safe}");
+    }
+    assert_eq!((made("http://a/v1", false), made("http://a/v1", true)), (Some(Error::KeyOverHttp), None));
+}
+
+#[test]
 fn a_key_in_the_place_of_its_variables_name_is_refused_and_not_repeated() {
-    for pasted in ["sk-abcdef", "a b", &"k".repeat(65)] {
+    for pasted in ["sk-abcdef", "hf_abcdef", "a b", &"K".repeat(65)] {
         let config = RemoteConfig { api_key_env: pasted.into(), ..config("https://a/v1") };
         let complaints = config.complaints("remote.judge", true);
         assert!(complaints.len() == 1 && complaints[0].contains("not a key"), "{complaints:?}");

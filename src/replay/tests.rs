@@ -57,6 +57,16 @@ fn held(replay: &Replay) -> BTreeSet<u64> {
     replay.held.iter().map(|entry| entry.group.episode.0).collect()
 }
 
+/// The learner publishes up to version `newest`.
+fn advance_to(replay: &mut Replay, newest: u64) -> Retired {
+    let mut total = Retired::default();
+    for version in replay.newest().0 + 1..=newest {
+        let Retired { aged, used, displaced } = replay.advance(CriticVersion(version));
+        (total.aged, total.used, total.displaced) = (total.aged + aged, total.used + used, total.displaced + displaced);
+    }
+    total
+}
+
 #[test]
 fn limits_of_zero_are_complained_about_all_at_once() {
     let expected = ["replay.groups_max: expected at least 1, got 0", "replay.uses_max: expected at least 1, got 0"];
@@ -159,17 +169,17 @@ fn a_group_used_to_the_limit_is_retired_and_counted() {
 #[test]
 fn a_stale_group_is_retired_and_counted() {
     let mut replay = filled(config(8, 2, 2), 3);
-    assert_eq!(replay.advance(CriticVersion(2)), Retired::default());
+    assert_eq!(advance_to(&mut replay, 2), Retired::default());
     assert_eq!(replay.oldest_age_versions(), 2);
     replay.push(group(3, 1));
-    assert_eq!(replay.advance(CriticVersion(3)), Retired { aged: 3, ..Retired::default() });
+    assert_eq!(advance_to(&mut replay, 3), Retired { aged: 3, ..Retired::default() });
     assert_eq!(held(&replay), BTreeSet::from([3]));
 }
 
 #[test]
 fn a_group_that_arrives_too_old_is_retired_and_counted_with_the_next_report() {
     let mut replay = Replay::new(config(8, 2, 2), Objective::Rco, 8, 0);
-    replay.advance(CriticVersion(9));
+    advance_to(&mut replay, 9);
     assert_eq!(replay.push(group(0, 0)), Pushed::Kept);
     assert_eq!(replay.len(), 0);
     assert_eq!(replay.take_retired(), Retired { aged: 1, ..Retired::default() });
@@ -177,11 +187,31 @@ fn a_group_that_arrives_too_old_is_retired_and_counted_with_the_next_report() {
 }
 
 #[test]
+fn a_thousand_swaps_retire_nothing_and_a_publication_ages_what_they_wrote() {
+    let mut replay = Replay::new(config(8, 1, 2), Objective::Rco, 8, 0);
+    advance_to(&mut replay, 3);
+    for version in 4..1004 {
+        replay.enters_service(CriticVersion(version));
+    }
+    replay.push(group(0, 1003));
+    // A version that returns writes as the newest publication would.
+    replay.enters_service(CriticVersion(1));
+    replay.push(group(1, 1));
+    assert_eq!((replay.len(), replay.oldest_age_versions()), (2, 0));
+    assert_eq!(replay.advance(CriticVersion(1004)), Retired::default());
+    assert_eq!(replay.oldest_age_versions(), 1);
+    let text = serde_json::to_string(&replay).unwrap();
+    assert_eq!(serde_json::from_str::<Replay>(&text).unwrap(), replay);
+    assert_eq!(replay.advance(CriticVersion(1005)).aged, 2);
+}
+
+#[test]
 fn a_leased_group_that_ages_is_learned_first_and_retired_then() {
     let mut replay = filled(config(8, 2, 2), 1);
     let lease = replay.lease(1).unwrap();
-    assert_eq!(replay.advance(CriticVersion(5)), Retired::default());
-    assert_eq!(replay.lease(1).unwrap(), lease);
+    assert_eq!(advance_to(&mut replay, 5), Retired::default());
+    let again = replay.lease(1).unwrap();
+    assert_eq!((again.batch, again.groups, again.ages), (lease.batch, lease.groups, vec![5]));
     assert_eq!(replay.learned(lease.batch, 1), Retired { aged: 1, ..Retired::default() });
 }
 
@@ -230,9 +260,9 @@ fn a_rewind_undoes_later_uses_and_brings_back_what_was_retired_since() {
     let before = held(&replay);
     assert_eq!(learn(&mut replay, 2, 2).1.used, 2);
     replay.push(group(2, 0));
-    assert_eq!(replay.advance(CriticVersion(2)).aged, 1);
+    assert_eq!(advance_to(&mut replay, 2).aged, 1);
     assert!(replay.is_empty());
-    replay.rewind(1, CriticVersion(1));
+    replay.rewind(1, CriticVersion(1), 1);
     assert_eq!(held(&replay), before.into_iter().chain([2]).collect());
     assert_eq!(replay.uses(), [1, 2]);
     assert_eq!(replay.aside(), 0);
@@ -243,7 +273,7 @@ fn a_rewind_takes_back_the_lease_and_never_its_name() {
     let mut replay = filled(config(8, 8, 2), 2);
     learn(&mut replay, 1, 1);
     let lost = replay.lease(1).unwrap();
-    replay.rewind(0, CriticVersion::BASE);
+    replay.rewind(0, CriticVersion::BASE, 0);
     assert_eq!(replay.fresh(), 2);
     assert_eq!(replay.learned(lost.batch, 2), Retired::default());
     assert_eq!(replay.lease(1).unwrap().batch, lost.batch + 1);
@@ -257,7 +287,7 @@ fn a_commit_lets_go_what_was_retired_before_it_only() {
     assert_eq!(replay.aside(), 2);
     replay.committed(1);
     assert_eq!(replay.aside(), 1);
-    replay.rewind(1, CriticVersion::BASE);
+    replay.rewind(1, CriticVersion::BASE, 0);
     assert!(held(&replay).contains(&later[0]));
     assert_eq!(replay.len(), 2);
 }

@@ -3,14 +3,19 @@
 //! The actors emit them to the [`EventBus`]; the progress line, the metrics and a tap receive them. Knows no actor.
 
 mod bus;
+mod history;
+mod series;
 
 pub use bus::{EventBus, Progress, Tap};
+pub use history::{EventRecord, History};
+pub use series::{Sample, Series};
 
 use super::state::{Counters, DropReason};
 use crate::eval::summary::EvalSummary;
 use crate::learner::Report;
 use crate::replay::Retired;
-use crate::types::{ActorKind, Choice, CriticVersion, EpisodeId, Invalid, Pushed, Role, Verdict};
+use crate::types::{ActorKind, Choice, CriticVersion, EpisodeId, Invalid, Pushed, Role, SwapReason, Verdict};
+use std::time::Instant;
 
 /// What the node is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +63,17 @@ impl Activity {
     }
 }
 
+/// How a critic comes into service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwapKind {
+    /// The learner published it.
+    Publication,
+    /// An operator offered it.
+    Swap,
+    /// The one before it was taken back.
+    Rollback,
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -76,6 +92,8 @@ pub enum Event {
         role: Role,
         /// Tokens of each completion.
         tokens: Vec<usize>,
+        /// The critic that wrote them; none for every other role.
+        version: Option<CriticVersion>,
         /// Time from request to answer, in seconds.
         seconds: f64,
     },
@@ -87,8 +105,15 @@ pub enum Event {
     PairJudged([Result<Choice, Invalid>; 2]),
     /// A critique was left out of its group.
     CritiqueDropped(DropReason),
-    /// A critique was scored, in `[0, 1]`.
-    CritiqueScored(f32),
+    /// A critique was scored.
+    CritiqueScored {
+        /// The prompt's task.
+        task: String,
+        /// The critic that wrote it.
+        version: CriticVersion,
+        /// Its utility, in `[0, 1]`.
+        utility: f32,
+    },
     /// An episode ended.
     EpisodeEnded {
         /// Which.
@@ -138,6 +163,49 @@ pub enum Event {
         /// Learner steps taken.
         step: u64,
     },
+    /// An operator's critic went into service, or one was taken back.
+    CriticEntered {
+        /// Its version.
+        version: CriticVersion,
+        /// How.
+        kind: SwapKind,
+        /// What decided it.
+        reason: SwapReason,
+        /// Who asked for it.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// An operator changed how the node runs.
+    Controlled {
+        /// What was changed.
+        what: String,
+        /// Who asked for it.
+        by: String,
+    },
+    /// A candidate writes the critiques of a share of the episodes.
+    TrialBegan {
+        /// Its version.
+        version: CriticVersion,
+    },
+    /// A candidate did not pass its trial.
+    CriticRejected {
+        /// Its version.
+        version: CriticVersion,
+        /// What decided it.
+        reason: SwapReason,
+        /// Who offered it.
+        by: String,
+        /// Why.
+        why: String,
+    },
+    /// What was offered cannot be used.
+    CriticRefused {
+        /// Who offered it.
+        by: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A checkpoint was written.
     CheckpointSaved {
         /// Its step.
@@ -162,6 +230,11 @@ pub enum Event {
     },
     /// An evaluation failed.
     EvalFailed(String),
+    /// The device thread stands still, or goes on.
+    DeviceStalled {
+        /// Since when; none if it goes on.
+        since: Option<Instant>,
+    },
     /// An actor failed; it and those that depend on it were restarted.
     Restarted {
         /// The first actor restarted.

@@ -26,7 +26,7 @@ exit_codes! {
     Failed = 1, "It failed in a way that has no code of its own.";
     Usage = 2, "The command line, the config or an input file is wrong.";
     Model = 3, "The model could not be fetched or loaded.";
-    Restarts = 4, "Actors failed more often than `supervisor.restarts_max` allows.";
-    Device = 5, "The device could not be started again.";
+    Restarts = 4, "Actors failed more often than `supervisor.restarts_max` allows, or refused texts ended most episodes.";
+    Device = 5, "The device could not be started again, or stands still.";
     Checkpoint = 6, "A checkpoint could not be written or read.";
 }

@@ -2,16 +2,46 @@
 //!
 //! Names and meanings are telemetry's. Knows no actor and no device.
 
-use super::events::Event;
+use super::events::{Event, SwapKind};
 use super::state::DropReason;
 use crate::eval::bootstrap::Estimate;
 use crate::eval::summary::EvalSummary;
 use crate::replay::Retired;
-use crate::telemetry::metrics::{self, CritiqueDrop, EpisodeEnd, JudgeAnswer, OrderAgreement, RetireReason};
-use crate::types::{Choice, Invalid, Pushed};
+use crate::telemetry::metrics::VersionSlot;
+use crate::telemetry::metrics::{self, CritiqueDrop, EpisodeEnd, JudgeAnswer, OrderAgreement, RetireReason, SwapEnd};
+use crate::types::{Choice, CriticVersion, Invalid, Pushed, SwapReason};
+
+/// How a swap of this kind ended.
+fn swap_end(kind: SwapKind) -> SwapEnd {
+    match kind {
+        SwapKind::Publication => SwapEnd::Published,
+        SwapKind::Swap => SwapEnd::Swapped,
+        SwapKind::Rollback => SwapEnd::RolledBack,
+    }
+}
+
+/// The critics that metrics tell apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slots {
+    /// In service.
+    pub(crate) serving: CriticVersion,
+    /// Tried last.
+    pub(crate) candidate: Option<CriticVersion>,
+}
+
+impl Slots {
+    fn of(self, version: Option<CriticVersion>) -> VersionSlot {
+        match version {
+            None => VersionSlot::NoCritic,
+            Some(version) if version == self.serving => VersionSlot::Serving,
+            candidate if candidate == self.candidate => VersionSlot::Candidate,
+            Some(_) => VersionSlot::Other,
+        }
+    }
+}
 
 /// Counts `event`.
-pub(crate) fn count(event: &Event) {
+pub(crate) fn count(event: &Event, slots: Slots) {
     match event {
         Event::ActivityChanged(activity) => {
             if activity.is_pacing() {
@@ -19,8 +49,9 @@ pub(crate) fn count(event: &Event) {
             }
         }
         Event::EpisodeStarted { .. } => metrics::EPISODES_STARTED.add(1),
-        Event::Sampled { role, tokens, seconds } => {
+        Event::Sampled { role, tokens, version, seconds } => {
             metrics::ROLE_SECONDS.record(*role, *seconds);
+            metrics::ROLE_WRITTEN.add((*role, slots.of(*version)), tokens.iter().map(|tokens| *tokens as u64).sum());
             tokens.iter().for_each(|tokens| metrics::ROLE_TOKENS.record(*role, *tokens as f64));
         }
         Event::DeadlineMissed(role) => metrics::ROLE_DEADLINES.add(*role, 1),
@@ -30,7 +61,9 @@ pub(crate) fn count(event: &Event) {
             metrics::JUDGE_ORDERS.add(agreement(*orders), 1);
         }
         Event::CritiqueDropped(reason) => metrics::CRITIQUES_DROPPED.add(critique_drop(*reason), 1),
-        Event::CritiqueScored(utility) => metrics::UTILITY_HISTOGRAM.record(f64::from(*utility)),
+        Event::CritiqueScored { task, version, utility } => {
+            metrics::UTILITY_HISTOGRAM.record(task, slots.of(Some(*version)), f64::from(*utility));
+        }
         Event::EpisodeEnded { pushed, dropped, counters, .. } => {
             metrics::EPISODES_ENDED.add(episode_end(*pushed, *dropped), 1);
             if let Some(pushed) = pushed {
@@ -49,12 +82,23 @@ pub(crate) fn count(event: &Event) {
             count_step(report, *seconds);
             ages_versions.iter().for_each(|age| metrics::STALENESS.record(*age as f64));
         }
-        Event::BatchDiscarded { .. } => {}
-        Event::Published { version, .. } => metrics::CRITIC_VERSION.set(version.0 as f64),
-        Event::CheckpointSaved { step, seconds } => {
+        Event::BatchDiscarded { .. }
+        | Event::DeviceStalled { .. }
+        | Event::Controlled { .. }
+        | Event::TrialBegan { .. } => {}
+        Event::Published { version, .. } => {
+            metrics::CRITIC_VERSION.set(version.0 as f64);
+            metrics::SWAPS.add((SwapEnd::Published, SwapReason::Learner), 1);
+        }
+        Event::CriticEntered { version, kind, reason, .. } => {
+            metrics::CRITIC_VERSION.set(version.0 as f64);
+            metrics::SWAPS.add((swap_end(*kind), *reason), 1);
+        }
+        Event::CriticRejected { reason, .. } => metrics::SWAPS.add((SwapEnd::Rejected, *reason), 1),
+        Event::CriticRefused { .. } => metrics::SWAPS.add((SwapEnd::Refused, SwapReason::Gate), 1),
+        Event::CheckpointSaved { seconds, .. } => {
             metrics::CHECKPOINTS.add(1);
             metrics::CHECKPOINT_SECONDS.record(*seconds);
-            metrics::CHECKPOINT_STEP.set(*step as f64);
         }
         Event::Evaluated { step, summary, best, seconds, .. } => count_eval(*step, summary, *best, *seconds),
         Event::EvalFailed(_) => metrics::EVAL_FAILURES.add(1),

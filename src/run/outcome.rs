@@ -1,25 +1,8 @@
 //! How an episode ends.
 
 use crate::types::CritiqueGroup;
+pub use crate::types::DropReason;
 use serde::{Deserialize, Serialize};
-
-/// Why a critique or an episode was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DropReason {
-    /// The generator or the critic did not answer in time.
-    Deadline,
-    /// A prompt did not fit into the context.
-    TooLong,
-    /// The chat template or the tokenizer refused a text.
-    Refused,
-    /// A remote server gave no answer.
-    Remote,
-    /// No refinement of the critique got a valid verdict.
-    NoVerdict,
-    /// Fewer than two critiques were left.
-    FewCritiques,
-}
 
 /// How an episode ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

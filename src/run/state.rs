@@ -196,35 +196,50 @@ impl RunState {
         self.count_retired(retired)
     }
 
-    /// `critic` went into service as `version` after `step` steps.
-    pub fn published(&mut self, version: CriticVersion, critic: CriticWeights, step: u64) -> Retired {
-        self.served = Some(critic);
-        self.advance(version, step)
-    }
-
-    /// As [`RunState::published`], with no weights to keep.
-    #[cfg(test)]
-    pub(crate) fn published_without_weights(&mut self, version: CriticVersion, step: u64) {
-        self.advance(version, step);
-    }
-
-    fn advance(&mut self, version: CriticVersion, step: u64) -> Retired {
-        self.unwritten.push(Record::Published { version, step });
-        (self.version, self.published_step) = (version, step);
+    /// The learner published `version` after `step` steps. It is not in service before [`RunState::enters_service`].
+    pub fn published(&mut self, version: CriticVersion, step: u64) -> Retired {
+        self.unwritten.push(Record::Published { version, step, serves: false });
+        self.published_step = step;
         let retired = self.replay.advance(version);
         self.count_retired(retired)
+    }
+
+    /// `version` is in service from now on; `critic` are its weights, none if they are the base's.
+    pub fn enters_service(&mut self, version: CriticVersion, critic: Option<CriticWeights>) {
+        self.served = critic;
+        self.serve(version);
+    }
+
+    /// `version` writes some of the critiques from now on, beside the critic in service.
+    pub fn enters_trial(&mut self, version: CriticVersion) {
+        self.unwritten.push(Record::EnteredTrial { version });
+        self.replay.enters_service(version);
+    }
+
+    fn serve(&mut self, version: CriticVersion) {
+        self.unwritten.push(Record::EnteredService { version });
+        self.version = version;
+        self.replay.enters_service(version);
     }
 
     /// The learner went back to the checkpoint whose run state is `saved`. Groups scored since are kept.
     pub fn rewind(&mut self, saved: &Self) {
         self.served.clone_from(&saved.served);
-        self.go_back(saved.step, saved.published_step, saved.version);
+        let publications = Some((saved.replay.newest(), saved.replay.publications()));
+        self.go_back(saved.step, saved.published_step, saved.version, publications);
     }
 
-    fn go_back(&mut self, step: u64, published_step: u64, version: CriticVersion) {
-        self.unwritten.push(Record::Rewound { step, published_step, version });
+    fn go_back(
+        &mut self,
+        step: u64,
+        published_step: u64,
+        version: CriticVersion,
+        publications: Option<(CriticVersion, u64)>,
+    ) {
+        self.unwritten.push(Record::Rewound { step, published_step, version, publications });
         (self.step, self.published_step, self.version) = (step, published_step, version);
-        let returned = self.replay.rewind(step, version);
+        let (newest, publications) = publications.unwrap_or((version, version.0));
+        let returned = self.replay.rewind(step, newest, publications);
         let total = &mut self.counters.retired;
         total.used = total.used.saturating_sub(returned.used);
         total.aged = total.aged.saturating_sub(returned.aged);
@@ -267,8 +282,17 @@ impl RunState {
             Record::Leased { groups } => drop(self.lease(groups)),
             Record::Learned { batch, step } => drop(self.learned(batch, step)),
             Record::Discarded { batch } => drop(self.discarded(batch)),
-            Record::Published { version, step } => drop(self.advance(version, step)),
-            Record::Rewound { step, published_step, version } => self.go_back(step, published_step, version),
+            Record::Published { version, step, serves } => {
+                self.published(version, step);
+                if serves {
+                    self.serve(version);
+                }
+            }
+            Record::EnteredService { version } => self.serve(version),
+            Record::EnteredTrial { version } => self.enters_trial(version),
+            Record::Rewound { step, published_step, version, publications } => {
+                self.go_back(step, published_step, version, publications);
+            }
             Record::Resumed { replay, objective, fresh_max, seed } => {
                 self.resumed(replay, objective, fresh_max, seed);
             }

@@ -1,88 +1,56 @@
-//! Structured logs on stderr, and the terminal that they share with the live status line.
+//! Structured logs on stderr.
 //!
-//! `RCO_LOG` filters them in tracing's syntax (`info` by default). The writer hides the status line, writes the log line,
-//! and draws the status line again.
+//! `RCO_LOG` filters them in tracing's syntax (`info` by default). A thread of its own hides the status line, writes the log
+//! line, and draws the status line again.
 
+use super::terminal::LineQueue;
+pub use super::terminal::LogTerminal;
 use super::{Error, LogFormat};
-use indicatif::{MultiProgress, ProgressDrawTarget};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::OnceLock;
+use std::time::Duration;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
 
 /// The environment variable that filters logs.
 pub const VARIABLE: &str = "RCO_LOG";
 
-/// The terminal that log lines and the status line share; clones share it.
-#[derive(Clone, Debug)]
-pub struct LogTerminal {
-    lines: MultiProgress,
-    terminal: bool,
-}
+/// The lines of the process's log, once it is installed.
+static QUEUE: OnceLock<LineQueue> = OnceLock::new();
+/// Changes the filter of the process's log, once it is installed.
+static FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-impl LogTerminal {
-    /// The process's stderr.
-    pub fn stderr() -> Self {
-        let terminal = io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { lines: MultiProgress::with_draw_target(target), terminal }
-    }
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 
-    /// A terminal for tests.
-    #[cfg(test)]
-    pub(super) fn on(target: ProgressDrawTarget, terminal: bool) -> Self {
-        Self { lines: MultiProgress::with_draw_target(target), terminal }
-    }
+/// Writes whole log lines to the queue.
+struct QueueWriter;
 
-    /// Whether stderr is a terminal.
-    pub fn is_terminal(&self) -> bool {
-        self.terminal
-    }
-
-    /// The live lines drawn on it.
-    pub(super) fn lines(&self) -> &MultiProgress {
-        &self.lines
-    }
-}
-
-/// Writes whole log lines to `out` while the live lines are hidden.
-struct SuspendingWriter<W> {
-    live: LogTerminal,
-    out: fn() -> W,
-}
-
-impl<W: Write> Write for SuspendingWriter<W> {
+impl Write for QueueWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // The formatter passes a whole line at once, so all of it must be written. A log whose reader has gone is lost: the
-        // run goes on without it.
-        let _ = self.live.lines.suspend(|| (self.out)().write_all(bytes));
+        // The formatter passes a whole line at once.
+        if let Some(queue) = QUEUE.get() {
+            queue.add(bytes);
+        }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let _ = (self.out)().flush();
         Ok(())
     }
 }
 
-/// Makes a [`SuspendingWriter`] for each event.
-struct MakeSuspendingWriter<W> {
-    live: LogTerminal,
-    out: fn() -> W,
-}
-
-impl<W: Write> MakeWriter<'_> for MakeSuspendingWriter<W> {
-    type Writer = SuspendingWriter<W>;
-
-    fn make_writer(&self) -> Self::Writer {
-        SuspendingWriter { live: self.live.clone(), out: self.out }
+/// Waits until the log is written, at most for `patience`: the process is about to end, or to print something itself.
+pub fn flush(patience: Duration) {
+    let lost = QUEUE.get().map_or(0, |queue| queue.flush(patience));
+    if lost > 0 {
+        tracing::warn!(lines = lost, "log lines were lost: their reader was too slow");
+        QUEUE.get().map(|queue| queue.flush(patience));
     }
 }
 
 /// Installs the process's logger on the first call; returns the terminal it writes to.
 ///
 /// # Errors
-/// If `RCO_LOG` is not a valid filter.
+/// If `RCO_LOG` is not a valid filter, or the log's thread cannot be started.
 pub fn install(format: LogFormat) -> Result<LogTerminal, Error> {
     static LIVE: OnceLock<LogTerminal> = OnceLock::new();
     let filter = filter(std::env::var(VARIABLE).ok().as_deref())?;
@@ -92,10 +60,33 @@ pub fn install(format: LogFormat) -> Result<LogTerminal, Error> {
         LogTerminal::stderr()
     });
     if first {
+        let _ = QUEUE.set(LineQueue::start(live.clone(), io::stderr()).map_err(Error::Thread)?);
         // If the host process has already set a subscriber, that one stays.
-        let _ = tracing::subscriber::set_global_default(subscriber(live, format, filter, io::stderr));
+        let (subscriber, set_filter) = subscriber(live, format, filter, || QueueWriter);
+        if tracing::subscriber::set_global_default(subscriber).is_ok() {
+            let _ = FILTER.set(set_filter);
+        }
     }
     Ok(live.clone())
+}
+
+/// Changes the filter of the process's log.
+///
+/// # Errors
+/// If `given` is not a valid filter, or the log is not this program's.
+pub fn set_filter(given: &str) -> Result<(), Error> {
+    let filter = filter(Some(given))?;
+    let failed = |why: String| Error::Filter { variable: VARIABLE, given: given.to_owned(), why };
+    let handle = FILTER.get().ok_or_else(|| failed("the log is not this program's".to_owned()))?;
+    handle(filter).map_err(failed)
+}
+
+/// Checks the filter `given`.
+///
+/// # Errors
+/// If it is none.
+pub fn check_filter(given: &str) -> Result<(), Error> {
+    filter(Some(given)).map(drop)
 }
 
 /// Parses the filter `given`.
@@ -108,20 +99,30 @@ fn filter(given: Option<&str>) -> Result<EnvFilter, Error> {
     })
 }
 
-/// Formats events and writes them to `out`, with the lines of `live` hidden meanwhile.
+/// Formats events and writes them to `out`, in colour if `live` is a terminal; and what changes its filter.
 fn subscriber<W: Write + 'static>(
     live: &LogTerminal,
     format: LogFormat,
     filter: EnvFilter,
     out: fn() -> W,
-) -> Box<dyn tracing::Subscriber + Send + Sync> {
+) -> (Box<dyn tracing::Subscriber + Send + Sync>, SetFilter) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(MakeSuspendingWriter { live: live.clone(), out })
-        .with_ansi(live.terminal && std::env::var_os("NO_COLOR").is_none());
+        .with_writer(out)
+        .with_ansi(live.is_terminal() && std::env::var_os("NO_COLOR").is_none());
     match format {
-        LogFormat::Text => Box::new(builder.finish()),
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let set = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+            (Box::new(builder.finish()), Box::new(set))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let set = move |filter| handle.reload(filter).map_err(|error| error.to_string());
+            (Box::new(builder.finish()), Box::new(set))
+        }
     }
 }
 
@@ -129,6 +130,7 @@ fn subscriber<W: Write + 'static>(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use indicatif::ProgressDrawTarget;
     use std::cell::RefCell;
 
     thread_local! {
@@ -152,7 +154,7 @@ mod tests {
         let live = LogTerminal::on(ProgressDrawTarget::hidden(), false);
         WRITTEN.take();
         tracing::subscriber::with_default(
-            subscriber(&live, format, filter(given).unwrap(), || CapturingWriter),
+            subscriber(&live, format, filter(given).unwrap(), || CapturingWriter).0,
             || {
                 tracing::info!(version = 3, "published adapter");
                 tracing::debug!("a detail");

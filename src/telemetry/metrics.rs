@@ -4,23 +4,17 @@
 //! for a plain number). Labels are enums, so the set of series is closed. Gauges of things in flight change by
 //! [`Guard`], so that an early return cannot leave them too high.
 
+mod handles;
 mod labels;
+mod tasks;
 
+use handles::Handle;
+pub use handles::{AnyCounter, AnyGauge, AnyHistogram, Counter, Gauge, Guard, Histogram, Info, MetricKind, Named};
 pub use labels::*;
+pub use tasks::TaskHistogram;
 
 use crate::types::{ActorKind, Pushed, Verdict};
 use std::marker::PhantomData;
-
-/// Prometheus' metric types.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MetricKind {
-    /// Only increases.
-    Counter,
-    /// Increases and decreases.
-    Gauge,
-    /// Counts values by size.
-    Histogram,
-}
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -31,184 +25,51 @@ pub struct MetricSpec {
     pub kind: MetricKind,
     /// Its description, in one sentence.
     pub help: &'static str,
-    /// Upper bounds of a histogram's buckets; empty for the others.
-    pub buckets: &'static [f64],
+    /// A histogram's buckets; none for the others.
+    pub buckets: Buckets,
+    /// Its labels.
+    pub labels: fn() -> Vec<LabelSpec>,
     /// Registers the series of a counter or histogram at zero, for every value of its label.
     register: fn(&'static str),
 }
 
-/// A counter, with a label `L` or none.
-pub struct Counter<L = ()> {
-    name: &'static str,
-    label: PhantomData<fn(L)>,
+/// The buckets of a histogram. Classic buckets: every Prometheus reads them.
+#[derive(Clone, Copy, Debug)]
+pub struct Buckets {
+    /// Upper bounds.
+    pub bounds: &'static [f64],
+    /// What they were chosen for.
+    pub why: &'static str,
 }
 
-impl<L> Counter<L> {
-    /// The exported name.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-}
-
-impl Counter {
-    /// Counts `n` more.
-    pub fn add(&self, n: u64) {
-        metrics::counter!(self.name).increment(n);
-    }
-}
-
-impl<L: Label> Counter<L> {
-    /// Counts `n` more under `label`.
-    pub fn add(&self, label: L, n: u64) {
-        metrics::counter!(self.name, L::KEY => label.value()).increment(n);
-    }
-}
-
-/// A gauge, with a label `L` or none.
-pub struct Gauge<L = ()> {
-    name: &'static str,
-    label: PhantomData<fn(L)>,
-}
-
-impl<L> Gauge<L> {
-    /// The exported name.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-}
-
-impl Gauge {
-    /// Sets its value.
-    pub fn set(&self, value: f64) {
-        metrics::gauge!(self.name).set(value);
-    }
-
-    /// Increments it until the guard is dropped.
-    #[must_use = "dropping the guard decrements the gauge"]
-    pub fn guard(&self) -> Guard {
-        let gauge = metrics::gauge!(self.name);
-        gauge.increment(1.0);
-        Guard { gauge }
-    }
-}
-
-/// Keeps a gauge incremented by one; moves with the thing that it counts.
-pub struct Guard {
-    gauge: metrics::Gauge,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.gauge.decrement(1.0);
-    }
-}
-
-/// A gauge that is always 1 and carries information in its label.
-pub struct Info {
-    name: &'static str,
-    label: PhantomData<()>,
-}
-
-impl Info {
-    /// The exported name.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Publishes the process's `version`.
-    pub fn publish(&self, version: &'static str) {
-        metrics::gauge!(self.name, "version" => version).set(1.0);
-    }
-}
-
-/// A histogram, with a label `L` or none.
-pub struct Histogram<L = ()> {
-    name: &'static str,
-    label: PhantomData<fn(L)>,
-}
-
-impl<L> Histogram<L> {
-    /// The exported name.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-}
-
-impl Histogram {
-    /// Counts `value`.
-    pub fn record(&self, value: f64) {
-        metrics::histogram!(self.name).record(value);
-    }
-}
-
-impl<L: Label> Histogram<L> {
-    /// Counts `value` under `label`.
-    pub fn record(&self, label: L, value: f64) {
-        metrics::histogram!(self.name, L::KEY => label.value()).record(value);
-    }
-}
-
-/// From half a millisecond to a minute: one device step.
-const STEP_SECONDS: &[f64] =
-    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-/// From ten milliseconds to ten minutes: one answer of a model, one checkpoint.
-const TASK_SECONDS: &[f64] =
-    &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
-/// Eighths of a utility in `[0, 1]`, and exactly 0.
-const UTILITY: &[f64] = &[0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0];
-/// Ages in published versions.
-const VERSIONS: &[f64] = &[0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0];
-/// Lengths of texts.
-const TOKENS: &[f64] = &[1.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
-
-/// What the table needs from a handle.
-trait Handle {
-    /// Its type.
-    const KIND: MetricKind;
-    /// Registers its series at zero. Gauges are left out: one that was never set must not be shown as 0.
-    fn register(_name: &'static str) {}
-}
-
-impl Handle for Counter {
-    const KIND: MetricKind = MetricKind::Counter;
-    fn register(name: &'static str) {
-        metrics::counter!(name).increment(0);
-    }
-}
-
-impl<L: Label> Handle for Counter<L> {
-    const KIND: MetricKind = MetricKind::Counter;
-    fn register(name: &'static str) {
-        L::ALL.iter().for_each(|label| metrics::counter!(name, L::KEY => label.value()).increment(0));
-    }
-}
-
-impl Handle for Gauge {
-    const KIND: MetricKind = MetricKind::Gauge;
-}
-
-impl Handle for Info {
-    const KIND: MetricKind = MetricKind::Gauge;
-}
-
-impl Handle for Histogram {
-    const KIND: MetricKind = MetricKind::Histogram;
-    fn register(name: &'static str) {
-        let _registered = metrics::histogram!(name);
-    }
-}
-
-impl<L: Label> Handle for Histogram<L> {
-    const KIND: MetricKind = MetricKind::Histogram;
-    fn register(name: &'static str) {
-        for label in L::ALL {
-            let _registered = metrics::histogram!(name, L::KEY => label.value());
-        }
-    }
-}
+const NO_BUCKETS: Buckets = Buckets { bounds: &[], why: "" };
+const STEP_SECONDS: Buckets = Buckets {
+    bounds: &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0],
+    why: "One device step: half a millisecond for a tiny model, a minute where a step must have failed.",
+};
+const TASK_SECONDS: Buckets = Buckets {
+    bounds: &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0],
+    why: "One text, step or checkpoint: ten milliseconds to ten minutes, beyond every default deadline.",
+};
+const REQUEST_SECONDS: Buckets = Buckets {
+    bounds: &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0],
+    why: "One request over HTTP: a millisecond for a scrape, up to ten minutes for a long text.",
+};
+const UTILITY: Buckets = Buckets {
+    bounds: &[0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0],
+    why: "Eighths: what four refinements of a critique can earn, and exactly 0.",
+};
+const VERSIONS: Buckets = Buckets {
+    bounds: &[0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0],
+    why: "Each age up to four, then up to eight times the default `replay.age_versions_max`.",
+};
+const TOKENS: Buckets = Buckets {
+    bounds: &[1.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0],
+    why: "Powers of two up to the longest text that a small model's context holds.",
+};
 
 macro_rules! table {
-    (@buckets) => { &[] };
+    (@buckets) => { NO_BUCKETS };
     (@buckets $buckets:expr) => { $buckets };
     ($($kind:ident $(<$label:ty>)? : $handle:ident = $name:literal, $help:literal $(, $buckets:expr)?;)*) => {
         $(
@@ -221,6 +82,7 @@ macro_rules! table {
             kind: <$kind$(<$label>)? as Handle>::KIND,
             help: $help,
             buckets: table!(@buckets $($buckets)?),
+            labels: <$kind$(<$label>)? as Handle>::labels,
             register: <$kind$(<$label>)? as Handle>::register,
         }),*];
     };
@@ -232,13 +94,17 @@ table! {
     Gauge: EPISODES_IN_FLIGHT = "rco_rollout_episodes_in_flight", "Episodes started and not yet ended.";
     Histogram: EPISODE_SECONDS = "rco_rollout_episode_seconds", "Time from an episode's prompt to its end.", TASK_SECONDS;
     Counter<CritiqueDrop>: CRITIQUES_DROPPED = "rco_rollout_critiques_dropped_total", "Critiques that earned no utility, by reason.";
-    Histogram: UTILITY_HISTOGRAM = "rco_rollout_critique_utility_ratio", "Critique utility (CU) of each scored critique, from 0 to 1.", UTILITY;
+    Counter<RecordResult>: EPISODE_RECORDS = "rco_rollout_records_total", "Records of episodes, by whether they were written.";
+    Gauge: EPISODES_LIMIT = "rco_rollout_episodes_limit", "Episodes that may run at once.";
+    TaskHistogram: UTILITY_HISTOGRAM = "rco_rollout_critique_utility_ratio", "Critique utility (CU) of each scored critique, from 0 to 1, by the prompt's task and the critic that wrote it.", UTILITY;
     Gauge: UTILITY_MEAN = "rco_rollout_critique_utility_mean_ratio", "Moving mean of critique utility (CU), from 0 to 1.";
 
     Histogram<Role>: ROLE_SECONDS = "rco_roles_answer_seconds", "Time from a request to a role until its answer.", TASK_SECONDS;
     Counter<Role>: ROLE_DEADLINES = "rco_roles_deadlines_total", "Requests that a role did not answer in time.";
     Histogram<Role>: ROLE_TOKENS = "rco_roles_answer_tokens", "Tokens of each text that a role generated.", TOKENS;
+    Counter<(Role, VersionSlot)>: ROLE_WRITTEN = "rco_roles_tokens_total", "Tokens that a role generated, by the critic that wrote them.";
     Counter<Verdict>: VERDICTS = "rco_judge_verdicts_total", "Verdicts on refinements; invalid ones by reason.";
+    Counter<ProgramEnd>: PROGRAMS = "rco_judge_programs_total", "Programs that were checked in the sandbox, by how they ended.";
     Counter<JudgeAnswer>: JUDGE_ANSWERS = "rco_judge_answers_total", "Answers of a model judge to one order; (first - second) / (first + second) is its position bias.";
     Counter<OrderAgreement>: JUDGE_ORDERS = "rco_judge_pairs_total", "Pairs judged in both orders, by whether the orders agree.";
 
@@ -257,11 +123,19 @@ table! {
     Counter: SHARED_TOKENS = "rco_engine_shared_tokens_total", "Tokens, of prompts and sampled, saved by computing them once for several continuations.";
     Counter: BLOCKS_COPIED = "rco_engine_kv_blocks_copied_total", "KV blocks copied on write because other sequences share them.";
     Counter: GENERATED_TOKENS = "rco_engine_generated_tokens_total", "Tokens sampled.";
+    Counter: HTTP_TOKENS = "rco_engine_http_tokens_total", "Tokens sampled for requests over HTTP.";
+    Histogram<Origin>: FIRST_TOKEN_SECONDS = "rco_engine_first_token_seconds", "Time from a request to its first token, waiting and prefill included.", TASK_SECONDS;
+    Histogram<Origin>: QUEUE_SECONDS = "rco_engine_queue_seconds", "Time from a request until its prompt begins to be computed, once for each of its continuations that do not share one.", TASK_SECONDS;
+    Counter: OPERATIONS = "rco_engine_operations_total", "Floating-point operations of linears and attention; a multiply-add counts as two.";
+    Gauge: OPERATIONS_PEAK = "rco_engine_operations_peak_per_second", "Most floating-point operations a second that the processor's units do in f32, measured at the start. None on a GPU.";
     Counter: PREEMPTIONS = "rco_engine_preemptions_total", "Sequences preempted for recomputation because KV blocks ran out.";
     Histogram: ENGINE_STEP_SECONDS = "rco_engine_step_seconds", "Time of one engine step.", STEP_SECONDS;
+    Histogram: INSTALL_SECONDS = "rco_engine_install_seconds", "Time that decoding paused between two steps to put a critic into service or to load one.", STEP_SECONDS;
+    Gauge: VERSIONS_ALIVE = "rco_engine_versions_alive", "Critic versions whose weights are in memory: in service, loaded, or writing the rest of a sequence.";
     Gauge: TOKENS_PER_SECOND = "rco_engine_generated_tokens_per_second", "Tokens sampled per second, over the last few seconds.";
 
     Gauge: LEARNING_SHARE = "rco_device_learning_share_ratio", "Share of the device's recent busy time spent on learning, from 0 to 1.";
+    Gauge: DEVICE_BUSY_SECONDS = "rco_device_busy_seconds", "How long the device thread has been at one engine step, micro-batch or command; 0 while it waits for commands.";
     Histogram: COMMAND_WAIT_SECONDS = "rco_device_command_wait_seconds", "Time that a command waited for the device thread.", STEP_SECONDS;
     Histogram: MICRO_BATCH_SECONDS = "rco_device_micro_batch_seconds", "Time of one learner micro-batch.", STEP_SECONDS;
 
@@ -312,13 +186,37 @@ table! {
     Histogram: CHECKPOINT_SECONDS = "rco_checkpoint_write_seconds", "Time to write one checkpoint, fsync included.", TASK_SECONDS;
     Gauge: CHECKPOINT_STEP = "rco_checkpoint_step", "Learner step of the newest whole checkpoint.";
 
+    Gauge: CHECKPOINT_DUE_STEP = "rco_checkpoint_due_step", "Learner step at which the next checkpoint is due.";
+    Gauge: CHECKPOINT_TIMESTAMP = "rco_checkpoint_timestamp_seconds", "When the newest checkpoint was written, in seconds since 1970.";
+    Gauge: CHECKPOINT_BYTES = "rco_checkpoint_size_bytes", "Size of the newest checkpoint on disk.";
     Gauge: CHECKPOINT_BEST_STEP = "rco_checkpoint_best_step", "Learner step of the best checkpoint.";
 
+    Counter<(HttpRoute, HttpCode)>: HTTP_REQUESTS = "rco_http_requests_total", "Requests answered, by route and code.";
+    Histogram<HttpRoute>: HTTP_SECONDS = "rco_http_request_seconds", "Time from a request until its answer begins, by route.", REQUEST_SECONDS;
+    Gauge: HTTP_IN_FLIGHT = "rco_http_requests_in_flight", "Requests for texts that are being answered.";
+
     Gauge: CRITIC_VERSION = "rco_node_critic_version", "Version of the served critic; 0 is the base model.";
+    Counter<(SwapEnd, SwapReason)>: SWAPS = "rco_node_swaps_total", "Critics that were offered, by what became of them and by what decided it.";
+    Histogram: SWAP_SECONDS = "rco_node_swap_seconds", "Time from the offer of a critic until it is in service, on trial or refused.", TASK_SECONDS;
+    Histogram: GLANCE_SECONDS = "rco_node_publication_canary_seconds", "Time that a publication's canary took: loading it beside the one in service, and comparing their logits.", STEP_SECONDS;
+    Gauge<ActorKind>: JOBS = "rco_node_jobs_in_flight", "What each actor is at.";
+    Gauge<ActorKind>: JOB_OLDEST_SECONDS = "rco_node_job_oldest_seconds", "How long each actor has been at its oldest job; 0 if it has none.";
+    Gauge<MemoryOwner>: MEMORY = "rco_node_memory_bytes", "Memory by owner; together they are the process's resident memory.";
+    Gauge<MemoryOwner>: MEMORY_PLANNED = "rco_node_memory_planned_bytes", "Memory by owner, as it was planned at the start.";
     Counter<ActorKind>: RESTARTS = "rco_node_restarts_total", "Restarts, by the actor that failed.";
     Gauge: NODE_UP = "rco_node_up", "1 while the node runs.";
     Gauge: NODE_READY = "rco_node_ready", "1 while the node is ready, 0 while it waits for something.";
-    Info: NODE_INFO = "rco_node_build_info", "Always 1; the label is the version.";
+    Gauge: NODE_STARTED = "rco_node_start_timestamp_seconds", "When the node's process began, in seconds since 1970.";
+    Gauge<Stage>: STAGE_IN_FLIGHT = "rco_node_stage_in_flight", "Requests under way, by stage.";
+    Gauge<Stage>: STAGE_OLDEST_SECONDS = "rco_node_stage_oldest_seconds", "Age of the oldest request under way, by stage; 0 if there is none.";
+    Histogram<Stage>: STAGE_SECONDS = "rco_node_stage_seconds", "Time of each request in its stage; the rate of its sum is how many are under way on average.", TASK_SECONDS;
+    Gauge: JOURNAL_BYTES = "rco_node_journal_bytes", "Size of the run's journal on disk.";
+    Gauge: EPISODES_FILE_BYTES = "rco_node_episodes_file_bytes", "Size of the run's files of episode records.";
+    Gauge: GROUPS_FILE_BYTES = "rco_node_groups_file_bytes", "Size of the run's file of recorded groups.";
+    Gauge: DISK_FREE_BYTES = "rco_node_disk_free_bytes", "Space that this user may still use on the run directory's file system.";
+    Gauge: DISK_BYTES = "rco_node_disk_size_bytes", "Size of the run directory's file system.";
+    Info<Build>: NODE_INFO = "rco_node_build_info", "Always 1; the label is the version.";
+    Info<Settings>: CONFIG_INFO = "rco_node_config_info", "Always 1; the labels are what the run was configured to do.";
 }
 
 /// Describes every metric to the process's recorder, and registers counters and histograms at zero.
@@ -341,8 +239,20 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// The rooms that a name may carry: the modules of the crate that export metrics.
-    const ROOMS: [&str; 11] =
-        ["rollout", "roles", "judge", "remote", "engine", "device", "learner", "replay", "eval", "checkpoint", "node"];
+    const ROOMS: [&str; 12] = [
+        "rollout",
+        "roles",
+        "judge",
+        "remote",
+        "engine",
+        "device",
+        "learner",
+        "replay",
+        "eval",
+        "checkpoint",
+        "http",
+        "node",
+    ];
 
     #[test]
     fn every_name_follows_the_pattern_and_stands_once() {
@@ -356,8 +266,8 @@ mod tests {
             assert!(row.name.bytes().all(|b| b == b'_' || b.is_ascii_lowercase()), "{}", row.name);
             assert_eq!(row.kind == MetricKind::Counter, row.name.ends_with("_total"), "{}", row.name);
             assert!(row.help.ends_with('.') && row.help.len() > 10, "{}: {:?}", row.name, row.help);
-            assert_eq!(row.kind == MetricKind::Histogram, !row.buckets.is_empty(), "{}", row.name);
-            assert!(row.buckets.is_sorted(), "{}", row.name);
+            assert_eq!(row.kind == MetricKind::Histogram, !row.buckets.bounds.is_empty(), "{}", row.name);
+            assert!(row.buckets.bounds.is_sorted(), "{}", row.name);
         }
     }
 
@@ -380,16 +290,18 @@ mod tests {
         }
         assert!(text.contains("rco_judge_verdicts_total{verdict=\"invalid_unreadable\"}"), "{text}");
         assert!(text.contains("rco_node_restarts_total{actor=\"learner\"}"), "{text}");
+        assert!(text.contains("rco_roles_tokens_total{role=\"critic\",version=\"candidate\"}"), "{text}");
         assert!(text.contains(concat!("rco_node_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1")), "{text}");
     }
 
     #[test]
     fn a_histogram_is_exported_in_its_own_buckets() {
         let telemetry = Telemetry::install().unwrap();
-        UTILITY_HISTOGRAM.record(0.3);
+        UTILITY_HISTOGRAM.record("sums", VersionSlot::Serving, 0.3);
         ROLE_SECONDS.record(Role::Critic, 3.0);
         let text = telemetry.render();
-        assert!(text.contains("rco_rollout_critique_utility_ratio_bucket{le=\"0.375\"}"), "{text}");
+        let bucket = "rco_rollout_critique_utility_ratio_bucket{task=\"sums\",version=\"serving\",le=\"0.375\"}";
+        assert!(text.contains(bucket), "{text}");
         assert!(text.contains("rco_roles_answer_seconds_bucket{role=\"critic\",le=\"5\"}"), "{text}");
         assert!(!text.contains("quantile="), "{text}");
     }
@@ -418,10 +330,14 @@ mod tests {
         fn distinct<L: Label + 'static>() {
             let values: BTreeSet<_> = L::ALL.iter().map(|label| label.value()).collect();
             assert_eq!(values.len(), L::ALL.len(), "{}", L::KEY);
-            assert!(values.iter().all(|v| v.bytes().all(|b| b == b'_' || b.is_ascii_lowercase())), "{values:?}");
+            assert!(
+                values.iter().all(|v| v.bytes().all(|b| b == b'_' || b.is_ascii_lowercase() || b.is_ascii_digit())),
+                "{values:?}"
+            );
         }
         distinct::<EpisodeEnd>();
         distinct::<CritiqueDrop>();
+        distinct::<RecordResult>();
         distinct::<Role>();
         distinct::<Verdict>();
         distinct::<RemoteOutcome>();
@@ -431,5 +347,13 @@ mod tests {
         distinct::<Pushed>();
         distinct::<RetireReason>();
         distinct::<ActorKind>();
+        distinct::<VersionSlot>();
+        distinct::<Origin>();
+        distinct::<Stage>();
+        distinct::<SwapEnd>();
+        distinct::<SwapReason>();
+        distinct::<MemoryOwner>();
+        distinct::<HttpRoute>();
+        distinct::<HttpCode>();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Shows the [`Status`] it is given and computes nothing.
 
-use super::logs::LogTerminal;
+use super::terminal::LogTerminal;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt;
 use std::time::{Duration, Instant};

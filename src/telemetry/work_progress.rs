@@ -1,6 +1,6 @@
 //! Progress of a known amount of work: a live bar on a terminal, otherwise a periodic log line.
 
-use super::logs::LogTerminal;
+use super::terminal::LogTerminal;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::{Duration, Instant};
 

@@ -33,7 +33,9 @@ impl Backend for Stack<Panels> {
         Ok(match critic {
             CriticWeights::Adapter(adapter) => PackedAdapter::new(adapter, self.spec()),
             CriticWeights::Full(weights) => {
-                PackedAdapter::replacing_base(CpuCritic::Full(weights.for_decode(self.layout().precision)))
+                let served = weights.for_decode(self.layout().precision);
+                let bytes = served.bytes();
+                PackedAdapter::replacing_base(CpuCritic::Full(served), bytes)
             }
         })
     }

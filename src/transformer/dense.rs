@@ -38,7 +38,7 @@ impl Backend for Stack<Dense> {
     fn pack(&self, critic: &CriticWeights) -> Result<PackedAdapter> {
         let adapter = critic.adapter().ok_or_else(|| self.cpu_only())?;
         let tensors = AdapterTensors::frozen(adapter, self.spec())?.to_device(&self.layout().device)?;
-        Ok(PackedAdapter::beside_base(tensors))
+        Ok(PackedAdapter::beside_base(tensors, adapter.bytes()))
     }
 
     fn copy_weights(&self) -> Result<FullWeights> {

@@ -68,8 +68,8 @@ pub fn available_bytes(device: &Device) -> Option<usize> {
         Device::Cpu => {
             let text = std::fs::read_to_string("/proc/meminfo").ok()?;
             let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-            let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-            Some(kib * 1024)
+            let free = kib(line)?;
+            Some(address_space_left().map_or(free, |left| left.min(free)))
         }
         #[cfg(feature = "cuda")]
         Device::Cuda(gpu) => {
@@ -79,6 +79,26 @@ pub fn available_bytes(device: &Device) -> Option<usize> {
         }
         _ => None,
     }
+}
+
+/// What the limit of this process's address space leaves, if there is one.
+#[cfg(target_os = "linux")]
+fn address_space_left() -> Option<usize> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current?;
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let used = kib(text.lines().find_map(|line| line.strip_prefix("VmSize:"))?)?;
+    Some(usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(used))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn address_space_left() -> Option<usize> {
+    None
+}
+
+/// The bytes of a number of `kB` in a file of `/proc`.
+fn kib(text: &str) -> Option<usize> {
+    let number: usize = text.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(number * 1024)
 }
 
 impl FromStr for DeviceChoice {

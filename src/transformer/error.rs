@@ -1,6 +1,7 @@
 //! The error of `transformer`: what a model in memory refuses, and what its files refuse.
 
 use crate::formats;
+use std::path::PathBuf;
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,18 @@ pub enum Error {
     /// recorded for.
     #[error("adapter: expected one packed for the device of the weights, and a pass recorded for it")]
     OtherBackend,
+    /// The weights do not fit the memory. A file may state more than it holds: what was never written takes no disk.
+    #[error(
+        "{path}: its weights need {needed_mib} MiB of memory, expected at most the {available_mib} MiB that are free"
+    )]
+    Memory {
+        /// The model.
+        path: PathBuf,
+        /// Memory of all weights.
+        needed_mib: usize,
+        /// Memory that is free.
+        available_mib: usize,
+    },
     /// Training or replacing all weights is supported on the CPU only.
     #[error("a critic with all weights trained (learner.mode full) runs on the CPU only, got a model on {device}")]
     CpuOnly {

@@ -4,7 +4,7 @@ use super::dense::Dense;
 use super::{Transformer, device};
 use crate::formats::{OpenedModel, open, template, tokenizer};
 use crate::kernels::{Precision, Weight};
-use crate::transformer::error::Result;
+use crate::transformer::error::{Error, Result};
 use candle_core::Device;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,9 +46,13 @@ pub fn load(path: &Path) -> Result<Loaded> {
 /// `score` is set, one in f32 for the score pass; a GPU holds one copy in bf16 for both.
 ///
 /// # Errors
-/// As [`load`], and where the device fails.
+/// As [`load`], where the weights do not fit the memory, and where the device fails.
 pub fn load_on(path: &Path, device: &Device, precision: Precision, score: bool) -> Result<Loaded> {
     let mut opened = open(path)?;
+    let needed = opened.bytes(device, precision, score);
+    if let Some(available) = device::available_bytes(device).filter(|available| needed > *available) {
+        return Err(Error::Memory { path: path.to_owned(), needed_mib: needed >> 20, available_mib: available >> 20 });
+    }
     let (spec, weights) = (&opened.spec, opened.weights.as_mut());
     let transformer = if device.is_cpu() {
         Transformer::load(spec, weights, precision, score)?

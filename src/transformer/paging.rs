@@ -25,8 +25,8 @@ pub struct Span {
     pub table: Range<usize>,
     /// Index into [`Batch::adapters`]; `None` for the base.
     pub adapter: Option<usize>,
-    /// Whether to compute the logits after its last token.
-    pub sample: bool,
+    /// The number of its last tokens to compute the logits after: 1 to sample, more to score its tokens, 0 for none.
+    pub logit_rows: usize,
 }
 
 /// The flattened tokens of all sequences of one engine step.
@@ -52,15 +52,17 @@ impl Batch {
         self.adapters.clear();
     }
 
-    /// Adds `tokens` of a sequence with `cached` tokens before them and the block table `table`.
+    /// Adds `tokens` of a sequence with `cached` tokens before them and the block table `table`. Logits are computed after
+    /// the last `logit_rows` of them.
     pub fn push(
         &mut self,
         tokens: &[u32],
         cached: usize,
         table: &[u32],
         adapter: Option<&Arc<PackedAdapter>>,
-        sample: bool,
+        logit_rows: usize,
     ) {
+        debug_assert!(logit_rows <= tokens.len(), "{logit_rows} rows of logits of {} tokens", tokens.len());
         let adapter = adapter.map(|adapter| {
             self.adapters.iter().position(|known| Arc::ptr_eq(known, adapter)).unwrap_or_else(|| {
                 self.adapters.push(adapter.clone());
@@ -69,9 +71,17 @@ impl Batch {
         });
         let (start, first) = (self.tokens.len(), self.tables.len());
         let table_end = first + table.len();
-        self.spans.push(Span { start, len: tokens.len(), cached, table: first..table_end, adapter, sample });
+        self.spans.push(Span { start, len: tokens.len(), cached, table: first..table_end, adapter, logit_rows });
         self.tokens.extend_from_slice(tokens);
         self.tables.extend_from_slice(table);
+    }
+
+    /// Rows of the step to compute logits of, in order.
+    pub(crate) fn logit_rows(&self) -> impl Iterator<Item = usize> {
+        self.spans.iter().flat_map(|span| {
+            let end = span.start + span.len;
+            end - span.logit_rows..end
+        })
     }
 
     /// Whether a span adds an adapter's branches to the base's weights.

@@ -1,6 +1,7 @@
 //! The actors of a node by name, in the order of dependence. Knows none of them.
 
 use super::label::Label;
+use super::role::Role;
 
 /// An actor of the node. Their order is the order of dependence: each depends on those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,6 +10,8 @@ pub enum ActorKind {
     Device,
     /// Holds critique groups.
     Replay,
+    /// Puts critics into service.
+    Swap,
     /// Writes responses.
     Generator,
     /// Writes critiques.
@@ -23,11 +26,23 @@ pub enum ActorKind {
     Rollout,
 }
 
+impl From<Role> for ActorKind {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Generator => Self::Generator,
+            Role::Critic => Self::Critic,
+            Role::Refiner => Self::Refiner,
+            Role::Judge => Self::Judge,
+        }
+    }
+}
+
 impl Label for ActorKind {
     const KEY: &'static str = "actor";
     const ALL: &'static [Self] = &[
         Self::Device,
         Self::Replay,
+        Self::Swap,
         Self::Generator,
         Self::Critic,
         Self::Refiner,
@@ -39,6 +54,7 @@ impl Label for ActorKind {
         match self {
             Self::Device => "device",
             Self::Replay => "replay",
+            Self::Swap => "swap",
             Self::Generator => "generator",
             Self::Critic => "critic",
             Self::Refiner => "refiner",
@@ -56,6 +72,6 @@ mod tests {
     #[test]
     fn actors_stand_in_the_order_of_dependence() {
         assert!(ActorKind::ALL.is_sorted());
-        assert_eq!((ActorKind::ALL[0], ActorKind::ALL[7]), (ActorKind::Device, ActorKind::Rollout));
+        assert_eq!((ActorKind::ALL[0], ActorKind::ALL[8]), (ActorKind::Device, ActorKind::Rollout));
     }
 }

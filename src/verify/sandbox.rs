@@ -222,12 +222,21 @@ impl Sandbox {
     }
 }
 
+/// How long Python may take to say where it is.
+const PYTHON_ANSWERS: Duration = Duration::from_secs(60);
+
 /// The Python interpreter and its folder, as it reports them: the `python3` on the path may be a wrapper script.
 fn find_python() -> Result<(String, String), Error> {
     // The interpreter of a virtual environment is a link to the original one.
     let ask = "import ctypes, os, sys; print(os.path.realpath(sys.executable)); print(sys.base_prefix)";
-    let asked = Command::new("python3").args(["-I", "-S", "-c", ask]).stdin(Stdio::null()).output();
-    let output = asked.map_err(|error| Error::NoPython(error.to_string()))?;
+    let mut command = Command::new("python3");
+    command.args(["-I", "-S", "-c", ask]).stdin(Stdio::null());
+    let (send, receive) = bounded(1);
+    // One that hangs is left behind.
+    std::thread::spawn(move || send.send(command.output()));
+    let late = |_| Error::NoPython(format!("no answer within {} s", PYTHON_ANSWERS.as_secs()));
+    let output = receive.recv_timeout(PYTHON_ANSWERS).map_err(late)?;
+    let output = output.map_err(|error| Error::NoPython(error.to_string()))?;
     let said = String::from_utf8_lossy(&output.stdout);
     match said.lines().collect::<Vec<_>>()[..] {
         [python, prefix] if output.status.success() => Ok((python.to_owned(), prefix.to_owned())),

@@ -13,6 +13,7 @@ mod targets;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use rco_node::kernels::LimitedAllocator;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
@@ -20,12 +21,12 @@ use std::time::Instant;
 use targets::{Input, Target};
 
 #[global_allocator]
-static HEAP: heap::Heap = heap::Heap;
+static HEAP: LimitedAllocator<heap::Heap> = LimitedAllocator(heap::Heap);
 
 /// The most time for one input.
 const SECONDS_MAX: f64 = 1.0;
-/// The most memory at once: seeds have 0.4 MB, and a rendered text may have 16 MiB in a buffer that doubled.
-const ALLOCATION_MAX: usize = 64 << 20;
+/// The most memory at once: seeds have 0.4 MB, and a template may hold 128 MiB.
+const ALLOCATION_MAX: usize = 128 << 20;
 /// The longest error.
 const ERROR_CHARS_MAX: usize = 4000;
 /// Inputs for each target in the tests.

@@ -3,8 +3,12 @@
 
 mod durability;
 mod house;
+mod http;
 mod judging;
 mod learning;
 pub mod numbers;
+mod operating;
 mod program;
+mod seeing;
 mod support;
+mod viewing;

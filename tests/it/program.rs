@@ -2,7 +2,10 @@
 
 mod bench;
 mod cli;
+mod ends;
 mod eval;
 mod export;
+mod malformed;
 mod offline;
 mod refusals;
+mod sandbox;

@@ -9,6 +9,7 @@ const EVERYWHERE: &[(&str, &str)] = &[
     ("use std::sync::{", "use shuttle::sync::{"),
     ("use crossbeam_channel::", "use crate::replaced::channel::"),
     ("use std::time::Instant;", "use crate::replaced::Instant;"),
+    ("use std::time::{Duration, Instant};", "use crate::replaced::Instant;\nuse std::time::Duration;"),
     ("use std::thread::JoinHandle;", "use shuttle::thread::JoinHandle;"),
     ("std::thread::", "shuttle::thread::"),
     ("std::hint::", "shuttle::hint::"),
@@ -56,8 +57,10 @@ const DEVICE: &[File] = &[
     ("device/command.rs", &[]),
     ("device/engine_slot.rs", &[]),
     ("device/error.rs", &[]),
+    ("device/heartbeat.rs", &[]),
     ("device/setup.rs", &[]),
     ("device/share.rs", &[]),
+    ("device/stream.rs", &[]),
     ("device/thread.rs", &[("panic!(\"{text}\")", "std::panic::resume_unwind(Box::new(text))")]),
 ];
 

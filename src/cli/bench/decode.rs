@@ -2,11 +2,11 @@
 
 use super::figures::{BenchResult, Figures, median};
 use super::harness::{Bench, Common, Progress, Run};
-use super::machine::Cost;
 use super::prompts;
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::parse::at_least_one;
 use crate::engine::Request;
+use crate::engine::StepCost;
 use crate::engine::sampler::SamplingConfig;
 use clap::Args;
 use serde::Serialize;
@@ -69,13 +69,8 @@ pub(super) fn run(bench: &Bench, arguments: &DecodeArguments) -> Result<Exit, Co
         prompt_tokens: prompts.iter().map(Vec::len).sum(),
         warm: *warm,
     };
-    let request = |(index, prompt): (u64, Vec<u32>)| Request {
-        prompt,
-        n: 1,
-        sampling: sampling.clone(),
-        stop_ids: vec![],
-        seed: common.seed.wrapping_add(index),
-        critic: false,
+    let request = |(index, prompt): (u64, Vec<u32>)| {
+        Request::new(prompt, 1, sampling.clone(), vec![], common.seed.wrapping_add(index))
     };
     let requests: Vec<Request> = (0..).zip(prompts).map(request).collect();
     let mut runs = Vec::with_capacity(common.runs);
@@ -94,7 +89,7 @@ pub(super) fn run(bench: &Bench, arguments: &DecodeArguments) -> Result<Exit, Co
     }
     let rates: Vec<f64> = runs.iter().map(|run| run.counters.sampled_tokens as f64 / run.seconds).collect();
     let middle = median(&rates);
-    let (cost, plan) = (Cost::new(&bench.model.transformer, None), bench.plan(&engine));
+    let (cost, plan) = (StepCost::new(&bench.model.transformer, None), bench.plan(&engine));
     let figures = Figures::new(bench, &runs[middle], runs[middle].seconds, &cost, &plan);
     let head = vec![
         ("decode", format!("{:.1} tokens/s", rates[middle])),

@@ -5,15 +5,16 @@
 
 use super::figures::{BenchResult, Figures, median};
 use super::harness::{Bench, Common, Run};
-use super::machine::Cost;
 use super::participants::{EngineParticipants, InFlight, JudgeChoice};
 use super::prompts;
 use crate::cli::exit::{CommandError, Exit, OrExit};
-use crate::cli::memory_plan::MemoryPlan;
 use crate::cli::parse::at_least_one;
 use crate::engine::Engine;
+use crate::engine::StepCost;
+use crate::episode::trace::EpisodeTrace;
 use crate::episode::tree::{EpisodeError, EpisodeSpec, run_episode};
 use crate::learner::Learner;
+use crate::node::memory_plan::MemoryPlan;
 use crate::run::events::EventBus;
 use crate::transformer::decode::Decoder;
 use crate::types::{CriticVersion, CritiqueGroup, EpisodeId};
@@ -87,7 +88,7 @@ pub(super) fn run(bench: &Bench, arguments: &EpisodeArguments) -> Result<Exit, C
         judge: arguments.judge,
         learns: !arguments.no_learn,
     };
-    let cost = Cost::new(&bench.model.transformer, Some(&bench.config.learner.lora));
+    let cost = StepCost::new(&bench.model.transformer, Some(&bench.config.learner.lora));
     let (spec, weights) = (bench.model.transformer.spec(), bench.model.transformer.bytes());
     let plan = match arguments.no_learn {
         true => bench.plan(&bench.config.engine),
@@ -226,7 +227,7 @@ async fn write(
 ) -> Result<u64, CommandError> {
     let mut episodes = JoinSet::new();
     for spec in specs {
-        episodes.spawn(run_episode(participants.clone(), spec, EventBus::silent()));
+        episodes.spawn(run_episode(participants.clone(), spec, EventBus::silent(), EpisodeTrace::none()));
     }
     let mut in_flight = InFlight::default();
     participants.settle().await;

@@ -1,9 +1,10 @@
 //! The result of a bench: the same figures as a table or as a line of JSON.
 
 use super::harness::{Bench, Run};
-use super::machine::{Cost, Machine, peak_memory_bytes};
-use crate::cli::memory_plan::MemoryPlan;
+use super::machine::{Machine, peak_memory_bytes};
 use crate::cli::output::print_line;
+use crate::engine::StepCost;
+use crate::node::memory_plan::MemoryPlan;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -34,9 +35,9 @@ pub(super) struct Figures {
 
 impl Figures {
     /// The figures of `run`, whose engine worked for `writing` seconds.
-    pub(super) fn new(bench: &Bench, run: &Run, writing: f64, cost: &Cost, plan: &MemoryPlan) -> Self {
+    pub(super) fn new(bench: &Bench, run: &Run, writing: f64, cost: &StepCost, plan: &MemoryPlan) -> Self {
         let Run { seconds, counters, distinct } = run;
-        let gflops_per_second = cost.flops(counters) / writing / 1e9;
+        let gflops_per_second = cost.flops(&counters.work) / writing / 1e9;
         let share = |time: Duration| time.as_secs_f64() / writing;
         Self {
             machine: bench.machine,
@@ -52,7 +53,7 @@ impl Figures {
             copied_blocks: counters.copied_blocks,
             gflops_per_second,
             peak_share: gflops_per_second / bench.machine.peak_gflops_per_second,
-            gigabytes_per_second: cost.bytes(counters) / writing / 1e9,
+            gigabytes_per_second: cost.bytes(counters.steps, &counters.work) / writing / 1e9,
             model_share: share(counters.times.model),
             sampling_share: share(counters.times.sampling),
             bookkeeping_share: share(counters.times.bookkeeping),

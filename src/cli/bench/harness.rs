@@ -2,13 +2,13 @@
 
 use super::machine::Machine;
 use crate::cli::exit::{CommandError, Exit, OrExit};
-use crate::cli::memory_plan::MemoryPlan;
 use crate::cli::model::load_model;
 use crate::cli::parse::at_least_one;
 use crate::config::Config;
 use crate::engine::distinct::DistinctTokens;
 use crate::engine::{Counters, Engine, EngineConfig, Request, RequestId};
 use crate::kernels::Precision;
+use crate::node::memory_plan::MemoryPlan;
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
 use crate::transformer::load::Loaded;
 use crate::types::Completion;
@@ -86,6 +86,7 @@ impl Bench {
             sequences_max: sequences,
             context_tokens_max: longest,
             kv_cache_mib: bytes.div_ceil(1 << 20),
+            versions_max: self.config.engine.versions_max,
             weights: self.config.engine.weights,
         }
     }

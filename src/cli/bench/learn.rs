@@ -5,14 +5,15 @@
 
 use super::figures::median;
 use super::harness::{Bench, Common};
-use super::machine::{Cost, Machine, peak_memory_bytes};
+use super::machine::{Machine, peak_memory_bytes};
 use super::prompts;
 use crate::cli::exit::{CommandError, Exit, OrExit};
-use crate::cli::memory_plan::MemoryPlan;
 use crate::cli::output::print_line;
 use crate::cli::parse::at_least_one;
+use crate::engine::StepCost;
 use crate::engine::{Counters, StepWork};
 use crate::learner::{Learner, Mode};
+use crate::node::memory_plan::MemoryPlan;
 use crate::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, FinishReason, ScoredCritique};
 use clap::Args;
 use serde::Serialize;
@@ -207,8 +208,8 @@ fn flops(bench: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
         counters.work.logit_rows += work.logit_rows;
         counters.work.attended_pairs += work.attended_pairs;
     }
-    let cost = Cost::new(&bench.model.transformer, None);
-    let base = cost.flops(&counters);
+    let cost = StepCost::new(&bench.model.transformer, None);
+    let base = cost.flops(&counters.work);
     if bench.config.learner.mode == Mode::Full {
         // Attention has no weights.
         let pairs = Counters {
@@ -219,10 +220,11 @@ fn flops(bench: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
             work: StepWork { logit_rows: counters.work.logit_rows, ..StepWork::default() },
             ..Counters::default()
         };
-        return 3.0 * base - cost.flops(&pairs) + cost.flops(&rows);
+        return 3.0 * base - cost.flops(&pairs.work) + cost.flops(&rows.work);
     }
     counters.work.adapted_tokens = counters.work.tokens;
-    let adapted = Cost::new(&bench.model.transformer, Some(&bench.config.learner.lora)).flops(&counters) - base;
+    let adapted =
+        StepCost::new(&bench.model.transformer, Some(&bench.config.learner.lora)).flops(&counters.work) - base;
     2.0 * base + 3.0 * adapted
 }
 

@@ -6,7 +6,7 @@ use super::harness::{Bench, Common};
 use super::prompts;
 use crate::engine::distinct::DistinctTokens;
 use crate::engine::sampler::SamplingConfig;
-use crate::engine::{Engine, Request, RequestId};
+use crate::engine::{Engine, Policy, Request, RequestId};
 use crate::episode::judge::{JudgeRequest, PreferenceRequest};
 use crate::episode::role::{ResponseContext, RoleOutput};
 use crate::episode::sampling::RenderedPrompt;
@@ -136,7 +136,8 @@ impl EngineParticipants {
     /// Queues a request for `n` completions of `ids`. Stop ids are ignored, so that all runs do the same work.
     fn enqueue(&self, role: Role, ids: Vec<u32>, n: usize, seed: u64) -> oneshot::Receiver<Vec<Completion>> {
         let sampling = self.sampling[role as usize].clone();
-        let request = Request { prompt: ids, n, sampling, stop_ids: vec![], seed, critic: role == Role::Critic };
+        let policy = if role == Role::Critic { Policy::Serving } else { Policy::Base };
+        let request = Request::new(ids, n, sampling, vec![], seed).with_policy(policy);
         let (reply, completions) = oneshot::channel();
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push((request, reply));
         completions

@@ -2,11 +2,11 @@
 
 use super::figures::{BenchResult, Figures, median};
 use super::harness::{Bench, Common, Progress, Run};
-use super::machine::Cost;
 use super::prompts;
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::parse::at_least_one;
 use crate::engine::Request;
+use crate::engine::StepCost;
 use crate::engine::sampler::SamplingConfig;
 use clap::Args;
 use serde::Serialize;
@@ -39,14 +39,7 @@ pub(super) fn run(bench: &Bench, arguments: &PrefillArguments) -> Result<Exit, C
     let PrefillArguments { common, context } = arguments;
     let prompts = prompts::ids(&bench.config, common, &bench.model, 1, Some(*context)).or_exit(Exit::Usage)?;
     let engine = bench.engine_for(&prompts, 1);
-    let request = |prompt| Request {
-        prompt,
-        n: 1,
-        sampling: SamplingConfig::greedy(1),
-        stop_ids: vec![],
-        seed: common.seed,
-        critic: false,
-    };
+    let request = |prompt| Request::new(prompt, 1, SamplingConfig::greedy(1), vec![], common.seed);
     let requests: Vec<Request> = prompts.into_iter().map(request).collect();
     let mut runs = Vec::with_capacity(common.runs);
     for run in 1..=common.runs {
@@ -54,7 +47,7 @@ pub(super) fn run(bench: &Bench, arguments: &PrefillArguments) -> Result<Exit, C
     }
     let rates: Vec<f64> = runs.iter().map(|run| *context as f64 / run.seconds).collect();
     let middle = median(&rates);
-    let (cost, plan) = (Cost::new(&bench.model.transformer, None), bench.plan(&engine));
+    let (cost, plan) = (StepCost::new(&bench.model.transformer, None), bench.plan(&engine));
     let figures = Figures::new(bench, &runs[middle], runs[middle].seconds, &cost, &plan);
     let head = vec![
         ("prefill", format!("{:.1} tokens/s", rates[middle])),

@@ -11,7 +11,7 @@ use crate::formats;
 use crate::formats::{template::ChatTemplate, tokenizer::Tokenizer};
 use crate::roles::judge::{ANSWERS, Judge, ScoredChoice, VerdictMethod, critique_pairs};
 use crate::run::events::Event;
-use crate::types::{Choice, Invalid, Preference, Prompt, Turn, Verdict};
+use crate::types::{Choice, Invalid, Label, Preference, Prompt, Turn, Verdict};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -118,18 +118,18 @@ impl ModelJudge {
 
     /// The choice in one order. An error of this request alone makes the choice invalid.
     async fn ask(&self, sampler: &SamplingClient, turns: Vec<Turn>, seed: u64) -> Result<OrderScored, SampleError> {
-        let rendered = match sampler.render(turns) {
-            Ok(rendered) => rendered,
-            Err(error) => {
-                tracing::warn!(%error, "the judge's prompt was refused");
-                return Ok(Err(Invalid::Refused));
-            }
+        let chosen = match sampler.render(turns).await {
+            Ok(rendered) => self.choose(sampler, rendered, seed).await,
+            Err(error) => Err(error),
         };
-        match self.choose(sampler, rendered, seed).await {
+        match chosen {
             Ok(choice) => Ok(choice.ok_or(Invalid::Unreadable)),
             Err(SampleError::Deadline) => Ok(Err(Invalid::Deadline)),
             Err(SampleError::TooLong) => Ok(Err(Invalid::TooLong)),
-            Err(SampleError::Refused(_)) => Ok(Err(Invalid::Refused)),
+            Err(SampleError::Refused(why)) => {
+                tracing::debug!(role = sampler.role.value(), why, "a text was refused");
+                Ok(Err(Invalid::Refused))
+            }
             Err(SampleError::Remote(_)) => Ok(Err(Invalid::Remote)),
             Err(error) => Err(error),
         }

@@ -2,39 +2,54 @@
 
 use crate::disk;
 use crate::formats::error::{Error, Result};
+use crate::formats::safetensors;
 use sha2::{Digest as _, Sha256};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+/// The longest `*.json` file. Gemma's `tokenizer.json` has 33 MB.
+const JSON_BYTES_MAX: u64 = 256 << 20;
+
 /// The sha256 of the model at `path`, in hexadecimal digits. For a folder it is the sha256 of what `sha256sum` prints there
-/// for its `*.json` and `*.safetensors` files, sorted by the bytes of their names.
+/// for its `*.json` files and the `*.safetensors` files that it reads, sorted by the bytes of their names.
 ///
 /// # Errors
-/// If a file cannot be read.
+/// If a file cannot be read, or a `*.json` file is longer than any that a model has.
 pub fn digest(path: &Path) -> Result<String> {
     if !path.is_dir() {
-        return of_file(path);
+        return of_file(path, u64::MAX);
     }
+    let weights = safetensors::weight_files(path)?;
     let mut files = vec![];
     for entry in std::fs::read_dir(path).map_err(Error::io(path))? {
         let file = entry.map_err(Error::io(path))?.path();
-        let ending = file.extension().and_then(|ending| ending.to_str());
-        if matches!(ending, Some("json" | "safetensors")) && file.is_file() {
-            files.push(file);
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_json = file.extension().is_some_and(|ending| ending == "json");
+        if !(is_json || weights.contains(name)) || !file.is_file() {
+            continue;
         }
+        files.push((file, if is_json { JSON_BYTES_MAX } else { u64::MAX }));
     }
     files.sort_unstable();
-    let line = |file: &PathBuf| {
+    let line = |(file, bytes_max): &(PathBuf, u64)| {
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(format!("{}  {name}\n", of_file(file)?))
+        Ok(format!("{}  {name}\n", of_file(file, *bytes_max)?))
     };
     let lines = files.iter().map(line).collect::<Result<String>>()?;
     Ok(copy_and_digest(&mut lines.as_bytes(), &mut io::sink()).map_err(Error::io(path))?.0)
 }
 
-fn of_file(path: &Path) -> Result<String> {
-    let mut file = disk::open(path).map_err(Error::io(path))?;
-    Ok(copy_and_digest(&mut file, &mut io::sink()).map_err(Error::io(path))?.0)
+fn of_file(path: &Path, bytes_max: u64) -> Result<String> {
+    let file = disk::open(path).map_err(Error::io(path))?;
+    let mut file = file.take(bytes_max.saturating_add(1));
+    let (digest, bytes) = copy_and_digest(&mut file, &mut io::sink()).map_err(Error::io(path))?;
+    if bytes > bytes_max {
+        return Err(Error::Malformed {
+            path: path.to_owned(),
+            why: format!("expected at most {bytes_max} bytes, got more"),
+        });
+    }
+    Ok(digest)
 }
 
 /// Copies all of `from` to `to`. Returns the sha256 in hexadecimal digits and the number of bytes.
@@ -67,12 +82,25 @@ mod tests {
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("config.json", "abc");
         write("b.safetensors", "");
+        write("model.safetensors.index.json", r#"{"weight_map": {"x": "b.safetensors"}}"#);
         // printf of the two lines below, through sha256sum.
         let of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let of_nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        write("lines", &format!("{of_nothing}  b.safetensors\n{of_abc}  config.json\n"));
+        let of_index = "117e31fcd4f5bc1d07261e314b986f29e48838a6c8aed569556a70b9b0d0a636";
+        let lines =
+            [(of_nothing, "b.safetensors"), (of_abc, "config.json"), (of_index, "model.safetensors.index.json")];
+        write("lines", &lines.map(|(digest, name)| format!("{digest}  {name}\n")).concat());
         let first = digest(folder.path()).unwrap();
         assert_eq!(first, digest(&folder.path().join("lines")).unwrap());
+        // What the model does not read is not part of it, however long it is.
+        let lengthen = |name: &str| std::fs::File::create(folder.path().join(name)).unwrap().set_len(1 << 42).unwrap();
+        lengthen("model.safetensors");
+        lengthen("pytorch_model.bin");
+        assert_eq!(digest(folder.path()).unwrap(), first);
+        lengthen("long.json");
+        let error = digest(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("long.json: expected at most 268435456 bytes"), "{error}");
+        std::fs::remove_file(folder.path().join("long.json")).unwrap();
         std::fs::rename(folder.path().join("config.json"), folder.path().join("other.json")).unwrap();
         assert_ne!(digest(folder.path()).unwrap(), first);
     }

@@ -75,7 +75,7 @@ impl Ledger {
                     return;
                 };
                 match &self.out {
-                    Some(out) => assert_eq!(*out, lease),
+                    Some(out) => assert_eq!((out.batch, &out.groups), (lease.batch, &lease.groups)),
                     None => {
                         assert!(lease.batch > self.batch && lease.groups.len() == groups);
                         self.batch = lease.batch;
@@ -112,7 +112,7 @@ impl Ledger {
                 (self.step, self.version, self.out) = (self.step - back, version, None);
                 let step = self.step;
                 self.used.values_mut().for_each(|steps| steps.retain(|used| *used <= step));
-                replay.rewind(step, CriticVersion(version));
+                replay.rewind(step, CriticVersion(version), version);
             }
             Act::Commit => {
                 self.committed = (self.step, self.version);

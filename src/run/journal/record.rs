@@ -38,12 +38,25 @@ pub enum Record {
         /// Its name.
         batch: u64,
     },
-    /// A critic went into service. Its weights are in the checkpoint of `step`.
+    /// The learner published a critic. Its weights are in the checkpoint of `step`.
     Published {
         /// Its version.
         version: CriticVersion,
         /// Learner steps in it.
         step: u64,
+        /// Whether it went into service with it, as all did in older programs.
+        #[serde(default = "yes")]
+        serves: bool,
+    },
+    /// A critic went into service.
+    EnteredService {
+        /// Its version.
+        version: CriticVersion,
+    },
+    /// A critic writes some of the critiques, beside the one in service.
+    EnteredTrial {
+        /// Its version.
+        version: CriticVersion,
     },
     /// The learner went back to a checkpoint.
     Rewound {
@@ -53,6 +66,9 @@ pub enum Record {
         published_step: u64,
         /// The critic in service in it.
         version: CriticVersion,
+        /// The newest publication in it and the number of publications; none where every version is one.
+        #[serde(default)]
+        publications: Option<(CriticVersion, u64)>,
     },
     /// A process took the run up, under these limits.
     Resumed {
@@ -65,6 +81,11 @@ pub enum Record {
         /// The node's seed.
         seed: u64,
     },
+}
+
+/// What older records leave out.
+fn yes() -> bool {
+    true
 }
 
 impl Record {

@@ -19,6 +19,8 @@ struct Disk {
     synced: Vec<u8>,
     /// Fails every write, every sync, or nothing.
     fails: Fails,
+    /// Syncs that were asked for.
+    syncs: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -31,6 +33,10 @@ enum Fails {
     Sync,
     /// Only half of a write arrives.
     Torn,
+    /// The file system was mounted again, for reading alone.
+    ReadOnly,
+    /// A sync takes this long.
+    Slow(Duration),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -48,7 +54,7 @@ impl Storage {
     /// The storage as a machine finds it whose power failed now.
     fn after_power_loss(&self) -> Self {
         let synced = self.disk().synced.clone();
-        Self(Arc::new(Mutex::new(Disk { bytes: synced.clone(), synced, fails: Fails::Nothing })))
+        Self(Arc::new(Mutex::new(Disk { bytes: synced.clone(), synced, ..Disk::default() })))
     }
 }
 
@@ -70,18 +76,29 @@ impl StorageBackend for Storage {
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
         let mut disk = self.disk();
-        if disk.fails == Fails::Write && len > disk.bytes.len() as u64 {
-            return Err(error(io::ErrorKind::StorageFull));
+        match disk.fails {
+            Fails::Write if len > disk.bytes.len() as u64 => return Err(error(io::ErrorKind::StorageFull)),
+            Fails::ReadOnly => return Err(error(io::ErrorKind::ReadOnlyFilesystem)),
+            _ => {}
         }
         disk.bytes.resize(len as usize, 0);
         Ok(())
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
+        let fails = self.disk().fails;
+        if let Fails::Slow(duration) = fails {
+            std::thread::sleep(duration);
+        }
         let mut disk = self.disk();
-        if disk.fails == Fails::Sync {
-            disk.bytes = disk.synced.clone();
-            return Err(error(io::ErrorKind::Other));
+        disk.syncs += 1;
+        match fails {
+            Fails::Sync => {
+                disk.bytes = disk.synced.clone();
+                return Err(error(io::ErrorKind::Other));
+            }
+            Fails::ReadOnly => return Err(error(io::ErrorKind::ReadOnlyFilesystem)),
+            _ => {}
         }
         disk.synced = disk.bytes.clone();
         Ok(())
@@ -91,8 +108,9 @@ impl StorageBackend for Storage {
         let mut disk = self.disk();
         let arrives = match disk.fails {
             Fails::Write => return Err(error(io::ErrorKind::StorageFull)),
+            Fails::ReadOnly => return Err(error(io::ErrorKind::ReadOnlyFilesystem)),
             Fails::Torn => data.len() / 2,
-            Fails::Nothing | Fails::Sync => data.len(),
+            Fails::Nothing | Fails::Sync | Fails::Slow(_) => data.len(),
         };
         disk.bytes[offset as usize..offset as usize + arrives].copy_from_slice(&data[..arrives]);
         if arrives < data.len() { Err(error(io::ErrorKind::Other)) } else { Ok(()) }
@@ -131,7 +149,7 @@ fn what_was_acknowledged_survives_the_loss_of_power() {
 
 #[test]
 fn a_disk_that_fails_is_waited_for_and_nothing_is_acknowledged_before() {
-    for fails in [Fails::Write, Fails::Sync, Fails::Torn] {
+    for fails in [Fails::Write, Fails::Sync, Fails::Torn, Fails::ReadOnly] {
         let storage = Storage::default();
         let (journal, _) = open(&storage);
         append(&journal, 1).recv_timeout(LONG).unwrap();
@@ -149,6 +167,22 @@ fn a_disk_that_fails_is_waited_for_and_nothing_is_acknowledged_before() {
         let numbers: Vec<_> = found.iter().map(|(number, _)| *number).collect();
         assert_eq!(numbers, [1, 2, 3, 4], "{fails:?}");
     }
+}
+
+#[test]
+fn a_slow_disk_is_waited_for_and_one_sync_serves_all_who_wait() {
+    let storage = Storage::default();
+    let (journal, _) = open(&storage);
+    append(&journal, 1).recv_timeout(LONG).unwrap();
+    storage.fail(Fails::Slow(Duration::from_millis(200)));
+    let before = storage.disk().syncs;
+    let waiting: Vec<_> = (2..=200).map(|number| append(&journal, number)).collect();
+    assert!(waiting[198].try_recv().is_err(), "acknowledged before it can be on disk");
+    waiting.iter().for_each(|acknowledged| acknowledged.recv_timeout(LONG).unwrap());
+    let syncs = storage.disk().syncs - before;
+    assert!(syncs <= 20, "{syncs} syncs for 199 records");
+    let (_, found) = open(&storage.after_power_loss());
+    assert_eq!(found.len(), 200);
 }
 
 #[test]
@@ -281,7 +315,8 @@ impl Run {
             }
             Happening::Publish => {
                 let version = CriticVersion(self.state.version.0 + 1);
-                self.state.published_without_weights(version, self.state.step);
+                self.state.published(version, self.state.step);
+                self.state.enters_service(version, None);
                 self.write();
                 self.saved = self.state.clone();
                 self.state.replay.committed(self.state.step);

@@ -38,6 +38,6 @@ impl CpuCritic {
 impl PackedAdapter {
     /// Packs `adapter`, whose shapes were checked against `spec` when it was made, for the CPU's kernels.
     pub fn new(adapter: &Adapter, spec: &ModelSpec) -> Self {
-        Self::beside_base(CpuCritic::Adapter(DecodeLora::new(adapter, spec)))
+        Self::beside_base(CpuCritic::Adapter(DecodeLora::new(adapter, spec)), adapter.bytes())
     }
 }

@@ -52,14 +52,13 @@ impl CpuDecoder {
         x.resize(rows.len() * spec.hidden);
         model.embed(&batch.tokens, Weight::decode_row, x.values_mut())?;
         let hidden = model.forward(x, &mut pass)?; // (rows, hidden)
-        let last: Vec<usize> =
-            batch.spans.iter().filter(|span| span.sample).map(|span| span.start + span.len - 1).collect();
+        let last: Vec<usize> = batch.logit_rows().collect();
         let mut sampled = pass.take();
         sampled.write(last.len(), spec.hidden, precision, |first, out| {
             for (out, &row) in out.chunks_exact_mut(spec.hidden).zip(&last[first..]) {
                 out.copy_from_slice(&hidden.values()[row * spec.hidden..][..spec.hidden]);
             }
-        }); // (spans with sample, hidden)
+        }); // (rows with logits, hidden)
         logits.resize(last.len() * spec.vocab, 0.0);
         model.head().decode_rows(&sampled, logits);
         pass.spare.extend([hidden, sampled]);

@@ -45,11 +45,9 @@ impl WeightSet {
             });
             let tokens = &batch.tokens[span.start..span.start + span.len];
             let adapter = critic.filter(|_| weights.is_none());
-            sets[index].batch.push(tokens, span.cached, batch.table(span), adapter, span.sample);
-            if span.sample {
-                sets[index].rows.push(row);
-                row += 1;
-            }
+            sets[index].batch.push(tokens, span.cached, batch.table(span), adapter, span.logit_rows);
+            sets[index].rows.extend(row..row + span.logit_rows);
+            row += span.logit_rows;
         }
         Ok(sets)
     }

@@ -9,17 +9,23 @@ use std::any::Any;
 pub struct PackedAdapter {
     prepared: Prepared,
     replaces_base: bool,
+    bytes: usize,
 }
 
 impl PackedAdapter {
-    /// An adapter in a backend's layout.
-    pub(in crate::transformer) fn beside_base<T: Any + Send + Sync>(layout: T) -> Self {
-        Self { prepared: Prepared::new(layout), replaces_base: false }
+    /// An adapter of `bytes` bytes in a backend's layout.
+    pub(in crate::transformer) fn beside_base<T: Any + Send + Sync>(layout: T, bytes: usize) -> Self {
+        Self { prepared: Prepared::new(layout), replaces_base: false, bytes }
     }
 
-    /// A full weight set in a backend's layout.
-    pub(in crate::transformer) fn replacing_base<T: Any + Send + Sync>(layout: T) -> Self {
-        Self { prepared: Prepared::new(layout), replaces_base: true }
+    /// A full weight set of `bytes` bytes in a backend's layout.
+    pub(in crate::transformer) fn replacing_base<T: Any + Send + Sync>(layout: T, bytes: usize) -> Self {
+        Self { prepared: Prepared::new(layout), replaces_base: true, bytes }
+    }
+
+    /// Its size in memory, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether the pass reads the critic's own weights and not the base's.
@@ -35,6 +41,6 @@ impl PackedAdapter {
     /// An adapter that changes nothing, for tests that need only its identity.
     #[cfg(test)]
     pub(crate) fn without_factors() -> Self {
-        Self::beside_base(())
+        Self::beside_base((), 0)
     }
 }

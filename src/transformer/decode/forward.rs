@@ -14,8 +14,8 @@ pub trait Forward {
     /// # Errors
     /// Where the device fails.
     fn copy_blocks(&mut self, pairs: &[(u32, u32)]) -> Result<()>;
-    /// Runs one step. `logits` becomes raw f32 logits, `(spans with sample, vocab)` row-major, in span order; its memory
-    /// is reused.
+    /// Runs one step. `logits` becomes raw f32 logits, `(rows with logits, vocab)` row-major, in the order of the spans and
+    /// of their tokens; its memory is reused.
     ///
     /// # Errors
     /// Where an id is outside the vocabulary, an adapter was packed for another device, or the device fails.

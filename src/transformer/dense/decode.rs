@@ -17,6 +17,9 @@ use crate::transformer::stack::{Linear, Pass, QkNorms, Stack};
 use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
+/// Rows of logits that are on the device at once.
+const LOGIT_ROWS_MAX: usize = 256;
+
 /// Weights and KV cache on a device, ready to compute steps. One thread owns it.
 pub(crate) struct DenseDecoder {
     model: Arc<Stack<Dense>>,
@@ -74,11 +77,11 @@ impl Forward for DenseDecoder {
             cache: &mut self.cache,
         };
         let hidden = model.forward(model.embed(&batch.tokens)?, &mut pass)?; // (rows, hidden)
-        let last = batch.spans.iter().filter(|span| span.sample).map(|span| (span.start + span.len - 1) as u32);
-        let last: Vec<u32> = last.collect();
-        if !last.is_empty() {
-            let hidden = hidden.index_select(&Tensor::new(last, device)?, 0)?; // (samples, hidden)
-            *logits = ops::product(&hidden, model.head())?.flatten_all()?.to_vec1()?;
+        let last: Vec<u32> = batch.logit_rows().map(|row| row as u32).collect();
+        for rows in last.chunks(LOGIT_ROWS_MAX) {
+            let hidden = hidden.index_select(&Tensor::new(rows, device)?, 0)?; // (rows, hidden)
+            let computed = ops::product(&hidden, model.head())?.flatten_all()?.to_vec1()?;
+            if logits.is_empty() { *logits = computed } else { logits.extend(computed) }
         }
         Ok(())
     }

@@ -50,8 +50,8 @@ fn farthest(got: &[f32], expected: &[f32]) -> f32 {
     got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// A sequence's part of a step: tokens, tokens cached before them, block table, with the adapter, with logits.
-type Part<'a> = (&'a [u32], usize, &'a [u32], bool, bool);
+/// A sequence's part of a step: tokens, tokens cached before them, block table, with the adapter, rows of logits.
+type Part<'a> = (&'a [u32], usize, &'a [u32], bool, usize);
 
 /// Logits of every step of a scene: ragged prefills with and without the adapter, a prefill in chunks, decodes, a fork
 /// whose last block is copied, and a step that the adapter has for itself.
@@ -61,36 +61,33 @@ fn scene(model: &Arc<Transformer>, adapter: &Adapter) -> Vec<Vec<f32>> {
     let mut steps = vec![];
     let mut step = |decoder: &mut Decoder, sequences: &[Part<'_>]| {
         let (mut batch, mut logits) = (Batch::default(), vec![]);
-        for &(tokens, cached, table, adapted, sample) in sequences {
-            batch.push(tokens, cached, table, adapted.then_some(&critic), sample);
+        for &(tokens, cached, table, adapted, logit_rows) in sequences {
+            batch.push(tokens, cached, table, adapted.then_some(&critic), logit_rows);
         }
         decoder.step(&batch, &mut logits).unwrap();
-        assert_eq!(logits.len(), sequences.iter().filter(|s| s.4).count() * model.spec().vocab);
+        assert_eq!(logits.len(), sequences.iter().map(|s| s.4).sum::<usize>() * model.spec().vocab);
         steps.push(logits);
     };
     let (a, b, c) = (ids(40, 1), ids(9, 2), ids(75, 3));
     let (of_a, of_fork, of_b, of_c) = ([5, 2], [5, 3], [7], [0, 9, 4]);
+    step(&mut decoder, &[(&a[..37], 0, &of_a, false, 1), (&b[..5], 0, &of_b, true, 1), (&c[..20], 0, &of_c, true, 0)]);
     step(
         &mut decoder,
-        &[(&a[..37], 0, &of_a, false, true), (&b[..5], 0, &of_b, true, true), (&c[..20], 0, &of_c, true, false)],
-    );
-    step(
-        &mut decoder,
-        &[(&b[5..6], 5, &of_b, true, true), (&c[20..70], 20, &of_c, true, true), (&a[37..38], 37, &of_a, false, true)],
+        &[(&b[5..6], 5, &of_b, true, 1), (&c[20..70], 20, &of_c, true, 50), (&a[37..38], 37, &of_a, false, 1)],
     );
     decoder.copy_blocks(&[(2, 3), (3, 8)]).unwrap();
     step(
         &mut decoder,
         &[
-            (&a[38..39], 38, &of_a, false, true),
-            (&b[..1], 38, &of_fork, false, true),
-            (&c[70..71], 70, &of_c, true, true),
-            (&b[6..8], 6, &of_b, true, true),
+            (&a[38..39], 38, &of_a, false, 1),
+            (&b[..1], 38, &of_fork, false, 1),
+            (&c[70..71], 70, &of_c, true, 1),
+            (&b[6..8], 6, &of_b, true, 2),
         ],
     );
-    step(&mut decoder, &[(&c[71..72], 71, &of_c, true, true), (&b[8..], 8, &of_b, true, false)]);
+    step(&mut decoder, &[(&c[71..72], 71, &of_c, true, 1), (&b[8..], 8, &of_b, true, 0)]);
     // The copy of a copy serves as well.
-    step(&mut decoder, &[(&a[39..], 39, &[5, 8], false, true)]);
+    step(&mut decoder, &[(&a[39..], 39, &[5, 8], false, 1)]);
     steps
 }
 
@@ -182,7 +179,7 @@ fn both_passes_agree_in_bf16_as_well() {
     let (mut next, mut cached) = (prompt.as_slice(), 0);
     for (id, scored) in text.iter().zip(scored) {
         let (mut batch, mut logits) = (Batch::default(), vec![]);
-        batch.push(next, cached, &[1, 0], Some(&critic), true);
+        batch.push(next, cached, &[1, 0], Some(&critic), 1);
         decoder.step(&batch, &mut logits).unwrap();
         let written = crate::kernels::ops::log_prob(&logits, *id, 1.0);
         assert!((written - scored).abs() < 0.1, "{written} against {scored}");
@@ -198,7 +195,7 @@ fn an_adapter_for_other_weights_is_refused() {
     for (model, other) in [(&panels, &dense), (&dense, &panels)] {
         let foreign = Arc::new(other.pack(&adapter.clone().into()).unwrap());
         let mut batch = Batch::default();
-        batch.push(&[1, 2], 0, &[0], Some(&foreign), true);
+        batch.push(&[1, 2], 0, &[0], Some(&foreign), 1);
         let refused = Decoder::new(model.clone(), 1).unwrap().step(&batch, &mut vec![]).unwrap_err();
         assert!(refused.to_string().contains("adapter"), "{refused}");
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 fn batch(sequences: &[(usize, usize, &[u32])]) -> Batch {
     let mut batch = Batch::default();
     for &(cached, new, table) in sequences {
-        batch.push(&vec![7; new], cached, table, None, true);
+        batch.push(&vec![7; new], cached, table, None, 1);
     }
     batch
 }

@@ -31,7 +31,7 @@ async fn run(more: &str) -> (tempfile::TempDir, Running) {
     let folder = tempfile::tempdir().unwrap();
     // Nothing grows too old here: what was accepted is learned or held.
     let more = format!(
-        "replay.uses_max=1\nreplay.age_versions_max=1000000\nreplay.groups_max=64\nlearner.groups_per_step=1\n{more}"
+        "replay.uses_max=1\nreplay.age_versions_max=1000000\nreplay.groups_max=100000\nlearner.groups_per_step=1\n{more}"
     );
     let running = start(config(folder.path(), &more), false, None, Arc::new(likes_even)).await;
     go_on(&running, 3, "the first steps").await;
@@ -104,6 +104,57 @@ async fn more_faults_than_the_budget_end_the_node_with_a_code_of_its_own() {
         let ended = tokio::time::timeout(Duration::from_secs(30), running.node.wait()).await;
         assert_eq!(ended.unwrap(), exit);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_gives_up_while_its_device_is_alive_saves_what_it_has() {
+    // Nothing is published, so that the only checkpoint is the last one.
+    let (folder, running) = run("supervisor.restarts_max=0\nlearner.publish_every_steps=1000000").await;
+    assert!(
+        !folder.path().join("run/checkpoints").exists()
+            || rco_node::checkpoint::list(&folder.path().join("run/checkpoints")).unwrap().is_empty()
+    );
+    assert!(running.node.kill(ActorKind::Critic).await);
+    let ended = tokio::time::timeout(Duration::from_secs(60), running.node.wait()).await;
+    assert_eq!(ended.expect("the node ends"), Exit::Restarts);
+    let told = steps(&running.log.events.lock().unwrap()) as u64;
+    let step = saved(folder.path()).step;
+    // The device may have taken a step that the learner actor was stopped before it told.
+    assert!(told >= 3 && (told..=told + 1).contains(&step), "saved step {step}, told {told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_thread_that_stands_still_is_told_and_restarted_if_it_ends() {
+    let (_folder, running) = run("device.stall_seconds=4").await;
+    let before = running.node.progress().restarts;
+    assert!(running.node.stall(Duration::from_secs(6)).await);
+    let stalled =
+        |events: &[Event]| events.iter().any(|event| matches!(event, Event::DeviceStalled { since: Some(_) }));
+    running.log.until("the stall", stalled).await;
+    let since = running.node.progress().device_stalled.expect("the progress says so too");
+    assert!(since.elapsed() >= Duration::from_secs(2), "half of what is allowed: {:?}", since.elapsed());
+    restarted(&running, before, "a restart").await;
+    assert_eq!(running.node.progress().device_stalled, None);
+    go_on(&running, 2, "life after the stall").await;
+    // One that goes on in time is told, and nothing is restarted.
+    let before = running.node.progress().restarts;
+    assert!(running.node.stall(Duration::from_secs(3)).await);
+    let goes_on = |events: &[Event]| events.iter().any(|event| matches!(event, Event::DeviceStalled { since: None }));
+    running.log.until("the end of the stall", goes_on).await;
+    go_on(&running, 2, "life after the second stall").await;
+    assert_eq!(running.node.progress().restarts, before);
+    running.node.stop();
+    running.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_thread_that_never_goes_on_ends_the_node_with_its_code() {
+    let (folder, running) = run("device.stall_seconds=4").await;
+    assert!(running.node.stall(Duration::from_secs(3600)).await);
+    let ended = tokio::time::timeout(Duration::from_secs(60), running.node.wait()).await;
+    assert_eq!(ended.expect("the node ends"), Exit::Device);
+    // What was published before is whole.
+    assert!(saved(folder.path()).state["shelf"]["counters"]["episodes"].as_u64().unwrap() > 0);
 }
 
 #[tokio::test]

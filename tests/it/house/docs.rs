@@ -1,5 +1,6 @@
 //! Promises of the documentation: what README and docs name exists, the README's commands work in the order written,
-//! and generated parts are up to date: `docs/configuration.md`, and the import table of `docs/architecture.md`.
+//! and generated parts are up to date: `docs/configuration.md`, `docs/metrics.md`, `dashboards/`, and the import table of
+//! `docs/architecture.md`.
 //!
 //! `UPDATE_DOCS=1 cargo test --test it docs::` writes the generated parts.
 
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 mod generated;
+mod metrics;
 
 /// The README fits a few screens.
 const README_LINES_MAX: usize = 150;
@@ -233,8 +235,10 @@ fn anchors(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_file_and_link_that_is_named_exists() {
-    let file =
-        Regex::new(r"(?:^|[^\w./-])((?:src|docs|configs|tests|benches|scripts|data|examples|\.ci)/[\w.*/-]*)").unwrap();
+    let file = Regex::new(
+        r"(?:^|[^\w./-])((?:src|docs|configs|dashboards|tests|benches|scripts|data|examples|\.ci)/[\w.*/-]*)",
+    )
+    .unwrap();
     let link = Regex::new(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)").unwrap();
     let (mut wrong, mut seen) = (vec![], 0);
     for (path, text) in documents() {

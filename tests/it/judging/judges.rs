@@ -2,7 +2,7 @@
 
 use crate::support::models::{Numbers, farthest, golden, quickstart, tiny};
 use crate::support::node::{config, judged};
-use rco_node::engine::Engine;
+use rco_node::engine::{Engine, Policy};
 use rco_node::roles::judge::Judge;
 use rco_node::run::events::Event;
 use rco_node::transformer::decode::Decoder;
@@ -15,7 +15,8 @@ fn candidates_weigh_what_transformers_gives_them() {
     let mut engine = Engine::new(decoder, tiny().tokenizer.clone(), quickstart("engine"));
     let vocab = tiny().transformer.spec().vocab;
     let all: Vec<u32> = (0..vocab as u32).collect();
-    let asked = (0..8).map(|i| engine.score_candidates(numbers.u32(&format!("ids.{i}")), all.clone()).unwrap());
+    let asked =
+        (0..8).map(|i| engine.score_candidates(Policy::Base, numbers.u32(&format!("ids.{i}")), all.clone()).unwrap());
     let asked: Vec<_> = asked.collect();
     let mut done = std::collections::BTreeMap::new();
     while !engine.is_idle() {

@@ -4,7 +4,7 @@
 use crate::support::models::{quickstart, smollm2};
 use crate::support::node::{config, judged};
 use rco_node::engine::sampler::SamplingConfig;
-use rco_node::engine::{Engine, Request};
+use rco_node::engine::{Engine, Policy, Request};
 use rco_node::remote::{ChatRequest, Client, RemoteConfig};
 use rco_node::run::events::Event;
 use rco_node::transformer::decode::Decoder;
@@ -53,10 +53,10 @@ fn here(prompt: &str, max_tokens: usize, candidates: Option<Vec<u32>>) -> Comple
     let mut engine = Engine::new(decoder, model.tokenizer.clone(), quickstart("engine"));
     let ids = ids(prompt);
     match candidates {
-        Some(candidates) => engine.score_candidates(ids, candidates).unwrap(),
+        Some(candidates) => engine.score_candidates(Policy::Base, ids, candidates).unwrap(),
         None => {
             let (sampling, stop_ids) = (SamplingConfig::greedy(max_tokens), model.tokenizer.stop_ids().to_vec());
-            engine.submit(Request { prompt: ids, n: 1, sampling, stop_ids, seed: 0, critic: false }).unwrap()
+            engine.submit(Request::new(ids, 1, sampling, stop_ids, 0)).unwrap()
         }
     };
     while !engine.is_idle() {

@@ -146,6 +146,21 @@ async fn a_server_that_is_down_gets_no_storm_of_retries() {
 }
 
 #[tokio::test]
+async fn a_key_that_a_server_repeats_in_escapes_is_in_no_text_and_in_no_error() {
+    // The variable that cargo sets holds "rco-node".
+    const CONTENT: &str = r#"{"choices": [{"finish_reason": "stop", "message": {"content": "\u0072co-node, A"}}]}"#;
+    const STRANGE: &str = r#"{"choices": "Bearer rco\u002dnode"}"#;
+    for (body, is_answer) in [(CONTENT, true), (STRANGE, false)] {
+        let server = Rigged::start(move |_, _| Act::Babble(body)).await;
+        let config = RemoteConfig { api_key_env: "CARGO_PKG_NAME".into(), retries_max: 0, ..patient(&server) };
+        let answer = Client::new(&config).unwrap().chat(&question(1)).await;
+        assert_eq!(answer.is_ok(), is_answer, "{answer:?}");
+        let told = format!("{answer:?}");
+        assert!(told.contains("[the key]") && !told.contains("rco-node"), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn the_key_is_sent_from_the_environment_and_shown_nowhere() {
     let server = Rigged::start(|_, _| Act::Status(401, None)).await;
     let quiet = patient(&server);
@@ -213,7 +228,7 @@ async fn a_biased_judge_that_dies_at_random_costs_no_episode_a_wrong_score() {
     let running = judged(remote_judge(folder.path(), &server, ""), false, None, None).await;
     let ways = |event: &Event, way: Invalid| matches!(event, Event::Judged(Verdict::Invalid(got)) if *got == way);
     let enough = |events: &[Event]| {
-        let scored = events.iter().filter(|event| matches!(event, Event::CritiqueScored(_))).count();
+        let scored = events.iter().filter(|event| matches!(event, Event::CritiqueScored { .. })).count();
         let failed = events.iter().filter(|event| ways(event, Invalid::Remote)).count();
         scored >= 40 && failed >= 10 && events.iter().any(|event| ways(event, Invalid::Unreadable))
     };
@@ -224,7 +239,7 @@ async fn a_biased_judge_that_dies_at_random_costs_no_episode_a_wrong_score() {
     let events = log.events.lock().unwrap();
     for event in events.iter() {
         match event {
-            Event::CritiqueScored(utility) => assert_eq!(*utility, 0.5),
+            Event::CritiqueScored { utility, .. } => assert_eq!(*utility, 0.5),
             Event::PairJudged([forward, backward]) => {
                 for heard in [forward, backward] {
                     assert!(!matches!(heard, Ok(Choice::B | Choice::Tie)), "nobody said that: {heard:?}");

@@ -11,7 +11,7 @@ fn recent(events: &[Event]) -> Option<f32> {
     let scored: Vec<_> = events
         .iter()
         .filter_map(|event| match event {
-            Event::CritiqueScored(utility) => Some(*utility),
+            Event::CritiqueScored { utility, .. } => Some(*utility),
             _ => None,
         })
         .rev()

@@ -3,7 +3,7 @@
 
 use crate::support::models::{farthest, golden, quickstart, smollm2, tiny};
 use rco_node::engine::sampler::SamplingConfig;
-use rco_node::engine::{Engine, EngineConfig, Request, RequestId};
+use rco_node::engine::{Engine, EngineConfig, Policy, Request, RequestId, StreamEvent, TokenReport, TokenReports};
 use rco_node::formats::adapter::Adapter;
 use rco_node::transformer::load::Loaded;
 use rco_node::transformer::{decode::Decoder, decode::PackedAdapter};
@@ -38,7 +38,8 @@ fn request(i: u64, n: usize) -> Request {
         min_p: 0.0,
         stop: vec![],
     };
-    Request { prompt, n, sampling, stop_ids: vec![258], seed: 1000 + i, critic: i % 2 == 1 }
+    let policy = if i % 2 == 1 { Policy::Serving } else { Policy::Base };
+    Request::new(prompt, n, sampling, vec![258], 1000 + i).with_policy(policy)
 }
 
 /// Runs everything; the completions of `watched`.
@@ -122,10 +123,61 @@ fn what_the_engine_writes_scores_the_same_with_and_without_an_adapter() {
         let request = request(i, 1);
         let id = engine.submit(request.clone()).unwrap();
         let written = run(&mut engine, id).remove(0);
-        let adapter = request.critic.then(adapter);
+        let adapter = (request.policy == Policy::Serving).then(adapter);
         let scored = scored(tiny(), &request.prompt, &written.ids, adapter.as_ref(), request.sampling.temperature);
         let off = farthest(&scored, &written.log_probs);
         assert!(off < 1e-5, "request {i}: {off}");
+    }
+}
+
+/// Runs everything; the prompt's reports of the stream `watched`, and its tokens.
+fn streamed(engine: &mut Engine<Decoder>, watched: RequestId) -> (Vec<TokenReport>, Vec<TokenReport>) {
+    let (mut prompt, mut written) = (vec![], vec![]);
+    while !engine.is_idle() {
+        engine.step().unwrap();
+        for (_, event) in engine.take_events().into_iter().filter(|(id, _)| *id == watched) {
+            match event {
+                StreamEvent::Started { prompt: reported, cached_tokens, .. } => {
+                    assert_eq!(cached_tokens, 0, "all of the prompt is computed");
+                    prompt = reported;
+                }
+                StreamEvent::Tokens { tokens, .. } => written.extend(tokens),
+            }
+        }
+    }
+    (prompt, written)
+}
+
+#[test]
+fn a_reported_prompt_scores_the_same_as_by_the_score_pass_in_any_chunks() {
+    let log_probs = |reports: &[TokenReport]| reports.iter().map(|r| r.log_prob.unwrap()).collect::<Vec<f32>>();
+    for (i, max_tokens) in [(1, 1), (2, 0), (3, 6), (6, 1)] {
+        for step_tokens_max in [256, 32, 7, 1] {
+            let mut engine = with_critic(engine(tiny(), 200, |config| config.step_tokens_max = step_tokens_max), 1);
+            let mut request = request(i, 1);
+            // Most of its prompt lies in the cache, and others run beside it.
+            let before = engine.submit(request.clone()).unwrap();
+            run(&mut engine, before);
+            (0..6).for_each(|j| _ = engine.submit(self::request(j, 2)).unwrap());
+            request.sampling.max_tokens = max_tokens;
+            request.reports = TokenReports { top: 3, prompt: true, ..TokenReports::default() };
+            let id = engine.submit_streamed(request.clone()).unwrap();
+            let (prompt, written) = streamed(&mut engine, id);
+            let ids = |reports: &[TokenReport]| reports.iter().map(|r| r.id).collect::<Vec<u32>>();
+            assert_eq!((ids(&prompt), written.len()), (request.prompt.clone(), max_tokens));
+            assert_eq!((prompt[0].log_prob, prompt[0].top.len()), (None, 0));
+            let adapter = (request.policy == Policy::Serving).then(adapter);
+            let all = [request.prompt.clone(), ids(&written)].concat();
+            let scored = scored(tiny(), &all[..1], &all[1..], adapter.as_ref(), 1.0);
+            let got = [log_probs(&prompt[1..]), log_probs(&written)].concat();
+            let off = farthest(&got, &scored);
+            assert!(off < 1e-4, "request {i} in steps of {step_tokens_max}: {off}");
+            for report in prompt[1..].iter().chain(&written) {
+                let (id, log_prob) = report.top[0];
+                assert!(report.top.len() == 3 && report.top.is_sorted_by(|a, b| a.1 >= b.1));
+                assert!(Some(log_prob) >= report.log_prob && (id == report.id) == (Some(log_prob) == report.log_prob));
+            }
+        }
     }
 }
 
@@ -134,16 +186,11 @@ fn on_the_real_model_batching_changes_nothing_and_both_passes_agree() {
     let model = smollm2();
     let prompts =
         ["What is 17 + 25?", "Name three rivers of Europe.", "Write a haiku about rain.", "Why is the sky blue?"];
-    let request = |i: usize| Request {
-        prompt: model
-            .tokenizer
-            .encode(&format!("<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", prompts[i]))
-            .unwrap(),
-        n: 1,
-        sampling: SamplingConfig { temperature: 0.8, ..SamplingConfig::greedy(24) },
-        stop_ids: model.tokenizer.stop_ids().to_vec(),
-        seed: 7 + i as u64,
-        critic: false,
+    let request = |i: usize| {
+        let text = format!("<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", prompts[i]);
+        let sampling = SamplingConfig { temperature: 0.8, ..SamplingConfig::greedy(24) };
+        let stop_ids = model.tokenizer.stop_ids().to_vec();
+        Request::new(model.tokenizer.encode(&text).unwrap(), 1, sampling, stop_ids, 7 + i as u64)
     };
     let mut crowded = engine(model, 64, |_| {});
     let ids: Vec<_> = (0..4).map(|i| crowded.submit(request(i)).unwrap()).collect();

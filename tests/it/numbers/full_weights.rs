@@ -8,7 +8,7 @@ use crate::support::models::{Numbers, farthest, golden, quickstart, relative, ti
 use crate::support::node::{config, likes_even, saved, sets, start};
 use candle_core::Device;
 use rco_node::checkpoint;
-use rco_node::engine::{Engine, EngineConfig, Request, RequestId};
+use rco_node::engine::{Engine, EngineConfig, Policy, Request, RequestId};
 use rco_node::export::{Dtype, MergedLayout, write_merged};
 use rco_node::kernels::Precision;
 use rco_node::learner::{Learner, LearnerConfig, Mode};
@@ -226,7 +226,8 @@ fn request(index: usize, critic: bool) -> Request {
         critic["sampling"].clone().try_into().unwrap()
     };
     sampling.max_tokens = 12;
-    Request { prompt, n: 3, sampling, stop_ids: vec![], seed: index as u64, critic }
+    let policy = if critic { Policy::Serving } else { Policy::Base };
+    Request::new(prompt, 3, sampling, vec![], index as u64).with_policy(policy)
 }
 
 fn run(engine: &mut Engine) -> BTreeMap<RequestId, Vec<Completion>> {

@@ -28,7 +28,7 @@ pub fn decode(model: &Loaded, ids: &[u32], adapter: Option<&Adapter>, chunk: usi
         // Every position's logits: a span that ends there and begins where a chunk would.
         let first = position / chunk * chunk;
         batch.clear();
-        batch.push(&ids[first..=position], first, &blocks, adapter.as_ref(), true);
+        batch.push(&ids[first..=position], first, &blocks, adapter.as_ref(), 1);
         decoder.step(&batch, &mut logits).unwrap();
         found.extend(log_softmax(&logits));
     }

@@ -36,7 +36,7 @@ fn greedy(model: &Loaded, ids: &[u32]) -> Vec<u32> {
     let decoder = Decoder::new(model.transformer.clone(), KV_BLOCKS).unwrap();
     let mut engine = Engine::new(decoder, model.tokenizer.clone(), quickstart::<EngineConfig>("engine"));
     let sampling = SamplingConfig::greedy(STEPS);
-    let request = Request { prompt: ids.to_vec(), n: 1, sampling, stop_ids: vec![], seed: 0, critic: false };
+    let request = Request::new(ids.to_vec(), 1, sampling, vec![], 0);
     engine.submit(request).unwrap();
     while !engine.is_idle() {
         engine.step().unwrap();

@@ -31,14 +31,7 @@ fn the_real_model_gives_the_log_probs_and_the_greedy_text_of_transformers() {
             .max(farthest(&grid, &numbers.f32(&format!("grid_logprobs.{i}"))));
         assert!(off < 1e-3, "prompt {i}: {off}");
         farthest_off = farthest_off.max(off);
-        requests.push(Request {
-            prompt: ids,
-            n: 1,
-            sampling: SamplingConfig::greedy(32),
-            stop_ids: vec![],
-            seed: 0,
-            critic: false,
-        });
+        requests.push(Request::new(ids, 1, SamplingConfig::greedy(32), vec![], 0));
     }
     let order: Vec<_> = requests.into_iter().map(|request| engine.submit(request).unwrap()).collect();
     let mut same = 0;
@@ -87,7 +80,7 @@ fn narrow_weights_write_by_almost_the_distribution_of_f32() {
         batch.clear();
         for (text, table) in texts.iter().zip(&tables) {
             if let Some(id) = text.get(position..=position) {
-                batch.push(id, position, &table[..position / BLOCK_TOKENS + 1], None, true);
+                batch.push(id, position, &table[..position / BLOCK_TOKENS + 1], None, 1);
             }
         }
         let mut log_probs = vec![];
@@ -133,7 +126,7 @@ fn next_log_probs(ids: &[u32]) -> Vec<f32> {
     let blocks: Vec<u32> = (0..ids.len().div_ceil(BLOCK_TOKENS) as u32).collect();
     let mut decoder = Decoder::new(smollm2().transformer.clone(), blocks.len()).unwrap();
     let (mut batch, mut logits) = (Batch::default(), vec![]);
-    batch.push(ids, 0, &blocks, None, true);
+    batch.push(ids, 0, &blocks, None, 1);
     decoder.step(&batch, &mut logits).unwrap();
     log_softmax(&logits).into_iter().map(|log_prob| log_prob as f32).collect()
 }

@@ -3,20 +3,26 @@
 use crate::support::models::golden;
 use crate::support::node::{config, likes_even, sets, start};
 use candle_core::DeviceLocation;
+use rco_node::episode::judge::Pair;
 use rco_node::learner::Mode;
 use rco_node::node::{Exit, Node, Options, check_device};
 use rco_node::run::events::Event;
 use rco_node::run::state::DropReason;
+use rco_node::types::{Invalid, Verdict};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::Arc;
+use std::process::{Child, Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 /// A copy of the tiny llama in `folder`, changed by `change`.
-fn changed_model(folder: &Path, change: impl FnOnce(&Path)) -> PathBuf {
+pub(super) fn changed_model(folder: &Path, change: impl FnOnce(&Path)) -> PathBuf {
     let model = folder.join("model");
     fs::create_dir_all(&model).unwrap();
     for entry in fs::read_dir(golden("tiny_llama")).unwrap().map(Result::unwrap) {
@@ -53,7 +59,7 @@ fn set_to_zero(model: &Path, ending: &str) {
 }
 
 /// Changes the chat template of `model`; none removes it.
-fn set_template(model: &Path, change: impl FnOnce(&str) -> Option<String>) {
+pub(super) fn set_template(model: &Path, change: impl FnOnce(&str) -> Option<String>) {
     let file = model.join("tokenizer_config.json");
     let mut config: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
@@ -65,17 +71,17 @@ fn set_template(model: &Path, change: impl FnOnce(&str) -> Option<String>) {
 }
 
 /// Takes one learner step in `folder`, by a judge with a taste: the verifier would have to wait for random weights to be right.
-fn take_one_step(folder: &Path, more: &str) {
+pub(super) fn take_one_step(folder: &Path, more: &str) {
     let more = format!("judge.kind='verifier'\n{more}");
     let step = async { start(config(folder, &more), false, Some(1), Arc::new(likes_even)).await.done().await };
     tokio::runtime::Runtime::new().unwrap().block_on(step);
 }
 
 /// Goes on with a run that has its steps.
-const GO_ON: [&str; 4] = ["start", "--resume", "--learner-steps", "1"];
+pub(super) const GO_ON: [&str; 4] = ["start", "--resume", "--learner-steps", "1"];
 
 /// The program on the small node of the loop's tests in `folder`, with `more` settings.
-fn program(folder: &Path, more: &str, arguments: &[&str]) -> Command {
+pub(super) fn program(folder: &Path, more: &str, arguments: &[&str]) -> Command {
     config(folder, "judge.kind='verifier'");
     let mut command = Command::new(env!("CARGO_BIN_EXE_rco-node"));
     command.args(arguments).env("RCO_LOG", "warn");
@@ -90,7 +96,7 @@ fn run(folder: &Path, more: &str, arguments: &[&str]) -> Output {
 }
 
 /// The program ended with `exit` and names each of `parts` on stderr.
-fn assert_ended(output: &Output, exit: Exit, parts: &[&str]) {
+pub(super) fn assert_ended(output: &Output, exit: Exit, parts: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(exit as i32), "{exit:?}: {stderr}");
     assert!(!stderr.contains("panicked"), "nothing panicked: {stderr}");
@@ -99,7 +105,7 @@ fn assert_ended(output: &Output, exit: Exit, parts: &[&str]) {
     }
 }
 
-fn source(model: &Path) -> String {
+pub(super) fn source(model: &Path) -> String {
     format!("model.source='{}'", model.display())
 }
 
@@ -279,6 +285,44 @@ async fn a_text_that_the_template_refuses_ends_its_episode_and_nothing_else() {
 }
 
 #[test]
+fn a_template_that_refuses_one_role_alone_ends_the_run_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let start: &[&str] = &["start"];
+    // The generator's prompts pass: of all requests, half are refused.
+    let poison = "{% for m in messages %}{% if 'CRITIC' in m.content %}{{ raise_exception('no critics') }}{% endif %}\
+                  {% endfor %}";
+    let model = changed_model(folder.path(), |model| set_template(model, |plain| Some(format!("{poison}{plain}"))));
+    let more = format!("{}\ncritic.prompt='CRITIC {{{{ prompt }}}}{{{{ response }}}}'", source(&model));
+    let output = run(folder.path(), &more, start);
+    assert_ended(&output, Exit::Restarts, &["refused texts ended", "critic", "no critics"]);
+    let checkpoints = fs::read_dir(folder.path().join("run/checkpoints")).unwrap();
+    assert_eq!(checkpoints.count(), 1, "the device was alive, so what there was is saved");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_judge_that_hangs_costs_its_verdicts_and_holds_up_no_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gate, held) = (Arc::new((Mutex::new(false), Condvar::new())), Arc::new(AtomicUsize::new(0)));
+    let (waiting, hung) = (gate.clone(), held.clone());
+    let judge = move |_: Pair<'_>| {
+        hung.fetch_add(1, Ordering::Relaxed);
+        drop(waiting.1.wait_while(waiting.0.lock().unwrap(), |is_open| !*is_open));
+        Verdict::Tie
+    };
+    let more = "rollout.ask_deadline_seconds=1";
+    let running = start(config(folder.path(), more), false, None, Arc::new(judge)).await;
+    let late = |event: &Event| matches!(event, Event::Judged(Verdict::Invalid(Invalid::Deadline)));
+    running.log.until("verdicts that are late", |events| events.iter().any(late)).await;
+    // More judges hang than there are threads for the rest of the node.
+    assert!(held.load(Ordering::Relaxed) >= 4);
+    running.node.stop();
+    let (progress, _) = running.done().await;
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    assert_eq!(progress.restarts, 0);
+}
+
+#[test]
 fn a_log_or_a_result_that_cannot_be_written_ends_nothing_unsaid() {
     let folder = tempfile::tempdir().unwrap();
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
@@ -296,4 +340,96 @@ fn a_log_or_a_result_that_cannot_be_written_ends_nothing_unsaid() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     assert_ended(&program(folder.path(), "", &generate).stdout(writer).output().unwrap(), Exit::Done, &[]);
+}
+
+#[test]
+fn a_log_whose_reader_does_not_read_holds_up_neither_the_run_nor_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_reader, mut log) = std::io::pipe().unwrap();
+    // As much as a pipe holds: the next write waits.
+    log.write_all(&[b'.'; 1 << 16]).unwrap();
+    let node = program(folder.path(), "", &["start"]).env("RCO_LOG", "debug").stderr(log).spawn().unwrap();
+    let mut node = KilledAtTheEnd(node);
+    let checkpoints = folder.path().join("run/checkpoints");
+    let has_published = || fs::read_dir(&checkpoints).is_ok_and(|found| found.count() > 0);
+    within(Duration::from_secs(60), "a checkpoint", has_published);
+    let sent = Command::new("kill").args(["-TERM", &node.0.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let mut ended = None;
+    within(Duration::from_secs(30), "the end", || {
+        ended = node.0.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_hundred_idle_clients_where_descriptors_are_few_keep_out_no_checkpoint_and_no_scrape() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = program(folder.path(), "telemetry.address='127.0.0.1:0'", &["start"]);
+    let log = folder.path().join("log");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(inner.get_program()).args(inner.get_args());
+    let spawned = command.env("RCO_LOG", "info").stderr(fs::File::create(&log).unwrap()).spawn();
+    let mut node = KilledAtTheEnd(spawned.unwrap());
+    let mut address = None;
+    within(Duration::from_secs(60), "the address", || {
+        let said = fs::read_to_string(&log).unwrap();
+        let found = said.lines().find_map(|line| line.split_once("address=")?.1.split_whitespace().next());
+        address = found.and_then(|found| found.parse::<SocketAddr>().ok());
+        address.is_some()
+    });
+    let idle = || {
+        let mut client = TcpStream::connect(address.unwrap()).unwrap();
+        client.write_all(b"GET /metrics HTTP/1.1\r\nHost:").unwrap();
+        client
+    };
+    let _clients: Vec<_> = (0..100).map(|_| idle()).collect();
+    let checkpoints = || fs::read_dir(folder.path().join("run/checkpoints")).map_or(0, Iterator::count);
+    let before = checkpoints();
+    let ask = |path: &str| {
+        let mut client = TcpStream::connect(address.unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    // Each is answered at once, and the device reports once it has started.
+    within(Duration::from_secs(60), "the device's metrics", || {
+        let answer = ask("/metrics");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer.contains("rco_device_busy_seconds")
+    });
+    // Checkpoints beyond those that are kept replace older ones, so the first few are looked for.
+    within(Duration::from_secs(60), "a checkpoint", || checkpoints() > before.min(2));
+    assert!(ask("/healthz").starts_with("HTTP/1.1 200"));
+    let sent = Command::new("kill").args(["-TERM", &node.0.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let mut ended = None;
+    within(Duration::from_secs(30), "the end", || {
+        ended = node.0.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.unwrap().code(), Some(0), "{}", fs::read_to_string(&log).unwrap());
+}
+
+/// A process that a test which fails leaves behind no longer than itself.
+pub(super) struct KilledAtTheEnd(pub(super) Child);
+
+impl Drop for KilledAtTheEnd {
+    fn drop(&mut self) {
+        // It has ended if the test has passed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until `is_so`, at most for `patience`.
+pub(super) fn within(patience: Duration, what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < patience, "waiting for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -1,11 +1,13 @@
 //! What the tests of the whole loop share: a node on the tiny model, and its events.
 
 use crate::support::models::golden;
+use rco_node::actors::control::Control;
 use rco_node::checkpoint::{Snapshot, newest};
 use rco_node::config::Config;
 use rco_node::episode::judge::{Compare, Pair};
 use rco_node::node::{Exit, Node, Options};
 use rco_node::replay::Pushed;
+use rco_node::run::critics::Critics;
 use rco_node::run::{events::Event, events::EventBus, events::Progress};
 use rco_node::types::{EpisodeId, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
@@ -151,6 +153,17 @@ impl Running {
         assert_eq!(ended.expect("the node ends"), Exit::Done);
         (self.node.progress(), self.log)
     }
+}
+
+/// Waits until `done` holds for the registry, whose scores are written when something changes.
+pub async fn until(control: &Control, what: &str, done: impl Fn(&Critics) -> bool) {
+    for _ in 0..600 {
+        if done(&control.critics()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("waited in vain for {what}: {:?}", control.critics());
 }
 
 /// Every number once.

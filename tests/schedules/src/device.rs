@@ -98,6 +98,37 @@ fn callers_that_leave_keep_no_permit_and_disturb_nobody() {
     });
 }
 
+#[test]
+fn a_stream_has_all_its_events_or_its_error_and_one_that_is_dropped_disturbs_nobody() {
+    explore("streams", || {
+        block_on(async {
+            let device = started().await;
+            let stream = |number: u64, kind: Kind, events_max: usize| {
+                let device = device.clone();
+                spawn(async move {
+                    let mut stream = device.stream(request(number, kind)).await.expect("it fits");
+                    let mut events = vec![];
+                    while events.len() < events_max
+                        && let Some(event) = stream.next().await
+                    {
+                        events.push(event.map(|event| event.number));
+                    }
+                    events
+                })
+            };
+            let (good, bad) = (stream(1, Kind::Good, 9), stream(2, Kind::HasNoDistribution, 9));
+            let (gone, left) = (stream(3, Kind::Good, 0), stream(4, Kind::Good, 1));
+            let texts = device.write(request(5, Kind::Good)).await.expect("it fits");
+            assert_eq!(texts[0].number, 5);
+            assert!(matches!(good.await.expect("it ran to its end")[..], [Ok(1), Ok(1)]));
+            assert!(matches!(bad.await.expect("it ran to its end")[..], [Err(Error::Engine(_))]));
+            assert!(gone.await.expect("it left").is_empty());
+            assert!(matches!(left.await.expect("it left")[..], [Ok(4)]));
+            assert_no_permit_is_lost(&device).await;
+        });
+    });
+}
+
 /// `end` ends the thread while callers wait: each gets an answer or [`Error::Gone`], later ones [`Error::Gone`].
 fn explore_an_end(name: &'static str, end: fn(&Device), text: Option<&'static str>) {
     explore(name, move || {
@@ -176,7 +207,7 @@ fn an_installed_critic_writes_what_is_asked_later() {
             let device = started().await;
             let other = device.clone();
             let early = spawn(async move { other.write(request(1, Kind::Good)).await });
-            device.install(CriticVersion(1), Some(CriticWeights::Full(()))).await.expect("it fits");
+            device.install(CriticVersion(1), Some(CriticWeights::Full(())), MadeBy::Learner).await.expect("it fits");
             let late = device.write(request(2, Kind::Good)).await.expect("it fits");
             assert_eq!(late[0].version, CriticVersion(1));
             let early = early.await.expect("it ended").expect("it fits");

@@ -1,9 +1,14 @@
 //! The rooms below the device, made small: an engine that needs two steps a request, and a learner that needs two
 //! micro-batches a batch.
 
+#[path = "../../../src/types/engine_load.rs"]
+mod engine_load;
+
 pub(crate) mod types {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
     pub struct CriticVersion(pub u64);
+
+    pub use super::engine_load::EngineLoad;
 
     #[derive(Clone, Debug, PartialEq)]
     pub struct Completion {
@@ -73,10 +78,59 @@ pub(crate) mod engine {
         Logits { request: u64, index: usize },
         #[error("the request can never fit")]
         TooLong,
+        #[error("as many are resident as may be")]
+        VersionsFull {},
+    }
+
+    impl Error {
+        pub fn request(&self) -> Option<u64> {
+            match self {
+                Self::Logits { request, .. } => Some(*request),
+                Self::TooLong | Self::VersionsFull {} => None,
+            }
+        }
+    }
+
+    /// For whom a critic is resident.
+    #[derive(Clone, Copy)]
+    pub enum Holder {
+        Swap,
+        Client,
+    }
+
+    /// The critics in memory: one of no size.
+    pub(crate) struct Critics;
+
+    impl Critics {
+        pub(crate) fn load(
+            &mut self,
+            _: CriticVersion,
+            _: Option<Arc<PackedAdapter>>,
+            _: Holder,
+        ) -> Result<(), Error> {
+            Ok(())
+        }
+
+        pub(crate) fn unload(&mut self, _: CriticVersion) -> bool {
+            false
+        }
+
+        pub(crate) fn alive(&self) -> usize {
+            1
+        }
+
+        pub(crate) fn bytes(&self) -> usize {
+            0
+        }
     }
 
     pub struct EngineConfig {
         pub kv_cache_mib: usize,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    pub enum Policy {
+        Serving,
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -98,11 +152,18 @@ pub(crate) mod engine {
     #[derive(Clone, Debug)]
     pub struct StepReport;
 
+    /// A step of a streamed request.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct StreamEvent {
+        pub number: u64,
+    }
+
     struct Running {
         id: RequestId,
         request: Request,
         version: CriticVersion,
         steps_left: usize,
+        streamed: bool,
     }
 
     pub struct Engine<D> {
@@ -111,24 +172,45 @@ pub(crate) mod engine {
         version: CriticVersion,
         running: Vec<Running>,
         finished: Vec<(RequestId, Vec<Completion>)>,
+        events: Vec<(RequestId, StreamEvent)>,
     }
 
     impl<D> Engine<D> {
         pub(crate) fn new(model: D, _: Tokenizer, _: EngineConfig) -> Self {
-            Self { _model: model, next: 0, version: CriticVersion(0), running: vec![], finished: vec![] }
+            Self {
+                _model: model,
+                next: 0,
+                version: CriticVersion(0),
+                running: vec![],
+                finished: vec![],
+                events: vec![],
+            }
         }
 
         pub(crate) fn submit(&mut self, request: Request) -> Result<RequestId, Error> {
+            self.accept(request, false)
+        }
+
+        pub(crate) fn submit_streamed(&mut self, request: Request) -> Result<RequestId, Error> {
+            self.accept(request, true)
+        }
+
+        fn accept(&mut self, request: Request, streamed: bool) -> Result<RequestId, Error> {
             if matches!(request.kind, Kind::NeverFits) {
                 return Err(Error::TooLong);
             }
             let id = RequestId(self.next);
             self.next += 1;
-            self.running.push(Running { id, request, version: self.version, steps_left: STEPS });
+            self.running.push(Running { id, request, version: self.version, steps_left: STEPS, streamed });
             Ok(id)
         }
 
-        pub(crate) fn score_candidates(&mut self, _: Vec<u32>, candidates: Vec<u32>) -> Result<RequestId, Error> {
+        pub(crate) fn score_candidates(
+            &mut self,
+            _: Policy,
+            _: Vec<u32>,
+            candidates: Vec<u32>,
+        ) -> Result<RequestId, Error> {
             self.submit(Request { number: candidates.len() as u64, kind: Kind::Good })
         }
 
@@ -138,6 +220,24 @@ pub(crate) mod engine {
 
         pub(crate) fn install(&mut self, version: CriticVersion, _: Option<Arc<PackedAdapter>>) {
             self.version = version;
+        }
+
+        pub(crate) fn critics(&self) -> Critics {
+            Critics
+        }
+
+        pub(crate) fn critics_mut(&mut self) -> Critics {
+            Critics
+        }
+
+        pub(crate) fn kv_touched(&self) -> f64 {
+            1.0
+        }
+
+        pub(crate) fn set_share(&mut self, _: f64) {}
+
+        pub(crate) fn take_events(&mut self) -> Vec<(RequestId, StreamEvent)> {
+            std::mem::take(&mut self.events)
         }
 
         pub(crate) fn critic_version(&self) -> CriticVersion {
@@ -155,7 +255,12 @@ pub(crate) mod engine {
             {
                 return Err(Error::Logits { request: bad.id.0, index: 0 });
             }
-            self.running.iter_mut().for_each(|running| running.steps_left -= 1);
+            for running in &mut self.running {
+                running.steps_left -= 1;
+                if running.streamed {
+                    self.events.push((running.id, StreamEvent { number: running.request.number }));
+                }
+            }
             let (done, running) =
                 std::mem::take(&mut self.running).into_iter().partition(|running| running.steps_left == 0);
             self.running = running;
@@ -186,6 +291,7 @@ pub(crate) mod engine {
 
 pub(crate) mod learner {
     use super::transformer::Transformer;
+    use super::transformer::full_weights::CriticWeights;
     use super::types::{CriticVersion, CritiqueGroup};
     use shuttle::sync::Arc;
 
@@ -223,6 +329,10 @@ pub(crate) mod learner {
     }
 
     impl Learner {
+        pub(crate) fn bytes(&self) -> usize {
+            0
+        }
+
         pub(crate) fn new(_: Arc<Transformer>, config: LearnerConfig, _: f32, _: u64) -> Result<Self, Error> {
             Ok(Self { config, step: 0, last: None, busy: None })
         }
@@ -265,6 +375,13 @@ pub(crate) mod learner {
                 None => Ok(None),
             }
         }
+
+        pub(crate) fn adopt(&mut self, _: Option<CriticWeights>) -> Result<(), Error> {
+            self.busy = None;
+            Ok(())
+        }
+
+        pub(crate) fn configure(&mut self, _: &LearnerConfig) {}
 
         pub(crate) fn serves(&mut self, _: CriticVersion) {}
 

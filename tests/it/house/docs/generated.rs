@@ -1,8 +1,11 @@
-//! The generated parts of the documentation: the configuration page, and the import table of the architecture page.
+//! The generated parts of the documentation: the pages of the configuration and of the metrics, the dashboards, and the
+//! import table of the architecture page.
 
 use super::{read, root};
 use crate::house::tidy::ROOMS;
 use rco_node::config::Config;
+use rco_node::dashboards::{MadeFile, Target};
+use std::path::Path;
 
 /// One table of the config, with what its comments say.
 #[derive(Default)]
@@ -112,6 +115,24 @@ fn assert_generated(name: &str, expected: &str) {
     let is = read(&path);
     let differs = is.lines().zip(expected.lines()).find(|(is, expected)| is != expected);
     assert!(is == expected, "{name} is not up to date, run with UPDATE_DOCS=1: {differs:?}");
+}
+
+#[test]
+fn the_metrics_page_is_what_the_table_says() {
+    assert_generated("docs/metrics.md", &super::metrics::page());
+}
+
+#[test]
+fn the_dashboards_are_what_the_program_writes() {
+    let files = rco_node::dashboards::files(&Target::new(Config::resolve(None, &[]).unwrap().telemetry.address));
+    for MadeFile { path, text } in &files {
+        let path = Path::new("dashboards").join(path);
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::create_dir_all(root().join(&path).parent().unwrap()).unwrap();
+        }
+        assert_generated(path.to_str().unwrap(), text);
+    }
+    assert!(files.len() > 10, "{files:?}");
 }
 
 #[test]
