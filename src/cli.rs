@@ -33,6 +33,7 @@ mod signals;
 mod start;
 mod status;
 mod top;
+mod verify;
 
 use crate::checkpoint as checkpoints;
 use crate::config::Config;
@@ -97,6 +98,8 @@ enum Command {
     /// Shows the episodes of a run: a list, one tree, or a page for a browser.
     #[command(disable_version_flag = true)]
     Episodes(episodes::EpisodesArguments),
+    /// Scores texts by their prompts' verifiers, and says how each was read.
+    Verify(verify::VerifyArguments),
     /// Downloads the model into the cache and prints its path.
     Fetch,
     /// Says what a running node does.
@@ -167,6 +170,7 @@ fn run(arguments: Arguments) -> Result<Exit, CommandError> {
         Command::Groups(groups) => groups::run(&config, &groups),
         Command::Report(report) => report::run(&config, &report),
         Command::Episodes(episodes) => episodes::run(&config, &episodes),
+        Command::Verify(verify) => verify::run(&config, &verify),
         Command::Fetch => fetch::run(&config),
         Command::Status(status) => status::run(&config, &status),
         Command::Top(top) => top::run(&config, &top),

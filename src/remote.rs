@@ -1,28 +1,37 @@
 //! A client for remote servers with OpenAI's `/v1/chat/completions` API, such as vLLM's or llama.cpp's.
 //!
-//! Knows no role and no actor. At most `concurrency_max` requests are in flight at once; retryable errors are retried with
-//! growing pauses and within a budget; every attempt is counted by its outcome. The key comes from the environment, is sent
-//! only to the configured address, and is never printed.
+//! Knows no role and no actor. At most `concurrency_max` requests are in flight at once, shared among the servers that
+//! answer ([`endpoints`]); retryable errors are retried with growing pauses and within a budget; every attempt is counted by
+//! its outcome. A field that a server refuses by name is not sent again. The key comes from the environment, is sent only to
+//! the configured addresses, and is never printed.
 //!
 //! Invariant: an answer is complete and readable, or it is an error. Dropping the future cancels the request.
 
 mod chat;
+mod config;
+mod endpoints;
 mod retry;
+mod verifier;
 mod wire;
 
 pub use chat::{ChatRequest, ChatResponse, Usage};
+pub use config::{RemoteConfig, RemotesConfig};
+pub use verifier::ask_verifier;
 
 use crate::telemetry::metrics::{self, RemoteOutcome, RemoteTokens};
 use crate::types::brief::brief;
 use crate::types::splitmix::{GOLDEN_GAMMA, mix64};
+use config::{is_loopback, is_open};
+use endpoints::Endpoints;
+use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
-use reqwest::{StatusCode, Url};
 use retry::RetryBudget;
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
+use wire::OPTIONAL;
 
 /// A longer response body is an error.
 const REPLY_BYTES_MAX: usize = 4 << 20;
@@ -31,102 +40,6 @@ const REPLY_BYTES_MAX: usize = 4 << 20;
 const KEY_SHOWN: &str = "[the key]";
 /// The longest part of a server's text that an error repeats, in characters.
 const WHY_CHARS_MAX: usize = 200;
-
-/// The servers that replace local models.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RemotesConfig {
-    /// Judges, with `judge.kind = "remote"`.
-    pub judge: RemoteConfig,
-    /// Answers and refines, with `generator.kind = "remote"`.
-    pub generator: RemoteConfig,
-}
-
-/// One server, with its time-outs and retries.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RemoteConfig {
-    /// The address before `/chat/completions`, such as `http://127.0.0.1:8000/v1`.
-    pub base_url: String,
-    /// The model's name there.
-    pub model: String,
-    /// The environment variable that holds the API key; empty for none.
-    pub api_key_env: String,
-    /// Whether the key may go to another machine over plain HTTP, where whoever is on the way can read it.
-    pub key_over_http: bool,
-    /// Maximum requests in flight.
-    pub concurrency_max: usize,
-    /// Time-out of one attempt, in seconds.
-    pub timeout_seconds: u64,
-    /// Retries of one request.
-    pub retries_max: u32,
-    /// Retry budget: retries per request, on average over all requests, beyond a small fixed reserve.
-    pub retry_share: f64,
-    /// Pause before the first retry; it doubles with each retry.
-    pub backoff_milliseconds: u64,
-    /// Longest pause, unless the server asks for more, up to the time-out.
-    pub backoff_max_milliseconds: u64,
-}
-
-impl RemoteConfig {
-    /// Complaints about its values, all at once; `section` is its config section. If it is not `used`, address and model
-    /// may be empty.
-    pub fn complaints(&self, section: &str, used: bool) -> Vec<String> {
-        let mut complaints = Vec::new();
-        let mut expect = |right: bool, key: &str, expected: &str, got: &dyn std::fmt::Debug| {
-            if !right {
-                complaints.push(format!("{section}.{key}: expected {expected}, got {got:?}"));
-            }
-        };
-        let address = "an address such as \"http://127.0.0.1:8000/v1\", without user, query or fragment";
-        let unused = !used && self.base_url.is_empty();
-        let shown = shown(&self.base_url);
-        expect(unused || self.url().is_some(), "base_url", address, &shown);
-        expect(!used || !self.model.trim().is_empty(), "model", "the model's name on that server", &self.model);
-        // Many keys are letters and digits, but not capitals alone.
-        let is_name = |b: u8| b == b'_' || b.is_ascii_uppercase() || b.is_ascii_digit();
-        let is_name = self.api_key_env.bytes().all(is_name);
-        // If the key itself was put here by mistake, it must not be logged.
-        let expected = "the name of an environment variable in capitals, not a key";
-        expect(is_name && self.api_key_env.len() <= 64, "api_key_env", expected, &"something else");
-        let open = !self.api_key_env.is_empty() && !self.key_over_http && self.url().is_some_and(|url| is_open(&url));
-        let expected = "https, as api_key_env is set; key_over_http = true allows it";
-        expect(!open, "base_url", expected, &shown);
-        expect(self.concurrency_max >= 1, "concurrency_max", "at least 1", &self.concurrency_max);
-        expect(self.timeout_seconds >= 1, "timeout_seconds", "at least 1", &self.timeout_seconds);
-        let share = (0.0..=10.0).contains(&self.retry_share);
-        expect(share, "retry_share", "a number from 0 to 10", &self.retry_share);
-        expect(self.backoff_milliseconds >= 1, "backoff_milliseconds", "at least 1", &self.backoff_milliseconds);
-        let expected = format!("at least backoff_milliseconds ({})", self.backoff_milliseconds);
-        let longest = self.backoff_max_milliseconds;
-        expect(longest >= self.backoff_milliseconds, "backoff_max_milliseconds", &expected, &longest);
-        complaints
-    }
-
-    /// The URL of requests.
-    fn url(&self) -> Option<Url> {
-        let mut url = Url::parse(&self.base_url).ok()?;
-        url.set_path(&format!("{}/chat/completions", url.path().trim_end_matches('/')));
-        let plain = url.username().is_empty() && url.password().is_none() && !self.base_url.contains(['?', '#']);
-        (matches!(url.scheme(), "http" | "https") && url.has_host() && plain).then_some(url)
-    }
-}
-
-/// An address as messages show it: its user, query and fragment may be secrets.
-fn shown(base_url: &str) -> &str {
-    if base_url.contains(['@', '?', '#']) { "one with a user, query or fragment" } else { base_url }
-}
-
-/// Whether what is sent to `url` can be read on the way.
-fn is_open(url: &Url) -> bool {
-    url.scheme() == "http" && !is_loopback(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -189,13 +102,13 @@ impl Error {
 /// A client of one server.
 pub struct Client {
     http: reqwest::Client,
-    url: Url,
+    endpoints: Endpoints,
     key: Option<HeaderValue>,
     config: RemoteConfig,
     permits: Semaphore,
     budget: Mutex<RetryBudget>,
-    /// The server asked for no requests before this time.
-    not_before: Mutex<Instant>,
+    /// Fields that a server has refused.
+    refused: Mutex<BTreeSet<&'static str>>,
     /// The first failure in a row is logged as a warning; later ones are only counted.
     failing: AtomicBool,
 }
@@ -206,28 +119,29 @@ impl Client {
     /// # Errors
     /// If the address is invalid or the key is missing.
     pub fn new(config: &RemoteConfig) -> Result<Self, Error> {
-        let url = config.url().ok_or_else(|| Error::Address(shown(&config.base_url).to_owned()))?;
+        let url = |address| config::url(address).ok_or_else(|| Error::Address(config::shown(address).to_owned()));
+        let urls = config.addresses().map(url).collect::<Result<Vec<_>, _>>()?;
         let key = match config.api_key_env.as_str() {
             "" => None,
             name => Some(key(name).ok_or_else(|| Error::Key(name.to_owned()))?),
         };
-        if key.is_some() && !config.key_over_http && is_open(&url) {
+        if key.is_some() && !config.key_over_http && urls.iter().any(is_open) {
             return Err(Error::KeyOverHttp);
         }
         let mut http = reqwest::Client::builder()
             .timeout(Duration::from_secs(config.timeout_seconds))
             // A redirect would send the key to another address.
             .redirect(reqwest::redirect::Policy::none());
-        if is_loopback(&url) {
+        if urls.iter().all(is_loopback) {
             http = http.no_proxy();
         }
         Ok(Self {
             http: http.build().map_err(|error| Error::Unreachable(error.without_url().to_string()))?,
-            url,
+            endpoints: Endpoints::new(urls),
             key,
             permits: Semaphore::new(config.concurrency_max),
             budget: Mutex::new(RetryBudget::new(config.retry_share)),
-            not_before: Mutex::new(Instant::now()),
+            refused: Mutex::new(BTreeSet::new()),
             failing: AtomicBool::new(false),
             config: config.clone(),
         })
@@ -243,6 +157,8 @@ impl Client {
         loop {
             let error = match self.attempt(chat).await {
                 Ok(answer) => return Ok(answer),
+                // Without the field that it names, the same request may be answered.
+                Err(error) if self.learns_from(&error) => continue,
                 Err(error) => error,
             };
             if !error.is_retryable() || tried >= self.config.retries_max {
@@ -265,15 +181,10 @@ impl Client {
     async fn attempt(&self, chat: &ChatRequest) -> Result<ChatResponse, Error> {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await.map_err(|error| Error::Unreachable(error.to_string()))?;
-        loop {
-            let not_before = *lock(&self.not_before);
-            if not_before <= Instant::now() {
-                break;
-            }
-            tokio::time::sleep_until(not_before.into()).await;
-        }
+        let endpoint = self.endpoints.ready().await;
         let (_in_flight, started) = (metrics::REMOTE_IN_FLIGHT.guard(), Instant::now());
-        let outcome = self.send(chat).await;
+        let outcome = self.send(&endpoint, chat).await;
+        endpoint.note(outcome.as_ref().err());
         metrics::REMOTE_SECONDS.record(started.elapsed().as_secs_f64());
         metrics::REMOTE_TRIES.add(outcome.as_ref().map_or_else(Error::outcome, |_| RemoteOutcome::Answered), 1);
         match &outcome {
@@ -290,8 +201,25 @@ impl Client {
         outcome
     }
 
-    async fn send(&self, chat: &ChatRequest) -> Result<ChatResponse, Error> {
-        let mut request = self.http.post(self.url.clone()).json(&wire::RequestBody::new(&self.config.model, chat));
+    /// Whether `error` names a field that can be left out, which no request has from now on.
+    fn learns_from(&self, error: &Error) -> bool {
+        let Error::Refused { status: 400 | 422, why } = error else { return false };
+        let sent = |field: &&&str| !self.config.omit.iter().any(|omitted| omitted == **field);
+        let Some(field) = OPTIONAL.iter().filter(sent).find(|field| wire::is_refused(field, why)) else { return false };
+        let learnt = lock(&self.refused).insert(field);
+        if learnt {
+            tracing::warn!(
+                model = self.config.model,
+                field,
+                "the remote server refuses a field, which is left out from now on"
+            );
+        }
+        learnt
+    }
+
+    async fn send(&self, endpoint: &endpoints::Lease<'_>, chat: &ChatRequest) -> Result<ChatResponse, Error> {
+        let body = wire::body(&self.config, chat, &lock(&self.refused));
+        let mut request = self.http.post(endpoint.url().clone()).json(&body);
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, key.clone());
         }
@@ -301,9 +229,9 @@ impl Client {
             let pause = pause.to_str().ok().and_then(|header| retry::retry_after(header, SystemTime::now()));
             // A server that wants more is asked again, and may say so again.
             let longest = Duration::from_secs(self.config.timeout_seconds);
-            let until = pause.and_then(|pause| Instant::now().checked_add(pause.min(longest)));
-            let mut not_before = lock(&self.not_before);
-            *not_before = until.map_or(*not_before, |until| until.max(*not_before));
+            if let Some(until) = pause.and_then(|pause| Instant::now().checked_add(pause.min(longest))) {
+                endpoint.wait_until(until);
+            }
         }
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.transport_error(error))? {
@@ -315,7 +243,7 @@ impl Client {
         let bytes = self.redacted(bytes);
         match status {
             // JSON's escapes hide the key in the bytes, and show it in what they mean.
-            StatusCode::OK => match wire::read(&bytes, chat) {
+            StatusCode::OK | StatusCode::CREATED => match wire::read(&bytes, chat) {
                 Ok(response) => Ok(self.without_key(response)),
                 Err(why) => Err(Error::Unreadable(self.text_without_key(&why).chars().take(WHY_CHARS_MAX).collect())),
             },

@@ -7,8 +7,10 @@
 //! Invariants: a template is tried when it is made, so that an invalid one is a start-up error that names its key; the
 //! part that two roles' conversations share comes first in both.
 
+use crate::types::thoughts::without_thoughts;
 use crate::types::{ChatRole, Turn};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub mod critic;
@@ -16,6 +18,35 @@ pub mod generator;
 pub mod judge;
 mod parse_choice;
 pub mod refiner;
+
+/// What all roles have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolesConfig {
+    /// Whether one role's thoughts are shown to the next.
+    pub reasoning: Reasoning,
+}
+
+/// What becomes of the thoughts that a model writes before its answer, where the text is shown to another role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reasoning {
+    /// They are left out.
+    #[default]
+    Strip,
+    /// They are shown.
+    Keep,
+}
+
+impl Reasoning {
+    /// What the next role sees of `text`.
+    pub fn shown(self, text: &str) -> &str {
+        match self {
+            Self::Strip => without_thoughts(text),
+            Self::Keep => text,
+        }
+    }
+}
 
 /// Why a role cannot be made from its configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

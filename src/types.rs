@@ -21,6 +21,7 @@ mod origin;
 pub mod role;
 pub(crate) mod splitmix;
 mod swap_reason;
+pub mod thoughts;
 mod tree;
 pub mod unix_time;
 pub mod verifier;

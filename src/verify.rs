@@ -1,27 +1,34 @@
 //! Verifiers: how correct a text is, by what its prompt carries.
 //!
 //! A prompt names its verifier ([`Verifier`]); one with an answer and no verifier is checked as a number. One file per
-//! family: numbers and expressions (`math`, over [`number`]), words (`text`), multiple choice (`choice`), IFEval's
-//! instructions (`ifeval`), Python functions ([`code`], in a [`sandbox`]). Texts are compared with an answer, never with
+//! family: numbers and expressions (`math`), words (`text`), multiple choice (`choice`), IFEval's
+//! instructions (`ifeval`), Python functions ([`code`], in a [`sandbox`]), the user's own programs and servers (`program`). Texts are compared with an answer, never with
 //! each other.
 //!
 //! Invariants: a text without an answer is wrong; a failed check gives a reason and no score, and is never a loss; each
 //! check takes bounded text and linear time.
 
+use crate::types::thoughts::without_thoughts;
 use crate::types::verifier::{Instruction, Verifier};
 use crate::types::{Invalid, Prompt, Verdict};
 use agreed::AgreedScores;
 use code::{CodeTask, ProgramFailure};
+pub use explanation::Explanation;
 use math::MathAnswer;
+use program::Programs;
 use sandbox::{Limits, Sandbox};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::time::Duration;
 
 mod agreed;
 mod choice;
 pub mod code;
+mod explanation;
 mod ifeval;
+mod marker;
 mod math;
-pub mod number;
+mod program;
 pub mod sandbox;
 mod text;
 
@@ -40,6 +47,9 @@ pub enum CheckError {
     /// The sandbox failed, or there is none.
     #[error(transparent)]
     Sandbox(#[from] sandbox::Error),
+    /// The user's program or server gave no score.
+    #[error("{0}")]
+    Own(String),
     /// A program passed its tests in one of two runs.
     #[error("two runs of the program differ: {0}, then {1}")]
     Unstable(String, String),
@@ -54,10 +64,15 @@ pub struct CheckResult {
     pub failure: Option<ProgramFailure>,
 }
 
-/// Checks texts of every kind. Has a sandbox if there is code to run.
+/// Sends a question to a verifier's server, within a deadline, and returns its reply.
+pub type AskServer = fn(&str, &Value, Duration) -> Result<String, String>;
+
+/// Checks texts of every kind. Has a sandbox if there is code to run, and the user's programs if there are any.
 #[derive(Debug)]
 pub struct Checker {
     sandbox: Option<Sandbox>,
+    programs: Option<Programs>,
+    ask_server: Option<AskServer>,
     agreed: AgreedScores<Result<CheckResult, CheckError>>,
 }
 
@@ -70,11 +85,21 @@ impl Checker {
         prompts: impl IntoIterator<Item = &'a Prompt>,
         allow_unsandboxed: bool,
     ) -> Result<Self, sandbox::Error> {
-        let wanted = prompts.into_iter().any(|prompt| matches!(prompt.verifier, Some(Verifier::Code { .. })));
+        let (mut code, mut command) = (false, false);
+        for prompt in prompts {
+            code |= matches!(prompt.verifier, Some(Verifier::Code { .. }));
+            command |= matches!(prompt.verifier, Some(Verifier::Command { .. }));
+        }
         let open = || Sandbox::open(code::PARTIES, Limits::default(), allow_unsandboxed);
-        let sandbox = wanted.then(open).transpose()?;
+        let sandbox = code.then(open).transpose()?;
         sandbox.iter().for_each(tell_protections);
-        Ok(Self { sandbox, agreed: AgreedScores::default() })
+        let programs = command.then(|| Programs::open(allow_unsandboxed)).transpose()?;
+        Ok(Self { sandbox, programs, ask_server: None, agreed: AgreedScores::default() })
+    }
+
+    /// The same checker, which asks verifiers' servers through `ask_server`.
+    pub fn with_servers(self, ask_server: AskServer) -> Self {
+        Self { ask_server: Some(ask_server), ..self }
     }
 
     /// The sandbox, if there is one.
@@ -87,18 +112,34 @@ impl Checker {
     /// # Errors
     /// If the prompt has nothing to check by, or the check fails; there is no score then.
     pub fn check(&self, prompt: &Prompt, text: &str) -> Result<CheckResult, CheckError> {
-        let Some(Verifier::Code { entry_point, test, preamble }) = &prompt.verifier else {
-            return Ok(CheckResult { score: score(prompt, text)?, failure: None });
-        };
         if text.len() > TEXT_BYTES_MAX {
             return Err(CheckError::TooLong(text.len()));
         }
+        let (entry_point, test, preamble) = match &prompt.verifier {
+            Some(Verifier::Code { entry_point, test, preamble }) => (entry_point, test, preamble),
+            Some(Verifier::Command { argv, timeout_seconds }) => {
+                let programs =
+                    self.programs.as_ref().ok_or_else(|| CheckError::Own("no programs were opened".to_owned()))?;
+                return own_score(programs.ask(argv, &question(prompt, text), Duration::from_secs(*timeout_seconds)));
+            }
+            Some(Verifier::Http { url, timeout_seconds }) => {
+                let ask = self.ask_server.ok_or_else(|| CheckError::Own("no server can be asked here".to_owned()))?;
+                return own_score(ask(url, &question(prompt, text), Duration::from_secs(*timeout_seconds)));
+            }
+            _ => return Ok(CheckResult { score: score(prompt, text)?, failure: None }),
+        };
         let none = || sandbox::Error::NoIsolation("a checker opened without code".to_owned());
         let sandbox = self.sandbox.as_ref().ok_or_else(none)?;
         let task = CodeTask { entry_point, test, preamble };
         // A failure of the sandbox says nothing about the text.
         let keep = |result: &Result<_, _>| !matches!(result, Err(CheckError::Sandbox(_)));
         self.agreed.get_or_check(&key(task, text), || run_twice(sandbox, task, text), keep)
+    }
+
+    /// What `text` is read as, what was expected, and its score.
+    pub fn explain(&self, prompt: &Prompt, text: &str) -> Explanation {
+        let result = self.check(prompt, text);
+        Explanation { expected: explanation::expected(prompt), extracted: explanation::extracted(prompt, text), result }
     }
 
     /// The verdict on each of `refinements` against `response`, by the verifier of `prompt`; `seen` is shown each check.
@@ -122,6 +163,17 @@ impl Checker {
         let before = score(response);
         refinements.iter().map(|text| prefer(before.clone(), score(text))).collect()
     }
+}
+
+/// What a verifier of the user's is asked.
+fn question(prompt: &Prompt, text: &str) -> Value {
+    let Prompt { id, task, text: asked, answer, .. } = prompt;
+    serde_json::json!({ "id": id, "task": task, "prompt": asked, "answer": answer, "text": text })
+}
+
+fn own_score(reply: Result<String, String>) -> Result<CheckResult, CheckError> {
+    let score = reply.and_then(|reply| program::score(&reply)).map_err(CheckError::Own)?;
+    Ok(CheckResult { score, failure: None })
 }
 
 /// The agreed result of two runs of the program in `text`. A lucky program is not a right one.
@@ -164,7 +216,9 @@ pub fn complaint(prompt: &Prompt) -> Option<String> {
     match &prompt.verifier {
         None | Some(Verifier::Number {}) => match answer {
             Some(answer) if MathAnswer::expected(answer).is_some() => None,
-            Some(answer) => Some(format!("expected one number or an expression in \"answer\", got {answer:?}")),
+            Some(answer) => {
+                Some(format!("expected a number or an expression that can be read whole in \"answer\", got {answer:?}"))
+            }
             None => Some("expected an \"answer\" or a \"verifier\" to check by, got neither".to_owned()),
         },
         Some(Verifier::Exact { .. } | Verifier::Text { .. }) => needs_text(),
@@ -176,10 +230,19 @@ pub fn complaint(prompt: &Prompt) -> Option<String> {
             )),
             (count, _) => Some(format!("expected 2 to 26 \"options\", got {count}")),
         },
-        Some(Verifier::Ifeval { instructions }) if instructions.is_empty() => {
+        Some(Verifier::Ifeval { instructions, .. }) if instructions.is_empty() => {
             Some("expected at least one of \"instructions\", got none".to_owned())
         }
-        Some(Verifier::Ifeval { instructions }) => instructions.iter().find_map(ifeval::complaint),
+        Some(Verifier::Ifeval { instructions, .. }) => instructions.iter().find_map(ifeval::complaint),
+        Some(Verifier::Command { argv, .. }) => {
+            let named = argv.first().is_some_and(|program| !program.trim().is_empty());
+            (!named).then(|| format!("expected a program in \"argv\", got {argv:?}"))
+        }
+        Some(Verifier::Http { url, .. }) => {
+            let web = ["http://", "https://"].iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme));
+            (!web)
+                .then(|| format!("expected an address such as \"http://127.0.0.1:9000/score\" in \"url\", got {url:?}"))
+        }
         Some(Verifier::Code { entry_point, test, .. }) => {
             let is_name = entry_point.chars().all(|c| c.is_alphanumeric() || c == '_')
                 && entry_point.starts_with(|c: char| !c.is_numeric());
@@ -202,6 +265,7 @@ fn score(prompt: &Prompt, text: &str) -> Result<f32, CheckError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(CheckError::TooLong(text.len()));
     }
+    let text = without_thoughts(text);
     let unfit = || CheckError::Prompt(complaint(prompt).unwrap_or_default());
     let answer = || prompt.answer.as_deref().filter(|answer| !answer.trim().is_empty()).ok_or_else(unfit);
     let right = match &prompt.verifier {
@@ -215,8 +279,10 @@ fn score(prompt: &Prompt, text: &str) -> Result<f32, CheckError> {
             let expected = choice::named(answer()?, options).ok_or_else(unfit)?;
             choice::chosen(text, options) == Some(expected)
         }
-        Some(Verifier::Ifeval { instructions }) => return share(instructions, text).ok_or_else(unfit),
-        Some(Verifier::Code { .. }) => return Err(unfit()),
+        Some(Verifier::Ifeval { instructions, repaired }) => {
+            return share(instructions, *repaired, text).ok_or_else(unfit);
+        }
+        Some(Verifier::Code { .. } | Verifier::Command { .. } | Verifier::Http { .. }) => return Err(unfit()),
     };
     Ok(f32::from(u8::from(right)))
 }
@@ -226,11 +292,15 @@ fn accepted<'a>(answer: &'a str, accept: &'a [String]) -> impl Iterator<Item = &
 }
 
 /// Share of the instructions that `text` follows.
-fn share(instructions: &[Instruction], text: &str) -> Option<f32> {
-    let followed: Option<Vec<bool>> =
-        instructions.iter().map(|instruction| ifeval::follows(instruction, text)).collect();
-    let followed = followed.filter(|followed| !followed.is_empty())?;
+fn share(instructions: &[Instruction], repaired: bool, text: &str) -> Option<f32> {
+    let followed = followed(instructions, repaired, text).filter(|followed| !followed.is_empty())?;
     Some(followed.iter().filter(|followed| **followed).count() as f32 / followed.len() as f32)
+}
+
+/// Whether `text` follows each instruction.
+fn followed(instructions: &[Instruction], repaired: bool, text: &str) -> Option<Vec<bool>> {
+    let follows = if repaired { ifeval::follows_repaired } else { ifeval::follows };
+    instructions.iter().map(|instruction| follows(instruction, text)).collect()
 }
 
 /// The verdict by the scores of a response and its refinement: a win if the refinement's is higher, a loss if it is lower,
@@ -243,6 +313,10 @@ pub fn prefer(response: Result<f32, CheckError>, refinement: Result<f32, CheckEr
         _ => Verdict::Invalid(Invalid::Checker),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod cases;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -279,12 +353,12 @@ mod tests {
         let seven = prompt(Some("7"));
         assert_eq!(score(&seven, "I do not know."), Ok(0.0));
         assert_eq!(score(&seven, ""), Ok(0.0));
-        assert_eq!(compare(&seven, "seven", "7"), Verdict::Win);
+        assert_eq!(compare(&seven, "some", "7"), Verdict::Win);
     }
 
     #[test]
     fn a_prompt_without_a_usable_answer_gives_no_judgement() {
-        for answer in [None, Some(""), Some("seven"), Some("3 or 4")] {
+        for answer in [None, Some(""), Some("none of these"), Some("12 of 40")] {
             let prompt = prompt(answer);
             assert!(!can_check(&prompt), "{answer:?}");
             assert!(score(&prompt, "7").is_err());
@@ -376,7 +450,7 @@ mod tests {
     fn every_bundled_prompt_can_be_used_and_none_that_is_held_out_is_learned() {
         for (set, counts) in [
             ("arithmetic", [360, 100]),
-            ("ifeval", [400, 141]),
+            ("ifeval", [398, 141]),
             ("reasoning", [240, 90]),
             ("qa", [300, 100]),
             ("summarization", [216, 80]),

@@ -19,6 +19,7 @@ use crate::episode::sampling::SampleError;
 use crate::eval::figures::Figures;
 use crate::eval::{Record, plot, table};
 use crate::node;
+use crate::remote::ask_verifier;
 use crate::run::events::EventBus;
 use crate::telemetry;
 use crate::types::CriticVersion;
@@ -43,7 +44,9 @@ const ENDS: Duration = Duration::from_secs(10);
 pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, CommandError> {
     let live = telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let spec = EvalSpec::new(config, arguments)?;
-    let checker = Checker::open(&spec.prompts, config.judge.role.allow_unsandboxed).or_exit(Exit::Usage)?;
+    let checker = Checker::open(&spec.prompts, config.judge.role.allow_unsandboxed)
+        .or_exit(Exit::Usage)?
+        .with_servers(ask_verifier);
     let (models, model) = node::models(config, &spec.prompts, None, &EventBus::silent(), false)
         .map_err(|error| CommandError { exit: error.exit(), error: error.into() })?;
     let open = |folder: &PathBuf| Store::open(folder, &spec.manifest(config, &model)?, &spec);

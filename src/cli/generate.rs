@@ -212,9 +212,9 @@ fn texts(config: &Config, arguments: &GenerateArguments, inputs: &[Input]) -> an
         return Ok(inputs.iter().map(|input| Text::Raw(input.prompt.clone())).collect());
     }
     let generator = Generator::new(&config.generator.role)?;
-    let critic = crate::roles::critic::Critic::new(&config.critic.role)?;
-    let refiner = Refiner::new(&config.refiner.role)?;
-    let judge = Judge::new(&config.judge.role)?;
+    let critic = crate::roles::critic::Critic::new(&config.critic.role)?.with_reasoning(config.roles.reasoning);
+    let refiner = Refiner::new(&config.refiner.role)?.with_reasoning(config.roles.reasoning);
+    let judge = Judge::new(&config.judge.role)?.with_reasoning(config.roles.reasoning);
     let conversation = |(index, input): (usize, &Input)| -> anyhow::Result<Text> {
         let need = |key: &str, value: &Option<String>| {
             value

@@ -16,6 +16,7 @@ use crate::prompts::PromptsConfig;
 use crate::records::EpisodesConfig;
 use crate::remote::{RemoteConfig, RemotesConfig};
 use crate::replay::ReplayConfig;
+use crate::roles::RolesConfig;
 use crate::roles::critic::CriticConfig;
 use crate::roles::generator::{GeneratorConfig, GeneratorKind};
 use crate::roles::judge::{JudgeConfig, JudgeKind};
@@ -48,6 +49,8 @@ pub struct Config {
     pub refiner: RoleSection<RefinerConfig>,
     /// Compares a refinement with its response.
     pub judge: RoleSection<JudgeConfig>,
+    /// What all roles have in common.
+    pub roles: RolesConfig,
     /// Servers that replace local models.
     pub remote: RemotesConfig,
     /// Limits of the buffer of critique groups.

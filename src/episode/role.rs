@@ -79,6 +79,10 @@ impl PromptBuilder for Arc<Refiner> {
         (context, critique): &Self::Input,
     ) -> Result<RenderedPrompt, SampleError> {
         let turns = self.conversation(&context.rendered.turns, &context.response.text, &critique.text);
+        if !self.sees_all(&context.response.text) {
+            // What was sampled is not what is shown: the cache has the part that both share.
+            return sampler.render(turns).await;
+        }
         sampler.continue_after(&context.rendered, &context.response, turns).await
     }
 }

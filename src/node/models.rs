@@ -9,7 +9,7 @@ use crate::episode::models::{Models, Remotes, RoleConfig};
 use crate::formats::source::Source;
 use crate::kernels::peak;
 use crate::learner::Mode;
-use crate::remote::{Client, RemoteConfig};
+use crate::remote::{Client, RemoteConfig, ask_verifier};
 use crate::roles::judge::JudgeKind;
 use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::Refiner};
 use crate::run::events::{Activity, Event, EventBus};
@@ -35,12 +35,15 @@ pub(crate) fn models(
     events: &EventBus,
     score: bool,
 ) -> Result<(Models, PathBuf), Error> {
+    let reasoning = config.roles.reasoning;
     let generator = Arc::new(Generator::new(&config.generator.role)?);
-    let critic = Arc::new(Critic::new(&config.critic.role)?);
-    let refiner = Arc::new(Refiner::new(&config.refiner.role)?);
-    let judge = Judge::new(&config.judge.role)?;
+    let critic = Arc::new(Critic::new(&config.critic.role)?.with_reasoning(reasoning));
+    let refiner = Arc::new(Refiner::new(&config.refiner.role)?.with_reasoning(reasoning));
+    let judge = Judge::new(&config.judge.role)?.with_reasoning(reasoning);
     let checks = compare.is_none() && config.judge.role.kind == JudgeKind::Verifier;
-    let open = || Checker::open(prompts, config.judge.role.allow_unsandboxed);
+    let open = || {
+        Checker::open(prompts, config.judge.role.allow_unsandboxed).map(|checker| checker.with_servers(ask_verifier))
+    };
     let checker = checks.then(open).transpose()?.map(Arc::new);
     let remotes = remotes(config)?;
 

@@ -22,6 +22,7 @@ use crate::formats::tokenizer::{Pieces, Tokenizer};
 use crate::groups::{self, GroupRecorder};
 use crate::prompts::{self, PromptStream};
 use crate::records::{self, EpisodeRecorder};
+use crate::remote::ask_verifier;
 use crate::run::checkpoints::CheckpointStore;
 use crate::run::critics::CriticRegistry;
 use crate::run::events::EventBus;
@@ -178,7 +179,7 @@ fn held_out_eval(config: &Config, count: usize) -> Result<Option<OnlineEval>, Er
         return Ok(None);
     }
     let prompts: Vec<_> = prompts::load(&config.held_out())?.into_iter().take(count).collect();
-    let checker = Arc::new(Checker::open(&prompts, config.judge.role.allow_unsandboxed)?);
+    let checker = Arc::new(Checker::open(&prompts, config.judge.role.allow_unsandboxed)?.with_servers(ask_verifier));
     let prompts = prompts.into_iter().map(Arc::new).collect();
     Ok(Some(OnlineEval { prompts, checker, config: config.eval.clone(), seed: config.node.seed }))
 }

@@ -1,6 +1,6 @@
 //! The critic: says what is wrong with a response.
 
-use super::{Error, Template, complaints, first, initial_turns};
+use super::{Error, Reasoning, Template, complaints, first, initial_turns};
 use crate::types::{Prompt, Turn};
 use serde::{Deserialize, Serialize};
 
@@ -28,18 +28,24 @@ impl CriticConfig {
 pub struct Critic {
     system: String,
     template: Template,
+    reasoning: Reasoning,
 }
 
 impl Critic {
     /// The role that `config` describes.
     pub fn new(config: &CriticConfig) -> Result<Self, Error> {
         let template = Template::parse(KEY, &config.prompt, VARIABLES).map_err(first)?;
-        Ok(Self { system: config.system.clone(), template })
+        Ok(Self { system: config.system.clone(), template, reasoning: Reasoning::default() })
+    }
+
+    /// The same role, to which thoughts are shown or not.
+    pub fn with_reasoning(self, reasoning: Reasoning) -> Self {
+        Self { reasoning, ..self }
     }
 
     /// The conversation that every critique of `response` continues.
     pub fn conversation(&self, prompt: &Prompt, response: &str) -> Vec<Turn> {
-        initial_turns(&self.system, self.template.render(&[&prompt.text, response]))
+        initial_turns(&self.system, self.template.render(&[&prompt.text, self.reasoning.shown(response)]))
     }
 }
 
@@ -62,6 +68,18 @@ mod tests {
         let turns = Critic::new(&config).unwrap().conversation(&prompt, "8");
         let expected = [Turn::new(ChatRole::System, "be strict"), Turn::new(ChatRole::User, "Q: 3 + 4? A: 8")];
         assert_eq!(turns, expected);
+    }
+
+    #[test]
+    fn thoughts_are_shown_to_the_critic_if_they_are_kept() {
+        let config = CriticConfig { system: String::new(), prompt: "{{ prompt }}: {{ response }}".into() };
+        let prompt = Prompt { id: "p".into(), task: "t".into(), text: "?".into(), answer: None, verifier: None };
+        let content = |reasoning| {
+            let critic = Critic::new(&config).unwrap().with_reasoning(reasoning);
+            critic.conversation(&prompt, "<think>7?</think>8")[0].content.clone()
+        };
+        assert_eq!(content(Reasoning::Strip), "?: 8");
+        assert_eq!(content(Reasoning::Keep), "?: <think>7?</think>8");
     }
 
     #[test]

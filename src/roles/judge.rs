@@ -8,8 +8,8 @@
 //! Invariant: if either order yields no verdict, both are invalid. One order alone would carry the whole position bias.
 
 use super::parse_choice::read;
-use super::{Error, Template, complaints_with, first, initial_turns};
-use crate::types::{Choice, Invalid, Prompt, Turn, Verdict};
+use super::{Error, Reasoning, Template, complaints_with, first, initial_turns};
+use crate::types::{Choice, FinishReason, Invalid, Prompt, Turn, Verdict};
 pub use criteria::Criteria;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -150,9 +150,15 @@ pub struct Judge {
     pub method: VerdictMethod,
     /// Texts sampled per order.
     pub votes: usize,
+    reasoning: Reasoning,
 }
 
 impl Judge {
+    /// The same role, to which thoughts are shown or not.
+    pub fn with_reasoning(self, reasoning: Reasoning) -> Self {
+        Self { reasoning, ..self }
+    }
+
     /// The role that `config` describes.
     pub fn new(config: &JudgeConfig) -> Result<Self, Error> {
         let parse = |key, source, variables| Template::parse_with(key, source, variables, OPTIONAL).map_err(first);
@@ -163,6 +169,7 @@ impl Judge {
             criteria: config.criteria.clone(),
             method: config.read,
             votes: config.votes,
+            reasoning: Reasoning::default(),
         })
     }
 
@@ -170,19 +177,21 @@ impl Judge {
     ///
     /// The forward order puts the response first, the backward order the refinement.
     pub fn conversation(&self, prompt: &Prompt, first: &str, second: &str) -> Vec<Turn> {
+        let [first, second] = [first, second].map(|text| self.reasoning.shown(text));
         let values = [&prompt.text, first, second, self.criteria.of(&prompt.task)];
         initial_turns(&self.system, self.template.render(&values))
     }
 
     /// The conversation that asks which critique of `response` is better: `first` is called A and `second` B.
     pub fn critiques_conversation(&self, prompt: &Prompt, response: &str, first: &str, second: &str) -> Vec<Turn> {
+        let [response, first, second] = [response, first, second].map(|text| self.reasoning.shown(text));
         let values = [&prompt.text, response, first, second, &self.criteria.critique];
         initial_turns(&self.system, self.critiques.render(&values))
     }
 
-    /// Parses the judge's text; `None` if it contains no verdict, or two different ones.
-    pub fn read(text: &str) -> Option<Choice> {
-        read(text)
+    /// Parses the judge's text; `None` if it contains no verdict, or two different ones, or was cut before its verdict.
+    pub fn read(text: &str, finish: FinishReason) -> Option<Choice> {
+        read(text, finish == FinishReason::Length)
     }
 
     /// The most frequent vote, ignoring empty ones; if two are equally frequent, a tie.

@@ -32,6 +32,9 @@ pub enum Verifier {
     Ifeval {
         /// At least one.
         instructions: Vec<Instruction>,
+        /// Judge as the instructions say, without the oddities of the published checker.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        repaired: bool,
     },
     /// The text contains a Python function that passes tests.
     Code {
@@ -43,6 +46,28 @@ pub enum Verifier {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         preamble: String,
     },
+    /// A program of the user's scores the text: a line of JSON in, `{"id", "task", "prompt", "answer", "text"}`, one out,
+    /// `{"score"}`.
+    Command {
+        /// The program and its arguments.
+        argv: Vec<String>,
+        /// Time for one text.
+        #[serde(default = "timeout_seconds")]
+        timeout_seconds: u64,
+    },
+    /// A server of the user's scores the text: the same as the body of a request and of its response.
+    Http {
+        /// Its address.
+        url: String,
+        /// Time for one text.
+        #[serde(default = "timeout_seconds")]
+        timeout_seconds: u64,
+    },
+}
+
+/// Time for one text of a verifier that is not ours, in seconds.
+fn timeout_seconds() -> u64 {
+    10
 }
 
 /// The relation between a count and its bound.
@@ -121,4 +146,12 @@ pub enum Instruction {
     EnglishLowercase {},
     #[serde(rename = "punctuation:no_comma")]
     NoComma {},
+}
+
+impl Instruction {
+    /// Its id, such as `punctuation:no_comma`.
+    pub fn id(&self) -> String {
+        let value = serde_json::to_value(self).unwrap_or_default();
+        value["id"].as_str().unwrap_or_default().to_owned()
+    }
 }

@@ -1,82 +1,209 @@
 //! Multiple choice: which option a text chooses, by its letter or its words.
 //!
-//! In this order, the last match of a kind: a boxed letter; "the answer is B"; a text that begins with a letter ("B) ...");
-//! letters in brackets, if all are the same; the one option whose words occur; a single letter, if all are the same. `A` and
-//! `I` count as letters only where they cannot be words. A text that does not choose is wrong.
+//! In this order: a box or an answer tag; the last "the answer is B" or "I choose B"; a text that begins with a letter
+//! ("B) ..."); letters in brackets, the one option whose words occur, single letters, if all that the text does not deny are
+//! the same. `A` and `I` count as letters only where they cannot be words. A text that does not choose is wrong.
 
+use super::marker::{Mark, marks};
 use super::text::normalised;
 use regex::Regex;
 use std::sync::LazyLock;
+use unicode_normalization::UnicodeNormalization;
 
 /// The letter of the option at `index`; 0 is A.
 pub(super) fn letter(index: usize) -> char {
     char::from(b'A' + index.min(25) as u8)
 }
 
-/// The option that `answer` names, by its letter or its words.
+/// The option that `answer` names: by its letter, else by its words to the letter, else by the only option with its words.
 pub(super) fn named(answer: &str, options: &[String]) -> Option<usize> {
     if !(2..=26).contains(&options.len()) {
         return None;
     }
     let bare = answer.trim().trim_matches(['(', ')', '.']);
-    (0..options.len())
-        .find(|&index| bare.eq_ignore_ascii_case(&letter(index).to_string()))
-        .or_else(|| options.iter().position(|option| normalised(option) == normalised(answer)))
+    let by_letter = (0..options.len()).find(|&index| bare.eq_ignore_ascii_case(&letter(index).to_string()));
+    let only = |equal: &dyn Fn(&String) -> bool| {
+        let mut found = options.iter().enumerate().filter(|(_, option)| equal(option)).map(|(index, _)| index);
+        found.next().filter(|_| found.next().is_none())
+    };
+    by_letter
+        .or_else(|| only(&|option| folded(option) == folded(answer)))
+        .or_else(|| only(&|option| normalised(option) == normalised(answer) && has_words_alone(option)))
 }
 
 /// The option that `text` chooses.
 pub(super) fn chosen(text: &str, options: &[String]) -> Option<usize> {
-    static BOXED: LazyLock<Regex> = LazyLock::new(|| pattern(r"\\boxed\{\s*(?:\\text\{)?\s*\(?([A-Za-z])\b"));
-    static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(
-            r"(?:(?i:answer|choice|option|choose|pick)(?i:\s+(?:is|would be|should be))?)\s*:?\s*[*(\s]*([A-Z])\b([^\n]{0,2})",
-        )
+    let text: String = text.nfkc().collect();
+    let text = text.as_str();
+    let found = marks(text);
+    let decisive = found.iter().find_map(|mark| match mark {
+        Mark::Box(inside) => Some(inside.unwrap_or_default()),
+        Mark::Tag(inside) => Some(*inside),
+        Mark::Said(_) | Mark::Hashes(_) | Mark::Bold(_) => None,
     });
-    static FIRST: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[\s*(]*([A-Za-z])(?:[).:,*\n]|\s*$)"));
-    static BRACKETED: LazyLock<Regex> = LazyLock::new(|| pattern(r"\(([A-Za-z])\)"));
-    static ALONE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b([B-HJ-Z])\b"));
-    let within = |name: &str| {
-        let name = name.chars().next()?.to_ascii_uppercase();
-        (0..options.len()).find(|&index| letter(index) == name)
-    };
-    let last = |pattern: &Regex| pattern.captures_iter(text).filter_map(|found| within(&found[1])).last();
-    let only = |pattern: &Regex| {
-        let mut found: Vec<usize> = pattern.captures_iter(text).filter_map(|found| within(&found[1])).collect();
-        found.dedup();
-        found.first().copied().filter(|_| found.len() == 1)
-    };
-    // "(A) or (B)" begins with a letter but does not choose.
-    let first = || last(&FIRST).filter(|_| only(&BRACKETED).is_some() || !BRACKETED.is_match(text));
-    let says = || {
-        // "The answer is A dog" names no letter.
-        let is_letter = |found: &regex::Captures<'_>| {
-            let behind = found[2].as_bytes();
-            let word = behind.len() == 2 && behind[0] == b' ' && behind[1].is_ascii_alphabetic();
-            !(word && "AI".contains(&found[1]))
-        };
-        NAMED.captures_iter(text).filter(is_letter).filter_map(|found| within(&found[1])).last()
-    };
-    last(&BOXED)
-        .or_else(says)
-        .or_else(first)
-        .or_else(|| only(&BRACKETED))
+    if let Some(inside) = decisive {
+        return stated(&without_faces(inside), options);
+    }
+    let said = found.iter().find_map(|mark| match mark {
+        Mark::Said(inside) => stated(inside, options),
+        _ => None,
+    });
+    said.or_else(|| picked(text, options))
+        .or_else(|| first(text, options))
+        .or_else(|| only(&BRACKETED, text, options))
         .or_else(|| by_words(text, options))
-        .or_else(|| only(&ALONE).filter(|_| !BRACKETED.is_match(text)))
+        .or_else(|| only(&ALONE, text, options).filter(|_| !BRACKETED.is_match(text)))
 }
+
+static BRACKETED: LazyLock<Regex> = LazyLock::new(|| pattern(r"\(([A-Za-z])\)"));
+static ALONE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b([A-Z])\b"));
 
 fn pattern(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
+/// The option with this letter.
+fn at_letter(name: &str, options: &[String]) -> Option<usize> {
+    let name = name.chars().next()?.to_ascii_uppercase();
+    (0..options.len()).find(|&index| letter(index) == name)
+}
+
+/// `\text{(C) a salmon}` without its face.
+fn without_faces(inside: &str) -> String {
+    static FACE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}"));
+    FACE.replace_all(inside, "$1").replace("\\ ", " ")
+}
+
+/// The option that a statement of the answer names: its letter at the start, else its words.
+fn stated(text: &str, options: &[String]) -> Option<usize> {
+    static LETTER: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r#"^(?i:(?:option|choice|letter|clearly|definitely|not\s+\(?[a-z]\)?,?\s+but)\s+)*[\s*_"'`(\[{$:]*([A-Za-z])([^\p{L}\d+#][^\n]*)?$"#,
+        )
+    });
+    static LISTED: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"^[)\].*\s]*(?:,|/|&|or\b|and\b)\s*(?:option\s+)?\(?[A-Z](?:[^\p{L}]|$)"));
+    let text = text.trim_matches(|c: char| c.is_whitespace() || "*_:\"'`".contains(c));
+    if let Some(found) = LETTER.captures(text) {
+        let behind = found.get(2).map_or("", |rest| rest.as_str());
+        if LISTED.is_match(behind) {
+            return None;
+        }
+        if !is_article(&found[1], behind) {
+            return at_letter(&found[1], options);
+        }
+    }
+    if text.to_lowercase().starts_with("not ") { None } else { by_words(text, options) }
+}
+
+/// Whether a letter before `behind` is a word: "A dog", "I think".
+fn is_article(letter: &str, behind: &str) -> bool {
+    static REASON: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"^ (?:as|because|since|is|and|or|for|by|with|due|if)\b"));
+    let word = behind.starts_with(' ') && behind[1..].starts_with(|c: char| c.is_alphabetic());
+    match letter {
+        "A" | "I" => word && !REASON.is_match(behind),
+        "a" | "i" => word,
+        _ => false,
+    }
+}
+
+/// The last option that the text says it takes: "I choose B", "it must be (D)".
+fn picked(text: &str, options: &[String]) -> Option<usize> {
+    static PICKED: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?i:(?:\b(?:choice|option)\s+(?:is|would be|must be|should be)|\b(?:choose|chose|pick|picked|select|go with|going with|say)|\b(?:it|this|that)\s+(?:is|must be|has to be|would be|should be|'s))\s*(?:option|choice|answer)?)\s*:?[\s*(]*([A-Z])\b([^\n]{0,40})",
+        )
+    });
+    let picks = |found: &regex::Captures<'_>| {
+        let start = found.get(0).map_or(0, |whole| whole.start());
+        !is_denied_before(&text[..start]) && !is_article(&found[1], &found[2]) && !is_denied_behind(&found[2])
+    };
+    PICKED.captures_iter(text).filter(picks).filter_map(|found| at_letter(&found[1], options)).last()
+}
+
+fn is_denied_before(before: &str) -> bool {
+    static DENIED: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"(?i)(?:\bnot|n't|\bnever|\bcannot|\bwouldn't)(?:\s+\w+)?[\s(*]*$"));
+    DENIED.is_match(before)
+}
+
+/// Whether what follows a letter says that it is wrong.
+fn is_denied_behind(behind: &str) -> bool {
+    static DENIED: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?i)^[)\]*]*\s*(?:is|was|are|does|do|can|could|would|has|seems|fails)?\s*(?:n't|\bnot\b|\bwrong\b|\bincorrect\b|\bfalse\b|\bfails?\b|\bcannot\b|\bruled out\b|\bout\b|\bnames another\b)",
+        )
+    });
+    DENIED.is_match(behind)
+}
+
+/// The letter that the text begins with. "(A) or (B)" begins with a letter but does not choose, nor does "(A) is wrong".
+fn first(text: &str, options: &[String]) -> Option<usize> {
+    static FIRST: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[\s*(`\[]*([A-Za-z])([).:,*`\]\n][^\n]*|\s*$)"));
+    let found = FIRST.captures(text)?;
+    let whole = stated(text.lines().find(|line| !line.trim().is_empty())?, options);
+    let index = at_letter(&found[1], options).filter(|index| whole == Some(*index))?;
+    let denied = is_denied_behind(&found[2]);
+    let others = BRACKETED.is_match(text) && only(&BRACKETED, text, options).is_none_or(|only| only != index);
+    (!denied && !others).then_some(index)
+}
+
+/// The one option whose letter `mention` finds, denied ones left out.
+fn only(mention: &Regex, text: &str, options: &[String]) -> Option<usize> {
+    let kept = |found: &regex::Captures<'_>| {
+        let letter = found.get(1)?;
+        let (before, behind) = (&text[..letter.start()], &text[letter.end()..]);
+        let passed_over = is_denied_before(before) || is_denied_behind(behind) || is_article(letter.as_str(), behind);
+        at_letter(letter.as_str(), options).filter(|_| !passed_over)
+    };
+    let mut found: Vec<usize> = mention.captures_iter(text).filter_map(|found| kept(&found)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found.first().copied().filter(|_| found.len() == 1)
+}
+
 /// The one option whose words occur in the text; if one option contains another, the longer one.
 fn by_words(text: &str, options: &[String]) -> Option<usize> {
-    let text = format!(" {} ", normalised(text));
-    let options: Vec<String> = options.iter().map(|option| format!(" {} ", normalised(option))).collect();
-    let occurs = |option: &&String| !option.trim().is_empty() && text.contains(option.as_str());
-    let longest = options.iter().filter(occurs).max_by_key(|option| option.len())?;
-    let apart = |option: &&String| !longest.contains(option.as_str()) || *option == longest;
-    let rivals = options.iter().filter(occurs).filter(apart).count();
-    if rivals == 1 { options.iter().position(|option| option == longest) } else { None }
+    let occurring: Vec<usize> = (0..options.len()).filter(|&index| occurs(&options[index], text)).collect();
+    let longest = *occurring.iter().max_by_key(|index| options[**index].len())?;
+    let apart = |index: &&usize| **index == longest || !occurs(&options[**index], &options[longest]);
+    (occurring.iter().filter(apart).count() == 1).then_some(longest)
+}
+
+/// Whether `option` consists of words, so that its punctuation says nothing.
+fn has_words_alone(option: &str) -> bool {
+    option.chars().all(|c| c.is_alphabetic() || c.is_whitespace() || ",.;:!?'\"-()‘’“”".contains(c))
+        && option.chars().any(char::is_alphabetic)
+        && !option.trim().starts_with('-')
+}
+
+/// Whether `option` occurs in `text`: its words, or, where it has signs or digits, all of it.
+fn occurs(option: &str, text: &str) -> bool {
+    let denied = |before: &str| before.trim_end().ends_with(" not") || before.trim_end().ends_with("n't");
+    if has_words_alone(option) {
+        let (text, words) = (format!(" {} ", normalised(text)), format!(" {} ", normalised(option)));
+        return text.match_indices(&words).any(|(at, _)| !text[..at].ends_with(" not"));
+    }
+    let (option, text) = (folded(option), folded(text));
+    let inside = |c: char| c.is_alphanumeric() || "+#<>=*/^".contains(c);
+    let apart = |at: usize| {
+        let before = text[..at].trim_end_matches(['$', '(']).chars().next_back();
+        let mut behind = text[at + option.len()..].trim_start_matches(')').chars();
+        let (next, then) = (behind.next(), behind.next());
+        let number = option.starts_with(|c: char| c.is_ascii_digit());
+        let opens = !before.is_some_and(|c| inside(c) || number && "-.,".contains(c));
+        let goes_on = next.is_some_and(|c| inside(c) || "%!".contains(c) && !option.ends_with(c))
+            || next.is_some_and(|c| ".,".contains(c)) && then.is_some_and(|c| c.is_ascii_digit());
+        opens && !goes_on && !denied(&text[..at])
+    };
+    !option.is_empty() && text.match_indices(&option).any(|(at, _)| apart(at))
+}
+
+/// Lower case with single spaces.
+fn folded(text: &str) -> String {
+    let lower = text.nfkc().collect::<String>().to_lowercase().replace('\u{2212}', "-");
+    lower.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -97,19 +224,29 @@ mod tests {
             ("**B**", 1),
             ("B) blue", 1),
             ("The answer is B", 1),
+            ("the answer is d", 3),
             ("The answer is (C).", 2),
             ("The correct answer is: **D**", 3),
             ("Answer: A", 0),
             ("Answer: A, because it is red", 0),
+            ("The answer is A, as option B is no fruit.", 0),
             ("A or B? It is not (A) by far, so the answer is B.", 1),
+            ("(A) does not fit. So it is (D).", 3),
+            ("(A) is wrong and (B) cannot be meant, which leaves (C).", 2),
+            ("The correct choice is A. I did not pick C.", 0),
+            ("The answer is not A but B.", 1),
             (r"so \boxed{C}", 2),
             (r"\boxed{\text{D}}", 3),
+            (r"\boxed{\text{(C) dark blue}}", 2),
+            (r"\boxed{dark blue}", 2),
             ("I would go with the red apple.", 0),
             ("It is dark blue.", 2),
             ("blue", 1),
             ("Well, it depends!", 3),
             ("It must be (D).", 3),
             ("I believe C fits best", 2),
+            (r#"{"answer": "C", "why": "option A is no colour"}"#, 2),
+            ("\u{ff22}", 1),
         ] {
             assert_eq!(chosen(text, &options()), Some(index), "{text:?}");
         }
@@ -117,7 +254,20 @@ mod tests {
 
     #[test]
     fn a_text_that_does_not_choose_chooses_nothing() {
-        for text in ["", "I do not know.", "A dog", "E", "(A) or (B)", "a red apple or blue", "B or C"] {
+        for text in [
+            "",
+            "I do not know.",
+            "A dog",
+            "E",
+            "(A) or (B)",
+            "a red apple or blue",
+            "B or C",
+            "A and C",
+            r"\boxed{AD}",
+            r"The answer is B, or \boxed{",
+            "The answer is not A.",
+            "The answer is A or B.",
+        ] {
             assert_eq!(chosen(text, &options()), None, "{text:?}");
         }
     }
@@ -128,5 +278,22 @@ mod tests {
         assert_eq!(named("(A)", &options()), Some(0));
         assert_eq!(named("Dark blue", &options()), Some(2));
         assert_eq!(named("E", &options()), None);
+    }
+
+    #[test]
+    fn options_that_differ_in_signs_alone_are_different() {
+        for (options, answer, text, index) in [
+            (["1", "-1", "0"], "-1", "It is -1.", 1),
+            (["x > 0", "x < 0", "x = 0"], "x < 0", "so x < 0 holds", 1),
+            (["15", "1.5", "150"], "1.5", "about 1.5 m", 1),
+            (["Java", "C", "C++"], "C++", "I would use C++ here", 2),
+            (["5", "50%", "0.5%"], "50%", "50% of them", 1),
+        ] {
+            let options = options.map(str::to_owned);
+            assert_eq!(named(answer, &options), Some(index), "{answer}");
+            assert_eq!(by_words(text, &options), Some(index), "{text}");
+        }
+        let twice = ["Yes!", "yes?"].map(str::to_owned);
+        assert_eq!(named("yes", &twice), None, "two options have these words");
     }
 }

@@ -1,20 +1,20 @@
 //! Code: runs a Python function against tests, in a sandbox.
 //!
-//! The program is the text's fenced block that defines the function, else its first block, else all of it. A program that
-//! does not define the function continues the prompt's preamble. HumanEval's tasks (Chen et al., arXiv 2107.03374) have this
-//! form. A failure says why.
+//! [`extract`] finds the program in the text. A program that does not define the function continues the prompt's preamble:
+//! HumanEval's tasks (Chen et al., arXiv 2107.03374) have this form. A failure says why.
 //!
 //! The judge, a process of its own, has the tests, calls the program over a pipe and compares its own objects; the program's
 //! process gets arguments and gives results as plain data (`plain.py`). What the program does there is a claim about one
 //! result, never a verdict. Only lines with the run's nonce count.
 
 use super::sandbox::{self, Parties, ProcessEnd, Sandbox};
-use regex::Regex;
+use crate::types::thoughts::without_thoughts;
 use serde::Deserialize;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::LazyLock;
 use std::time::Duration;
+
+mod extract;
 
 const PLAIN: &str = include_str!("code/plain.py");
 
@@ -86,7 +86,7 @@ pub(super) fn run_tests(
     guard: bool,
     turn: usize,
 ) -> Result<Option<ProgramFailure>, sandbox::Error> {
-    let program = program(task, text);
+    let program = program_of(task, text);
     let nonce = nonce(&program);
     let input = serde_json::json!({
         "nonce": nonce, "program": program, "test": task.test, "preamble": task.preamble,
@@ -119,6 +119,11 @@ pub(super) fn run_tests(
     })
 }
 
+/// The program in `text`.
+pub(super) fn program_of(task: CodeTask<'_>, text: &str) -> String {
+    extract::program(task, without_thoughts(text))
+}
+
 /// A secret that marks the judge's own lines: keys of the system's randomness, which the program would have to guess.
 #[expect(clippy::disallowed_types, reason = "a secret is to differ from run to run, and orders nothing")]
 fn nonce(program: &str) -> String {
@@ -135,30 +140,6 @@ fn ended(end: ProcessEnd, sandbox: &Sandbox, took: Duration) -> ProgramFailure {
         ProcessEnd::Code(code) => ProgramFailure::Exception(format!("it ended with code {code} before its tests did")),
         ProcessEnd::Killed => ProgramFailure::Exception("it closed its pipe before its tests ended".to_owned()),
     }
-}
-
-/// The complete program of `text`.
-fn program(task: CodeTask<'_>, text: &str) -> String {
-    static FENCE: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"(?s)```[ \t]*(?:[Pp]ython3?|py)?[ \t]*\n(.*?)(?:\n[ \t]*```|\z)")
-            .expect("a constant: a test compiles it")
-    });
-    let head = format!("def {}", task.entry_point);
-    let defines =
-        |code: &str| code.match_indices(&head).any(|(at, _)| code[at + head.len()..].trim_start().starts_with('('));
-    let blocks: Vec<&str> = FENCE.captures_iter(text).filter_map(|block| Some(block.get(1)?.as_str())).collect();
-    let code = blocks.iter().find(|block| defines(block)).or(blocks.first()).copied().unwrap_or(text);
-    if defines(code) {
-        // Imports and helpers of the preamble stay.
-        let before = task.preamble.find(&head).map_or("", |at| &task.preamble[..at]);
-        return format!("{before}{code}\n");
-    }
-    let first = code.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    if first.starts_with([' ', '\t']) {
-        return format!("{}{code}\n", task.preamble);
-    }
-    let indented: Vec<String> = code.lines().map(|line| format!("    {line}")).collect();
-    format!("{}{}\n", task.preamble, indented.join("\n"))
 }
 
 #[cfg(test)]

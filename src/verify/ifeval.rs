@@ -1,18 +1,20 @@
 //! IFEval's 25 verifiable instructions (Zhou et al., arXiv 2311.07911), each followed or not.
 //!
 //! Behaves like the checker published with the paper (strict mode), including its oddities; tests compare it with that
-//! checker's verdicts. Three parts only approximate it: the language of a text (`language`), sentences (`sentences`), and
+//! checker's verdicts; [`repaired`] judges as the instructions say instead. Three parts only approximate it: the language of a text (`language`), sentences (`sentences`), and
 //! JSON, where `NaN` is invalid here. A keyword is a regular expression, matched in linear time. A blank text follows no
 //! instruction.
 
 mod language;
 mod pattern;
+mod repaired;
 mod sentences;
 mod words;
 
 use crate::types::verifier::Instruction;
 use pattern::{fixed, is_upper};
 use regex::{Regex, RegexBuilder};
+pub(super) use repaired::follows as follows_repaired;
 use std::sync::LazyLock;
 
 /// Characters that end a first word.

@@ -1,35 +1,77 @@
 //! Answers in words: equal exactly, or equal apart from case, articles, punctuation and white space.
 //!
-//! The second is SQuAD's normalisation (Rajpurkar et al., arXiv 1606.05250). If a text names its answer ("the answer is
-//! ..."), that part is compared too.
+//! The second is SQuAD's normalisation (Rajpurkar et al., arXiv 1606.05250). If a text marks its answer ("the answer is
+//! ..."), that part is compared too. Texts that Unicode calls equal are equal.
 
+use super::marker::{Mark, marks};
 use regex::Regex;
 use std::sync::LazyLock;
+use unicode_normalization::UnicodeNormalization;
 
 /// Whether `text` equals one of `accepted`, apart from surrounding white space.
 pub(super) fn matches_exactly<'a>(text: &str, mut accepted: impl Iterator<Item = &'a str>) -> bool {
-    accepted.any(|answer| answer.trim() == text.trim())
+    accepted.any(|answer| answer.trim().nfc().eq(text.trim().nfc()))
 }
 
-/// Whether `text`, or the answer that it names, equals one of `accepted` after normalisation.
+/// Whether one of the [`readings`] of `text` equals one of `accepted` after normalisation.
 pub(super) fn matches_normalised<'a>(text: &str, mut accepted: impl Iterator<Item = &'a str>) -> bool {
-    let given = [Some(normalised(text)), named(text).map(normalised)];
-    accepted.any(|answer| given.iter().flatten().any(|given| *given == normalised(answer)))
+    let readings = readings(text);
+    accepted.any(|answer| readings.iter().any(|given| are_equal(given, answer)))
 }
 
-/// The text after the last "answer is" or "answer:", to the end of the line.
-fn named(text: &str) -> Option<&str> {
-    static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"(?i)\banswer(?:\s+is\b|\s*:)[\s*]*:?\s*([^\n]+)").expect("a constant: a test compiles it")
+/// What `text` may say: all of it, the answer that it marks or what its one sentence ends with ("... is Paris"), each without an
+/// apposition too.
+pub(super) fn readings(text: &str) -> Vec<&str> {
+    static APPOSITION: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"(?i)^([^,;]+)[,;] (?:the|a|an|which|who|where|because|since|as|for)\b"));
+    static PREDICATE: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"^[^.!?\n]*\b(?:is|are|was|were|called)\s+([^.!?\n]+)[.!]?$"));
+    let text = text.trim();
+    let marked = marks(text).into_iter().find_map(|mark| match mark {
+        Mark::Said(inside) | Mark::Tag(inside) | Mark::Box(Some(inside)) => Some(inside),
+        Mark::Box(None) | Mark::Hashes(_) | Mark::Bold(_) => None,
     });
-    NAMED.captures_iter(text).last().and_then(|found| found.get(1)).map(|place| place.as_str())
+    let mut readings = vec![text];
+    readings.extend(marked.or_else(|| group(&PREDICATE, text)));
+    let ahead: Vec<&str> = readings.iter().filter_map(|text| group(&APPOSITION, text)).collect();
+    readings.extend(ahead);
+    readings
 }
 
-/// Lower case, without punctuation and articles, with single spaces.
+fn group<'a>(pattern: &Regex, text: &'a str) -> Option<&'a str> {
+    Some(pattern.captures(text)?.get(1)?.as_str())
+}
+
+fn are_equal(given: &str, answer: &str) -> bool {
+    let spaced = |text: &str| normalised(&text.replace('-', " "));
+    let negative = |text: &str| text.trim_start().starts_with('-');
+    normalised(given) == normalised(answer) || negative(given) == negative(answer) && spaced(given) == spaced(answer)
+}
+
+fn pattern(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a constant of this file: a test compiles each")
+}
+
+/// Lower case, without punctuation and the articles before other words, with single spaces. Signs that tell numbers and names
+/// apart stay (`-7`, `1.5`, `C++`), and so does what consists of punctuation alone.
 pub(super) fn normalised(text: &str) -> String {
-    let kept: String =
-        text.to_lowercase().chars().filter(|c| !c.is_ascii_punctuation() && !"‘’“”«»…".contains(*c)).collect();
-    kept.split_whitespace().filter(|word| !["a", "an", "the"].contains(word)).collect::<Vec<_>>().join(" ")
+    let lower: Vec<char> = text.nfkc().collect::<String>().to_lowercase().chars().collect();
+    let digit = |at: Option<usize>| at.and_then(|at| lower.get(at)).is_some_and(char::is_ascii_digit);
+    let stays = |at: usize, c: char| match c {
+        '.' => digit(at.checked_sub(1)) && digit(Some(at + 1)),
+        '-' => digit(Some(at + 1)) && !at.checked_sub(1).is_some_and(|before| lower[before].is_alphanumeric()),
+        '+' | '#' | '<' | '>' | '=' | '^' => true,
+        c => !c.is_ascii_punctuation() && !"‘’“”«»…、。！？".contains(c),
+    };
+    let bare: String = lower.iter().enumerate().filter(|(at, c)| stays(*at, **c)).map(|(_, c)| *c).collect();
+    let words: Vec<&str> = bare.split_whitespace().collect();
+    let last = words.len().saturating_sub(1);
+    let kept = words.iter().enumerate().filter(|(at, word)| *at == last || !["a", "an", "the"].contains(*word));
+    let kept = kept.map(|(_, word)| *word).collect::<Vec<_>>().join(" ");
+    if !kept.is_empty() {
+        return kept;
+    }
+    lower.iter().collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -44,13 +86,54 @@ mod tests {
             "\u{201c}PARIS\u{201d}",
             "I think so. The answer is: **Paris**.",
             "Answer: Paris\nWhy: it is.",
+            r"So \boxed{Paris}",
+            "<answer>Paris</answer>",
+            "The capital of France is Paris.",
+            "Answer: Paris, the capital of France.",
         ] {
             assert!(matches_normalised(text, ["Paris"].into_iter()), "{text:?}");
         }
-        for text in ["", "London", "Paris or London", "the answer", "answer is Rome, not Paris"] {
+        for text in [
+            "",
+            "London",
+            "Paris or London",
+            "the answer",
+            "answer is Rome, not Paris",
+            "It is not Paris.",
+            "Is it Paris?",
+        ] {
             assert!(!matches_normalised(text, ["Paris"].into_iter()), "{text:?}");
         }
         assert!(matches_normalised("NYC", ["New York", "nyc"].into_iter()));
+    }
+
+    #[test]
+    fn an_answer_of_articles_or_signs_alone_is_not_the_empty_text() {
+        for answer in ["The The", "?", "+", "an", "..."] {
+            assert!(!matches_normalised("", [answer].into_iter()), "{answer:?}");
+            assert!(!matches_normalised("!", [answer].into_iter()), "{answer:?}");
+            assert!(!matches_normalised("-", [answer].into_iter()), "{answer:?}");
+            assert!(matches_normalised(&answer.to_lowercase(), [answer].into_iter()), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn signs_that_tell_answers_apart_stay() {
+        for (text, answer) in [("-7", "7"), ("15", "1.5"), ("C++", "C"), ("vitamin", "Vitamin A"), ("the", "A")] {
+            assert!(!matches_normalised(text, [answer].into_iter()), "{text:?} is not {answer:?}");
+        }
+        for (text, answer) in
+            [("twenty one", "twenty-one"), ("1,234", "1234"), ("e-mail", "email"), ("vitamin a", "Vitamin A")]
+        {
+            assert!(matches_normalised(text, [answer].into_iter()), "{text:?} is {answer:?}");
+        }
+    }
+
+    #[test]
+    fn unicodes_normal_forms_are_equal() {
+        assert!(matches_normalised("cafe\u{301}", ["caf\u{e9}"].into_iter()));
+        assert!(matches_exactly("cafe\u{301}", ["caf\u{e9}"].into_iter()));
+        assert!(matches_normalised("\u{ff21}\u{ff22}", ["ab"].into_iter()));
     }
 
     #[test]

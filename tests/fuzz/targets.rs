@@ -245,7 +245,7 @@ impl Target {
             (Self::Answers(_), Input::Bytes(bytes)) => {
                 let chat = ChatRequest { wants_log_probs: true, ..ChatRequest::default() };
                 let answer = parse_response(bytes, &chat).map_err(|error| error.to_string())?;
-                let _ = Judge::read(&answer.text);
+                let _ = Judge::read(&answer.text, answer.finish);
                 let tokens = answer.first_tokens.iter();
                 let tokens =
                     tokens.filter_map(|(token, log_prob)| Some((Judge::choice_of_first_token(token)?, *log_prob)));

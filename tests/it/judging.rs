@@ -3,3 +3,4 @@
 mod judges;
 mod real_server;
 mod remote;
+mod remote_cases;

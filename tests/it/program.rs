@@ -9,3 +9,4 @@ mod malformed;
 mod offline;
 mod refusals;
 mod sandbox;
+mod verify;

@@ -161,7 +161,9 @@ impl EngineParticipants {
         let mut choices = Vec::with_capacity(orders.len());
         for order in orders {
             let completions = order.await.context(ENDED)?;
-            choices.push(completions.first().and_then(|text| Judge::read(&text.text)).ok_or(Invalid::Unreadable));
+            choices.push(
+                completions.first().and_then(|text| Judge::read(&text.text, text.finish)).ok_or(Invalid::Unreadable),
+            );
         }
         Ok(choices.chunks_exact(2).flat_map(|orders| Judge::verdicts(orders[0], orders[1])).collect())
     }

@@ -157,6 +157,8 @@ fn verifier(prompt: &Prompt) -> &'static str {
         (Some(Verifier::Choice { .. }), _) => "choice",
         (Some(Verifier::Ifeval { .. }), _) => "ifeval",
         (Some(Verifier::Code { .. }), _) => "code",
+        (Some(Verifier::Command { .. }), _) => "command",
+        (Some(Verifier::Http { .. }), _) => "http",
         (None, None) => "none",
     }
 }

@@ -145,7 +145,7 @@ impl ModelJudge {
         match self.role.method {
             VerdictMethod::Text => {
                 let votes = sampler.write(&rendered, self.role.votes, seed).await?;
-                let read = Judge::plurality(votes.iter().map(|vote| Judge::read(&vote.text)));
+                let read = Judge::plurality(votes.iter().map(|vote| Judge::read(&vote.text, vote.finish)));
                 Ok(read.map(|read| ScoredChoice { read, odds: 0.0 }))
             }
             VerdictMethod::Logprob | VerdictMethod::Balanced => {

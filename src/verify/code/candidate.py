@@ -7,6 +7,7 @@ PATHS = {"os.remove": 1, "os.rmdir": 1, "os.mkdir": 1, "os.truncate": 1, "os.chm
          "os.rename": 2, "os.link": 2, "os.symlink": 2}
 NEVER = ("os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.kill", "subprocess.", "pty.", "socket.",
          "ctypes.", "syslog.")
+LOCAL = 1
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -24,6 +25,9 @@ def guard_of(forbidden, scratch):
     def guard(event, args):
         if event == "open":
             bad = bool(args[2] & WRITES) and outside(args[0])
+        elif event == "socket.__new__":
+            # A pair of local ones, as asyncio makes for itself, reaches nobody.
+            bad = args[1] != LOCAL
         elif event in PATHS:
             bad = any(outside(path) for path in args[:PATHS[event]])
         else:
@@ -64,6 +68,9 @@ def loaded(reader, names, forbidden):
     program, entry_point, guarded = reader.value(), reader.value(), reader.value()
     if guarded:
         sys.addaudithook(guard_of(forbidden, os.getcwd()))
+    if "tempfile" in program:
+        import tempfile
+        tempfile.tempdir = os.getcwd()
     try:
         code = compile(program, "answer", "exec")
     except (SyntaxError, ValueError) as error:

@@ -7,11 +7,12 @@ use rco_node::run::events::Event;
 use rco_node::run::state::DropReason;
 use rco_node::telemetry::Telemetry;
 use rco_node::types::{ChatRole, Choice, CritiqueGroup, Invalid, Objective, Turn, Verdict};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-fn patient(server: &Rigged) -> RemoteConfig {
+pub fn patient(server: &Rigged) -> RemoteConfig {
     RemoteConfig {
         base_url: server.base_url.clone(),
         model: "rigged".into(),
@@ -23,6 +24,10 @@ fn patient(server: &Rigged) -> RemoteConfig {
         retry_share: 1.0,
         backoff_milliseconds: 1,
         backoff_max_milliseconds: 4,
+        more_base_urls: vec![],
+        omit: vec![],
+        rename: BTreeMap::new(),
+        extra_body: serde_json::Map::new(),
     }
 }
 

@@ -19,6 +19,8 @@ pub enum Act {
     Status(u16, Option<&'static str>),
     /// 200, and a body that is no answer.
     Babble(&'static str),
+    /// These bytes.
+    Raw(Vec<u8>),
     /// Half of an answer, then the connection closes.
     Die,
     /// Nothing at all.
@@ -123,6 +125,10 @@ async fn serve(mut stream: TcpStream, log: &Log, script: &Script) -> std::io::Re
             reply(status, &more, &format!("{{\"error\": \"no, {said}\"}}"))
         }
         Act::Babble(body) => reply(200, "", body),
+        Act::Raw(bytes) => {
+            stream.write_all(&bytes).await?;
+            return stream.shutdown().await;
+        }
         Act::Die => {
             let whole = reply(200, "", &whole("A", Value::Null));
             whole[..whole.len() - 20].to_owned()

@@ -1,0 +1,55 @@
+//! Thoughts: what a reasoning model writes before it answers.
+
+use regex::Regex;
+use std::sync::LazyLock;
+
+/// `text` without the thoughts before its answer. Thoughts stand between tags (`<think>`, `[THINK]`, channels) or before a closing
+/// tag, where the prompt opened them; those that never end leave nothing.
+pub fn without_thoughts(text: &str) -> &str {
+    static CLOSED: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?i)</(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[/THINK\]|<\|end_of_thought\|>|◁/think▷|<\|channel\|>final<\|message\|>",
+        )
+    });
+    static OPENED: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?im)^\s*(?:<(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[THINK\]|<\|begin_of_thought\|>|◁think▷|(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)<\|message\|>)",
+        )
+    });
+    static SOLUTION: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"^\s*<\|begin_of_solution\|>|<\|end_of_solution\|>\s*$"));
+    let answer = CLOSED.find_iter(text).last().map_or(text, |closed| &text[closed.end()..]);
+    let answer = OPENED.find(answer).map_or(answer, |opened| &answer[..opened.start()]);
+    let start = SOLUTION.find(answer).filter(|found| found.start() == 0).map_or(0, |found| found.end());
+    let answer = &answer[start..];
+    SOLUTION.find(answer).map_or(answer, |found| &answer[..found.start()])
+}
+
+fn pattern(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a constant of this file: a test compiles each")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thoughts_are_left_out_however_they_are_marked() {
+        for (text, expected) in [
+            ("B", "B"),
+            ("<think>A?</think>\n\nB", "\n\nB"),
+            ("<thinking>\nA?\n</thinking>B", "B"),
+            ("A? No.</think>B", "B"),
+            ("[THINK]A?[/THINK]B", "B"),
+            ("<think>A? <think>still</think> no</think>B", "B"),
+            ("<|channel|>analysis<|message|>A<|end|><|start|>assistant<|channel|>final<|message|>B", "B"),
+            ("<|begin_of_thought|>A<|end_of_thought|>\n<|begin_of_solution|>B<|end_of_solution|>", "B"),
+            ("<think>A looks better so far", ""),
+            ("<|channel|>analysis<|message|>A looks", ""),
+            ("The tag `<think>` is plain text here", "The tag `<think>` is plain text here"),
+            ("", ""),
+        ] {
+            assert_eq!(without_thoughts(text), expected, "{text:?}");
+        }
+    }
+}

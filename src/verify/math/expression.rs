@@ -1,0 +1,361 @@
+//! Reads a formula: its value, or what it says of one (an inequality, a pair, a set, a matrix).
+//!
+//! The formula is read whole or not at all. Units and words behind a value are left out, so is what names it (`x =`).
+
+use super::answer::{Answer, statement};
+use super::form::{Form, factorial};
+use super::numeral::{Comma, scale};
+use super::token::{Spaced, Token, tokens};
+use num_rational::BigRational;
+use num_traits::Signed;
+use term::symbol;
+
+mod bracket;
+mod term;
+
+/// Maximum nesting.
+const DEPTH_MAX: usize = 24;
+/// Units that may follow a number without a space.
+const UNITS: [&str; 34] = [
+    "cm", "mm", "km", "dm", "nm", "kg", "mg", "ml", "mL", "cl", "dl", "ft", "in", "yd", "mi", "lb", "lbs", "oz", "hr",
+    "hrs", "min", "mins", "sec", "secs", "ms", "mph", "kmh", "kph", "Hz", "kW", "kWh", "st", "nd", "th",
+];
+/// Units of one letter, which a space parts from their number.
+const LETTERS: &str = "mgshLJNWVAKCF";
+/// Words that begin a condition behind a value.
+const CONDITIONS: [&str; 9] = ["for", "if", "where", "when", "with", "since", "as", "because", "so"];
+/// Words before a value that say nothing of it.
+const HEDGES: [&str; 12] = [
+    "about",
+    "approximately",
+    "approx",
+    "around",
+    "roughly",
+    "exactly",
+    "nearly",
+    "only",
+    "just",
+    "therefore",
+    "thus",
+    "hence",
+];
+
+/// What `formula` says, with every comma as `comma` has it; `None` if it cannot be read whole.
+pub(super) fn read(formula: &str, comma: Comma) -> Option<Answer> {
+    let tokens = tokens(formula, comma)?;
+    let has_two_signs = tokens.iter().any(|spaced| spaced.token == Token::Sign('±'));
+    let read = |minus| Parser { tokens: &tokens, at: 0, depth: 0, minus }.whole();
+    if has_two_signs { Some(Answer::Several(vec![read(false)?, read(true)?])) } else { read(false) }
+}
+
+struct Parser<'a> {
+    tokens: &'a [Spaced],
+    at: usize,
+    depth: usize,
+    /// Whether `±` is read as minus.
+    minus: bool,
+}
+
+impl Parser<'_> {
+    fn whole(mut self) -> Option<Answer> {
+        let answer = self.list()?;
+        self.take('.');
+        (self.at == self.tokens.len()).then_some(answer)
+    }
+
+    fn peek(&self) -> Option<&Token> {
+        self.tokens.get(self.at).map(|spaced| &spaced.token)
+    }
+
+    fn is_spaced(&self, at: usize) -> bool {
+        self.tokens.get(at).is_some_and(|spaced| spaced.spaced)
+    }
+
+    fn sign(&self, at: usize) -> Option<char> {
+        match self.tokens.get(at)?.token {
+            Token::Sign(sign) => Some(sign),
+            _ => None,
+        }
+    }
+
+    fn take(&mut self, sign: char) -> bool {
+        let found = self.sign(self.at) == Some(sign);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn take_one(&mut self, signs: &str) -> Option<char> {
+        let sign = self.sign(self.at).filter(|sign| signs.contains(*sign))?;
+        self.at += 1;
+        Some(sign)
+    }
+
+    fn is_word(&self, at: usize, words: &[&str]) -> bool {
+        match self.tokens.get(at).map(|spaced| &spaced.token) {
+            Some(Token::Word(word) | Token::Text(word)) => {
+                words.contains(&word.to_lowercase().trim_matches(',').trim())
+            }
+            _ => false,
+        }
+    }
+
+    fn nested<T>(&mut self, inside: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        self.depth += 1;
+        let value = if self.depth > DEPTH_MAX { None } else { inside(self) };
+        self.depth -= 1;
+        value
+    }
+
+    /// Parts between commas and "or".
+    fn list(&mut self) -> Option<Answer> {
+        let mut parts = self.parts()?;
+        if parts.len() == 1 { parts.pop() } else { Some(Answer::Several(parts)) }
+    }
+
+    fn parts(&mut self) -> Option<Vec<Answer>> {
+        let mut parts = vec![self.part()?];
+        loop {
+            let comma = self.take_one(",;").is_some();
+            let word = self.is_word(self.at, &["or", "and"]);
+            self.at += usize::from(word);
+            if !comma && !word {
+                return Some(parts);
+            }
+            parts.push(self.part()?);
+        }
+    }
+
+    /// One statement: a value, an equation, an inequality.
+    fn part(&mut self) -> Option<Answer> {
+        while matches!(self.peek(), Some(Token::Text(_))) || self.is_word(self.at, &HEDGES) {
+            self.at += 1;
+        }
+        let from = self.at;
+        let first = self.side().or_else(|| {
+            // What an equation's left side says in words is its name.
+            self.at = from;
+            let names = |token: &Token| matches!(token, Token::Word(_) | Token::Text(_) | Token::Name(_));
+            while self.peek().is_some_and(names) {
+                self.at += 1;
+            }
+            self.take_one("=≈:∈")?;
+            self.side()
+        })?;
+        let (mut sides, mut signs) = (vec![first], Vec::new());
+        while let Some(sign) = self.take_one("=≈<>≤≥≠∈:") {
+            signs.push(sign);
+            sides.push(self.side()?);
+        }
+        statement(sides, signs)
+    }
+
+    /// One side of a statement, with its unit.
+    fn side(&mut self) -> Option<Answer> {
+        let from = self.at;
+        if let Some(first) = self.structure() {
+            let mut all = vec![first];
+            while self.take('∪') {
+                all.push(self.structure()?);
+            }
+            return if all.len() == 1 { all.pop() } else { Some(Answer::Several(all)) };
+        }
+        self.at = from;
+        let mut value = self.sum()?;
+        let mut percent = self.take('%');
+        while let Some((token, spaced)) = self.tokens.get(self.at).map(|found| (found.token.clone(), found.spaced)) {
+            match token {
+                Token::Word(word) | Token::Text(word) => {
+                    let word = word.to_lowercase();
+                    let first = word.split_whitespace().next().unwrap_or_default();
+                    if matches!(word.as_str(), "or" | "and") {
+                        break;
+                    }
+                    if CONDITIONS.contains(&first) {
+                        self.at = self.tokens.len();
+                        break;
+                    }
+                    if let Some(scale) = scale(&word) {
+                        value = value.multiply(&Form::number(BigRational::from_integer(scale)))?;
+                    }
+                    percent |= first.starts_with("percent") || word.starts_with("per cent") || first == "%";
+                    self.at += 1;
+                    self.unit_power();
+                }
+                Token::Sign('/')
+                    if matches!(
+                        self.tokens.get(self.at + 1)?.token,
+                        Token::Word(_) | Token::Text(_) | Token::Name(_)
+                    ) =>
+                {
+                    self.at += 2;
+                    self.unit_power();
+                }
+                Token::Name(letter) if spaced && LETTERS.contains(&letter) => {
+                    self.at += 1;
+                    self.unit_power();
+                }
+                _ => break,
+            }
+        }
+        Some(Answer::Value(value, percent))
+    }
+
+    /// The power of a unit: `cm^2`.
+    fn unit_power(&mut self) {
+        let from = self.at;
+        if self.take('^') {
+            let braced = self.take('{');
+            self.take('-');
+            let power = matches!(self.peek(), Some(Token::Number(..)));
+            self.at += usize::from(power);
+            if !power || braced && !self.take('}') {
+                self.at = from;
+            }
+        }
+    }
+
+    fn sum(&mut self) -> Option<Form> {
+        let mut sum = self.product()?;
+        while let Some(sign) = self.take_one("+-±") {
+            let product = self.product()?;
+            let minus = sign == '-' || sign == '±' && self.minus;
+            sum = if minus { sum.subtract(&product) } else { sum.add(&product) }?;
+        }
+        Some(sum)
+    }
+
+    fn product(&mut self) -> Option<Form> {
+        let mut product = self.signed()?;
+        loop {
+            if self.sign(self.at) == Some('/')
+                && matches!(self.tokens.get(self.at + 1)?.token, Token::Word(_) | Token::Text(_))
+            {
+                return Some(product);
+            }
+            if let Some(sign) = self.take_one("*/") {
+                let factor = self.signed()?;
+                product = if sign == '*' { product.multiply(&factor) } else { product.divide(&factor) }?;
+            } else if self.begins_factor() {
+                product = product.multiply(&self.power()?)?;
+            } else {
+                return Some(product);
+            }
+        }
+    }
+
+    /// Whether a factor follows that no sign parts from the last one.
+    fn begins_factor(&self) -> bool {
+        let Some(Spaced { token, spaced }) = self.tokens.get(self.at) else { return false };
+        let before = self.at.checked_sub(1).map(|at| &self.tokens[at].token);
+        match token {
+            Token::Name(name) => {
+                let last = self
+                    .tokens
+                    .get(self.at + 1)
+                    .is_none_or(|next| matches!(next.token, Token::Sign(',' | ';' | '^' | '/')));
+                let number = matches!(before, Some(Token::Number(..)));
+                // A letter behind a space is a unit: `5 m`.
+                !(*spaced && number && last && LETTERS.contains(name.as_str())) && name != "°"
+            }
+            Token::Word(word) => !spaced && !UNITS.contains(&word.as_str()) && word.chars().count() <= 3,
+            Token::Command(name) => name != "over" && !name.starts_with("end ") && !name.starts_with("begin "),
+            Token::Sign(sign) => *sign == '(' || *sign == '{' || *sign == '[',
+            Token::Number(..) | Token::Text(_) => false,
+        }
+    }
+
+    fn signed(&mut self) -> Option<Form> {
+        match self.take_one("+-±") {
+            Some('+') => self.nested(Self::signed),
+            Some(sign) => {
+                let value = self.nested(Self::signed)?;
+                Some(if sign == '-' || self.minus { value.negated() } else { value })
+            }
+            None => self.power(),
+        }
+    }
+
+    fn power(&mut self) -> Option<Form> {
+        let mut base = self.postfix()?;
+        if !self.take('^') {
+            return Some(base);
+        }
+        if self.is_degree() {
+            return Some(base);
+        }
+        let exponent = self.exponent()?;
+        base = base.power(&exponent)?;
+        Some(base)
+    }
+
+    fn exponent(&mut self) -> Option<Form> {
+        self.nested(|parser| if parser.take('-') { Some(parser.power()?.negated()) } else { parser.power() })
+    }
+
+    /// Consumes the degree sign of `90^\circ`.
+    fn is_degree(&mut self) -> bool {
+        let degree = Token::Name("°".to_owned());
+        let braced = usize::from(self.sign(self.at) == Some('{'));
+        let found = self.tokens.get(self.at + braced).is_some_and(|spaced| spaced.token == degree);
+        if found {
+            self.at += 1 + 2 * braced;
+        }
+        found
+    }
+
+    fn postfix(&mut self) -> Option<Form> {
+        let mut value = self.atom()?;
+        loop {
+            if self.take('!') {
+                value = Form::number(factorial(&value.rational()?)?);
+            } else if self.sign(self.at) == Some('%')
+                && self.tokens.get(self.at + 1).is_some()
+                && self.is_operand(self.at + 1)
+            {
+                self.at += 1;
+                value = Answer::share(&value)?;
+            } else {
+                return Some(value);
+            }
+        }
+    }
+
+    /// Whether arithmetic goes on at `at`, so that a percent sign before it is part of a term.
+    fn is_operand(&self, at: usize) -> bool {
+        matches!(self.sign(at), Some('+' | '-' | '*'))
+    }
+
+    fn atom(&mut self) -> Option<Form> {
+        let Spaced { token, .. } = self.tokens.get(self.at)?.clone();
+        self.at += 1;
+        match token {
+            Token::Number(value, written) => self.number(value, &written),
+            Token::Name(name) => self.name(name),
+            Token::Word(word) if word.chars().count() <= 2 => {
+                // Letters in a row are a product.
+                word.chars().try_fold(Form::whole(1), |product, letter| product.multiply(&symbol(&letter.to_string())))
+            }
+            Token::Command(name) => self.nested(|parser| parser.command(&name)),
+            Token::Sign('(') => self.group(')'),
+            Token::Sign('[') => self.group(']'),
+            Token::Sign('{') => self.group('}'),
+            Token::Sign('|') => {
+                let inside = self.group('|')?;
+                Some(match inside.rational() {
+                    Some(value) => Form::number(value.abs()),
+                    None => Form::function("abs", &[inside]),
+                })
+            }
+            Token::Word(_) | Token::Text(_) | Token::Sign(_) => None,
+        }
+    }
+
+    fn group(&mut self, close: char) -> Option<Form> {
+        let mut inside = self.nested(Self::sum)?;
+        if close == '}' && self.peek() == Some(&Token::Command("over".to_owned())) {
+            self.at += 1;
+            inside = inside.divide(&self.nested(Self::sum)?)?;
+        }
+        self.take(close).then_some(inside)
+    }
+}

@@ -1,0 +1,210 @@
+//! Written numbers: digits with thousands separators of any custom, decimal points and commas, powers of ten, and words.
+//!
+//! `1,234,567.5`, `12,34,567`, `1 234 567,5` and `1.234.567,5` are numbers; a lone `1.234` is a decimal. More than 400 digits
+//! are none, which bounds the time.
+
+use num_bigint::BigInt;
+use num_rational::BigRational;
+use num_traits::Zero;
+use regex::Regex;
+use std::sync::LazyLock;
+
+/// Maximum digits and maximum power of ten of a number.
+const DIGITS_MAX: usize = 400;
+
+/// What a comma is that separates no thousands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Comma {
+    /// It stands between the things of a list, and so do those between thousands.
+    Lists,
+    /// It stands between the things of a list.
+    Separates,
+    /// It is a decimal comma.
+    Decimal,
+}
+
+/// The number that `text` begins with, and its length in bytes.
+pub(super) fn numeral(text: &str, comma: Comma) -> Option<(BigRational, usize)> {
+    static WESTERN: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d{1,3}(?:,\d{3})+(?:\.\d+)?"));
+    static INDIAN: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d{1,2}(?:,\d{2})+,\d{3}(?:\.\d+)?"));
+    static DOTTED: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"^\d{1,3}(?:(?:\.\d{3}){2,}(?:,\d+)?|(?:\.\d{3})+,\d{1,2})"));
+    static SPACED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[1-9]\d{0,2}(?: \d{3})+(?:[.,]\d+)?"));
+    static COMMA: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d+,\d+"));
+    static PLAIN: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:\d+(?:\.\d+)?|\.\d+)"));
+    if !text.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return None;
+    }
+    let patterns: [(&Regex, bool, char); 6] = [
+        (&WESTERN, comma != Comma::Lists, '.'),
+        (&INDIAN, comma != Comma::Lists, '.'),
+        (&DOTTED, comma != Comma::Lists, ','),
+        (&SPACED, true, '.'),
+        (&COMMA, comma == Comma::Decimal, ','),
+        (&PLAIN, true, '.'),
+    ];
+    // What goes on with digits is another number, or none.
+    let ends = |end: usize| {
+        let mut behind = text[end..].chars();
+        match (behind.next(), behind.next()) {
+            (Some(',' | '.'), Some(c)) => !c.is_ascii_digit(),
+            (Some(c), _) => !c.is_ascii_digit(),
+            (None, _) => true,
+        }
+    };
+    let mut found = patterns.iter().filter(|(_, applies, _)| *applies).filter_map(|(pattern, _, point)| {
+        let end = pattern.find(text)?.end();
+        (ends(end) || std::ptr::eq(*pattern, &raw const *PLAIN)).then_some((end, *point))
+    });
+    let (end, point) = found.next()?;
+    // Either sign may stand before the decimals of a spaced number.
+    let point = if point == '.' && !text[..end].contains('.') && text[..end].contains(' ') { ',' } else { point };
+    let (exponent, end) = power_of_ten(text, end);
+    let digits_end = text[..end].find(['e', 'E']).unwrap_or(end);
+    Some((value(&text[..digits_end], point, exponent)?, end))
+}
+
+fn pattern(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a constant of this file: a test compiles each")
+}
+
+/// The power in `1.5e3` and where it ends; 0 where there is none, as in `2 em` and `2e`.
+fn power_of_ten(text: &str, end: usize) -> (i64, usize) {
+    static POWER: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[eE]([+-]?\d{1,6})(?:[^A-Za-z\d]|$)"));
+    match POWER.captures(&text[end..]).and_then(|found| found.get(1)) {
+        Some(power) => (power.as_str().parse().unwrap_or_default(), end + power.end()),
+        None => (0, end),
+    }
+}
+
+fn value(written: &str, point: char, exponent: i64) -> Option<BigRational> {
+    let (whole, part) = written.split_once(point).unwrap_or((written, ""));
+    let digits: String = whole.chars().chain(part.chars()).filter(char::is_ascii_digit).collect();
+    if digits.len() > DIGITS_MAX || exponent.unsigned_abs() as usize > DIGITS_MAX {
+        return None;
+    }
+    let digits = BigRational::from_integer(digits.parse::<BigInt>().ok()?);
+    let power = BigRational::from_integer(10.into()).pow((exponent - part.len() as i64) as i32);
+    Some(digits * power)
+}
+
+/// The number that `text` says in English words, and nothing else: `forty-two`, `a hundred`, `two thousand and five`.
+pub(super) fn in_words(text: &str) -> Option<BigRational> {
+    const SMALL: [&str; 20] = [
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
+        "eighteen",
+        "nineteen",
+    ];
+    const TENS: [&str; 8] = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
+    let lower = text.trim().trim_end_matches(['.', '!']).to_lowercase();
+    let mut words = lower.split([' ', '-']).filter(|word| !word.is_empty() && *word != "and").peekable();
+    let negative = words.next_if(|word| ["minus", "negative"].contains(word)).is_some();
+    let (mut sum, mut part, mut any) = (BigInt::zero(), BigInt::zero(), false);
+    let place = |list: &[&str], word: &str| list.iter().position(|known| *known == word);
+    for word in words {
+        if let Some(small) = place(&SMALL, word) {
+            part += small;
+        } else if let Some(tens) = place(&TENS, word) {
+            part += 10 * (tens + 2);
+        } else if word == "a" && !any {
+            part += 1;
+        } else if word == "hundred" && !part.is_zero() {
+            part *= 100;
+        } else {
+            let scale = scale(word).filter(|_| !part.is_zero())?;
+            sum += std::mem::take(&mut part) * scale;
+        }
+        any = true;
+    }
+    let sum = sum + part;
+    // "a" alone says no number.
+    (any && lower != "a").then(|| BigRational::from_integer(if negative { -sum } else { sum }))
+}
+
+/// The number that a word multiplies by: `million`.
+pub(super) fn scale(word: &str) -> Option<BigInt> {
+    let zeros = match word {
+        "hundred" => 2,
+        "thousand" => 3,
+        "million" => 6,
+        "billion" => 9,
+        "trillion" => 12,
+        _ => return None,
+    };
+    Some(BigInt::from(10).pow(zeros))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn written(value: i64, hundredths: i64) -> BigRational {
+        BigRational::from_integer(value.into()) + BigRational::new(hundredths.into(), 100.into())
+    }
+
+    #[test]
+    fn every_custom_of_writing_a_number_is_read() {
+        for (text, value, length) in [
+            ("1,234", written(1234, 0), 5),
+            ("1,234,567.5 m", written(1_234_567, 50), 11),
+            ("12,34,567", written(1_234_567, 0), 9),
+            ("1,00,000 rupees", written(100_000, 0), 8),
+            ("1.234.567,5", written(1_234_567, 50), 11),
+            ("1.234,56", written(1234, 56), 8),
+            ("70 000", written(70_000, 0), 6),
+            ("1 234,5", written(1234, 50), 7),
+            ("1.25", written(1, 25), 4),
+            (".5", written(0, 50), 2),
+            ("7.", written(7, 0), 1),
+            ("1.5e3", written(1500, 0), 5),
+            ("2 em", written(2, 0), 1),
+            ("12,34", written(12, 0), 2),
+            ("1,2,3", written(1, 0), 1),
+            ("007", written(7, 0), 3),
+            ("1234 567", written(1234, 0), 4),
+        ] {
+            assert_eq!(numeral(text, Comma::Separates), Some((value, length)), "{text}");
+        }
+        assert_eq!(numeral("13,5", Comma::Decimal), Some((written(13, 50), 4)));
+        assert_eq!(numeral("1,234", Comma::Decimal), Some((written(1234, 0), 5)));
+        assert_eq!(numeral("1,234", Comma::Lists), Some((written(1, 0), 1)));
+        assert_eq!(numeral("x", Comma::Lists), None);
+        assert_eq!(numeral(&"9".repeat(401), Comma::Separates), None);
+        assert_eq!(numeral("1e999", Comma::Separates), None);
+    }
+
+    #[test]
+    fn numbers_in_words_are_whole_texts() {
+        for (text, value) in [
+            ("seven", 7),
+            ("Forty-two.", 42),
+            ("a hundred", 100),
+            ("two thousand and five", 2005),
+            ("three hundred twenty-one million", 321_000_000),
+            ("minus nine", -9),
+        ] {
+            assert_eq!(in_words(text), Some(written(value, 0)), "{text}");
+        }
+        for text in ["", "a", "seven apples", "hundred", "no", "million"] {
+            assert_eq!(in_words(text), None, "{text}");
+        }
+    }
+}

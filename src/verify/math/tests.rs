@@ -1,0 +1,141 @@
+use super::*;
+use proptest::prelude::*;
+
+fn right(text: &str, expected: &str) -> bool {
+    let expected = MathAnswer::expected(expected).unwrap_or_else(|| panic!("no answer in {expected:?}"));
+    MathAnswer::of(text).is_some_and(|given| given.agrees(&expected))
+}
+
+#[test]
+fn answers_are_found_however_they_are_set_down() {
+    for (text, expected) in [
+        (r"So $x = \boxed{42}$ as the 3 cases show.", "42"),
+        (r"\boxed{1} and then \boxed{\frac{3}{4}}", "0.75"),
+        (r"\boxed{-\dfrac{1}{3}}", "-1/3"),
+        (r"It is $1\frac{1}{2}$ cups", "1.5"),
+        (r"\boxed{2\frac12}", "5/2"),
+        (r"\boxed{\frac{2+4}{3}}", "2"),
+        (r"\boxed{12{,}345}", "12345"),
+        (r"\boxed{x = 3^2 + 1}", "10"),
+        (r"\boxed{2 \cdot (3 - 5)}", "-4"),
+        (r"\boxed{45^\circ}", "45"),
+        (r"\boxed{15 \text{ cm}}", "15"),
+        (r"\boxed{12\%}", "12%"),
+        ("That makes 50%.", "0.5"),
+        ("a share of 0.5", "50%"),
+        ("fifty, that is 50 percent", "1/2"),
+        ("50%", "50"),
+        ("First 10, then 20.\n#### 1,234", "1234"),
+        ("#### -5 apples\nbye 7", "-5"),
+        ("The answer is **85**!", "85"),
+        (r"\boxed{\text{about } 7}", "7"),
+        ("1/3 of it", "2/6"),
+        (r"\(\frac{10}{4}\)", "2.5"),
+        ("3 \u{d7} 4 = 12", "12"),
+        ("7", r"\boxed{7}"),
+        ("2", "6/3"),
+        ("7", "3 + 4"),
+        ("The answer is the sum of 3 and 4, which is 7.", "7"),
+        (r"\boxed{(x+1)^2}", "x^2 + 2x + 1"),
+        (r"\boxed{\frac{1}{\sqrt{2}}}", r"\frac{\sqrt{2}}{2}"),
+        (r"\boxed{\{1, 2\}}", "2, 1"),
+        (r"\boxed{5 < x}", "x > 5"),
+        (r"\boxed{0.1\overline{6}}", "1/6"),
+        (r"\boxed{\log_2 8}", "3"),
+        (r"\boxed{3 \pm \sqrt 2}", r"3 + \sqrt{2}, 3 - \sqrt{2}"),
+        (r"\boxed{y = 2x + 3}", "2x+3"),
+        (r"\boxed{2y = 4x + 6}", "y - 2x - 3 = 0"),
+        (r"\boxed{(-\infty, 2) \cup (3, \infty)}", r"(-\infty,2)\cup(3,\infty)"),
+        (r"\boxed{\begin{pmatrix} 1 \\ 2 \end{pmatrix}}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+        (r"The answer is 3 or 4.", "4, 3"),
+        ("seven", "7"),
+        ("10 000 m", "10000"),
+        ("about \u{2013}5 degrees", "-5"),
+    ] {
+        assert!(right(text, expected), "{text:?} is {:?}, expected {expected}", MathAnswer::of(text));
+    }
+    for (text, expected) in [
+        (r"\boxed{41}", "42"),
+        ("50%", "5"),
+        ("50%", "5000"),
+        (r"the 42 is \boxed{none}", "42"),
+        (r"\boxed{1/0}", "1"),
+        (r"\boxed{3, 4}", "3"),
+        (r"\boxed{7", "7"),
+        ("no number", "1"),
+        ("", "0"),
+        ("0.333", "1/3"),
+        (r"\boxed{(2, 4)}", "(4, 2)"),
+        (r"\boxed{x \ge 5}", "x > 5"),
+        (r"\boxed{x^3}", "x^2"),
+        ("The answer is 3x + 1.", "1"),
+    ] {
+        assert!(!right(text, expected), "{text:?} is {:?}, not {expected}", MathAnswer::of(text));
+    }
+}
+
+#[test]
+fn a_prompts_answer_is_read_whole_or_refused() {
+    for text in ["", "none of these", "Paris", r"\boxed{", "12 of the 40", "see step 3"] {
+        assert!(MathAnswer::expected(text).is_none(), "{text:?} is {:?}", MathAnswer::expected(text));
+    }
+    for text in [
+        "$1,234.50",
+        "15 cm",
+        "5 apples",
+        r"2\pi",
+        r"\sqrt{2}",
+        "x^2",
+        r"\log_2 8",
+        "5!",
+        "x > 5",
+        "2i",
+        "1011_2",
+        "(2,4)",
+    ] {
+        assert!(MathAnswer::expected(text).is_some(), "{text:?}");
+    }
+}
+
+#[test]
+fn answers_are_right_where_math_verify_says_so() {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        answer: String,
+        text: String,
+        right: bool,
+    }
+    let golden = include_str!("../../../tests/golden/math_answers.jsonl");
+    let lines: Vec<Line> = golden.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 1_200);
+    let differs = |line: &&Line| right(&line.text, &line.answer) != line.right;
+    let differing: Vec<_> = lines.iter().filter(differs).map(|line| (&line.answer, &line.text, line.right)).collect();
+    assert!(differing.is_empty(), "{} differ: {differing:#?}", differing.len());
+}
+
+#[test]
+fn deep_or_huge_expressions_are_no_answer_and_no_panic() {
+    let deep = format!("\\boxed{{{}1{}}}", "(".repeat(10_000), ")".repeat(10_000));
+    assert!(MathAnswer::of(&deep).is_none());
+    for text in [format!("\\boxed{{{}1}}", "-".repeat(10_000)), r"\boxed{9^9^9}".into(), r"\boxed{99^99^99}".into()] {
+        assert!(MathAnswer::of(&text).is_none(), "{text:.40}");
+    }
+    assert!(MathAnswer::of(&"\\frac".repeat(5_000)).is_none());
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_without_a_panic(text in r"(\\boxed\{|\\frac|\\sqrt|\\text\{|[{}0-9.,/+*^()%=<xi&_!|\[\] -]|####|\*\*|answer is|\\\\){0,40}|\PC{0,60}") {
+        let _ = MathAnswer::of(&text);
+        let _ = MathAnswer::expected(&text);
+    }
+
+    #[test]
+    fn a_sum_in_a_box_is_its_value(a in -999i64..999, b in 1i64..999, c in 1i64..99) {
+        let text = format!(r"\boxed{{({a} + {b}) * {c} / {b}}}");
+        let value = format!("{}/{}", ((a + b) * c).abs(), b);
+        let sign = if a + b < 0 { "-" } else { "" };
+        let expected = format!("{}{}", sign, value);
+        prop_assert!(right(&text, &expected), "{}", text);
+    }
+}
