@@ -1,11 +1,14 @@
 //! A dashboard as a value: rows of panels, each with its queries, unit and thresholds. Knows no JSON.
 //!
-//! Panels flow from left to right in rows of 24 columns, as Grafana's grid has them, so no two can overlap.
+//! Panels flow from left to right in rows of 24 columns, as Grafana's grid has them, so no two can overlap. Plots share the
+//! lines of their row, so that none is left half empty.
 
 use super::query::Expr;
 
 /// Columns of Grafana's grid.
 pub(super) const COLUMNS: u8 = 24;
+/// Plots beside each other at most.
+const PLOTS_MAX: u8 = 4;
 
 /// A dashboard.
 #[derive(Clone, Debug)]
@@ -31,9 +34,22 @@ pub(super) struct Row {
     pub(super) panels: Vec<Panel>,
 }
 
-/// A row.
+/// A row. Its plots share its lines.
 pub(super) fn row(title: &'static str, panels: impl IntoIterator<Item = Panel>) -> Row {
-    Row { title, panels: panels.into_iter().collect() }
+    let mut panels: Vec<_> = panels.into_iter().collect();
+    let plots = panels.iter_mut().filter(|panel| panel.shape.is_plot()).collect::<Vec<_>>();
+    let widths = widths(u8::try_from(plots.len()).expect("a row is written by hand and has few panels"));
+    plots.into_iter().zip(widths).for_each(|(plot, width)| plot.width = width);
+    Row { title, panels }
+}
+
+/// The widths of `plots` plots: full lines, as equal as they can be, the earlier with more of them.
+fn widths(plots: u8) -> impl Iterator<Item = u8> {
+    let lines = plots.div_ceil(PLOTS_MAX);
+    (0..lines).flat_map(move |line| {
+        let beside = plots / lines + u8::from(line < plots % lines);
+        std::iter::repeat_n(COLUMNS / beside, beside.into())
+    })
 }
 
 /// How a panel shows its queries.
@@ -51,11 +67,20 @@ pub(super) enum Shape {
     Table,
 }
 
+impl Shape {
+    /// Whether it shows values over time.
+    fn is_plot(self) -> bool {
+        matches!(self, Self::Lines | Self::Stack | Self::Heat)
+    }
+}
+
 /// What a panel's values are, as Grafana calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// A plain number.
+    /// A plain number; thousands are abbreviated.
     Number,
+    /// A number of which every digit counts, such as a version.
+    Exact,
     /// A share from 0 to 1.
     Share,
     /// Seconds.
@@ -75,13 +100,19 @@ impl Unit {
     pub(super) fn id(self) -> &'static str {
         match self {
             Self::Number => "short",
+            Self::Exact => "none",
             Self::Share => "percentunit",
             Self::Seconds => "s",
             Self::Bytes => "bytes",
-            Self::PerSecond => "cps",
+            Self::PerSecond => "suffix:/s",
             Self::YesNo => "bool_yes_no",
             Self::Since => "dateTimeFromNow",
         }
+    }
+
+    /// The ends of an axis of such values.
+    pub(super) fn range(self) -> (Option<f64>, Option<f64>) {
+        (Some(0.0), (self == Self::Share).then_some(1.0))
     }
 }
 
@@ -101,6 +132,8 @@ pub(super) struct Target {
     pub(super) expr: Expr,
     /// The name of its series; labels in double braces.
     pub(super) legend: &'static str,
+    /// The unit of its own axis, on the right; none, if it has the panel's.
+    pub(super) right: Option<Unit>,
 }
 
 /// A panel.
@@ -124,6 +157,10 @@ pub(super) struct Panel {
     pub(super) thresholds: Vec<Threshold>,
     /// The least and the greatest value of its axis.
     pub(super) range: (Option<f64>, Option<f64>),
+    /// Series with a colour of their own: a regular expression of their legends, and Grafana's name of the colour.
+    pub(super) colours: &'static [(&'static str, &'static str)],
+    /// Of a table: the labels that it shows, from left to right, each with the title of its column.
+    pub(super) columns: &'static [(&'static str, &'static str)],
 }
 
 impl Panel {
@@ -134,12 +171,9 @@ impl Panel {
         unit: Unit,
         (width, height): (u8, u8),
     ) -> Self {
-        let range = match unit {
-            Unit::Share => (Some(0.0), Some(1.0)),
-            Unit::Number => (None, None),
-            _ => (Some(0.0), None),
-        };
-        Self { title, description, shape, unit, width, height, targets: Vec::new(), thresholds: Vec::new(), range }
+        let (targets, thresholds) = (Vec::new(), Vec::new());
+        let range = unit.range();
+        Self { title, description, shape, unit, width, height, targets, thresholds, range, colours: &[], columns: &[] }
     }
 
     /// One number, three columns wide.
@@ -147,40 +181,60 @@ impl Panel {
         Self::new(title, description, Shape::Stat, unit, (3, 4))
     }
 
-    /// Lines over time, a third of the width.
+    /// Lines over time.
     pub(super) fn lines(title: &'static str, description: &'static str, unit: Unit) -> Self {
         Self::new(title, description, Shape::Lines, unit, (8, 8))
     }
 
-    /// Areas over time, a third of the width.
+    /// Areas over time.
     pub(super) fn stack(title: &'static str, description: &'static str, unit: Unit) -> Self {
         Self::new(title, description, Shape::Stack, unit, (8, 8))
     }
 
-    /// A histogram over time, a third of the width.
+    /// A histogram over time.
     pub(super) fn heat(title: &'static str, description: &'static str, unit: Unit) -> Self {
         Self::new(title, description, Shape::Heat, unit, (8, 8))
     }
 
-    /// A table of labels, of the whole width.
-    pub(super) fn table(title: &'static str, description: &'static str) -> Self {
-        Self::new(title, description, Shape::Table, Unit::Number, (COLUMNS, 4))
+    /// A table of labels, of the whole width; each label has the title of its column beside it.
+    pub(super) fn table(
+        title: &'static str,
+        description: &'static str,
+        columns: &'static [(&'static str, &'static str)],
+    ) -> Self {
+        Self { columns, ..Self::new(title, description, Shape::Table, Unit::Number, (COLUMNS, 4)) }
+    }
+
+    /// Whether the series of a query differ in another label than the node's.
+    pub(super) fn is_split(&self) -> bool {
+        self.targets.iter().any(|target| target.legend.replace("{{instance}}", "").contains("{{"))
     }
 
     /// With one more query.
     pub(super) fn query(mut self, expr: Expr, legend: &'static str) -> Self {
-        self.targets.push(Target { expr, legend });
+        self.targets.push(Target { expr, legend, right: None });
         self
     }
 
-    /// Of another width.
-    pub(super) fn wide(self, width: u8) -> Self {
-        Self { width, ..self }
+    /// With one more query, whose values have an axis of their own on the right.
+    pub(super) fn query_right(mut self, expr: Expr, legend: &'static str, unit: Unit) -> Self {
+        self.targets.push(Target { expr, legend, right: Some(unit) });
+        self
     }
 
-    /// Its axis has no ends of its own.
+    /// With colours for the series whose legends match.
+    pub(super) fn colours(self, colours: &'static [(&'static str, &'static str)]) -> Self {
+        Self { colours, ..self }
+    }
+
+    /// Its axis has no ends of its own: the values may be below 0.
     pub(super) fn free(self) -> Self {
         Self { range: (None, None), ..self }
+    }
+
+    /// Its axis goes from `least` to `greatest`.
+    pub(super) fn within(self, least: f64, greatest: f64) -> Self {
+        Self { range: (Some(least), Some(greatest)), ..self }
     }
 
     /// Green below `warn`, then orange, then red from `bad` on.
@@ -195,5 +249,22 @@ impl Panel {
 
     fn coloured(self, colours: [(&'static str, Option<f64>); 3]) -> Self {
         Self { thresholds: colours.map(|(colour, from)| Threshold { from, colour }).to_vec(), ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_a_row_are_full_and_as_equal_as_they_can_be() {
+        let of = |plots| widths(plots).collect::<Vec<_>>();
+        assert_eq!(of(3), [8; 3]);
+        assert_eq!(of(4), [6; 4]);
+        assert_eq!(of(5), [8, 8, 8, 12, 12]);
+        assert_eq!(of(6), [8; 6]);
+        assert_eq!(of(7), [6, 6, 6, 6, 8, 8, 8]);
+        assert_eq!(of(9), [8; 9]);
+        assert_eq!(of(0), [0; 0]);
     }
 }

@@ -3,17 +3,24 @@
 //!
 //! The data source is a variable: no id of one is written down, so that a file works in any Grafana.
 
-use super::board::{Board, COLUMNS, Panel, Row, Shape};
+use super::board::{Board, COLUMNS, Panel, Row, Shape, Target, Unit};
 use super::query::{Scope, label_values};
 use crate::telemetry::metrics;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+/// The line of what stays at 0 on a stack.
+const ZERO_COLOUR: &str = "rgba(128, 128, 128, 0.5)";
 /// The schema of the JSON.
 const SCHEMA: u32 = 39;
 /// Every dashboard has it; links between them are made by it.
 const TAG: &str = "rco-node";
-/// The metric's window of annotations: one scrape interval or more.
-const ANNOTATION_WINDOW: &str = "1m";
+/// Columns that Grafana makes of a query beside its labels, and labels that say nothing.
+const TABLE_EXTRAS: [&str; 4] = ["Time", "__name__", "job", "Value"];
+/// The time between two looks for annotations.
+const ANNOTATION_STEP: &str = "1m";
+/// What each look sees: more than a step by a scrape interval and more, or what happens between the last scrape of one step
+/// and the first of the next is never seen.
+const ANNOTATION_WINDOW: &str = "90s";
 
 /// The file of `board`, below the folder of dashboards.
 pub(super) fn file_name(board: &Board) -> String {
@@ -119,7 +126,7 @@ fn annotations() -> Vec<Value> {
             "hide": false,
             "iconColor": colour,
             "expr": format!("{expr}"),
-            "step": ANNOTATION_WINDOW,
+            "step": ANNOTATION_STEP,
             "titleFormat": text,
             "textFormat": "{{instance}}",
             "useValueForTime": false,
@@ -157,7 +164,7 @@ fn panels(rows: &[Row]) -> Vec<Value> {
 }
 
 fn panel(panel: &Panel, id: usize, place: Value) -> Value {
-    json!({
+    let mut json = json!({
         "id": id,
         "type": kind(panel.shape),
         "title": panel.title,
@@ -165,8 +172,28 @@ fn panel(panel: &Panel, id: usize, place: Value) -> Value {
         "datasource": source(),
         "gridPos": place,
         "targets": targets(panel),
-        "fieldConfig": { "defaults": defaults(panel), "overrides": [] },
+        "fieldConfig": { "defaults": defaults(panel), "overrides": overrides(panel) },
         "options": options(panel.shape),
+    });
+    if panel.shape == Shape::Table {
+        json["transformations"] = json!([columns(panel.columns)]);
+    }
+    json
+}
+
+/// What makes of a query's labels the columns of a table.
+fn columns(columns: &[(&str, &str)]) -> Value {
+    let of = |each: &dyn Fn(usize) -> Value| -> Map<String, Value> {
+        columns.iter().enumerate().map(|(n, (label, _))| ((*label).to_owned(), each(n))).collect()
+    };
+    let hidden: Map<_, _> = TABLE_EXTRAS.iter().map(|name| ((*name).to_owned(), json!(true))).collect();
+    json!({
+        "id": "organize",
+        "options": {
+            "excludeByName": hidden,
+            "indexByName": of(&|n| json!(n)),
+            "renameByName": of(&|n| json!(columns[n].1)),
+        },
     })
 }
 
@@ -179,6 +206,50 @@ fn kind(shape: Shape) -> &'static str {
     }
 }
 
+/// The queries of `panel`, each with the letter that it is referred to by.
+fn lettered(panel: &Panel) -> impl Iterator<Item = (char, &Target)> {
+    ('A'..='Z').zip(&panel.targets)
+}
+
+/// Queries with an axis of their own, series with a colour of their own, and series that need no name in the legend.
+fn overrides(panel: &Panel) -> Vec<Value> {
+    let mut found: Vec<Value> =
+        lettered(panel).filter_map(|(name, target)| target.right.map(|unit| right(name, unit))).collect();
+    found.extend(panel.colours.iter().map(|(pattern, colour)| {
+        json!({
+            "matcher": { "id": "byRegexp", "options": format!("/^({pattern})$/") },
+            "properties": [{ "id": "color", "value": { "mode": "fixed", "fixedColor": colour } }],
+        })
+    }));
+    // Every value of a label has its series from the start. The names of those that stay at 0 would be in the way, and on a
+    // stack their lines would colour the edge of what is below.
+    if panel.is_split() && matches!(panel.shape, Shape::Lines | Shape::Stack) {
+        let hidden = json!({ "legend": true, "tooltip": true, "viz": false });
+        let mut properties = vec![json!({ "id": "custom.hideFrom", "value": hidden })];
+        if panel.shape == Shape::Stack {
+            properties.push(json!({ "id": "color", "value": { "mode": "fixed", "fixedColor": ZERO_COLOUR } }));
+        }
+        found.push(json!({
+            "matcher": { "id": "byValue", "options": { "reducer": "allIsZero", "op": "gte", "value": 0 } },
+            "properties": properties,
+        }));
+    }
+    found
+}
+
+/// The query `name` has an axis on the right, in `unit`.
+fn right(name: char, unit: Unit) -> Value {
+    let (least, greatest) = unit.range();
+    let ends = [("min", least), ("max", greatest)];
+    let ends = ends.iter().filter_map(|(id, end)| end.map(|end| json!({ "id": id, "value": end })));
+    let shown =
+        [json!({ "id": "unit", "value": unit.id() }), json!({ "id": "custom.axisPlacement", "value": "right" })];
+    json!({
+        "matcher": { "id": "byFrameRefID", "options": name.to_string() },
+        "properties": shown.into_iter().chain(ends).collect::<Vec<_>>(),
+    })
+}
+
 fn targets(panel: &Panel) -> Vec<Value> {
     let is_instant = matches!(panel.shape, Shape::Stat | Shape::Table);
     let format = match panel.shape {
@@ -186,7 +257,7 @@ fn targets(panel: &Panel) -> Vec<Value> {
         Shape::Table => "table",
         _ => "time_series",
     };
-    let target = |(name, target): (char, &super::board::Target)| {
+    let target = |(name, target): (char, &Target)| {
         json!({
             "refId": name.to_string(),
             "datasource": source(),
@@ -198,7 +269,7 @@ fn targets(panel: &Panel) -> Vec<Value> {
             "range": !is_instant,
         })
     };
-    ('A'..='Z').zip(&panel.targets).map(target).collect()
+    lettered(panel).map(target).collect()
 }
 
 fn defaults(panel: &Panel) -> Value {
@@ -222,15 +293,20 @@ fn defaults(panel: &Panel) -> Value {
     }
     if matches!(panel.shape, Shape::Lines | Shape::Stack) {
         let is_stack = panel.shape == Shape::Stack;
+        // Areas below many lines would mix.
+        let opacity = if panel.is_split() { 0 } else { 8 };
         defaults["custom"] = json!({
             "drawStyle": "line",
             "lineWidth": 1,
-            "fillOpacity": if is_stack { 40 } else { 8 },
+            "fillOpacity": if is_stack { 40 } else { opacity },
             "showPoints": "never",
             "spanNulls": false,
             "stacking": { "mode": if is_stack { "normal" } else { "none" }, "group": "A" },
             "thresholdsStyle": { "mode": if panel.thresholds.is_empty() { "off" } else { "dashed" } },
         });
+    }
+    if panel.shape == Shape::Table {
+        defaults["custom"] = json!({ "align": "auto", "cellOptions": { "type": "auto" }, "minWidth": 80 });
     }
     defaults
 }

@@ -50,14 +50,18 @@ fn agreement() -> Row {
                 Unit::Number,
             )
             .query(position_bias(&q), "{{instance}}")
-            .free(),
+            .within(-1.0, 1.0),
             Panel::stack("Pairs", "Pairs judged, by whether the orders agree.", Unit::PerSecond)
                 .query(q.rate(&metrics::JUDGE_ORDERS).sum(&["orders"]), "{{orders}}"),
             Panel::stack("Answers", "A model's answers to one order.", Unit::PerSecond)
                 .query(q.rate(&metrics::JUDGE_ANSWERS).sum(&["answer"]), "{{answer}}"),
-            Panel::lines("Under way", "Requests to the judge under way, and the age of the oldest in seconds.", Unit::Number)
+            Panel::lines("Under way", "Requests to the judge under way, and the age of the oldest.", Unit::Number)
                 .query(q.only("stage", "verdict").gauge(&metrics::STAGE_IN_FLIGHT).sum(&[]), "requests")
-                .query(q.only("stage", "verdict").gauge(&metrics::STAGE_OLDEST_SECONDS).max(&[]), "oldest"),
+                .query_right(
+                    q.only("stage", "verdict").gauge(&metrics::STAGE_OLDEST_SECONDS).max(&[]),
+                    "oldest",
+                    Unit::Seconds,
+                ),
             Panel::lines("Time", "Time of a request to the judge: all refinements of one critique.", Unit::Seconds)
                 .query(q.only("stage", "verdict").quantile(0.5, &metrics::STAGE_SECONDS, &[]), "median")
                 .query(q.only("stage", "verdict").quantile(0.95, &metrics::STAGE_SECONDS, &[]), "95 %"),
@@ -90,9 +94,13 @@ fn invalid() -> Row {
                 Unit::PerSecond,
             )
             .query(q.rate(&metrics::PROGRAMS).sum(&["end"]), "{{end}}"),
-            Panel::lines("Verdicts", "Wins less losses, as a share of both.", Unit::Number)
-                .query(lean(&q), "{{instance}}")
-                .free(),
+            Panel::lines(
+                "Wins less losses",
+                "As a share of both: from -1, where every refinement loses, to 1, where every one wins.",
+                Unit::Number,
+            )
+            .query(lean(&q), "{{instance}}")
+            .within(-1.0, 1.0),
         ],
     )
 }

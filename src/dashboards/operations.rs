@@ -20,14 +20,20 @@ fn swaps() -> Row {
     row(
         "Critics in service",
         [
-            Panel::lines("Version in service", "0 is the base. It may go down: after a rollback.", Unit::Number)
+            Panel::lines("Version in service", "0 is the base. It may go down: after a rollback.", Unit::Exact)
                 .query(q.gauge(&metrics::CRITIC_VERSION), "{{instance}}"),
             Panel::stack(
                 "Offered critics",
                 "Critics that were offered in each interval, by what became of them.",
                 Unit::Number,
             )
-            .query(q.increase(&metrics::SWAPS).sum(&["outcome"]), "{{outcome}}"),
+            .query(q.increase(&metrics::SWAPS).sum(&["outcome"]), "{{outcome}}")
+            .colours(&[
+                ("published", "blue"),
+                ("swapped", "purple"),
+                ("rolled_back", "orange"),
+                ("rejected|refused", "red"),
+            ]),
             Panel::lines(
                 "Time to install",
                 "Time that decoding paused between two steps to put a critic into service or to load one.",
@@ -156,15 +162,20 @@ fn disk() -> Row {
             Panel::lines("Age of the newest checkpoint", "What would be learned again after a crash.", Unit::Seconds)
                 .query(Expr::now().less(&q.gauge(&metrics::CHECKPOINT_TIMESTAMP)), "{{instance}}"),
             Panel::lines("Steps until the next", "Learner steps until the next checkpoint is due.", Unit::Number)
-                .query(steps_overdue(&q).times(-1.0), "{{instance}}"),
+                .query(steps_overdue(&q).times(-1.0), "{{instance}}")
+                .free(),
             Panel::lines(
                 "Writing",
-                "Time to write a checkpoint; checkpoints written and failed in each interval.",
-                Unit::Seconds,
+                "Checkpoints written and failed in each interval, and the time to write one.",
+                Unit::Number,
             )
-            .query(q.mean_of(&metrics::CHECKPOINT_SECONDS, &["instance"]), "time {{instance}}")
             .query(q.increase(&metrics::CHECKPOINTS).sum(&["instance"]), "written {{instance}}")
-            .query(q.increase(&metrics::CHECKPOINT_FAILURES).sum(&["instance"]), "failed {{instance}}"),
+            .query(q.increase(&metrics::CHECKPOINT_FAILURES).sum(&["instance"]), "failed {{instance}}")
+            .query_right(
+                q.mean_of(&metrics::CHECKPOINT_SECONDS, &["instance"]),
+                "time {{instance}}",
+                Unit::Seconds,
+            ),
             Panel::lines(
                 "Files",
                 "Sizes of the newest checkpoint, the journal, the recorded groups and the episode records.",

@@ -35,10 +35,10 @@ fn state() -> Row {
             Panel::stat(
                 "Critic in service",
                 "Version of the critic that writes critiques; 0 is the base.",
-                Unit::Number,
+                Unit::Exact,
             )
-            .query(q.gauge(&metrics::CRITIC_VERSION), "v"),
-            Panel::stat("Learner step", "Steps taken by the run, resumed ones included.", Unit::Number)
+            .query(q.gauge(&metrics::CRITIC_VERSION), "{{instance}}"),
+            Panel::stat("Learner step", "Steps taken by the run, resumed ones included.", Unit::Exact)
                 .query(q.gauge(&metrics::LEARNER_STEP), "{{instance}}"),
             Panel::stat(
                 "Critique utility",
@@ -46,9 +46,9 @@ fn state() -> Row {
                 Unit::Share,
             )
             .query(q.gauge(&metrics::UTILITY_MEAN), "{{instance}}"),
-            Panel::stat("Tokens per second", "Tokens sampled by the engine.", Unit::PerSecond)
+            Panel::stat("Tokens", "Tokens sampled by the engine, per second.", Unit::PerSecond)
                 .query(q.rate(&metrics::GENERATED_TOKENS).sum(&[]), "all"),
-            Panel::stat("Restarts in a day", "Restarts of actors in the last 24 hours.", Unit::Number)
+            Panel::stat("Restarts", "Restarts of actors in the last 24 hours.", Unit::Number)
                 .query(q.over("1d").increase(&metrics::RESTARTS).sum(&[]), "all")
                 .bad_above(1.0, 5.0),
         ],
@@ -69,9 +69,11 @@ fn learning() -> Row {
             .query(q.gauge(&metrics::UTILITY_MEAN), "moving mean {{instance}}")
             .query(q.gauge(&metrics::EVAL_UTILITY), "held-out {{instance}}"),
             Panel::lines("Loss", "Loss of each learner step, in units of the utilities.", Unit::Number)
-                .query(q.gauge(&metrics::LOSS), "{{instance}}"),
+                .query(q.gauge(&metrics::LOSS), "{{instance}}")
+                .free(),
             Panel::stack("Episodes", "Episodes by how they ended. Only scored ones teach.", Unit::PerSecond)
-                .query(q.rate(&metrics::EPISODES_ENDED).sum(&["outcome"]), "{{outcome}}"),
+                .query(q.rate(&metrics::EPISODES_ENDED).sum(&["outcome"]), "{{outcome}}")
+                .colours(&[("scored", "green"), ("zero_variance", "yellow"), ("deadline", "red"), ("unscored", "orange")]),
         ],
     )
 }
@@ -114,15 +116,26 @@ pub(super) fn rollout_idle(scope: &Scope) -> Expr {
     waiting.per(&scope.gauge(&metrics::EPISODES_LIMIT).sum(&["instance"]))
 }
 
+/// What is shown of a run's configuration.
+const CONFIGURED: &[(&str, &str)] = &[
+    ("instance", "node"),
+    ("version", "version"),
+    ("judge", "judge"),
+    ("objective", "objective"),
+    ("mode", "mode"),
+    ("critiques", "critiques"),
+    ("refinements", "refinements"),
+    ("groups_per_step", "groups a step"),
+    ("publish_every_steps", "steps a critic"),
+    ("age_versions_max", "greatest age"),
+    ("model", "model"),
+];
+
 fn configured() -> Row {
     let q = Scope::panel();
     row(
         "Configuration",
-        [
-            Panel::table("Build", "The program's version.").query(q.gauge(&metrics::NODE_INFO), "").wide(6),
-            Panel::table("Run", "What the run was configured to do.")
-                .query(q.gauge(&metrics::CONFIG_INFO), "")
-                .wide(18),
-        ],
+        [Panel::table("Run", "The program's version, and what the run was configured to do.", CONFIGURED)
+            .query(q.gauge(&metrics::CONFIG_INFO).labelled("version", &q.gauge(&metrics::NODE_INFO)), "")],
     )
 }

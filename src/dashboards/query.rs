@@ -123,11 +123,11 @@ impl Scope {
         self.sum_rate(histogram).sum(labels).per(&self.count_rate(histogram).sum(labels))
     }
 
-    /// A histogram's quantile, by `labels`.
+    /// A histogram's quantile, by `labels`; none where nothing was observed.
     pub(super) fn quantile(&self, quantile: f64, histogram: &impl AnyHistogram, labels: &[&str]) -> Expr {
         let by = [&["le"], labels].concat().join(", ");
         let buckets = self.ranged(&format!("{}_bucket", histogram.name()));
-        Expr(format!("histogram_quantile({quantile}, sum by ({by}) (rate({buckets})))"))
+        Expr(format!("histogram_quantile({quantile}, sum by ({by}) (rate({buckets}))) >= 0"))
     }
 }
 
@@ -209,6 +209,11 @@ impl Expr {
         Self(format!("{self} {comparison} {other}"))
     }
 
+    /// This with the `label` that `other` has for the same instance, where `other` is always 1.
+    pub(super) fn labelled(&self, label: &str, other: &Self) -> Self {
+        Self(format!("{self} * on (instance) group_left ({label}) {other}"))
+    }
+
     /// What holds of this where `other` holds for the same instance.
     pub(super) fn and(&self, other: &Self) -> Self {
         Self(format!("({self}) and on (instance) ({other})"))
@@ -240,7 +245,7 @@ mod tests {
         assert_eq!(
             panel.quantile(0.99, &metrics::FIRST_TOKEN_SECONDS, &["origin"]).to_string(),
             "histogram_quantile(0.99, sum by (le, origin) (rate(rco_engine_first_token_seconds_bucket\
-             {instance=~\"$instance\"}[$__rate_interval])))"
+             {instance=~\"$instance\"}[$__rate_interval]))) >= 0"
         );
     }
 }

@@ -39,7 +39,6 @@ pub(super) fn recordings(pace: Pace) -> Vec<Recording> {
     let preemptions = over(10).rate(&metrics::PREEMPTIONS).sum(&["instance"]);
     let cached = over(5).rate(&metrics::PROMPT_TOKENS_CACHED).sum(&["instance"]);
     let prompts = cached.plus(&over(5).rate(&metrics::PROMPT_TOKENS).sum(&["instance"]));
-    let learned = over(30).count_rate(&metrics::STALENESS).sum(&["instance"]);
     let each = [
         (UTILITY, over(30).mean_of(utility, &["instance"])),
         (UTILITY_LONG, over(360).mean_of(utility, &["instance"])),
@@ -50,15 +49,21 @@ pub(super) fn recordings(pace: Pace) -> Vec<Recording> {
         ("instance_role:rco_roles_tokens:rate5m", over(5).rate(&metrics::ROLE_WRITTEN).sum(&["instance", "role"])),
         ("instance:rco_engine_prefix_hits:ratio5m", cached.per(&prompts)),
         (PREEMPTIONS, preemptions.per(&over(10).count_rate(&metrics::ROLE_TOKENS).sum(&["instance"]))),
-        ("instance:rco_replay_uses:ratio30m", learned.per(&over(30).count_rate(utility).sum(&["instance"]))),
+        ("instance:rco_replay_uses:ratio30m", replay_uses(&over(30))),
         (LEARNER_IDLE, learner_idle(&over(15))),
         (ROLLOUT_IDLE, rollout_idle(&over(15))),
     ];
     each.into_iter().map(|(name, expr)| Recording { name, expr }).collect()
 }
 
+/// Critiques learned for each that is scored.
+pub(super) fn replay_uses(scope: &Scope) -> Expr {
+    let of_scored = scope.count_rate(&metrics::UTILITY_HISTOGRAM).sum(&["instance"]);
+    scope.count_rate(&metrics::STALENESS).sum(&["instance"]).per(&of_scored)
+}
+
 /// The share of the scored groups that have zero variance.
-fn flat_share(scope: &Scope) -> Expr {
+pub(super) fn flat_share(scope: &Scope) -> Expr {
     let of = |pattern| scope.like("outcome", pattern).rate(&metrics::EPISODES_ENDED).sum(&["instance"]);
     of("zero_variance").per(&of("scored|zero_variance"))
 }

@@ -3,7 +3,11 @@
 use super::board::{Board, Panel, Row, Unit, row};
 use super::overview::{learner_idle, rollout_idle};
 use super::query::Scope;
+use super::rules::{flat_share, replay_uses};
 use crate::telemetry::metrics;
+
+/// The window of shares whose parts come one after the other: a group is scored long before it is learned.
+const HALF_HOUR: &str = "30m";
 
 /// The dashboard.
 pub(super) fn board() -> Board {
@@ -43,7 +47,7 @@ fn utility() -> Row {
             Panel::lines(
                 "Evaluated, best and saved step",
                 "Learner step of the last evaluation, of the best checkpoint and of the newest.",
-                Unit::Number,
+                Unit::Exact,
             )
             .query(q.gauge(&metrics::EVAL_STEP), "evaluated {{instance}}")
             .query(q.gauge(&metrics::CHECKPOINT_BEST_STEP), "best {{instance}}")
@@ -54,19 +58,18 @@ fn utility() -> Row {
 
 fn verdicts() -> Row {
     let q = Scope::panel();
-    let ended = q.rate(&metrics::EPISODES_ENDED).sum(&["instance"]);
-    let flat = q.only("outcome", "zero_variance").rate(&metrics::EPISODES_ENDED).sum(&["instance"]);
     row(
         "What is judged",
         [
             Panel::stack("Verdicts", "Wins, ties, losses, and invalid ones by reason.", Unit::PerSecond)
-                .query(q.rate(&metrics::VERDICTS).sum(&["verdict"]), "{{verdict}}"),
+                .query(q.rate(&metrics::VERDICTS).sum(&["verdict"]), "{{verdict}}")
+                .colours(&[("win", "green"), ("tie", "yellow"), ("loss", "red"), ("invalid.*", "purple")]),
             Panel::lines(
                 "Flat groups",
-                "Share of the episodes whose critiques all earned the same: they teach nothing.",
+                "Share of the groups of the last half hour whose critiques all earned the same: they teach nothing.",
                 Unit::Share,
             )
-            .query(flat.per(&ended), "{{instance}}")
+            .query(flat_share(&q.over(HALF_HOUR)), "{{instance}}")
             .bad_above(0.7, 0.9),
             Panel::stack("Dropped critiques", "Critiques that earned no utility, by reason.", Unit::PerSecond)
                 .query(q.rate(&metrics::CRITIQUES_DROPPED).sum(&["reason"]), "{{reason}}"),
@@ -95,7 +98,7 @@ fn optimisation() -> Row {
             .query(q.gauge(&metrics::GRADIENT_NORM), "{{instance}}"),
             Panel::lines("Learning rate and beta", "Of the last step.", Unit::Number)
                 .query(q.gauge(&metrics::LEARNING_RATE), "learning rate {{instance}}")
-                .query(q.gauge(&metrics::BETA), "beta {{instance}}"),
+                .query_right(q.gauge(&metrics::BETA), "beta {{instance}}", Unit::Number),
             Panel::lines(
                 "Baseline",
                 "Mean baseline, and the deviation by which utilities are scaled if they are.",
@@ -109,8 +112,8 @@ fn optimisation() -> Row {
                 "Share of pairs that the critic orders as the judge does, and the margin in nats.",
                 Unit::Number,
             )
-            .query(q.gauge(&metrics::PREFERENCE_ACCURACY), "accuracy {{instance}}")
             .query(q.gauge(&metrics::PREFERENCE_MARGIN), "margin {{instance}}")
+            .query_right(q.gauge(&metrics::PREFERENCE_ACCURACY), "accuracy {{instance}}", Unit::Share)
             .free(),
             Panel::lines("Step time", "Time of a learner step, its waits for the engine included.", Unit::Seconds)
                 .query(q.quantile(0.5, &metrics::LEARNER_STEP_SECONDS, &[]), "median")
@@ -146,7 +149,7 @@ fn policy() -> Row {
                 Unit::Number,
             )
             .query(q.gauge(&metrics::TRAIN_INFERENCE_MISMATCH), "{{instance}}")
-            .bad_above(0.02, 0.05),
+            .bad_above(0.04, 0.05),
             Panel::lines("Effective samples", "Effective sample size as a share of the critiques.", Unit::Share)
                 .query(q.gauge(&metrics::EFFECTIVE_SAMPLES), "{{instance}}")
                 .bad_below(0.1, 0.3),
@@ -162,8 +165,6 @@ fn policy() -> Row {
 
 fn data() -> Row {
     let q = Scope::panel();
-    let learned = q.count_rate(&metrics::STALENESS).sum(&["instance"]);
-    let scored = q.count_rate(&metrics::UTILITY_HISTOGRAM).sum(&["instance"]);
     let critic = q.only("role", "critic");
     row(
         "What it learns from",
@@ -175,10 +176,10 @@ fn data() -> Row {
                 .query(q.gauge(&metrics::STALENESS_MAX), "oldest of the last step {{instance}}"),
             Panel::lines(
                 "Re-use",
-                "Critiques learned for each critique scored; at most `replay.uses_max`.",
+                "Critiques learned in the last half hour for each one scored; about `replay.uses_max` at most.",
                 Unit::Number,
             )
-            .query(learned.per(&scored), "{{instance}}"),
+            .query(replay_uses(&q.over(HALF_HOUR)), "{{instance}}"),
             Panel::lines("Buffer", "Groups in replay, and those of them never learned from.", Unit::Number)
                 .query(q.gauge(&metrics::REPLAY_GROUPS), "held {{instance}}")
                 .query(q.gauge(&metrics::REPLAY_FRESH), "fresh {{instance}}"),
@@ -211,14 +212,18 @@ fn balance() -> Row {
             .query(rollout_idle(&q), "rollout {{instance}}"),
             Panel::lines("Learner", "Steps and critique tokens learned, per second.", Unit::PerSecond)
                 .query(q.rate(&metrics::LEARNER_STEPS).sum(&[]), "steps")
-                .query(q.rate(&metrics::LEARNED_TOKENS).sum(&[]), "tokens"),
+                .query_right(q.rate(&metrics::LEARNED_TOKENS).sum(&[]), "tokens", Unit::PerSecond),
             Panel::lines(
                 "Evaluation time",
                 "Time of an evaluation, during which the learner waits; and failures.",
                 Unit::Seconds,
             )
             .query(q.mean_of(&metrics::EVAL_SECONDS, &["instance"]), "mean {{instance}}")
-            .query(q.increase(&metrics::EVAL_FAILURES).sum(&["instance"]), "failures {{instance}}"),
+            .query_right(
+                q.increase(&metrics::EVAL_FAILURES).sum(&["instance"]),
+                "failures {{instance}}",
+                Unit::Number,
+            ),
         ],
     )
 }
