@@ -192,7 +192,8 @@ fn run(arguments: Arguments) -> Result<Exit, CommandError> {
 /// The built-in config overlaid with `file` and `sets`.
 fn resolve(file: Option<&Path>, sets: &[String]) -> anyhow::Result<Config> {
     let text = file.map(|path| {
-        disk::read_text(path, checkpoints::CONFIG_BYTES_MAX).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+        disk::read_text(path, checkpoints::CONFIG_BYTES_MAX)
+            .map_err(|error| anyhow::anyhow!("--config: expected a TOML file, got {path:?}: {error}"))
     });
     let text = text.transpose()?;
     Ok(Config::resolve(file.zip(text.as_deref()), sets)?)

@@ -9,6 +9,7 @@ mod overlay;
 mod schema;
 mod section_checks;
 
+pub(crate) use overlay::closest;
 pub use schema::{Config, ModelConfig, NodeConfig, RoleSection};
 pub(crate) use section_checks::sampling as sampling_complaints;
 

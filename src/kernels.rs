@@ -57,5 +57,10 @@ pub(crate) use prefetch::prefetch;
 pub use weight::Weight;
 pub(crate) use weight_gradient::add_weight_gradient;
 
+/// The instruction set that the kernels of this process use: `portable`, `avx2`, `avx512` or `avx512-vnni`.
+pub fn path() -> &'static str {
+    isa::Isa::detect().name()
+}
+
 #[cfg(test)]
 mod tests;

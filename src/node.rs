@@ -5,6 +5,7 @@
 //! Invariants: a run directory with checkpoints is resumed or left alone, never overwritten; a node that ended with
 //! [`Exit::Done`] left on disk all that a resume needs.
 
+mod changes;
 mod error;
 #[cfg(feature = "faults")]
 mod faults;
@@ -15,6 +16,7 @@ mod options;
 mod prepare;
 pub mod presence;
 mod published_settings;
+pub(crate) mod too_long;
 mod track;
 
 use crate::actors::control::Control;
@@ -42,7 +44,7 @@ use ractor::{Actor, ActorRef};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -62,6 +64,8 @@ pub struct Node {
 
 /// The time between two looks at jobs and memory.
 const PUBLISH_LOOK: Duration = Duration::from_millis(500);
+/// The pause after a checkpoint by time that was not written.
+const SAVE_AGAIN: Duration = Duration::from_secs(30);
 /// How long the end of a run waits for its last figures to be written.
 const FIGURES_PATIENCE: Duration = Duration::from_secs(5);
 /// The time between two looks at what the run takes on disk.
@@ -76,6 +80,7 @@ impl Node {
         let events = options.events.clone().unwrap_or_else(|| EventBus::new(None));
         let stop = options.stop.clone();
         let (bus, run) = (events.clone(), PathBuf::from(&config.node.run_directory));
+        let every = config.checkpoint.every_seconds;
         let (context, run_state, lock) = blocking(move || prepare(config, &options, bus)).await?;
         let (exit, exited) = watch::channel(None);
         events.resume(run_state.counters.clone(), run_state.replay.len(), run_state.step, run_state.version);
@@ -91,6 +96,10 @@ impl Node {
         let mut observing = JoinSet::new();
         observing.spawn(observe_storage(run));
         observing.spawn(publish(events.clone()));
+        if every > 0 {
+            let control = Control { context: context.clone(), supervisor: supervisor.clone() };
+            observing.spawn(save_by_time(control, Duration::from_secs(every)));
+        }
         Ok(Self { supervisor, stop, events, context, exit: exited, _observing: observing, _lock: lock })
     }
 
@@ -130,6 +139,25 @@ async fn publish(events: EventBus) {
     }
 }
 
+/// Has a checkpoint written once learner steps have been without one for `every`.
+async fn save_by_time(control: Control, every: Duration) {
+    let mut looks = tokio::time::interval(PUBLISH_LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (began, first) = (Instant::now(), control.events().progress().step);
+    loop {
+        looks.tick().await;
+        let progress = control.events().progress();
+        let (step, since) = progress.saved.unwrap_or((first, began));
+        if progress.step <= step || since.elapsed() < every {
+            continue;
+        }
+        if let Err(error) = control.checkpoint().await {
+            tracing::warn!(%error, "the checkpoint of checkpoint.every_seconds was not written; it is tried again");
+            tokio::time::sleep(every.min(SAVE_AGAIN)).await;
+        }
+    }
+}
+
 /// Keeps the metrics of the run directory up to date. A disk that hangs holds up no other task.
 async fn observe_storage(run: PathBuf) {
     let mut looks = tokio::time::interval(STORAGE_LOOK);
@@ -151,6 +179,7 @@ async fn observe_storage(run: PathBuf) {
 pub fn check(config: &Config) -> Result<Vec<Protection>, Error> {
     let prompts = PromptStream::open(&config.prompts, config.node.seed)?;
     let mut protections = vec![];
+    prepare::check_verifiers(config, prompts.prompts())?;
     if config.judge.role.kind == JudgeKind::Verifier {
         let checker = Checker::open(prompts.prompts(), config.judge.role.allow_unsandboxed)?;
         protections.extend(checker.sandbox().into_iter().flat_map(Sandbox::protections).cloned());

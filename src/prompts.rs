@@ -1,11 +1,10 @@
-//! Prompts: a JSONL file as an endless, seeded, resumable stream.
+//! Prompts: a file, of whatever form, as an endless, seeded, resumable stream.
 //!
 //! Which prompt an episode gets is a pure function of the file, the seed and the episode's number, so the stream has no
-//! state to save. What a run must save is the [`Ledger`]: which episodes have started and not finished. This file does not
+//! state to save. What a run must save is the [`Ledger`]: which episodes have started and not finished. This room does not
 //! know what an episode is.
 //!
-//! Invariants: each pass over the file yields every prompt once; a started episode stays in the ledger until it ends, over
-//! any number of restarts.
+//! Invariant: each pass over the file yields every prompt once.
 
 use crate::disk;
 use crate::types::brief::brief;
@@ -13,10 +12,20 @@ use crate::types::{EpisodeId, Prompt, splitmix::mix64};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
+mod columns;
+pub mod curriculum;
+mod hub;
+mod ledger;
+mod line;
 pub mod lint;
+mod rows;
+
+pub use columns::Columns;
+pub use ledger::Ledger;
+pub use rows::Rows;
 
 /// Bundled files, by the name after `bundled:`.
 const BUNDLED: [(&str, &str); 13] = [
@@ -35,13 +44,8 @@ const BUNDLED: [(&str, &str); 13] = [
     ("humaneval", include_str!("../data/humaneval.jsonl")),
 ];
 
-/// The expected form of a line, for error messages.
-const EXPECTED: &str = r#"{"id", "task", "prompt", "answer"?, "verifier"?}"#;
-
-/// The longest file.
+/// The longest file that is read as a text.
 const FILE_BYTES_MAX: u64 = 1 << 30;
-/// The longest line.
-const LINE_BYTES_MAX: usize = 16 << 20;
 
 /// Rounds of the shuffle in [`shuffled`]. 6 log2(n) suffice, so this covers 2^16 prompts and mixes well far beyond.
 const SHUFFLE_ROUNDS: usize = 96;
@@ -50,22 +54,82 @@ const SHUFFLE_ROUNDS: usize = 96;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptsConfig {
-    /// A JSONL file, or `bundled:` and the name of a bundled one.
+    /// A file, `bundled:` and the name of a bundled one, or `hf:` and the name of a data set of the hub.
     pub file: String,
     /// Shuffles each pass over the file, seeded by the node's seed.
     pub shuffle: bool,
+    /// What happens to prompts that leave no room in the context for an answer.
+    pub too_long: TooLong,
+    /// Which columns hold what.
+    pub columns: Columns,
+}
+
+/// What happens to prompts that leave no room in the context for an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TooLong {
+    /// They are left out, and counted.
+    #[default]
+    Drop,
+    /// The run does not start.
+    Refuse,
+    /// They lose their oldest turns, and then the beginning of their text.
+    TruncateLeft,
 }
 
 impl PromptsConfig {
     /// Complaints about its values, all at once. Whether the file can be read is only known when it is opened.
     pub fn complaints(&self) -> Vec<String> {
-        match self.file.strip_prefix("bundled:") {
-            _ if self.file.trim().is_empty() => {
-                vec![format!("prompts.file: expected a JSONL file, got {:?}", self.file)]
-            }
-            Some(name) if bundled(name).is_none() => vec![unknown_bundle(name).to_string()],
-            _ => Vec::new(),
+        if self.file.trim().is_empty() {
+            let expected = "expected a file of prompts, \"bundled:NAME\" or \"hf:OWNER/NAME\"";
+            return vec![format!("prompts.file: {expected}, got {:?}", self.file)];
         }
+        complaint("prompts.file", &self.file).into_iter().collect()
+    }
+
+    /// The prompts of `file`, a file or a name like that of [`PromptsConfig::file`], with this config's columns. `key` names it in
+    /// errors.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn load(&self, key: &str, file: &str) -> Result<Vec<Prompt>, Error> {
+        let rows = self.rows(key, file)?;
+        let columns = self.columns_of(file);
+        check_columns(file, &rows, columns)?;
+        from_rows(file, rows, columns)
+    }
+
+    /// The columns that hold what in `file`: the bundled ones are of the node's own form.
+    pub(crate) fn columns_of(&self, file: &str) -> &Columns {
+        if file.starts_with("bundled:") { Columns::OWN } else { &self.columns }
+    }
+
+    /// The rows of `file`.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn rows(&self, key: &str, file: &str) -> Result<Rows, Error> {
+        let hub = |why: String| Error::Hub { key: key.to_owned(), file: file.to_owned(), why };
+        let files = match (file.strip_prefix("bundled:"), file.strip_prefix("hf:")) {
+            (Some(name), _) => return Ok(rows::lines(bundled(name).ok_or_else(|| unknown_bundle(key, name))?)),
+            (_, Some(name)) => hub::DataSet::parse(name).and_then(|set| set.fetch()).map_err(hub)?,
+            _ => vec![PathBuf::from(file)],
+        };
+        let unreadable = |source| Error::Unreadable { key: key.to_owned(), file: file.to_owned(), source };
+        let mut all = Rows::default();
+        for file in &files {
+            all.append(rows::read(file).map_err(unreadable)?);
+        }
+        Ok(all)
+    }
+}
+
+/// What is wrong with the name of a file, if that can be known before it is opened.
+fn complaint(key: &str, file: &str) -> Option<String> {
+    match (file.strip_prefix("bundled:"), file.strip_prefix("hf:")) {
+        (Some(name), _) if bundled(name).is_none() => Some(unknown_bundle(key, name).to_string()),
+        (_, Some(name)) => hub::DataSet::parse(name).err().map(|why| format!("{key}: {why}")),
+        _ => None,
     }
 }
 
@@ -73,26 +137,54 @@ impl PromptsConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such file among those that come with the node.
-    #[error("prompts.file: expected one of {known}, got \"bundled:{name}\"")]
+    #[error("{key}: expected one of {known}, got \"bundled:{name}\"")]
     UnknownBundle {
+        /// The key or the argument that names it.
+        key: String,
         /// What was asked for.
         name: String,
         /// What there is.
         known: String,
     },
+    /// The data set cannot be fetched.
+    #[error("{key}: {file:?}: {why}")]
+    Hub {
+        /// The key or the argument that names it.
+        key: String,
+        /// The data set.
+        file: String,
+        /// Why not.
+        why: String,
+    },
     /// The file cannot be read.
-    #[error("prompts.file: expected a readable JSONL file, got {file:?}: {source}")]
+    #[error("{key}: expected a readable file of prompts, got {file:?}: {source}")]
     Unreadable {
+        /// The key or the argument that names it.
+        key: String,
         /// The file.
         file: String,
         /// Why not.
         source: std::io::Error,
     },
+    /// No row has a column that the config names.
+    #[error("prompts.columns.{field}: expected a column of {file}, got {name:?}; it has {there}")]
+    Column {
+        /// The field.
+        field: &'static str,
+        /// The name of its column.
+        name: String,
+        /// The file.
+        file: String,
+        /// The columns that there are.
+        there: String,
+    },
     /// A line is not a prompt.
-    #[error("{file}, line {line}: {}", brief(.fault))]
+    #[error("{file}, {unit} {line}: {}", brief(.fault))]
     Line {
         /// The file.
         file: String,
+        /// What `line` counts: lines, or rows.
+        unit: &'static str,
         /// From 1.
         line: usize,
         /// What is wrong with it.
@@ -110,9 +202,9 @@ fn bundled(name: &str) -> Option<&'static str> {
     BUNDLED.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
-fn unknown_bundle(name: &str) -> Error {
+fn unknown_bundle(key: &str, name: &str) -> Error {
     let known = BUNDLED.map(|(known, _)| format!("\"bundled:{known}\"")).join(", ");
-    Error::UnknownBundle { name: name.to_owned(), known }
+    Error::UnknownBundle { key: key.to_owned(), name: name.to_owned(), known }
 }
 
 /// The names of the files that come with the node to be held out.
@@ -123,13 +215,13 @@ pub fn held_out() -> impl Iterator<Item = String> {
 
 /// The prompts of `file`: a path, or `bundled:` and the name of one that comes with the node.
 pub fn load(file: &str) -> Result<Vec<Prompt>, Error> {
-    match file.strip_prefix("bundled:") {
-        Some(name) => parse(file, bundled(name).ok_or_else(|| unknown_bundle(name))?),
-        None => {
-            let text = read(Path::new(file)).map_err(|source| Error::Unreadable { file: file.to_owned(), source })?;
-            parse(file, &text)
-        }
-    }
+    let config = PromptsConfig {
+        file: file.to_owned(),
+        shuffle: false,
+        too_long: TooLong::default(),
+        columns: Columns::default(),
+    };
+    config.load("prompts.file", file)
 }
 
 /// The text of a prompt file.
@@ -142,38 +234,51 @@ pub fn read(file: &Path) -> std::io::Result<String> {
 
 /// The prompts of a JSONL text; `file` names it in errors. Blank lines are passed over.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Prompt>, Error> {
-    let mut lines = Vec::new();
-    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let prompt = prompt(line).map_err(|fault| Error::Line { file: file.to_owned(), line: number, fault })?;
-        lines.push((number, prompt));
-    }
-    validated(file, lines)
+    from_rows(file, rows::lines(text), Columns::OWN)
 }
 
-/// The prompt of a line, or what was expected.
-fn prompt(line: &str) -> Result<Prompt, String> {
-    if line.len() > LINE_BYTES_MAX {
-        return Err(format!("expected at most {LINE_BYTES_MAX} bytes, got {}", line.len()));
+/// The prompts of rows.
+fn from_rows(file: &str, rows: Rows, columns: &Columns) -> Result<Vec<Prompt>, Error> {
+    let (unit, is_strict) = (rows.unit, rows.is_own_form && !columns.are_mapped());
+    let mut lines = Vec::with_capacity(rows.rows.len());
+    for (number, row) in rows.rows {
+        let prompt = row.and_then(|fields| line::prompt(&fields, columns, is_strict, number));
+        let fault = |fault| Error::Line { file: file.to_owned(), unit, line: number, fault };
+        lines.push((number, prompt.map_err(fault)?));
     }
-    serde_json::from_str(line).map_err(|error| format!("expected {EXPECTED}, got {error}"))
+    validated(file, unit, lines)
+}
+
+/// Checks that each column that the config names is there.
+fn check_columns(file: &str, rows: &Rows, columns: &Columns) -> Result<(), Error> {
+    let fields = || rows.rows.iter().filter_map(|(_, row)| row.as_ref().ok());
+    let missing = |(field, _): &(&'static str, &str)| !fields().any(|row| columns.find(field, row).is_some());
+    match columns.mapped().find(missing) {
+        Some((field, name)) if fields().next().is_some() => {
+            let there = fields().next().map(|row| row.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
+            let (file, there) = (file.to_owned(), there.unwrap_or_default());
+            Err(Error::Column { field, name: name.to_owned(), file, there })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Checks the rules of a whole file: not empty, no empty fields, no id twice.
-fn validated(file: &str, lines: Vec<(usize, Prompt)>) -> Result<Vec<Prompt>, Error> {
+fn validated(file: &str, unit: &'static str, lines: Vec<(usize, Prompt)>) -> Result<Vec<Prompt>, Error> {
     if lines.is_empty() {
         return Err(Error::Empty { file: file.to_owned() });
     }
     let mut first_lines: HashMap<&str, usize> = HashMap::new();
     for (number, prompt) in &lines {
-        let taken = first_lines.insert(&prompt.id, *number).map(|first| id_taken(&prompt.id, first));
+        let taken = first_lines.insert(&prompt.id, *number).map(|first| id_taken(&prompt.id, unit, first));
         let Some(fault) = taken.or_else(|| empty_field(prompt)) else { continue };
-        return Err(Error::Line { file: file.to_owned(), line: *number, fault });
+        return Err(Error::Line { file: file.to_owned(), unit, line: *number, fault });
     }
     Ok(lines.into_iter().map(|(_, prompt)| prompt).collect())
 }
 
-fn id_taken(id: &str, first: usize) -> String {
-    format!("expected an id of its own, got {id:?}, the id of line {first}")
+fn id_taken(id: &str, unit: &str, first: usize) -> String {
+    format!("expected an id of its own, got {id:?}, the id of {unit} {first}")
 }
 
 /// The complaint about a prompt with an empty required field.
@@ -194,13 +299,24 @@ pub struct PromptStream {
 impl PromptStream {
     /// The stream that `config` describes.
     pub fn open(config: &PromptsConfig, seed: u64) -> Result<Self, Error> {
-        Ok(Self { prompts: load(&config.file)?, shuffle: config.shuffle, seed })
+        Ok(Self { prompts: config.load("prompts.file", &config.file)?, shuffle: config.shuffle, seed })
+    }
+
+    /// The stream of `prompts` in the place of its own.
+    ///
+    /// # Errors
+    /// If there are none; `file` names where they were.
+    pub fn with(self, prompts: Vec<Prompt>, file: &str) -> Result<Self, Error> {
+        if prompts.is_empty() {
+            return Err(Error::Empty { file: file.to_owned() });
+        }
+        Ok(Self { prompts, ..self })
     }
 
     /// A stream of given prompts, which must follow the same rules as a file's. In errors, line n is the nth prompt.
     #[cfg(test)]
     fn from_prompts(prompts: Vec<Prompt>, shuffle: bool, seed: u64) -> Result<Self, Error> {
-        Ok(Self { prompts: validated("prompts", (1..).zip(prompts).collect())?, shuffle, seed })
+        Ok(Self { prompts: validated("prompts", "line", (1..).zip(prompts).collect())?, shuffle, seed })
     }
 
     /// The prompt of `episode`; each pass over the file has its own order.
@@ -233,55 +349,6 @@ pub(crate) fn shuffled(place: u64, length: u64, seed: u64, pass: u64) -> u64 {
     })
 }
 
-/// Which episodes have started and not finished: those that a resumed run must run again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ledger {
-    /// The first episode that has never started.
-    pub next: u64,
-    /// Started and not finished.
-    pub open: BTreeSet<EpisodeId>,
-    /// Those of `open` that are not running; they run before any new one.
-    #[serde(default)]
-    pub waiting: BTreeSet<EpisodeId>,
-}
-
-impl Ledger {
-    /// Starts the next episode: the first one waiting to run again, else a new one.
-    pub fn begin(&mut self) -> EpisodeId {
-        if let Some(episode) = self.waiting.pop_first() {
-            return episode;
-        }
-        let episode = EpisodeId(self.next);
-        self.next += 1;
-        self.open.insert(episode);
-        episode
-    }
-
-    /// Starts `episode` again as [`Ledger::begin`] did: one that was waiting, or the next.
-    pub fn start(&mut self, episode: EpisodeId) {
-        self.waiting.remove(&episode);
-        self.next = self.next.max(episode.0 + 1);
-        self.open.insert(episode);
-    }
-
-    /// Marks `episode` as finished, successfully or not; it does not run again. False if it was not open.
-    pub fn end(&mut self, episode: EpisodeId) -> bool {
-        self.waiting.remove(&episode);
-        self.open.remove(&episode)
-    }
-
-    /// Marks all open episodes to run again, in order, after whatever ran them has ended.
-    pub fn reopen(&mut self) {
-        self.waiting.clone_from(&self.open);
-    }
-
-    /// How many open episodes are running.
-    pub fn under_way(&self) -> usize {
-        self.open.len() - self.waiting.len()
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -293,10 +360,15 @@ mod tests {
             id: format!("p{n}"),
             task: "t".into(),
             text: format!("say {n}"),
+            turns: Vec::new(),
             answer: None,
             verifier: None,
         };
         (0..count).map(prompt).collect()
+    }
+
+    fn config(file: &str) -> PromptsConfig {
+        PromptsConfig { file: file.to_owned(), shuffle: false, too_long: TooLong::Drop, columns: Columns::default() }
     }
 
     fn ids(stream: &PromptStream, episodes: std::ops::Range<u64>) -> Vec<String> {
@@ -316,8 +388,8 @@ mod tests {
         let unknown = fault(r#"{"id": "b", "task": "t", "prompt": "p", "anwser": "1"}"#);
         assert!(unknown.starts_with("tasks.jsonl, line 1: ") && unknown.contains("`anwser`"), "{unknown}");
         assert!(fault("not json").starts_with("tasks.jsonl, line 1: "));
-        let number = fault(r#"{"id": "b", "task": "t", "prompt": "p", "answer": 1}"#);
-        assert!(number.contains("expected a string"), "{number}");
+        let list = fault(r#"{"id": "b", "task": "t", "prompt": "p", "answer": [1]}"#);
+        assert!(list.contains("`answer`: expected a text or a number, got [1]"), "{list}");
     }
 
     #[test]
@@ -337,22 +409,22 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let config = PromptsConfig { file: "nowhere/tasks.jsonl".into(), shuffle: false };
+        let config = config("nowhere/tasks.jsonl");
         let error = PromptStream::open(&config, 0).unwrap_err().to_string();
         assert!(error.contains("prompts.file") && error.contains("nowhere/tasks.jsonl"), "{error}");
     }
 
     #[test]
     fn an_unknown_bundle_is_refused_with_the_known_ones() {
-        let config = PromptsConfig { file: "bundled:arithmetics".into(), shuffle: false };
+        let config = config("bundled:arithmetics");
         let complaint = config.complaints().join("\n");
         assert!(
             complaint.contains("bundled:arithmetic-train") && complaint.contains("bundled:arithmetics"),
             "{complaint}"
         );
         assert_eq!(PromptStream::open(&config, 0).unwrap_err().to_string(), complaint);
-        assert_eq!(PromptsConfig { file: " ".into(), shuffle: true }.complaints().len(), 1);
-        assert!(PromptsConfig { file: "bundled:arithmetic-heldout".into(), shuffle: true }.complaints().is_empty());
+        assert_eq!(config(" ").complaints().len(), 1);
+        assert!(config("bundled:arithmetic-heldout").complaints().is_empty());
     }
 
     #[test]
@@ -361,9 +433,63 @@ mod tests {
         let path = directory.path().join("tasks.jsonl");
         let text: String = prompts(3).iter().map(|p| serde_json::to_string(p).unwrap() + "\r\n").collect();
         std::fs::write(&path, text).unwrap();
-        let config = PromptsConfig { file: path.to_str().unwrap().into(), shuffle: false };
+        let config = config(path.to_str().unwrap());
         let stream = PromptStream::open(&config, 9).unwrap();
         assert_eq!(ids(&stream, 0..7), ["p0", "p1", "p2", "p0", "p1", "p2", "p0"]);
+    }
+
+    #[test]
+    fn a_table_of_others_is_read_by_its_columns() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tasks.csv");
+        std::fs::write(&path, "question,final,level\n1 + 1?,2,easy\n2 + 2?,4,easy\n").unwrap();
+        let path = path.to_str().unwrap();
+        let mut config = config(path);
+        let error = config.load("prompts.file", path).unwrap_err().to_string();
+        assert!(error.contains("line 2: expected `prompt` or `messages`, got only question, final, level"), "{error}");
+        config.columns.prompt = "question".into();
+        config.columns.answer = "final".into();
+        let prompts = config.load("prompts.file", path).unwrap();
+        assert_eq!((prompts[1].text.as_str(), prompts[1].answer.as_deref()), ("2 + 2?", Some("4")));
+        config.columns.answer = "finale".into();
+        let error = config.load("prompts.file", path).unwrap_err().to_string();
+        assert!(
+            error.starts_with("prompts.columns.answer: expected a column") && error.contains("question, final, level"),
+            "{error}"
+        );
+        assert!(self::config("hf:nobody").complaints()[0].starts_with("prompts.file: expected hf:owner/name"));
+    }
+
+    #[test]
+    fn the_files_of_other_programs_give_the_same_prompts_in_every_form() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tables");
+        let load = |name: &str| {
+            let path = folder.join(name);
+            let path = path.to_str().unwrap();
+            let mut config = config(path);
+            let columns = [("prompt", "question"), ("answer", "final"), ("id", "level"), ("task", "kind"), ("messages", "turns")];
+            for (field, column) in columns {
+                let field = match field {
+                    "prompt" => &mut config.columns.prompt,
+                    "answer" => &mut config.columns.answer,
+                    "id" => &mut config.columns.id,
+                    "task" => &mut config.columns.task,
+                    _ => &mut config.columns.messages,
+                };
+                *field = column.to_owned();
+            }
+            config.load("prompts.file", path).unwrap_or_else(|error| panic!("{name}: {error}"))
+        };
+        let plain = load("rows.jsonl.gz");
+        assert_eq!(plain[1].text, "Say \"a, b\"\nand \u{e9}.");
+        assert_eq!(plain[3].text, "User: a\n\nAssistant: b\n\nUser: c");
+        let answers: Vec<_> = plain.iter().map(|prompt| prompt.answer.as_deref()).collect();
+        assert_eq!(answers, [Some("2.0"), Some("-0.5"), None, Some("7.0")]);
+        for name in
+            ["rows.json", "rows.csv", "rows.tsv", "rows.jsonl.zst", "rows.snappy.parquet", "rows.zstd.parquet", "rows.gzip.parquet"]
+        {
+            assert_eq!(load(name), plain, "{name}");
+        }
     }
 
     #[test]
@@ -395,40 +521,6 @@ mod tests {
             seen.sort();
             seen.dedup();
             prop_assert_eq!(seen.len(), count);
-        }
-
-        /// Steps: 0 begins, 1 ends one of those under way, 2 restarts from what was saved.
-        #[test]
-        fn the_ledger_never_forgets_an_episode(steps in proptest::collection::vec((0u8..3, any::<prop::sample::Index>()), 0..80)) {
-            let mut ledger = Ledger::default();
-            let (mut running, mut ended) = (Vec::new(), BTreeSet::new());
-            for (step, which) in steps {
-                match step {
-                    0 => {
-                        let episode = ledger.begin();
-                        prop_assert!(!ended.contains(&episode) && !running.contains(&episode));
-                        running.push(episode);
-                    }
-                    1 if !running.is_empty() => {
-                        let episode = running.swap_remove(which.index(running.len()));
-                        prop_assert!(ledger.end(episode));
-                        prop_assert!(!ledger.end(episode));
-                        ended.insert(episode);
-                    }
-                    2 => {
-                        ledger = serde_json::from_str(&serde_json::to_string(&ledger).unwrap()).unwrap();
-                        ledger.reopen();
-                        running.clear();
-                    }
-                    _ => {}
-                }
-                prop_assert_eq!(ledger.under_way(), running.len());
-                prop_assert_eq!(ledger.open.len() + ended.len(), ledger.next as usize);
-            }
-            ledger.reopen();
-            let again: Vec<_> = (0..ledger.open.len()).map(|_| ledger.begin()).collect();
-            prop_assert!(again.windows(2).all(|pair| pair[0] < pair[1]));
-            prop_assert!((0..ledger.next).map(EpisodeId).all(|e| ended.contains(&e) != again.contains(&e)));
         }
     }
 }

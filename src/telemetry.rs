@@ -3,6 +3,7 @@
 //! Knows no other room but `types`: they call [`metrics`] with label enums and pass in a [`status::Status`].
 //! Invariants: every exported metric is described, and every label has a closed set of values.
 
+mod live_block;
 pub mod logs;
 pub mod metrics;
 pub mod stages;
@@ -61,7 +62,9 @@ pub enum Error {
     #[error("telemetry.address: expected an address and port, got {0:?}")]
     Address(String),
     /// The address cannot be listened on.
-    #[error("listening on {address}: {source}")]
+    #[error(
+        "telemetry.address: cannot listen on {address}: {source}; another node may be there: set another address, or \"\" for none"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -95,6 +98,8 @@ pub struct Telemetry {
     recorder: PrometheusHandle,
     /// What the node waits for; `None` once it is ready.
     waiting: watch::Sender<Option<String>>,
+    /// What `/readyz` says beside whether the node is ready.
+    detail: watch::Sender<String>,
     /// Since when the device thread has stood still; `None` while it works or waits for work.
     stalled: watch::Sender<Option<Instant>>,
 }
@@ -122,8 +127,8 @@ impl Telemetry {
         let started = PROCESS_BEGAN.get_or_init(SystemTime::now).duration_since(UNIX_EPOCH);
         metrics::NODE_STARTED.set(started.map_or(0.0, |since| since.as_secs_f64()));
         let (waiting, _) = watch::channel(Some("the node to start".to_owned()));
-        let (stalled, _) = watch::channel(None);
-        Ok(Self { recorder, waiting, stalled })
+        let (stalled, detail) = (watch::channel(None).0, watch::channel(String::new()).0);
+        Ok(Self { recorder, waiting, detail, stalled })
     }
 
     /// All metrics in Prometheus' text format.
@@ -157,6 +162,16 @@ impl Telemetry {
     /// How long the device thread has stood still; `None` if it does not.
     pub fn stalled(&self) -> Option<Duration> {
         self.stalled.borrow().map(|since| since.elapsed())
+    }
+
+    /// Says what is to be known beside whether the node is ready, in whole lines.
+    pub fn set_detail(&self, detail: String) {
+        self.detail.send_replace(detail);
+    }
+
+    /// What is to be known beside whether the node is ready.
+    pub fn detail(&self) -> String {
+        self.detail.borrow().clone()
     }
 
     /// What the node waits for; `None` once it is ready.

@@ -36,7 +36,7 @@ pub use role::Role;
 pub use swap_reason::SwapReason;
 pub use tree::{CritiqueTree, EpisodeTree};
 
-/// One line of a prompt file.
+/// A prompt, as the node's own files have it. `prompts` reads files of other forms too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prompt {
@@ -44,9 +44,12 @@ pub struct Prompt {
     pub id: String,
     /// Its task family, such as `arithmetic`.
     pub task: String,
-    /// The user's text.
+    /// The user's text; for a conversation of several turns, all of it as one text, for roles that are asked about it.
     #[serde(rename = "prompt")]
     pub text: String,
+    /// The turns of a conversation, the user's last; empty where the text is the only turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub turns: Vec<Turn>,
     /// The correct answer, if the task has one that can be checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,

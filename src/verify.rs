@@ -333,6 +333,7 @@ mod tests {
             id: "p".into(),
             task: "t".into(),
             text: "What is 3 + 4?".into(),
+            turns: Vec::new(),
             answer: answer.map(Into::into),
             verifier: None,
         }

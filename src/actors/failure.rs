@@ -79,6 +79,18 @@ pub enum Failure {
         /// Whose text was refused last, and why.
         why: String,
     },
+    /// Every episode was dropped for longer than the run allows.
+    #[error(
+        "every episode of the last {seconds} s was dropped (supervisor.useless_seconds), {dropped} in all; the last trouble: {why}"
+    )]
+    Useless {
+        /// For how long.
+        seconds: u64,
+        /// Episodes dropped.
+        dropped: u64,
+        /// Whose request failed last, and why.
+        why: String,
+    },
     /// An actor could not be started.
     #[error("starting {actor_kind}: {why}")]
     Spawn {
@@ -102,6 +114,7 @@ impl Failure {
             Self::Checkpoint(_) | Self::Critics(_) | Self::JournalStuck { .. } | Self::DiskStuck { .. } => {
                 Exit::Checkpoint
             }
+            Self::Useless { .. } => Exit::Useless,
             _ => Exit::Restarts,
         }
     }
@@ -119,7 +132,7 @@ impl Failure {
     /// Whether a restart cannot help: the same would happen, or a second device thread would run beside one that hangs, or
     /// another thread would wait for the disk.
     pub(crate) fn is_lasting(&self) -> bool {
-        matches!(self, Self::Refusals { .. } | Self::DeviceStuck { .. } | Self::DiskStuck { .. })
+        matches!(self, Self::Refusals { .. } | Self::Useless { .. } | Self::DeviceStuck { .. } | Self::DiskStuck { .. })
     }
 
     /// The failure of an actor that ractor could not start: the actor's own, where it gave one.

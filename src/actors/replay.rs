@@ -8,6 +8,8 @@
 use super::ask::Reply;
 use super::failure::Failure;
 use crate::device::CriticWeights;
+use crate::prompts::PromptStream;
+use crate::prompts::curriculum::Curriculum;
 use crate::replay::{Lease, Pushed, Retired};
 use crate::run::events::{Activity, Event, EventBus};
 use crate::run::journal::Journal;
@@ -92,8 +94,20 @@ pub struct ReplaySetup {
     pub events: EventBus,
     /// Receives every change of the run state; none in tests that need no disk.
     pub journal: Option<Arc<Journal>>,
+    /// Draws prompts by what their groups taught; none draws all alike.
+    pub curriculum: Option<Draw>,
     /// How many checkpoints are kept, each of which may be resumed from.
     pub checkpoints_kept: usize,
+}
+
+/// How the curriculum draws prompts.
+pub struct Draw {
+    /// The prompts.
+    pub prompts: Arc<PromptStream>,
+    /// The node's seed.
+    pub seed: u64,
+    /// The smallest probability with which an episode is run.
+    pub floor: f32,
 }
 
 /// The actor.
@@ -248,6 +262,7 @@ impl ReplayState {
         self.begins.retain(|_, reply| !reply.is_closed());
         while let Some(worker) = self.next_worker(run_state) {
             let reply = self.begins.remove(&worker).expect("next_worker returns a key of begins");
+            self.pass_over(run_state, worker);
             let episode = run_state.begin(worker);
             // A worker that has left asks again and gets the same episode.
             if reply.send(episode).is_ok() {
@@ -258,6 +273,19 @@ impl ReplayState {
         if paced != self.paced && run_state.counters.episodes > 0 {
             self.paced = paced;
             self.setup.events.emit(Event::ActivityChanged(if paced { Activity::Pacing } else { Activity::Running }));
+        }
+    }
+
+    /// Passes over episodes that the curriculum does not draw, if `worker` is to get a new one.
+    fn pass_over(&self, run_state: &mut RunState, worker: Worker) {
+        let Some(Draw { prompts, seed, floor }) = &self.setup.curriculum else { return };
+        if run_state.held_by(worker).is_some() {
+            return;
+        }
+        let draws = |known: &Curriculum, episode| known.draws(prompts.prompt(episode), episode, *seed, *floor);
+        let episodes = run_state.pass_over(draws);
+        if episodes > 0 {
+            self.setup.events.emit(Event::PassedOver { episodes });
         }
     }
 

@@ -67,6 +67,8 @@ pub struct RolloutContext {
     pub records: Option<Arc<EpisodeRecorder>>,
     /// Which of the last requests were refused.
     pub refusals: Refusals,
+    /// How long episodes may end without a group before the run gives up; none for ever.
+    pub useless_max: Option<Duration>,
     /// What operators have paused.
     pub pauses: Pauses,
     /// Cancelled when the node is asked to stop.
@@ -124,10 +126,36 @@ impl RolloutContext {
         for index in 0..ROLLOUTS_MAX.max(self.config.rollouts_max) {
             workers.spawn(self.clone().worker(Worker { generation: self.generation, index }));
         }
-        while let Some(ended) = workers.join_next().await {
-            ended.map_err(|error| Failure::Panicked(panic_text(error)))??;
+        let ended = async {
+            while let Some(ended) = workers.join_next().await {
+                ended.map_err(|error| Failure::Panicked(panic_text(error)))??;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            ended = ended => ended,
+            failure = self.is_useless() => Err(failure),
         }
-        Ok(())
+    }
+
+    /// Resolves when every episode has been dropped for as long as the run allows. Time in which no episode is under way, because
+    /// an operator paused rollout, does not count.
+    async fn is_useless(&self) -> Failure {
+        let Some(useless_max) = self.useless_max else { return std::future::pending().await };
+        let (mut looks, mut useless) = (tokio::time::interval(LOOK), Duration::ZERO);
+        loop {
+            looks.tick().await;
+            let progress = self.events.progress();
+            useless = match progress.rollout.useless_since() {
+                None => Duration::ZERO,
+                Some(_) if progress.in_flight == 0 => useless,
+                Some(since) => (useless + LOOK).min(since.elapsed()),
+            };
+            if useless >= useless_max {
+                let (seconds, why) = (useless.as_secs(), progress.rollout.why());
+                return Failure::Useless { seconds, dropped: progress.rollout.dropped_in_all(), why };
+            }
+        }
     }
 
     fn spec(&self, episode: EpisodeId) -> EpisodeSpec {
@@ -277,6 +305,8 @@ fn ending(pushed: Option<Pushed>) -> Option<Ending> {
     }
 }
 
+/// The time between two looks at what rollout yields.
+const LOOK: Duration = Duration::from_secs(1);
 /// How much longer than the role's own deadline the caller waits.
 const GRACE: Duration = Duration::from_secs(5);
 

@@ -4,7 +4,7 @@
 
 use super::failure::Failure;
 use super::gates::{Handles, Pauses};
-use super::replay::Pacing;
+use super::replay::{Draw, Pacing};
 use super::supervisor::SupervisorConfig;
 use super::swap::Share;
 use crate::device::CriticWeights;
@@ -155,6 +155,12 @@ impl RunContext {
     /// How long an actor may take for an answer.
     pub(crate) fn deadline(&self) -> Duration {
         self.models.deadline
+    }
+
+    /// How the curriculum draws prompts, if there is one.
+    pub(crate) fn curriculum(&self) -> Option<Draw> {
+        let floor = self.rollout.curriculum_floor as f32;
+        self.rollout.curriculum.then(|| Draw { prompts: self.prompts.clone(), seed: self.seed, floor })
     }
 
     /// When episodes may begin.

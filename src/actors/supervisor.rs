@@ -182,7 +182,11 @@ impl SupervisorState {
         let (mut from, mut failure) = (actor_kind, failure);
         context.events.emit(Event::ActivityChanged(Activity::Restarting));
         loop {
-            tracing::warn!(actor_kind = from.value(), error = %failure, "an actor failed");
+            let next = match failure.is_lasting() {
+                true => "an actor failed, for a reason that a restart cannot mend: the run ends",
+                false => "an actor failed: it and those that depend on it are started again",
+            };
+            tracing::warn!(actor_kind = from.value(), error = %failure, "{next}");
             if self.tree.run_state.is_poisoned() {
                 from = ActorKind::Device;
             }

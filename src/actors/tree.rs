@@ -185,6 +185,7 @@ impl Tree {
                     stop: self.context.stop.clone(),
                     events: self.context.events.clone(),
                     journal: Some(self.context.journal.clone()),
+                    curriculum: self.context.curriculum(),
                     checkpoints_kept: self.context.checkpoints.config.keep,
                 };
                 self.replay = Some(self.spawn(actor_kind, ReplayActor, setup).await?);
@@ -277,6 +278,7 @@ impl Tree {
             generation: self.generation,
             records: self.context.records.clone(),
             refusals: Refusals::default(),
+            useless_max: self.context.supervisor.useless_max(),
             pauses: self.context.pauses.clone(),
             stop: self.context.stop.clone(),
             events: self.context.events.clone(),

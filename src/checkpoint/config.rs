@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct CheckpointConfig {
     /// Checkpoints kept on disk beside the newest one.
     pub keep: usize,
+    /// A checkpoint is written once learner steps have been without one for this long, in seconds; 0 for never.
+    pub every_seconds: u64,
     /// Whether the best checkpoint so far is kept too.
     pub keep_best: KeepBest,
     /// Scored groups kept on disk, in MiB; up to twice as much while a file fills up. 0 keeps none.

@@ -9,6 +9,7 @@ use crate::formats::source;
 use crate::formats::spec::ModelSpec;
 use crate::transformer::full_weights::CriticWeights;
 use anyhow::Context;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Where a critic's weights are.
@@ -36,6 +37,20 @@ impl CriticSource {
             return Ok(Self::Checkpoint(listed));
         }
         Ok(Self::Peft(whole.to_owned()))
+    }
+
+    /// As [`CriticSource::find`], of one that must be there: it is looked for before a model is loaded.
+    ///
+    /// # Errors
+    /// As [`CriticSource::find`]; if there is no such folder.
+    pub(super) fn find_existing(argument: &str) -> Result<Self, CommandError> {
+        match Self::find(argument)? {
+            Self::Peft(folder) if !folder.is_dir() => {
+                let expected = "an adapter's, a checkpoint's or a run's folder, RUN@STEP or RUN@best";
+                Err(anyhow::anyhow!("expected {expected}, got {argument:?}, which is not there")).or_exit(Exit::Usage)
+            }
+            found => Ok(found),
+        }
     }
 
     /// Loads its weights.
@@ -81,8 +96,17 @@ pub(super) fn checkpoint_of_run(argument: &str, step: Option<u64>) -> Result<Che
         None => (Path::new(argument), None),
     };
     let root = run.join("checkpoints");
+    if !run.is_dir() {
+        return Err(anyhow::anyhow!("{}: expected the directory of a run, got none", run.display()))
+            .or_exit(Exit::Usage);
+    }
     let listed = checkpoint::list(&root).or_exit(Exit::Checkpoint)?;
+    let all: Vec<u64> = listed.iter().map(|listed| listed.step).collect();
     if which == Some("best") {
+        if let Some(step) = step {
+            let why = format!("--step {step}: expected none beside {argument}, which names the best one");
+            return Err(anyhow::anyhow!(why)).or_exit(Exit::Usage);
+        }
         let best = checkpoint::best(&root).or_exit(Exit::Checkpoint)?;
         let named = best.and_then(|best| listed.into_iter().find(|listed| listed.path == root.join(&best.folder)));
         let why = || format!("{argument}: expected a run with a best checkpoint (checkpoint.keep_best), got none");
@@ -90,8 +114,15 @@ pub(super) fn checkpoint_of_run(argument: &str, step: Option<u64>) -> Result<Che
         listed.verify().or_exit(Exit::Checkpoint)?;
         return Ok(listed);
     }
-    let why = || format!("{argument}: expected a learner step or \"best\" after the @");
-    let step = which.map(|which| which.parse().with_context(why)).transpose().or_exit(Exit::Usage)?.or(step);
+    let named = which.map(|which| which.parse::<u64>()).transpose().map_err(|_| {
+        anyhow::anyhow!("{argument}: expected a learner step or \"best\" after the @; {}", there_are(&all))
+    });
+    let named = named.or_exit(Exit::Usage)?;
+    if let (Some(named), Some(step)) = (named, step.filter(|step| named.is_some_and(|named| named != *step))) {
+        let why = format!("--step {step}: expected none beside {argument}, which names step {named}");
+        return Err(anyhow::anyhow!(why)).or_exit(Exit::Usage);
+    }
+    let step = named.or(step);
     let mut broken = None;
     for listed in listed.into_iter().filter(|listed| step.is_none_or(|step| listed.step == step)) {
         match listed.verify() {
@@ -100,9 +131,20 @@ pub(super) fn checkpoint_of_run(argument: &str, step: Option<u64>) -> Result<Che
         }
     }
     let which = step.map_or("no checkpoint".to_owned(), |step| format!("no checkpoint of step {step}"));
-    let why = broken.map_or("none is there".to_owned(), |error| error.to_string());
+    let why = broken.map_or_else(|| there_are(&all), |error| error.to_string());
     Err(anyhow::anyhow!("{}: expected a whole checkpoint, got {which}: {why}", root.display()))
         .or_exit(Exit::Checkpoint)
+}
+
+/// Which steps there are, in ascending order.
+fn there_are(all: &[u64]) -> String {
+    let steps: BTreeSet<u64> = all.iter().copied().collect();
+    let steps: Vec<String> = steps.iter().map(ToString::to_string).collect();
+    match steps.as_slice() {
+        [] => "none is there".to_owned(),
+        [step] => format!("there is that of step {step}"),
+        steps => format!("there are those of steps {}", steps.join(", ")),
+    }
 }
 
 /// The base model of the checkpoint's run.

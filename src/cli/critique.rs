@@ -74,7 +74,7 @@ async fn ask(config: &Config, arguments: &CritiqueArguments) -> Result<Vec<Tried
     let CritiqueArguments { prompt, response, answer, n, refine, seed, .. } = arguments;
     let (id, task, text) = (String::new(), String::new(), prompt.clone());
     let request = CritiqueRequest {
-        prompt: Prompt { id, task, text, answer: answer.clone(), verifier: None },
+        prompt: Prompt { id, task, text, turns: Vec::new(), answer: answer.clone(), verifier: None },
         response: response.clone(),
         critiques: *n,
         refinements: *refine,

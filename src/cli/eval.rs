@@ -18,10 +18,12 @@ use crate::episode::models::Models;
 use crate::episode::sampling::SampleError;
 use crate::eval::figures::Figures;
 use crate::eval::{Record, plot, table};
+use crate::kernels;
 use crate::node;
 use crate::remote::ask_verifier;
 use crate::run::events::EventBus;
 use crate::telemetry;
+use crate::transformer::device;
 use crate::types::CriticVersion;
 use crate::verify::Checker;
 use anyhow::Context;
@@ -44,6 +46,15 @@ const ENDS: Duration = Duration::from_secs(10);
 pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, CommandError> {
     let live = telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let spec = EvalSpec::new(config, arguments)?;
+    if let Some(folder) = arguments
+        .plot
+        .as_deref()
+        .and_then(std::path::Path::parent)
+        .filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
+    {
+        let why = format!("--plot: expected a file in a folder that is there, got {}", folder.display());
+        return Err(anyhow::anyhow!(why)).or_exit(Exit::Usage);
+    }
     let checker = Checker::open(&spec.prompts, config.judge.role.allow_unsandboxed)
         .or_exit(Exit::Usage)?
         .with_servers(ask_verifier);
@@ -52,6 +63,7 @@ pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Co
     let open = |folder: &PathBuf| Store::open(folder, &spec.manifest(config, &model)?, &spec);
     let (store, found) = arguments.out.as_ref().map(open).transpose()?.unzip();
     let candidates = spec.candidates(config, models.model.transformer.spec())?;
+    let machine = machine(&models.model.transformer.device(), config);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let started = Instant::now();
     let found = found.unwrap_or_default();
@@ -68,7 +80,8 @@ pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Co
     runtime.shutdown_background();
     let Evaluated { records, dropped } = ended?;
     let figures = Figures::of(&records, spec.figures());
-    let result = reporter::EvalOutput { spec: &spec, dropped, seconds: started.elapsed().as_secs_f64(), figures };
+    let result =
+        reporter::EvalOutput { spec: &spec, machine, dropped, seconds: started.elapsed().as_secs_f64(), figures };
     if arguments.json {
         print_line(&result.json());
     } else {
@@ -76,10 +89,18 @@ pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Co
         table::lines(&result.figures).iter().for_each(|line| print_line(line));
     }
     if let Some(path) = &arguments.plot {
-        let drawn = plot::svg(&result.figures, &result.title());
+        let drawn = plot::svg(&result.figures, &result.title(), &spec.of_interest());
         std::fs::write(path, drawn).with_context(|| path.display().to_string()).or_exit(Exit::Failed)?;
     }
     Ok(Exit::Done)
+}
+
+/// What computed the texts. The figures of one model differ a little between kernels: they round differently.
+fn machine(device: &candle_core::Device, config: &Config) -> String {
+    match device.is_cpu() {
+        true => format!("cpu with {} kernels, {} weights", kernels::path(), config.engine.weights.name()),
+        false => device::name(device),
+    }
 }
 
 /// The results of all prompts.

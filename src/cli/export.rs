@@ -82,8 +82,15 @@ pub(super) fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, 
         let to = arguments.to.name();
         return Err(anyhow::anyhow!("--to {to}: expected --adapter or --run, got neither")).or_exit(Exit::Usage);
     }
+    if arguments.out.symlink_metadata().is_ok() {
+        return Err(failure(export::Error::Taken(arguments.out.clone())));
+    }
     let critic = match (&arguments.run, &arguments.adapter) {
         (Some(run), _) => Some(CriticSource::Checkpoint(critic_source::checkpoint_of_run(run, arguments.step)?)),
+        (None, Some(adapter)) if !adapter.is_dir() => {
+            let why = format!("--adapter: expected the folder of a PEFT adapter, got {adapter:?}, which is none");
+            return Err(anyhow::anyhow!(why)).or_exit(Exit::Usage);
+        }
         (None, Some(adapter)) => Some(CriticSource::Peft(adapter.clone())),
         (None, None) => None,
     };

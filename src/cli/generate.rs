@@ -4,6 +4,7 @@ use crate::cli::critic_source::CriticSource;
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::model::load_model;
 use crate::cli::output::{print_line, print_note};
+use crate::cli::parse::at_least_one;
 use crate::config::Config;
 use crate::engine::{Engine, Policy, Request, RequestId};
 use crate::prompts;
@@ -37,7 +38,7 @@ pub(super) struct GenerateArguments {
     #[arg(long, value_name = "DIR")]
     adapter: Option<String>,
     /// Maximum length in tokens [default: the role's].
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     max_tokens: Option<usize>,
     /// Sampling temperature; 0 is greedy [default: the role's].
     #[arg(long)]
@@ -109,18 +110,20 @@ pub(super) fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit
     let inputs = inputs(arguments).or_exit(Exit::Usage)?;
     let texts = texts(config, arguments, &inputs).or_exit(Exit::Usage)?;
     let sampling = sampling(config, arguments);
-    let complaints = crate::config::sampling_complaints("generate", &sampling);
+    // The config's own values are right, so what is wrong here was given as an argument.
+    let complaints = crate::config::sampling_complaints("generate", &sampling).join("\n");
     if !complaints.is_empty() {
-        return Err(anyhow::anyhow!(complaints.join("\n"))).or_exit(Exit::Usage);
+        return Err(anyhow::anyhow!(complaints.replace("generate.sampling.", "--"))).or_exit(Exit::Usage);
     }
+    let critic = arguments.adapter.as_deref().map(CriticSource::find_existing).transpose()?;
     let model = load_model(config, config.engine.weights, false)?;
     let prompts = texts.iter().map(|text| text.ids(&model)).collect::<Result<Vec<_>, _>>()?;
     let mut engine = engine(config, &model)?;
-    if let Some(argument) = &arguments.adapter {
-        let critic = CriticSource::find(argument)?.load(model.transformer.spec())?;
+    if let Some(critic) = &critic {
+        let critic = critic.load(model.transformer.spec())?;
         engine.install(CriticVersion(1), Some(Arc::new(model.transformer.pack(&critic)?)));
     }
-    let policy = if arguments.adapter.is_some() { Policy::Serving } else { Policy::Base };
+    let policy = if critic.is_some() { Policy::Serving } else { Policy::Base };
     let mut places: HashMap<RequestId, usize> = HashMap::new();
     for (index, prompt) in prompts.iter().enumerate() {
         let stop_ids = if arguments.ignore_stop { vec![] } else { model.tokenizer.stop_ids().to_vec() };
@@ -221,8 +224,14 @@ fn texts(config: &Config, arguments: &GenerateArguments, inputs: &[Input]) -> an
                 .clone()
                 .with_context(|| format!("prompt {}: role {:?} needs the key {key:?}", index + 1, arguments.role))
         };
-        let prompt =
-            Prompt { id: String::new(), task: String::new(), text: input.prompt.clone(), answer: None, verifier: None };
+        let prompt = Prompt {
+            id: String::new(),
+            task: String::new(),
+            text: input.prompt.clone(),
+            turns: Vec::new(),
+            answer: None,
+            verifier: None,
+        };
         Ok(Text::Conversation(match arguments.role {
             Role::Generator => generator.conversation(&prompt),
             Role::Critic => critic.conversation(&prompt, &need("response", &input.response)?),

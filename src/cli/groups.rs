@@ -9,7 +9,7 @@ use crate::formats::source::Source;
 use crate::groups::trl::{self, Pairs, TrlFormat};
 use crate::groups::{Groups, PromptTexts};
 use crate::{groups, telemetry};
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -78,7 +78,10 @@ impl GroupsArguments {
 /// If the groups cannot be read or the file cannot be written.
 pub(super) fn run(config: &Config, arguments: &GroupsArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
-    let groups = groups::read(&arguments.from).or_exit(Exit::Usage)?;
+    if arguments.rows().is_some() {
+        trl::check_name(&arguments.to).context("--to").or_exit(Exit::Usage)?;
+    }
+    let groups = groups::read(&arguments.from).context("--from").or_exit(Exit::Usage)?;
     note_skipped(&groups);
     match arguments.rows() {
         Some(format) => write_rows(config, arguments, format, &groups)?,

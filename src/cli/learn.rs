@@ -93,7 +93,7 @@ struct HeldOutLine {
 /// If groups, config and model do not match, --out is in use, or a checkpoint cannot be read or written.
 pub(super) fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
-    let found = groups::read(&arguments.from).or_exit(Exit::Usage)?;
+    let found = groups::read(&arguments.from).context("--from").or_exit(Exit::Usage)?;
     note_skipped(&found);
     let model_id = same_model(&config, &arguments.from, &found.groups)?;
     let (size, seed) = (config.learner.groups_per_step, config.node.seed);

@@ -5,11 +5,13 @@ use crate::config::Config;
 use crate::formats::source::Source;
 use crate::kernels::Precision;
 use crate::transformer::{device, load, load::Loaded};
+use anyhow::Context as _;
 use std::path::PathBuf;
 
 /// Fetches the config's model and returns its path.
 pub(crate) fn fetch_model(config: &Config) -> Result<PathBuf, CommandError> {
-    Source::parse(&config.model.source).or_exit(Exit::Usage)?.fetch().or_exit(Exit::Model)
+    let key = "model.source";
+    Source::parse(&config.model.source).context(key).or_exit(Exit::Usage)?.fetch().context(key).or_exit(Exit::Model)
 }
 
 /// Fetches and loads the config's model, for a decode pass of `precision` and, with `score`, for scoring too.

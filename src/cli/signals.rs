@@ -1,13 +1,16 @@
 //! Ctrl-C, SIGTERM, and SIGHUP of a terminal that closes: the first one asks to stop. A second Ctrl-C or SIGTERM ends the
 //! process at once.
 
+use crate::telemetry::logs;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Signals this soon after the first one count as the same request: `timeout` signals a process and then its group,
-/// and a terminal's Ctrl-C also reaches a parent that forwards it.
-const ECHO: Duration = Duration::from_secs(1);
+/// and a terminal's Ctrl-C also reaches a parent that forwards it. Nobody presses a key twice within this time.
+const ECHO: Duration = Duration::from_millis(100);
+/// How long the end of the process waits for the reader of its log.
+const LOG_PATIENCE: Duration = Duration::from_millis(200);
 /// By convention, the exit code of a process that an interrupt ended.
 const INTERRUPTED: i32 = 130;
 
@@ -24,7 +27,7 @@ pub(super) fn watch(stop: CancellationToken) -> std::io::Result<()> {
         let mut signals = [interrupt, terminate, hang_up];
         any_of(&mut signals).await;
         stop.cancel();
-        tracing::info!("stopping; a second signal ends the process at once");
+        tracing::info!("stopping: the work under way ends and is saved; a second Ctrl-C ends the process at once");
         let first = Instant::now();
         // A terminal that closes after a Ctrl-C is nobody's second wish.
         let [interrupt, terminate, _hang_up] = &mut signals;
@@ -34,6 +37,8 @@ pub(super) fn watch(stop: CancellationToken) -> std::io::Result<()> {
                 _ = terminate.recv() => {}
             }
         }
+        tracing::warn!("ended at once; start --resume runs again what was under way");
+        logs::flush(LOG_PATIENCE);
         std::process::exit(INTERRUPTED);
     });
     Ok(())

@@ -2,18 +2,21 @@
 //!
 //! The first Ctrl-C or SIGTERM finishes running episodes and saves; a second one ends the process at once.
 
+mod ending;
+
 use crate::actors::control::Control;
 use crate::cli::exit::{CommandError, Exit, OrExit};
+use crate::cli::output::print_note;
 use crate::cli::{listener, signals};
 use crate::config::Config;
 use crate::http::{Api, Served};
 use crate::node::presence::Presence;
 use crate::node::{Node, Options};
-use crate::run::events::{Activity, EventBus};
+use crate::run::events::{Activity, EventBus, Warning};
 use crate::telemetry::{Telemetry, logs, status};
 use clap::Args;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,11 +27,13 @@ pub(super) struct StartArguments {
     /// Resumes from the newest whole checkpoint in node.run_directory.
     #[arg(long)]
     pub(super) resume: bool,
-    /// Stops after K learner steps, counting those before a resume.
-    #[arg(long, value_name = "K")]
+    /// Stops after K learner steps, counting those before a resume. At least 1.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) learner_steps: Option<u64>,
 }
 
+/// How long the last lines wait for the reader of the log.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two updates of the status.
 const LOOK: Duration = Duration::from_millis(500);
 /// Time between two log lines of the status without a terminal.
@@ -51,6 +56,7 @@ async fn serve(config: Config, arguments: &StartArguments, live: &logs::LogTermi
     let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
     signals::watch(stop.clone())?;
     let events = EventBus::new(None);
+    let run = PathBuf::from(&config.node.run_directory);
     let options = Options {
         resume: arguments.resume,
         learner_steps: arguments.learner_steps,
@@ -71,7 +77,7 @@ async fn serve(config: Config, arguments: &StartArguments, live: &logs::LogTermi
     ended.cancel();
     serving.stopped().await;
     if let Ok(exit) = &exit {
-        conclude(&events, *exit);
+        conclude(&events, &run, *exit);
     }
     exit
 }
@@ -122,29 +128,37 @@ async fn show(events: &EventBus, telemetry: &Telemetry, live: &logs::LogTerminal
             waiting => telemetry.wait_for(waiting.words()),
         }
         telemetry.set_stalled(progress.device_stalled);
-        line.show(&shown(&progress), Instant::now());
+        let status = shown(&progress);
+        let warnings = progress.warnings().into_iter().map(|warning| format!("warning: {warning}\n"));
+        telemetry.set_detail(format!("{}\n{}", status.groups(), warnings.collect::<String>()));
+        line.show(&status, Instant::now());
     }
 }
 
 fn shown(progress: &crate::run::events::Progress) -> status::Status {
     status::Status {
         episodes: progress.counters.episodes,
-        groups: progress.counters.groups,
+        groups_kept: progress.counters.groups - progress.counters.zero_variance,
+        zero_variance: progress.counters.zero_variance,
+        dropped: progress.counters.dropped,
+        drop_reasons: progress.rollout.drop_reasons(),
         utility_mean: progress.counters.utility_mean,
         step: progress.step,
         loss: progress.loss,
         version: progress.version.0,
         tokens_per_second: progress.tokens_per_second as f32,
         waiting_for: (progress.activity != Activity::Running).then(|| progress.activity.words().to_owned()),
+        warning: progress.warnings().first().map(Warning::brief),
     }
 }
 
-/// Logs the run's totals.
-fn conclude(events: &EventBus, exit: Exit) {
+/// Logs the run's totals, then says in the last lines what they mean, where the adapter is and what to type next.
+fn conclude(events: &EventBus, run: &Path, exit: Exit) {
     let progress = events.progress();
     tracing::info!(
         episodes = progress.counters.episodes,
         groups = progress.counters.groups,
+        zero_variance = progress.counters.zero_variance,
         dropped = progress.counters.dropped,
         step = progress.step,
         critic_version = progress.version.0,
@@ -152,4 +166,8 @@ fn conclude(events: &EventBus, exit: Exit) {
         exit_code = exit as u8,
         "ended"
     );
+    logs::flush(LOG_PATIENCE);
+    print_note(&shown(&progress).groups());
+    progress.warnings().iter().for_each(|warning| print_note(&format!("warning: {warning}")));
+    ending::last_lines(run).iter().for_each(|line| print_note(line));
 }

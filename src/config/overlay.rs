@@ -106,17 +106,14 @@ impl<'a> Edits<'a> {
     /// The complaint about an unknown key, with the key that was probably meant.
     fn unknown(&self, at: &[String], path: &[String], siblings: &Table) -> String {
         let (full, key) = (at.join("."), &at[at.len() - 1]);
-        let near = siblings
-            .keys()
-            .map(|known| (distance(key, known), [path, std::slice::from_ref(known)].concat().join(".")))
-            .filter(|(distance, _)| *distance <= 1 + key.len() / 4)
-            .min();
+        let near = closest(key, siblings.keys().map(String::as_str));
+        let near = near.map(|known| [path, &[known.to_owned()]].concat().join("."));
         let elsewhere = || {
             let mut found = Vec::new();
             find(self.default, key, &mut Vec::new(), &mut found);
             (!found.is_empty()).then(|| found.join(" or "))
         };
-        match near.map(|(_, known)| known).or_else(elsewhere) {
+        match near.or_else(elsewhere) {
             Some(known) => format!("{full}: unknown key, did you mean {known}?"),
             None => {
                 let known = siblings.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
@@ -185,6 +182,12 @@ fn find(table: &Table, key: &str, path: &mut Vec<String>, found: &mut Vec<String
         }
         path.pop();
     }
+}
+
+/// The one of `known` that `given` was probably meant to be.
+pub(crate) fn closest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.into_iter().map(|known| (distance(given, known), known));
+    near.filter(|(distance, _)| *distance <= 1 + given.len() / 4).min().map(|(_, known)| known)
 }
 
 /// Levenshtein distance: insertions, deletions and replacements of characters.

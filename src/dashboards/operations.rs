@@ -80,10 +80,11 @@ fn failures() -> Row {
                 .query(q.quantile(0.95, &metrics::EPISODE_SECONDS, &[]), "95 %"),
             Panel::lines(
                 "Admission",
-                "Episodes begun, and times that rollout waited for the learner.",
+                "Episodes begun, those that the curriculum passed over, and times that rollout waited for the learner.",
                 Unit::PerSecond,
             )
             .query(q.rate(&metrics::EPISODES_STARTED).sum(&["instance"]), "begun {{instance}}")
+            .query(q.rate(&metrics::EPISODES_PASSED_OVER).sum(&["instance"]), "passed over {{instance}}")
             .query(q.rate(&metrics::REPLAY_WAITS).sum(&["instance"]), "waits {{instance}}"),
         ],
     )

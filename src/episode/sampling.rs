@@ -338,15 +338,46 @@ impl SamplingClient {
     where
         SampleError: From<E>,
     {
-        match tokio::time::timeout(self.deadline, request).await {
-            Ok(result) => Ok(result?),
+        let answer = tokio::time::timeout(self.deadline, self.heard(request)).await;
+        let answer = match answer {
+            Ok(result) => result.map_err(SampleError::from),
             Err(_) => {
                 self.events.emit(Event::DeadlineMissed(self.role));
                 Err(SampleError::Deadline)
             }
+        };
+        match &answer {
+            Err(SampleError::Deadline) => self.failed(format!("no answer within {} s", self.deadline.as_secs())),
+            Err(error @ (SampleError::TooLong | SampleError::Refused(_) | SampleError::Remote(_))) => {
+                self.failed(error.to_string());
+            }
+            Ok(_) | Err(SampleError::Gone | SampleError::Broken(_)) => {}
+        }
+        answer
+    }
+
+    /// The result of `request`. A server that is silent for [`SILENCE`] is told of while it is.
+    async fn heard<T>(&self, request: impl Future<Output = T>) -> T {
+        if self.remote.is_none() {
+            return request.await;
+        }
+        let mut request = std::pin::pin!(request);
+        match tokio::time::timeout(SILENCE, &mut request).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.failed(format!("the server has not answered for {} s", SILENCE.as_secs()));
+                request.await
+            }
         }
     }
+
+    fn failed(&self, why: String) {
+        self.events.emit(Event::RequestFailed { role: self.role, why });
+    }
 }
+
+/// How long a server may be silent before that counts as trouble.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Runs `work` on a text; a panic is a refusal.
 async fn rendering<T: Send + 'static>(

@@ -29,6 +29,10 @@ pub struct RolloutConfig {
     pub refinements: usize,
     /// Episodes that run at once.
     pub rollouts_max: usize,
+    /// Whether prompts whose groups never vary are drawn less often.
+    pub curriculum: bool,
+    /// The smallest probability with which such a prompt is drawn.
+    pub curriculum_floor: f64,
     /// Deadline of one request to a role, in seconds.
     pub ask_deadline_seconds: u64,
 }
@@ -46,6 +50,10 @@ impl RolloutConfig {
         at_least("refinements", 1, self.refinements as u64);
         at_least("rollouts_max", 1, self.rollouts_max as u64);
         at_least("ask_deadline_seconds", 1, self.ask_deadline_seconds);
+        if !(0.01..=1.0).contains(&self.curriculum_floor) {
+            let got = self.curriculum_floor;
+            complaints.push(format!("rollout.curriculum_floor: expected a number from 0.01 to 1, got {got}"));
+        }
         complaints
     }
 }

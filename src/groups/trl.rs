@@ -66,6 +66,20 @@ pub fn rows(groups: &[RecordedGroup], format: TrlFormat, texts: &PromptTexts<'_>
     Ok(rows)
 }
 
+/// Checks that rows can be written as `path`: before groups are read and a model is fetched.
+///
+/// # Errors
+/// If it exists, or has an extension of no format.
+pub fn check_name(path: &Path) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::Taken(path.to_owned()));
+    }
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("jsonl" | "parquet") => Ok(()),
+        _ => Err(Error::RowFormat(path.to_owned())),
+    }
+}
+
 /// Writes `rows` as the new file `path`: JSON lines or Parquet, by its extension.
 ///
 /// # Errors

@@ -180,7 +180,7 @@ async fn critique(State(handles): State<Handles>, admitted: Admitted, body: Body
         admitted.deadline().within(open.hold(version)).await??;
     }
     let (id, task) = (String::new(), String::new());
-    let prompt = Prompt { id, task, text: asked.prompt, answer: asked.answer, verifier: None };
+    let prompt = Prompt { id, task, text: asked.prompt, turns: Vec::new(), answer: asked.answer, verifier: None };
     let seed = asked.seed.map_or_else(request_id::random, |seed| seed as u64);
     let mut sampling = open.served.models.critic.sampling.clone();
     sampling.temperature = asked.temperature.unwrap_or(sampling.temperature);

@@ -1,7 +1,7 @@
 //! Metrics, health and readiness. Read-only.
 //!
 //! `/healthz` answers 200 while the process serves and its device thread works; `/readyz` answers 503 with what the node
-//! waits for until it is ready.
+//! waits for until it is ready. Either has what rollout yields in the lines after the first.
 
 use crate::telemetry::Telemetry;
 use axum::extract::State;
@@ -52,8 +52,9 @@ async fn health(state: State<Telemetry>) -> (StatusCode, String) {
     (status = 200, body = String), (status = 503, body = String)
 ))]
 async fn readyz(State(telemetry): State<Telemetry>) -> (StatusCode, String) {
+    let detail = telemetry.detail();
     match telemetry.waiting() {
-        None => (StatusCode::OK, "ready\n".to_owned()),
-        Some(what) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {what}\n")),
+        None => (StatusCode::OK, format!("ready\n{detail}")),
+        Some(what) => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for {what}\n{detail}")),
     }
 }

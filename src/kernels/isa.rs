@@ -45,6 +45,19 @@ impl Isa {
         Self::Portable
     }
 
+    /// Its name, as people read it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni => "avx512-vnni",
+        }
+    }
+
     /// Every instruction set that this processor has.
     #[cfg(test)]
     pub(super) fn all() -> Vec<Self> {

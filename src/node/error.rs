@@ -24,6 +24,38 @@ pub enum Error {
         /// What has changed, with the reasons why it must not.
         differences: String,
     },
+    /// The judge is a verifier, and there is nothing to check some prompts by.
+    #[error(
+        "judge.kind = \"verifier\" cannot check answers to {count} of the {of} prompts of {file}, such as {id:?}: {complaint}; give them an answer or a verifier, or let a model judge (judge.kind = \"model\" or \"remote\")"
+    )]
+    Unchecked {
+        /// The prompt file.
+        file: String,
+        /// How many.
+        count: usize,
+        /// Of how many.
+        of: usize,
+        /// The first of them.
+        id: String,
+        /// What is wrong with it.
+        complaint: String,
+    },
+    /// Some prompts leave no room for an answer, and `prompts.too_long` refuses them.
+    #[error(
+        "prompts.too_long = \"refuse\": {count} of the {of} prompts of {file} are longer than {room} tokens (engine.context_tokens_max less generator.sampling.max_tokens), such as {id:?}"
+    )]
+    TooLong {
+        /// The prompt file.
+        file: String,
+        /// How many.
+        count: usize,
+        /// Of how many.
+        of: usize,
+        /// The first of them.
+        id: String,
+        /// The longest that fits, in tokens.
+        room: usize,
+    },
     /// Another node uses it.
     #[error("{0} is in use by another node")]
     Locked(PathBuf),
@@ -39,8 +71,21 @@ pub enum Error {
     #[error(transparent)]
     Role(#[from] roles::Error),
     /// A remote server cannot be used.
-    #[error(transparent)]
-    Remote(#[from] remote::Error),
+    #[error("{section}: {error}")]
+    Remote {
+        /// The section of the config.
+        section: &'static str,
+        /// Why not.
+        error: remote::Error,
+    },
+    /// A model cannot be fetched.
+    #[error("{key}: {error}")]
+    Source {
+        /// The key of the config.
+        key: &'static str,
+        /// Why not.
+        error: formats::Error,
+    },
     /// The prompts cannot be read.
     #[error(transparent)]
     Prompts(#[from] prompts::Error),
@@ -91,7 +136,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Model(transformer::Error::Device { .. } | transformer::Error::CpuOnly { .. }) => Exit::Usage,
-            Self::Model(_) => Exit::Model,
+            Self::Model(_) | Self::Source { .. } => Exit::Model,
             Self::Checkpoint(_) | Self::Journal(_) | Self::JournalGap { .. } => Exit::Checkpoint,
             Self::Actors { exit, .. } => *exit,
             _ => Exit::Usage,

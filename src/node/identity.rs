@@ -10,6 +10,7 @@ use crate::formats::template::ChatTemplate;
 use crate::learner::Mode;
 use crate::types::{ChatRole, Prompt, Turn};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,27 +30,35 @@ const REASONS: [(&str, &str); 8] = [
     ("learner.synchronous", "one group is learned at a time, from the first step on"),
 ];
 
+/// The value of a key that a run of this mode does not use.
+const UNUSED: &str = "unused";
+
 /// What a run is made of: keys, and values or their sha256.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Identity(BTreeMap<String, String>);
 
 impl Identity {
-    /// The identity of a run of `config` with the model whose files have the digest `model_sha256`.
-    pub(super) fn new(config: &Config, model_sha256: String, template: &ChatTemplate, prompts: &[Prompt]) -> Self {
-        let prompts = serde_json::to_vec(prompts).expect("strings are always JSON");
+    /// What the config alone decides: it is checked before the model is loaded.
+    pub(super) fn of_config(config: &Config) -> Self {
         let lora = serde_json::to_string(&config.learner.lora).expect("numbers and names are always JSON");
         let values = [
-            model_sha256,
-            sha256(rendered(template).as_bytes()),
-            config.node.seed.to_string(),
-            sha256(&prompts),
-            config.prompts.shuffle.to_string(),
-            config.learner.mode.to_string(),
-            if config.learner.mode == Mode::Lora { lora } else { "unused".to_owned() },
-            config.learner.synchronous.to_string(),
+            ("node.seed", config.node.seed.to_string()),
+            ("prompts.shuffle", config.prompts.shuffle.to_string()),
+            ("learner.mode", config.learner.mode.to_string()),
+            ("learner.lora", if config.learner.mode == Mode::Lora { lora } else { UNUSED.to_owned() }),
+            ("learner.synchronous", config.learner.synchronous.to_string()),
         ];
-        Self(REASONS.iter().map(|(key, _)| (*key).to_owned()).zip(values).collect())
+        Self(values.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
+    /// Adds the model whose files have the digest `model`, what its chat template makes of a conversation, and the prompts.
+    pub(super) fn with_files(mut self, model: String, template: &ChatTemplate, prompts: &[Prompt]) -> Self {
+        let prompts = serde_json::to_vec(prompts).expect("strings are always JSON");
+        self.0.insert("model.source".to_owned(), model);
+        self.0.insert("chat template".to_owned(), sha256(rendered(template).as_bytes()));
+        self.0.insert("prompts.file".to_owned(), sha256(&prompts));
+        self
     }
 
     /// Writes it into the run directory; where a run is resumed, checks first that it is this one.
@@ -76,7 +85,7 @@ impl Identity {
     ///
     /// # Errors
     /// If something has changed, or the file cannot be read.
-    fn check(&self, run: &Path) -> Result<(), Error> {
+    pub(super) fn check(&self, run: &Path) -> Result<(), Error> {
         let path = run.join(FILE);
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -94,7 +103,22 @@ impl Identity {
 
     fn difference(&self, before: &Self, key: &str, why: &str) -> Option<String> {
         let (now, before) = (self.0.get(key)?, before.0.get(key)?);
-        (now != before).then(|| format!("{key}: expected {before} as before, got {now} ({why})"))
+        if now == before {
+            return None;
+        }
+        let parts: [Option<Map<String, Value>>; 2] = [before, now].map(|value| serde_json::from_str(value).ok());
+        let [Some(before_parts), Some(now_parts)] = parts else {
+            // With another mode, one of the two has no adapter: the mode is what to name.
+            let is_told = [before, now].iter().any(|value| *value == UNUSED);
+            return (!is_told).then(|| format!("{key}: expected {before} as before, got {now} ({why})"));
+        };
+        let differs = |part: &&String| before_parts.get(*part) != now_parts.get(*part);
+        let sentence = |part: &String| {
+            let [before, now] = [&before_parts, &now_parts].map(|parts| parts.get(part).unwrap_or(&Value::Null));
+            format!("{key}.{part}: expected {before} as before, got {now}")
+        };
+        let sentences: Vec<String> = now_parts.keys().filter(differs).map(sentence).collect();
+        Some(format!("{} ({why})", sentences.join(", ")))
     }
 }
 

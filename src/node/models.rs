@@ -49,7 +49,7 @@ pub(crate) fn models(
 
     let device = config.model.device.open()?;
     check_device(config, device.location())?;
-    let path = Source::parse(&config.model.source)?.fetch()?;
+    let path = fetch("model.source", &config.model.source)?;
     events.emit(Event::ActivityChanged(Activity::Loading));
     let model = crate::transformer::load::load_on(&path, &device, config.engine.weights, score)?;
     // Every role needs a chat template: a base model is refused here, not by its first episode.
@@ -94,14 +94,25 @@ pub(crate) fn note_peak(models: &Models) {
 
 /// Clients of the servers in `config`, with their keys.
 pub(super) fn remotes(config: &Config) -> Result<Remotes, Error> {
-    let client = |config: Option<&RemoteConfig>| config.map(Client::new).transpose().map(|client| client.map(Arc::new));
-    Ok(Remotes { generator: client(config.remote_generator())?, judge: client(config.remote_judge())? })
+    let client = |section, config: Option<&RemoteConfig>| -> Result<_, Error> {
+        let client = config.map(Client::new).transpose().map_err(|error| Error::Remote { section, error })?;
+        Ok(client.map(Arc::new))
+    };
+    Ok(Remotes {
+        generator: client("remote.generator", config.remote_generator())?,
+        judge: client("remote.judge", config.remote_judge())?,
+    })
+}
+
+/// The path of the model that `key` names, fetched.
+fn fetch(key: &'static str, source: &str) -> Result<PathBuf, Error> {
+    Source::parse(source).and_then(|source| source.fetch()).map_err(|error| Error::Source { key, error })
 }
 
 /// The judge's own model, if it has one, and the limits of its engine: those of the node's, except for the cache.
 fn judge_model(config: &Config, device: &candle_core::Device) -> Result<Option<(Loaded, EngineConfig)>, Error> {
     let Some(source) = config.judge_model() else { return Ok(None) };
-    let path = Source::parse(source)?.fetch()?;
+    let path = fetch("judge.model", source)?;
     let engine = config.judge_engine();
     let model = crate::transformer::load::load_on(&path, device, engine.weights, false)?;
     model.template.present()?;

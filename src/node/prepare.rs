@@ -2,35 +2,39 @@
 //!
 //! Invariant: a run directory with checkpoints is resumed or left alone, never overwritten.
 
+use super::changes::{Change, changes};
 use super::error::Error;
 use super::identity::Identity;
 use super::memory_plan::MemoryPlan;
 use super::models::{models, note_peak};
 use super::options::Options;
 use super::published_settings;
-use super::track::track;
+use super::too_long::{self, Ruler};
+use super::track::{RESOLVED_CONFIG, track};
 use crate::actors::failure::Failure;
 use crate::actors::gates::{Handles, Pauses};
 use crate::actors::run_context::RunContext;
-use crate::checkpoint;
+use crate::checkpoint::{self, CheckpointEntry};
 use crate::config::Config;
+use crate::disk;
 use crate::episode::canary::Canary;
 use crate::episode::models::Models;
 use crate::episode::online_eval::OnlineEval;
 use crate::formats::source::Source;
 use crate::formats::tokenizer::{Pieces, Tokenizer};
 use crate::groups::{self, GroupRecorder};
-use crate::prompts::{self, PromptStream};
+use crate::prompts::PromptStream;
 use crate::records::{self, EpisodeRecorder};
 use crate::remote::ask_verifier;
+use crate::roles::judge::JudgeKind;
 use crate::run::checkpoints::CheckpointStore;
 use crate::run::critics::CriticRegistry;
 use crate::run::events::EventBus;
 use crate::run::journal::{self, Journal, Record};
 use crate::run::state::RunState;
 use crate::telemetry::metrics::MemoryOwner;
-use crate::types::ModelId;
-use crate::verify::Checker;
+use crate::types::{ModelId, Prompt};
+use crate::verify::{self, Checker};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -47,19 +51,29 @@ pub(super) fn prepare(config: Config, options: &Options, events: EventBus) -> Re
     let root = run.join("checkpoints");
     checkpoint::remove_leftovers(&root)?;
     check_free(&run, &root, options.resume)?;
+    tell_steps(&run, &root, options)?;
     let prompts = PromptStream::open(&config.prompts, config.node.seed)?;
+    let identity = Identity::of_config(&config);
+    let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
+    if options.resume {
+        identity.check(&run)?;
+        tell_changes(&run, &text);
+    }
+    if options.judge.is_none() {
+        check_verifiers(&config, prompts.prompts())?;
+    }
     published_settings::publish(&config, &prompts);
     let eval = online_eval(&config)?.map(Arc::new);
     let canary_eval = held_out_eval(&config, config.swap.canary_prompts)?.map(Arc::new);
-    let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
     let (models, path) = models(&config, prompts.prompts(), options.judge.as_ref(), &events, true)?;
+    let prompts = fitted(prompts, &config, &models)?;
     let spec = models.model.transformer.spec().clone();
     note_memory(&models, &config, &events);
     note_peak(&models);
     let source = &config.model.source;
     let origin = ModelId { name: source.clone(), sha256: Source::parse(source)?.digest(&path)? };
     let (base, canary) = (origin.clone(), Canary::new(&models, prompts.prompts()));
-    let identity = Identity::new(&config, origin.sha256.clone(), &models.model.template, prompts.prompts());
+    let identity = identity.with_files(origin.sha256.clone(), &models.model.template, prompts.prompts());
     identity.claim(&run, options.resume)?;
     let recorder = recorder(&config, &run, origin)?;
     let (journal, records) = Journal::open(&run, recorder.clone())?;
@@ -117,6 +131,58 @@ fn check_free(run: &Path, root: &Path, resume: bool) -> Result<(), Error> {
             Err(Error::Occupied(run.to_owned()))
         }
         _ => Ok(()),
+    }
+}
+
+/// The stream of the prompts that leave room for an answer.
+fn fitted(prompts: PromptStream, config: &Config, models: &Models) -> Result<PromptStream, Error> {
+    let (file, how) = (config.prompts.file.as_str(), config.prompts.too_long);
+    let ruler = Ruler::new(config, &models.model.template, &models.model.tokenizer)?;
+    let kept = too_long::fitted(prompts.prompts(), how, &ruler, file)?;
+    Ok(prompts.with(kept, file)?)
+}
+
+/// Says so if the run has taken the steps that are asked for already: it then ends at once.
+fn tell_steps(run: &Path, root: &Path, options: &Options) -> Result<(), Error> {
+    let Some(asked) = options.learner_steps.filter(|_| options.resume) else { return Ok(()) };
+    let whole = checkpoint::list(root)?.into_iter().find(|entry| entry.manifest().is_file());
+    if let Some(CheckpointEntry { step, .. }) = whole.filter(|entry| entry.step >= asked) {
+        let run = run.display();
+        tracing::warn!(
+            "{run} has taken {step} learner steps already: --learner-steps counts from the beginning of the run, so {asked} leaves \
+             nothing to do; give more than {step} to go on"
+        );
+    }
+    Ok(())
+}
+
+/// Checks that a verifier can check an answer to each of the prompts, where it is the judge.
+///
+/// # Errors
+/// If it cannot: every verdict on such a prompt would be invalid.
+pub(super) fn check_verifiers(config: &Config, prompts: &[Prompt]) -> Result<(), Error> {
+    if config.judge.role.kind != JudgeKind::Verifier {
+        return Ok(());
+    }
+    let mut unfit = prompts.iter().filter_map(|prompt| Some((&prompt.id, verify::complaint(prompt)?)));
+    let Some((id, complaint)) = unfit.next() else { return Ok(()) };
+    let (file, count, of) = (config.prompts.file.clone(), 1 + unfit.count(), prompts.len());
+    Err(Error::Unchecked { file, count, of, id: id.clone(), complaint })
+}
+
+/// Logs what the config of this process, whose text is `now`, has changed since the last process of the run.
+fn tell_changes(run: &Path, now: &str) {
+    let before = disk::read_text(&run.join(RESOLVED_CONFIG), checkpoint::CONFIG_BYTES_MAX);
+    // A run of an older program, or one that died early, has none: then nothing can be compared.
+    let (Some(before), Ok(now)) = (before.ok().and_then(|text| text.parse().ok()), now.parse()) else { return };
+    let changes = changes(&before, &now);
+    let not_set = || "not set".to_owned();
+    for Change { key, before, now } in &changes {
+        let [before, now] = [before, now].map(|value| value.clone().unwrap_or_else(not_set));
+        tracing::info!(key, before, now, "changed since the last process of this run: holds from now on");
+    }
+    if changes.is_empty() {
+        tracing::info!("resuming with the config of the last process");
     }
 }
 
@@ -178,7 +244,7 @@ fn held_out_eval(config: &Config, count: usize) -> Result<Option<OnlineEval>, Er
     if count == 0 {
         return Ok(None);
     }
-    let prompts: Vec<_> = prompts::load(&config.held_out())?.into_iter().take(count).collect();
+    let prompts: Vec<_> = config.prompts.load("eval.file", &config.held_out())?.into_iter().take(count).collect();
     let checker = Arc::new(Checker::open(&prompts, config.judge.role.allow_unsandboxed)?.with_servers(ask_verifier));
     let prompts = prompts.into_iter().map(Arc::new).collect();
     Ok(Some(OnlineEval { prompts, checker, config: config.eval.clone(), seed: config.node.seed }))

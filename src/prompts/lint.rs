@@ -2,6 +2,9 @@
 //!
 //! It applies the same rules as loading: a file without errors loads.
 
+use super::columns::Columns;
+use super::line;
+use super::rows::Rows;
 use crate::types::Prompt;
 use std::collections::HashMap;
 
@@ -14,12 +17,13 @@ pub struct LintReport {
     pub errors: Vec<(usize, String)>,
 }
 
-/// Checks every line of `text`; blank lines are skipped.
-pub fn lint(text: &str) -> LintReport {
+/// Checks every row, whose columns hold what `columns` says.
+pub fn lint(rows: Rows, columns: &Columns) -> LintReport {
+    let (unit, is_strict) = (rows.unit, rows.is_own_form && !columns.are_mapped());
     let mut lint = LintReport::default();
     let mut first_lines: HashMap<String, usize> = HashMap::new();
-    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let prompt = match super::prompt(line) {
+    for (number, row) in rows.rows {
+        let prompt = match row.and_then(|fields| line::prompt(&fields, columns, is_strict, number)) {
             Ok(prompt) => prompt,
             Err(error) => {
                 lint.errors.push((number, error));
@@ -28,7 +32,7 @@ pub fn lint(text: &str) -> LintReport {
         };
         let error = super::empty_field(&prompt).or_else(|| {
             let first = *first_lines.entry(prompt.id.clone()).or_insert(number);
-            (first != number).then(|| super::id_taken(&prompt.id, first))
+            (first != number).then(|| super::id_taken(&prompt.id, unit, first))
         });
         match error {
             Some(error) => lint.errors.push((number, error)),
@@ -53,7 +57,7 @@ not json
 {"id": "d", "task": "t", "prompt": "four", "verifier": {"kind": "vibes"}}
 {"id": "e", "task": "t", "prompt": "five"}
 "#;
-        let lint = lint(text);
+        let lint = lint(crate::prompts::rows::lines(text), Columns::OWN);
         assert_eq!(lint.prompts.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 8]);
         let errors: Vec<_> = lint.errors.iter().map(|(line, error)| (*line, error.as_str())).collect();
         assert_eq!(errors.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [3, 4, 5, 6, 7]);

@@ -35,6 +35,7 @@ fn tree(task: &str, text: &str, critiques: Vec<CritiqueTree>) -> EpisodeTree {
         id: format!("of-{task}"),
         task: task.to_owned(),
         text: text.to_owned(),
+        turns: Vec::new(),
         answer: Some("42".to_owned()),
         verifier: None,
     };

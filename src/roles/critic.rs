@@ -62,6 +62,7 @@ mod tests {
             id: "p".into(),
             task: "t".into(),
             text: "3 + 4?".into(),
+            turns: Vec::new(),
             answer: Some("7".into()),
             verifier: None,
         };

@@ -67,7 +67,14 @@ mod tests {
     fn the_refiner_goes_on_with_the_generators_conversation() {
         let config =
             GeneratorConfig { kind: GeneratorKind::Local, system: "be brief".into(), prompt: "{{ prompt }}".into() };
-        let prompt = Prompt { id: "p".into(), task: "t".into(), text: "3 + 4?".into(), answer: None, verifier: None };
+        let prompt = Prompt {
+            id: "p".into(),
+            task: "t".into(),
+            text: "3 + 4?".into(),
+            turns: Vec::new(),
+            answer: None,
+            verifier: None,
+        };
         let asked = Generator::new(&config).unwrap().conversation(&prompt);
         let refiner = Refiner::new(&RefinerConfig { prompt: "{{ critique }}\nAgain.".into() }).unwrap();
         let turns = refiner.conversation(&asked, " 8\n", "It is 7.");

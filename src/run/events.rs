@@ -4,10 +4,12 @@
 
 mod bus;
 mod history;
+mod rollout_yield;
 mod series;
 
 pub use bus::{EventBus, Progress, Tap};
 pub use history::{EventRecord, History};
+pub use rollout_yield::{RolloutYield, Warning};
 pub use series::{Sample, Series};
 
 use super::state::{Counters, DropReason};
@@ -86,6 +88,11 @@ pub enum Event {
         /// Episodes under way, this one included.
         in_flight: usize,
     },
+    /// New episodes were passed over, because the groups of their prompts hardly ever vary.
+    PassedOver {
+        /// How many.
+        episodes: u64,
+    },
     /// A role sampled completions.
     Sampled {
         /// Which role.
@@ -101,8 +108,20 @@ pub enum Event {
     DeadlineMissed(Role),
     /// A refinement was judged.
     Judged(Verdict),
-    /// A model judged a pair in both orders: its choice in each.
-    PairJudged([Result<Choice, Invalid>; 2]),
+    /// A model judged a pair in both orders.
+    PairJudged {
+        /// Its choice in each.
+        heard: [Result<Choice, Invalid>; 2],
+        /// What counts: the same, or with its position bias removed.
+        counted: [Result<Choice, Invalid>; 2],
+    },
+    /// A request to a role gave nothing.
+    RequestFailed {
+        /// Which role.
+        role: Role,
+        /// Why.
+        why: String,
+    },
     /// A critique was left out of its group.
     CritiqueDropped(DropReason),
     /// A critique was scored.

@@ -29,4 +29,5 @@ exit_codes! {
     Restarts = 4, "Actors failed more often than `supervisor.restarts_max` allows, or refused texts ended most episodes.";
     Device = 5, "The device could not be started again, or stands still.";
     Checkpoint = 6, "A checkpoint could not be written or read.";
+    Useless = 7, "Every episode was dropped for `supervisor.useless_seconds`; what was learned before is on disk.";
 }

@@ -49,6 +49,7 @@ pub(crate) fn count(event: &Event, slots: Slots) {
             }
         }
         Event::EpisodeStarted { .. } => metrics::EPISODES_STARTED.add(1),
+        Event::PassedOver { episodes } => metrics::EPISODES_PASSED_OVER.add(*episodes),
         Event::Sampled { role, tokens, version, seconds } => {
             metrics::ROLE_SECONDS.record(*role, *seconds);
             metrics::ROLE_WRITTEN.add((*role, slots.of(*version)), tokens.iter().map(|tokens| *tokens as u64).sum());
@@ -56,9 +57,9 @@ pub(crate) fn count(event: &Event, slots: Slots) {
         }
         Event::DeadlineMissed(role) => metrics::ROLE_DEADLINES.add(*role, 1),
         Event::Judged(verdict) => metrics::VERDICTS.add(*verdict, 1),
-        Event::PairJudged(orders) => {
-            orders.iter().for_each(|heard| metrics::JUDGE_ANSWERS.add(answer(*heard), 1));
-            metrics::JUDGE_ORDERS.add(agreement(*orders), 1);
+        Event::PairJudged { heard, .. } => {
+            heard.iter().for_each(|heard| metrics::JUDGE_ANSWERS.add(answer(*heard), 1));
+            metrics::JUDGE_ORDERS.add(agreement(*heard), 1);
         }
         Event::CritiqueDropped(reason) => metrics::CRITIQUES_DROPPED.add(critique_drop(*reason), 1),
         Event::CritiqueScored { task, version, utility } => {
@@ -85,6 +86,7 @@ pub(crate) fn count(event: &Event, slots: Slots) {
         Event::BatchDiscarded { .. }
         | Event::DeviceStalled { .. }
         | Event::Controlled { .. }
+        | Event::RequestFailed { .. }
         | Event::TrialBegan { .. } => {}
         Event::Published { version, .. } => {
             metrics::CRITIC_VERSION.set(version.0 as f64);

@@ -12,6 +12,7 @@ use super::journal::Record;
 pub use super::outcome::{DropReason, Outcome};
 use crate::checkpoint::CriticWeights;
 use crate::prompts::Ledger;
+use crate::prompts::curriculum::Curriculum;
 use crate::replay::{Lease, Pushed, Replay, ReplayConfig, Retired};
 use crate::types::{CriticVersion, EpisodeId, Objective};
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,8 @@ pub struct Position {
     pub version: CriticVersion,
 }
 
+/// Episodes passed over in a row: with the smallest floor there are hardly ever more.
+const PASSED_OVER_MAX: u64 = 1000;
 /// Weight of the newest group in [`Counters::utility_mean`].
 const UTILITY_WEIGHT: f32 = 0.05;
 
@@ -82,6 +85,9 @@ pub struct RunState {
     /// The episode of each worker; empty in a new process.
     #[serde(skip)]
     workers: BTreeMap<Worker, EpisodeId>,
+    /// Which prompts' groups varied.
+    #[serde(default)]
+    pub curriculum: Curriculum,
     /// The number of the newest record that the journal was given; records count from 1.
     #[serde(default)]
     pub record: u64,
@@ -102,6 +108,7 @@ impl RunState {
             version: CriticVersion::BASE,
             served: None,
             workers: BTreeMap::new(),
+            curriculum: Curriculum::default(),
             record: 0,
             unwritten: Vec::new(),
         }
@@ -145,6 +152,18 @@ impl RunState {
         episode
     }
 
+    /// Passes over new episodes until `draws` says that the next one is to be run. Returns how many were passed over.
+    pub fn pass_over(&mut self, draws: impl Fn(&Curriculum, EpisodeId) -> bool) -> u64 {
+        let first = self.ledger.next;
+        while self.ledger.is_next_new()
+            && self.ledger.next - first < PASSED_OVER_MAX
+            && !draws(&self.curriculum, EpisodeId(self.ledger.next))
+        {
+            self.ledger.pass_over();
+        }
+        self.ledger.next - first
+    }
+
     /// Ends an episode. A group that was pushed before changes nothing.
     pub fn end(&mut self, episode: EpisodeId, outcome: Outcome) -> Option<Pushed> {
         self.workers.retain(|_, held| *held != episode);
@@ -158,8 +177,10 @@ impl RunState {
             return None;
         };
         let utility = group.mean_utility();
+        let (id, task) = (group.prompt_id.clone(), group.task.clone());
         let pushed = self.replay.push(group);
         if pushed != Pushed::Duplicate {
+            self.curriculum.note(&id, &task, pushed == Pushed::Kept);
             self.counters.groups += 1;
             self.counters.zero_variance += u64::from(pushed == Pushed::ZeroVariance);
             let mean = self.counters.utility_mean.unwrap_or(utility);

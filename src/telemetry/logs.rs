@@ -3,6 +3,7 @@
 //! `RCO_LOG` filters them in tracing's syntax (`info` by default). A thread of its own hides the status line, writes the log
 //! line, and draws the status line again.
 
+use super::live_block::Row;
 use super::terminal::LineQueue;
 pub use super::terminal::LogTerminal;
 use super::{Error, LogFormat};
@@ -35,6 +36,13 @@ impl Write for QueueWriter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Shows `rows` below the log, in place of those before.
+pub(super) fn show(rows: Vec<Row>) {
+    if let Some(queue) = QUEUE.get() {
+        queue.show(rows);
     }
 }
 

@@ -91,6 +91,7 @@ macro_rules! table {
 table! {
     Counter: EPISODES_STARTED = "rco_rollout_episodes_started_total", "Episodes started.";
     Counter<EpisodeEnd>: EPISODES_ENDED = "rco_rollout_episodes_ended_total", "Episodes ended, by outcome.";
+    Counter: EPISODES_PASSED_OVER = "rco_rollout_episodes_passed_over_total", "Episodes that rollout.curriculum passed over before they began.";
     Gauge: EPISODES_IN_FLIGHT = "rco_rollout_episodes_in_flight", "Episodes started and not yet ended.";
     Histogram: EPISODE_SECONDS = "rco_rollout_episode_seconds", "Time from an episode's prompt to its end.", TASK_SECONDS;
     Counter<CritiqueDrop>: CRITIQUES_DROPPED = "rco_rollout_critiques_dropped_total", "Critiques that earned no utility, by reason.";

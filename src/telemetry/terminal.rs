@@ -2,6 +2,7 @@
 //!
 //! Invariants: no caller waits for the reader of the log, and a log that cannot be written costs lines and nothing else.
 
+use super::live_block::{LiveBlock, Row, Size, reflows};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use indicatif::{MultiProgress, ProgressDrawTarget, TermLike};
 use std::io::{self, IsTerminal, Write};
@@ -35,6 +36,12 @@ impl LogTerminal {
     /// Whether stderr is a terminal.
     pub fn is_terminal(&self) -> bool {
         self.terminal
+    }
+
+    /// Its size now; a common one where that is not known.
+    fn size(&self) -> Size {
+        let (rows, columns) = console::Term::stderr().size_checked().unwrap_or((24, 80));
+        Size { rows: rows.into(), columns: columns.into() }
     }
 
     /// The live lines drawn on it.
@@ -93,6 +100,8 @@ const LINES_MAX: usize = 4096;
 
 enum Entry {
     Line(Vec<u8>),
+    /// What the live block shows from now on.
+    Block(Vec<Row>),
     /// Answered once everything before it is written.
     Flush(Sender<()>),
 }
@@ -117,10 +126,16 @@ impl LineQueue {
     pub(super) fn start(live: LogTerminal, mut out: impl Write + Send + 'static) -> io::Result<Self> {
         let (queue, taken) = Self::new();
         std::thread::Builder::new().name("rco-log".into()).spawn(move || {
+            let mut block = LiveBlock::new(reflows(|name| std::env::var(name).ok()));
             for entry in taken {
+                // A log whose reader has gone is lost: the run goes on without it.
                 match entry {
-                    // A log whose reader has gone is lost: the run goes on without it.
-                    Entry::Line(line) => drop(live.lines.suspend(|| out.write_all(&line))),
+                    Entry::Line(line) if live.terminal => {
+                        let text = block.write_above(&String::from_utf8_lossy(&line), live.size());
+                        drop(live.lines.suspend(|| out.write_all(text.as_bytes())));
+                    }
+                    Entry::Line(line) => drop(out.write_all(&line)),
+                    Entry::Block(rows) => drop(out.write_all(block.replace(rows, live.size()).as_bytes())),
                     Entry::Flush(done) => drop(done.send(())),
                 }
             }
@@ -138,6 +153,12 @@ impl LineQueue {
         }
     }
 
+    /// Shows `rows` in the live block, instead of those before. Without room in the queue they are left out.
+    pub(super) fn show(&self, rows: Vec<Row>) {
+        // The next look shows the next rows.
+        let _ = self.entries.try_send(Entry::Block(rows));
+    }
+
     /// Waits until every line is written, at most for `patience`. Returns how many were lost since the last time.
     pub(super) fn flush(&self, patience: Duration) -> u64 {
         let (done, is_done) = crossbeam_channel::bounded(1);
@@ -153,7 +174,7 @@ impl LineQueue {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::telemetry::status::{Status, StatusLine};
+    use crate::telemetry::work_progress::WorkProgress;
     use std::sync::mpsc;
     use std::time::Instant;
 
@@ -195,10 +216,10 @@ mod tests {
     fn a_terminal_that_closed_costs_lines_and_nothing_else() {
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(Lossy(Closed)), 255);
         let live = LogTerminal::on(target, true);
-        let mut status = StatusLine::new(&live, Duration::from_secs(1));
-        status.show(&Status::default(), Instant::now());
+        let mut progress = WorkProgress::new(&live, Duration::from_secs(1), 3, "prompts");
+        progress.advance(Instant::now());
         assert_eq!(live.lines().suspend(|| 7), 7);
-        status.show(&Status::default(), Instant::now());
+        progress.advance(Instant::now());
     }
 
     /// A reader that reads nothing until it is told to, then passes everything on.

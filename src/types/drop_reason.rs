@@ -19,3 +19,16 @@ pub enum DropReason {
     /// Fewer than two critiques were left.
     FewCritiques,
 }
+
+impl DropReason {
+    /// The reason in a few words, after a number: `3 too long`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Deadline => "past the deadline",
+            Self::TooLong => "too long",
+            Self::Refused => "refused",
+            Self::Remote => "without an answer of the server",
+            Self::NoVerdict | Self::FewCritiques => "without verdicts",
+        }
+    }
+}

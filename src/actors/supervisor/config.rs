@@ -1,6 +1,7 @@
 //! The supervisor's section of the config.
 
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// How many restarts are allowed, and the pauses before them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -14,9 +15,16 @@ pub struct SupervisorConfig {
     pub backoff_milliseconds: u64,
     /// The longest pause.
     pub backoff_max_milliseconds: u64,
+    /// The run ends once every episode was dropped for this long, in seconds; 0 for never.
+    pub useless_seconds: u64,
 }
 
 impl SupervisorConfig {
+    /// How long every episode may be dropped; none for ever.
+    pub fn useless_max(&self) -> Option<Duration> {
+        (self.useless_seconds > 0).then(|| Duration::from_secs(self.useless_seconds))
+    }
+
     /// What is wrong with it.
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();

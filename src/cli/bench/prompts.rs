@@ -24,7 +24,7 @@ struct Line {
 
 /// The prompts of `--prompts`, or those of the config.
 pub(super) fn load(config: &Config, common: &Common) -> anyhow::Result<Vec<Prompt>> {
-    let Some(path) = &common.prompts else { return Ok(prompts::load(&config.prompts.file)?) };
+    let Some(path) = &common.prompts else { return Ok(config.prompts.load("prompts.file", &config.prompts.file)?) };
     let name = path.display().to_string();
     let text = prompts::read(path).with_context(|| name.clone())?;
     let texts = match serde_json::from_str::<PromptList>(&text) {
@@ -36,6 +36,7 @@ pub(super) fn load(config: &Config, common: &Common) -> anyhow::Result<Vec<Promp
         id: format!("{number}"),
         task: "bench".to_owned(),
         text,
+        turns: Vec::new(),
         answer: None,
         verifier: None,
     };

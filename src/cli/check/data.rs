@@ -7,9 +7,9 @@ use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::model::fetch_model;
 use crate::cli::output::print_line;
 use crate::config::Config;
-use crate::formats;
-use crate::formats::tokenizer::Tokenizer;
-use crate::prompts::{self, lint::lint};
+use crate::formats::{self, OpenedModel};
+use crate::node::too_long::Ruler;
+use crate::prompts::{self, Rows, TooLong, lint::lint};
 use crate::roles::judge::JudgeKind;
 use crate::types::{Prompt, verifier::Verifier};
 use crate::verify;
@@ -44,6 +44,8 @@ struct Lengths {
     max: usize,
     /// Lines whose prompt leaves no room in the context for an answer of `generator.sampling.max_tokens`.
     too_long: Vec<usize>,
+    /// What happens to those (`prompts.too_long`).
+    too_long_are: TooLong,
 }
 
 /// Lines equal to other prompts: exactly, or after normalisation (case, white space and punctuation ignored).
@@ -77,10 +79,10 @@ pub(super) struct DataCheck<'a> {
 pub(super) fn run(check: &DataCheck<'_>) -> Result<Exit, CommandError> {
     let DataCheck { config, file, .. } = check;
     let name = file.display().to_string();
-    let text = prompts::read(file).map_err(|error| anyhow::anyhow!("{name}: {error}")).or_exit(Exit::Usage)?;
-    let held_out = held_out(check.held_out).or_exit(Exit::Usage)?;
-    let tokenizer = if check.offline { None } else { Some(tokenizer(config)?) };
-    let report = report(config, name, &text, &held_out, tokenizer.as_ref())?;
+    let rows = config.prompts.rows("--data", &name).or_exit(Exit::Usage)?;
+    let held_out = held_out(config, check.held_out).or_exit(Exit::Usage)?;
+    let opened = if check.offline { None } else { Some(open(config)?) };
+    let report = report(config, name, rows, &held_out, opened.as_ref())?;
     match check.json {
         true => print_line(&serde_json::to_string(&report)?),
         false => report.print(),
@@ -88,25 +90,21 @@ pub(super) fn run(check: &DataCheck<'_>) -> Result<Exit, CommandError> {
     if report.prompts == 0 {
         return Err(anyhow::anyhow!("{}: expected at least one prompt, got none", report.file)).or_exit(Exit::Usage);
     }
-    let count = report.errors.len();
-    match report.errors.first() {
+    match report.unused() {
         None => Ok(Exit::Done),
-        Some(LineError { line, error }) => {
-            let more = if count > 1 { format!(" (and {} more)", count - 1) } else { String::new() };
-            Err(anyhow::anyhow!("{}, line {line}: {error}{more}", report.file)).or_exit(Exit::Usage)
-        }
+        Some(why) => Err(anyhow::anyhow!(why)).or_exit(Exit::Usage),
     }
 }
 
-fn tokenizer(config: &Config) -> Result<Tokenizer, CommandError> {
+fn open(config: &Config) -> Result<OpenedModel, CommandError> {
     let path = fetch_model(config)?;
-    Ok(formats::open(&path).or_exit(Exit::Model)?.tokenizer)
+    formats::open(&path).or_exit(Exit::Model)
 }
 
 /// The prompts of `file`, or of every bundled held-out file.
-fn held_out(file: Option<&str>) -> Result<Vec<Prompt>, prompts::Error> {
+fn held_out(config: &Config, file: Option<&str>) -> Result<Vec<Prompt>, prompts::Error> {
     match file {
-        Some(file) => prompts::load(file),
+        Some(file) => config.prompts.load("--held-out", file),
         None => Ok(prompts::held_out().map(|name| prompts::load(&name)).collect::<Result<Vec<_>, _>>()?.concat()),
     }
 }
@@ -114,12 +112,12 @@ fn held_out(file: Option<&str>) -> Result<Vec<Prompt>, prompts::Error> {
 fn report(
     config: &Config,
     file: String,
-    text: &str,
+    rows: Rows,
     held_out: &[Prompt],
-    tokenizer: Option<&Tokenizer>,
+    opened: Option<&OpenedModel>,
 ) -> Result<DataReport, CommandError> {
     let by_verifier = config.judge.role.kind == JudgeKind::Verifier;
-    let mut lint = lint(text);
+    let mut lint = lint(rows, config.prompts.columns_of(&file));
     lint.prompts.retain(|(line, prompt)| {
         let checked = by_verifier || prompt.verifier.is_some();
         let complaint = verify::complaint(prompt).filter(|_| checked);
@@ -141,7 +139,7 @@ fn report(
         prompts: lint.prompts.len(),
         tasks: count(&mut lint.prompts.iter().map(|(_, prompt)| prompt.task.clone())),
         verifiers,
-        tokens: tokenizer.map(|tokenizer| lengths(config, &lint.prompts, tokenizer)).transpose()?.flatten(),
+        tokens: opened.map(|opened| lengths(config, &lint.prompts, opened)).transpose()?.flatten(),
         repeated: overlap(&lint.prompts, &[], true),
         held_out: overlap(&lint.prompts, held_out, false),
         errors: lint.errors.into_iter().map(|(line, error)| LineError { line, error }).collect(),
@@ -163,14 +161,17 @@ fn verifier(prompt: &Prompt) -> &'static str {
     }
 }
 
-fn lengths(config: &Config, prompts: &[(usize, Prompt)], tokenizer: &Tokenizer) -> formats::Result<Option<Lengths>> {
-    let room = config.engine.context_tokens_max.saturating_sub(config.generator.sampling.max_tokens);
+fn lengths(
+    config: &Config,
+    prompts: &[(usize, Prompt)],
+    opened: &OpenedModel,
+) -> Result<Option<Lengths>, CommandError> {
+    let ruler = Ruler::new(config, &opened.template, &opened.tokenizer).or_exit(Exit::Usage)?;
     let mut lengths = Vec::with_capacity(prompts.len());
     let mut too_long = vec![];
     for (line, prompt) in prompts {
-        let length = tokenizer.encode(&prompt.text)?.len();
-        lengths.push(length);
-        too_long.extend((length > room).then_some(*line));
+        lengths.push(opened.tokenizer.encode(&prompt.text)?.len());
+        too_long.extend((!ruler.fits(prompt)?).then_some(*line));
     }
     lengths.sort_unstable();
     let rank = |percent: usize| lengths[(lengths.len() * percent).div_ceil(100).max(1) - 1];
@@ -180,6 +181,7 @@ fn lengths(config: &Config, prompts: &[(usize, Prompt)], tokenizer: &Tokenizer) 
         p95: rank(95),
         max: rank(100),
         too_long,
+        too_long_are: config.prompts.too_long,
     }))
 }
 
@@ -209,6 +211,22 @@ fn plain(text: &str) -> String {
 }
 
 impl DataReport {
+    /// What to say of the lines that a run would not use; none if it would use every one.
+    fn unused(&self) -> Option<String> {
+        let long = self.tokens.iter().filter(|tokens| tokens.too_long_are != TooLong::TruncateLeft);
+        let long: Vec<usize> = long.flat_map(|tokens| tokens.too_long.iter().copied()).collect();
+        let unused = self.errors.len() + long.len();
+        if unused == 0 {
+            return None;
+        }
+        let first = match (self.errors.first(), long.first()) {
+            (Some(LineError { line, error }), _) => format!("line {line}: {error}"),
+            (None, line) => format!("line {}: it leaves no room for an answer", line.copied().unwrap_or_default()),
+        };
+        let (file, all) = (&self.file, self.prompts + self.errors.len());
+        Some(format!("{file}: {unused} of {all} lines would not be used, the first: {first}"))
+    }
+
     fn print(&self) {
         let list = |counts: Vec<(&str, usize)>| {
             counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
@@ -222,10 +240,15 @@ impl DataReport {
             "verifiers: {}",
             list(self.verifiers.iter().map(|(name, count)| (*name, *count)).collect())
         ));
-        if let Some(Lengths { min, median, p95, max, too_long }) = &self.tokens {
+        if let Some(Lengths { min, median, p95, max, too_long, too_long_are }) = &self.tokens {
+            let what = match too_long_are {
+                TooLong::Drop => "too long and left out",
+                TooLong::Refuse => "too long: the run would not start",
+                TooLong::TruncateLeft => "too long and cut",
+            };
             print_line(&format!(
                 "tokens: min {min}, median {median}, p95 {p95}, max {max}{}",
-                lines(", too long", too_long)
+                lines(&format!(", {} {what}", too_long.len()), too_long)
             ));
         }
         for (what, Overlap { exact, normalised }) in [("repeated", &self.repeated), ("held out", &self.held_out)] {

@@ -38,6 +38,8 @@ impl Reporter {
 /// The results of an evaluation.
 pub(super) struct EvalOutput<'a> {
     pub(super) spec: &'a EvalSpec,
+    /// What computed the texts.
+    pub(super) machine: String,
     pub(super) dropped: usize,
     pub(super) seconds: f64,
     pub(super) figures: Figures,
@@ -51,6 +53,7 @@ struct Line<'a> {
     refinements: usize,
     rounds: usize,
     seed: u64,
+    machine: &'a str,
     seconds: f64,
     #[serde(flatten)]
     figures: &'a Figures,
@@ -68,9 +71,9 @@ impl EvalOutput<'_> {
         let (n, m, prompts) = (config.critiques, config.refinements, self.figures.prompts);
         let rounds = if *rounds > 1 { format!(", {rounds} rounds") } else { String::new() };
         let dropped = if self.dropped > 0 { format!(" ({} without a response)", self.dropped) } else { String::new() };
-        let seconds = self.seconds;
+        let (seconds, machine) = (self.seconds, &self.machine);
         format!(
-            "{prompts} prompts of {data}{dropped}, N = {n}, M = {m}{rounds}, seed {seed}, {seconds:.0} s; \
+            "{prompts} prompts of {data}{dropped}, N = {n}, M = {m}{rounds}, seed {seed}, {seconds:.0} s on {machine}; \
              shares times 100, with 95 % intervals by prompt"
         )
     }
@@ -85,6 +88,7 @@ impl EvalOutput<'_> {
             refinements: config.refinements,
             rounds: *rounds,
             seed: *seed,
+            machine: &self.machine,
             seconds: self.seconds,
             figures: &self.figures,
         };

@@ -3,7 +3,7 @@
 use super::arguments::EvalArguments;
 use crate::cli::critic_source::CriticSource;
 use crate::cli::exit::{CommandError, Exit, OrExit};
-use crate::config::{Config, RoleSection};
+use crate::config::{Config, RoleSection, closest};
 use crate::episode::eval_runner::{Candidate, CritiqueSource};
 use crate::episode::sampling::PolicyRef;
 use crate::eval::bootstrap::Resampling;
@@ -11,7 +11,6 @@ use crate::eval::{EvalConfig, figures};
 use crate::formats::source::Source;
 use crate::formats::spec::ModelSpec;
 use crate::kernels::Precision;
-use crate::prompts;
 use crate::remote::RemoteConfig;
 use crate::roles::critic::CriticConfig;
 use crate::roles::generator::GeneratorConfig;
@@ -54,7 +53,8 @@ impl EvalSpec {
         let data = arguments.data.clone().or_else(|| Some(config.held_out()).filter(|file| !file.is_empty()));
         let why = format!("expected --data or eval.file: {:?} has no held-out twin", config.prompts.file);
         let data = data.ok_or_else(|| anyhow::anyhow!(why)).or_exit(Exit::Usage)?;
-        let mut prompts = prompts::load(&data).or_exit(Exit::Usage)?;
+        let key = if arguments.data.is_some() { "--data" } else { "eval.file" };
+        let mut prompts = config.prompts.load(key, &data).or_exit(Exit::Usage)?;
         let data_digest = digest(&prompts);
         prompts.truncate(arguments.limit.unwrap_or(prompts.len()));
         let sizes = EvalConfig {
@@ -72,6 +72,13 @@ impl EvalSpec {
             seed: arguments.seed,
             in_both_orders: config.judge.role.uses_model(),
         })
+    }
+
+    /// The critics to look at: those that were trained, the newest first; without one, the first.
+    pub(super) fn of_interest(&self) -> Vec<&str> {
+        let trained = self.critics.iter().rev().filter(|(_, which)| matches!(which, NamedCritic::Adapter(_)));
+        let trained: Vec<&str> = trained.map(|(name, _)| name.as_str()).collect();
+        if trained.is_empty() { self.critics.iter().take(1).map(|(name, _)| name.as_str()).collect() } else { trained }
     }
 
     /// What the figures depend on besides the records.
@@ -201,7 +208,21 @@ fn critic(argument: &str) -> Result<(String, NamedCritic), CommandError> {
         "empty" => NamedCritic::Empty,
         "self" => NamedCritic::SelfCritique,
         "oracle" => NamedCritic::Oracle,
-        folder => NamedCritic::Adapter(CriticSource::find(folder)?),
+        folder => match CriticSource::find(folder)? {
+            CriticSource::Peft(path) if !path.exists() => return Err(unknown(argument, folder)).or_exit(Exit::Usage),
+            found => NamedCritic::Adapter(found),
+        },
     };
     Ok((name.to_owned(), found))
 }
+
+/// The complaint about a critic that is neither a known name nor a folder.
+fn unknown(argument: &str, which: &str) -> anyhow::Error {
+    let meant = closest(which, KNOWN).map(|known| format!(", did you mean {known}?")).unwrap_or_default();
+    let known = KNOWN.join(", ");
+    let expected = "or an adapter's, a checkpoint's or a run's folder, RUN@STEP or RUN@best";
+    anyhow::anyhow!("--critic {argument}: expected {known}, {expected}; {which:?} is none of them{meant}")
+}
+
+/// The critics that have names of their own.
+const KNOWN: [&str; 4] = ["base", "empty", "self", "oracle"];

@@ -106,12 +106,13 @@ impl ModelJudge {
         while let Some(joined) = running.join_next().await {
             let (index, (forward, backward)) = joined.map_err(|error| SampleError::Broken(error.to_string()))?;
             let orders = [forward?, backward?];
-            choices[index] = orders.map(|order| order.map(|scored| scored.read));
             // The metrics show the judge's position bias, so they get the choices before calibration.
-            sampler.events.emit(Event::PairJudged(choices[index]));
+            let heard = orders.map(|order| order.map(|scored| scored.read));
+            choices[index] = heard;
             if let (VerdictMethod::Balanced, [Ok(forward), Ok(backward)]) = (self.role.method, orders) {
                 choices[index] = Judge::calibrate([forward, backward]).map(Ok);
             }
+            sampler.events.emit(Event::PairJudged { heard, counted: choices[index] });
         }
         Ok(choices)
     }
@@ -167,8 +168,14 @@ impl ModelJudge {
 /// The first tokens of the judge's possible answers at the start of the assistant's turn: one for each spelling of an
 /// answer that begins with a new token there.
 fn first_tokens(role: &Judge, template: &ChatTemplate, tokenizer: &Tokenizer) -> formats::Result<Vec<(Choice, u32)>> {
-    let prompt =
-        Prompt { id: String::new(), task: String::new(), text: "1 + 1?".to_owned(), answer: None, verifier: None };
+    let prompt = Prompt {
+        id: String::new(),
+        task: String::new(),
+        text: "1 + 1?".to_owned(),
+        turns: Vec::new(),
+        answer: None,
+        verifier: None,
+    };
     let text = template.render(&role.conversation(&prompt, "2", "3"), true)?;
     let before = tokenizer.encode(&text)?;
     let mut tokens: Vec<(Choice, u32)> = Vec::new();

@@ -182,6 +182,15 @@ impl Texts {
         Self { n, prompts, names, is_echoed, returns_ids, leaves_out }
     }
 
+    /// What has been used so far. A token that is left out was not asked for.
+    fn usage(&self, generation: &Generation) -> Usage {
+        let usage = generation.usage();
+        match self.leaves_out {
+            true => usage.of_prompts(),
+            false => usage,
+        }
+    }
+
     fn len(&self) -> usize {
         self.n * self.prompts.len()
     }
@@ -272,7 +281,7 @@ async fn whole(
             growing[growth.index].add(growth);
         }
     }
-    let usage = Some(generation.usage());
+    let usage = Some(texts.usage(&generation));
     let choices = growing.into_iter().map(|growth| growth.choice(texts.returns_ids)).collect();
     Ok(Json(Answer { envelope, choices, usage, prompt_token_ids: None }))
 }
@@ -295,7 +304,7 @@ impl Events for Chunks {
     type Event = Answer<CompletionChoice>;
 
     fn of_step(&mut self, step: Step, generation: &Generation) -> Result<Vec<Self::Event>, Problem> {
-        let usage = self.tells_usage_always.then(|| generation.usage());
+        let usage = self.tells_usage_always.then(|| self.texts.usage(generation));
         let shows_ids = self.texts.returns_ids;
         let grown = self.texts.grown(step)?.into_iter().filter(|growth| !growth.is_empty(shows_ids));
         Ok(grown.map(|growth| self.event(vec![growth.choice(shows_ids)], usage)).collect())
@@ -303,7 +312,7 @@ impl Events for Chunks {
 
     fn at_end(&mut self, generation: &Generation) -> Vec<Self::Event> {
         match self.ends_with_usage {
-            true => vec![self.event(Vec::new(), Some(generation.usage()))],
+            true => vec![self.event(Vec::new(), Some(self.texts.usage(generation)))],
             false => Vec::new(),
         }
     }

@@ -28,6 +28,13 @@ pub(super) struct Usage {
     prompt_tokens_details: PromptUsage,
 }
 
+impl Usage {
+    /// The same for prompts alone: nothing that was written counts.
+    pub(super) fn of_prompts(self) -> Self {
+        Self { completion_tokens: 0, total_tokens: self.prompt_tokens, ..self }
+    }
+}
+
 /// More about the prompts.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 pub(super) struct PromptUsage {

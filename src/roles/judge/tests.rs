@@ -23,7 +23,7 @@ fn config() -> JudgeConfig {
 }
 
 fn prompt(task: &str) -> Prompt {
-    Prompt { id: "p".into(), task: task.into(), text: "3 + 4?".into(), answer: None, verifier: None }
+    Prompt { id: "p".into(), task: task.into(), text: "3 + 4?".into(), turns: Vec::new(), answer: None, verifier: None }
 }
 
 #[test]

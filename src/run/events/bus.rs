@@ -4,7 +4,7 @@
 
 use super::history::History;
 use super::series::{Sample, Series};
-use super::{Activity, Event};
+use super::{Activity, Event, RolloutYield, Warning};
 use crate::run::figures::{Figures, Standing};
 use crate::run::jobs::{ActorJobs, Jobs};
 use crate::run::memory::MemoryLedger;
@@ -53,11 +53,16 @@ pub struct Progress {
     pub published: u64,
     /// Since when the device thread has stood still, if it does.
     pub device_stalled: Option<Instant>,
+    /// What rollout has yielded since this process began.
+    pub rollout: RolloutYield,
+    /// Learner steps in the newest checkpoint that this process wrote, and when it did.
+    pub saved: Option<(u64, Instant)>,
 }
 
 impl Progress {
     /// Updates the progress.
     fn note(&mut self, event: &Event) {
+        self.rollout.note(event, Instant::now());
         match event {
             Event::ActivityChanged(activity) => self.activity = *activity,
             Event::EpisodeStarted { in_flight, .. } => self.in_flight = *in_flight,
@@ -86,12 +91,18 @@ impl Progress {
                 }
             }
             Event::DeviceStalled { since } => self.device_stalled = *since,
+            Event::CheckpointSaved { step, .. } => self.saved = Some((*step, Instant::now())),
             _ => {}
         }
     }
 }
 
 impl Progress {
+    /// What makes most of the work useless now.
+    pub fn warnings(&self) -> Vec<Warning> {
+        self.rollout.warnings(Instant::now())
+    }
+
     /// The numbers that are drawn over time, now.
     fn sample(&self) -> Sample {
         Sample {
@@ -149,9 +160,13 @@ struct Shared {
     series: Series,
     jobs: ActorJobs,
     memory: MemoryLedger,
+    /// When each kind of warning was logged last.
+    warned: Mutex<[Option<Instant>; Warning::KINDS]>,
     silent: bool,
 }
 
+/// How often a warning is logged again while it holds.
+const WARN_AGAIN: Duration = Duration::from_secs(600);
 const MINUTE: Duration = Duration::from_secs(60);
 /// The interval over which the token rate is measured.
 const RATE_SECONDS: f64 = 5.0;
@@ -171,7 +186,8 @@ impl EventBus {
         let progress = Mutex::new((Progress::default(), Rate::new()));
         let (history, series) = (History::default(), Series::default());
         let (jobs, memory, figures) = (ActorJobs::default(), MemoryLedger::default(), OnceLock::new());
-        Self(Arc::new(Shared { progress, tap, figures, history, series, jobs, memory, silent }))
+        let warned = Mutex::default();
+        Self(Arc::new(Shared { progress, tap, figures, history, series, jobs, memory, warned, silent }))
     }
 
     /// What `actor` is at.
@@ -186,9 +202,24 @@ impl EventBus {
 
     /// Puts into metrics and charts what grows without an event: the ages of jobs, memory, and the last hour.
     pub fn publish(&self) {
-        self.0.series.observe(self.progress().sample());
+        let progress = self.progress();
+        self.0.series.observe(progress.sample());
+        self.warn(&progress);
         self.0.jobs.publish();
         self.0.memory.publish();
+    }
+
+    /// Logs what makes most of the work useless: when it begins, and now and then while it lasts.
+    fn warn(&self, progress: &Progress) {
+        let (now, warnings) = (Instant::now(), progress.warnings());
+        let mut warned = self.0.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        for warning in warnings {
+            let last = &mut warned[warning.kind()];
+            if last.is_none_or(|last| now.duration_since(last) >= WARN_AGAIN) {
+                *last = Some(now);
+                tracing::warn!("{warning}");
+            }
+        }
     }
 
     /// Emits an event.

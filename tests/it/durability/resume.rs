@@ -133,8 +133,8 @@ async fn a_run_is_resumed_as_what_it_was_or_not_at_all() {
         || Options { resume: true, learner_steps: Some(3), judge: Some(Arc::new(likes_even)), ..Options::default() };
     for (more, key) in [
         ("node.seed=8", "node.seed"),
-        ("learner.lora.rank=8", "learner.lora"),
-        ("learner.lora.alpha=4.0", "learner.lora"),
+        ("learner.lora.rank=8", "learner.lora.rank"),
+        ("learner.lora.alpha=4.0", "learner.lora.alpha"),
         ("learner.mode='full'", "learner.mode"),
         ("prompts.shuffle=false", "prompts.shuffle"),
         ("learner.synchronous=true", "learner.synchronous"),

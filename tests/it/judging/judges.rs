@@ -33,7 +33,7 @@ fn candidates_weigh_what_transformers_gives_them() {
 /// What happened to each pair, and the verdicts, in the order told.
 fn heard(events: &[Event]) -> (Vec<[Result<Choice, Invalid>; 2]>, Vec<Verdict>) {
     let pairs = events.iter().filter_map(|event| match event {
-        Event::PairJudged(orders) => Some(*orders),
+        Event::PairJudged { heard, .. } => Some(*heard),
         _ => None,
     });
     let verdicts = events.iter().filter_map(|event| match event {

@@ -245,7 +245,7 @@ async fn a_biased_judge_that_dies_at_random_costs_no_episode_a_wrong_score() {
     for event in events.iter() {
         match event {
             Event::CritiqueScored { utility, .. } => assert_eq!(*utility, 0.5),
-            Event::PairJudged([forward, backward]) => {
+            Event::PairJudged { heard: [forward, backward], .. } => {
                 for heard in [forward, backward] {
                     assert!(!matches!(heard, Ok(Choice::B | Choice::Tie)), "nobody said that: {heard:?}");
                 }

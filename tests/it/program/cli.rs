@@ -181,7 +181,8 @@ fn check_reports_a_prompt_file_and_names_every_bad_line() {
     assert_eq!(report["prompts"], 4);
     assert_eq!(report["verifiers"], serde_json::json!({"ifeval": 1, "number": 3}));
     // The tiny model's tokens are bytes.
-    let tokens = serde_json::json!({"min": 11, "median": 12, "p95": 14, "max": 14, "too_long": []});
+    let tokens =
+        serde_json::json!({"min": 11, "median": 12, "p95": 14, "max": 14, "too_long": [], "too_long_are": "drop"});
     assert_eq!(report["tokens"], tokens);
     assert_eq!(report["repeated"], serde_json::json!({"exact": [3], "normalised": [2]}));
     assert_eq!(report["held_out"], serde_json::json!({"exact": [], "normalised": [4]}));
@@ -190,15 +191,24 @@ fn check_reports_a_prompt_file_and_names_every_bad_line() {
     let bad = [line("e", "no answer", ""), line("a", "again", r#", "answer": "1""#), "{".to_owned()];
     std::fs::write(&file, [&good[..], &bad].concat().join("\n")).unwrap();
     let output = run(&["check", "--offline", "--data", &file], "");
-    assert_refused(&output, 2, &["mine.jsonl, line 5", "and 2 more"]);
+    assert_refused(&output, 2, &["mine.jsonl: 3 of 7 lines would not be used, the first: line 5"]);
     let printed = text(&output.stdout);
     for part in [
         "4 prompts, 3 unusable lines",
         "line 5: expected an \"answer\"",
         "line 6: expected an id",
-        "line 7: expected {",
+        "line 7: expected a JSON object on one line, got one that breaks off",
     ] {
         assert!(printed.contains(part), "expected {part:?} in: {printed}");
     }
-    assert_refused(&run(&["check", "--data", "nowhere.jsonl"], ""), 2, &["nowhere.jsonl"]);
+    assert_refused(&run(&["check", "--data", "nowhere.jsonl"], ""), 2, &["--data", "nowhere.jsonl"]);
+    let held_out = run(&["check", "--offline", "--data", &kept, "--held-out", "nowhere.jsonl"], "");
+    assert_refused(&held_out, 2, &["--held-out: expected a readable file of prompts", "nowhere.jsonl"]);
+
+    // What a run would leave out counts as unused too; what it would cut does not.
+    std::fs::write(&file, format!("{}\n{}", good[0], line("f", &"long ".repeat(400), r#", "answer": 2"#))).unwrap();
+    let output = run(&["check", "--data", &file], "");
+    assert_refused(&output, 2, &["1 of 2 lines would not be used, the first: line 2: it leaves no room"]);
+    let output = run(&["check", "--data", &file, "--set", "prompts.too_long='truncate_left'"], "");
+    assert!(output.status.success(), "{}", text(&output.stderr));
 }

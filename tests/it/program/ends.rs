@@ -1,6 +1,6 @@
 //! Signals: whatever the node is in the middle of, it drains, writes its checkpoint and ends with 0.
 
-use super::refusals::{KilledAtTheEnd, changed_model, program, set_template, source, within};
+use super::refusals::{KilledAtTheEnd, assert_ended, changed_model, program, set_template, source, within};
 use crate::support::node::{open_episodes, saved};
 use crate::support::server::{Act, Rigged};
 use rco_node::node::Exit;
@@ -140,4 +140,38 @@ async fn a_sigterm_while_a_verifier_hangs_ends_the_node_with_its_checkpoint() {
         assert!(!open_episodes(&saved(&path)).is_empty(), "a resumed run goes on with the episodes");
     };
     tokio::task::spawn_blocking(ends).await.unwrap();
+}
+
+#[test]
+fn a_run_whose_judge_cannot_be_reached_says_why_and_ends_with_a_code_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    // A port that was free a moment ago: nobody answers.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let more = format!(
+        "judge.kind='remote'\nremote.judge.base_url='http://{gone}/v1'\nremote.judge.model='m'\nremote.judge.retries_max=0\n\
+         supervisor.useless_seconds=3"
+    );
+    let ended = program(folder.path(), &more, &["start"]).output().unwrap();
+    let says = [
+        "every episode of the last",
+        "judge: remote server: connection",
+        "groups kept: 0",
+        "without verdicts",
+        "next:",
+    ];
+    assert_ended(&ended, Exit::Useless, &says);
+}
+
+#[test]
+fn steps_that_are_none_or_were_taken_before_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let none = program(folder.path(), "", &["start", "--learner-steps", "0"]).output().unwrap();
+    assert_ended(&none, Exit::Usage, &["--learner-steps", "0"]);
+    super::refusals::take_one_step(folder.path(), "");
+    let again = program(folder.path(), "", &super::refusals::GO_ON).output().unwrap();
+    assert_ended(
+        &again,
+        Exit::Done,
+        &["has taken 1 learner steps already", "give more than 1", "export", "resolved-config.toml"],
+    );
 }
