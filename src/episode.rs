@@ -10,6 +10,7 @@ pub mod models;
 mod observer;
 pub mod online_eval;
 pub mod role;
+mod sample_error;
 pub mod sampling;
 pub(crate) mod seed;
 pub(crate) mod text_work;

@@ -367,7 +367,7 @@ mod tests {
         (0..count).map(prompt).collect()
     }
 
-    fn config(file: &str) -> PromptsConfig {
+    fn of_file(file: &str) -> PromptsConfig {
         PromptsConfig { file: file.to_owned(), shuffle: false, too_long: TooLong::Drop, columns: Columns::default() }
     }
 
@@ -409,22 +409,22 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let config = config("nowhere/tasks.jsonl");
+        let config = of_file("nowhere/tasks.jsonl");
         let error = PromptStream::open(&config, 0).unwrap_err().to_string();
         assert!(error.contains("prompts.file") && error.contains("nowhere/tasks.jsonl"), "{error}");
     }
 
     #[test]
     fn an_unknown_bundle_is_refused_with_the_known_ones() {
-        let config = config("bundled:arithmetics");
+        let config = of_file("bundled:arithmetics");
         let complaint = config.complaints().join("\n");
         assert!(
             complaint.contains("bundled:arithmetic-train") && complaint.contains("bundled:arithmetics"),
             "{complaint}"
         );
         assert_eq!(PromptStream::open(&config, 0).unwrap_err().to_string(), complaint);
-        assert_eq!(config(" ").complaints().len(), 1);
-        assert!(config("bundled:arithmetic-heldout").complaints().is_empty());
+        assert_eq!(of_file(" ").complaints().len(), 1);
+        assert!(of_file("bundled:arithmetic-heldout").complaints().is_empty());
     }
 
     #[test]
@@ -433,7 +433,7 @@ mod tests {
         let path = directory.path().join("tasks.jsonl");
         let text: String = prompts(3).iter().map(|p| serde_json::to_string(p).unwrap() + "\r\n").collect();
         std::fs::write(&path, text).unwrap();
-        let config = config(path.to_str().unwrap());
+        let config = of_file(path.to_str().unwrap());
         let stream = PromptStream::open(&config, 9).unwrap();
         assert_eq!(ids(&stream, 0..7), ["p0", "p1", "p2", "p0", "p1", "p2", "p0"]);
     }
@@ -444,7 +444,7 @@ mod tests {
         let path = directory.path().join("tasks.csv");
         std::fs::write(&path, "question,final,level\n1 + 1?,2,easy\n2 + 2?,4,easy\n").unwrap();
         let path = path.to_str().unwrap();
-        let mut config = config(path);
+        let mut config = of_file(path);
         let error = config.load("prompts.file", path).unwrap_err().to_string();
         assert!(error.contains("line 2: expected `prompt` or `messages`, got only question, final, level"), "{error}");
         config.columns.prompt = "question".into();
@@ -457,7 +457,7 @@ mod tests {
             error.starts_with("prompts.columns.answer: expected a column") && error.contains("question, final, level"),
             "{error}"
         );
-        assert!(self::config("hf:nobody").complaints()[0].starts_with("prompts.file: expected hf:owner/name"));
+        assert!(of_file("hf:nobody").complaints()[0].starts_with("prompts.file: expected hf:owner/name"));
     }
 
     #[test]
@@ -466,8 +466,9 @@ mod tests {
         let load = |name: &str| {
             let path = folder.join(name);
             let path = path.to_str().unwrap();
-            let mut config = config(path);
-            let columns = [("prompt", "question"), ("answer", "final"), ("id", "level"), ("task", "kind"), ("messages", "turns")];
+            let mut config = of_file(path);
+            let columns =
+                [("prompt", "question"), ("answer", "final"), ("id", "level"), ("task", "kind"), ("messages", "turns")];
             for (field, column) in columns {
                 let field = match field {
                     "prompt" => &mut config.columns.prompt,
@@ -485,9 +486,15 @@ mod tests {
         assert_eq!(plain[3].text, "User: a\n\nAssistant: b\n\nUser: c");
         let answers: Vec<_> = plain.iter().map(|prompt| prompt.answer.as_deref()).collect();
         assert_eq!(answers, [Some("2.0"), Some("-0.5"), None, Some("7.0")]);
-        for name in
-            ["rows.json", "rows.csv", "rows.tsv", "rows.jsonl.zst", "rows.snappy.parquet", "rows.zstd.parquet", "rows.gzip.parquet"]
-        {
+        for name in [
+            "rows.json",
+            "rows.csv",
+            "rows.tsv",
+            "rows.jsonl.zst",
+            "rows.snappy.parquet",
+            "rows.zstd.parquet",
+            "rows.gzip.parquet",
+        ] {
             assert_eq!(load(name), plain, "{name}");
         }
     }

@@ -368,6 +368,7 @@ mod tests {
             stop: stop.clone(),
             events: EventBus::new(None),
             journal: None,
+            curriculum: None,
             checkpoints_kept: 1,
         };
         (ReplayActor::spawn(None, ReplayActor, setup).await.unwrap().0, stop)

@@ -52,16 +52,7 @@ pub(super) fn prepare(config: Config, options: &Options, events: EventBus) -> Re
     checkpoint::remove_leftovers(&root)?;
     check_free(&run, &root, options.resume)?;
     tell_steps(&run, &root, options)?;
-    let prompts = PromptStream::open(&config.prompts, config.node.seed)?;
-    let identity = Identity::of_config(&config);
-    let text = toml::to_string(&config).map_err(|error| Error::Config(error.to_string()))?;
-    if options.resume {
-        identity.check(&run)?;
-        tell_changes(&run, &text);
-    }
-    if options.judge.is_none() {
-        check_verifiers(&config, prompts.prompts())?;
-    }
+    let (prompts, identity, text) = checked(&config, options, &run)?;
     published_settings::publish(&config, &prompts);
     let eval = online_eval(&config)?.map(Arc::new);
     let canary_eval = held_out_eval(&config, config.swap.canary_prompts)?.map(Arc::new);
@@ -132,6 +123,22 @@ fn check_free(run: &Path, root: &Path, resume: bool) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// The prompts, the run's identity as far as the config decides it, and the config's text: all that can be checked before a model
+/// is loaded.
+fn checked(config: &Config, options: &Options, run: &Path) -> Result<(PromptStream, Identity, String), Error> {
+    let identity = Identity::of_config(config);
+    let text = toml::to_string(config).map_err(|error| Error::Config(error.to_string()))?;
+    if options.resume {
+        identity.check(run)?;
+        tell_changes(run, &text);
+    }
+    let prompts = PromptStream::open(&config.prompts, config.node.seed)?;
+    if options.judge.is_none() {
+        check_verifiers(config, prompts.prompts())?;
+    }
+    Ok((prompts, identity, text))
 }
 
 /// The stream of the prompts that leave room for an answer.

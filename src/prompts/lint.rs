@@ -17,6 +17,11 @@ pub struct LintReport {
     pub errors: Vec<(usize, String)>,
 }
 
+/// Checks every line of a JSONL text.
+pub fn lint_lines(text: &str) -> LintReport {
+    lint(super::rows::lines(text), Columns::OWN)
+}
+
 /// Checks every row, whose columns hold what `columns` says.
 pub fn lint(rows: Rows, columns: &Columns) -> LintReport {
     let (unit, is_strict) = (rows.unit, rows.is_own_form && !columns.are_mapped());
@@ -57,7 +62,7 @@ not json
 {"id": "d", "task": "t", "prompt": "four", "verifier": {"kind": "vibes"}}
 {"id": "e", "task": "t", "prompt": "five"}
 "#;
-        let lint = lint(crate::prompts::rows::lines(text), Columns::OWN);
+        let lint = lint_lines(text);
         assert_eq!(lint.prompts.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [1, 8]);
         let errors: Vec<_> = lint.errors.iter().map(|(line, error)| (*line, error.as_str())).collect();
         assert_eq!(errors.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [3, 4, 5, 6, 7]);

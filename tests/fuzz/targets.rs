@@ -231,7 +231,7 @@ impl Target {
             }
             (Self::Prompts(_), Input::Bytes(bytes)) => {
                 let text = String::from_utf8_lossy(bytes);
-                let report = prompts::lint::lint(&text);
+                let report = prompts::lint::lint_lines(&text);
                 let parsed = prompts::parse("prompts.jsonl", &text);
                 assert_eq!(parsed.is_ok(), report.errors.is_empty() && !report.prompts.is_empty());
                 parsed.map(drop).map_err(|error| error.to_string())

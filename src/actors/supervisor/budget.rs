@@ -42,6 +42,7 @@ mod tests {
             window_seconds: 60,
             backoff_milliseconds: 100,
             backoff_max_milliseconds: 300,
+            useless_seconds: 0,
         }
     }
 

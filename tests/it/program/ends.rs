@@ -143,26 +143,6 @@ async fn a_sigterm_while_a_verifier_hangs_ends_the_node_with_its_checkpoint() {
 }
 
 #[test]
-fn a_run_whose_judge_cannot_be_reached_says_why_and_ends_with_a_code_of_its_own() {
-    let folder = tempfile::tempdir().unwrap();
-    // A port that was free a moment ago: nobody answers.
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let more = format!(
-        "judge.kind='remote'\nremote.judge.base_url='http://{gone}/v1'\nremote.judge.model='m'\nremote.judge.retries_max=0\n\
-         supervisor.useless_seconds=3"
-    );
-    let ended = program(folder.path(), &more, &["start"]).output().unwrap();
-    let says = [
-        "every episode of the last",
-        "judge: remote server: connection",
-        "groups kept: 0",
-        "without verdicts",
-        "next:",
-    ];
-    assert_ended(&ended, Exit::Useless, &says);
-}
-
-#[test]
 fn steps_that_are_none_or_were_taken_before_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let none = program(folder.path(), "", &["start", "--learner-steps", "0"]).output().unwrap();

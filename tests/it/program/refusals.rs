@@ -14,7 +14,7 @@ use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -213,6 +213,16 @@ fn ending_with(exit: Exit, folder: &Path) -> (Output, &'static [&'static str]) {
             fs::write(folder.join("run/checkpoints"), "not a folder").unwrap();
             (run(folder, "", start), &["run/checkpoints"])
         }
+        Exit::Useless => {
+            // A port that was free a moment ago: nobody answers.
+            let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let more = format!(
+                "judge.kind='remote'\nremote.judge.base_url='http://{gone}/v1'\nremote.judge.model='m'\n\
+                 remote.judge.retries_max=0\nsupervisor.useless_seconds=3"
+            );
+            let says = &["every episode of the last", "judge: remote server: connection", "groups kept: 0", "next:"];
+            (run(folder, &more, start), says)
+        }
     }
 }
 
@@ -223,7 +233,16 @@ fn refusing(plain: &str) -> String {
 
 #[test]
 fn every_exit_code_is_reached_and_told_in_the_help() {
-    let all = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Model, Exit::Restarts, Exit::Device, Exit::Checkpoint];
+    let all = [
+        Exit::Done,
+        Exit::Failed,
+        Exit::Usage,
+        Exit::Model,
+        Exit::Restarts,
+        Exit::Device,
+        Exit::Checkpoint,
+        Exit::Useless,
+    ];
     let codes: BTreeSet<i32> = all.iter().map(|exit| *exit as i32).collect();
     assert_eq!(codes, (0..all.len() as i32).collect(), "codes follow one another");
     let help = Command::new(env!("CARGO_BIN_EXE_rco-node")).arg("--help").output().unwrap();
