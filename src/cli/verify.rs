@@ -11,6 +11,7 @@ use crate::verify::{self, Checker, Explanation};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -41,12 +42,12 @@ struct TextLine {
     #[serde(default)]
     want: Option<f32>,
     #[serde(default)]
-    answer: Option<String>,
+    answer: Value,
     #[serde(default)]
     verifier: Option<Verifier>,
     /// A whole prompt; the text of one says nothing about its check.
     #[serde(default)]
-    prompt: serde_json::Value,
+    prompt: Value,
 }
 
 impl TextLine {
@@ -55,9 +56,21 @@ impl TextLine {
         if self.prompt.is_object() {
             return Some(serde_json::from_value(self.prompt.clone()));
         }
-        let (answer, verifier) = (self.answer.clone(), self.verifier.clone());
-        let own = || Prompt { id: self.id.clone(), task: String::new(), text: String::new(), answer, verifier };
-        (self.answer.is_some() || self.verifier.is_some()).then(|| Ok(own()))
+        let answer = match &self.answer {
+            Value::String(answer) => Some(answer.clone()),
+            Value::Number(answer) => Some(answer.to_string()),
+            _ => None,
+        };
+        let (has_answer, verifier) = (answer.is_some(), self.verifier.clone());
+        let own = || Prompt {
+            id: self.id.clone(),
+            task: String::new(),
+            text: String::new(),
+            turns: Vec::new(),
+            answer,
+            verifier,
+        };
+        (has_answer || self.verifier.is_some()).then(|| Ok(own()))
     }
 }
 

@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn thoughts_are_shown_to_the_critic_if_they_are_kept() {
         let config = CriticConfig { system: String::new(), prompt: "{{ prompt }}: {{ response }}".into() };
-        let prompt = Prompt { id: "p".into(), task: "t".into(), text: "?".into(), answer: None, verifier: None };
+        let prompt =
+            Prompt { id: "p".into(), task: "t".into(), text: "?".into(), turns: vec![], answer: None, verifier: None };
         let content = |reasoning| {
             let critic = Critic::new(&config).unwrap().with_reasoning(reasoning);
             critic.conversation(&prompt, "<think>7?</think>8")[0].content.clone()

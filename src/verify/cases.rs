@@ -34,7 +34,7 @@ fn texts_of_public_reports_get_the_scores_that_they_deserve() {
     let mut wrong = Vec::new();
     for case in cases.into_iter().filter(|case| numpy || !case.id.starts_with("code-numpy")) {
         let Case { id, answer, verifier, text, want } = case;
-        let prompt = Prompt { id, task: "t".into(), text: "?".into(), answer, verifier };
+        let prompt = Prompt { id, task: "t".into(), text: "?".into(), turns: vec![], answer, verifier };
         let checked = Checker::open([&prompt], true).unwrap().check(&prompt, &text);
         if checked.as_ref().map(|checked| checked.score) != Ok(want) {
             wrong.push(format!("{}: {text:?} deserves {want}, got {checked:?}", prompt.id));
