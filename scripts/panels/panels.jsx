@@ -70,7 +70,8 @@ function Marks({ config, marks }) {
 
 /** Labels as a table. */
 export function Rows({ frames: [frame], options, width, height }) {
-  return frame?.length ? <Table data={frame} cellHeight={options.cellHeight} {...{ width, height }} /> : <Nothing {...{ width, height }} />;
+  if (!frame?.length) return <Nothing {...{ width, height }} />;
+  return <Table data={frame} cellHeight={options.cellHeight} {...{ width, height }} />;
 }
 
 /** A histogram over time: a band for each bucket, named by its upper end, and darker the more it holds. */
