@@ -4,6 +4,7 @@
 //! before anything is allocated, and whatever the node would compute differently is refused by name.
 
 pub mod adapter;
+pub mod conversation;
 mod error;
 pub mod gguf;
 pub(crate) mod json;

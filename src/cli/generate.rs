@@ -7,6 +7,7 @@ use crate::cli::output::{print_line, print_note};
 use crate::cli::parse::at_least_one;
 use crate::config::Config;
 use crate::engine::{Engine, Policy, Request, RequestId};
+use crate::formats::conversation;
 use crate::prompts;
 use crate::roles::{generator::Generator, judge::Judge, refiner::Refiner};
 use crate::transformer::decode::Decoder;
@@ -190,7 +191,7 @@ impl Text {
     fn ids(&self, model: &Loaded) -> crate::formats::Result<Vec<u32>> {
         match self {
             Self::Raw(text) => model.tokenizer.encode_document(text),
-            Self::Conversation(turns) => model.tokenizer.encode(&model.template.render(turns, true)?),
+            Self::Conversation(turns) => conversation::ids(&model.template, &model.tokenizer, turns),
         }
     }
 }

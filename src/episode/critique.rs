@@ -116,7 +116,7 @@ fn can_judge(source: &JudgeSource, prompt: &Prompt) -> bool {
 async fn given(generator: &SamplingClient, text: String) -> Result<Completion, SampleError> {
     let tokenizer = generator.tokenizer.clone();
     let encode = move || {
-        let ids = tokenizer.encode(&text)?;
+        let ids = tokenizer.encode_text(&text)?;
         let (log_probs, version, finish) = (Vec::new(), CriticVersion::BASE, FinishReason::Stop);
         Ok::<_, crate::formats::Error>(Completion { text, ids, log_probs, version, finish })
     };

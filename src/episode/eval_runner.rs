@@ -308,7 +308,7 @@ impl EvalRunner {
 
 /// `n` completions with a fixed text.
 fn fixed_text(sampler: &SamplingClient, text: &str, n: usize) -> Result<Vec<Completion>, SampleError> {
-    let ids = sampler.tokenizer.encode(text)?;
+    let ids = sampler.tokenizer.encode_text(text)?;
     let version = CriticVersion::BASE;
     let completion =
         Completion { text: text.to_owned(), ids, log_probs: Vec::new(), version, finish: FinishReason::Stop };

@@ -1,13 +1,14 @@
 //! Text to ids and back, over the `tokenizers` crate.
 //!
 //! A tokenizer is read from a `tokenizer.json`, or built from a GGUF header with a table of known pre-tokenizers. Unknown
-//! ones are refused, because a wrong split gives ids that the model never saw. Special tokens are matched whole in text and
-//! left out of decoded text. Knows no template and no conversation.
+//! ones are refused, because a wrong split gives ids that the model never saw. Special tokens are matched whole in text that a
+//! template or an author of raw prompts wrote, and left out of decoded text. Knows no template and no conversation.
 
 mod bytes;
 mod check;
 mod gguf;
 mod pieces;
+pub(crate) mod spelled;
 mod spm;
 
 pub use pieces::Pieces;
@@ -86,7 +87,8 @@ impl Tokenizer {
         }
     }
 
-    /// Ids of `text`. Special tokens in the text become their ids; none are added.
+    /// Ids of `text`. Special tokens in the text become their ids; none are added. [`Tokenizer::encode_text`] is for texts of
+    /// others.
     ///
     /// # Errors
     /// If the tokenizer cannot encode the text.

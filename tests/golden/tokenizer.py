@@ -139,6 +139,14 @@ def main(folder, file):
         for text in TEXTS
     ]
 
+    # What the same text is where none of it may be a special token.
+    tokenizer.backend_tokenizer.encode_special_tokens = True
+    for text in texts:
+        as_text = tokenizer.backend_tokenizer.encode(text["text"], add_special_tokens=False).ids
+        if as_text != text["ids"]:
+            text["as_text"] = as_text
+    tokenizer.backend_tokenizer.encode_special_tokens = False
+
     def render(turns, open_, **more):
         return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_, **more)
 

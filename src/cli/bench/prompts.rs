@@ -2,6 +2,7 @@
 
 use super::harness::Common;
 use crate::config::Config;
+use crate::formats::conversation;
 use crate::formats::template::ChatTemplate;
 use crate::prompts;
 use crate::roles::generator::Generator;
@@ -72,10 +73,8 @@ pub(super) fn ids(
     let generator = Generator::new(&config.generator.role)?;
     let template = template(model, common);
     let prompts = load(config, common)?;
-    let encoded = prompts.iter().map(|prompt| {
-        let text = template.render(&generator.conversation(prompt), true)?;
-        model.tokenizer.encode(&text)
-    });
+    let encoded =
+        prompts.iter().map(|prompt| conversation::ids(&template, &model.tokenizer, &generator.conversation(prompt)));
     let encoded: Vec<Vec<u32>> = encoded.collect::<crate::formats::Result<_>>()?;
     let from = |first: usize| encoded.iter().cycle().skip(first % encoded.len());
     let one = |index: usize| match context {

@@ -170,7 +170,7 @@ fn lengths(
     let mut lengths = Vec::with_capacity(prompts.len());
     let mut too_long = vec![];
     for (line, prompt) in prompts {
-        lengths.push(opened.tokenizer.encode(&prompt.text)?.len());
+        lengths.push(opened.tokenizer.encode_text(&prompt.text)?.len());
         too_long.extend((!ruler.fits(prompt)?).then_some(*line));
     }
     lengths.sort_unstable();

@@ -13,8 +13,8 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 /// The known pre-tokenizers, for error messages.
-const KNOWN: &str = "gpt-2, phi-2, smollm, starcoder, refact, llama-bpe, llama-v3, llama3, qwen2, deepseek-r1-qwen, \
-                     default";
+const KNOWN: &str = "gpt-2, phi-2, olmo, smollm, starcoder, refact, llama-bpe, llama-v3, llama3, smaug-bpe, dbrx, \
+                     qwen2, deepseek-r1-qwen, default";
 
 /// Contractions in any case, words with one leading symbol, runs of up to three digits, symbols, line ends, spaces.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -55,11 +55,12 @@ impl PreTokenizer {
         let letters = || PreTokenizerWrapper::from(ByteLevel::new(false, true, false));
         let words = || PreTokenizerWrapper::from(ByteLevel::new(false, true, true));
         Ok(Some(match name {
-            "gpt-2" | "phi-2" => Self::plain(words()),
+            "gpt-2" | "phi-2" | "olmo" => Self::plain(words()),
             "smollm" | "starcoder" | "refact" => Self::plain(Sequence::new(vec![Digits::new(true).into(), words()])),
             "llama-bpe" | "llama-v3" | "llama3" => {
                 Self { whole_pieces: true, adds_bos: true, ..Self::plain(Sequence::new(vec![cut(LLAMA3)?, letters()])) }
             }
+            "smaug-bpe" | "dbrx" => Self::plain(Sequence::new(vec![cut(LLAMA3)?, letters()])),
             "qwen2" | "deepseek-r1-qwen" => {
                 Self { normalised: true, ..Self::plain(Sequence::new(vec![cut(QWEN2)?, letters()])) }
             }

@@ -7,6 +7,7 @@ use super::sse::{self, Events};
 use super::token_names::TokenNames;
 use crate::engine::{TokenReport, TokenReports};
 use crate::episode::text_work::RENDERING;
+use crate::formats::conversation;
 use crate::http::admission::Admitted;
 use crate::http::handles::Handles;
 use crate::http::model::Model;
@@ -210,7 +211,7 @@ async fn encode(model: &Model, messages: Vec<Message>) -> Result<Vec<u32>, Probl
     }
     let turns: Vec<Turn> = messages.into_iter().map(turn).collect();
     let (template, tokenizer) = (model.template.clone(), model.tokenizer.clone());
-    let render = move || tokenizer.encode(&template.render(&turns, true)?);
+    let render = move || conversation::ids(&template, &tokenizer, &turns);
     let rendered = RENDERING.run(render).await.map_err(Problem::internal)?;
     rendered.map_err(|error| Problem::invalid("messages", format!("messages: {error}")))
 }

@@ -28,6 +28,8 @@ struct Text {
     text: String,
     ids: Vec<u32>,
     decoded: String,
+    /// The ids where special tokens are read as text, if they differ.
+    as_text: Option<Vec<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -58,8 +60,9 @@ fn assert_renders(template: &ChatTemplate, conversations: &[Conversation]) {
 fn the_quickstarts_tokenizer_and_template_are_those_of_transformers() {
     let (model, golden) = (quickstart_model(), golden());
     assert!(golden.texts.len() > 50 && !golden.digits_matter.is_empty());
-    for Text { text, ids, decoded } in &golden.texts {
+    for Text { text, ids, decoded, as_text } in &golden.texts {
         assert_eq!(model.tokenizer.encode(text).unwrap(), *ids, "{text:?}");
+        assert_eq!(model.tokenizer.encode_text(text).unwrap(), *as_text.as_ref().unwrap_or(ids), "{text:?} as text");
         assert_eq!(model.tokenizer.decode(ids).unwrap(), *decoded);
     }
     assert_eq!(model.tokenizer.len(), 49_152);
