@@ -1,33 +1,31 @@
 //! Renders a conversation as text with the model's Jinja template.
 //!
-//! The result is that of transformers' `apply_chat_template`: trimmed blocks, Python's string methods,
-//! `raise_exception`, `strftime_now`, a `tojson` without HTML escapes. Knows no ids and no roles.
+//! The result is that of transformers' `apply_chat_template`: trimmed blocks, Python's string methods and `%`, `generation`
+//! blocks, `raise_exception`, `strftime_now`, a `tojson` without HTML escapes. Knows no ids and no roles.
 
 mod bounded;
+mod dates;
+mod json;
 mod methods;
 mod refused;
+mod source;
 
 use super::error::{Error, Result};
 use super::time_limit::{self, Limits, NoResult};
-use bounded::Bounded;
-use minijinja::State;
+use bounded::{Bounded, RENDERED_BYTES_MAX};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value};
+use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind, context, escape_formatter};
 use refused::SourceDigest;
 use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
-use std::io::Write;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 /// The only template of the environment.
 const NAME: &str = "chat template";
 
 /// The longest source. That of a model with tools has some ten thousand bytes.
 const SOURCE_BYTES_MAX: usize = 1 << 20;
-/// The longest text that is rendered. A context of a million tokens has some four million bytes.
-const RENDERED_BYTES_MAX: usize = 16 << 20;
 /// The work that one text may cost, in steps of the template engine; it counts a step for each 64 bytes too. The longest
 /// templates take some thousand steps, and ten for each turn.
 const FUEL: u64 = 1 << 19;
@@ -43,8 +41,6 @@ const TIME_MAX: Duration = Duration::from_millis(500);
 const HEAP_BYTES_MAX: usize = 128 << 20;
 /// Calls within calls.
 const RECURSION_MAX: usize = 64;
-/// Spaces of `tojson`'s indent.
-const INDENT_MAX: usize = 64;
 
 /// ChatML, the format of most small models: `<|im_start|>role`, content, `<|im_end|>`.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + \
@@ -156,9 +152,9 @@ fn compile(source: String) -> Result<Environment<'static>> {
     });
     environment.set_unknown_method_callback(methods::call);
     environment.add_function("raise_exception", raise_exception);
-    environment.add_function("strftime_now", |format: &str| strftime(SystemTime::now(), format));
-    environment.add_filter("tojson", tojson);
-    environment.add_template_owned(NAME, source).map_err(|error| failed(&error))?;
+    environment.add_function("strftime_now", |format: &str| dates::strftime(SystemTime::now(), format));
+    environment.add_filter("tojson", json::tojson);
+    environment.add_template_owned(NAME, source::in_this_dialect(&source)).map_err(|error| failed(&error))?;
     Ok(environment)
 }
 
@@ -188,124 +184,6 @@ fn failed(error: &minijinja::Error) -> Error {
 
 fn raise_exception(message: &str) -> Result<String, minijinja::Error> {
     Err(minijinja::Error::new(ErrorKind::InvalidOperation, message.to_owned()))
-}
-
-/// Python's `json.dumps(value, ensure_ascii=False, indent=indent)`.
-fn tojson(state: &State<'_, '_>, value: Value, options: Kwargs) -> Result<Value, minijinja::Error> {
-    let invalid = |error: &dyn std::fmt::Display| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string());
-    let indent: Option<usize> = options.get("indent")?;
-    if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
-        return Err(invalid(&"tojson: expected ensure_ascii to be false, got true"));
-    }
-    options.assert_all_used()?;
-    if indent.is_some_and(|spaces| spaces > INDENT_MAX) {
-        return Err(invalid(&format!(
-            "tojson: expected an indent of at most {INDENT_MAX}, got {}",
-            indent.unwrap_or(0)
-        )));
-    }
-    let mut text = Bounded::new(RENDERED_BYTES_MAX);
-    let written = match indent {
-        Some(spaces) => {
-            let spaces = " ".repeat(spaces);
-            value.serialize(&mut Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(spaces.as_bytes())))
-        }
-        None => value.serialize(&mut Serializer::with_formatter(&mut text, PythonFormatter)),
-    };
-    written.map_err(|error| invalid(&error))?;
-    let text = text.into_text().map_err(|error| invalid(&error))?;
-    bounded::charge(state, text.len())?;
-    Ok(Value::from_safe_string(text))
-}
-
-/// A space after each comma and colon, as Python writes JSON.
-struct PythonFormatter;
-
-impl Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { writer.write_all(b", ") }
-    }
-
-    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
-        writer.write_all(b": ")
-    }
-}
-
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
-
-/// `time` in UTC, with those conversions of `strftime` that dates in prompts use.
-fn strftime(time: SystemTime, format: &str) -> Result<String, minijinja::Error> {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    let (month_name, weekday) = (MONTHS[month as usize - 1], WEEKDAYS[(days % 7) as usize]);
-    let mut text = String::new();
-    let mut rest = format.chars();
-    while let Some(c) = rest.next() {
-        if c != '%' {
-            text.push(c);
-            continue;
-        }
-        let conversion = rest.next();
-        let (bare, conversion) = if conversion == Some('-') { (true, rest.next()) } else { (false, conversion) };
-        let two = |number: u64| if bare { number.to_string() } else { format!("{number:02}") };
-        text.push_str(&match conversion {
-            Some('Y') => year.to_string(),
-            Some('y') => two(year % 100),
-            Some('m') => two(month),
-            Some('d') => two(day),
-            Some('H') => two(hour),
-            Some('I') => two((hour + 11) % 12 + 1),
-            Some('M') => two(minute),
-            Some('S') => two(second),
-            Some('p') => if hour < 12 { "AM" } else { "PM" }.to_owned(),
-            Some('B') => month_name.to_owned(),
-            Some('b') => month_name[..3].to_owned(),
-            Some('A') => weekday.to_owned(),
-            Some('a') => weekday[..3].to_owned(),
-            Some('F') => format!("{year}-{month:02}-{day:02}"),
-            Some('T') => format!("{hour:02}:{minute:02}:{second:02}"),
-            Some('%') => "%".to_owned(),
-            other => {
-                let other = other.map(String::from).unwrap_or_default();
-                let why = format!("strftime_now: conversion %{other} in {format:?} is not supported");
-                return Err(minijinja::Error::new(ErrorKind::InvalidOperation, why));
-            }
-        });
-    }
-    Ok(text)
-}
-
-/// Year, month and day of a number of days since 1970-01-01 (Hinnant, "chrono-compatible low-level date
-/// algorithms"): years start in March, so that the leap day comes last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * day_of_year + 2) / 153;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    (year, month, day_of_year - (153 * from_march + 2) / 5 + 1)
 }
 
 #[cfg(test)]
@@ -340,27 +218,22 @@ mod tests {
     }
 
     #[test]
-    fn json_is_written_as_python_writes_it() {
-        let turns = [json!({"b": "<é\">", "a": [1, 2.5, null, true], "e": {}})];
-        let text = template("{{ messages[0] | tojson }}").render(&turns, false).unwrap();
-        assert_eq!(text, r#"{"b": "<é\">", "a": [1, 2.5, null, true], "e": {}}"#);
-        let text = template("{{ messages[0].a | tojson(indent=2) }}").render(&turns, false).unwrap();
-        assert_eq!(text, "[\n  1,\n  2.5,\n  null,\n  true\n]");
-    }
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (seconds, expected) in [
-            (0, "01 Jan 1970 00:00:00 Thursday AM"),
-            (951_827_696, "29 Feb 2000 12:34:56 Tuesday PM"),
-            (1_735_689_599, "31 Dec 2024 23:59:59 Tuesday PM"),
-            (4_107_542_400, "01 Mar 2100 00:00:00 Monday AM"),
-        ] {
-            let time = UNIX_EPOCH + Duration::from_secs(seconds);
-            assert_eq!(strftime(time, "%d %b %Y %H:%M:%S %A %p").unwrap(), expected);
+    fn extensions_of_transformers_give_its_texts() {
+        #[derive(serde::Deserialize)]
+        struct Rendered {
+            template: String,
+            text: String,
         }
-        assert_eq!(strftime(UNIX_EPOCH, "%-d/%-m/%y %I%%").unwrap(), "1/1/70 12%");
-        assert!(strftime(UNIX_EPOCH, "%Q").is_err());
+        #[derive(serde::Deserialize)]
+        struct Golden {
+            messages: serde_json::Value,
+            templates: Vec<Rendered>,
+        }
+        let golden: Golden = serde_json::from_str(include_str!("../../tests/golden/templates.json")).unwrap();
+        assert!(golden.templates.len() > 8);
+        for Rendered { template: source, text } in golden.templates {
+            assert_eq!(template(&source).render(golden.messages.as_array().unwrap(), false).unwrap(), text, "{source}");
+        }
     }
 
     #[test]

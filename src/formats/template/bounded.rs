@@ -5,6 +5,8 @@ use minijinja::value::{Value, ValueKind};
 use std::fmt;
 use std::io::{self, Write};
 
+/// The longest text that is rendered. A context of a million tokens has some four million bytes.
+pub(super) const RENDERED_BYTES_MAX: usize = 16 << 20;
 /// Bytes that cost one unit of fuel, as in the template engine itself.
 const BYTES_PER_FUEL: usize = 64;
 

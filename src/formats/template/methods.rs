@@ -4,7 +4,7 @@
 //! `replace` or a `join` would take any amount of memory first, and a comparison of nested lists any amount of time.
 
 use super::bounded::{Bounded, charge, charge_items};
-use minijinja::value::{Value, ValueKind, from_args};
+use minijinja::value::{Kwargs, Value, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use std::fmt::Write as _;
@@ -17,6 +17,10 @@ pub(super) fn call(state: &mut State<'_, '_>, value: &Value, method: &str, args:
     match (value.as_str(), method) {
         (Some(separator), "join") => return join(state, separator, args),
         (Some(text), "format") => charge(state, formatted_bytes(text, args)?)?,
+        (Some(text), "rsplit") => {
+            charge(state, bytes_of(text, "split", args))?;
+            return rsplit(text, args);
+        }
         (Some(text), _) => charge(state, bytes_of(text, method, args))?,
         (None, "count") if value.kind() == ValueKind::Seq => {
             let length = value.len().unwrap_or(0);
@@ -78,6 +82,47 @@ fn bytes_of(text: &str, method: &str, args: &[Value]) -> usize {
         },
         _ => text.len().saturating_mul(3),
     }
+}
+
+/// `str.rsplit(sep=None, maxsplit=-1)`.
+fn rsplit(text: &str, args: &[Value]) -> Result<Value, Error> {
+    let (positional, named): (&[Value], Kwargs) = from_args(args)?;
+    if positional.len() > 2 {
+        return Err(refused("rsplit: expected a separator and a number of splits"));
+    }
+    let separator = positional.first().cloned().or(named.get("sep")?).filter(|value| !value.is_none());
+    let splits: Option<i64> = match positional.get(1) {
+        Some(splits) => Some(splits.clone().try_into()?),
+        None => named.get("maxsplit")?,
+    };
+    named.assert_all_used()?;
+    let pieces_max = splits.and_then(|splits| usize::try_from(splits).ok()).map(|splits| splits + 1);
+    let mut pieces: Vec<&str> = match separator.as_ref().map(|separator| separator.as_str()) {
+        None => words_from_the_end(text, pieces_max.unwrap_or(usize::MAX)),
+        Some(Some(separator)) if !separator.is_empty() => match pieces_max {
+            Some(pieces_max) => text.rsplitn(pieces_max, separator).collect(),
+            None => text.rsplit(separator).collect(),
+        },
+        Some(_) => return Err(refused("rsplit: expected a separator of at least one character")),
+    };
+    pieces.reverse();
+    Ok(pieces.into_iter().map(Value::from).collect())
+}
+
+/// Words from the last one on; the last of `pieces_max` pieces is all that is left before them.
+fn words_from_the_end(text: &str, pieces_max: usize) -> Vec<&str> {
+    let (mut rest, mut pieces) = (text.trim_end(), Vec::new());
+    while !rest.is_empty() {
+        let start = match pieces.len() + 1 < pieces_max {
+            true => rest.char_indices().rev().find(|(_, c)| c.is_whitespace()).map(|(at, c)| at + c.len_utf8()),
+            false => None,
+        };
+        let (before, word) = rest.split_at(start.unwrap_or(0));
+        // With no splits left, Python keeps the spaces at the beginning.
+        pieces.push(word);
+        rest = before.trim_end();
+    }
+    pieces
 }
 
 /// The texts of a list with `separator` between them.
