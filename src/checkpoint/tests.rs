@@ -36,7 +36,7 @@ fn adapter(salt: f32) -> Adapter {
             factors.insert((layer, site), Factors { a: fill(2 * inputs, 0.1), b: fill(2 * outputs, -0.3) });
         }
     }
-    Adapter { config, factors }
+    Adapter::new(config, factors)
 }
 
 fn snapshot(step: u64) -> Snapshot {

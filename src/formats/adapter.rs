@@ -38,18 +38,65 @@ pub struct Factors {
     pub b: Vec<f32>,
 }
 
+/// Factors outside of the layers. They are used as they are: the learner trains none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ends {
+    /// On the embedding: `A` is `(rank, vocab)`, `B` is `(hidden, rank)`. A tied head does not change with it.
+    pub embedding: Option<Factors>,
+    /// On the head: `A` is `(rank, hidden)`, `B` is `(vocab, rank)`. A tied embedding does not change with it.
+    pub head: Option<Factors>,
+    /// Weights of the model that the adapter's file holds too.
+    pub brought: Vec<Brought>,
+}
+
+/// Weights of the embedding or the head that an adapter's file holds: one value of each row, which tells whether they are
+/// those of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Brought {
+    /// Whether they are those of the head.
+    pub is_head: bool,
+    /// A value of each row.
+    pub values: Vec<f32>,
+}
+
+impl Brought {
+    /// The column of the value of `row`, of `columns`.
+    pub fn column(row: usize, columns: usize) -> usize {
+        row.wrapping_mul(31) % columns
+    }
+}
+
+impl Ends {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.embedding.is_none() && self.head.is_none()
+    }
+
+    fn factors(&self) -> impl Iterator<Item = &Factors> {
+        self.embedding.iter().chain(&self.head)
+    }
+}
+
 /// An immutable adapter on the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
     /// Rank, scale, targets.
     pub config: LoraConfig,
-    /// Factors by (layer, projection).
+    /// Factors by (layer, projection). An adapter from elsewhere may lack some of its targets in some layers.
     pub factors: BTreeMap<(usize, Projection), Factors>,
+    /// Factors on embedding and head.
+    pub ends: Ends,
 }
 
 impl Adapter {
+    /// An adapter on linears of layers alone.
+    pub fn new(config: LoraConfig, factors: BTreeMap<(usize, Projection), Factors>) -> Self {
+        Self { config, factors, ends: Ends::default() }
+    }
+
     /// Its size in memory, in bytes.
     pub fn bytes(&self) -> usize {
-        self.factors.values().map(|factors| (factors.a.len() + factors.b.len()) * size_of::<f32>()).sum()
+        let all = self.factors.values().chain(self.ends.factors());
+        all.map(|factors| (factors.a.len() + factors.b.len()) * size_of::<f32>()).sum()
     }
 }

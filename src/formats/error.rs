@@ -74,6 +74,16 @@ pub enum Error {
         /// The supported values.
         expected: String,
     },
+    /// The file is valid, but holds what this node does not compute.
+    #[error("{path}: {}; {remedy}", brief(.what))]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        what: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// The file is malformed or contradicts itself.
     #[error("{path}: {}", brief(.why))]
     Malformed {

@@ -1,260 +1,236 @@
 //! PEFT's adapter folder: `adapter_config.json` beside `adapter_model.safetensors`.
 //!
-//! PEFT and vLLM load the folders that are written here. Reading is strict: what this node would compute differently from
-//! PEFT (DoRA, per-layer patterns, biases, whole modules) is refused by name.
+//! PEFT and vLLM load the folders that are written here. Adapters of other trainers are read whatever linears of whatever
+//! layers they target; ranks and scales that differ are made one, by zeros in the factors and by scaling `B`, which changes
+//! nothing that is computed. What this node would compute differently from PEFT (DoRA, biases, whole modules) is refused by
+//! name.
 
-use super::adapter::{Adapter, Factors, LoraConfig};
+mod config;
+mod targets;
+mod write;
+
+use super::adapter::{Adapter, Brought, Ends, Factors, LoraConfig};
 use super::error::{Error, Result};
 use super::spec::{ModelSpec, Projection};
 use super::{json, safetensors, values};
 use crate::disk;
-use ::safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use ::safetensors::tensor::{Dtype, SafeTensors};
 use candle_core::{DType, Device, Tensor};
-use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use config::{PeftConfig, Target};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use targets::Place;
 
 /// The config's file name in PEFT.
 pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
 /// The weights' file name in PEFT.
 pub(crate) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// The weights' file name in old versions of PEFT: a pickle.
+const PICKLE_FILE: &str = "adapter_model.bin";
 
 /// The longest config.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// The longest header of the weights.
 const HEADER_BYTES_MAX: u64 = 32 << 20;
-/// The largest rank. A factor of a higher one is larger than the linear that it stands for.
-const RANK_MAX: u64 = 1 << 14;
-
-/// Keys of PEFT that change what an adapter computes; each must be absent, false, null or empty.
-const MUST_BE_OFF: &[&str] = &[
-    "use_dora",
-    "use_qalora",
-    "use_bdlora",
-    "lora_bias",
-    "fan_in_fan_out",
-    "modules_to_save",
-    "trainable_token_indices",
-    "target_parameters",
-    "layers_to_transform",
-    "layer_replication",
-    "rank_pattern",
-    "alpha_pattern",
-    "alora_invocation_tokens",
-    "kasa_config",
-    "velora_config",
-    "monteclora_config",
-    "arrow_config",
-];
+/// Scales that differ by less are one scale that was computed in two ways.
+const SCALE_ROUNDING: f32 = 1e-6;
 
 impl Adapter {
-    /// Writes `adapter_config.json` and `adapter_model.safetensors` into the existing folder `dir`, as PEFT does.
-    ///
-    /// # Errors
-    /// If a factor is missing or not of the size that `spec` and the rank imply, or a file cannot be written.
-    pub fn save(&self, dir: &Path, base_model: &str, spec: &ModelSpec) -> Result<()> {
-        for (name, bytes) in self.files(dir, base_model, spec)? {
-            let path = dir.join(name);
-            std::fs::write(&path, bytes).map_err(Error::io(&path))?;
-        }
-        Ok(())
-    }
-
-    /// The names and bytes of the files that [`Adapter::save`] writes; `dir` is used in errors only.
-    pub(crate) fn files(&self, dir: &Path, base_model: &str, spec: &ModelSpec) -> Result<[(&'static str, Vec<u8>); 2]> {
-        let config = serde_json::to_vec_pretty(&config_json(&self.config, base_model))
-            .expect("a tree of strings and finite numbers is always JSON");
-        Ok([(CONFIG_FILE, config), (WEIGHTS_FILE, weights(self, &dir.join(WEIGHTS_FILE), spec)?)])
-    }
-
     /// Reads a folder that PEFT or [`Adapter::save`] wrote, and checks it against `spec`. Tensors in f16 and bf16 are
     /// widened to f32.
     ///
     /// # Errors
-    /// If a file is unreadable, uses an unsupported feature (DoRA, whole modules, patterns), holds a tensor that belongs to
-    /// no target linear of `spec`, or lacks one.
+    /// If a file is unreadable, uses an unsupported feature (DoRA, biases, whole modules), holds a tensor that belongs to
+    /// no target of the config, or lacks one.
     pub fn load(dir: &Path, spec: &ModelSpec) -> Result<Self> {
         let path = dir.join(CONFIG_FILE);
         let text = disk::read(&path, CONFIG_BYTES_MAX).map_err(Error::io(&path))?;
         let json = json::parse(&text).map_err(|why| Error::Malformed { path: path.clone(), why })?;
-        let config = read_config(&json, &path)?;
+        let config = PeftConfig::read(&json, &path)?;
+        let given = LoraConfig { rank: config.rank, alpha: config.alpha, rslora: config.rslora, targets: Vec::new() };
+        let targets = config.targets(spec, &path)?;
 
         let path = dir.join(WEIGHTS_FILE);
-        let bytes = disk::read(&path, weight_bytes_max(&config, spec)).map_err(Error::io(&path))?;
+        if !path.exists() && dir.join(PICKLE_FILE).exists() {
+            let what = "its weights are a pickle, which may run code when it is read".to_owned();
+            let remedy =
+                "load it with PEFT where you trust it, save it again with save_pretrained(safe_serialization=True)";
+            return Err(Error::Refused { path: dir.join(PICKLE_FILE), what, remedy });
+        }
+        let bytes = disk::read(&path, weight_bytes_max(&targets, spec)).map_err(Error::io(&path))?;
         let file = safetensors::parse(&bytes).map_err(|why| Error::Malformed { path: path.clone(), why })?;
-        let mut factors = BTreeMap::new();
-        for (layer, projection) in positions(&config.targets, spec) {
-            let (a, b) = shapes(projection, config.rank, spec);
-            let a = read_tensor(&file, tensor_name(layer, projection, 'A'), a, &path)?;
-            let b = read_tensor(&file, tensor_name(layer, projection, 'B'), b, &path)?;
-            factors.insert((layer, projection), Factors { a, b });
-        }
-        let known: std::collections::BTreeSet<String> = positions(&config.targets, spec)
-            .flat_map(|(layer, projection)| ['A', 'B'].map(|factor| tensor_name(layer, projection, factor)))
-            .collect();
-        if let Some(name) = file.names().into_iter().find(|name| !known.contains(*name)) {
-            let why = format!(
-                "tensor {name} is not a factor of {} in layers 0 to {}",
-                names(&config.targets),
-                spec.layers.saturating_sub(1)
-            );
-            return Err(Error::Malformed { path, why });
-        }
-        Ok(Self { config, factors })
+        let weights = Weights { file: &file, path: &path };
+        weights.refuse_strangers(&targets, spec)?;
+        let parts = targets.iter().map(|target| weights.parts(target, spec)).collect::<Result<Vec<_>>>()?.concat();
+        let mut adapter = uniform(given, parts);
+        adapter.ends.brought = weights.brought(&targets, spec)?;
+        Ok(adapter)
     }
 }
 
-/// `base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight`, as PEFT names a factor.
-fn tensor_name(layer: usize, projection: Projection, factor: char) -> String {
-    format!("base_model.model.model.layers.{layer}.{}.{}.lora_{factor}.weight", projection.module(), projection.name())
+/// The factors of one projection, of the embedding or of the head, with rank and scale of their own.
+#[derive(Clone)]
+struct Part {
+    /// None for embedding and head.
+    at: Option<(usize, Projection)>,
+    is_head: bool,
+    rank: usize,
+    scale: f32,
+    factors: Factors,
 }
 
-/// Shapes of A and B: `(rank, inputs)`, `(outputs, rank)`.
-fn shapes(projection: Projection, rank: usize, spec: &ModelSpec) -> ([usize; 2], [usize; 2]) {
-    let (inputs, outputs) = projection.sizes(spec);
-    ([rank, inputs], [outputs, rank])
+/// One adapter of `parts`, of one rank and one scale: those of `given` where all parts agree.
+fn uniform(given: LoraConfig, parts: Vec<Part>) -> Adapter {
+    let rank = parts.iter().map(|part| part.rank).max().unwrap_or(given.rank);
+    let scale = parts.iter().map(|part| part.scale).find(|scale| *scale != 0.0).unwrap_or(0.0);
+    let mut config = LoraConfig { rank, ..given };
+    if (config.scale() - scale).abs() > SCALE_ROUNDING * scale.abs() {
+        let root = if config.rslora { (rank as f32).sqrt() } else { rank as f32 };
+        config.alpha = scale * root;
+    }
+    let (mut factors, mut ends) = (BTreeMap::new(), Ends::default());
+    for Part { at, is_head, rank: own, scale: own_scale, factors: Factors { mut a, b } } in parts {
+        let ratio = if scale == 0.0 { 1.0 } else { own_scale / scale };
+        let ratio = if (ratio - 1.0).abs() <= SCALE_ROUNDING { 1.0 } else { ratio };
+        a.resize(a.len() / own * rank, 0.0);
+        let mut wide = vec![0.0; b.len() / own * rank];
+        for (wide, b) in wide.chunks_exact_mut(rank).zip(b.chunks_exact(own)) {
+            wide.iter_mut().zip(b).for_each(|(wide, b)| *wide = ratio * b);
+        }
+        let pair = Factors { a, b: wide };
+        match (at, is_head) {
+            (Some(at), _) => drop(factors.insert(at, pair)),
+            (None, true) => ends.head = Some(pair),
+            (None, false) => ends.embedding = Some(pair),
+        }
+    }
+    let targets: BTreeSet<Projection> = factors.keys().map(|(_, projection)| *projection).collect();
+    config.targets = targets.into_iter().collect();
+    Adapter { config, factors, ends }
 }
 
-/// Bytes of the weights of an adapter with `config`, at most.
-fn weight_bytes_max(config: &LoraConfig, spec: &ModelSpec) -> u64 {
-    let sizes = config.targets.iter().map(|projection| projection.sizes(spec));
-    let values: usize = sizes.map(|(inputs, outputs)| config.rank * (inputs + outputs)).sum();
-    HEADER_BYTES_MAX + (size_of::<f32>() * spec.layers * values) as u64
+/// Bytes of the weights of an adapter with `targets`, at most.
+fn weight_bytes_max(targets: &[Target], spec: &ModelSpec) -> u64 {
+    let values = targets.iter().map(|target| {
+        let (inputs, outputs) = target.module.sizes(spec);
+        let weight = if matches!(target.module.place, Place::Layer(..)) { 0 } else { inputs * outputs };
+        target.rank * (inputs + outputs) + weight
+    });
+    HEADER_BYTES_MAX + (size_of::<f32>() * values.sum::<usize>()) as u64
 }
 
-/// The keys that every PEFT since 0.5 knows. Newer versions add keys whose defaults change nothing.
-fn config_json(config: &LoraConfig, base_model: &str) -> Value {
-    let mut targets: Vec<_> = config.targets.iter().map(|projection| projection.name()).collect();
-    targets.sort_unstable();
-    // PEFT documents an integer, and some readers require one.
-    let alpha = if config.alpha.fract() == 0.0 { json!(config.alpha as i64) } else { json!(config.alpha) };
-    json!({
-        "alpha_pattern": {},
-        "auto_mapping": null,
-        "base_model_name_or_path": base_model,
-        "bias": "none",
-        "fan_in_fan_out": false,
-        "inference_mode": true,
-        "init_lora_weights": true,
-        "layers_pattern": null,
-        "layers_to_transform": null,
-        "lora_alpha": alpha,
-        "lora_dropout": 0.0,
-        "modules_to_save": null,
-        "peft_type": "LORA",
-        "r": config.rank,
-        "rank_pattern": {},
-        "revision": null,
-        "target_modules": targets,
-        "task_type": "CAUSAL_LM",
-        "use_dora": false,
-        "use_rslora": config.rslora,
-    })
+/// The file of weights, and its name in errors.
+struct Weights<'a> {
+    file: &'a SafeTensors<'a>,
+    path: &'a Path,
 }
 
-/// The weights as one safetensors file.
-fn weights(adapter: &Adapter, path: &Path, spec: &ModelSpec) -> Result<Vec<u8>> {
-    let rank = adapter.config.rank;
-    let mut tensors = Vec::new();
-    for (layer, projection) in positions(&adapter.config.targets, spec) {
-        let factors = adapter
-            .factors
-            .get(&(layer, projection))
-            .ok_or_else(|| Error::MissingTensor { path: path.to_owned(), name: tensor_name(layer, projection, 'A') })?;
-        let (a, b) = shapes(projection, rank, spec);
-        for (factor, data, shape) in [('A', &factors.a, a), ('B', &factors.b, b)] {
-            let name = tensor_name(layer, projection, factor);
-            if data.len() != shape[0] * shape[1] {
-                return Err(Error::Shape {
-                    path: path.to_owned(),
-                    name,
-                    expected: shape.to_vec(),
-                    got: vec![data.len()],
-                });
+impl Weights<'_> {
+    /// Refuses tensors that are no factors of `targets`.
+    fn refuse_strangers(&self, targets: &[Target], spec: &ModelSpec) -> Result<()> {
+        let mut known = BTreeSet::new();
+        for Target { module, .. } in targets {
+            known.extend(module.factor_names());
+            if !matches!(module.place, Place::Layer(..)) {
+                known.insert(module.weight_name());
             }
-            let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
-            tensors.push((name, shape.to_vec(), bytes));
         }
-    }
-    if let Some((layer, projection)) = adapter
-        .factors
-        .keys()
-        .find(|(layer, projection)| *layer >= spec.layers || !adapter.config.targets.contains(projection))
-    {
-        let why = format!("factors on {projection} of layer {layer}: expected only the adapter's own targets");
-        return Err(Error::Malformed { path: path.to_owned(), why });
-    }
-    let malformed =
-        |error: ::safetensors::SafeTensorError| Error::Malformed { path: path.to_owned(), why: error.to_string() };
-    let views = tensors
-        .iter()
-        .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(malformed)?;
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    ::safetensors::serialize(views, Some(metadata)).map_err(malformed)
-}
-
-/// Every (layer, projection) of `targets`.
-fn positions(targets: &[Projection], spec: &ModelSpec) -> impl Iterator<Item = (usize, Projection)> {
-    (0..spec.layers).flat_map(move |layer| targets.iter().map(move |projection| (layer, *projection)))
-}
-
-/// Reads rank, scale and targets. Refuses a config whose adapter computes anything but `y += scale * (x A^T) B^T` on every
-/// layer.
-fn read_config(json: &Map<String, Value>, path: &Path) -> Result<LoraConfig> {
-    let refused = |what: &'static str, got: &Value, expected: &str| Error::Unsupported {
-        path: path.to_owned(),
-        what,
-        got: got.as_str().map_or_else(|| got.to_string(), str::to_owned),
-        expected: expected.to_owned(),
-    };
-    let key = |name: &str| json.get(name).unwrap_or(&Value::Null);
-    let is_off = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Object(map) => map.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        _ => false,
-    };
-    if key("peft_type") != "LORA" {
-        return Err(refused("peft_type", key("peft_type"), "LORA"));
-    }
-    if !matches!(key("bias"), Value::Null) && key("bias") != "none" {
-        return Err(refused("bias", key("bias"), "none"));
-    }
-    for name in MUST_BE_OFF {
-        if !is_off(key(name)) {
-            return Err(refused(name, key(name), "off"));
+        // A tied head is stored beside the embedding, whether it has factors or not.
+        let ends = ["model.embed_tokens", "lm_head"].map(|key| format!("base_model.model.{key}.weight"));
+        let is_known = |name: &str| known.contains(name) || ends.iter().any(|end| end == name);
+        let Some(name) = self.file.names().into_iter().find(|name| !is_known(name)) else { return Ok(()) };
+        let path = self.path.to_owned();
+        if name.ends_with("lora_magnitude_vector") || name.contains("lora_magnitude_vector.") || name.ends_with(".bias")
+        {
+            let what = format!("tensor {name} is part of DoRA or a trained bias, which is not supported");
+            return Err(Error::Refused { path, what, remedy: config::MERGE });
         }
+        let mut names: Vec<_> = targets.iter().filter_map(|target| target.module.key.rsplit('.').next()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let last = spec.layers.saturating_sub(1);
+        let why = format!(
+            "tensor {name} is not a factor of {} in layers 0 to {last} that the config targets",
+            names.join(", ")
+        );
+        Err(Error::Malformed { path, why })
     }
-    let rank = key("r").as_u64().filter(|rank| (1..=RANK_MAX).contains(rank));
-    let rank = rank.ok_or_else(|| refused("r", key("r"), &format!("1 to {RANK_MAX}")))? as usize;
-    let alpha = key("lora_alpha").as_f64().map(|alpha| alpha as f32).filter(|alpha| alpha.is_finite());
-    let alpha = alpha.ok_or_else(|| refused("lora_alpha", key("lora_alpha"), "a number"))?;
-    let listed = key("target_modules");
-    let wanted = format!("a list of {}", names(&Projection::ALL));
-    let list = listed.as_array().filter(|list| !list.is_empty());
-    let mut targets = list
-        .ok_or_else(|| refused("target_modules", listed, &wanted))?
-        .iter()
-        .map(|name| {
-            let projection = Projection::ALL.into_iter().find(|projection| name == projection.name());
-            projection.ok_or_else(|| refused("target_modules", name, &wanted))
+
+    /// The factors of `target`; of each projection, where the family fuses some.
+    fn parts(&self, target: &Target, spec: &ModelSpec) -> Result<Vec<Part>> {
+        let Target { module, rank, scale } = target;
+        let (inputs, outputs) = module.sizes(spec);
+        let [a, b] = module.factor_names();
+        let (a, b) = (self.tensor(a, [*rank, inputs])?, self.tensor(b, [outputs, *rank])?);
+        let part = |at, factors: Factors, rank| Part {
+            at,
+            is_head: module.place == Place::Head,
+            rank,
+            scale: *scale,
+            factors,
+        };
+        Ok(match module.place {
+            Place::Layer(layer, projections) => {
+                let outputs = projections.iter().map(|projection| projection.sizes(spec).1);
+                let (rank, split) = split(Factors { a, b }, *rank, inputs, &outputs.collect::<Vec<_>>());
+                let places = projections.iter().map(|projection| (layer, *projection));
+                places.zip(split).map(|(at, factors)| part(Some(at), factors, rank)).collect()
+            }
+            Place::Embedding | Place::Head => vec![part(None, Factors { a, b }, *rank)],
         })
-        .collect::<Result<Vec<_>>>()?;
-    targets.sort_unstable();
-    targets.dedup();
-    let rslora = match key("use_rslora") {
-        Value::Null => false,
-        Value::Bool(on) => *on,
-        other => return Err(refused("use_rslora", other, "true or false")),
-    };
-    Ok(LoraConfig { rank, alpha, rslora, targets })
+    }
+
+    /// What the file holds of the embedding's and the head's own weights: one value of each row, to be compared with those of
+    /// the model. PEFT stores them beside factors of theirs.
+    fn brought(&self, targets: &[Target], spec: &ModelSpec) -> Result<Vec<Brought>> {
+        let mut brought = Vec::new();
+        for (key, is_head) in [("model.embed_tokens", false), ("lm_head", true)] {
+            let own = targets.iter().find(|target| target.module.key == key).map(|target| target.module.weight_name());
+            for name in own.into_iter().chain([format!("base_model.model.{key}.weight")]) {
+                if self.file.tensor(&name).is_err() {
+                    continue;
+                }
+                let weight = self.tensor(name, [spec.vocab, spec.hidden])?;
+                let rows = weight.chunks_exact(spec.hidden).enumerate();
+                let values = rows.map(|(row, weight)| weight[Brought::column(row, spec.hidden)]).collect();
+                brought.push(Brought { is_head, values });
+            }
+        }
+        Ok(brought)
+    }
+
+    /// One tensor as f32, row-major.
+    fn tensor(&self, name: String, shape: [usize; 2]) -> Result<Vec<f32>> {
+        read_tensor(self.file, name, shape, self.path)
+    }
 }
 
-/// The names of `projections`, separated by commas.
-fn names(projections: &[Projection]) -> String {
-    projections.iter().map(|projection| projection.name()).collect::<Vec<_>>().join(", ")
+/// Factors of linears that the model's family fuses, `(outputs_i, inputs)` each, by linear: with the same `A`, and the rows
+/// of `B` that are theirs. Where `B` is block-diagonal, as [`Adapter::save`] writes it, each has a part of the rank.
+fn split(Factors { a, b }: Factors, rank: usize, inputs: usize, outputs: &[usize]) -> (usize, Vec<Factors>) {
+    let count = outputs.len();
+    let own = rank / count;
+    let mut blocks = Vec::new();
+    let mut rows = b.as_slice();
+    for outputs in outputs {
+        let (block, rest) = rows.split_at(outputs * rank);
+        blocks.push(block);
+        rows = rest;
+    }
+    let is_diagonal = count > 1
+        && rank.is_multiple_of(count)
+        && blocks.iter().enumerate().all(|(index, block)| {
+            let outside = |(at, value): (usize, &f32)| (at % rank) / own == index || *value == 0.0;
+            block.iter().enumerate().all(outside)
+        });
+    if !is_diagonal {
+        return (rank, blocks.iter().map(|block| Factors { a: a.clone(), b: block.to_vec() }).collect());
+    }
+    let of = |(index, block): (usize, &&[f32])| Factors {
+        a: a[index * own * inputs..(index + 1) * own * inputs].to_vec(),
+        b: block.chunks_exact(rank).flat_map(|row| &row[index * own..(index + 1) * own]).copied().collect(),
+    };
+    (own, blocks.iter().enumerate().map(of).collect())
 }
 
 /// One factor as f32, row-major.

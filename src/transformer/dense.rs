@@ -28,6 +28,13 @@ impl Stack<Dense> {
     fn cpu_only(&self) -> Error {
         Error::CpuOnly { device: device::name(&self.layout().device) }
     }
+
+    fn refuse_ends(&self, adapter: &Adapter) -> Result<()> {
+        match adapter.ends.is_empty() {
+            true => Ok(()),
+            false => Err(Error::EndsOnCpuOnly { device: device::name(&self.layout().device) }),
+        }
+    }
 }
 
 impl Backend for Stack<Dense> {
@@ -37,6 +44,7 @@ impl Backend for Stack<Dense> {
 
     fn pack(&self, critic: &CriticWeights) -> Result<PackedAdapter> {
         let adapter = critic.adapter().ok_or_else(|| self.cpu_only())?;
+        self.refuse_ends(adapter)?;
         let tensors = AdapterTensors::frozen(adapter, self.spec())?.to_device(&self.layout().device)?;
         Ok(PackedAdapter::beside_base(tensors, adapter.bytes()))
     }
@@ -46,6 +54,7 @@ impl Backend for Stack<Dense> {
     }
 
     fn score_adapter(&self, adapter: &Adapter) -> Result<ScoreAdapter> {
+        self.refuse_ends(adapter)?;
         Ok(ScoreAdapter::new_for(AdapterVars::new(adapter, self)?))
     }
 

@@ -1,5 +1,6 @@
 //! Numbers are those of other programs, whichever pass, device form or file they come from.
 
+mod adapters;
 mod engine;
 mod families;
 mod full_weights;

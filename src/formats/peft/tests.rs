@@ -1,5 +1,6 @@
 //! Promises of the adapter folder, held against a folder that PEFT wrote.
 use super::*;
+use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
 /// The llama of tests/golden/peft_roundtrip.py.
@@ -19,6 +20,17 @@ fn spec() -> ModelSpec {
     }
 }
 
+/// Shapes of A and B: `(rank, inputs)`, `(outputs, rank)`.
+fn shapes(projection: Projection, rank: usize, spec: &ModelSpec) -> ([usize; 2], [usize; 2]) {
+    let (inputs, outputs) = projection.sizes(spec);
+    ([rank, inputs], [outputs, rank])
+}
+
+/// As PEFT names a factor.
+fn tensor_name(layer: usize, projection: Projection, factor: char) -> String {
+    format!("base_model.model.model.layers.{layer}.{}.{}.lora_{factor}.weight", projection.module(), projection.name())
+}
+
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/peft_adapter")
 }
@@ -27,14 +39,15 @@ fn adapter(alpha: f32, targets: &[Projection]) -> Adapter {
     let config = LoraConfig { rank: 3, alpha, rslora: false, targets: targets.to_vec() };
     let spec = spec();
     let fill = |salt: usize, count: usize| (0..count).map(|i| ((i * 31 + salt) as f32 * 0.37).sin() / 3.0).collect();
-    let factors = positions(targets, &spec)
+    let places = (0..spec.layers).flat_map(|layer| targets.iter().map(move |projection| (layer, *projection)));
+    let factors = places
         .map(|(layer, projection)| {
             let (a, b) = shapes(projection, 3, &spec);
             let salt = layer * 7 + projection as usize;
             ((layer, projection), Factors { a: fill(salt, a[0] * a[1]), b: fill(salt + 100, b[0] * b[1]) })
         })
         .collect();
-    Adapter { config, factors }
+    Adapter::new(config, factors)
 }
 
 /// PEFT's own folder with `edit` applied to its config.
@@ -123,26 +136,57 @@ fn half_precision_factors_are_widened() {
 }
 
 #[test]
-fn what_would_compute_something_else_is_refused_by_name() {
-    for (key, value) in [
-        ("use_dora", json!(true)),
-        ("use_rslora", json!("yes")),
-        ("modules_to_save", json!(["lm_head"])),
-        ("rank_pattern", json!({"q_proj": 8})),
-        ("layers_to_transform", json!([0])),
-        ("bias", json!("all")),
-        ("peft_type", json!("IA3")),
-        ("r", json!(0)),
-        ("lora_alpha", json!("much")),
-        ("target_modules", json!("all-linear")),
-        ("target_modules", json!([])),
-        ("target_modules", json!(["q_proj", "lm_head"])),
+fn what_would_compute_something_else_is_refused_with_what_to_do() {
+    for (key, value, says) in [
+        ("use_dora", json!(true), "merge_and_unload"),
+        ("modules_to_save", json!(["lm_head"]), "merge_and_unload"),
+        ("bias", json!("all"), "merge_and_unload"),
+        ("lora_bias", json!(true), "merge_and_unload"),
+        ("init_lora_weights", json!("pissa"), "path_initial_model_for_weight_conversion"),
+        ("init_lora_weights", json!("pissa_niter_4"), "path_initial_model_for_weight_conversion"),
+        ("init_lora_weights", json!("olora"), "path_initial_model_for_weight_conversion"),
+        ("init_lora_weights", json!("loftq"), "merge_and_unload"),
+        ("use_rslora", json!("yes"), "expected"),
+        ("peft_type", json!("IA3"), "expected"),
+        ("r", json!(0), "expected"),
+        ("lora_alpha", json!("much"), "expected"),
+        ("layers_pattern", json!("blocks"), "expected"),
+        ("target_modules", json!([]), "expected"),
+        ("target_modules", json!("(never"), "expected an expression"),
+        ("target_modules", json!("x".repeat(5000)), "at most 4096 bytes"),
+        ("target_modules", json!(["q_proj", "fc1"]), "got \"fc1\""),
+        ("rank_pattern", json!({"q_proj": 0}), "expected 1 to"),
+        ("alpha_pattern", json!({"q_proj": "a"}), "expected a number"),
     ] {
         let dir = edited(|json| {
             json.insert(key.to_owned(), value.clone());
         });
         let error = Adapter::load(dir.path(), &spec()).unwrap_err().to_string();
-        assert!(error.contains(key) && error.contains("expected"), "{key}: {error}");
+        assert!(error.contains(key) && error.contains(says), "{key}: {error}");
+    }
+    for beginning in [json!(true), json!(false), json!(null), json!("gaussian"), json!("eva")] {
+        let dir = edited(|json| {
+            json.insert("init_lora_weights".to_owned(), beginning.clone());
+        });
+        assert!(Adapter::load(dir.path(), &spec()).is_ok(), "{beginning}");
+    }
+    let pickled = edited(|_| {});
+    std::fs::rename(pickled.path().join(WEIGHTS_FILE), pickled.path().join(PICKLE_FILE)).unwrap();
+    let error = Adapter::load(pickled.path(), &spec()).unwrap_err().to_string();
+    assert!(error.contains("pickle") && error.contains("safe_serialization=True"), "{error}");
+}
+
+#[test]
+fn factors_of_fused_linears_come_back_apart() {
+    let fused = ModelSpec { layer_spec: crate::formats::spec::Family::Phi3.layer_spec(), ..spec() };
+    for adapter in [adapter(2.7, &Projection::ALL), adapter(6.0, &[Projection::QProj, Projection::DownProj])] {
+        let dir = tempfile::tempdir().unwrap();
+        adapter.save(dir.path(), "m", &fused).unwrap();
+        let read = Adapter::load(dir.path(), &fused).unwrap();
+        for (place, factors) in &adapter.factors {
+            assert_eq!(&read.factors[place], factors, "{place:?}");
+        }
+        assert_eq!((read.config.rank, read.config.scale()), (3, adapter.config.scale()));
     }
 }
 
@@ -177,7 +221,7 @@ fn an_adapter_that_does_not_fit_the_model_is_not_saved() {
     short.factors.get_mut(&(1, Projection::QProj)).unwrap().b.pop();
     assert!(matches!(short.save(dir.path(), "m", &spec()), Err(Error::Shape { .. })));
     let mut holed = adapter(8.0, &[Projection::QProj]);
-    holed.factors.remove(&(0, Projection::QProj));
+    holed.factors.clear();
     assert!(matches!(holed.save(dir.path(), "m", &spec()), Err(Error::MissingTensor { .. })));
     let mut stray = adapter(8.0, &[Projection::QProj]);
     stray.config.targets = vec![Projection::KProj];

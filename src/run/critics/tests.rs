@@ -16,7 +16,7 @@ fn adapter(seed: u64) -> CriticWeights {
     let fill = |n: usize| (0..n).map(|i| i as f32 + seed as f32).collect();
     let factors = |layer| ((layer, Projection::QProj), Factors { a: fill(2 * inputs), b: fill(2 * outputs) });
     let config = LoraConfig { rank: 2, alpha: 4.0, rslora: false, targets };
-    CriticWeights::Adapter(Arc::new(Adapter { config, factors: (0..spec.layers).map(factors).collect() }))
+    CriticWeights::Adapter(Arc::new(Adapter::new(config, (0..spec.layers).map(factors).collect())))
 }
 
 fn open(run: &Path) -> CriticRegistry {

@@ -1,5 +1,6 @@
 //! An adapter as the CPU's decode pass reads it: its factors in panels, added for the rows that use it.
 
+use super::ends::EndBranches;
 use crate::formats::adapter::{Adapter, Factors};
 use crate::formats::spec::{ModelSpec, Projection};
 use crate::kernels::{PackedMatrix, thread_pool};
@@ -14,6 +15,8 @@ const BRANCH_ROWS_MIN: usize = 4;
 pub(super) struct DecodeLora {
     factors: BTreeMap<(usize, Projection), (PackedMatrix, PackedMatrix)>,
     scale: f32,
+    /// Its factors on embedding and head.
+    pub(super) ends: Option<EndBranches>,
 }
 
 impl DecodeLora {
@@ -25,7 +28,11 @@ impl DecodeLora {
             let packed = (PackedMatrix::new(&[&factors.a], inputs), PackedMatrix::new(&[&factors.b], rank));
             ((layer, projection), packed)
         };
-        Self { factors: adapter.factors.iter().map(pack).collect(), scale: adapter.config.scale() }
+        Self {
+            factors: adapter.factors.iter().map(pack).collect(),
+            scale: adapter.config.scale(),
+            ends: EndBranches::new(adapter, spec.hidden),
+        }
     }
 
     /// Adds this adapter's branches of `linear` for some rows: `y += scale * (x A^T) B^T`.

@@ -8,6 +8,7 @@ use crate::formats::spec::{ModelSpec, Projection};
 use crate::kernels::gemm_lora::LoraBranch;
 use crate::kernels::thread_pool;
 use crate::kernels::{ColumnSlice, OuterProduct, PackedMatrix};
+use crate::transformer::cpu::ends::EndBranches;
 use crate::transformer::score::{AdapterGradients, ScoreAdapter};
 use crate::transformer::stack::Linear;
 use std::collections::BTreeMap;
@@ -17,6 +18,9 @@ use std::ops::Range;
 #[derive(Debug)]
 pub(in crate::transformer) struct ScoreLora {
     branches: BTreeMap<(usize, usize), LinearLora>,
+    ends: Option<EndBranches>,
+    /// The head with the factors on it added, if there are some.
+    head: Option<PackedMatrix>,
 }
 
 /// The branch of one linear: `y += (x A^T) B^T`.
@@ -50,7 +54,22 @@ impl ScoreLora {
                 }
             }
         }
-        Self { branches }
+        Self { branches, ends: None, head: None }
+    }
+
+    /// The same with factors on embedding and head; `head` is the model's with these added.
+    pub(in crate::transformer) fn with_ends(self, ends: EndBranches, head: Option<PackedMatrix>) -> Self {
+        Self { ends: Some(ends), head, ..self }
+    }
+
+    /// The factors on embedding and head.
+    pub(super) fn ends(&self) -> Option<&EndBranches> {
+        self.ends.as_ref()
+    }
+
+    /// The head that replaces the model's.
+    pub(super) fn head(&self) -> Option<&PackedMatrix> {
+        self.head.as_ref()
     }
 
     /// Overwrites `A` and `B` with other factors of the same projections and sizes.
