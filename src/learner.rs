@@ -27,6 +27,7 @@ pub use state::{HostTensor, Report, State};
 pub use streak::FailureStreak;
 
 use crate::formats::adapter::LoraConfig;
+use crate::formats::spec::ModelSpec;
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::CriticWeights;
 use crate::transformer::score::{self, Arena, Packed, ScoreBatch};
@@ -68,17 +69,29 @@ pub struct Learner {
 }
 
 impl Learner {
-    /// A learner that starts as the reference: with a fresh adapter, `A` uniform in `+-1 / sqrt(inputs)`, `B` zero
+    /// A learner that starts as the reference: from `learner.start_from`, else with a fresh adapter, `A` uniform in `+-1 / sqrt(inputs)`, `B` zero
     /// (arXiv 2106.09685), or with a copy of all weights. `temperature` is the critic's sampling temperature.
     ///
     /// # Errors
     /// If a trainable tensor gets no gradient in the self-test, or if all weights are trained and the model is not on the
     /// CPU.
     pub fn new(model: Arc<Transformer>, config: LearnerConfig, temperature: f32, seed: u64) -> Result<Self, Error> {
-        let trained = TrainableCritic::fresh(&model, &config, seed)?;
+        let trained = TrainableCritic::first(&model, &config, seed)?;
         let mut learner = Self::with(model, config, temperature, trained, seed);
+        if let (Some(_), TrainableCritic::Lora(lora)) = (learner.config.start(), &learner.trained) {
+            // The loss is anchored to where training starts, not to the base model.
+            learner.reference = Some(Reference::new(lora.adapter()));
+        }
         learner.trained.self_test(&learner.model, &learner.config, temperature, seed)?;
         Ok(learner)
+    }
+
+    /// Checks that the weights that `config` starts from, if any, can be trained on a model of `spec`.
+    ///
+    /// # Errors
+    /// If they cannot be read, or are not of the kind, rank or targets that are trained.
+    pub fn check_start(config: &LearnerConfig, spec: &ModelSpec) -> Result<(), Error> {
+        trained::load_start(config, spec).map(drop)
     }
 
     /// Memory of what is trained, its gradient and two moments, in bytes.

@@ -104,8 +104,10 @@ impl LearnerLoop {
             self.publisher.ask_replay(|reply| ReplayMsg::Position { reply }).await?;
         let mut streak = FailureStreak::default();
         self.evaluate(None, step, version).await?;
+        // Weights that were trained elsewhere go into service before anything is learned.
+        let mut starts = step == 0 && version == CriticVersion::BASE && self.config.start().is_some();
         loop {
-            if self.config.is_publication_due(step, published_step) {
+            if std::mem::take(&mut starts) || self.config.is_publication_due(step, published_step) {
                 let (job, publishing) =
                     (self.job("publishes", format!("step {step}")), stages::enter(Stage::Publication));
                 let published = self.publisher.publish(&self.stop).await?;

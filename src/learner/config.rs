@@ -5,6 +5,7 @@ use crate::formats::adapter::LoraConfig;
 use crate::transformer::score::ActivationPolicy;
 use crate::types::Objective;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ impl std::fmt::Display for Mode {
 pub struct LearnerConfig {
     /// What is trained. `lora` has the keys of the adapter, `full` has none.
     pub mode: Mode,
+    /// The folder of the weights to start from, an adapter or all weights; empty: as the base model.
+    pub start_from: String,
     /// The objective. DPCO uses `beta`, its schedule and the reference; the keys from `baseline` to `second_moment_max`
     /// are only for RCO.
     pub objective: Objective,
@@ -106,6 +109,11 @@ impl LearnerConfig {
     /// Whether the critic of `step` is to be published, the last publication being that of `published_step`.
     pub fn is_publication_due(&self, step: u64, published_step: u64) -> bool {
         step >= published_step + self.publish_every_steps
+    }
+
+    /// The folder of the weights to start from, if there is one.
+    pub fn start(&self) -> Option<&Path> {
+        (!self.start_from.is_empty()).then(|| Path::new(&self.start_from))
     }
 
     /// What a pass keeps for its gradient.

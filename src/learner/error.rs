@@ -29,12 +29,33 @@ pub enum Error {
         /// The targets asked for.
         targets: Vec<Projection>,
     },
+    /// The adapter to start from does not have the factors that the config asks for.
+    #[error(
+        "learner.start_from: expected an adapter of rank {rank} on {targets:?}, as learner.lora says, got one of rank {got_rank} on \
+         {got_targets:?}; set learner.lora.rank and learner.lora.targets to these"
+    )]
+    OtherStart {
+        /// The rank asked for.
+        rank: usize,
+        /// The targets asked for.
+        targets: Vec<Projection>,
+        /// The adapter's rank.
+        got_rank: usize,
+        /// The adapter's targets.
+        got_targets: Vec<Projection>,
+    },
     /// A saved critic was trained in another mode.
     #[error("saved critic: expected one of learner.mode {mode}; change the config back or start anew")]
     OtherMode {
         /// The mode asked for.
         mode: Mode,
     },
+    /// The critic has factors that the learner cannot train.
+    #[error(
+        "adapter: the learner trains no factors on embed_tokens or lm_head; merge the adapter into its base (export --to merged) \
+         and use the result as model"
+    )]
+    Ends,
     /// Saved weights are those of another model.
     #[error("saved critic: expected weights of the base's names and shapes; name the model that it began as")]
     OtherModel,

@@ -23,5 +23,5 @@ pub(super) fn fresh_adapter(model: &Transformer, config: &LoraConfig, seed: u64,
             factors.insert((layer, site), Factors { a, b });
         }
     }
-    Adapter { config: config.clone(), factors }
+    Adapter::new(config.clone(), factors)
 }

@@ -218,8 +218,7 @@ mod tests {
         let of = |x| {
             [((0, Projection::QProj), factors(x)), ((0, Projection::VProj), factors(2.0 * x))].into_iter().collect()
         };
-        let (adapter, earlier) =
-            (Adapter { config: config.clone(), factors: of(1.0) }, Adapter { config, factors: of(3.0) });
+        let (adapter, earlier) = (Adapter::new(config.clone(), of(1.0)), Adapter::new(config, of(3.0)));
         let tensors = Reference::new(earlier.clone()).tensors();
         let restore = |mut tensors: std::collections::HashMap<String, HostTensor>| {
             Reference::restore(&adapter, &mut |name| tensors.remove(name))

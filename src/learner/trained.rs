@@ -9,13 +9,14 @@ use super::initial::fresh_adapter;
 use super::optimizer::{self, Parameter};
 use super::state::HostTensor;
 use crate::formats::adapter::{Adapter, Factors, LoraConfig};
-use crate::formats::spec::Projection;
+use crate::formats::spec::{ModelSpec, Projection};
 use crate::transformer::Transformer;
 use crate::transformer::full_weights::CriticWeights;
 use crate::transformer::score::{
     self, ActivationPolicy, AdapterGradients, Arena, Packed, ScoreAdapter, ScoreBatch, Scored,
 };
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 
 /// What is trained.
 pub(super) enum TrainableCritic {
@@ -40,6 +41,14 @@ pub(super) struct Lora {
 }
 
 impl TrainableCritic {
+    /// The critic that training begins with: the weights that the config names, or a fresh one.
+    pub(super) fn first(model: &Transformer, config: &LearnerConfig, seed: u64) -> Result<Self, Error> {
+        match load_start(config, model.spec())? {
+            Some(start) => Self::resumed(model, config, start),
+            None => Self::fresh(model, config, seed),
+        }
+    }
+
     /// A critic equivalent to the base `model`: an adapter that adds nothing, or a copy of the weights.
     pub(super) fn fresh(model: &Transformer, config: &LearnerConfig, seed: u64) -> Result<Self, Error> {
         Ok(match config.mode {
@@ -51,15 +60,17 @@ impl TrainableCritic {
     /// Continues training `critic`.
     pub(super) fn resumed(model: &Transformer, config: &LearnerConfig, critic: CriticWeights) -> Result<Self, Error> {
         match (config.mode, critic) {
+            (Mode::Lora, CriticWeights::Adapter(adapter)) if !adapter.ends.is_empty() => Err(Error::Ends),
             (Mode::Lora, CriticWeights::Adapter(adapter)) => {
                 let expected = fresh_adapter(model, &config.lora, 0, false);
-                let sizes = |adapter: &Adapter| -> Vec<_> {
-                    adapter.factors.iter().map(|(place, f)| (*place, f.a.len(), f.b.len())).collect()
+                // An adapter from elsewhere may leave out some layers, which then are not trained either.
+                let fits = |(place, own): (&(usize, Projection), &Factors)| {
+                    expected.factors.get(place).is_some_and(|f| (f.a.len(), f.b.len()) == (own.a.len(), own.b.len()))
                 };
-                if adapter.config.rank != config.lora.rank || sizes(&adapter) != sizes(&expected) {
+                if !is_alike(&adapter.config, &config.lora) || !adapter.factors.iter().all(fits) {
                     return Err(Error::OtherAdapter { rank: config.lora.rank, targets: config.lora.targets.clone() });
                 }
-                let adapter = Adapter { config: config.lora.clone(), factors: adapter.factors.clone() };
+                let adapter = Adapter::new(config.lora.clone(), adapter.factors.clone());
                 Ok(Self::Lora(Box::new(Lora::new(model, &adapter))))
             }
             (Mode::Full, CriticWeights::Full(whole)) => Ok(Self::Full(Box::new(Full::resumed(model, whole)?))),
@@ -206,6 +217,41 @@ impl TrainableCritic {
     }
 }
 
+/// The weights that `config` starts from, checked against it; none if it starts as the base model. An adapter has the
+/// config's scale.
+///
+/// # Errors
+/// If they cannot be read, or are not of the kind, rank or targets that are trained.
+pub(super) fn load_start(config: &LearnerConfig, spec: &ModelSpec) -> Result<Option<CriticWeights>, Error> {
+    let Some(folder) = config.start() else { return Ok(None) };
+    let start = CriticWeights::load(folder, spec)?;
+    let (CriticWeights::Adapter(adapter), Mode::Lora) = (&start, config.mode) else {
+        let is_full = config.mode == Mode::Full && start.full().is_some();
+        return if is_full { Ok(Some(start)) } else { Err(Error::OtherMode { mode: config.mode }) };
+    };
+    if !adapter.ends.is_empty() {
+        return Err(Error::Ends);
+    }
+    if !is_alike(&adapter.config, &config.lora) {
+        let LoraConfig { rank, targets, .. } = config.lora.clone();
+        let (got_rank, got_targets) = (adapter.config.rank, adapter.config.targets.clone());
+        return Err(Error::OtherStart { rank, targets, got_rank, got_targets });
+    }
+    let mut scaled = Adapter::clone(adapter);
+    let ratio = adapter.config.scale() / config.lora.scale();
+    if ratio != 1.0 {
+        scaled.factors.values_mut().for_each(|factors| factors.b.iter_mut().for_each(|b| *b *= ratio));
+    }
+    scaled.config = config.lora.clone();
+    Ok(Some(scaled.into()))
+}
+
+/// Whether rank and targets are the same.
+fn is_alike(one: &LoraConfig, two: &LoraConfig) -> bool {
+    let sorted = |config: &LoraConfig| config.targets.iter().copied().collect::<BTreeSet<_>>();
+    one.rank == two.rank && sorted(one) == sorted(two)
+}
+
 impl Lora {
     /// Fails if a factor's gradient is zero everywhere or not finite.
     fn has_gradients(&self, gradients: &score::AdapterGradients) -> Result<(), Error> {
@@ -247,7 +293,7 @@ impl Lora {
         let pairs = self.places.iter().zip(self.parameters.chunks_exact(2));
         let factors =
             pairs.map(|(&place, pair)| (place, Factors { a: pair[0].values.clone(), b: pair[1].values.clone() }));
-        Adapter { config: self.config.clone(), factors: factors.collect() }
+        Adapter::new(self.config.clone(), factors.collect())
     }
 
     fn branches(&mut self, model: &Transformer) -> Result<&ScoreAdapter, crate::transformer::Error> {

@@ -4,7 +4,7 @@ use crate::actors::failure::Failure;
 use crate::run::exit::Exit;
 use crate::run::journal;
 use crate::verify::sandbox;
-use crate::{checkpoint, formats, groups, prompts, records, remote, roles, tracking, transformer};
+use crate::{checkpoint, formats, groups, learner, prompts, records, remote, roles, tracking, transformer};
 use std::path::PathBuf;
 
 /// Why a node did not start.
@@ -98,6 +98,9 @@ pub enum Error {
     /// The model cannot be fetched or loaded.
     #[error(transparent)]
     Model(#[from] transformer::Error),
+    /// The learner cannot start from the weights that the config names.
+    #[error(transparent)]
+    Start(#[from] learner::Error),
     /// A checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),

@@ -23,6 +23,7 @@ use crate::episode::online_eval::OnlineEval;
 use crate::formats::source::Source;
 use crate::formats::tokenizer::{Pieces, Tokenizer};
 use crate::groups::{self, GroupRecorder};
+use crate::learner::Learner;
 use crate::prompts::PromptStream;
 use crate::records::{self, EpisodeRecorder};
 use crate::remote::ask_verifier;
@@ -59,6 +60,9 @@ pub(super) fn prepare(config: Config, options: &Options, events: EventBus) -> Re
     let (models, path) = models(&config, prompts.prompts(), options.judge.as_ref(), &events, true)?;
     let prompts = fitted(prompts, &config, &models)?;
     let spec = models.model.transformer.spec().clone();
+    if !options.resume {
+        Learner::check_start(&config.learner, &spec)?;
+    }
     note_memory(&models, &config, &events);
     note_peak(&models);
     let source = &config.model.source;
