@@ -4,6 +4,7 @@
 //! replaces what is there already. Each output names its base model and that model's digest. Knows files and weights; no
 //! run, no learner, no text.
 
+mod card;
 mod config;
 mod dtype;
 mod error;
@@ -13,6 +14,7 @@ mod output;
 mod peft;
 mod tensors;
 
+pub use card::{CardEvaluation, ModelCard};
 pub use dtype::Dtype;
 pub use error::{Error, Result};
 pub use lora_gguf::write_lora_gguf;

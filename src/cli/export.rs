@@ -1,10 +1,12 @@
 //! `rco-node export`: writes the critic in formats that other programs read.
 
+mod card;
+
 use crate::cli::critic_source::{self, CriticSource};
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::output::print_line;
 use crate::config::Config;
-use crate::export::{self, Dtype, MergedLayout};
+use crate::export::{self, Dtype, MergedLayout, ModelCard};
 use crate::formats;
 use crate::formats::OpenedModel;
 use crate::formats::source::Source;
@@ -38,6 +40,9 @@ pub(super) struct ExportArguments {
     /// Name of the base model in the output [default: the model's source].
     #[arg(long, value_name = "NAME")]
     base_name: Option<String>,
+    /// The licence of the weights on the model card, such as Apache-2.0.
+    #[arg(long, value_name = "SPDX")]
+    licence: Option<String>,
     /// Data type of the merged weights.
     #[arg(long, value_enum, default_value_t = DType::F32)]
     dtype: DType,
@@ -99,6 +104,10 @@ pub(super) fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, 
     let source = Source::parse(&named).or_exit(Exit::Usage)?;
     let path = source.fetch().or_exit(Exit::Model)?;
     let opened = formats::open(&path).or_exit(Exit::Model)?;
+    let card = match &critic {
+        Some(CriticSource::Checkpoint(listed)) => card::of_checkpoint(listed, arguments.licence.clone())?,
+        _ => ModelCard { licence: arguments.licence.clone(), ..ModelCard::default() },
+    };
     let critic = critic.map(|critic| critic.load(&opened.spec)).transpose()?;
     let base = base(arguments, &source, &path)?;
     if arguments.to != Format::Merged && critic.as_ref().is_some_and(|critic| critic.full().is_some()) {
@@ -106,7 +115,7 @@ pub(super) fn run(config: &Config, arguments: &ExportArguments) -> Result<Exit, 
             "expected an adapter, got a critic with full weights (learner.mode full), which only --to merged exports";
         return Err(anyhow::anyhow!("--to {}: {why}", arguments.to.name())).or_exit(Exit::Usage);
     }
-    write(arguments, &path, &opened, critic.as_ref(), &base).map_err(failure)?;
+    write(arguments, &path, &opened, critic.as_ref(), (&base, &card)).map_err(failure)?;
     print_line(&arguments.out.display().to_string());
     Ok(Exit::Done)
 }
@@ -116,7 +125,7 @@ fn write(
     path: &Path,
     opened: &OpenedModel,
     critic: Option<&CriticWeights>,
-    base: &ModelId,
+    (base, card): (&ModelId, &ModelCard),
 ) -> export::Result<()> {
     let dtype = match arguments.dtype {
         DType::F32 => Dtype::F32,
@@ -124,18 +133,22 @@ fn write(
         DType::F16 => Dtype::F16,
     };
     match (arguments.to, critic.and_then(CriticWeights::adapter)) {
-        (Format::Peft, Some(adapter)) => export::write_peft(&arguments.out, adapter, &opened.spec, base),
+        (Format::Peft, Some(adapter)) => export::write_peft(&arguments.out, adapter, &opened.spec, base, card),
         (Format::GgufLora, Some(adapter)) => export::write_lora_gguf(&arguments.out, adapter, &opened.spec, base),
         _ => {
             let layout = MergedLayout { dtype, shard_bytes: (arguments.shard_mib as usize) << 20 };
-            export::write_merged(&arguments.out, path, critic, base, layout)
+            export::write_merged(&arguments.out, path, critic, (base, card), layout)
         }
     }
 }
 
 fn failure(error: export::Error) -> CommandError {
     let exit = match error {
-        export::Error::Taken(_) | export::Error::NoName(_) | export::Error::AdapterMismatch { .. } => Exit::Usage,
+        export::Error::Taken(_)
+        | export::Error::NoName(_)
+        | export::Error::AdapterMismatch { .. }
+        | export::Error::Ends
+        | export::Error::Fused { .. } => Exit::Usage,
         export::Error::Model(_) | export::Error::Unrepresentable { .. } => Exit::Model,
         _ => Exit::Failed,
     };

@@ -1,5 +1,6 @@
 //! A PEFT adapter folder. The weights file names the base model and its digest in its metadata.
 
+use super::card::ModelCard;
 use super::dtype::Dtype;
 use super::error::Result;
 use super::output::{self, OutputFolder};
@@ -9,12 +10,13 @@ use crate::types::ModelId;
 use safetensors::SafeTensors;
 use std::path::Path;
 
-/// Writes `adapter`, of a model with `spec`, as the PEFT folder `out`.
+/// Writes `adapter`, of a model with `spec`, as the PEFT folder `out`, with its `card`.
 ///
 /// # Errors
 /// If `out` exists, the adapter does not fit `spec`, or the disk fails.
-pub fn write_peft(out: &Path, adapter: &Adapter, spec: &ModelSpec, base: &ModelId) -> Result<()> {
+pub fn write_peft(out: &Path, adapter: &Adapter, spec: &ModelSpec, base: &ModelId, card: &ModelCard) -> Result<()> {
     let output = OutputFolder::create(out)?;
+    card.write(output.temporary_path(), base, true)?;
     for (name, bytes) in adapter.files(out, &base.name, spec)? {
         let path = output.temporary_path().join(name);
         if name != peft::WEIGHTS_FILE {

@@ -7,7 +7,7 @@ use crate::support::models::{Numbers, farthest, golden};
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use rco_node::checkpoint::{self, Snapshot};
-use rco_node::export::{Dtype, Error, MergedLayout, write_lora_gguf, write_merged, write_peft};
+use rco_node::export::{Dtype, Error, MergedLayout, ModelCard, write_lora_gguf, write_merged, write_peft};
 use rco_node::formats;
 use rco_node::formats::adapter::{Adapter, Factors};
 use rco_node::formats::spec::Projection;
@@ -55,7 +55,7 @@ fn a_merged_folder_gives_the_log_probs_of_base_and_adapter_for_every_family_and_
             for adapter in [None, Some(&adapter)] {
                 let out = place.path().join(format!("{source}-{}", adapter.is_some()));
                 let critic = adapter.map(|adapter| CriticWeights::from(adapter.clone()));
-                write_merged(&out, &path, critic.as_ref(), &base(), WHOLE).unwrap();
+                write_merged(&out, &path, critic.as_ref(), (&base(), &ModelCard::default()), WHOLE).unwrap();
                 let again = load::load(&out).unwrap();
                 let off = farthest(&score(&again, &ids(), None), &score(&model, &ids(), adapter));
                 assert!(off < 1e-5, "{source}, adapter {}: {off}", adapter.is_some());
@@ -72,7 +72,7 @@ fn a_folder_made_from_gguf_reads_and_speaks_as_the_file_did() {
     let place = tempfile::tempdir().unwrap();
     for source in ["tiny_llama.f32.gguf", "tiny_gemma3.f32.gguf", "tiny_llama3.f32.gguf"] {
         let out = place.path().join(source);
-        write_merged(&out, &golden(source), None, &base(), WHOLE).unwrap();
+        write_merged(&out, &golden(source), None, (&base(), &ModelCard::default()), WHOLE).unwrap();
         let (file, folder) = (formats::open(&golden(source)).unwrap(), formats::open(&out).unwrap());
         for text in ["", "a  tiny\ntext, 123", "<|im_start|>user\nhé 日本<|im_end|>", "   "] {
             let [one, other] = [&file, &folder].map(|opened| opened.tokenizer.encode_document(text).unwrap());
@@ -100,7 +100,7 @@ fn shards_are_no_longer_than_asked_and_halves_are_near() {
     let critic = CriticWeights::from(adapter);
     for (dtype, near) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 0.1), (Dtype::F16, 0.02)] {
         let out = place.path().join(dtype.to_string());
-        write_merged(&out, &path, Some(&critic), &base(), MergedLayout { dtype, shard_bytes: 16 << 10 }).unwrap();
+        write_merged(&out, &path, Some(&critic), (&base(), &ModelCard::default()), MergedLayout { dtype, shard_bytes: 16 << 10 }).unwrap();
         let shards: Vec<_> = names(&out).into_iter().filter(|name| name.ends_with(".safetensors")).collect();
         assert!(shards.len() > 1, "{shards:?}");
         for shard in &shards {
@@ -124,7 +124,7 @@ fn a_number_that_a_half_cannot_hold_is_named() {
     adapter.factors.get_mut(&(1, Projection::UpProj)).unwrap().b.iter_mut().for_each(|b| *b *= 1e6);
     let (shape, critic) = (MergedLayout { dtype: Dtype::F16, ..WHOLE }, CriticWeights::from(adapter));
     let error =
-        write_merged(&place.path().join("out"), &golden("tiny_qwen2"), Some(&critic), &base(), shape).unwrap_err();
+        write_merged(&place.path().join("out"), &golden("tiny_qwen2"), Some(&critic), (&base(), &ModelCard::default()), shape).unwrap_err();
     assert!(matches!(&error, Error::Overflow { name, .. } if name == "model.layers.1.mlp.up_proj.weight"), "{error}");
     assert!(names(place.path()).is_empty(), "half an output was left");
 }
@@ -137,8 +137,8 @@ fn what_is_there_already_stays() {
     let out = place.path().join("out");
     std::fs::write(&out, "mine").unwrap();
     let errors = [
-        write_peft(&out, &adapter, spec, &base()),
-        write_merged(&out, &golden("tiny_qwen2"), None, &base(), WHOLE),
+        write_peft(&out, &adapter, spec, &base(), &ModelCard::default()),
+        write_merged(&out, &golden("tiny_qwen2"), None, (&base(), &ModelCard::default()), WHOLE),
         write_lora_gguf(&out, &adapter, spec, &base()),
     ];
     for error in errors {
@@ -154,7 +154,7 @@ fn an_exported_adapter_is_the_same_adapter_and_names_its_base() {
     let model = load::load(&golden("tiny_gemma3")).unwrap();
     let (adapter, spec) = (adapter("gemma3", &model), model.transformer.spec());
     let out = place.path().join("deep/er/out");
-    write_peft(&out, &adapter, spec, &base()).unwrap();
+    write_peft(&out, &adapter, spec, &base(), &ModelCard::default()).unwrap();
     assert_eq!(Adapter::load(&out, spec).unwrap(), adapter);
     let config: serde_json::Value =
         serde_json::from_slice(&std::fs::read(out.join("adapter_config.json")).unwrap()).unwrap();
@@ -199,7 +199,7 @@ fn a_lora_file_added_to_its_base_file_is_the_merged_model() {
         let (adapter, spec) = (adapter(family, &model), model.transformer.spec().clone());
         let (lora, folder) = (place.path().join(format!("{family}.gguf")), place.path().join(family));
         write_lora_gguf(&lora, &adapter, &spec, &base()).unwrap();
-        write_merged(&folder, &path, Some(&adapter.clone().into()), &base(), WHOLE).unwrap();
+        write_merged(&folder, &path, Some(&adapter.clone().into()), (&base(), &ModelCard::default()), WHOLE).unwrap();
 
         // A base file of the merged weights: every tensor of the other replaced, and read by our own loader.
         let mut file = std::fs::File::open(&path).unwrap();
