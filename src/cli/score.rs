@@ -63,7 +63,7 @@ struct Output {
 /// Runs the command.
 ///
 /// # Errors
-/// If a line is malformed, an id is unknown, or the model cannot be loaded.
+/// If a line is malformed, an id is unknown, the model cannot be loaded, or its log-probs are not finite.
 pub(super) fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, CommandError> {
     telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let inputs = inputs(arguments).or_exit(Exit::Usage)?;
@@ -85,6 +85,16 @@ pub(super) fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, C
             Pass::Score => by_scoring(&model, input, critic.as_ref(), arguments.temperature),
         };
         let log_probs = scored.with_context(|| format!("line {}", line + 1)).or_exit(Exit::Usage)?;
+        if let Some(at) = log_probs.iter().position(|p| !p.is_finite()) {
+            let why = format!(
+                "line {}: expected finite log-probs, got {} for completion id {}",
+                line + 1,
+                log_probs[at],
+                at + 1
+            );
+            return Err(anyhow::anyhow!("{why}; weights or an adapter beyond the range of f32 cause this"))
+                .or_exit(Exit::Model);
+        }
         let sum = log_probs.iter().map(|&p| f64::from(p)).sum();
         print_line(&serde_json::to_string(&Output { log_probs, sum }).expect("finite numbers serialize"));
     }
