@@ -10,7 +10,7 @@ use crate::formats;
 use crate::formats::OpenedModel;
 use crate::formats::rotary::{Llama3Scaling, Rotary};
 use crate::formats::safetensors::names;
-use crate::formats::spec::{Family, ModelSpec};
+use crate::formats::spec::{Family, LayerSpec, ModelSpec};
 use crate::formats::tokenizer::Tokenizer;
 use crate::formats::{gguf, gguf::Described};
 use serde_json::{Map, Value, json};
@@ -109,7 +109,15 @@ fn model_config(path: &Path, spec: &ModelSpec, described: &Described, dtype: Dty
         "use_cache": true,
     });
     let own = match spec.family {
-        Family::Llama => json!({"hidden_act": "silu", "attention_bias": false, "mlp_bias": false}),
+        Family::Llama => {
+            let LayerSpec { output_bias, mlp_bias, .. } = spec.layer_spec;
+            json!({"hidden_act": "silu", "attention_bias": output_bias, "mlp_bias": mlp_bias})
+        }
+        // The other families' files lack keys of their configs (which layers have no rotary positions, which have a window).
+        Family::Mistral | Family::Phi3 | Family::Smollm3 | Family::Olmo2 | Family::Granite => {
+            let why = format!("a GGUF file does not say all that the config of a {} does", spec.family.name());
+            return Err(Error::Unrepresentable { path: path.to_owned(), why });
+        }
         Family::Qwen2 => json!({"hidden_act": "silu", "use_sliding_window": false}),
         Family::Qwen3 => json!({"hidden_act": "silu", "attention_bias": false, "use_sliding_window": false}),
         Family::Gemma3 => {

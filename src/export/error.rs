@@ -44,6 +44,19 @@ pub enum Error {
         /// The layer.
         layer: usize,
     },
+    /// llama.cpp's file cannot hold the adapter.
+    #[error(
+        "adapter: expected factors on linears of layers alone, got some on embed_tokens or lm_head; export it --to merged"
+    )]
+    Ends,
+    /// llama.cpp holds the linears of this family in another way.
+    #[error(
+        "adapter: llama.cpp fuses linears of a {family} that this adapter's factors are apart for; export it --to merged"
+    )]
+    Fused {
+        /// The model's family.
+        family: &'static str,
+    },
     /// A `config.json` cannot express what the model computes.
     #[error("{path}: {why}, which a config.json cannot express")]
     Unrepresentable {

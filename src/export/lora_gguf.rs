@@ -26,6 +26,12 @@ const QUANTIZATION_VERSION: u32 = 2;
 /// # Errors
 /// If `out` exists, the adapter does not fit `spec`, or the disk fails.
 pub fn write_lora_gguf(out: &Path, adapter: &Adapter, spec: &ModelSpec, base: &ModelId) -> Result<()> {
+    if !adapter.ends.is_empty() {
+        return Err(Error::Ends);
+    }
+    if spec.layer_spec.fused {
+        return Err(Error::Fused { family: spec.family.name() });
+    }
     let mut output = OutputFile::create(out)?;
     let mut tensors = vec![];
     for (&(layer, projection), factors) in &adapter.factors {
@@ -36,9 +42,9 @@ pub fn write_lora_gguf(out: &Path, adapter: &Adapter, spec: &ModelSpec, base: &M
         }
         let name = format!("model.layers.{layer}.{}.{}.weight", projection.module(), projection.name());
         let name = gguf_name(&name, &spec.layer_spec).ok_or(Error::AdapterMismatch { rank, projection, layer })?;
-        let b = match (spec.family, projection) {
-            (Family::Llama, Projection::QProj) => &permute(&factors.b, outputs, spec.heads),
-            (Family::Llama, Projection::KProj) => &permute(&factors.b, outputs, spec.kv_heads),
+        let b = match projection {
+            Projection::QProj if spec.family.interleaves() => &permute(&factors.b, outputs, spec.heads),
+            Projection::KProj if spec.family.interleaves() => &permute(&factors.b, outputs, spec.kv_heads),
             _ => &factors.b,
         };
         tensors.push((format!("{name}.lora_a"), tensor(&factors.a, [rank, inputs])?));
@@ -47,7 +53,7 @@ pub fn write_lora_gguf(out: &Path, adapter: &Adapter, spec: &ModelSpec, base: &M
     let config = &adapter.config;
     let text = |text: &str| Value::String(text.to_owned());
     let metadata = [
-        ("general.architecture", text(spec.family.name())),
+        ("general.architecture", text(if spec.family == Family::Mistral { "llama" } else { spec.family.name() })),
         ("general.type", text("adapter")),
         ("general.name", Value::String(format!("adapter of {}", base.name))),
         ("general.base_model.count", Value::U32(1)),

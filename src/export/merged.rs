@@ -4,6 +4,7 @@
 //! `W + scale B A` (arXiv 2106.09685) is computed in f32, then rounded to the type asked for. One tensor is in memory at a
 //! time. The folder is read back before it gets its name, and must have the sizes and constants of the original.
 
+use super::card::ModelCard;
 use super::config;
 use super::dtype::Dtype;
 use super::error::{Error, Result};
@@ -11,12 +12,13 @@ use super::output::{self, OutputFolder};
 use super::tensors::{self, Entry};
 use crate::formats;
 use crate::formats::adapter::{Adapter, Factors};
-use crate::formats::spec::{Family, ModelSpec, Projection};
+use crate::formats::spec::{ModelSpec, Projection};
 use crate::formats::{OpenedModel, WeightReader};
 use crate::transformer::full_weights::{CriticWeights, FullWeights};
 use crate::types::ModelId;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -29,7 +31,8 @@ pub struct MergedLayout {
     pub shard_bytes: usize,
 }
 
-/// Writes the model at `path`, with `critic` merged into it if there is one, as the Hugging Face folder `out`.
+/// Writes the model at `path`, with `critic` merged into it if there is one, as the Hugging Face folder `out`. A critic has a
+/// `card`.
 ///
 /// Config, tokenizer and template are copied from a folder, or made from the metadata of a GGUF file.
 ///
@@ -40,14 +43,19 @@ pub fn write_merged(
     out: &Path,
     path: &Path,
     critic: Option<&CriticWeights>,
-    base: &ModelId,
+    (base, card): (&ModelId, &ModelCard),
     layout: MergedLayout,
 ) -> Result<()> {
     let adapter = critic.and_then(CriticWeights::adapter);
     let mut opened = formats::open(path)?;
+    // Factors on one of two tied weights untie them.
+    opened.spec.tied &= adapter.is_none_or(|adapter| adapter.ends.is_empty());
     let branches = adapter.map(|adapter| branches(adapter, &opened.spec)).transpose()?.unwrap_or_default();
     let output = OutputFolder::create(out)?;
     let folder = output.temporary_path();
+    if critic.is_some() {
+        card.write(folder, base, false)?;
+    }
     if path.is_dir() {
         config::copy(folder, path, &opened.spec, layout.dtype)?;
     } else {
@@ -57,7 +65,7 @@ pub fn write_merged(
     let rank = adapter.map_or(0, |adapter| adapter.config.rank);
     let OpenedModel { spec, weights, .. } = &mut opened;
     let full_weights = critic.and_then(CriticWeights::full);
-    let merge = Merge { norms_less_one: spec.family == Family::Gemma3, full_weights, branches, scale, rank };
+    let merge = Merge { spec, full_weights, branches, scale, rank };
     write_weights(folder, spec, base, layout, |entry| merge.tensor(weights.as_mut(), entry, layout.dtype))?;
 
     let written = formats::open(folder)?.spec;
@@ -68,16 +76,29 @@ pub fn write_merged(
 }
 
 /// The factors of `adapter`, by the name of the tensor that they are added to.
-fn branches<'a>(adapter: &'a Adapter, spec: &ModelSpec) -> Result<HashMap<String, &'a Factors>> {
+fn branches<'a>(adapter: &'a Adapter, spec: &ModelSpec) -> Result<HashMap<String, Cow<'a, Factors>>> {
     let rank = adapter.config.rank;
     let branch = |(&(layer, projection), factors): (&(usize, Projection), &'a Factors)| {
         let (inputs, outputs) = projection.sizes(spec);
         if layer >= spec.layers || factors.a.len() != rank * inputs || factors.b.len() != outputs * rank {
             return Err(Error::AdapterMismatch { rank, projection, layer });
         }
-        Ok((format!("model.layers.{layer}.{}.{}.weight", projection.module(), projection.name()), factors))
+        let name = format!("model.layers.{layer}.{}.{}.weight", projection.module(), projection.name());
+        Ok((name, Cow::Borrowed(factors)))
     };
-    adapter.factors.iter().map(branch).collect()
+    let mut branches = adapter.factors.iter().map(branch).collect::<Result<HashMap<_, _>>>()?;
+    let head = adapter.ends.head.iter().map(|factors| ("lm_head.weight", Cow::Borrowed(factors)));
+    // The embedding is stored as (vocab, hidden), its outputs being columns.
+    let transposed = |Factors { a, b }: &Factors| Factors { a: transpose(b, rank), b: transpose(a, spec.vocab) };
+    let embedding = adapter.ends.embedding.iter();
+    let embedding = embedding.map(|factors| ("model.embed_tokens.weight", Cow::Owned(transposed(factors))));
+    branches.extend(head.chain(embedding).map(|(name, factors)| (name.to_owned(), factors)));
+    Ok(branches)
+}
+
+/// The transpose of rows of `columns`.
+fn transpose(values: &[f32], columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns)).copied().collect()
 }
 
 /// Writes every tensor of `spec`, in several files where one would be too long.
@@ -91,8 +112,9 @@ fn write_weights(
     let dtype = layout.dtype;
     let mut shards: Vec<Vec<Entry>> = vec![];
     let mut bytes_left = 0;
-    for (name, shape) in spec.tensors() {
-        let entry = Entry { name, shape };
+    for (name, parts) in spec.stored_tensors() {
+        let rows = parts.iter().map(|(_, shape)| shape[0]).sum();
+        let entry = Entry { name, shape: [&[rows], &parts[0].1[1..]].concat() };
         let bytes = entry.bytes(dtype);
         if shards.is_empty() || bytes > bytes_left {
             shards.push(vec![]);
@@ -120,12 +142,12 @@ fn write_weights(
 
 /// How each tensor of the output is computed.
 struct Merge<'a> {
-    /// The files store the weight of a norm less 1.
-    norms_less_one: bool,
+    /// The model.
+    spec: &'a ModelSpec,
     /// Weights that replace those of the base.
     full_weights: Option<&'a FullWeights>,
     /// Factors by the name of the tensor that they are added to.
-    branches: HashMap<String, &'a Factors>,
+    branches: HashMap<String, Cow<'a, Factors>>,
     scale: f32,
     rank: usize,
 }
@@ -133,15 +155,25 @@ struct Merge<'a> {
 impl Merge<'_> {
     /// The bytes of the tensor `entry` in the output.
     fn tensor(&self, weights: &mut dyn WeightReader, entry: &Entry, dtype: Dtype) -> Result<Vec<u8>> {
-        let own = self.full_weights.and_then(|weights| weights.tensor(&entry.name));
-        let mut values = own.map_or_else(|| weights.get(&entry.name, &entry.shape), Ok)?;
-        if self.norms_less_one && entry.name.ends_with("norm.weight") {
-            values.iter_mut().for_each(|value| *value -= 1.0);
-        }
-        if let (Some(factors), [_, inputs]) = (self.branches.get(&entry.name), &entry.shape[..]) {
-            add_branch(&mut values, *inputs, factors, self.rank, self.scale);
+        let stored = self.spec.stored_tensors().into_iter().find(|(name, _)| *name == entry.name);
+        let mut values = Vec::new();
+        for (name, shape) in stored.into_iter().flat_map(|(_, parts)| parts) {
+            values.extend(self.part(weights, &name, &shape)?);
         }
         dtype.bytes(&values).map_err(|value| Error::Overflow { name: entry.name.clone(), value, dtype })
+    }
+
+    /// The values of the tensor `name`.
+    fn part(&self, weights: &mut dyn WeightReader, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let own = self.full_weights.and_then(|weights| weights.tensor(name));
+        // Where factors untie a head, it begins as the embedding that it was tied to.
+        let begun = if weights.has(name) { name } else { "model.embed_tokens.weight" };
+        let mut values = own.map_or_else(|| weights.get(begun, shape), Ok)?;
+        self.spec.written_norm(name, &mut values);
+        if let (Some(factors), [_, inputs]) = (self.branches.get(name), shape) {
+            add_branch(&mut values, *inputs, factors, self.rank, self.scale);
+        }
+        Ok(values)
     }
 }
 

@@ -1,8 +1,9 @@
 //! GGUF files: spec, tokenizer and chat template from the header, tensors by their Hugging Face names.
 //!
 //! A tensor is dequantised when it is asked for; nothing is cached. Architecture `llama` stores the rows of q and k
-//! permuted for interleaved rotary positions; they are permuted back, so that every room and every exported adapter has the
-//! order of Hugging Face. Gemma's norms include their 1 already. Does not know what the tensors are for.
+//! permuted for interleaved rotary positions, as do those of its kin; they are permuted back, so that every room and every
+//! exported adapter has the order of Hugging Face. Gemma's norms include their 1 already. Does not know what the tensors are
+//! for.
 
 mod check;
 mod described;
@@ -16,7 +17,7 @@ pub(crate) use names::gguf_name;
 
 use super::error::{Error, Result};
 use super::model::{OpenedModel, WeightReader};
-use super::spec::{Family, LayerSpec};
+use super::spec::{Family, ModelSpec};
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
 use super::values;
@@ -38,8 +39,7 @@ const PADDING_BYTES_MAX: u64 = 1 << 20;
 /// wrong shape, or its tokenizer is missing or unknown.
 pub fn open(path: &Path) -> Result<OpenedModel> {
     let (reader, content) = read(path)?;
-    let layer_spec = Family::Llama.layer_spec();
-    let mut weights = GgufWeights { path: path.to_owned(), reader, content, layer_spec, permuted: None };
+    let mut weights = GgufWeights { path: path.to_owned(), reader, content, spec: None };
     let factors = weights.rotary_factors()?;
     let header = Header { path, content: &weights.content };
     let spec = header.spec(factors.as_deref())?;
@@ -52,8 +52,7 @@ pub fn open(path: &Path) -> Result<OpenedModel> {
         )));
     }
     let template = template(&header, &tokenizer)?;
-    weights.layer_spec = spec.layer_spec;
-    weights.permuted = (spec.family == Family::Llama).then_some([spec.heads, spec.kv_heads]);
+    weights.spec = Some(spec.clone());
     for (name, shape) in spec.tensors() {
         weights.find(&name, &shape)?;
     }
@@ -109,33 +108,36 @@ struct GgufWeights {
     path: PathBuf,
     reader: BufReader<File>,
     content: Content,
-    /// The make-up of its layers, which decides the names of tensors.
-    layer_spec: LayerSpec,
-    /// Query heads and key-value heads, if the rows of q and k are permuted within each.
-    permuted: Option<[usize; 2]>,
+    /// The model, which decides the names of tensors; none until it is known.
+    spec: Option<ModelSpec>,
 }
 
 impl GgufWeights {
     /// The name in the file of the tensor that Hugging Face calls `name`, and its entry; it must have `shape`.
     fn find(&self, name: &str, shape: &[usize]) -> Result<(String, &TensorInfo)> {
         let missing = |name: &str| Error::MissingTensor { path: self.path.clone(), name: name.to_owned() };
-        let inner = gguf_name(name, &self.layer_spec).ok_or_else(|| missing(name))?;
+        let inner = self.inner(name).ok_or_else(|| missing(name))?;
         let info = self.content.tensor_infos.get(&inner).ok_or_else(|| missing(&inner))?;
-        if info.shape.dims() != shape {
-            return Err(Error::Shape {
-                path: self.path.clone(),
-                name: inner,
-                expected: shape.to_vec(),
-                got: info.shape.dims().to_vec(),
-            });
+        let fused = self.spec.as_ref().and_then(|spec| spec.part_of_fused(name));
+        let rows = fused.map_or(shape[0], |(_, rows, _)| rows);
+        let expected = [&[rows], &shape[1..]].concat();
+        if info.shape.dims() != expected {
+            let got = info.shape.dims().to_vec();
+            return Err(Error::Shape { path: self.path.clone(), name: inner, expected, got });
         }
         Ok((inner, info))
     }
 
+    /// The name in the file of the tensor that Hugging Face calls `name`.
+    fn inner(&self, name: &str) -> Option<String> {
+        gguf_name(name, &self.spec.as_ref()?.layer_spec)
+    }
+
     /// The rotary factors, if the file has some.
     fn rotary_factors(&mut self) -> Result<Option<Vec<f32>>> {
-        let name = spec::ROTARY_FACTORS;
-        let Some(info) = self.content.tensor_infos.get(name) else { return Ok(None) };
+        let infos = &self.content.tensor_infos;
+        let known = spec::ROTARY_FACTORS.into_iter().find_map(|name| Some((name, infos.get(name)?)));
+        let Some((name, info)) = known else { return Ok(None) };
         let [1..=spec::ROTARY_PAIRS_MAX] = *info.shape.dims() else {
             let (path, expected) = (self.path.clone(), vec![spec::ROTARY_PAIRS_MAX]);
             return Err(Error::Shape { path, name: name.to_owned(), expected, got: info.shape.dims().to_vec() });
@@ -156,20 +158,28 @@ impl GgufWeights {
 impl WeightReader for GgufWeights {
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let inner = self.find(name, shape)?.0;
-        let values = self.raw(&inner)?;
-        Ok(match (self.permuted, inner.rsplit('.').nth(1)) {
-            (Some([heads, _]), Some("attn_q")) => unpermute(&values, shape[0], heads),
-            (Some([_, kv_heads]), Some("attn_k")) => unpermute(&values, shape[0], kv_heads),
+        let mut values = self.raw(&inner)?;
+        let Some(spec) = &self.spec else { return Ok(values) };
+        if let Some((_, rows, first)) = spec.part_of_fused(name) {
+            let row = values.len() / rows;
+            values = values[first * row..(first + shape[0]) * row].to_vec();
+        }
+        if spec.family != Family::Gemma3 {
+            spec.read_norm(name, &mut values);
+        }
+        Ok(match inner.rsplit('.').nth(1) {
+            Some("attn_q") if spec.family.interleaves() => unpermute(&values, shape[0], spec.heads),
+            Some("attn_k") if spec.family.interleaves() => unpermute(&values, shape[0], spec.kv_heads),
             _ => values,
         })
     }
 
     fn has(&self, name: &str) -> bool {
-        gguf_name(name, &self.layer_spec).is_some_and(|inner| self.content.tensor_infos.contains_key(&inner))
+        self.inner(name).is_some_and(|inner| self.content.tensor_infos.contains_key(&inner))
     }
 
     fn is_four_bit(&self, name: &str) -> bool {
-        let info = gguf_name(name, &self.layer_spec).and_then(|inner| self.content.tensor_infos.get(&inner));
+        let info = self.inner(name).and_then(|inner| self.content.tensor_infos.get(&inner));
         info.is_some_and(|info| matches!(info.ggml_dtype, GgmlDType::Q4_0 | GgmlDType::Q4_1))
     }
 }
@@ -211,7 +221,7 @@ pub(crate) fn permute(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
 mod tests {
     use super::*;
     use crate::formats::rotary::Rotary;
-    use crate::formats::{spec::ModelSpec, spec::tests::tiny};
+    use crate::formats::spec::tests::tiny;
     use candle_core::Tensor;
     use candle_core::quantized::gguf_file::Value;
     use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
@@ -396,7 +406,7 @@ mod tests {
             ),
             ("tokenizer.ggml.pre", text("tekken"), "pre-tokenizer \"tekken\" is not supported, expected one of gpt-2"),
             ("tokenizer.ggml.model", text("t5"), "tokenizer \"t5\" is not supported, expected one of gpt2, llama"),
-            ("llama.rope.scaling.type", text("yarn"), "rope scaling \"yarn\" is not supported, expected one of none"),
+            ("llama.rope.scaling.type", text("ntk"), "rope scaling \"ntk\" is not supported, expected one of none"),
             ("llama.rope.dimension_count", Value::U32(4), "rotated dimensions \"4\" is not supported"),
             ("llama.expert_count", Value::U32(8), "experts \"8\" is not supported"),
             ("llama.attention.sliding_window", Value::U32(512), "sliding window \"512\" is not supported"),

@@ -1,7 +1,8 @@
 //! Hugging Face folders: `config.json`, safetensors in one file or in shards, `tokenizer.json`, chat template.
 //!
 //! Opening a folder reads only the headers. A tensor is read when it is asked for, and widened to f32; Gemma's norms are
-//! stored less 1, which is added. Does not know what the tensors are for.
+//! stored less 1, which is added, and linears that a family fuses are read part by part. Does not know what the tensors are
+//! for.
 
 mod config;
 mod header;
@@ -11,7 +12,7 @@ pub(crate) use header::parse;
 
 use super::error::{Error, Result};
 use super::model::{OpenedModel, WeightReader};
-use super::spec::Family;
+use super::spec::ModelSpec;
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
 use super::{json, values};
@@ -27,6 +28,11 @@ use std::path::{Path, PathBuf};
 
 /// The longest config or index: the index of a model with thousands of tensors has half a megabyte.
 const JSON_BYTES_MAX: u64 = 16 << 20;
+/// The head, and the embedding that it may be tied to.
+const HEAD: &str = "lm_head.weight";
+const EMBEDDING: &str = "model.embed_tokens.weight";
+/// Bytes of two tensors that are compared at once.
+const COMPARED_BYTES: usize = 1 << 20;
 /// The longest chat template.
 const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
 
@@ -39,10 +45,18 @@ pub fn open(path: &Path) -> Result<OpenedModel> {
     let config_path = path.join("config.json");
     let config: Config = read_json(&config_path)?;
     let mut weights = FolderWeights::open(path)?;
-    let spec = config.spec(&config_path, weights.has("lm_head.weight"))?;
-    weights.norms_less_one = spec.family == Family::Gemma3;
+    let mut spec = config.spec(&config_path, weights.has(HEAD))?;
+    weights.spec = Some(spec.clone());
     for (name, shape) in spec.tensors() {
         weights.find(&name, &shape)?;
+    }
+    if spec.tied && weights.has(HEAD) && !weights.are_equal(HEAD, EMBEDDING, &[spec.vocab, spec.hidden])? {
+        tracing::warn!(
+            folder = %path.display(),
+            "config.json says tie_word_embeddings, but lm_head.weight differs from the embedding; both are kept"
+        );
+        spec.tied = false;
+        weights.spec = Some(spec.clone());
     }
 
     let settings: TokenizerConfig = optional_json(&path.join("tokenizer_config.json"))?.unwrap_or_default();
@@ -74,7 +88,7 @@ pub fn open(path: &Path) -> Result<OpenedModel> {
 /// If it is unreadable or malformed.
 pub(crate) fn file(path: &Path) -> Result<Box<dyn WeightReader>> {
     let folder = path.parent().unwrap_or(path).to_owned();
-    let mut weights = FolderWeights { folder, shards: Vec::new(), locations: HashMap::new(), norms_less_one: false };
+    let mut weights = FolderWeights { folder, shards: Vec::new(), locations: HashMap::new(), spec: None };
     weights.add(path.to_owned(), |_| true)?;
     Ok(Box::new(weights))
 }
@@ -165,8 +179,15 @@ struct FolderWeights {
     folder: PathBuf,
     shards: Vec<(PathBuf, File)>,
     locations: HashMap<String, Location>,
-    /// The weights of norms are stored less 1.
-    norms_less_one: bool,
+    /// The model that the tensors are of; without one, each is what its name says.
+    spec: Option<ModelSpec>,
+}
+
+/// Where the values of a tensor are: in a tensor of the file, or in some of its rows.
+struct Place<'a> {
+    location: &'a Location,
+    start: u64,
+    bytes: usize,
 }
 
 #[derive(Deserialize)]
@@ -188,8 +209,7 @@ pub(super) fn weight_files(folder: &Path) -> Result<BTreeSet<String>> {
 
 impl FolderWeights {
     fn open(folder: &Path) -> Result<Self> {
-        let mut weights =
-            Self { folder: folder.to_owned(), shards: Vec::new(), locations: HashMap::new(), norms_less_one: false };
+        let mut weights = Self { folder: folder.to_owned(), shards: Vec::new(), locations: HashMap::new(), spec: None };
         let index_path = folder.join(INDEX);
         let Some(index) = optional_json::<Index>(&index_path)? else {
             weights.add(folder.join(WHOLE), |_| true)?;
@@ -226,26 +246,60 @@ impl FolderWeights {
         Ok(())
     }
 
+    /// Whether two tensors of `shape` hold the same values. Of the same type, they are compared piece by piece.
+    fn are_equal(&mut self, one: &str, two: &str, shape: &[usize]) -> Result<bool> {
+        let of = |place: Place<'_>| (place.location.shard, place.location.dtype, place.start, place.bytes);
+        let (first, second) = (of(self.find(one, shape)?), of(self.find(two, shape)?));
+        if first.1 != second.1 {
+            return Ok(self.get(one, shape)? == self.get(two, shape)?);
+        }
+        let (mut bytes, mut others) = (Vec::new(), Vec::new());
+        for done in (0..first.3).step_by(COMPARED_BYTES) {
+            let length = COMPARED_BYTES.min(first.3 - done);
+            for ((shard, _, start, _), bytes) in [(first, &mut bytes), (second, &mut others)] {
+                bytes.resize(length, 0);
+                self.read(shard, start + done as u64, bytes)?;
+            }
+            if bytes != others {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Fills `bytes` from `start` of a shard.
+    fn read(&mut self, shard: usize, start: u64, bytes: &mut [u8]) -> Result<()> {
+        let (path, file) = &mut self.shards[shard];
+        file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(bytes)).map_err(Error::io(path))
+    }
+
     /// Where the tensor `name` is stored; it must have `shape` and a supported type.
-    fn find(&self, name: &str, shape: &[usize]) -> Result<&Location> {
+    fn find(&self, name: &str, shape: &[usize]) -> Result<Place<'_>> {
+        let fused = self.spec.as_ref().and_then(|spec| spec.part_of_fused(name));
+        let (name, rows, first) = match &fused {
+            Some((whole, rows, first)) => (whole.as_str(), *rows, *first),
+            None => (name, shape[0], 0),
+        };
         let Some(location) = self.locations.get(name) else {
             return Err(Error::MissingTensor { path: self.folder.clone(), name: name.to_owned() });
         };
         let path = || self.shards[location.shard].0.clone();
-        if location.shape != shape {
-            let (expected, got) = (shape.to_vec(), location.shape.clone());
+        let whole: Vec<usize> = [&[rows], &shape[1..]].concat();
+        if location.shape != whole {
+            let (expected, got) = (whole, location.shape.clone());
             return Err(Error::Shape { path: path(), name: name.to_owned(), expected, got });
         }
         let Some(width) = width(location.dtype) else {
             let (got, expected) = (format!("{:?} of {name}", location.dtype), "F32, F16, BF16".to_owned());
             return Err(Error::Unsupported { path: path(), what: "tensor type", got, expected });
         };
-        let bytes = shape.iter().product::<usize>() * width;
+        let bytes = whole.iter().product::<usize>() * width;
         if location.bytes != bytes {
             let why = format!("tensor {name}: expected {bytes} bytes, got {}", location.bytes);
             return Err(Error::Malformed { path: path(), why });
         }
-        Ok(location)
+        let row = bytes / rows.max(1);
+        Ok(Place { location, start: location.start + (first * row) as u64, bytes: shape[0] * row })
     }
 }
 
@@ -260,25 +314,25 @@ fn width(dtype: Dtype) -> Option<usize> {
 
 impl WeightReader for FolderWeights {
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let location = self.find(name, shape)?;
-        let (shard, dtype, start) = (location.shard, location.dtype, location.start);
-        let mut raw = vec![0; location.bytes];
-        let (path, file) = &mut self.shards[shard];
-        file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(&mut raw)).map_err(Error::io(path))?;
+        let Place { location, start, bytes } = self.find(name, shape)?;
+        let (shard, dtype) = (location.shard, location.dtype);
+        let mut raw = vec![0; bytes];
+        self.read(shard, start, &mut raw)?;
         let mut values: Vec<f32> = match dtype {
             Dtype::F32 => raw.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
             Dtype::F16 => raw.as_chunks().0.iter().map(|bytes| half(u16::from_le_bytes(*bytes))).collect(),
             // BF16: `find` accepts only these three types.
             _ => raw.as_chunks().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect(),
         };
-        if self.norms_less_one && name.ends_with("norm.weight") {
-            values.iter_mut().for_each(|value| *value += 1.0);
+        if let Some(spec) = &self.spec {
+            spec.read_norm(name, &mut values);
         }
-        values::finite(values, name, path)
+        values::finite(values, name, &self.shards[shard].0)
     }
 
     fn has(&self, name: &str) -> bool {
-        self.locations.contains_key(name)
+        let fused = self.spec.as_ref().and_then(|spec| spec.part_of_fused(name));
+        self.locations.contains_key(fused.as_ref().map_or(name, |(whole, ..)| whole))
     }
 
     fn is_four_bit(&self, _: &str) -> bool {
@@ -295,7 +349,7 @@ fn half(bits: u16) -> f32 {
 mod tests {
     use super::*;
     use crate::formats::rotary::Rotary;
-    use crate::formats::{spec::ModelSpec, spec::tests::tiny};
+    use crate::formats::spec::tests::tiny;
     use candle_core::{DType, Device, Tensor};
     use serde_json::{Value, json};
     use tempfile::TempDir;
@@ -484,6 +538,25 @@ mod tests {
     }
 
     #[test]
+    fn a_head_that_differs_from_the_embedding_is_kept_whatever_the_config_says() {
+        let folder = folder(&config());
+        let mut all = tensors(&tiny(), DType::F32);
+        let embedding = all[EMBEDDING].clone();
+        for (head, tied) in [
+            (embedding.clone(), true),
+            (embedding.to_dtype(DType::BF16).unwrap(), false),
+            ((&embedding + 0.5).unwrap(), false),
+        ] {
+            all.insert(HEAD.to_owned(), head.clone());
+            save(&folder, "model.safetensors", &all);
+            let mut opened = open(folder.path()).unwrap();
+            assert_eq!(opened.spec.tied, tied);
+            let expected = head.to_dtype(DType::F32).and_then(|head| head.flatten_all()).unwrap();
+            assert_eq!(opened.weights.get(HEAD, &[260, 32]).unwrap(), expected.to_vec1::<f32>().unwrap());
+        }
+    }
+
+    #[test]
     fn what_is_not_supported_is_named() {
         for (key, value, words) in [
             ("architectures", json!(["PhiForCausalLM"]), "architecture \"PhiForCausalLM\" is not supported"),
@@ -500,9 +573,10 @@ mod tests {
             ("final_logit_softcapping", json!(30.0), "final_logit_softcapping \"30\""),
             ("partial_rotary_factor", json!(0.5), "partial_rotary_factor \"0.5\""),
             ("rope_scaling", json!({"factor": 8.0}), "rope scaling \"of no type\""),
-            ("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 1e4}), "rope scaling \"yarn\""),
-            ("attention_bias", json!(true), "attention_bias \"true\""),
-            ("mlp_bias", json!(true), "mlp_bias \"true\""),
+            ("rope_parameters", json!({"rope_type": "proportional", "rope_theta": 1e4}), "rope scaling \"proportional\""),
+            ("rope_scaling", json!({"rope_type": "longrope", "short_factor": [1.0]}), "expected short_factor of 4 numbers"),
+            ("attention_bias", json!(true), "self_attn.q_proj.bias is missing"),
+            ("mlp_bias", json!(true), "mlp.gate_proj.bias is missing"),
             ("hidden_act", json!("gelu"), "hidden_act \"gelu\""),
             ("num_key_value_heads", json!(3), "multiple of 3"),
             ("vocab_size", json!(100), "expected shape [100, 32], got [260, 32]"),

@@ -2,72 +2,14 @@
 //!
 //! The differences between families are fields of the spec: the passes read the spec and never the family.
 
+mod family;
+mod tensors;
+
+pub use family::{Family, LayerSpec, Projection};
+
 use crate::formats::rotary::Rotary;
 pub use crate::kernels::ops::Activation;
 use serde::{Deserialize, Serialize};
-
-/// The supported model families.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Family {
-    /// Llama 1 to 3.3, and models with its architecture (arXiv 2302.13971, 2407.21783).
-    Llama,
-    /// Qwen 2 and 2.5 (arXiv 2407.10671): biases on queries, keys and values.
-    Qwen2,
-    /// Qwen 3, dense (arXiv 2505.09388): queries and keys are normalised.
-    Qwen3,
-    /// Gemma 3, its text part (arXiv 2503.19786): sliding windows, norms on both sides of each block.
-    Gemma3,
-}
-
-impl Family {
-    /// Every family.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Gemma3];
-
-    /// Its name in GGUF files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-            Self::Gemma3 => "gemma3",
-        }
-    }
-
-    /// The make-up of its layers.
-    pub fn layer_spec(self) -> LayerSpec {
-        let llama = LayerSpec { qkv_bias: false, qk_norm: false, sandwich_norms: false, activation: Activation::Silu };
-        match self {
-            Self::Llama => llama,
-            Self::Qwen2 => LayerSpec { qkv_bias: true, ..llama },
-            Self::Qwen3 => LayerSpec { qk_norm: true, ..llama },
-            Self::Gemma3 => {
-                LayerSpec { qk_norm: true, sandwich_norms: true, activation: Activation::GeluTanh, ..llama }
-            }
-        }
-    }
-
-    /// The scale of embeddings of width `hidden`.
-    pub fn embedding_scale(self, hidden: usize) -> f32 {
-        match self {
-            Self::Gemma3 => (hidden as f64).sqrt() as f32,
-            Self::Llama | Self::Qwen2 | Self::Qwen3 => 1.0,
-        }
-    }
-}
-
-/// The make-up of a layer, apart from its linears and the norms before attention and feed-forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LayerSpec {
-    /// Queries, keys and values have a bias.
-    pub qkv_bias: bool,
-    /// Each head of queries and keys is normalised before it is rotated (arXiv 2302.05442).
-    pub qk_norm: bool,
-    /// The outputs of attention and feed-forward are normalised before they are added to the residual stream.
-    pub sandwich_norms: bool,
-    /// The activation of the gate.
-    pub activation: Activation,
-}
 
 /// Layers with sliding-window attention.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,82 +58,22 @@ pub struct ModelSpec {
     pub context_tokens: usize,
     /// The head shares the weights of the embedding.
     pub tied: bool,
+    /// The scale of what each block adds to the residual stream.
+    #[serde(default = "one")]
+    pub residual_scale: f32,
+    /// What logits are divided by. The weight of the norm before the head is read divided by it.
+    #[serde(default = "one")]
+    pub logit_divisor: f32,
+    /// For each layer of the model, whether it has no rotary positions; empty if all have them.
+    #[serde(default)]
+    pub unrotated: Vec<bool>,
 }
 
-/// Names, under `model.layers.N.`, of the norms around attention and feed-forward.
-pub(crate) struct NormNames {
-    pub(crate) attention: &'static str,
-    pub(crate) attention_output: Option<&'static str>,
-    pub(crate) mlp: &'static str,
-    pub(crate) mlp_output: Option<&'static str>,
-}
-
-impl LayerSpec {
-    pub(crate) fn norm_names(&self) -> NormNames {
-        let after_attention = "post_attention_layernorm";
-        match self.sandwich_norms {
-            false => NormNames {
-                attention: "input_layernorm",
-                attention_output: None,
-                mlp: after_attention,
-                mlp_output: None,
-            },
-            true => NormNames {
-                attention: "input_layernorm",
-                attention_output: Some(after_attention),
-                mlp: "pre_feedforward_layernorm",
-                mlp_output: Some("post_feedforward_layernorm"),
-            },
-        }
-    }
-}
-
-/// A linear of a layer, by its Hugging Face name. Adapters target these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Projection {
-    /// Queries.
-    QProj,
-    /// Keys.
-    KProj,
-    /// Values.
-    VProj,
-    /// Attention's output.
-    OProj,
-    /// Feed-forward gate.
-    GateProj,
-    /// Feed-forward up.
-    UpProj,
-    /// Feed-forward down.
-    DownProj,
+fn one() -> f32 {
+    1.0
 }
 
 impl Projection {
-    /// Every projection, in the order of the forward pass.
-    pub const ALL: [Self; 7] =
-        [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
-
-    /// The linear's name in Hugging Face models, such as `q_proj`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::QProj => "q_proj",
-            Self::KProj => "k_proj",
-            Self::VProj => "v_proj",
-            Self::OProj => "o_proj",
-            Self::GateProj => "gate_proj",
-            Self::UpProj => "up_proj",
-            Self::DownProj => "down_proj",
-        }
-    }
-
-    /// The module that holds it, such as `self_attn`.
-    pub fn module(self) -> &'static str {
-        match self {
-            Self::QProj | Self::KProj | Self::VProj | Self::OProj => "self_attn",
-            Self::GateProj | Self::UpProj | Self::DownProj => "mlp",
-        }
-    }
-
     /// `(inputs, outputs)` of the linear.
     pub fn sizes(self, spec: &ModelSpec) -> (usize, usize) {
         let (hidden, queries, keys) = (spec.hidden, spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
@@ -205,43 +87,21 @@ impl Projection {
     }
 }
 
-impl std::fmt::Display for Projection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 impl ModelSpec {
-    /// Every tensor of the model: its Hugging Face name and its shape, `(outputs, inputs)` for a linear.
-    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let hidden = self.hidden;
-        let mut tensors = vec![("model.embed_tokens.weight".to_owned(), vec![self.vocab, hidden])];
-        for layer in 0..self.layers {
-            let mut add = |name: &str, shape: Vec<usize>| tensors.push((format!("model.layers.{layer}.{name}"), shape));
-            let norms = self.layer_spec.norm_names();
-            for norm in [Some(norms.attention), norms.attention_output, Some(norms.mlp), norms.mlp_output] {
-                norm.into_iter().for_each(|norm| add(&format!("{norm}.weight"), vec![hidden]));
-            }
-            if self.layer_spec.qk_norm {
-                add("self_attn.q_norm.weight", vec![self.head_dim]);
-                add("self_attn.k_norm.weight", vec![self.head_dim]);
-            }
-            for projection in Projection::ALL {
-                let (inputs, outputs) = projection.sizes(self);
-                let name = format!("{}.{}", projection.module(), projection.name());
-                add(&format!("{name}.weight"), vec![outputs, inputs]);
-                if self.layer_spec.qkv_bias
-                    && matches!(projection, Projection::QProj | Projection::KProj | Projection::VProj)
-                {
-                    add(&format!("{name}.bias"), vec![outputs]);
-                }
-            }
-        }
-        tensors.push(("model.norm.weight".to_owned(), vec![hidden]));
-        if !self.tied {
-            tensors.push(("lm_head.weight".to_owned(), vec![self.vocab, hidden]));
-        }
-        tensors
+    /// Whether the layers are such that the learner can train all weights.
+    pub(crate) fn trains_whole(&self) -> bool {
+        let LayerSpec { output_bias, mlp_bias, post_norms, .. } = self.layer_spec;
+        !(output_bias || mlp_bias || post_norms)
+    }
+
+    /// Whether the tensor library's passes, which a GPU runs, compute all of it.
+    pub(crate) fn runs_on_gpus(&self) -> bool {
+        self.trains_whole() && self.unrotated.is_empty() && self.residual_scale == 1.0
+    }
+
+    /// Whether `layer` has rotary positions.
+    pub(crate) fn rotates(&self, layer: usize) -> bool {
+        !self.unrotated.get(layer).copied().unwrap_or(false)
     }
 
     /// Whether both specs are equal, up to rounding of rotary frequencies and scales.
@@ -254,6 +114,9 @@ impl ModelSpec {
         let alike = Self {
             rotary: self.rotary.clone(),
             score_scale: self.score_scale,
+            embedding_scale: self.embedding_scale,
+            residual_scale: self.residual_scale,
+            logit_divisor: self.logit_divisor,
             sliding: other
                 .sliding
                 .clone()
@@ -261,7 +124,8 @@ impl ModelSpec {
                 .map(|(other, own)| Sliding { rotary: own.rotary.clone(), ..other }),
             ..other.clone()
         };
-        let scaled = (self.score_scale / other.score_scale - 1.0).abs() < 1e-5;
+        let scales = |spec: &Self| [spec.score_scale, spec.embedding_scale, spec.residual_scale, spec.logit_divisor];
+        let scaled = scales(self).iter().zip(scales(other)).all(|(own, other)| (own / other - 1.0).abs() < 1e-5);
         sliding && scaled && self.rotary.is_nearly(&other.rotary) && *self == alike
     }
 
@@ -276,11 +140,6 @@ impl ModelSpec {
             Some(sliding) if sliding.layers[layer] => sliding.window_tokens,
             _ => usize::MAX,
         }
-    }
-
-    /// Number of weights. A tied head counts once.
-    pub fn parameters(&self) -> usize {
-        self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
     fn sizes(&self) -> Sizes {
@@ -310,7 +169,12 @@ impl ModelSpec {
         if !self.head_dim.is_multiple_of(2) {
             return Some(format!("head width: expected an even number for rotary positions, got {}", self.head_dim));
         }
-        for (what, scale) in [("embedding scale", self.embedding_scale), ("attention scale", self.score_scale)] {
+        for (what, scale) in [
+            ("embedding scale", self.embedding_scale),
+            ("attention scale", self.score_scale),
+            ("residual scale", self.residual_scale),
+            ("divisor of logits", self.logit_divisor),
+        ] {
             if !(scale > 0.0 && scale.is_finite()) {
                 return Some(format!("{what}: expected a number above 0, got {scale}"));
             }
@@ -330,6 +194,10 @@ impl ModelSpec {
                 self.layers
             ));
         }
+        if !self.unrotated.is_empty() && self.unrotated.len() != self.layers {
+            let got = self.unrotated.len();
+            return Some(format!("layers without rotary positions: expected {} entries, got {got}", self.layers));
+        }
         if !(self.norm_epsilon > 0.0 && self.norm_epsilon < 1.0) {
             return Some(format!("norm epsilon: expected a number between 0 and 1, got {}", self.norm_epsilon));
         }
@@ -337,9 +205,12 @@ impl ModelSpec {
     }
 
     fn rotary_complaint(&self, rotary: &Rotary) -> Option<String> {
-        let (got, expected) = (rotary.frequencies.len(), self.head_dim / 2);
-        if got != expected {
-            return Some(format!("rotary frequencies: expected {expected}, got {got}"));
+        let (got, most) = (rotary.frequencies.len(), self.head_dim / 2);
+        if !(1..=most).contains(&got) {
+            return Some(format!("rotary frequencies: expected 1 to {most}, got {got}"));
+        }
+        if !(rotary.magnitude > 0.0 && rotary.magnitude.is_finite()) {
+            return Some(format!("rotary attention factor: expected a number above 0, got {}", rotary.magnitude));
         }
         let wrong = rotary.frequencies.iter().find(|&&frequency| !(frequency > 0.0 && frequency <= 1.0));
         wrong.map(|wrong| {

@@ -116,7 +116,7 @@ fn attend_piece<T: KvElement>(
     for (row, query) in piece.clone().zip(queries.chunks_exact_mut(group_width)) {
         let from = row * row_width + kv_head * group_width;
         let norm = params.qk_norms.map(|(q, _)| q);
-        params.prepare(row, &qkv[from..from + group_width], query, norm, heads.scale);
+        params.prepare(row, &qkv[from..from + group_width], query, norm, (heads.head_dim, heads.scale));
     }
     let asked = Queries { values: &queries, rows: &rows[piece], heads, window: params.window };
     if joint_prefill::applies(&asked) {
@@ -156,7 +156,7 @@ fn store<T: KvElement>(
         }
         let of_head = kv_head * dim..(kv_head + 1) * dim;
         let (k, v) = qkv[q_width..].split_at(kv_width);
-        params.prepare(index, &k[of_head.clone()], &mut rotated, params.qk_norms.map(|(_, k)| k), 1.0);
+        params.prepare(index, &k[of_head.clone()], &mut rotated, params.qk_norms.map(|(_, k)| k), (dim, 1.0));
         let (block, place) = place_of(row);
         for (key, &k) in head.keys[block + place..].iter_mut().step_by(BLOCK_TOKENS).zip(&rotated) {
             *key = T::narrow(k);
@@ -169,15 +169,15 @@ fn store<T: KvElement>(
 
 impl AttentionParams<'_> {
     /// Normalises, rotates and scales the heads of `x`, those of row `row`.
-    fn prepare(&self, row: usize, x: &[f32], out: &mut [f32], norm: Option<&[f32]>, scale: f32) {
-        let half = self.half;
+    fn prepare(&self, row: usize, x: &[f32], out: &mut [f32], norm: Option<&[f32]>, (dim, scale): (usize, f32)) {
+        let (half, sizes) = (self.half, (dim, self.half));
         let [cos, sin] = [self.angles.0, self.angles.1].map(|angles| &angles[row * half..][..half]);
         match norm {
-            None => ops::rotate(x, out, cos, sin, half, 1.0),
+            None => ops::rotate(x, out, cos, sin, sizes, 1.0),
             Some(weight) => {
                 let mut normed = vec![0.0; x.len()];
                 ops::norm(x, &mut normed, weight, self.norm_epsilon);
-                ops::rotate(&normed, out, cos, sin, half, 1.0);
+                ops::rotate(&normed, out, cos, sin, sizes, 1.0);
             }
         }
         if scale != 1.0 {

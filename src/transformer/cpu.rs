@@ -4,6 +4,7 @@
 
 mod critic;
 mod decode;
+mod ends;
 mod lora;
 mod panels;
 mod params;
@@ -21,6 +22,7 @@ use crate::formats::adapter::Adapter;
 use crate::transformer::error::{Error, Result};
 use critic::CpuCritic;
 use decode::CpuDecoder;
+use ends::EndBranches;
 use score::{PassTape, ScoreLora};
 use std::sync::Arc;
 
@@ -31,7 +33,10 @@ impl Backend for Stack<Panels> {
 
     fn pack(&self, critic: &CriticWeights) -> Result<PackedAdapter> {
         Ok(match critic {
-            CriticWeights::Adapter(adapter) => PackedAdapter::new(adapter, self.spec()),
+            CriticWeights::Adapter(adapter) => {
+                self.check_brought(adapter)?;
+                PackedAdapter::new(adapter, self.spec())
+            }
             CriticWeights::Full(weights) => {
                 let served = weights.for_decode(self.layout().precision);
                 let bytes = served.bytes();
@@ -44,12 +49,22 @@ impl Backend for Stack<Panels> {
         if !self.has_score() {
             return Err(Error::DecodeOnly);
         }
+        if !self.spec().trains_whole() {
+            return Err(Error::NotTrainedWhole { family: self.spec().family.name() });
+        }
         Ok(FullWeights::new(self.copied()))
     }
 
     fn score_adapter(&self, adapter: &Adapter) -> Result<ScoreAdapter> {
         let (rank, scale) = (adapter.config.rank, adapter.config.scale());
-        Ok(ScoreAdapter::new_for(ScoreLora::new(self.spec(), rank, scale, &adapter.factors)))
+        let lora = ScoreLora::new(self.spec(), rank, scale, &adapter.factors);
+        let Some(ends) = EndBranches::new(adapter, self.spec().hidden) else { return Ok(ScoreAdapter::new_for(lora)) };
+        self.check_brought(adapter)?;
+        if !self.has_score() {
+            return Err(Error::DecodeOnly);
+        }
+        let head = ends.merged_head(self.head().score());
+        Ok(ScoreAdapter::new_for(lora.with_ends(ends, head)))
     }
 
     fn score(&self, batch: ScoreBatch<'_>, adapter: Option<&ScoreAdapter>, arena: &mut Arena) -> Result<Scored> {

@@ -53,6 +53,47 @@ pub enum Error {
         /// The device of the model.
         device: String,
     },
+    /// An adapter brings an embedding or a head that is not the model's.
+    #[error(
+        "adapter: its file holds another {what} than the model (row {id}: expected {own}, got {got}); merge it into its base \
+         with PEFT (merge_and_unload, then save_pretrained) and use the result as model"
+    )]
+    OtherEnds {
+        /// `embedding` or `head`.
+        what: &'static str,
+        /// The first row that differs.
+        id: usize,
+        /// The model's value.
+        own: f32,
+        /// The value in the adapter's file.
+        got: f32,
+    },
+    /// The learner cannot train all weights of these layers.
+    #[error(
+        "learner.mode full trains no biases outside of queries, keys and values and no norms over all heads, as this {family} \
+         has; use learner.mode lora"
+    )]
+    NotTrainedWhole {
+        /// The model's family.
+        family: &'static str,
+    },
+    /// The GPU's passes do not compute these layers.
+    #[error("a {family} like this one runs on the CPU only, got {device}; use --device cpu")]
+    FamilyOnCpuOnly {
+        /// The model's family.
+        family: &'static str,
+        /// The device.
+        device: String,
+    },
+    /// Factors on embedding or head are supported on the CPU only.
+    #[error(
+        "adapter: factors on embed_tokens or lm_head run on the CPU only, got a model on {device}; merge the adapter into its \
+         base (export --to merged) and use the result as model"
+    )]
+    EndsOnCpuOnly {
+        /// The device of the model.
+        device: String,
+    },
     /// The tensor library failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -10,7 +10,7 @@ use super::full_weights::{CriticWeights, FullWeights};
 use super::stack::Stack;
 use crate::formats::{WeightReader, spec::ModelSpec};
 use crate::kernels::Precision;
-use crate::transformer::error::Result;
+use crate::transformer::error::{Error, Result};
 use candle_core::Device;
 use std::sync::Arc;
 
@@ -33,6 +33,10 @@ impl Transformer {
     /// # Errors
     /// As [`Transformer::load`], and where the device fails.
     pub(crate) fn dense(spec: &ModelSpec, weights: &mut dyn WeightReader, layout: Dense) -> Result<Self> {
+        if !spec.runs_on_gpus() {
+            let device = super::device::name(&layout.device);
+            return Err(Error::FamilyOnCpuOnly { family: spec.family.name(), device });
+        }
         let stack = Stack::load(spec, weights, layout)?;
         // Another thread may compute with the weights, on a stream of its own.
         stack.layout.device.synchronize()?;

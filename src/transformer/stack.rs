@@ -66,20 +66,24 @@ pub(crate) trait WeightLayout: Debug + Send + Sync {
 /// One layer's frozen weights. A field is `None` where the family has no such weight.
 #[derive(Debug)]
 pub(crate) struct Layer<L: WeightLayout> {
-    pub(crate) attention_norm: L::Vector,
+    pub(crate) attention_norm: Option<L::Vector>,
     pub(crate) qkv: L::Matrix,
     /// `(q + k + v widths)`.
     pub(crate) qkv_bias: Option<L::Vector>,
     pub(crate) qk_norms: Option<QkNorms<L>>,
     pub(crate) output: L::Matrix,
+    pub(crate) output_bias: Option<L::Vector>,
     pub(crate) attention_output_norm: Option<L::Vector>,
-    pub(crate) mlp_norm: L::Vector,
+    pub(crate) mlp_norm: Option<L::Vector>,
     pub(crate) gate_up: L::Matrix,
+    /// `(2 intermediate)`.
+    pub(crate) gate_up_bias: Option<L::Vector>,
     pub(crate) down: L::Matrix,
+    pub(crate) down_bias: Option<L::Vector>,
     pub(crate) mlp_output_norm: Option<L::Vector>,
 }
 
-/// Weights of the norms of each head of queries and of keys, `(head_dim)` each.
+/// Weights of the norms of queries and of keys: `(head_dim)` each for each head by itself, or of all heads at once.
 #[derive(Debug)]
 pub(crate) struct QkNorms<L: WeightLayout> {
     pub(crate) q: L::Vector,
@@ -114,8 +118,10 @@ pub(crate) trait Pass {
     fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Self::Layout>>, qkv: Self::Rows) -> Result<Self::Rows>;
     /// `activation(gate) * up`: `(rows, 2 intermediate)` to `(rows, intermediate)`.
     fn gated(&mut self, gate_up: Self::Rows) -> Result<Self::Rows>;
-    /// The residual stream `x` plus the output `h` of a block.
+    /// The residual stream `x` plus the output `h` of a block, scaled as the family does.
     fn add(&mut self, x: Self::Rows, h: Self::Rows) -> Result<Self::Rows>;
+    /// The input of a block that does not normalise it: a copy of the residual stream.
+    fn copied(&mut self, x: &Self::Rows) -> Result<Self::Rows>;
 }
 
 /// A pass's matrices.
@@ -198,27 +204,44 @@ impl<L: WeightLayout> Stack<L> {
     pub(crate) fn forward<P: Pass<Layout = L>>(&self, x: P::Rows, pass: &mut P) -> Result<P::Rows> {
         let mut x = x;
         for (index, layer) in self.layers.iter().enumerate() {
-            let h = pass.norm(&x, &layer.attention_norm)?;
+            let h = input(pass, &x, layer.attention_norm.as_ref())?;
             let mut qkv = pass.linear(index, Linear::Qkv, &layer.qkv, h)?;
             if let Some(bias) = &layer.qkv_bias {
                 qkv = pass.bias(qkv, bias)?; // (rows, q + k + v widths)
             }
             let h = pass.attend(index, layer.qk_norms.as_ref(), qkv)?;
             let mut h = pass.linear(index, Linear::Output, &layer.output, h)?;
+            if let Some(bias) = &layer.output_bias {
+                h = pass.bias(h, bias)?;
+            }
             if let Some(norm) = &layer.attention_output_norm {
                 h = pass.norm(&h, norm)?;
             }
             x = pass.add(x, h)?; // (rows, hidden)
-            let h = pass.norm(&x, &layer.mlp_norm)?;
-            let gate_up = pass.linear(index, Linear::GateUp, &layer.gate_up, h)?;
+            let h = input(pass, &x, layer.mlp_norm.as_ref())?;
+            let mut gate_up = pass.linear(index, Linear::GateUp, &layer.gate_up, h)?;
+            if let Some(bias) = &layer.gate_up_bias {
+                gate_up = pass.bias(gate_up, bias)?; // (rows, 2 intermediate)
+            }
             let h = pass.gated(gate_up)?;
             let mut h = pass.linear(index, Linear::Down, &layer.down, h)?;
+            if let Some(bias) = &layer.down_bias {
+                h = pass.bias(h, bias)?;
+            }
             if let Some(norm) = &layer.mlp_output_norm {
                 h = pass.norm(&h, norm)?;
             }
             x = pass.add(x, h)?; // (rows, hidden)
         }
         pass.norm(&x, &self.norm)
+    }
+}
+
+/// The input of a block: the residual stream `x`, normalised where the family does that.
+fn input<P: Pass>(pass: &mut P, x: &P::Rows, norm: Option<&VectorOf<P>>) -> Result<P::Rows> {
+    match norm {
+        Some(norm) => pass.norm(x, norm),
+        None => pass.copied(x),
     }
 }
 
@@ -239,46 +262,53 @@ impl<L: WeightLayout> Layer<L> {
         let (qkv, output) = (fused(Linear::Qkv)?, fused(Linear::Output)?);
         let (gate_up, down) = (fused(Linear::GateUp)?, fused(Linear::Down)?);
         let mut get = |name: &str, width| weights.get(&format!("model.layers.{layer}.{name}"), &[width]);
-        let mut qkv_bias = None;
-        if spec.layer_spec.qkv_bias {
-            let mut row = vec![];
-            for &projection in Linear::Qkv.projections() {
-                row.extend(get(
-                    &format!("{}.{}.bias", projection.module(), projection.name()),
-                    projection.sizes(spec).1,
-                )?);
+        let mut bias = |linear: Linear| -> Result<Option<L::Vector>> {
+            if !linear.projections().iter().all(|&projection| spec.layer_spec.has_bias(projection)) {
+                return Ok(None);
             }
-            qkv_bias = Some(layout.vector(row)?);
-        }
+            let mut row = vec![];
+            for &projection in linear.projections() {
+                let name = format!("{}.{}.bias", projection.module(), projection.name());
+                row.extend(get(&name, projection.sizes(spec).1)?);
+            }
+            layout.vector(row).map(Some)
+        };
+        let (qkv_bias, output_bias) = (bias(Linear::Qkv)?, bias(Linear::Output)?);
+        let (gate_up_bias, down_bias) = (bias(Linear::GateUp)?, bias(Linear::Down)?);
         let mut qk_norms = None;
         if spec.layer_spec.qk_norm {
-            let mut head = |name: &str| layout.vector(get(&format!("self_attn.{name}.weight"), spec.head_dim)?);
-            qk_norms = Some(QkNorms { q: head("q_norm")?, k: head("k_norm")? });
+            let mut vector = |name: &str, width| layout.vector(get(&format!("self_attn.{name}.weight"), width)?);
+            let [q, k] = spec.qk_norm_widths();
+            qk_norms = Some(QkNorms { q: vector("q_norm", q)?, k: vector("k_norm", k)? });
         }
-        let mut norm = |name: &str| layout.vector(get(&format!("{name}.weight"), spec.hidden)?);
+        let mut norm = |name: Option<&str>| -> Result<Option<L::Vector>> {
+            let Some(name) = name else { return Ok(None) };
+            layout.vector(get(&format!("{name}.weight"), spec.hidden)?).map(Some)
+        };
         let names = spec.layer_spec.norm_names();
-        let attention_norm = norm(names.attention)?;
-        let attention_output_norm = names.attention_output.map(&mut norm).transpose()?;
-        let (mlp_norm, mlp_output_norm) = (norm(names.mlp)?, names.mlp_output.map(&mut norm).transpose()?);
         Ok(Self {
-            attention_norm,
+            attention_norm: norm(names.attention)?,
             qkv,
             qkv_bias,
             qk_norms,
             output,
-            attention_output_norm,
-            mlp_norm,
+            output_bias,
+            attention_output_norm: norm(names.attention_output)?,
+            mlp_norm: norm(names.mlp)?,
             gate_up,
+            gate_up_bias,
             down,
-            mlp_output_norm,
+            down_bias,
+            mlp_output_norm: norm(names.mlp_output)?,
         })
     }
 
     fn bytes(&self) -> usize {
         let linears = [&self.qkv, &self.output, &self.gate_up, &self.down].map(L::bytes).iter().sum::<usize>();
         let heads = self.qk_norms.iter().flat_map(|norms| [&norms.q, &norms.k]);
-        let sometimes = [&self.qkv_bias, &self.attention_output_norm, &self.mlp_output_norm].into_iter().flatten();
-        let vectors = heads.chain(sometimes).chain([&self.attention_norm, &self.mlp_norm]);
+        let norms = [&self.attention_norm, &self.attention_output_norm, &self.mlp_norm, &self.mlp_output_norm];
+        let biases = [&self.qkv_bias, &self.output_bias, &self.gate_up_bias, &self.down_bias];
+        let vectors = heads.chain(norms.into_iter().chain(biases).flatten());
         linears + vectors.map(L::len).sum::<usize>() * size_of::<f32>()
     }
 }

@@ -1,11 +1,12 @@
 """Tiny random models of the other families, their log-probs and their gradients: tiny_families.py OUT_DIR
 
-For each NAME of qwen2, qwen3, gemma3, llama3 (a llama whose rotary frequencies are scaled as llama 3.1 scales them):
+For each NAME of qwen2, qwen3, gemma3, llama3 (a llama whose rotary frequencies are scaled as llama 3.1 scales them), mistral,
+phi3, smollm3, olmo2, granite:
 
 tiny_NAME/                          the model as transformers writes it, and the tokenizer of tiny_llama
 tiny_NAME.f32.gguf                  the same weights as llama.cpp's converter lays them out; gemma3 and llama3 with a small
                                     SentencePiece vocabulary instead of the bytes
-tiny_NAME_lora/                     peft's adapter on all seven linears, rank 2, alpha 4; neither factor is zero
+tiny_NAME_lora/                     peft's adapter on all linears, rank 2, alpha 4; neither factor is zero
 tiny_NAME_variant.json              keys of config.json that make another model of the same weights; null takes a key away
 tiny_NAME_numbers.safetensors
     ids.i                           (tokens) u32 of two sequences, 70 and 50 tokens; the first 24, the prefix, are the same
@@ -19,7 +20,9 @@ tiny_tokenizers.json                for gemma3 and llama3: texts, their ids, the
 
 Every family has what its name promises and no more by accident: biases that matter, norms far from 1, windows shorter than
 the prefix and shorter than a block, both rotary bases, 18 query heads on one key-value head (qwen3), a
-score scale that is not that of the head's width (in a variant, since a GGUF file cannot say it).
+score scale that is not that of the head's width (in a variant, since a GGUF file cannot say it). The GGUF file of a mistral is
+that of a llama, which has no window, so the window is in the variant, as YaRN is; that of olmo2 has dynamic scaling, which
+changes nothing within the context.
 """
 import json
 import os
@@ -30,7 +33,8 @@ import numpy as np
 import torch
 from gguf import GGUFValueType, TokenType
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import (AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, GraniteConfig, LlamaConfig, MistralConfig,
+                          Olmo2Config, Phi3Config, Qwen2Config, Qwen3Config, SmolLM3Config)
 
 from common import BYTES, CHATML, END_OF_TEXT, IM_END, IM_START, TARGETS, VOCAB, generator, load, logprobs, save, save_json
 from tiny_llama import SPECIAL, Writer, alphabet, permuted, save_tokenizer
@@ -72,22 +76,64 @@ FAMILIES = {
                                      "high_freq_factor": 4.0, "original_max_position_embeddings": 64}, **SHARED),
         {"rope_parameters": None, "rope_theta": 9000.0, "rope_scaling": {"type": "linear", "factor": 3.0}},
     ),
+    "mistral": (
+        MistralConfig(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                      head_dim=12, rms_norm_eps=1e-5, tie_word_embeddings=False, sliding_window=None,
+                      rope_parameters={"rope_type": "default", "rope_theta": 7000.0}, **SHARED),
+        {"sliding_window": 9, "rope_parameters": {"rope_type": "yarn", "rope_theta": 7000.0, "factor": 4.0, "beta_fast": 8.0,
+                                                  "original_max_position_embeddings": 256}},
+    ),
+    "phi3": (
+        Phi3Config(hidden_size=96, intermediate_size=24, num_hidden_layers=2, num_attention_heads=1, num_key_value_heads=1,
+                   head_dim=96, rms_norm_eps=1e-5, tie_word_embeddings=True, sliding_window=21,
+                   original_max_position_embeddings=512,
+                   rope_parameters={"rope_type": "longrope", "rope_theta": 3000.0, "partial_rotary_factor": 0.75,
+                                    "short_factor": [1.0 + 0.05 * i for i in range(36)],
+                                    "long_factor": [2.0 + 0.5 * i for i in range(36)]}, **SHARED),
+        {"sliding_window": None, "rope_parameters": {"rope_type": "default", "rope_theta": 900.0, "partial_rotary_factor": 0.5}},
+    ),
+    "smollm3": (
+        SmolLM3Config(hidden_size=32, intermediate_size=40, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+                      rms_norm_eps=1e-6, tie_word_embeddings=True, attention_bias=True, mlp_bias=True,
+                      rope_parameters={"rope_type": "default", "rope_theta": 6000.0}, **SHARED),
+        {"no_rope_layers": [1, 0, 1, 0], "use_sliding_window": True, "sliding_window": 15, "layer_types": None},
+    ),
+    "olmo2": (
+        Olmo2Config(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                    rms_norm_eps=1e-6, tie_word_embeddings=False, attention_bias=True,
+                    rope_parameters={"rope_type": "dynamic", "rope_theta": 5000.0, "factor": 4.0}, **SHARED),
+        {"rope_parameters": {"rope_type": "yarn", "rope_theta": 400.0, "factor": 8.0, "mscale": 0.7, "mscale_all_dim": 0.4,
+                             "original_max_position_embeddings": 128}},
+    ),
+    "granite": (
+        GraniteConfig(hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                      rms_norm_eps=1e-5, tie_word_embeddings=True, embedding_multiplier=3.0, residual_multiplier=0.4,
+                      attention_multiplier=0.3, logits_scaling=2.5,
+                      rope_parameters={"rope_type": "default", "rope_theta": 8000.0}, **SHARED),
+        {"embedding_multiplier": 1.5, "residual_multiplier": 0.9, "attention_multiplier": 0.2, "logits_scaling": 0.7,
+         "attention_dropout": 0.0},
+    ),
 }
+# Families whose q and k are interleaved in a GGUF file, as a llama's are.
+INTERLEAVED = ("llama", "smollm3", "granite")
 
 
 def random_model(config, seed):
     config.dtype, config._attn_implementation = torch.float32, "eager"
     model, rng = AutoModelForCausalLM.from_config(config).eval(), generator(seed)
     gemma = config.model_type == "gemma3_text"
+    # Wider sums of smaller values: phi3 is three times as wide as the others.
+    share = 0.6 if config.model_type == "phi3" else 1
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             values = torch.randn(parameter.shape, generator=rng)
             if "norm" in name:  # what gemma stores is added to 1
                 parameter.copy_((0 if gemma else 1) + 0.2 * values)
             elif "embed" in name:
-                parameter.copy_((0.28 if gemma else 0.25) * values)
+                # What granite multiplies it by is taken out again, so that what it reads is no larger than what others read.
+                parameter.copy_((0.28 if gemma else 0.25) * share / getattr(config, "embedding_multiplier", 1) * values)
             else:
-                parameter.copy_((0.3 if name.endswith("bias") else 0.2) * values)
+                parameter.copy_((0.3 if name.endswith("bias") else 0.2) * share * values)
     return model
 
 
@@ -117,7 +163,8 @@ def variant(folder, changes, scratch):
 
 def lora(model, folder, name, ids):
     """A random adapter, written by peft; its log-probs and gradients in f64."""
-    config = LoraConfig(r=2, lora_alpha=4, target_modules=TARGETS, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM")
+    targets = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"] if name == "phi3" else TARGETS
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=targets, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM")
     adapted, rng = get_peft_model(model, config).eval(), generator(5)
     with torch.no_grad():
         for key, parameter in adapted.named_parameters():
@@ -129,7 +176,7 @@ def lora(model, folder, name, ids):
     path = os.path.join(folder, "adapter_config.json")
     with open(path, encoding="utf-8") as file:
         written = json.load(file)
-    written["target_modules"] = sorted(written["target_modules"], key=TARGETS.index)
+    written["target_modules"] = sorted(written["target_modules"], key=targets.index)
     with open(path, "w", encoding="utf-8") as file:
         json.dump(written, file, indent=2)
     adapted = adapted.double()
@@ -139,7 +186,7 @@ def lora(model, folder, name, ids):
         scored.append(rows[:-1].gather(1, sequence[1:, None])[:, 0])
     (scored[0][PREFIX - 1:].sum() - 0.5 * scored[1][PREFIX - 1:].sum()).backward()
     gradients = {key.replace(".default", ""): p.grad for key, p in adapted.named_parameters() if "lora_" in key}
-    assert len(gradients) == 14 * model.config.num_hidden_layers
+    assert len(gradients) == 2 * len(targets) * model.config.num_hidden_layers
     assert all(gradient.abs().max() > 0 for gradient in gradients.values())
     return scored, gradients
 
@@ -147,9 +194,10 @@ def lora(model, folder, name, ids):
 NAMES = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
          "self_attn.v_proj": "attn_v", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
          "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-         "mlp.down_proj": "ffn_down"}
+         "mlp.down_proj": "ffn_down", "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
 NORMS = {"gemma3": {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
-                    "post_feedforward_layernorm": "post_ffw_norm"}}
+                    "post_feedforward_layernorm": "post_ffw_norm"},
+         "olmo2": {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}}
 
 
 def gguf_tensors(model, arch):
@@ -160,6 +208,9 @@ def gguf_tensors(model, arch):
         base = config.rope_parameters["rope_theta"]
         plain = 1.0 / (base ** (torch.arange(0, config.head_dim, 2, dtype=torch.float) / config.head_dim))
         yield "rope_freqs.weight", (plain / model.model.rotary_emb.inv_freq).numpy()
+    if config.rope_parameters.get("rope_type") == "longrope":
+        for kind in ("long", "short"):
+            yield f"rope_factors_{kind}.weight", np.array(config.rope_parameters[f"{kind}_factor"], dtype=np.float32)
     for name, value in model.state_dict().items():
         value = value.numpy() + np.float32(arch == "gemma3" and name.endswith("norm.weight"))
         if name == "lm_head.weight" and config.tie_word_embeddings:
@@ -167,9 +218,9 @@ def gguf_tensors(model, arch):
         if name.startswith("model.layers."):
             layer, inner = name.removeprefix("model.layers.").split(".", 1)
             inner, kind = inner.rsplit(".", 1)
-            if arch == "llama" and inner.endswith(("q_proj", "k_proj")):
+            if arch in INTERLEAVED and inner.endswith(("q_proj", "k_proj")):
                 heads = config.num_attention_heads if inner.endswith("q_proj") else config.num_key_value_heads
-                value = permuted(value, heads)
+                value = permuted(value.reshape(len(value), -1), heads).reshape(value.shape)
             yield f"blk.{layer}.{names[inner]}.{kind}", value
         else:
             top = {"model.embed_tokens.weight": "token_embd", "model.norm.weight": "output_norm", "lm_head.weight": "output"}
@@ -178,7 +229,7 @@ def gguf_tensors(model, arch):
 
 def save_gguf(model, path):
     config = model.config
-    arch = {"gemma3_text": "gemma3"}.get(config.model_type, config.model_type)
+    arch = {"gemma3_text": "gemma3", "mistral": "llama"}.get(config.model_type, config.model_type)
     writer = Writer(path, arch)
     writer.add_name(f"tiny {arch}")
     writer.add_block_count(config.num_hidden_layers)
@@ -188,14 +239,26 @@ def save_gguf(model, path):
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    if arch != "qwen2":
+    if arch != "qwen2" and getattr(config, "head_dim", None):
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)
-    if arch == "gemma3":
+    if arch in ("gemma3", "phi3"):
         writer.add_sliding_window(config.sliding_window)
+    if arch == "phi3":
+        rope = config.rope_parameters
+        writer.add_rope_dimension_count(int(config.head_dim * rope["partial_rotary_factor"]))
+        writer.add_rope_scaling_orig_ctx_len(config.original_max_position_embeddings)
+        stretched = config.max_position_embeddings / config.original_max_position_embeddings
+        factor = np.sqrt(1 + np.log(stretched) / np.log(config.original_max_position_embeddings))
+        writer.add_rope_scaling_attn_factors(float(factor))
+    if arch == "granite":
+        writer.add_attention_scale(config.attention_multiplier)
+        writer.add_embedding_scale(config.embedding_multiplier)
+        writer.add_residual_scale(config.residual_multiplier)
+        writer.add_logit_scale(config.logits_scaling)
     writer.add_rope_freq_base(config.rope_parameters.get("full_attention", config.rope_parameters)["rope_theta"])
     writer.add_vocab_size(config.vocab_size)
-    if arch in ("gemma3", "llama"):
+    if config.model_type in ("gemma3_text", "llama"):
         add_sentencepiece(writer, arch)
     else:
         add_bytes(writer, config)

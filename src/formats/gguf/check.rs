@@ -190,7 +190,7 @@ impl<R: BufRead> Check<'_, R> {
         }
         let (kind, offset) = (self.word()?, self.long()?);
         if !TENSOR_TYPES.contains(&kind) {
-            let (path, got) = (self.path.to_owned(), format!("{kind} of {name}"));
+            let (path, got) = (self.path.to_owned(), format!("{} of {name}", kind_name(kind)));
             let expected = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K".to_owned();
             return Err(Error::Unsupported { path, what: "tensor type", got, expected });
         }
@@ -199,6 +199,33 @@ impl<R: BufRead> Check<'_, R> {
             false => self.wrong(format!("tensor {name}: expected an offset within the file, got {offset}")),
         }
     }
+}
+
+/// The name of a tensor type that is not read, from the list in llama.cpp's `ggml.h`.
+fn kind_name(kind: u32) -> String {
+    let known = match kind {
+        9 => "Q8_1",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        20 => "IQ4_NL",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        23 => "IQ4_XS",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        39 => "MXFP4",
+        other => return format!("kind {other}"),
+    };
+    known.to_owned()
 }
 
 /// Bytes of a value of the type with the code `kind`, if all have the same.

@@ -15,11 +15,14 @@ pub(crate) fn gguf_name(name: &str, layer_spec: &LayerSpec) -> Option<String> {
     let (tensor, kind) = tensor.rsplit_once('.')?;
     let inner = match tensor {
         "input_layernorm" => "attn_norm",
-        "post_attention_layernorm" if layer_spec.sandwich_norms => "post_attention_norm",
+        "post_attention_layernorm" if layer_spec.sandwich_norms || layer_spec.post_norms => "post_attention_norm",
         "post_attention_layernorm" | "pre_feedforward_layernorm" => "ffn_norm",
         "post_feedforward_layernorm" => "post_ffw_norm",
         "self_attn.q_norm" => "attn_q_norm",
         "self_attn.k_norm" => "attn_k_norm",
+        "self_attn.q_proj" | "self_attn.k_proj" | "self_attn.v_proj" if layer_spec.fused => "attn_qkv",
+        // Gate and up in one.
+        "mlp.gate_proj" | "mlp.up_proj" if layer_spec.fused => "ffn_up",
         "self_attn.q_proj" => "attn_q",
         "self_attn.k_proj" => "attn_k",
         "self_attn.v_proj" => "attn_v",

@@ -3,9 +3,10 @@
 //! Features that are not supported (other activations, other biases, soft caps, other rotary scalings) are refused by name.
 //! A missing key has the default of its family in transformers.
 
+mod rotary;
+
 use crate::formats::error::{Error, Result};
-use crate::formats::rotary::{Llama3Scaling, Rotary};
-use crate::formats::spec::{Activation, Family, ModelSpec, Sizes, Sliding};
+use crate::formats::spec::{Activation, Family, LayerSpec, ModelSpec, Sizes, Sliding};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -29,7 +30,9 @@ pub(super) struct Config {
     rope_scaling: Option<Map<String, Value>>,
     rope_parameters: Option<Map<String, Value>>,
     use_sliding_window: Option<bool>,
-    sliding_window: Option<usize>,
+    /// Absent, null or a number: some families have a window unless it is null.
+    #[serde(default, deserialize_with = "given")]
+    sliding_window: Option<Option<usize>>,
     max_window_layers: Option<usize>,
     sliding_window_pattern: Option<usize>,
     layer_types: Option<Vec<String>>,
@@ -43,7 +46,19 @@ pub(super) struct Config {
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     partial_rotary_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
+    no_rope_layers: Option<Vec<u8>>,
+    no_rope_layer_interval: Option<usize>,
+    embedding_multiplier: Option<f32>,
+    residual_multiplier: Option<f32>,
+    attention_multiplier: Option<f32>,
+    logits_scaling: Option<f32>,
     pub(super) eos_token_id: Option<TokenIds>,
+}
+
+/// A key that is there, perhaps with the value null.
+fn given<'de, D: serde::Deserializer<'de>>(value: D) -> std::result::Result<Option<Option<usize>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }
 
 /// One token id, or several.
@@ -70,9 +85,16 @@ pub(crate) fn names(family: Family) -> (&'static str, &'static str) {
         Family::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
         Family::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
         Family::Gemma3 => ("Gemma3ForCausalLM", "gemma3_text"),
+        Family::Mistral => ("MistralForCausalLM", "mistral"),
+        Family::Phi3 => ("Phi3ForCausalLM", "phi3"),
+        Family::Smollm3 => ("SmolLM3ForCausalLM", "smollm3"),
+        Family::Olmo2 => ("Olmo2ForCausalLM", "olmo2"),
+        Family::Granite => ("GraniteForCausalLM", "granite"),
     }
 }
 
+/// Mistral's window where its config does not say.
+const MISTRAL_WINDOW: usize = 4096;
 /// Kinds of layers, as `layer_types` names them.
 const FULL: &str = "full_attention";
 const SLIDING: &str = "sliding_attention";
@@ -87,7 +109,7 @@ impl Config {
         let head_dim = self.head_dim.unwrap_or(match family {
             Family::Qwen3 => 128,
             Family::Gemma3 => 256,
-            Family::Llama | Family::Qwen2 => hidden.checked_div(heads).unwrap_or(0),
+            _ => hidden.checked_div(heads).unwrap_or(0),
         });
         let kv_heads = self.num_key_value_heads.unwrap_or(heads);
         let sizes = Sizes {
@@ -104,9 +126,13 @@ impl Config {
             return Err(reader.malformed(why));
         }
         let score_scale = match family {
-            Family::Gemma3 => self.query_pre_attn_scalar.unwrap_or(256.0),
-            _ => head_dim as f64,
+            Family::Gemma3 => self.query_pre_attn_scalar.unwrap_or(256.0).sqrt().recip() as f32,
+            Family::Granite => self.attention_multiplier.unwrap_or(1.0),
+            _ => (head_dim as f64).sqrt().recip() as f32,
         };
+        // Only Granite's config has multipliers.
+        let multiplier = |value: Option<f32>| value.filter(|_| family == Family::Granite).unwrap_or(1.0);
+        let rotary = reader.rotary(family, FULL, head_dim)?;
         let spec = ModelSpec {
             family,
             vocab: self.vocab_size,
@@ -116,14 +142,17 @@ impl Config {
             heads,
             kv_heads,
             head_dim,
-            layer_spec: family.layer_spec(),
-            embedding_scale: family.embedding_scale(hidden),
-            score_scale: score_scale.sqrt().recip() as f32,
-            rotary: reader.rotary(family, FULL, head_dim)?,
+            layer_spec: reader.layer_spec(family),
+            embedding_scale: family.embedding_scale(hidden) * multiplier(self.embedding_multiplier),
+            score_scale,
+            rotary,
             sliding: reader.sliding(family, head_dim)?,
             norm_epsilon: self.rms_norm_eps,
-            context_tokens: self.max_position_embeddings,
+            context_tokens: reader.context_tokens(family),
             tied: self.tie_word_embeddings.unwrap_or(!has_head),
+            residual_scale: multiplier(self.residual_multiplier),
+            logit_divisor: multiplier(self.logits_scaling),
+            unrotated: reader.unrotated(family),
         };
         match spec.complaint() {
             Some(why) => Err(reader.malformed(why)),
@@ -169,15 +198,40 @@ impl Reader<'_> {
         }
     }
 
+    /// The make-up of the layers, with the biases that the config asks for. A family that does not know a key ignores it, as
+    /// transformers does.
+    fn layer_spec(&self, family: Family) -> LayerSpec {
+        use Family::{Gemma3, Granite, Llama, Olmo2, Qwen3, Smollm3};
+        let asks = |key: Option<bool>, families: &[Family]| key == Some(true) && families.contains(&family);
+        let attention_bias = asks(self.config.attention_bias, &[Llama, Qwen3, Gemma3, Smollm3, Olmo2, Granite]);
+        let layer_spec = family.layer_spec();
+        LayerSpec {
+            qkv_bias: layer_spec.qkv_bias || attention_bias,
+            output_bias: attention_bias,
+            mlp_bias: asks(self.config.mlp_bias, &[Llama, Smollm3, Granite]),
+            ..layer_spec
+        }
+    }
+
+    /// Layers without rotary positions; empty if there are none.
+    fn unrotated(&self, family: Family) -> Vec<bool> {
+        let config = self.config;
+        if family != Family::Smollm3 {
+            return Vec::new();
+        }
+        let interval = config.no_rope_layer_interval.unwrap_or(4).max(1);
+        let unrotated: Vec<bool> = match &config.no_rope_layers {
+            // 1 stands for a layer that has them.
+            Some(layers) => layers.iter().map(|rotates| *rotates == 0).collect(),
+            None => (1..=config.num_hidden_layers).map(|layer| layer.is_multiple_of(interval)).collect(),
+        };
+        if unrotated.contains(&true) { unrotated } else { Vec::new() }
+    }
+
     fn refuse_variants(&self, family: Family) -> Result<()> {
         let config = self.config;
-        let on = [
-            ("attention_bias", config.attention_bias),
-            ("mlp_bias", config.mlp_bias),
-            ("use_bidirectional_attention", config.use_bidirectional_attention),
-        ];
-        if let Some((what, _)) = on.into_iter().find(|(_, on)| *on == Some(true)) {
-            return Err(self.refused(what, true, "false"));
+        if config.use_bidirectional_attention == Some(true) {
+            return Err(self.refused("use_bidirectional_attention", true, "false"));
         }
         let caps = [
             ("attn_logit_softcapping", config.attn_logit_softcapping),
@@ -185,9 +239,6 @@ impl Reader<'_> {
         ];
         if let Some((what, Some(cap))) = caps.into_iter().find(|(_, cap)| cap.is_some()) {
             return Err(self.refused(what, cap, "null"));
-        }
-        if let Some(share) = config.partial_rotary_factor.filter(|&share| share != 1.0) {
-            return Err(self.refused("partial_rotary_factor", share, "1"));
         }
         // Gemma has a key of its own, because its first configs named the wrong function under the usual key.
         let (what, activation) = match family {
@@ -204,72 +255,28 @@ impl Reader<'_> {
         }
     }
 
-    /// Rotary positions of the layers of `kind`.
-    ///
-    /// Transformers 5 has `rope_parameters`, with a map for each kind of layer if a family has two kinds. Transformers 4 has
-    /// the bases as keys of the config, and a `rope_scaling` that does not apply to Gemma's sliding-window layers.
-    fn rotary(&self, family: Family, kind: &str, head_dim: usize) -> Result<Rotary> {
-        let config = self.config;
-        let local = family == Family::Gemma3 && kind == SLIDING;
-        let nested = config.rope_parameters.as_ref().filter(|map| map.contains_key(FULL) || map.contains_key(SLIDING));
-        let parameters = match (nested, &config.rope_parameters) {
-            (Some(kinds), _) => kinds.get(kind).and_then(Value::as_object),
-            (None, flat) => flat.as_ref(),
-        };
-        let scaling = config.rope_scaling.as_ref().filter(|_| !local);
-        let (base, default) = match (family, local) {
-            (Family::Gemma3, true) => (config.rope_local_base_freq, 10_000.0),
-            (Family::Gemma3, false) => (config.rope_theta, 1_000_000.0),
-            _ => (config.rope_theta, 10_000.0),
-        };
-        let given = [scaling, parameters].into_iter().flatten().find_map(|map| map.get("rope_theta")?.as_f64());
-        let mut rotary = Rotary::new(given.or(base).unwrap_or(default) as f32, head_dim);
-        // If both maps are given they say the same, so that only one of them is applied.
-        if let Some(map) = [scaling, parameters].into_iter().flatten().find(|map| !is_plain(map)) {
-            rotary = self.scaled(rotary, map)?;
-        }
-        Ok(rotary)
-    }
-
-    fn scaled(&self, rotary: Rotary, scaling: &Map<String, Value>) -> Result<Rotary> {
-        if let Some(share) = scaling.get("partial_rotary_factor").and_then(Value::as_f64).filter(|&share| share != 1.0)
-        {
-            return Err(self.refused("partial_rotary_factor", share, "1"));
-        }
-        let number = |key: &str| -> Result<f32> {
-            let number = scaling.get(key).and_then(Value::as_f64).filter(|&number| number > 0.0);
-            let number = number.ok_or_else(|| self.malformed(format!("rope scaling: expected {key} above 0")));
-            number.map(|number| number as f32)
-        };
-        match kind_of(scaling) {
-            Some("default") => Ok(rotary),
-            Some("linear") => Ok(rotary.slowed(number("factor")?)),
-            Some("llama3") => Ok(rotary.llama3(Llama3Scaling {
-                factor: number("factor")?,
-                low_frequency_factor: number("low_freq_factor")?,
-                high_frequency_factor: number("high_freq_factor")?,
-                original_context_tokens: number("original_max_position_embeddings")?,
-            })),
-            // An old map without a type is refused: how its factor applies is not certain.
-            other => Err(self.refused("rope scaling", other.unwrap_or("of no type"), "default, linear, llama3")),
-        }
-    }
-
     /// The sliding-window layers, if a window is in use.
     fn sliding(&self, family: Family, head_dim: usize) -> Result<Option<Sliding>> {
         let config = self.config;
+        let given = config.sliding_window.flatten();
         let window = match family {
-            Family::Gemma3 => config.sliding_window,
-            Family::Qwen2 | Family::Qwen3 if config.use_sliding_window == Some(true) => config.sliding_window,
+            Family::Gemma3 => given,
+            Family::Qwen2 | Family::Qwen3 | Family::Smollm3 if config.use_sliding_window == Some(true) => given,
+            Family::Mistral => config.sliding_window.unwrap_or(Some(MISTRAL_WINDOW)),
+            Family::Phi3 => given,
             _ => None,
         };
         let layers = match &config.layer_types {
+            // These two know no kinds of layers: all have the window.
+            _ if matches!(family, Family::Mistral | Family::Phi3) => vec![window.is_some(); config.num_hidden_layers],
             Some(kinds) => kinds.iter().map(|kind| self.is_sliding(kind)).collect::<Result<Vec<_>>>()?,
             None => {
                 let pattern = config.sliding_window_pattern.unwrap_or(6).max(1);
                 let first = config.max_window_layers.unwrap_or(28);
+                let unrotated = self.unrotated(family);
                 let slides = |layer: usize| match family {
                     Family::Gemma3 => !(layer + 1).is_multiple_of(pattern),
+                    Family::Smollm3 => window.is_some() && unrotated.get(layer) == Some(&true),
                     _ => window.is_some() && layer >= first,
                 };
                 (0..config.num_hidden_layers).map(slides).collect()
@@ -290,17 +297,4 @@ impl Reader<'_> {
             other => Err(self.refused("layer_types", other, "full_attention, sliding_attention")),
         }
     }
-}
-
-fn kind_of(scaling: &Map<String, Value>) -> Option<&str> {
-    scaling.get("rope_type").or_else(|| scaling.get("type")).and_then(Value::as_str)
-}
-
-/// Whether a map holds nothing but the base, so that nothing is scaled.
-fn is_plain(map: &Map<String, Value>) -> bool {
-    map.iter().all(|(key, value)| match key.as_str() {
-        "rope_theta" => true,
-        "rope_type" | "type" => value == "default",
-        _ => false,
-    })
 }

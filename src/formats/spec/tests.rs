@@ -20,6 +20,9 @@ pub(crate) fn tiny() -> ModelSpec {
         norm_epsilon: 1e-5,
         context_tokens: 128,
         tied: true,
+        residual_scale: 1.0,
+        logit_divisor: 1.0,
+        unrotated: Vec::new(),
     }
 }
 

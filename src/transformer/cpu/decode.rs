@@ -1,6 +1,7 @@
 //! The `decode` pass over the CPU's kernels: packed weights, a paged cache, adapters added for the rows that have one.
 
 use super::critic::CpuCritic;
+use super::ends::EndBranches;
 use super::lora::DecodeLora;
 use super::panels::Panels;
 use super::weight_sets::WeightSet;
@@ -51,6 +52,10 @@ impl CpuDecoder {
         let mut x = pass.take();
         x.resize(rows.len() * spec.hidden);
         model.embed(&batch.tokens, Weight::decode_row, x.values_mut())?;
+        for (rows, ends) in pass.adapted_ends() {
+            let x = &mut x.values_mut()[rows.start * spec.hidden..rows.end * spec.hidden];
+            ends.add_embeddings(&batch.tokens[rows], spec.embedding_scale, x);
+        }
         let hidden = model.forward(x, &mut pass)?; // (rows, hidden)
         let last: Vec<usize> = batch.logit_rows().collect();
         let mut sampled = pass.take();
@@ -61,6 +66,11 @@ impl CpuDecoder {
         }); // (rows with logits, hidden)
         logits.resize(last.len() * spec.vocab, 0.0);
         model.head().decode_rows(&sampled, logits);
+        for (rows, ends) in pass.adapted_ends() {
+            let rows = last.partition_point(|row| *row < rows.start)..last.partition_point(|row| *row < rows.end);
+            let hidden = &sampled.values()[rows.start * spec.hidden..rows.end * spec.hidden];
+            ends.add_logits(hidden, &mut logits[rows.start * spec.vocab..rows.end * spec.vocab]);
+        }
         pass.spare.extend([hidden, sampled]);
         Ok(())
     }
@@ -127,7 +137,28 @@ struct DecodePass<'a> {
     adapted: Vec<(Range<usize>, &'a DecodeLora)>,
 }
 
-impl DecodePass<'_> {
+impl<'a> DecodePass<'a> {
+    /// Runs of rows whose adapter has factors on embedding or head.
+    fn adapted_ends(&self) -> impl Iterator<Item = (Range<usize>, &'a EndBranches)> {
+        self.adapted.iter().filter_map(|(rows, lora)| Some((rows.clone(), lora.ends.as_ref()?)))
+    }
+
+    /// Queries and keys, each normalised over all heads; `qkv` as it is where there are no such norms.
+    fn normalised(&mut self, norms: Option<&QkNorms<Panels>>, mut qkv: ActivationRows) -> ActivationRows {
+        let Some(QkNorms { q, k }) = norms else { return qkv };
+        let (width, epsilon) = (qkv.values().len() / self.rows.len(), self.spec.norm_epsilon);
+        let input = qkv.values().to_vec();
+        ops::by_rows(qkv.values_mut(), width, |first, rows| {
+            for (row, out) in rows.chunks_exact_mut(width).enumerate() {
+                let input = &input[(first + row) * width..][..width];
+                ops::norm_part(&input[..q.len()], &mut out[..q.len()], q, epsilon);
+                let keys = q.len()..q.len() + k.len();
+                ops::norm_part(&input[keys.clone()], &mut out[keys], k, epsilon);
+            }
+        });
+        qkv
+    }
+
     /// Spare rows to write into.
     fn take(&mut self) -> ActivationRows {
         self.spare.pop().unwrap_or_default()
@@ -176,11 +207,13 @@ impl Pass for DecodePass<'_> {
 
     fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Panels>>, qkv: ActivationRows) -> Result<ActivationRows> {
         let (mut by_head, mut out) = (self.take(), self.take());
+        let qkv = self.normalised(norms.filter(|_| self.spec.layer_spec.post_norms), qkv);
         let angles = self.angles.of(self.spec, layer);
+        let by_head_norms = norms.filter(|_| !self.spec.layer_spec.post_norms);
         let params = AttentionParams {
             angles: (&angles.cos, &angles.sin),
             half: angles.half,
-            qk_norms: norms.map(|norms| (norms.q.as_slice(), norms.k.as_slice())),
+            qk_norms: by_head_norms.map(|norms| (norms.q.as_slice(), norms.k.as_slice())),
             norm_epsilon: self.spec.norm_epsilon,
             window: self.spec.window(layer),
         };
@@ -204,9 +237,21 @@ impl Pass for DecodePass<'_> {
         Ok(out)
     }
 
-    fn add(&mut self, mut x: ActivationRows, h: ActivationRows) -> Result<ActivationRows> {
+    fn add(&mut self, mut x: ActivationRows, mut h: ActivationRows) -> Result<ActivationRows> {
+        let scale = self.spec.residual_scale;
+        if scale != 1.0 {
+            ops::by_rows(h.values_mut(), self.spec.hidden, |_, rows| ops::scale_part(rows, scale));
+        }
         ops::add(h.values(), x.values_mut());
         self.spare.push(h);
         Ok(x)
+    }
+
+    fn copied(&mut self, x: &ActivationRows) -> Result<ActivationRows> {
+        let (width, mut out) = (self.spec.hidden, self.take());
+        out.write(self.rows.len(), width, self.precision, |first, out| {
+            out.copy_from_slice(&x.values()[first * width..][..out.len()]);
+        });
+        Ok(out)
     }
 }

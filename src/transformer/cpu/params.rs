@@ -16,6 +16,9 @@ impl Layer<Panels> {
             qkv_bias: self.qkv_bias.clone(),
             qk_norms: norms.map(|norms| QkNorms { q: norms.q.clone(), k: norms.k.clone() }),
             output: of(&self.output),
+            output_bias: self.output_bias.clone(),
+            gate_up_bias: self.gate_up_bias.clone(),
+            down_bias: self.down_bias.clone(),
             attention_output_norm: self.attention_output_norm.clone(),
             mlp_norm: self.mlp_norm.clone(),
             gate_up: of(&self.gate_up),
@@ -36,24 +39,24 @@ impl Layer<Panels> {
     fn vector(&self, vector: Vector) -> Option<&Vec<f32>> {
         let norms = self.qk_norms.as_ref();
         match vector {
-            Vector::AttentionNorm => Some(&self.attention_norm),
+            Vector::AttentionNorm => self.attention_norm.as_ref(),
             Vector::QkvBias => self.qkv_bias.as_ref(),
             Vector::QNorm => norms.map(|norms| &norms.q),
             Vector::KNorm => norms.map(|norms| &norms.k),
             Vector::AttentionOutputNorm => self.attention_output_norm.as_ref(),
-            Vector::MlpNorm => Some(&self.mlp_norm),
+            Vector::MlpNorm => self.mlp_norm.as_ref(),
             Vector::MlpOutputNorm => self.mlp_output_norm.as_ref(),
         }
     }
 
     fn vector_mut(&mut self, vector: Vector) -> Option<&mut Vec<f32>> {
         match vector {
-            Vector::AttentionNorm => Some(&mut self.attention_norm),
+            Vector::AttentionNorm => self.attention_norm.as_mut(),
             Vector::QkvBias => self.qkv_bias.as_mut(),
             Vector::QNorm => self.qk_norms.as_mut().map(|norms| &mut norms.q),
             Vector::KNorm => self.qk_norms.as_mut().map(|norms| &mut norms.k),
             Vector::AttentionOutputNorm => self.attention_output_norm.as_mut(),
-            Vector::MlpNorm => Some(&mut self.mlp_norm),
+            Vector::MlpNorm => self.mlp_norm.as_mut(),
             Vector::MlpOutputNorm => self.mlp_output_norm.as_mut(),
         }
     }

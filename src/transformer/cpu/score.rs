@@ -97,6 +97,9 @@ impl<'a> PassTape<'a> {
         arena.begin(ids.len());
         let mut x = arena.take(ids.len(), spec.hidden);
         model.embed(&ids, |weight, row, out| weight.score().row(row, out), &mut x)?;
+        if let Some(ends) = lora.and_then(ScoreLora::ends) {
+            ends.add_embeddings(&ids, spec.embedding_scale, &mut x);
+        }
 
         let is_full = policy.is_some() && lora.is_none();
         let mut output_rows = predicting.clone();
@@ -124,7 +127,8 @@ impl<'a> PassTape<'a> {
         let prefixes = first_targets.iter().map(state).collect();
         let with_gradient = policy.is_some() && !is_full;
         let mut log_probs = vec![0.0; targets.len()];
-        head::log_probs(model.head().score(), &mut hidden, &targets, scale, with_gradient, &mut log_probs);
+        let head = lora.and_then(ScoreLora::head).unwrap_or_else(|| model.head().score());
+        head::log_probs(head, &mut hidden, &targets, scale, with_gradient, &mut log_probs);
         if policy.is_some() {
             (tape.last, tape.d_hidden) = (x, hidden);
         } else {

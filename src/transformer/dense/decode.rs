@@ -197,6 +197,10 @@ impl Pass for DecodePass<'_> {
         Ok((x + h)?)
     }
 
+    fn copied(&mut self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+
     fn norm(&mut self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         Ok(ops::norm(x, weight, self.spec.norm_epsilon)?)
     }

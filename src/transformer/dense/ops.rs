@@ -46,13 +46,17 @@ pub(super) fn angles(table: &Angles, rows: usize, device: &Device) -> error::Res
     Ok((place(&table.cos)?, place(&table.sin)?))
 }
 
-/// Rotary positions (arXiv 2104.09864) of `(rows, heads, head_dim)`, halves paired; `cos` and `sin` are `(rows, 1, head_dim / 2)`.
+/// Rotary positions (arXiv 2104.09864) of `(rows, heads, head_dim)`: of the first `2 pairs` values, halves paired; `cos` and
+/// `sin` are `(rows, 1, pairs)`.
 pub(super) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
-    let half = x.dim(D::Minus1)? / 2;
+    let (dim, half) = (x.dim(D::Minus1)?, cos.dim(D::Minus1)?);
     let (first, second) = (x.narrow(D::Minus1, 0, half)?, x.narrow(D::Minus1, half, half)?);
     let rotated_first = (first.broadcast_mul(cos)? - second.broadcast_mul(sin)?)?;
     let rotated_second = (second.broadcast_mul(cos)? + first.broadcast_mul(sin)?)?;
-    Tensor::cat(&[rotated_first, rotated_second], D::Minus1)
+    if 2 * half == dim {
+        return Tensor::cat(&[rotated_first, rotated_second], D::Minus1);
+    }
+    Tensor::cat(&[rotated_first, rotated_second, x.narrow(D::Minus1, 2 * half, dim - 2 * half)?], D::Minus1)
 }
 
 /// Attention by its definition, heads grouped (arXiv 2305.13245). `q` is `(batch, rows, heads, head_dim)`, `k` and `v` are

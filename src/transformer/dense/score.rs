@@ -133,6 +133,10 @@ impl Pass for ScorePass<'_> {
         Ok((x + h)?)
     }
 
+    fn copied(&mut self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.clone())
+    }
+
     fn norm(&mut self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let (weight, epsilon) = (weight.clone(), self.spec.norm_epsilon);
         Ok(ops::recomputed(x, move |x| ops::norm(x, &weight, epsilon))?)

@@ -130,9 +130,9 @@ impl Vector {
         let one = |name: &str, width| vec![(format!("model.layers.{layer}.{name}"), vec![width])];
         let norm = |name: Option<&str>| name.map_or_else(Vec::new, |name| one(&format!("{name}.weight"), hidden));
         match self {
-            Self::AttentionNorm => norm(Some(names.attention)),
+            Self::AttentionNorm => norm(names.attention),
             Self::AttentionOutputNorm => norm(names.attention_output),
-            Self::MlpNorm => norm(Some(names.mlp)),
+            Self::MlpNorm => norm(names.mlp),
             Self::MlpOutputNorm => norm(names.mlp_output),
             Self::QNorm => one("self_attn.q_norm.weight", spec.head_dim),
             Self::KNorm => one("self_attn.k_norm.weight", spec.head_dim),

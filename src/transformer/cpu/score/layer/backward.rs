@@ -61,7 +61,8 @@ impl LayerContext<'_> {
         let reads = [tape.inner(at.1), &d_gate_up];
         let [d_normed, d_inner_up] = self.linear_backward(at, &layer.gate_up, reads, Some(down), target, arena);
         arena.give_all([h, dh, d_inner]);
-        let h = self.norm_backward(block(Vector::MlpNorm), &tape.middle, d_normed, &layer.mlp_norm, d, target);
+        let norm = layer.mlp_norm.as_ref();
+        let h = self.norm_backward(block(Vector::MlpNorm), &tape.middle, d_normed, norm, d, target);
         GateUpBackward { h, d_gate_up, d_inner: d_inner_up }
     }
 
@@ -106,7 +107,7 @@ impl LayerContext<'_> {
         if let Some(d_all_rows) = d_all_rows {
             arena.give(std::mem::replace(&mut d, d_all_rows));
         }
-        let norm = &layer.attention_norm;
+        let norm = layer.attention_norm.as_ref();
         let h = self.norm_backward(block(Vector::AttentionNorm), &tape.x, d_normed, norm, &mut d, target);
         self.add_deferred(DeferredGrad { at, weight: &layer.qkv, x: &h, dy: &d_qkv, d_inner: &d_inner_qkv }, target);
         arena.give_all([h, d_qkv, d_inner_qkv]);
@@ -142,23 +143,28 @@ impl LayerContext<'_> {
     }
 
     /// Adds the gradient of `x`, a norm's input, to `dx`, from the gradient `dy` of its output. Overwrites `dy` with the
-    /// norm's output and returns it.
+    /// norm's output and returns it. Without a norm, the output is the input.
     fn norm_backward(
         &self,
         block: ParamBlock,
         x: &[f32],
         mut dy: Vec<f32>,
-        weight: &[f32],
+        weight: Option<&Vec<f32>>,
         dx: &mut [f32],
         target: &mut GradTarget<'_>,
     ) -> Vec<f32> {
+        let Some(weight) = weight else {
+            ops::add(&dy, dx);
+            dy.copy_from_slice(x);
+            return dy;
+        };
         target.norm(block, x, &dy);
         ops::norm_backward_with_output(x, &mut dy, dx, weight, self.spec().norm_epsilon);
         dy
     }
 
-    /// The gradient of a block's output `h` before its norm, from the gradient `d` after it; empty where the family has no
-    /// such norm.
+    /// The gradient of a block's output `h` before its norm and its scale, from the gradient `d` after them; empty where the
+    /// family has neither.
     fn output_norm_backward(
         &self,
         block: ParamBlock,
@@ -167,11 +173,19 @@ impl LayerContext<'_> {
         target: &mut GradTarget<'_>,
         arena: &mut Arena,
     ) -> Vec<f32> {
-        let Some(weight) = norm else { return vec![] };
+        let spec = self.spec();
+        if norm.is_none() && spec.residual_scale == 1.0 {
+            return vec![];
+        }
+        let mut scaled = arena.take(d.len() / spec.hidden, spec.hidden);
+        scaled.copy_from_slice(d);
+        self.scale_residual(&mut scaled);
+        let Some(weight) = norm else { return scaled };
         let mut dh = arena.take(d.len() / weight.len(), weight.len());
         dh.fill(0.0);
-        target.norm(block, h, d);
-        ops::norm_backward(h, d, &mut dh, weight, self.spec().norm_epsilon);
+        target.norm(block, h, &scaled);
+        ops::norm_backward(h, &scaled, &mut dh, weight, spec.norm_epsilon);
+        arena.give(scaled);
         dh
     }
 }

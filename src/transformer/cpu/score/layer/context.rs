@@ -37,6 +37,32 @@ impl LayerContext<'_> {
         out
     }
 
+    /// The input of a block: `x`, normalised where the family does that.
+    pub(super) fn input(&self, x: &[f32], weight: Option<&Vec<f32>>, arena: &mut Arena) -> Vec<f32> {
+        let Some(weight) = weight else {
+            let mut copy = arena.take(x.len() / self.spec().hidden, self.spec().hidden);
+            copy.copy_from_slice(x);
+            return copy;
+        };
+        self.norm(x, weight, arena)
+    }
+
+    /// Scales what a block adds to the residual stream, or its gradient, as the family does.
+    pub(super) fn scale_residual(&self, rows: &mut [f32]) {
+        let scale = self.spec().residual_scale;
+        if scale != 1.0 {
+            ops::by_rows(rows, self.spec().hidden, |_, rows| ops::scale_part(rows, scale));
+        }
+    }
+
+    /// Adds a bias, if there is one, to rows that are `stride` floats apart.
+    pub(super) fn add_bias(&self, rows: &mut [f32], stride: usize, bias: Option<&Vec<f32>>) {
+        let Some(bias) = bias else { return };
+        ops::by_rows(rows, stride, |_, rows| {
+            rows.chunks_exact_mut(stride).for_each(|row| ops::add_part(bias, &mut row[..bias.len()]));
+        });
+    }
+
     pub(super) fn gated(&self, gate_up: &[f32], arena: &mut Arena) -> Vec<f32> {
         let (width, activation) = (self.spec().intermediate, self.spec().layer_spec.activation);
         let mut out = arena.take(gate_up.len() / padded_stride(2 * width), width);

@@ -3,7 +3,7 @@
 use super::context::LayerContext;
 use super::tape::LayerTape;
 use crate::kernels::attention::Heads;
-use crate::kernels::ops;
+use crate::kernels::{ops, padded_stride};
 use crate::transformer::cpu::score::attention::PackedAttention;
 use crate::transformer::score::Arena;
 use crate::transformer::stack::Linear;
@@ -28,15 +28,12 @@ impl LayerContext<'_> {
     /// Norm, queries, keys and values, and attention: fills `attended` and what leads there.
     fn attention_forward(&self, index: usize, x: &[f32], tape: &mut LayerTape, arena: &mut Arena) {
         let (layer, spec) = (self.model.layer(index), self.spec());
-        let h = self.norm(x, &layer.attention_norm, arena);
+        let h = self.input(x, layer.attention_norm.as_ref(), arena);
         let (mut qkv, inner) = self.linear((index, Linear::Qkv), &layer.qkv, &h, arena);
         arena.give(h);
         tape.inner[Linear::Qkv as usize] = inner;
-        if let Some(bias) = &layer.qkv_bias {
-            ops::by_rows(&mut qkv, bias.len(), |_, rows| {
-                rows.chunks_exact_mut(bias.len()).for_each(|row| ops::add_part(bias, row));
-            });
-        }
+        let width = qkv.len() / self.rows;
+        self.add_bias(&mut qkv, width, layer.qkv_bias.as_ref());
         if layer.qk_norms.is_some() {
             tape.qkv = arena.take(self.rows, qkv.len() / self.rows);
             tape.qkv.copy_from_slice(&qkv);
@@ -56,12 +53,19 @@ impl LayerContext<'_> {
         let output_rows = self.output_rows(index);
         let gathered = output_rows.map(|rows| [&tape.attended, &tape.x].map(|values| self.gather(values, rows, arena)));
         let [attended, x] = gathered.as_ref().map_or([&tape.attended, &tape.x], |[attended, x]| [attended, x]);
-        let (h, inner) = self.linear((index, Linear::Output), &layer.output, attended, arena);
+        let (mut h, inner) = self.linear((index, Linear::Output), &layer.output, attended, arena);
         tape.inner[Linear::Output as usize] = inner;
+        self.add_bias(&mut h, spec.hidden, layer.output_bias.as_ref());
         let (mut middle, output) = self.output_norm(h, layer.attention_output_norm.as_ref(), arena);
         tape.output = output;
         let mut h = arena.take(middle.len() / spec.hidden, spec.hidden);
-        ops::add_norm(x, &mut middle, &mut h, &layer.mlp_norm, spec.norm_epsilon);
+        match &layer.mlp_norm {
+            Some(norm) => ops::add_norm(x, &mut middle, &mut h, norm, spec.norm_epsilon),
+            None => {
+                ops::add(x, &mut middle);
+                h.copy_from_slice(&middle);
+            }
+        }
         tape.middle = middle;
         if let Some(values) = gathered {
             arena.give_all(values);
@@ -72,25 +76,29 @@ impl LayerContext<'_> {
     /// The feed-forward block over the normalised `h`: returns the residual stream behind it.
     fn mlp_forward(&self, index: usize, h: Vec<f32>, tape: &mut LayerTape, arena: &mut Arena) -> Vec<f32> {
         let layer = self.model.layer(index);
-        let (gate_up, inner) = self.linear((index, Linear::GateUp), &layer.gate_up, &h, arena);
+        let (mut gate_up, inner) = self.linear((index, Linear::GateUp), &layer.gate_up, &h, arena);
+        self.add_bias(&mut gate_up, padded_stride(2 * self.spec().intermediate), layer.gate_up_bias.as_ref());
         arena.give(h);
         tape.inner[Linear::GateUp as usize] = inner;
         let gated = self.gated(&gate_up, arena);
         tape.gate_up = gate_up;
-        let (h, inner) = self.linear((index, Linear::Down), &layer.down, &gated, arena);
+        let (mut h, inner) = self.linear((index, Linear::Down), &layer.down, &gated, arena);
         arena.give(gated);
         tape.inner[Linear::Down as usize] = inner;
+        self.add_bias(&mut h, self.spec().hidden, layer.down_bias.as_ref());
         let (mut x, down) = self.output_norm(h, layer.mlp_output_norm.as_ref(), arena);
         tape.down = down;
         ops::add(&tape.middle, &mut x);
         x
     }
 
-    /// A block's output `h` after its norm, and before it where the family has such a norm.
+    /// A block's output `h` after its norm and its scale, and before them where the family has such a norm.
     fn output_norm(&self, h: Vec<f32>, norm: Option<&Vec<f32>>, arena: &mut Arena) -> (Vec<f32>, Vec<f32>) {
-        match norm {
+        let (mut h, before) = match norm {
             Some(weight) => (self.norm(&h, weight, arena), h),
             None => (h, vec![]),
-        }
+        };
+        self.scale_residual(&mut h);
+        (h, before)
     }
 }

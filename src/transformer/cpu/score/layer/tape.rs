@@ -54,12 +54,16 @@ impl LayerTape {
     }
 }
 
+/// 1 if the outputs of the blocks are normalised, else 0.
+fn has_output_norms(spec: &ModelSpec) -> usize {
+    usize::from(spec.layer_spec.sandwich_norms || spec.layer_spec.post_norms)
+}
+
 /// Floats per token on the tape of one layer.
 pub(in crate::transformer) fn tape_floats(spec: &ModelSpec, rank: usize) -> usize {
     let heads = Heads::of(spec);
     let qkv = heads.q_width() + 2 * heads.kv_width();
-    let norms =
-        usize::from(spec.layer_spec.qk_norm) * qkv + usize::from(spec.layer_spec.sandwich_norms) * 2 * spec.hidden;
+    let norms = usize::from(spec.layer_spec.qk_norm) * qkv + has_output_norms(spec) * 2 * spec.hidden;
     2 * spec.hidden + qkv + heads.q_width() + heads.heads + padded_stride(2 * spec.intermediate) + norms + 7 * rank
 }
 
@@ -72,7 +76,7 @@ pub(in crate::transformer) fn working_floats(spec: &ModelSpec, rank: usize) -> u
     let attention =
         PackedAttention::forward_floats(heads) + PackedAttention::backward_floats(heads) + qkv + heads.q_width();
     let feed_forward = 2 * spec.intermediate + padded_stride(2 * spec.intermediate);
-    let streams = 4 + usize::from(spec.layer_spec.sandwich_norms);
+    let streams = 4 + 2 * has_output_norms(spec).max(usize::from(spec.residual_scale != 1.0));
     // The last layer's output rows, beside all rows.
     let output_rows = spec.hidden + heads.q_width();
     attention + feed_forward + streams * spec.hidden + output_rows + 3 * rank
