@@ -19,6 +19,9 @@ mod clause;
 /// The verdict of `text`, if it contains exactly one. Of a text that was cut, only a mark or a bare verdict counts.
 pub(super) fn read(text: &str, is_cut: bool) -> Option<Choice> {
     let text = plain(without_thoughts(text));
+    if is_cut && text.rfind("[[") > text.rfind("]]") {
+        return None;
+    }
     if let Some(marked) = marked(&text) {
         return marked;
     }
@@ -42,8 +45,9 @@ fn pattern(pattern: &str) -> Regex {
 /// `text` with letters that look alike made equal, and without emphasis.
 fn plain(text: &str) -> String {
     static CYRILLIC: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b([АВ])\b"));
-    let text: String = text.nfkc().filter(|c| !"*`_\u{feff}".contains(*c)).collect();
-    let text = text.replace('\u{2019}', "'");
+    static JOINED: LazyLock<Regex> = LazyLock::new(|| pattern(r"([A-Za-z])_([ABab12])\b"));
+    let text: String = text.nfkc().filter(|c| !"*`\u{feff}".contains(*c)).collect();
+    let text = JOINED.replace_all(&text, "$1 $2").replace('_', "").replace('\u{2019}', "'");
     let latin = |found: &regex::Captures<'_>| if &found[1] == "А" { "A" } else { "B" };
     CYRILLIC.replace_all(&text, latin).into_owned()
 }
@@ -66,8 +70,19 @@ fn marked(text: &str) -> Option<Option<Choice>> {
     static LEAD: LazyLock<Regex> = LazyLock::new(|| {
         pattern(r"(?i)(?:verdict|final|conclusion|winner|decision|judge?ment|therefore|overall)[^\[\]\n.]{0,40}$")
     });
+    // "[[A]] or [[B]]" are the verdicts that there are.
+    static LISTED: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r#"\[\[[^\[\]]*\]\]["']?(?:(?:\s*,\s*|\s+)(?:or\s+)?["']?\[\[[^\[\]]*\]\]["']?)*,?\s+or\s+["']?\[\[[^\[\]]*\]\]"#,
+        )
+    });
+    let lists: Vec<_> = LISTED.find_iter(text).map(|list| list.range()).collect();
+    let listed =
+        |at: usize| lists.get(lists.partition_point(|list| list.end <= at)).is_some_and(|list| list.contains(&at));
+    let all = text.match_indices("[[").count();
     let found: Vec<(bool, Option<Choice>)> = text
         .match_indices("[[")
+        .filter(|(at, _)| !listed(*at))
         .filter(|(at, _)| !text[..*at].ends_with(['"', '\'', '\u{201c}']))
         .filter_map(|(at, open)| {
             let (inside, _) = text[at + open.len()..].split_once("]]")?;
@@ -78,7 +93,10 @@ fn marked(text: &str) -> Option<Option<Choice>> {
         return Some(*choice);
     }
     let known: Vec<Choice> = found.iter().filter_map(|(_, choice)| *choice).collect();
-    if known.is_empty() { None } else { Some(agreed(known.into_iter())) }
+    if known.is_empty() {
+        return (all > found.len() && !lists.is_empty()).then_some(None);
+    }
+    Some(agreed(known.into_iter()))
 }
 
 /// What stands in double brackets: a verdict, MT-Bench's `C`, which means tie, or a comparison.
@@ -90,14 +108,14 @@ fn bracketed(inside: &str) -> Option<Choice> {
 /// `A>B`, `B >> A`, `A=B`.
 fn compared(text: &str) -> Option<Choice> {
     static COMPARED: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(r"^(?i:answer |response )?([AB])\s*(>+|<+|=+|≫|≪)\s*(?i:answer |response )?([AB])\.?$")
+        pattern(r"^(?i:answer |response )?([AB])\s*([>≥]+|[<≤]+|=+|[≈~]|≫|≪)\s*(?i:answer |response )?([AB])\.?$")
     });
     let found = COMPARED.captures(text.trim())?;
     let (first, second) = (letter(&found[1])?, letter(&found[3])?);
     match &found[2] {
         _ if first == second => None,
-        sign if sign.starts_with('=') => Some(Choice::Tie),
-        sign if sign.starts_with(['>', '≫']) => Some(first),
+        sign if sign.starts_with(['=', '≈', '~']) => Some(Choice::Tie),
+        sign if sign.starts_with(['>', '≥', '≫']) => Some(first),
         _ => Some(second),
     }
 }
@@ -109,17 +127,30 @@ fn stated(text: &str) -> Option<Option<Choice>> {
             r#"(?i)<(?:answer|verdict|winner|choice)>\s*([^<\n]{1,30}?)\s*</|\\boxed\s*\{\s*(?:\\text\{)?([^{}]{1,30})\}|"(?:winner|verdict|choice|answer|better|best|preferred|preference|decision|result|judge?ment)"\s*:\s*"?([^",}\n]{1,30})|\b(?:(?:final|my)\s+(?:verdict|answer|decision|choice|judge?ment)|verdict|winner|decision|conclusion|preference|better (?:answer|response|one))\s*(?:is|:|=|->|→)+\s*:?\s*\(?((?:(?:answer|response|option|assistant|model|the)\s+)*(?:[A-Za-z]+|[12]))\)?(\s+(?:or|and)\b)?"#,
         )
     });
+    static GOES_ON: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"^\)?\s+(?:is|was|isn't|seems|looks|has|loses|fails|lacks)\b"));
+    static LOSER: LazyLock<Regex> = LazyLock::new(|| pattern(r#"(?i)"(?:loser|worse|worst)"\s*:\s*"([^"\n]{1,30})""#));
     let mut last = None;
     for found in STATED.captures_iter(text) {
         let Some(said) = (1..=4).find_map(|group| found.get(group)) else { continue };
+        // What goes on as a clause is read as one: "verdict: A is worse".
+        if found.get(4).is_some() && GOES_ON.is_match(&text[said.end()..]) {
+            continue;
+        }
         // "verdict is A or B" states none.
-        let choice = bracketed(said.as_str()).filter(|_| found.get(5).is_none());
+        let inside = || agreed_votes(&votes(said.as_str())).filter(|_| found.get(4).is_none());
+        let choice = bracketed(said.as_str()).or_else(inside).filter(|_| found.get(5).is_none());
         // Prose goes on behind words that are no verdict: "the verdict is hard".
         if found.get(4).is_none() || choice.is_some() || found.get(5).is_some() {
             last = Some(choice);
         }
     }
-    last.or_else(|| text.lines().filter_map(compared).last().map(Some))
+    let loser = || match bracketed(LOSER.captures(text)?.get(1)?.as_str())? {
+        Choice::A => Some(Choice::B),
+        Choice::B => Some(Choice::A),
+        Choice::Tie => None,
+    };
+    last.or_else(|| loser().map(Some)).or_else(|| text.lines().filter_map(compared).last().map(Some))
 }
 
 fn letter(word: &str) -> Option<Choice> {
@@ -134,11 +165,11 @@ fn letter(word: &str) -> Option<Choice> {
 fn whole(text: &str) -> Option<Choice> {
     static WHOLE: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
-            r"(?i)^\W*(?:(?:i (?:choose|pick|prefer|say)|(?:it|this) is|the)\s+)?(?:(?:answer|option|response|choice|verdict|assistant|model|candidate|winner|output|solution|antwort|respuesta|réponse|risposta|resposta|答案|回答|选项)\s*(?:is|:|是)?\W*)?([ab12]|first|second|former|latter|tie|tied|equal|same|draw|neither|both)(?:\s+(?:one|answer|response))?\W*$",
+            r"(?i)^\W*(?:(?:i (?:choose|pick|prefer|say)|(?:it|this) is|the)\s+)?(?:(?:answer|option|response|choice|verdict|assistant|model|candidate|winner|output|solution|antwort|respuesta|réponse|risposta|resposta|答案|回答|选项)\s*(?:is|:|是)?\W*)?([ab12]|(?:first|second|former|latter)(?:\s+(?:one|answer|response))?|tie|tied|equal|same|draw|neither|both|empate|égalité|unentschieden|pareggio|ничья|平局|平手|引き分け|무승부)(?:[^\w+-][^\w+]*)?$",
         )
     });
     let found = WHOLE.captures(text)?;
-    match found[1].to_lowercase().as_str() {
+    match found[1].to_lowercase().split_whitespace().next().unwrap_or_default() {
         "a" | "1" | "first" | "former" => Some(Choice::A),
         "b" | "2" | "second" | "latter" => Some(Choice::B),
         _ => Some(Choice::Tie),
@@ -147,15 +178,21 @@ fn whole(text: &str) -> Option<Choice> {
 
 /// The verdict by scores for both: `A: 4/10, B: 9/10`.
 fn scored(text: &str) -> Option<Choice> {
+    const SCORE: &str = r"(?i:scores?|scored|rating|rated|grade|points)";
+    static NAMED: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(&format!(
+            r#"{SCORE}\s*(?:(?i:for|of)\s*)?(?:(?i:answer|response|assistant|model)\s*)?\b([AaBb])\b["']?\s*(?i:[:=]|is)\s*["']?(\d{{1,3}}(?:\.\d+)?)|\b([AB])\s+(?i:gets\s+a\s+|has\s+a\s+)?{SCORE}\s*(?:(?i:of|at)\s*)?(\d{{1,3}}(?:\.\d+)?)|"([AB])"\s*:\s*(\d{{1,3}}(?:\.\d+)?)"#
+        ))
+    });
     static SCORED: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(
-            r"\b([AB])\b[^\dAB\n]{0,20}?(\d{1,3}(?:\.\d+)?)\s*(?:/\s*(\d{1,3})|(?i:out of)\s+(\d{1,3})|(?i:points?)\b)",
-        )
+        pattern(r"\b([AB])\b[^\dAB\n]{0,20}?(\d{1,3}(?:\.\d+)?)\s*(?:/\s*\d{1,3}|(?i:out of)\s+\d{1,3}|(?i:points?)\b)")
     });
     let mut best: [Option<f64>; 2] = [None; 2];
-    for found in SCORED.captures_iter(text) {
-        let place = usize::from(&found[1] == "B");
-        let score = found[2].parse::<f64>().ok()?;
+    let scores = if SCORED.is_match(text) { SCORED.captures_iter(text) } else { NAMED.captures_iter(text) };
+    for found in scores {
+        let (name, score) = [1, 3, 5].iter().find_map(|group| found.get(*group).zip(found.get(group + 1)))?;
+        let place = usize::from(name.as_str().eq_ignore_ascii_case("b"));
+        let score = score.as_str().parse::<f64>().ok()?;
         if best[place].is_some_and(|known| known != score) {
             return None;
         }

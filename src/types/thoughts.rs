@@ -8,17 +8,21 @@ use std::sync::LazyLock;
 pub fn without_thoughts(text: &str) -> &str {
     static CLOSED: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
-            r"(?i)</(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[/THINK\]|<\|end_of_thought\|>|◁/think▷|<\|channel\|>final<\|message\|>",
+            r"(?i)</(?:think|thinking|thought|thoughts|reason|reasoning|analysis|scratchpad|reflection|inner_monologue|seed:think)>|<\|/(?:think|thinking)\|>|<\|END_THINKING\|>|<unused95>|\[/THINK\]|<\|end_of_thought\|>|◁/think▷|<\|channel\|>final<\|message\|>",
         )
     });
     static OPENED: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
-            r"(?im)^\s*(?:<(?:think|thinking|thought|thoughts|reasoning|seed:think)>|\[THINK\]|<\|begin_of_thought\|>|◁think▷|(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)<\|message\|>)",
+            r"(?im)^\s*(?:<(?:think|thinking|thought|thoughts|reason|reasoning|analysis|scratchpad|reflection|inner_monologue|seed:think)>|<\|(?:think|thinking)\|>|<\|START_THINKING\|>|<unused94>|\[THINK\]|<\|begin_of_thought\|>|◁think▷|(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)<\|message\|>)",
         )
     });
-    static SOLUTION: LazyLock<Regex> =
-        LazyLock::new(|| pattern(r"^\s*<\|begin_of_solution\|>|<\|end_of_solution\|>\s*$"));
+    static SOLUTION: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"^\s*<\|(?:begin_of_solution|START_RESPONSE)\|>|<\|(?:end_of_solution|END_RESPONSE|return)\|>\s*$")
+    });
     let answer = CLOSED.find_iter(text).last().map_or(text, |closed| &text[closed.end()..]);
+    // An answer may stand before its reasons.
+    let ahead = OPENED.find(text).map_or("", |opened| &text[..opened.start()]);
+    let answer = if answer.trim().is_empty() && !ahead.trim().is_empty() { ahead } else { answer };
     let answer = OPENED.find(answer).map_or(answer, |opened| &answer[..opened.start()]);
     let start = SOLUTION.find(answer).filter(|found| found.start() == 0).map_or(0, |found| found.end());
     let answer = &answer[start..];
@@ -44,6 +48,10 @@ mod tests {
             ("<think>A? <think>still</think> no</think>B", "B"),
             ("<|channel|>analysis<|message|>A<|end|><|start|>assistant<|channel|>final<|message|>B", "B"),
             ("<|begin_of_thought|>A<|end_of_thought|>\n<|begin_of_solution|>B<|end_of_solution|>", "B"),
+            ("<|START_THINKING|>A<|END_THINKING|><|START_RESPONSE|>B<|END_RESPONSE|>", "B"),
+            ("<unused94>thought\nA<unused95>B", "B"),
+            ("<scratchpad>A</scratchpad>B", "B"),
+            ("<answer>B</answer>\n<reasoning>as A fails</reasoning>", "<answer>B</answer>\n"),
             ("<think>A looks better so far", ""),
             ("<|channel|>analysis<|message|>A looks", ""),
             ("The tag `<think>` is plain text here", "The tag `<think>` is plain text here"),

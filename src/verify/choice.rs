@@ -1,10 +1,12 @@
 //! Multiple choice: which option a text chooses, by its letter or its words.
 //!
-//! In this order: a box or an answer tag; the last "the answer is B" or "I choose B"; a text that begins with a letter
-//! ("B) ..."); letters in brackets, the one option whose words occur, single letters, if all that the text does not deny are
-//! the same. `A` and `I` count as letters only where they cannot be words. A text that does not choose is wrong.
+//! In this order: a box or an answer tag; the last "the answer is B" or "I choose B"; the option that it ends on ("so B") or
+//! calls right; a text that begins with a letter ("B) ..."); letters in brackets, the one option whose words occur, single
+//! letters, if all that the text does not deny are the same; the one option whose value is the text's. `A` and `I` count as
+//! letters only where they cannot be words. A text that does not choose is wrong.
 
 use super::marker::{Mark, marks};
+use super::math::MathAnswer;
 use super::text::normalised;
 use regex::Regex;
 use std::sync::LazyLock;
@@ -42,17 +44,46 @@ pub(super) fn chosen(text: &str, options: &[String]) -> Option<usize> {
         Mark::Said(_) | Mark::Hashes(_) | Mark::Bold(_) => None,
     });
     if let Some(inside) = decisive {
-        return stated(&without_faces(inside), options);
+        let inside = without_faces(inside);
+        return stated(&inside, options).or_else(|| said(&marks(&inside), options));
     }
-    let said = found.iter().find_map(|mark| match mark {
-        Mark::Said(inside) => stated(inside, options),
-        _ => None,
-    });
-    said.or_else(|| picked(text, options))
+    said(&found, options)
+        .or_else(|| picked(text, options))
         .or_else(|| first(text, options))
         .or_else(|| only(&BRACKETED, text, options))
         .or_else(|| by_words(text, options))
         .or_else(|| only(&ALONE, text, options).filter(|_| !BRACKETED.is_match(text)))
+        .or_else(|| by_value(text, options))
+}
+
+/// The option that the last of `marks` says in words such as "the answer is".
+fn said(marks: &[Mark<'_>], options: &[String]) -> Option<usize> {
+    marks.iter().find_map(|mark| match mark {
+        Mark::Said(inside) => stated(inside, options),
+        _ => None,
+    })
+}
+
+/// The only option whose value is that of `text`: `1/2` for `\\frac{1}{2}`. All options are values without units then, and a percent
+/// sign counts.
+fn by_value(text: &str, options: &[String]) -> Option<usize> {
+    if !text.contains(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    static COMMAND: LazyLock<Regex> = LazyLock::new(|| pattern(r"\\[A-Za-z]+"));
+    let has_letters = |text: &str| text.contains(char::is_alphabetic);
+    let value = |option: &String| {
+        let value = MathAnswer::expected(option)?;
+        let has_unit = has_letters(&COMMAND.replace_all(option.rsplit('=').next().unwrap_or_default(), ""))
+            && !has_letters(&value.shown());
+        (!has_unit).then_some(value)
+    };
+    let values: Option<Vec<MathAnswer>> = options.iter().map(value).collect();
+    let (values, given) = (values?, MathAnswer::of(text)?);
+    let is_same =
+        |value: &MathAnswer| given.agrees(value) && given.shown().contains('%') == value.shown().contains('%');
+    let mut equal = values.iter().enumerate().filter(|(_, value)| is_same(value)).map(|(index, _)| index);
+    equal.next().filter(|_| equal.next().is_none())
 }
 
 static BRACKETED: LazyLock<Regex> = LazyLock::new(|| pattern(r"\(([A-Za-z])\)"));
@@ -78,7 +109,7 @@ fn without_faces(inside: &str) -> String {
 fn stated(text: &str, options: &[String]) -> Option<usize> {
     static LETTER: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
-            r#"^(?i:(?:option|choice|letter|clearly|definitely|not\s+\(?[a-z]\)?,?\s+but)\s+)*[\s*_"'`(\[{$:]*([A-Za-z])([^\p{L}\d+#][^\n]*)?$"#,
+            r#"^(?i:(?:option|choice|letter|clearly|definitely|not\s+\(?[a-z]\)?,?\s+but)\s+)*[\s*_"'`(\[{$:]*([A-Za-z])((?:[^\p{L}\d+#]|[\p{Han}\p{Hiragana}\p{Hangul}])[^\n]*)?$"#,
         )
     });
     static LISTED: LazyLock<Regex> =
@@ -93,7 +124,10 @@ fn stated(text: &str, options: &[String]) -> Option<usize> {
             return at_letter(&found[1], options);
         }
     }
-    if text.to_lowercase().starts_with("not ") { None } else { by_words(text, options) }
+    if text.to_lowercase().starts_with("not ") {
+        return None;
+    }
+    by_words(text, options).or_else(|| by_value(text, options))
 }
 
 /// Whether a letter before `behind` is a word: "A dog", "I think".
@@ -112,19 +146,48 @@ fn is_article(letter: &str, behind: &str) -> bool {
 fn picked(text: &str, options: &[String]) -> Option<usize> {
     static PICKED: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
-            r"(?i:(?:\b(?:choice|option)\s+(?:is|would be|must be|should be)|\b(?:choose|chose|pick|picked|select|go with|going with|say)|\b(?:it|this|that)\s+(?:is|must be|has to be|would be|should be|'s))\s*(?:option|choice|answer)?)\s*:?[\s*(]*([A-Z])\b([^\n]{0,40})",
+            r"(?i:(?:\b(?:choice|option)\s+(?:is|would be|must be|should be)|\b(?:choose|chose|pick|picked|select|go with|going with|say)|\b(?:it|this|that)(?:\s+(?:is|must be|has to be|would be|should be)|'s))\s*(?:option|choice|answer)?)\s*:?[\s*(]*([A-Z])\b([^\n]{0,40})",
         )
     });
     let picks = |found: &regex::Captures<'_>| {
         let start = found.get(0).map_or(0, |whole| whole.start());
         !is_denied_before(&text[..start]) && !is_article(&found[1], &found[2]) && !is_denied_behind(&found[2])
     };
-    PICKED.captures_iter(text).filter(picks).filter_map(|found| at_letter(&found[1], options)).last()
+    let picked = PICKED.captures_iter(text).filter(picks).filter_map(|found| at_letter(&found[1], options)).last();
+    picked.or_else(|| concluded(text, options))
+}
+
+/// The option that the text ends on, or says to be right: "A and C are wrong, so B."
+fn concluded(text: &str, options: &[String]) -> Option<usize> {
+    static END: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?:(?i:\b(?:so|hence|thus|therefore|leaves|leaving|but|ultimately|on reflection)\b,?\s*(?:it's|it is|it must be|only|option|just)?)\s*\(?([A-Z])\)?|(?i:\b(?:it is|it's|i choose|i pick|i select|option|choice))\s+\(?([b-hj-z])\)?)[\s.!*]*$",
+        )
+    });
+    static RIGHT: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"\b([B-HJ-Z])\)?\s+(?:is|must be)\s+(?:clearly\s+)?(?:the\s+)?(?:only\s+)?(?:right|correct|best)\b")
+    });
+    static CHOSEN: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:故选|所以选|选择|选项|选)\s*:?\s*\(?([A-Z])"));
+    let denied = |at: usize| is_denied_before(&text[..at]) || text[..at].ends_with('不');
+    let ends = END.captures(text).and_then(|found| found.get(1).or(found.get(2)));
+    let right =
+        || RIGHT.captures_iter(text).filter_map(|found| found.get(1)).filter(|found| !denied(found.start())).last();
+    let chosen = || {
+        let starts =
+            CHOSEN.captures_iter(text).filter(|found| found.get(0).is_some_and(|whole| !denied(whole.start())));
+        let wrong =
+            |found: &regex::Match<'_>| text[found.end()..].trim_start_matches(')').starts_with(['错', '不', '錯']);
+        starts.filter_map(|found| found.get(1)).filter(|found| !wrong(found)).last()
+    };
+    at_letter(ends.or_else(right).or_else(chosen)?.as_str(), options)
 }
 
 fn is_denied_before(before: &str) -> bool {
-    static DENIED: LazyLock<Regex> =
-        LazyLock::new(|| pattern(r"(?i)(?:\bnot|n't|\bnever|\bcannot|\bwouldn't)(?:\s+\w+)?[\s(*]*$"));
+    static DENIED: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?i)(?:\bnot|n't|\bnever|\bcannot|\bwouldn't|\bso (?:is|are)|\ball but|\bexcept(?: for)?|\bother than)(?:\s+\w+)?[\s(*]*$",
+        )
+    });
     DENIED.is_match(before)
 }
 
@@ -132,7 +195,7 @@ fn is_denied_before(before: &str) -> bool {
 fn is_denied_behind(behind: &str) -> bool {
     static DENIED: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
-            r"(?i)^[)\]*]*\s*(?:is|was|are|does|do|can|could|would|has|seems|fails)?\s*(?:n't|\bnot\b|\bwrong\b|\bincorrect\b|\bfalse\b|\bfails?\b|\bcannot\b|\bruled out\b|\bout\b|\bnames another\b)",
+            r"(?i)^[)\]*:]*\s*(?:is|was|are|does|do|can|could|would|has|seems|fails)?\s*(?:the\s+)?(?:only\s+)?(?:n't|\bnot\b|\bwrong\b|\bincorrect\b|\bfalse\b|\bfails?\b|\bcannot\b|\bruled out\b|\bout\b|\bnames another\b)",
         )
     });
     DENIED.is_match(behind)
@@ -247,6 +310,15 @@ mod tests {
             ("I believe C fits best", 2),
             (r#"{"answer": "C", "why": "option A is no colour"}"#, 2),
             ("\u{ff22}", 1),
+            ("option b", 1),
+            ("A, C and D are wrong, so it's B.", 1),
+            ("Eliminating A, C, and D leaves B.", 1),
+            ("First I thought A. On reflection, B.", 1),
+            ("Neither A nor C. B is right.", 1),
+            ("A: false, B: true, C: false, D: false", 1),
+            ("<answer>The answer is B</answer>", 1),
+            ("故选B．", 1),
+            ("答えはBです", 1),
         ] {
             assert_eq!(chosen(text, &options()), Some(index), "{text:?}");
         }
@@ -258,6 +330,11 @@ mod tests {
             "",
             "I do not know.",
             "A dog",
+            "A is wrong, but so is B",
+            "不选B",
+            "选项B错误",
+            "Everything except A is right",
+            "A is the only wrong one",
             "E",
             "(A) or (B)",
             "a red apple or blue",
@@ -293,6 +370,13 @@ mod tests {
             assert_eq!(named(answer, &options), Some(index), "{answer}");
             assert_eq!(by_words(text, &options), Some(index), "{text}");
         }
+        for (text, index) in [("1/2", Some(0)), (r"\boxed{\frac{1}{3}}", Some(1)), ("3/6 or 1/3", None), ("0.25", None)]
+        {
+            assert_eq!(chosen(text, &[r"\frac{1}{2}", r"\frac{1}{3}"].map(str::to_owned)), index, "{text}");
+        }
+        let lengths = ["20 m", "200 m"].map(str::to_owned);
+        assert_eq!(chosen("20 km", &lengths), None, "units are not compared");
+        assert_eq!(chosen("6%", &["3", "6"].map(str::to_owned)), None);
         let twice = ["Yes!", "yes?"].map(str::to_owned);
         assert_eq!(named("yes", &twice), None, "two options have these words");
     }

@@ -13,7 +13,7 @@ pub(super) enum Mark<'a> {
     Box(Option<&'a str>),
     /// What a tag or `"answer":` encloses.
     Tag(&'a str),
-    /// The rest of a sentence behind "the answer is".
+    /// The rest of a sentence behind "the answer is", or what stands before "is the answer".
     Said(&'a str),
     /// The rest of a line behind `####`.
     Hashes(&'a str),
@@ -49,10 +49,12 @@ fn boxes(text: &str) -> impl Iterator<Item = (usize, Mark<'_>)> {
 
 fn tags(text: &str) -> impl Iterator<Item = (usize, Mark<'_>)> {
     static TAG: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(r#"(?is)<(?:final_)?answer>\s*(.*?)\s*</(?:final_)?answer>|"answer"\s*:\s*"?([^",}\n]+)"#)
+        pattern(
+            r#"(?is)<(?:final_)?answer>\s*(.*?)\s*</(?:final_)?answer>|["'](?:final_)?answer["']\s*:\s*(?:"([^"\n]+)"|'([^'\n]+)'|([^"',}\n]+))"#,
+        )
     });
     TAG.captures_iter(text).filter_map(|found| {
-        let inside = found.get(1).or(found.get(2))?;
+        let inside = (1..=4).find_map(|group| found.get(group))?;
         (!inside.is_empty()).then(|| (inside.start(), Mark::Tag(inside.as_str())))
     })
 }
@@ -60,15 +62,24 @@ fn tags(text: &str) -> impl Iterator<Item = (usize, Mark<'_>)> {
 fn said(text: &str) -> impl Iterator<Item = (usize, Mark<'_>)> {
     static SAID: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
-            r"(?i)(?:\banswer\b(?:\s+(?:to|of|for)\b[^.:\n]{0,60}?)?[*_]*\s*(?:\bis\b|\bwould be\b|\bshould be\b|\bmust be\b|:|=)|\b(?:antwort|respuesta|réponse|risposta|resposta|ответ)\b\s*(?:ist|es|est|è|é|:)|答案\s*(?:是|为|為|:)|答え\s*は)[*_:\s]*",
+            r"(?i)(?:\banswer\b(?:\s+(?:to|of|for)\b[^.:\n]{0,60}?)?[*_]*\s*(?:\bis\b|\bwould be\b|\bshould be\b|\bmust be\b|:|=)|\b(?:antwort|respuesta|réponse|risposta|resposta|ответ)\b\s*(?:ist|es|est|è|é|:)|(?:答案|故|所以|应|應)\s*(?:是|为|為|选择?|選|:)+|(?:答え|正解)\s*[は:]|(?:정답|답)\s*[은는:]|(?:الإجابة|الجواب|उत्तर|cevap|jawaban|đáp án)\s*:)[*_:\s]*",
         )
     });
     static HEADING: LazyLock<Regex> =
         LazyLock::new(|| pattern(r"(?im)^[#*_\s]*(?:the\s+)?(?:final\s+)?answer[*_:\s]*\n"));
+    static SUBJECT: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?im)(?:^|[.:,]\s+|\b(?:so|thus|hence|therefore)\s+)((?:\(?[A-Z]\)?|\$?-?\d\S*|\$[^$\n]+\$)) is (?:the|our|my) (?:final |correct |right |best )*answer\b",
+        )
+    });
     let sentences = SAID.find_iter(text).map(|found| (found.start(), Mark::Said(sentence(&text[found.end()..]))));
     let lines =
         HEADING.find_iter(text).map(|found| (found.start(), Mark::Said(sentence(text[found.end()..].trim_start()))));
-    sentences.chain(lines)
+    let named = SUBJECT.captures_iter(text).filter_map(|found| {
+        let subject = found.get(1)?;
+        Some((subject.start(), Mark::Said(subject.as_str())))
+    });
+    sentences.chain(lines).chain(named)
 }
 
 fn hashes(text: &str) -> impl Iterator<Item = (usize, Mark<'_>)> {
@@ -82,10 +93,10 @@ fn hashes(text: &str) -> impl Iterator<Item = (usize, Mark<'_>)> {
 }
 
 fn bold(text: &str) -> impl Iterator<Item = (usize, Mark<'_>)> {
-    static BOLD: LazyLock<Regex> = LazyLock::new(|| pattern(r"\*\*([^*\n]+)\*\*"));
+    static BOLD: LazyLock<Regex> = LazyLock::new(|| pattern(r"\*\*([^*\n]+)\*\*|\b__([^_\n]+)__\b"));
     static COUNT: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d+[.):]$"));
     BOLD.captures_iter(text).filter_map(|found| {
-        let (whole, inside) = (found.get(0)?, found.get(1)?);
+        let (whole, inside) = (found.get(0)?, found.get(1).or(found.get(2))?);
         // "**1.** First" counts its paragraphs.
         let opens = text[..whole.start()].lines().next_back().is_none_or(|line| line.trim().is_empty())
             || text[..whole.start()].ends_with('\n');

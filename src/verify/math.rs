@@ -9,7 +9,8 @@ use super::marker::{Mark, marks};
 use answer::Answer;
 use expression::read;
 use form::Form;
-use numeral::{Comma, in_words};
+use num_rational::BigRational;
+use numeral::{Comma, in_words, last_in_words};
 use plain::plain;
 use prose::Found;
 use regex::Regex;
@@ -35,7 +36,11 @@ impl MathAnswer {
         let text = plain(text);
         match marks(&text).into_iter().find_map(marked) {
             Some(readings) => readings,
-            None => in_prose(&text).or_else(|| in_formula(&text)).or_else(|| last(&without_confidence(&text))),
+            None => in_prose(&text)
+                .or_else(|| in_formula(&text))
+                .or_else(|| predicate(&text))
+                .or_else(|| last(&without_confidence(&text)))
+                .or_else(|| last_in_words(&text).map(MathAnswer::number)),
         }
     }
 
@@ -68,13 +73,22 @@ impl MathAnswer {
     /// The answer that all of `text` is: a formula, or a number in words.
     fn whole(text: &str) -> Option<Self> {
         let text = text.trim();
+        if let Some(words) = Self::words(text) {
+            return Some(words);
+        }
         let readings: Vec<Answer> =
             [Comma::Decimal, Comma::Separates].iter().filter_map(|comma| read(text, *comma)).collect();
-        if readings.is_empty() { Self::words(text) } else { Some(Self { readings }) }
+        (!readings.is_empty()).then_some(Self { readings })
     }
 
+    /// The number that all of `text` says in words, which may stand in LaTeX's `\text{}`.
     fn words(text: &str) -> Option<Self> {
-        in_words(text).map(|value| Self::one(Answer::Value(Form::number(value), false)))
+        let face = text.strip_prefix("\\text{").and_then(|rest| rest.strip_suffix('}'));
+        in_words(face.unwrap_or(text)).map(Self::number)
+    }
+
+    fn number(value: BigRational) -> Self {
+        Self::one(Answer::Value(Form::number(value), false))
     }
 
     fn found(found: Found) -> Self {
@@ -90,9 +104,8 @@ fn marked(mark: Mark<'_>) -> Option<Option<MathAnswer>> {
         Mark::Said(text) | Mark::Hashes(text) => stated(text),
         Mark::Bold(inside) => {
             let inside = inside.trim().trim_end_matches(['.', ':', '!']);
-            let readable =
-                MathAnswer::whole(inside).filter(|_| inside.contains(|c: char| c.is_ascii_digit() || c == '\\'));
-            readable.map(Some)
+            let says = inside.contains(|c: char| c.is_ascii_digit() || c == '\\') || last_in_words(inside).is_some();
+            MathAnswer::whole(inside).filter(|_| says).map(Some)
         }
     }
 }
@@ -102,9 +115,15 @@ fn stated(text: &str) -> Option<Option<MathAnswer>> {
     static HEDGE: LazyLock<Regex> = LazyLock::new(|| {
         pattern(r"(?i)^(?:(?:about|approximately|approx\.?|around|roughly|exactly|just|only|simply)\s+)")
     });
+    static BOUND: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"(?i)^(?:(?:more|less|fewer|greater|larger|smaller|higher|lower) than|between|unknown)\b")
+    });
     let bare = text.replace("**", if text.contains("^") || !text.contains("**") { "**" } else { "" }).replace('`', "");
     let bare = bare.trim().trim_matches(['*', '"', ':', '_']).trim();
     let bare = &bare[HEDGE.find(bare).map_or(0, |found| found.end())..];
+    if BOUND.is_match(bare) {
+        return Some(None);
+    }
     if let Some(answer) = opening_formula(bare).or_else(|| in_prose(bare)) {
         return Some(Some(answer));
     }
@@ -114,7 +133,20 @@ fn stated(text: &str) -> Option<Option<MathAnswer>> {
         let goes_on = prose::goes_on(&bare[first.end..]);
         return Some((!goes_on).then(|| MathAnswer::found(first)));
     }
-    in_formula(bare).or_else(|| last(bare)).map(Some)
+    in_formula(bare).or_else(|| last(bare)).or_else(|| last_in_words(bare).map(MathAnswer::number)).map(Some)
+}
+
+/// What the last sentence says that something is: `The roots are 2 and 3.`
+fn predicate(text: &str) -> Option<MathAnswer> {
+    static PREDICATE: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?i)^.*(?:\b(?:is|are|equals|was|were|get|have|be)\b|=)(?: exactly| about| approximately| just| only)?:? +(.*\d.*?)[.!]*$",
+        )
+    });
+    static END: LazyLock<Regex> = LazyLock::new(|| pattern(r"[.!?]\s+"));
+    let line = text.trim_end().lines().next_back()?;
+    let sentence = END.split(line).filter(|sentence| sentence.contains(|c: char| c.is_ascii_digit())).last()?;
+    MathAnswer::whole(PREDICATE.captures(sentence)?.get(1)?.as_str())
 }
 
 /// The answer that all of `text` is, outside a formula: there, `1.5k` is a number.
@@ -149,9 +181,15 @@ fn formulas(text: &str) -> impl Iterator<Item = (usize, usize, &str)> {
     })
 }
 
-/// The last number of `text`.
+/// The last number of `text`, unless it is part of a formula, a time or a date there: `3√2`, `2:30`.
 fn last(text: &str) -> Option<MathAnswer> {
-    prose::last_number(&fractions(text)).map(MathAnswer::found)
+    static GOES_ON: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"^(?:\s*(?:π|\^)|\\(?:sqrt|pi)|[inxyz](?:[^\p{L}\d]|$))"));
+    static BELONGS: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:sqrt\s*[({]?\s*|\d:|\d{4}-\d\d-)$"));
+    let text = fractions(text);
+    let found = prose::last_number(&text)?;
+    let is_part = GOES_ON.is_match(&text[found.end..]) || BELONGS.is_match(&text[..found.start]);
+    (!is_part).then(|| MathAnswer::found(found))
 }
 
 /// `\frac{3}{4}` in prose as `3/4`.

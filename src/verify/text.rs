@@ -22,13 +22,18 @@ pub(super) fn matches_normalised<'a>(text: &str, mut accepted: impl Iterator<Ite
 /// What `text` may say: all of it, the answer that it marks or what its one sentence ends with ("... is Paris"), each without an
 /// apposition too.
 pub(super) fn readings(text: &str) -> Vec<&str> {
-    static APPOSITION: LazyLock<Regex> =
-        LazyLock::new(|| pattern(r"(?i)^([^,;]+)[,;] (?:the|a|an|which|who|where|because|since|as|for)\b"));
-    static PREDICATE: LazyLock<Regex> =
-        LazyLock::new(|| pattern(r"^[^.!?\n]*\b(?:is|are|was|were|called)\s+([^.!?\n]+)[.!]?$"));
+    static APPOSITION: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"(?i)^([^,;]+)[,;] (?:the|a|an|which|who|where|because|since|as|for|not|in|on|near)\b")
+    });
+    static PREDICATE: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"(?i)^[^.!?\n]*(?:\b(?:is|are|was|were|called)|\b(?:it|that)'s)\s+([^.!?\n]+)[.!]?$")
+    });
+    static FACE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s*\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}\s*$"));
     let text = text.trim();
     let marked = marks(text).into_iter().find_map(|mark| match mark {
-        Mark::Said(inside) | Mark::Tag(inside) | Mark::Box(Some(inside)) => Some(inside),
+        Mark::Said(inside) | Mark::Tag(inside) | Mark::Box(Some(inside)) => {
+            Some(group(&FACE, inside).unwrap_or(inside))
+        }
         Mark::Box(None) | Mark::Hashes(_) | Mark::Bold(_) => None,
     });
     let mut readings = vec![text];
@@ -55,7 +60,8 @@ fn pattern(pattern: &str) -> Regex {
 /// Lower case, without punctuation and the articles before other words, with single spaces. Signs that tell numbers and names
 /// apart stay (`-7`, `1.5`, `C++`), and so does what consists of punctuation alone.
 pub(super) fn normalised(text: &str) -> String {
-    let lower: Vec<char> = text.nfkc().collect::<String>().to_lowercase().chars().collect();
+    let lower = text.nfkc().collect::<String>().to_lowercase().replace('\u{2212}', "-");
+    let lower: Vec<char> = lower.chars().collect();
     let digit = |at: Option<usize>| at.and_then(|at| lower.get(at)).is_some_and(char::is_ascii_digit);
     let stays = |at: usize, c: char| match c {
         '.' => digit(at.checked_sub(1)) && digit(Some(at + 1)),
@@ -90,6 +96,9 @@ mod tests {
             "<answer>Paris</answer>",
             "The capital of France is Paris.",
             "Answer: Paris, the capital of France.",
+            "The capital is Paris, not Rome.",
+            "It's Paris, in France.",
+            r"\boxed{\text{Paris}}",
         ] {
             assert!(matches_normalised(text, ["Paris"].into_iter()), "{text:?}");
         }
@@ -122,9 +131,13 @@ mod tests {
         for (text, answer) in [("-7", "7"), ("15", "1.5"), ("C++", "C"), ("vitamin", "Vitamin A"), ("the", "A")] {
             assert!(!matches_normalised(text, [answer].into_iter()), "{text:?} is not {answer:?}");
         }
-        for (text, answer) in
-            [("twenty one", "twenty-one"), ("1,234", "1234"), ("e-mail", "email"), ("vitamin a", "Vitamin A")]
-        {
+        for (text, answer) in [
+            ("\u{2212}7", "-7"),
+            ("twenty one", "twenty-one"),
+            ("1,234", "1234"),
+            ("e-mail", "email"),
+            ("vitamin a", "Vitamin A"),
+        ] {
             assert!(matches_normalised(text, [answer].into_iter()), "{text:?} is {answer:?}");
         }
     }

@@ -3,11 +3,19 @@
 //! A capital letter names an answer, unless it is an article ("A better answer is B"), stands behind "than" or "not", or is
 //! listed with the other one ("A and B"). "Answer 1" and "the second" name one too. "Tie", "both", "neither", "equally", "are
 //! equal", "the same" and "a draw" mean tie.
+//!
+//! A question says nothing, nor does what the text goes back on ("at first A seems better") or supposes ("would be better if").
+//! A verb or adjective that is not known is no praise.
 
 use super::pattern;
 use crate::types::Choice;
+use lexicon::{
+    BEATEN, BETTER, BLAME, COPULAS, DECIDED, GIVEN, NEGATIONS, OBJECTS, PRAISE, PRAISED, RETRACTED, VERBS, WORSE, WRONG,
+};
 use regex::{Captures, Regex};
 use std::sync::LazyLock;
+
+mod lexicon;
 
 /// What a clause says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,207 +58,6 @@ impl Word {
     }
 }
 
-/// Comparisons in favour of their subject.
-const BETTER: [&str; 34] = [
-    "better",
-    "superior",
-    "best",
-    "stronger",
-    "preferable",
-    "preferred",
-    "wins",
-    "win",
-    "won",
-    "beats",
-    "outperforms",
-    "surpasses",
-    "over",
-    "closer",
-    "clearer",
-    "ahead",
-    "winner",
-    "edges",
-    "besser",
-    "mejor",
-    "meilleur",
-    "meilleure",
-    "migliore",
-    "melhor",
-    "лучше",
-    "更好",
-    "更优",
-    "比較好",
-    "nicer",
-    "preferring",
-    ">",
-    ">>",
-    "fewer",
-    "deserves",
-];
-/// Comparisons against it.
-const WORSE: [&str; 17] = [
-    "worse",
-    "inferior",
-    "weaker",
-    "worst",
-    "loses",
-    "lost",
-    "less",
-    "schlechter",
-    "peor",
-    "pire",
-    "peggiore",
-    "pior",
-    "хуже",
-    "更差",
-    "falls",
-    "behind",
-    "poorer",
-];
-/// Blame.
-const WRONG: [&str; 37] = [
-    "wrong",
-    "incorrect",
-    "incorrectly",
-    "inaccurate",
-    "false",
-    "flawed",
-    "fails",
-    "failed",
-    "fail",
-    "misses",
-    "missed",
-    "missing",
-    "lacks",
-    "forgets",
-    "forgot",
-    "ignores",
-    "error",
-    "errors",
-    "mistake",
-    "mistakes",
-    "incomplete",
-    "irrelevant",
-    "poor",
-    "bad",
-    "bug",
-    "bugs",
-    "flaw",
-    "flaws",
-    "misleading",
-    "nonsense",
-    "omits",
-    "contradicts",
-    "hallucinates",
-    "falsch",
-    "mal",
-    "unclear",
-    "confusing",
-];
-const NEGATIONS: [&str; 17] = [
-    "not", "isn't", "wasn't", "doesn't", "didn't", "don't", "can't", "cannot", "never", "hardly", "won't", "wouldn't",
-    "couldn't", "aren't", "no", "nicht", "neither",
-];
-/// Verbs of a decision, before what is decided for.
-const DECIDED: [&str; 20] = [
-    "prefer",
-    "choose",
-    "chose",
-    "pick",
-    "picked",
-    "select",
-    "favor",
-    "favour",
-    "recommend",
-    "winner",
-    "better",
-    "best",
-    "superior",
-    "stronger",
-    "vote",
-    "go",
-    "verdict",
-    "preferred",
-    "conclude",
-    "choosing",
-];
-/// Behind these a name is no subject.
-const OBJECTS: [&str; 14] =
-    ["than", "not", "to", "against", "unlike", "versus", "vs", "als", "que", "di", "over", "with", "from", "beats"];
-/// What may follow a letter that opens a clause: anything else makes "A" an article.
-const VERBS: [&str; 70] = [
-    "is",
-    "was",
-    "isn't",
-    "wasn't",
-    "seems",
-    "looks",
-    "appears",
-    "remains",
-    "has",
-    "had",
-    "does",
-    "doesn't",
-    "did",
-    "didn't",
-    "can",
-    "can't",
-    "cannot",
-    "should",
-    "must",
-    "would",
-    "could",
-    "wins",
-    "won",
-    "beats",
-    "loses",
-    "lost",
-    "fails",
-    "failed",
-    "misses",
-    "missed",
-    "lacks",
-    "forgets",
-    "ignores",
-    "omits",
-    "contains",
-    "includes",
-    "gives",
-    "provides",
-    "answers",
-    "makes",
-    "shows",
-    "states",
-    "says",
-    "explains",
-    "solves",
-    "gets",
-    "addresses",
-    "follows",
-    "offers",
-    "uses",
-    "takes",
-    "edges",
-    "deserves",
-    "outperforms",
-    "surpasses",
-    "contradicts",
-    "hallucinates",
-    "over",
-    "correctly",
-    "clearly",
-    "because",
-    "since",
-    "as",
-    "with",
-    "by",
-    "only",
-    "also",
-    "ist",
-    "est",
-    "es",
-];
-
 /// The votes of `text`'s clauses.
 pub(super) fn votes(text: &str) -> Vec<Vote> {
     static BORDER: LazyLock<Regex> = LazyLock::new(|| {
@@ -259,6 +66,13 @@ pub(super) fn votes(text: &str) -> Vec<Vote> {
         )
     });
     let named = with_names(text);
+    // Questions say nothing, and "A is right and B is wrong" is two clauses.
+    static QUESTION: LazyLock<Regex> = LazyLock::new(|| pattern(r"[^.!?\n]*\?"));
+    static AND: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"\band\s+(§?[AB]\s+(?:is|was|isn't|seems|has|fails|loses|lacks|gives|does|doesn't|answers)\b)")
+    });
+    let named = QUESTION.replace_all(&named, " ");
+    let named = AND.replace_all(&named, "; $1");
     BORDER.split(&named).filter_map(|clause| vote(&words(clause))).collect()
 }
 
@@ -267,8 +81,11 @@ fn with_names(text: &str) -> String {
     const NOUNS: &str = "answer|option|response|choice|assistant|model|candidate|solution|output|reply|antwort|respuesta|réponse|risposta|resposta|ответ";
     static NOUN: LazyLock<Regex> =
         LazyLock::new(|| pattern(&format!(r#"(?i:\b(?:{NOUNS})s?)\s*["'(]?([AB])\b["')]?"#)));
-    static SMALL: LazyLock<Regex> =
-        LazyLock::new(|| pattern(&format!(r"(?i:\b(?:{NOUNS}))\s+\(?([ab])\)?(\s*(?:[.,;:!?\n]|$))")));
+    static SMALL: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(&format!(
+            r"(?i:\b(?:{NOUNS}))\s+\(?([ab])\)?(\s*(?:[.,;:!?\n]|$)|\s+(?:wins|loses|(?:is|was|seems)\s+(?:\w+ly\s+|much\s+)?(?:better|worse|best|right|wrong|correct|incorrect|superior))\b)"
+        ))
+    });
     static COUNT: LazyLock<Regex> =
         LazyLock::new(|| pattern(&format!(r"(?i:\b(?:{NOUNS}))\s*(?:#|no\.?\s|number\s)?\s*([12])\b")));
     static PLACE: LazyLock<Regex> =
@@ -279,16 +96,41 @@ fn with_names(text: &str) -> String {
         )
     });
     static CHINESE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:答案|回答|选项|選項|答え)\s*([AB])"));
+    static INSTEAD: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\b(?:instead of|in place of|rather than)\b"));
+    static THAN: LazyLock<Regex> = LazyLock::new(|| pattern(r"([AB])\s*(?:より|보다)"));
+    static POSSESSIVE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b([AB])'s\b"));
+    static TIES: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?i)\bno (?:clear |real |significant |meaningful )?(?:difference|winner|preference)\b|\btoss-?up\b|\btoo close to call\b|\bon (?:a )?par\b|\bthey're (?:about )?the same\b|一样好|同样好|差不多|不相上下|两者相当",
+        )
+    });
+    // Marks at school: "A+", "an A".
+    static GRADE: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"\b[AB][+-](?:[\s.,]|$)|\b(?i:grade|an|vitamin|plan)\s+[AB]\b"));
+    const CJK: &str = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]";
+    static GLUED: LazyLock<Regex> = LazyLock::new(|| pattern(&format!(r"([AB])({CJK})|({CJK})([AB])\b")));
     static LIST: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
-            r"(?:§|\b)([AB])\s*(?:,?\s*(?:and|or|nor|with|und|oder|et|ou)\b|/|&|\bvs\.?|\bversus\b)\s*(?:§|\b)([AB])\b|(?:§|\b)([AB])\s*,\s*(?:§|\b)([AB])\s*,?\s*(or|and)\b",
+            r"(?:§|\b)([AB])\s*(?:,?\s*(?:and|or maybe|or perhaps|or|nor|with|und|oder|et|ou)\b|/|&|\bvs\.?|\bversus\b|[和与跟と])\s*(?:§|\b)?([AB])\b|(?:§|\b)([AB])\s*,\s*(?:§|\b)([AB])\s*,?\s*(or|and)\b",
         )
     });
     let place = |found: &Captures<'_>| {
         if matches!(found[1].to_lowercase().as_str(), "first" | "former" | "1") { "A" } else { "B" }
     };
     let behind = |found: &Captures<'_>| found.get(2).map_or("", |rest| rest.as_str()).to_owned();
-    let text = NOUN.replace_all(text, " §$1 ");
+    let text = INSTEAD.replace_all(text, "than");
+    let text = THAN.replace_all(&text, " than §$1 ");
+    let text = POSSESSIVE.replace_all(&text, "§$1 ");
+    let text = TIES.replace_all(&text, " tie ");
+    let text = GRADE.replace_all(&text, " ");
+    let text = GLUED.replace_all(&text, |found: &Captures<'_>| {
+        if found.get(1).is_some() {
+            format!("§{} {}", &found[1], &found[2])
+        } else {
+            format!("{} §{} ", &found[3], &found[4])
+        }
+    });
+    let text = NOUN.replace_all(&text, " §$1 ");
     let text =
         SMALL.replace_all(&text, |found: &Captures<'_>| format!(" §{}{}", found[1].to_uppercase(), behind(found)));
     let text = COUNT.replace_all(&text, |found: &Captures<'_>| format!(" §{} ", place(found)));
@@ -316,14 +158,18 @@ fn words(clause: &str) -> Vec<Word> {
             word => Word::Other(word.to_lowercase()),
         });
     }
-    // "A" before a noun or adjective is an article.
-    let opens = matches!(words.first(), Some(Word::Answer(Choice::A, false)));
-    if opens
-        && matches!(words.get(1), Some(Word::Other(word)) if !VERBS.contains(&word.as_str()) && !word.starts_with(">"))
-    {
+    if opens_with_article(&words) {
         words[0] = Word::Other("a".to_owned());
     }
     words
+}
+
+/// Whether the first word is an "A" before a noun or adjective: no verb, no "better than", no "A defeats B".
+fn opens_with_article(words: &[Word]) -> bool {
+    let [Word::Answer(Choice::A, false), Word::Other(next), ..] = words else { return false };
+    let goes_on = VERBS.contains(&next.as_str()) || next.starts_with('>') || !next.is_ascii();
+    let than = words.get(2).is_some_and(|word| word.is_one_of(&["than"]) || matches!(word, Word::Answer(Choice::B, _)));
+    !goes_on && !than
 }
 
 fn other(choice: Choice) -> Choice {
@@ -336,7 +182,9 @@ fn other(choice: Choice) -> Choice {
 
 /// What the clause of `words` says.
 fn vote(words: &[Word]) -> Option<Vote> {
-    let is_subject = |at: usize| at.checked_sub(1).is_none_or(|before| !words[before].is_one_of(&OBJECTS));
+    let given = |before: usize| before.checked_sub(1).is_some_and(|ahead| words[ahead].is_one_of(&GIVEN));
+    let is_subject =
+        |at: usize| at.checked_sub(1).is_none_or(|before| !words[before].is_one_of(&OBJECTS) || given(before));
     let subject = words.iter().enumerate().find_map(|(at, word)| match word {
         Word::Answer(choice, _) if is_subject(at) => Some((at, *choice)),
         _ => None,
@@ -347,8 +195,34 @@ fn vote(words: &[Word]) -> Option<Vote> {
     }
     let (before, behind) = (&words[..at], &words[at + 1..]);
     let has = |part: &[Word], list: &[&str]| part.iter().any(|word| word.is_one_of(list));
-    let wrong = has(behind, &WRONG);
-    let denied = has(behind, &NEGATIONS);
+    let at_first = before.windows(2).any(|pair| pair[0].is_one_of(&["at"]) && pair[1].is_one_of(&["first"]));
+    let supposed = has(behind, &["would", "might"]) && has(behind, &["if"]);
+    if at_first || supposed || has(before, &RETRACTED) || has(behind, &["glance", "sight", "initially"]) {
+        return None;
+    }
+    if has(behind, &["ties", "tied"]) {
+        return (!has(behind, &NEGATIONS)).then_some(Vote::Plain(Choice::Tie));
+    }
+    if let Some(vote) = compared_as_equal(choice, behind) {
+        return vote;
+    }
+    if let Some(vote) = unspaced(choice, before, behind) {
+        return vote;
+    }
+    // What "A resembles B" says is not known.
+    if let [.., Word::Answer(..)] = behind
+        && behind.len() <= 2
+        && ![&OBJECTS[..], &BETTER, &WORSE].iter().any(|known| has(behind, known))
+    {
+        return None;
+    }
+    let beaten = behind.windows(2).any(|pair| pair[0].is_one_of(&BEATEN) && pair[1].is_one_of(&["by"]));
+    let without = behind.windows(2).any(|pair| pair[0].is_one_of(&["no", "without"]) && pair[1].is_one_of(&WRONG));
+    let wrong = has(behind, &WRONG) && !without;
+    let denied = has(behind, &NEGATIONS) && !without;
+    if beaten {
+        return (!denied).then_some(Vote::Strong(other(choice)));
+    }
     if has(before, &["if", "whether", "unless"]) {
         return None;
     }
@@ -369,8 +243,56 @@ fn vote(words: &[Word]) -> Option<Vote> {
         (true, ..) => None,
         (false, true, _) => Some(Vote::Strong(other(choice))),
         (false, false, true) => Some(Vote::Strong(choice)),
-        (false, false, false) => Some(Vote::Plain(if wrong { other(choice) } else { choice })),
+        (false, false, false) if wrong => Some(Vote::Plain(other(choice))),
+        (false, false, false) => is_praise(behind).then_some(Vote::Plain(choice)),
     }
+}
+
+/// Whether what a clause says of its subject is praise: a known word behind "is", or what no unknown verb begins.
+fn is_praise(behind: &[Word]) -> bool {
+    let Some(Word::Other(first)) = behind.first() else { return true };
+    let praised = || behind.iter().any(|word| word.is_one_of(&PRAISED));
+    if COPULAS.contains(&first.as_str()) {
+        return behind.len() == 1 || praised();
+    }
+    VERBS.contains(&first.as_str()) || !first.ends_with(['s', 'd']) || praised()
+}
+
+/// What "A is as good as B" says, and "not as good as".
+fn compared_as_equal(choice: Choice, behind: &[Word]) -> Option<Option<Vote>> {
+    let is_as = |word: &Word| word.is_one_of(&["as"]);
+    let first = behind.iter().position(is_as)?;
+    let second = first + 2 + behind.get(first + 2..)?.iter().position(is_as)?;
+    let Some(Word::Answer(..)) = behind.get(second + 1) else { return None };
+    let denied = behind[..first].iter().any(|word| word.is_one_of(&NEGATIONS));
+    Some(Some(Vote::Strong(if denied { other(choice) } else { Choice::Tie })))
+}
+
+/// What a clause says whose language leaves no spaces; `None` if it is another one, `Some(None)` if it says nothing known.
+fn unspaced(choice: Choice, before: &[Word], behind: &[Word]) -> Option<Option<Vote>> {
+    let text = |words: &[Word]| -> String {
+        let cjk = |word: &Word| matches!(word, Word::Other(word) if word.chars().any(|c| ('\u{3040}'..='\u{d7a3}').contains(&c)));
+        words
+            .iter()
+            .filter(|word| cjk(word))
+            .map(|word| if let Word::Other(word) = word { word.as_str() } else { "" })
+            .collect()
+    };
+    let (ahead, rest) = (text(before), text(behind));
+    let says = |list: &[&str], text: &str| list.iter().any(|part| text.contains(part));
+    if says(&["不", "没", "如果"], &ahead) {
+        return Some(None);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let vote = match (says(&BLAME, &rest), says(&PRAISE, &rest)) {
+        (true, _) if rest.contains("不差") || rest.contains("不错") => None,
+        (true, _) => Some(Vote::Strong(other(choice))),
+        (false, true) => Some(Vote::Strong(choice)),
+        (false, false) => None,
+    };
+    Some(vote)
 }
 
 /// Whether a clause without a subject says that both are as good.
@@ -378,6 +300,11 @@ fn tie(words: &[Word]) -> Option<Vote> {
     let is_at =
         |at: Option<usize>, list: &[&str]| at.and_then(|at| words.get(at)).is_some_and(|word| word.is_one_of(list));
     let both = words.contains(&Word::Both);
+    if let Some(words) = words.iter().position(|word| word.is_one_of(&["empate", "unentschieden", "pareggio", "ничья"]))
+    {
+        let denied = words.checked_sub(1).is_some();
+        return (!denied).then_some(Vote::Plain(Choice::Tie));
+    }
     let says = |(at, word): (usize, &Word)| {
         let (one, two) = (at.checked_sub(1), at.checked_sub(2));
         let denied = is_at(one, &NEGATIONS)

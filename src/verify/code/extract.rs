@@ -1,6 +1,7 @@
 //! The program in a text.
 //!
-//! 1. Of the fenced Python blocks, the last closed one that defines the function, with the imports and definitions of the others.
+//! 1. Of the fenced Python blocks, the last closed one that defines the function with a body, with the imports and definitions of
+//!    the others.
 //! 2. Without one, the text itself, without prose before and behind its code.
 //! 3. Code that does not define the function continues the prompt's preamble.
 
@@ -16,7 +17,9 @@ struct Block {
 
 /// The complete program of `text`, which has no thoughts.
 pub(super) fn program(task: CodeTask<'_>, text: &str) -> String {
+    static END: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:\s*(?:<\|\w+\|>|</s>|<eos>|<end_of_turn>))+\s*$"));
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n").replace('\r', "\n");
+    let text = END.replace(&text, "");
     let name = task.entry_point;
     let code = match fenced(&text, name) {
         Some(code) => code,
@@ -28,25 +31,46 @@ pub(super) fn program(task: CodeTask<'_>, text: &str) -> String {
         let before = head(task.preamble, name).map_or("", |at| &task.preamble[..at]);
         return format!("{future}{before}{code}\n");
     }
-    let first = code.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    if first.starts_with([' ', '\t']) {
-        return format!("{future}{}{}\n", task.preamble, body(&code));
+    format!("{future}{}{}\n", task.preamble, as_body(&code))
+}
+
+/// `code` as the body of a function, indented by four. A first line without indentation may have lost it alone.
+fn as_body(code: &str) -> String {
+    let indent = |line: &str| line.len() - line.trim_start_matches([' ', '\t']).len();
+    let mut written = code.lines().filter(|line| !line.trim().is_empty());
+    let first = written.next().unwrap_or_default();
+    let own = indent(first);
+    if own > 0 {
+        let (code, own) = (body(code), &first[..own]);
+        let placed = |line: &str| line.strip_prefix(own).map_or_else(|| line.to_owned(), |rest| format!("    {rest}"));
+        return code.lines().map(placed).collect::<Vec<_>>().join("\n");
     }
-    let indented: Vec<String> = code.lines().map(|line| format!("    {line}")).collect();
-    format!("{future}{}{}\n", task.preamble, indented.join("\n"))
+    let rest = written.clone().map(indent).min().unwrap_or_default();
+    let next = written.next().map_or(0, indent);
+    let lost = rest > 0 && (!first.trim_end().ends_with(':') || next > rest);
+    let placed = |(at, line): (usize, &str)| if lost && at > 0 { line.to_owned() } else { format!("    {line}") };
+    code.trim_start_matches('\n').lines().enumerate().map(placed).collect::<Vec<_>>().join("\n")
 }
 
 /// The code of the fenced blocks; `None` if none of them is Python's.
 fn fenced(text: &str, name: &str) -> Option<String> {
     let blocks = blocks(text);
     let defining = |block: &&Block| defines(&block.code, name);
-    let chosen = blocks.iter().rposition(|block| block.closed && defining(&block));
+    let complete = |block: &Block| block.closed && is_complete(&block.code, name);
+    let chosen = blocks.iter().rposition(complete);
+    let chosen = chosen.or_else(|| blocks.iter().rposition(|block| block.closed && defining(&block)));
     let chosen = chosen.or_else(|| blocks.iter().rposition(|block| defining(&block)));
     let Some(chosen) = chosen else { return Some(blocks.into_iter().next()?.code) };
     let mut code = String::new();
     for (index, block) in blocks.iter().enumerate() {
-        if index == chosen || !defining(&block) && is_definitions(&block.code, index < chosen) {
-            code += block.code.trim_end();
+        let part = match index == chosen {
+            true if !block.closed => bare(&block.code),
+            true => block.code.clone(),
+            false if defining(&block) => continue,
+            false => definitions(&block.code, index < chosen),
+        };
+        if !part.trim().is_empty() {
+            code += part.trim_end();
             code += "\n\n";
         }
     }
@@ -56,8 +80,9 @@ fn fenced(text: &str, name: &str) -> Option<String> {
 /// The blocks of `text` that may be Python's. What stands before a closing fence without an opening one is a block too, and so is what an
 /// opening fence at the end begins.
 fn blocks(text: &str) -> Vec<Block> {
-    static ONE_LINE: LazyLock<Regex> =
-        LazyLock::new(|| pattern(r"^\s*(?:```|~~~)(?i:python3?|py)?\s+(\S.*?)\s*(?:```|~~~)\s*$"));
+    static ONE_LINE: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"^\s*(?:```|~~~)(?i:python3?|py)?\s+(\S.*?)\s*(?:```|~~~)\s*$|^\s*```(def\s.*?)\s*```\s*$")
+    });
     let mut blocks = Vec::new();
     let mut open: Option<Fence> = None;
     let mut lines: Vec<&str> = Vec::new();
@@ -69,7 +94,10 @@ fn blocks(text: &str) -> Vec<Block> {
             }
             Some(_) => lines.push(line),
             None => match (ONE_LINE.captures(line), Fence::opened_by(line)) {
-                (Some(found), _) => blocks.push(Block { code: found[1].to_owned(), closed: true }),
+                (Some(found), _) => {
+                    let code = found.get(1).or(found.get(2)).map_or("", |code| code.as_str());
+                    blocks.push(Block { code: code.to_owned(), closed: true });
+                }
                 (None, Some(fence)) => {
                     // The prompt opened the fence that this one closes.
                     let closes = fence.tag.is_empty() && blocks.is_empty() && looks_like_code(&lines);
@@ -121,15 +149,17 @@ impl Fence {
 
 /// Whether a docstring is open behind `lines`: what it holds closes no block.
 fn in_docstring(lines: &[&str]) -> bool {
-    let mut open: Option<&str> = None;
-    for line in lines {
-        let mut rest = *line;
-        while let Some((at, quotes)) = next_quotes(rest, open) {
-            open = if open.is_some() { None } else { Some(quotes) };
-            rest = &rest[at + 3..];
-        }
+    lines.iter().fold(None, |open, line| quotes_behind(line, open)).is_some()
+}
+
+/// The triple quotes that are open behind `line`, where those of `open` are open before it.
+fn quotes_behind<'a>(line: &'a str, mut open: Option<&'a str>) -> Option<&'a str> {
+    let mut rest = line;
+    while let Some((at, quotes)) = next_quotes(rest, open) {
+        open = if open.is_some() { None } else { Some(quotes) };
+        rest = &rest[at + 3..];
     }
-    open.is_some()
+    open
 }
 
 /// The next triple quotes; where some are open, those that close them. Behind `#` there are none.
@@ -198,13 +228,49 @@ fn head(code: &str, name: &str) -> Option<usize> {
     None
 }
 
-/// Whether all that `code` does is import and define, and, where `values` are allowed, assign.
-fn is_definitions(code: &str, values: bool) -> bool {
+/// Whether `code` gives `name` a value that is more than a signature or a placeholder.
+fn is_complete(code: &str, name: &str) -> bool {
+    static STUB: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:\.\.\.|pass|#.*)?$"));
+    let Some(at) = head(code, name) else { return defines(code, name) };
+    let mut depth = 0i32;
+    let end = code[at..].char_indices().find(|(_, c)| {
+        depth += i32::from("([{".contains(*c)) - i32::from(")]}".contains(*c));
+        depth == 0 && ":\n".contains(*c)
+    });
+    let Some((length, ':')) = end else { return false };
+    let (mut lines, mut open) = (code[at + length + 1..].lines(), None);
+    let on_head = lines.next().is_some_and(|line| !STUB.is_match(line.trim()));
+    on_head || {
+        let body = lines.take_while(|line| line.is_empty() || line.starts_with([' ', '\t']));
+        body.into_iter().any(|line| {
+            let inside = open.is_some();
+            open = quotes_behind(line, open);
+            let line = line.trim();
+            !inside && !line.starts_with(['"', '\'']) && !STUB.is_match(line)
+        })
+    }
+}
+
+/// What `code` imports and defines at its top level and, where `values` are allowed and it does nothing else, assigns.
+fn definitions(code: &str, values: bool) -> String {
     static DEFINES: LazyLock<Regex> =
-        LazyLock::new(|| pattern(r"^(?:import |from \S+ import |def |class |async def |@|#|\s|[)\]}]|$)"));
+        LazyLock::new(|| pattern(r"^(?:import |from \S+ import |def |class |async def |@)"));
     static ASSIGNS: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[A-Za-z_]\w*(?:\s*:[^=]+)?\s*=[^=]"));
-    let fits = |line: &str| DEFINES.is_match(line) || values && ASSIGNS.is_match(line);
-    code.lines().all(fits) && code.lines().any(|line| !line.trim().is_empty() && !line.starts_with('#'))
+    let goes_on = |line: &str| line.is_empty() || line.starts_with([' ', '\t', '#', ')', ']', '}']);
+    let values = values && code.lines().all(|line| goes_on(line) || DEFINES.is_match(line) || ASSIGNS.is_match(line));
+    let (mut kept, mut any, mut keeps, mut open) = (String::new(), false, false, None);
+    for line in code.lines() {
+        if open.is_none() && !goes_on(line) {
+            keeps = DEFINES.is_match(line) || values && ASSIGNS.is_match(line);
+            any |= keeps;
+        }
+        open = quotes_behind(line, open);
+        if keeps {
+            kept += line;
+            kept.push('\n');
+        }
+    }
+    if any { kept } else { String::new() }
 }
 
 fn looks_like_code(lines: &[&str]) -> bool {
@@ -235,9 +301,15 @@ fn bare(text: &str) -> String {
     let first = lines.iter().position(|line| begins_code(line));
     let body = lines.iter().find(|line| !line.trim().is_empty()).is_some_and(|line| line.starts_with([' ', '\t']));
     let Some(first) = first.filter(|_| !body) else { return text.to_owned() };
-    let before = lines[..first].iter().rev().take_while(|line| CODE.is_match(line)).count();
-    let kept = lines[first - before..].iter().skip_while(|line| line.trim().is_empty());
-    kept.take_while(|line| CODE.is_match(line)).copied().collect::<Vec<_>>().join("\n")
+    // Values before a definition, and what comes before a bare body, are code too.
+    let from = first - lines[..first].iter().rev().take_while(|line| CODE.is_match(line)).count();
+    let mut open = None;
+    let kept = lines[from..].iter().skip_while(|line| line.trim().is_empty()).take_while(|line| {
+        let inside = open.is_some();
+        open = quotes_behind(line, open);
+        inside || CODE.is_match(line)
+    });
+    kept.copied().collect::<Vec<_>>().join("\n")
 }
 
 /// The body of a function, and what code follows it, without the prose behind.
@@ -287,6 +359,11 @@ mod tests {
             format!("```python\n{RIGHT}\n```\nOr:\n```python\ndef square(x):\n    return x +"),
             format!("```python\n{RIGHT}\n```\n```python\nprint(square(2))\n```"),
             format!("{RIGHT}\n```\nThis squares."),
+            format!("```python\n{RIGHT}\n```<|im_end|>"),
+            format!("```python\n{RIGHT}\n\nThis squares x."),
+            format!("```python\n{RIGHT}\n```\nIn short:\n```python\ndef square(x):\n    ...\n```"),
+            format!("```python\n{RIGHT}\n```\nIn short:\n```python\ndef square(x: int) -> int:\n```"),
+            format!("```python\n{RIGHT}\n```\nOr:\n```python\ndef square(x)\n    return x+x\n```"),
             format!("Here it is:\n\n{RIGHT}\n\nThis squares x."),
             format!("\u{feff}```python\r\n{}\r\n```", RIGHT.replace('\n', "\r\n")),
             format!("1. So:\n   ```python\n   {}\n   ```", RIGHT.replace('\n', "\n   ")),
@@ -305,6 +382,28 @@ mod tests {
             program(TASK, &text).trim_end(),
             format!("import math\n\nimport os\n\n{RIGHT}\n\ndef other():\n    pass")
         );
+    }
+
+    #[test]
+    fn helpers_come_along_without_what_runs_beside_them() {
+        let text = "```python\ndef square(x):\n    return twice(x)\n```\n```python\ndef twice(x):\n    return x*x\n\nprint(square(2))\n```";
+        assert_eq!(
+            program(TASK, text).trim_end(),
+            "import math\n\ndef square(x):\n    return twice(x)\n\ndef twice(x):\n    return x*x"
+        );
+    }
+
+    #[test]
+    fn a_body_is_indented_as_the_preamble_is() {
+        for (text, body) in [
+            ("  y = x\n  return y*x", "    y = x\n    return y*x"),
+            ("\treturn x*x", "    return x*x"),
+            ("y = x\n    return y*x", "    y = x\n    return y*x"),
+            ("for y in x:\n    z = y\nreturn z", "    for y in x:\n        z = y\n    return z"),
+            ("for y in x:\n        z = y\n    return z", "    for y in x:\n        z = y\n    return z"),
+        ] {
+            assert_eq!(program(TASK, text).trim_end(), format!("{}{body}", TASK.preamble), "{text}");
+        }
     }
 
     #[test]

@@ -8,44 +8,34 @@ use super::numeral::{Comma, scale};
 use super::token::{Spaced, Token, tokens};
 use num_rational::BigRational;
 use num_traits::Signed;
+use regex::Regex;
+use std::sync::LazyLock;
 use term::symbol;
+use words::{CONDITIONS, CONDITIONS_APART, HEDGES, LETTERS, SENTENCES, SMALL_WORDS, UNITS, is_letter_unit};
 
 mod bracket;
 mod term;
+mod words;
 
 /// Maximum nesting.
 const DEPTH_MAX: usize = 24;
-/// Units that may follow a number without a space.
-const UNITS: [&str; 34] = [
-    "cm", "mm", "km", "dm", "nm", "kg", "mg", "ml", "mL", "cl", "dl", "ft", "in", "yd", "mi", "lb", "lbs", "oz", "hr",
-    "hrs", "min", "mins", "sec", "secs", "ms", "mph", "kmh", "kph", "Hz", "kW", "kWh", "st", "nd", "th",
-];
-/// Units of one letter, which a space parts from their number.
-const LETTERS: &str = "mgshLJNWVAKCF";
-/// Words that begin a condition behind a value.
-const CONDITIONS: [&str; 9] = ["for", "if", "where", "when", "with", "since", "as", "because", "so"];
-/// Words before a value that say nothing of it.
-const HEDGES: [&str; 12] = [
-    "about",
-    "approximately",
-    "approx",
-    "around",
-    "roughly",
-    "exactly",
-    "nearly",
-    "only",
-    "just",
-    "therefore",
-    "thus",
-    "hence",
-];
-
 /// What `formula` says, with every comma as `comma` has it; `None` if it cannot be read whole.
 pub(super) fn read(formula: &str, comma: Comma) -> Option<Answer> {
+    static DATE: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"(?:^|[^\d/-])(?:\d{4}-\d{2}-\d{2}|\d{1,2}/\d{1,2}/\d{4})(?:[^\d/-]|$)"));
+    let formula = formula.trim().trim_end_matches("\\\\");
+    let formula = formula.strip_suffix('.').filter(|rest| !rest.ends_with('.')).unwrap_or(formula);
+    if DATE.is_match(formula) {
+        return None;
+    }
     let tokens = tokens(formula, comma)?;
     let has_two_signs = tokens.iter().any(|spaced| spaced.token == Token::Sign('±'));
     let read = |minus| Parser { tokens: &tokens, at: 0, depth: 0, minus }.whole();
     if has_two_signs { Some(Answer::Several(vec![read(false)?, read(true)?])) } else { read(false) }
+}
+
+fn pattern(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
 struct Parser<'a> {
@@ -59,7 +49,6 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn whole(mut self) -> Option<Answer> {
         let answer = self.list()?;
-        self.take('.');
         (self.at == self.tokens.len()).then_some(answer)
     }
 
@@ -121,6 +110,10 @@ impl Parser<'_> {
             if !comma && !word {
                 return Some(parts);
             }
+            if comma && self.is_word(self.at, &CONDITIONS_APART) {
+                self.at = self.tokens.len();
+                return Some(parts);
+            }
             parts.push(self.part()?);
         }
     }
@@ -170,6 +163,9 @@ impl Parser<'_> {
                     if matches!(word.as_str(), "or" | "and") {
                         break;
                     }
+                    if SENTENCES.contains(&first) {
+                        return None;
+                    }
                     if CONDITIONS.contains(&first) {
                         self.at = self.tokens.len();
                         break;
@@ -179,6 +175,10 @@ impl Parser<'_> {
                     }
                     percent |= first.starts_with("percent") || word.starts_with("per cent") || first == "%";
                     self.at += 1;
+                    self.unit_power();
+                }
+                Token::Sign('*') if matches!(self.tokens.get(self.at + 1)?.token, Token::Text(_)) => {
+                    self.at += 2;
                     self.unit_power();
                 }
                 Token::Sign('/')
@@ -227,10 +227,13 @@ impl Parser<'_> {
     fn product(&mut self) -> Option<Form> {
         let mut product = self.signed()?;
         loop {
-            if self.sign(self.at) == Some('/')
-                && matches!(self.tokens.get(self.at + 1)?.token, Token::Word(_) | Token::Text(_))
-            {
-                return Some(product);
+            // A unit goes on: `m/s`, `kg \cdot m`.
+            let next = self.tokens.get(self.at + 1).map(|spaced| &spaced.token);
+            match (self.sign(self.at), next) {
+                (Some('/'), Some(Token::Word(_) | Token::Text(_))) | (Some('*'), Some(Token::Text(_))) => {
+                    return Some(product);
+                }
+                _ => {}
             }
             if let Some(sign) = self.take_one("*/") {
                 let factor = self.signed()?;
@@ -249,18 +252,27 @@ impl Parser<'_> {
         let before = self.at.checked_sub(1).map(|at| &self.tokens[at].token);
         match token {
             Token::Name(name) => {
-                let last = self
-                    .tokens
-                    .get(self.at + 1)
-                    .is_none_or(|next| matches!(next.token, Token::Sign(',' | ';' | '^' | '/')));
+                let next = self.tokens.get(self.at + 1);
+                let last = next.is_none_or(|next| matches!(next.token, Token::Sign(',' | ';' | '^' | '/')))
+                    || next.is_some_and(|next| next.spaced && is_letter_unit(&next.token));
                 let number = matches!(before, Some(Token::Number(..)));
                 // A letter behind a space is a unit: `5 m`.
                 !(*spaced && number && last && LETTERS.contains(name.as_str())) && name != "°"
             }
             Token::Word(word) => !spaced && !UNITS.contains(&word.as_str()) && word.chars().count() <= 3,
-            Token::Command(name) => name != "over" && !name.starts_with("end ") && !name.starts_with("begin "),
+            Token::Command(name) => {
+                !matches!(name.as_str(), "over" | "choose") && !name.starts_with("end ") && !name.starts_with("begin ")
+            }
             Token::Sign(sign) => *sign == '(' || *sign == '{' || *sign == '[',
-            Token::Number(..) | Token::Text(_) => false,
+            // `2^x 3^x`
+            Token::Number(..) => {
+                let is_power = |at: Option<usize>| at.and_then(|at| self.sign(at)) == Some('^');
+                *spaced
+                    && matches!(before, Some(Token::Name(_)))
+                    && is_power(self.at.checked_sub(2))
+                    && is_power(Some(self.at + 1))
+            }
+            Token::Text(_) => false,
         }
     }
 
@@ -281,6 +293,8 @@ impl Parser<'_> {
             return Some(base);
         }
         if self.is_degree() {
+            let is_scale = |token: &Token| matches!(token, Token::Name(name) if matches!(name.as_str(), "C" | "F"));
+            self.at += usize::from(self.peek().is_some_and(is_scale));
             return Some(base);
         }
         let exponent = self.exponent()?;
@@ -292,11 +306,14 @@ impl Parser<'_> {
         self.nested(|parser| if parser.take('-') { Some(parser.power()?.negated()) } else { parser.power() })
     }
 
-    /// Consumes the degree sign of `90^\circ`.
+    /// Consumes the degree sign of `90^\circ`, or the ending of `7^{th}`.
     fn is_degree(&mut self) -> bool {
-        let degree = Token::Name("°".to_owned());
         let braced = usize::from(self.sign(self.at) == Some('{'));
-        let found = self.tokens.get(self.at + braced).is_some_and(|spaced| spaced.token == degree);
+        let found = match self.tokens.get(self.at + braced).map(|spaced| &spaced.token) {
+            Some(Token::Name(name)) => name == "°",
+            Some(Token::Word(word) | Token::Text(word)) => matches!(word.as_str(), "st" | "nd" | "rd" | "th"),
+            _ => false,
+        };
         if found {
             self.at += 1 + 2 * braced;
         }
@@ -331,7 +348,7 @@ impl Parser<'_> {
         match token {
             Token::Number(value, written) => self.number(value, &written),
             Token::Name(name) => self.name(name),
-            Token::Word(word) if word.chars().count() <= 2 => {
+            Token::Word(word) if word.chars().count() <= 2 && !SMALL_WORDS.contains(&word.to_lowercase().as_str()) => {
                 // Letters in a row are a product.
                 word.chars().try_fold(Form::whole(1), |product, letter| product.multiply(&symbol(&letter.to_string())))
             }
@@ -352,9 +369,13 @@ impl Parser<'_> {
 
     fn group(&mut self, close: char) -> Option<Form> {
         let mut inside = self.nested(Self::sum)?;
-        if close == '}' && self.peek() == Some(&Token::Command("over".to_owned())) {
+        if let Some(Token::Command(name)) = self.peek().filter(|_| close == '}')
+            && matches!(name.as_str(), "over" | "choose")
+        {
+            let divides = name == "over";
             self.at += 1;
-            inside = inside.divide(&self.nested(Self::sum)?)?;
+            let below = self.nested(Self::sum)?;
+            inside = if divides { inside.divide(&below) } else { term::binomial(&inside, &below) }?;
         }
         self.take(close).then_some(inside)
     }

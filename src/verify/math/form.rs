@@ -10,6 +10,8 @@ use num_traits::{One, Signed, ToPrimitive, Zero};
 use std::collections::BTreeMap;
 use std::fmt;
 
+mod power;
+
 /// Maximum size of a numerator or denominator.
 const BITS_MAX: u64 = 4096;
 /// Maximum terms of a polynomial.
@@ -132,7 +134,7 @@ impl Form {
 
     /// `self` to the power of `exponent`.
     pub(super) fn power(&self, exponent: &Self) -> Option<Self> {
-        let Some(exact) = exponent.rational() else { return Some(self.opaque_power(exponent)) };
+        let Some(exact) = exponent.rational() else { return self.power_of_terms(exponent) };
         let (over, index) = (exact.numer().to_i64()?, exact.denom().to_u32().filter(|index| *index <= INDEX_MAX));
         let Some(index) = index else { return Some(self.opaque_power(exponent)) };
         let base = if index == 1 { self.clone() } else { self.root(index)? };
@@ -194,10 +196,6 @@ impl Form {
         }
         let count = Some(count).filter(|count| *count <= EXPONENT_MAX)?;
         (0..count).try_fold(Self::whole(1), |product, _| product.multiply(self))
-    }
-
-    fn opaque_power(&self, exponent: &Self) -> Self {
-        Self::function("power", &[self.clone(), exponent.clone()])
     }
 }
 

@@ -1,6 +1,6 @@
 //! Written numbers: digits with thousands separators of any custom, decimal points and commas, powers of ten, and words.
 //!
-//! `1,234,567.5`, `12,34,567`, `1 234 567,5` and `1.234.567,5` are numbers; a lone `1.234` is a decimal. More than 400 digits
+//! `1,234,567.5`, `12,34,567`, `1 234 567,5`, `1'234'567` and `1.234.567,5` are numbers; a lone `1.234` is a decimal. More than 400 digits
 //! are none, which bounds the time.
 
 use num_bigint::BigInt;
@@ -30,16 +30,18 @@ pub(super) fn numeral(text: &str, comma: Comma) -> Option<(BigRational, usize)> 
     static DOTTED: LazyLock<Regex> =
         LazyLock::new(|| pattern(r"^\d{1,3}(?:(?:\.\d{3}){2,}(?:,\d+)?|(?:\.\d{3})+,\d{1,2})"));
     static SPACED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[1-9]\d{0,2}(?: \d{3})+(?:[.,]\d+)?"));
+    static MARKED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d{1,3}(?:(?:'\d{3})+|(?:_\d{3})+)(?:\.\d+)?"));
     static COMMA: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d+,\d+"));
     static PLAIN: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:\d+(?:\.\d+)?|\.\d+)"));
     if !text.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return None;
     }
-    let patterns: [(&Regex, bool, char); 6] = [
+    let patterns: [(&Regex, bool, char); 7] = [
         (&WESTERN, comma != Comma::Lists, '.'),
         (&INDIAN, comma != Comma::Lists, '.'),
         (&DOTTED, comma != Comma::Lists, ','),
         (&SPACED, true, '.'),
+        (&MARKED, true, '.'),
         (&COMMA, comma == Comma::Decimal, ','),
         (&PLAIN, true, '.'),
     ];
@@ -119,6 +121,13 @@ pub(super) fn in_words(text: &str) -> Option<BigRational> {
     let (mut sum, mut part, mut any) = (BigInt::zero(), BigInt::zero(), false);
     let place = |list: &[&str], word: &str| list.iter().position(|known| *known == word);
     for word in words {
+        if lower == "half" {
+            return Some(BigRational::new(1.into(), 2.into()));
+        }
+        if let Some(parts) = denominator(word).filter(|_| any && part < 10.into() && sum.is_zero()) {
+            let part = BigRational::new(part, parts.into());
+            return lower.ends_with(word).then(|| if negative { -part } else { part });
+        }
         if let Some(small) = place(&SMALL, word) {
             part += small;
         } else if let Some(tens) = place(&TENS, word) {
@@ -138,10 +147,44 @@ pub(super) fn in_words(text: &str) -> Option<BigRational> {
     (any && lower != "a").then(|| BigRational::from_integer(if negative { -sum } else { sum }))
 }
 
+/// The number of parts of a whole that a word names: `thirds`.
+fn denominator(word: &str) -> Option<u32> {
+    const PARTS: [&str; 9] = ["half", "third", "quarter", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"];
+    let word = match word.strip_suffix('s').unwrap_or(word) {
+        "halve" => "half",
+        "fourth" => "quarter",
+        word => word,
+    };
+    PARTS.iter().position(|known| *known == word).map(|place| place as u32 + 2)
+}
+
+/// The last number in words of `text`, which has no digits: `There are five apples`. `one` alone is a pronoun.
+pub(super) fn last_in_words(text: &str) -> Option<BigRational> {
+    static WORD: LazyLock<Regex> = LazyLock::new(|| pattern(r"[A-Za-z]+(?:-[A-Za-z]+)*"));
+    if text.contains(|c: char| c.is_numeric()) {
+        return None;
+    }
+    let words: Vec<&str> = WORD.find_iter(text).map(|found| found.as_str()).collect();
+    let is_number = |word: &str| in_words(word).is_some() || scale(&word.to_lowercase()).is_some();
+    let mut left = words.len();
+    while let Some(last) = words[..left].iter().rposition(|word| is_number(word)) {
+        let start = words[..last].iter().rposition(|word| !is_number(word)).map_or(0, |before| before + 1);
+        let run = words[start..=last].join(" ");
+        let ahead = start.checked_sub(1).map(|before| words[before].to_lowercase());
+        let denied = ahead.is_some_and(|word| ["not", "no", "than", "of", "the"].contains(&word.as_str()));
+        if !denied && !run.eq_ignore_ascii_case("one") {
+            return in_words(&run);
+        }
+        left = start;
+    }
+    None
+}
+
 /// The number that a word multiplies by: `million`.
 pub(super) fn scale(word: &str) -> Option<BigInt> {
     let zeros = match word {
         "hundred" => 2,
+        "dozen" => return Some(12.into()),
         "thousand" => 3,
         "million" => 6,
         "billion" => 9,
@@ -180,6 +223,9 @@ mod tests {
             ("1,2,3", written(1, 0), 1),
             ("007", written(7, 0), 3),
             ("1234 567", written(1234, 0), 4),
+            ("1'234'567.5", written(1_234_567, 50), 11),
+            ("1_000_000", written(1_000_000, 0), 9),
+            ("1011_2", written(1011, 0), 4),
         ] {
             assert_eq!(numeral(text, Comma::Separates), Some((value, length)), "{text}");
         }
@@ -189,6 +235,21 @@ mod tests {
         assert_eq!(numeral("x", Comma::Lists), None);
         assert_eq!(numeral(&"9".repeat(401), Comma::Separates), None);
         assert_eq!(numeral("1e999", Comma::Separates), None);
+    }
+
+    #[test]
+    fn the_last_number_in_words_is_found_in_prose() {
+        for (text, value) in [
+            ("There are five apples.", Some(5)),
+            ("two apples, not three", Some(2)),
+            ("Not two but thirty-one", Some(31)),
+            ("five of the twelve", Some(5)),
+            ("no one", None),
+            ("more than seven", None),
+            ("five, or 6", None),
+        ] {
+            assert_eq!(last_in_words(text), value.map(|value| written(value, 0)), "{text}");
+        }
     }
 
     #[test]
@@ -203,7 +264,13 @@ mod tests {
         ] {
             assert_eq!(in_words(text), Some(written(value, 0)), "{text}");
         }
-        for text in ["", "a", "seven apples", "hundred", "no", "million"] {
+        for (text, over, under) in
+            [("one half", 1, 2), ("two-thirds", 2, 3), ("three quarters", 3, 4), ("a third", 1, 3)]
+        {
+            assert_eq!(in_words(text), Some(BigRational::new(over.into(), under.into())), "{text}");
+        }
+        assert_eq!(in_words("two dozen"), Some(written(24, 0)));
+        for text in ["", "a", "seven apples", "hundred", "no", "million", "third", "two third parties"] {
             assert_eq!(in_words(text), None, "{text}");
         }
     }

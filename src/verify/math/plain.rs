@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization;
 
 /// What stands for something else wherever it stands. LaTeX's spaces come before its signs, which may follow them.
-const SAME: [(&str, &str); 34] = [
+const SAME: [(&str, &str); 40] = [
     ("\u{2212}", "-"),
     ("\u{2010}", "-"),
     ("\u{2011}", "-"),
@@ -20,6 +20,12 @@ const SAME: [(&str, &str); 34] = [
     ("\u{2265}", "\\ge "),
     ("\u{2260}", "\\ne "),
     ("\u{2248}", "\\approx "),
+    ("\u{2205}", "\\emptyset "),
+    ("\\varnothing", "\\emptyset"),
+    ("\\euro", "€"),
+    ("\\pounds", "£"),
+    ("{-}", "-"),
+    ("\\framebox", "\\boxed"),
     ("\u{221e}", "\\infty "),
     ("\u{221a}", "\\sqrt "),
     ("\u{b1}", "\\pm "),
@@ -69,7 +75,26 @@ pub(super) fn plain(text: &str) -> String {
     let text = if text.is_ascii() { text.to_owned() } else { spelled(text).nfkc().collect() };
     let text =
         SAME.iter().fold(text, |text, (from, to)| if text.contains(from) { text.replace(from, to) } else { text });
-    dollars_and_cents(&dashes(&text))
+    dollars_and_cents(&signs(&dashes(&text)))
+}
+
+/// Minus signs in words (`negative 5`) and LaTeX's space (`1\ 000`) as signs; currencies in letters (`USD 5`) are left out.
+fn signs(text: &str) -> String {
+    static NEGATIVE: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?i)(^\W*|\b(?:is|are|be|equals|answer)[:=]?\s+|\\text\{\s*|[{=:(]\s*)(?:negative|minus)[}\s]+([$\d.\\(])",
+        )
+    });
+    static SPACE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(^|[^\\])\\ "));
+    static CURRENCY: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"\b(?:(?:USD|EUR|GBP|INR|JPY|CNY|Rs\.?)\s*|(?:US|CA|AU|HK))([$\d])"));
+    let negative = |found: &Captures<'_>| {
+        let lead = found[1].strip_suffix("\\text{").unwrap_or(&found[1]);
+        format!("{lead}-{}", &found[2])
+    };
+    let text = NEGATIVE.replace_all(text, negative);
+    let text = SPACE.replace_all(&text, "$1 ");
+    CURRENCY.replace_all(&text, "$1").into_owned()
 }
 
 /// Superscripts and vulgar fractions in ASCII, which their compatibility forms are not: `11½` would be 111/2.
@@ -82,6 +107,7 @@ fn spelled(text: &str) -> String {
             spelled += if raised { "}" } else { "^{" };
             raised = !raised;
         }
+        let c = western_digit(c);
         match (superscript, FRACTIONS.iter().find(|(known, _)| *known == c)) {
             (Some(place), _) => spelled.push(b"0123456789-"[place].into()),
             (None, Some((_, fraction))) => {
@@ -97,6 +123,13 @@ fn spelled(text: &str) -> String {
         spelled.push('}');
     }
     spelled
+}
+
+/// `c` as a digit from 0 to 9, if it is one of another script.
+fn western_digit(c: char) -> char {
+    const ZEROS: [char; 5] = ['\u{660}', '\u{6f0}', '\u{966}', '\u{9e6}', '\u{e50}'];
+    let value = |zero: char| (c as u32).checked_sub(zero as u32).filter(|value| *value < 10);
+    ZEROS.into_iter().find_map(value).and_then(|value| char::from_digit(value, 10)).unwrap_or(c)
 }
 
 /// En dashes as minus signs, but between numbers, where they say "to".
@@ -134,6 +167,13 @@ mod tests {
             (r"70{,}000\,\%", "70,000 %"),
             ("29 dollars and 5 cents", "29.05 dollars"),
             ("x ≤ 5", "x \\le  5"),
+            ("١٨", "18"),
+            ("It is negative 5", "It is -5"),
+            (r"\text{negative }5", "-5"),
+            ("16 minus 3", "16 minus 3"),
+            (r"1\ 000", "1 000"),
+            (r"1 \\ 2", r"1 \\ 2"),
+            ("USD 18.90 or US$5", "18.90 or $5"),
         ] {
             assert_eq!(plain(text), expected, "{text}");
         }

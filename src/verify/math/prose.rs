@@ -25,6 +25,7 @@ pub(super) struct Found {
 /// All numbers of `text`, which is in plain notation.
 pub(super) fn numbers(text: &str) -> Vec<Found> {
     let (mut found, mut at, mut depth) = (Vec::<Found>::new(), 0, 0usize);
+    let counts = counts(text);
     while let Some(here) = text[at..].chars().next() {
         match here {
             '(' | '[' => depth += 1,
@@ -39,17 +40,29 @@ pub(super) fn numbers(text: &str) -> Vec<Found> {
             continue;
         };
         let end = at + length;
-        if glued || is_exponent(&text[..at]) {
+        if glued || is_exponent(&text[..at]) || counts.contains(&at) {
             at = end;
             continue;
         }
         let number = with_context(text, at, end, value, depth);
         at = number.end;
-        if !is_denied(&text[..number.start]) {
+        if !is_denied(&text[..number.start]) && !is_denied_behind(&text[at..]) {
             found.push(number);
         }
     }
     found
+}
+
+/// Where the numbers stand that count the items of a list: `1.` and `2.` at the start of lines.
+fn counts(text: &str) -> Vec<usize> {
+    static COUNT: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?m)^[ \t]*(\d{1,2})[.)][ \t]+\S"));
+    let mut counts = Vec::new();
+    for number in COUNT.captures_iter(text).filter_map(|found| found.get(1)) {
+        if number.as_str().parse() == Ok(counts.len() + 1) {
+            counts.push(number.start());
+        }
+    }
+    if counts.len() > 1 { counts } else { Vec::new() }
 }
 
 /// The last number of `text` outside brackets, else in them.
@@ -62,7 +75,7 @@ pub(super) fn last_number(text: &str) -> Option<Found> {
     }
 }
 
-fn is_cjk(c: char) -> bool {
+pub(super) fn is_cjk(c: char) -> bool {
     ('\u{2e80}'..='\u{9fff}').contains(&c) || ('\u{ac00}'..='\u{d7a3}').contains(&c)
 }
 
@@ -74,10 +87,16 @@ fn is_exponent(before: &str) -> bool {
 
 fn is_denied(before: &str) -> bool {
     let before = before.trim_end();
-    ["not", "n't", "instead of", "rather than"].iter().any(|word| {
+    ["not", "n't", "instead of", "rather than", "out of"].iter().any(|word| {
         let behind = before.strip_suffix(word);
         behind.is_some_and(|rest| !rest.ends_with(char::is_alphabetic) || *word == "n't")
     })
+}
+
+/// Whether what follows a number says that it is wrong: "8 is not the answer".
+fn is_denied_behind(behind: &str) -> bool {
+    static DENIED: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s+(?:is not|isn't|is wrong|is incorrect)\b"));
+    DENIED.is_match(behind)
 }
 
 /// The number whose digits are `text[at..end]`, with what belongs to it on both sides.
@@ -86,7 +105,7 @@ fn with_context(text: &str, at: usize, end: usize, value: BigRational, depth: us
         LazyLock::new(|| pattern(r"^\s*(?:[xX]\s|\*|\\times)\s*10\s*(?:\^|\*\*)\s*\{?\s*([+-]?\d{1,3})\s*\}?"));
     static POWER: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(?:\^|\*\*)\s*(?:\{([+-]?\d{1,3})\}|([+-]?\d{1,3}))"));
     static SCALE: LazyLock<Regex> = LazyLock::new(|| pattern(r"^ (hundred|thousand|million|billion|trillion)\b"));
-    static THOUSAND: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[kK]\b"));
+    static LETTER: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[kKM]\b"));
     static PERCENT: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s*(?:%|percent|per cent)"));
     let (start, negative) = sign_before(&text[..at]);
     let (mut value, mut end) = fraction(text, at, end, value);
@@ -104,8 +123,8 @@ fn with_context(text: &str, at: usize, end: usize, value: BigRational, depth: us
     {
         value *= BigRational::from_integer(by);
         end += length;
-    } else if THOUSAND.is_match(rest) {
-        value *= ten(3);
+    } else if let Some(letter) = LETTER.find(rest) {
+        value *= ten(if letter.as_str() == "M" { 6 } else { 3 });
         end += 1;
     }
     let percent = PERCENT.is_match(&text[end..]);
@@ -201,10 +220,13 @@ mod tests {
             ("(5)", "5"),
             ("x2 is 3", "3"),
             ("version .5", "1/2"),
+            ("1. I add 5.\n2. I see", "5"),
+            ("18 are left, out of 20", "18"),
+            ("$12M", "12000000"),
         ] {
             assert_eq!(last(text).as_deref(), Some(expected), "{text}");
         }
-        for text in ["", "none", "x2", "not 9", "isn't 9"] {
+        for text in ["", "none", "x2", "not 9", "isn't 9", "8 is not the answer"] {
             assert_eq!(last(text), None, "{text}");
         }
     }

@@ -51,6 +51,34 @@ fn answers_are_found_however_they_are_set_down() {
         ("seven", "7"),
         ("10 000 m", "10000"),
         ("about \u{2013}5 degrees", "-5"),
+        ("The roots are 2 and 3.", "2, 3"),
+        ("The point is (2, 4).", "(2,4)"),
+        ("The ratio is 3:5.", "3:5"),
+        ("So f'(x) = 2x.", "2x"),
+        ("The answer is negative seven.", "-7"),
+        ("There are five apples.", "5"),
+        ("10 is the answer, after 3 steps.", "10"),
+        ("x=18, where x > 3", "18"),
+        (r"\boxed{\frac{2}{3} \approx 0.67}", "2/3"),
+        (r"\boxed{\textbf{(C)}\ 7}", "7"),
+        (r"\boxed{7 \pmod{10}}", "7"),
+        (r"\boxed{7^{\text{th}}}", "7"),
+        (r"\boxed{90^\circ\text{C}}", "90"),
+        (r"\boxed{0.\overline{27}}", "3/11"),
+        (r"\boxed{x \ge 2}", r"[2, \infty)"),
+        (r"\boxed{(-\infty, 2)\cup(3, \infty)}", "x < 2 or x > 3"),
+        (r"\boxed{x = 2, y = 4}", "(2, 4)"),
+        (r"\boxed{P(2, 4)}", "(2, 4)"),
+        (r"\boxed{6 : 10}", "3:5"),
+        (r"\boxed{\varnothing}", r"\{\}"),
+        (r"\boxed{2 \cdot 2^n}", "2^{n+1}"),
+        (r"\boxed{2^{2x}}", "4^x"),
+        (r"\boxed{2\ln 2}", r"\ln 4"),
+        (r"\boxed{\exp(2)}", "e^2"),
+        (r"\boxed{x_{1}}", "x_1"),
+        (r"\boxed{2x - y + 3 = 0}", "y = 2x + 3"),
+        (r"\boxed{\left(\begin{array}{c} 1 \\ 2 \end{array}\right)}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+        (r#"{"answer": "1,234"}"#, "1234"),
     ] {
         assert!(right(text, expected), "{text:?} is {:?}, expected {expected}", MathAnswer::of(text));
     }
@@ -69,6 +97,28 @@ fn answers_are_found_however_they_are_set_down() {
         (r"\boxed{x \ge 5}", "x > 5"),
         (r"\boxed{x^3}", "x^2"),
         ("The answer is 3x + 1.", "1"),
+        ("The answer is 3x + 1.", "3"),
+        ("It is 3\u{3c0} cm", "3"),
+        ("So we have 2\u{221a}5", "2"),
+        ("giving sqrt(5)", "5"),
+        ("The point is (2, 4).", "4"),
+        ("The roots are 2 and 3.", "3"),
+        ("a ratio of 2:3", "3"),
+        ("The answer is less than 10.", "10"),
+        ("8 is not the answer.", "8"),
+        ("18 are left, out of 20", "20"),
+        ("1. First\n2. Second", "2"),
+        (r"\boxed{50 \approx 51}", "50"),
+        (r"\boxed{0.5}", "0.5%"),
+        (r"\boxed{x > 2}", r"[2, \infty)"),
+        (r"\boxed{|x| < 2}", r"(-\infty, 2)"),
+        (r"\boxed{1:2}", "1:2:3"),
+        (r"\boxed{1/3}", "10:30"),
+        (r"\boxed{2:5}", "12:30"),
+        (r"\boxed{3:5}", "0.6"),
+        (r"\boxed{y = 4, x = 2}", "(4, 2)"),
+        (r"\boxed{2^x \cdot 2^y}", "2^{xy}"),
+        (r"\boxed{\ln 3}", r"\ln 2"),
     ] {
         assert!(!right(text, expected), "{text:?} is {:?}, not {expected}", MathAnswer::of(text));
     }
@@ -76,7 +126,7 @@ fn answers_are_found_however_they_are_set_down() {
 
 #[test]
 fn a_prompts_answer_is_read_whole_or_refused() {
-    for text in ["", "none of these", "Paris", r"\boxed{", "12 of the 40", "see step 3"] {
+    for text in ["", "none of these", "Paris", r"\boxed{", "12 of the 40", "see step 3", "2024-01-05"] {
         assert!(MathAnswer::expected(text).is_none(), "{text:?} is {:?}", MathAnswer::expected(text));
     }
     for text in [

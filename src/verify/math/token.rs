@@ -2,6 +2,7 @@
 
 use super::super::marker::braced;
 use super::numeral::{Comma, numeral};
+use super::prose::is_cjk;
 use num_rational::BigRational;
 
 /// A token.
@@ -90,7 +91,7 @@ const FACES: [&str; 16] = [
 ];
 
 /// Commands that only lay out, or group.
-const LAYOUT: [&str; 18] = [
+const LAYOUT: [&str; 23] = [
     "left",
     "right",
     "big",
@@ -109,12 +110,17 @@ const LAYOUT: [&str; 18] = [
     "qquad",
     "hspace",
     "degree",
+    "underline",
+    "bf",
+    "rm",
+    "it",
+    "bm",
 ];
 
 /// Functions and commands with arguments.
-const COMMANDS: [&str; 28] = [
-    "frac", "sqrt", "binom", "over", "overline", "log", "ln", "lg", "exp", "sin", "cos", "tan", "cot", "sec", "csc",
-    "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "min", "max", "gcd", "lcm", "det", "lfloor", "lceil",
+const COMMANDS: [&str; 29] = [
+    "frac", "sqrt", "binom", "over", "choose", "overline", "log", "ln", "lg", "exp", "sin", "cos", "tan", "cot", "sec",
+    "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "min", "max", "gcd", "lcm", "det", "lfloor", "lceil",
 ];
 
 /// The tokens of `text`, in which a comma stands for `comma`; `None` if there are too many, or a sign that no formula has.
@@ -152,7 +158,12 @@ impl Lexer<'_> {
 
     fn one(&mut self, first: char) -> Option<()> {
         let comma = if self.brackets > 0 { Comma::Lists } else { self.comma };
-        if let Some((value, length)) = numeral(self.rest, comma) {
+        // `\log_2 128` has two numbers, which a space parts.
+        let is_script = self.found.last().is_some_and(|last| matches!(last.token, Token::Sign('_' | '^')));
+        let script = self.rest.split(char::is_whitespace).next().filter(|_| is_script).unwrap_or(self.rest);
+        if let Some((value, written)) = self.before_period() {
+            self.push(Token::Number(value, written));
+        } else if let Some((value, length)) = numeral(script, comma) {
             let (written, rest) = self.rest.split_at(length);
             self.rest = rest;
             self.push(Token::Number(value, written.to_owned()));
@@ -167,16 +178,32 @@ impl Lexer<'_> {
         Some(())
     }
 
+    /// The whole number and the point before a period: `0.` in `0.\overline{3}`.
+    fn before_period(&mut self) -> Option<(BigRational, String)> {
+        let length = self.rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.rest.len());
+        let rest = self.rest[length..].strip_prefix('.')?;
+        let period = ["\\overline", "\\bar", "\\dot{", "\\dot "].iter().any(|name| rest.starts_with(name));
+        let whole = format!("0{}", &self.rest[..length]);
+        let value = numeral(&whole, Comma::Lists).filter(|_| period)?.0;
+        self.rest = rest;
+        Some((value, whole + "."))
+    }
+
     fn push(&mut self, token: Token) {
         self.found.push(Spaced { token, spaced: std::mem::take(&mut self.spaced) });
     }
 
     fn word(&mut self) {
         let end = self.rest.find(|c: char| !c.is_alphabetic()).unwrap_or(self.rest.len());
+        // The primes of `f'`.
+        let primes = self.rest[end..].find(|c| c != '\'').unwrap_or(self.rest.len() - end);
+        let is_word = self.rest[end + primes..].starts_with(char::is_alphabetic);
+        let end = if end == 1 && !is_word { end + primes } else { end };
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
-        let single = word.chars().count() == 1;
+        let single = word.trim_end_matches('\'').chars().count() == 1;
         self.push(match word {
+            _ if word.contains(is_cjk) => Token::Text(word.to_owned()),
             _ if single => Token::Name(word.to_owned()),
             "pi" => Token::Name("π".to_owned()),
             "inf" | "infinity" | "oo" => Token::Name("∞".to_owned()),
@@ -218,6 +245,11 @@ impl Lexer<'_> {
                 '}' => self.sign('⦄'),
                 '|' => self.sign('|'),
                 '\\' => {
+                    // `\\[2mm]` sets the lines apart.
+                    let apart = self.rest.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+                    if let Some((_, rest)) = apart.filter(|(length, _)| length.ends_with(['m', 'x', 't'])) {
+                        self.rest = rest;
+                    }
                     self.push(Token::Sign('\n'));
                     Some(())
                 }
@@ -233,10 +265,16 @@ impl Lexer<'_> {
         let name = match name {
             "dfrac" | "tfrac" | "cfrac" => "frac",
             "dbinom" | "tbinom" => "binom",
+            "bar" | "dot" => "overline",
             name => name,
         };
         if let Some((_, sign)) = SIGNS.iter().find(|(known, _)| *known == name) {
             return if "()[]⦃⦄".contains(*sign) { self.sign(*sign) } else { Some(self.push(Token::Sign(*sign))) };
+        }
+        if matches!(name, "color" | "textcolor" | "pmod") {
+            // The colour, or the modulus of a congruence, is no part of the value.
+            self.rest = braced(self.rest.trim_start())?.1;
+            return Some(());
         }
         if FACES.contains(&name) {
             return self.face();
@@ -274,7 +312,9 @@ impl Lexer<'_> {
         let from = self.rest.trim_start();
         let Some((inside, rest)) = braced(from) else { return Some(()) };
         let bare = inside.trim();
-        let formula = bare.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '\\' || c == '(');
+        // `(B)` and `(five)` are no formulas.
+        let words = bare.strip_prefix('(').is_some_and(|rest| rest.starts_with(char::is_alphabetic));
+        let formula = bare.starts_with(|c: char| c.is_ascii_digit() || "-\\(".contains(c)) && !words;
         let mut letters = bare.chars();
         if letters.next().is_some_and(char::is_alphabetic) && letters.next().is_none() && inside == bare {
             self.rest = rest;

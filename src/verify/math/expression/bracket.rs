@@ -14,12 +14,22 @@ impl Parser<'_> {
             self.at += 1;
             return self.nested(|parser| parser.matrix(&end));
         }
+        if self.peek() == Some(&Token::Name("emptyset".to_owned())) {
+            self.at += 1;
+            return Some(Answer::Several(Vec::new()));
+        }
+        // The name of a point: `P(2, 4)`.
+        let is_name = |token: &Token| matches!(token, Token::Name(name) if name.chars().all(char::is_uppercase));
+        self.at += usize::from(self.peek().is_some_and(is_name) && self.sign(self.at + 1) == Some('('));
         let open = self.take_one("([⦃")?;
         if open == '⦃' && self.take('⦄') {
             return Some(Answer::Several(Vec::new()));
         }
-        let items = self.nested(Self::parts)?;
+        let mut items = self.nested(Self::parts)?;
         let close = self.take_one(")]⦄")?;
+        if let [Answer::Matrix(_)] = items[..] {
+            return items.pop();
+        }
         match (open, close, items.len()) {
             ('⦃', '⦄', _) => Some(Answer::Several(items)),
             ('⦃', ..) | (_, '⦄', _) | (.., 1) => None,

@@ -74,11 +74,10 @@ impl Parser<'_> {
         if self.take('_') {
             let from = self.at;
             self.subscript()?;
-            let subscript: Vec<String> =
-                self.tokens[from..self.at].iter().map(|spaced| format!("{:?}", spaced.token)).collect();
-            return Some(Form::symbol(format!("{name}_{}", subscript.concat())));
+            let subscript: String = self.tokens[from..self.at].iter().map(|spaced| written(&spaced.token)).collect();
+            return Some(Form::symbol(format!("{name}_{subscript}")));
         }
-        if matches!(name.as_str(), "f" | "g" | "h" | "P") && self.sign(self.at) == Some('(') {
+        if matches!(name.trim_end_matches('\''), "f" | "g" | "h" | "P") && self.sign(self.at) == Some('(') {
             self.at += 1;
             let argument = self.group(')')?;
             return Some(Form::function(&name, &[argument]));
@@ -143,9 +142,7 @@ impl Parser<'_> {
             }
             "binom" => {
                 let (above, below) = self.two_arguments()?;
-                let (above, below) = (above.rational()?, below.rational()?);
-                let parts = [factorial(&above)?, factorial(&below)?, factorial(&(&above - &below))?];
-                Some(Form::number(&parts[0] / &parts[1] / &parts[2]))
+                binomial(&above, &below)
             }
             "sqrt" => {
                 let index = if self.take('[') { self.group(']')?.rational()?.to_integer().to_u32()? } else { 2 };
@@ -156,11 +153,16 @@ impl Parser<'_> {
             "log" => {
                 let base = if self.take('_') { Some(self.argument()?) } else { None };
                 let value = self.operand()?;
-                let known = base.as_ref().and_then(Form::rational).zip(value.rational());
+                let base = base.unwrap_or_else(|| Form::whole(10));
+                let known = base.rational().zip(value.rational());
                 match known.and_then(|(base, value)| whole_logarithm(&base, &value)) {
                     Some(power) => Some(Form::whole(power)),
-                    None => Some(Form::function("log", &[base.unwrap_or_else(|| Form::whole(10)), value])),
+                    None => value.logarithm().divide(&base.logarithm()),
                 }
+            }
+            "ln" | "exp" if self.sign(self.at) != Some('^') => {
+                let value = self.operand()?;
+                if name == "ln" { Some(value.logarithm()) } else { symbol("e").power(&value) }
             }
             "overline" => self.argument(),
             name if FUNCTIONS.contains(&name) => {
@@ -182,6 +184,24 @@ impl Parser<'_> {
             operand = operand.multiply(&self.power()?)?;
         }
         Some(operand)
+    }
+}
+
+/// The number of ways to choose `below` of `above`.
+pub(super) fn binomial(above: &Form, below: &Form) -> Option<Form> {
+    let (above, below) = (above.rational()?, below.rational()?);
+    let parts = [factorial(&above)?, factorial(&below)?, factorial(&(&above - &below))?];
+    Some(Form::number(&parts[0] / &parts[1] / &parts[2]))
+}
+
+/// A token of a subscript as text, in which braces do not count.
+fn written(token: &Token) -> String {
+    match token {
+        Token::Number(_, text) | Token::Name(text) | Token::Word(text) | Token::Text(text) | Token::Command(text) => {
+            text.clone()
+        }
+        Token::Sign('{' | '}') => String::new(),
+        Token::Sign(sign) => sign.to_string(),
     }
 }
 
