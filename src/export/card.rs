@@ -96,7 +96,8 @@ impl ModelCard {
         };
         for evaluation in &self.evaluations {
             let prompts = evaluation.prompts.map(|prompts| prompts.to_string()).unwrap_or_default();
-            let [utility, accuracy] = [evaluation.utility, evaluation.accuracy].map(|it| figure(it).unwrap_or_default());
+            let [utility, accuracy] =
+                [evaluation.utility, evaluation.accuracy].map(|it| figure(it).unwrap_or_default());
             let _ = writeln!(text, "| {} | {prompts} | {utility} | {accuracy} |", evaluation.step);
         }
         text

@@ -401,8 +401,8 @@ mod tests {
         for (key, value, what) in [
             (
                 "general.architecture",
-                text("phi3"),
-                "architecture \"phi3\" is not supported, expected one of llama, qwen2",
+                text("mamba"),
+                "architecture \"mamba\" is not supported, expected one of llama, qwen2",
             ),
             ("tokenizer.ggml.pre", text("tekken"), "pre-tokenizer \"tekken\" is not supported, expected one of gpt-2"),
             ("tokenizer.ggml.model", text("t5"), "tokenizer \"t5\" is not supported, expected one of gpt2, llama"),

@@ -573,8 +573,16 @@ mod tests {
             ("final_logit_softcapping", json!(30.0), "final_logit_softcapping \"30\""),
             ("partial_rotary_factor", json!(0.5), "partial_rotary_factor \"0.5\""),
             ("rope_scaling", json!({"factor": 8.0}), "rope scaling \"of no type\""),
-            ("rope_parameters", json!({"rope_type": "proportional", "rope_theta": 1e4}), "rope scaling \"proportional\""),
-            ("rope_scaling", json!({"rope_type": "longrope", "short_factor": [1.0]}), "expected short_factor of 4 numbers"),
+            (
+                "rope_parameters",
+                json!({"rope_type": "proportional", "rope_theta": 1e4}),
+                "rope scaling \"proportional\"",
+            ),
+            (
+                "rope_scaling",
+                json!({"rope_type": "longrope", "short_factor": [1.0]}),
+                "expected short_factor of 4 numbers",
+            ),
             ("attention_bias", json!(true), "self_attn.q_proj.bias is missing"),
             ("mlp_bias", json!(true), "mlp.gate_proj.bias is missing"),
             ("hidden_act", json!("gelu"), "hidden_act \"gelu\""),

@@ -39,7 +39,8 @@ pub(super) fn of_checkpoint(listed: &CheckpointEntry, licence: Option<String>) -
     let lines = run.map(|run| tracking::read(run).or_exit(Exit::Usage)).transpose()?.unwrap_or_default().lines;
     let lines: Vec<&Line> = lines.iter().filter(|line| line.step <= listed.step).collect();
     let setting = |key: &str| value(&config, key).map(|value| (key.to_owned(), value));
-    let mut data: Vec<String> = setting("prompts.file").into_iter().map(|(key, file)| format!("{key} = {file}")).collect();
+    let mut data: Vec<String> =
+        setting("prompts.file").into_iter().map(|(key, file)| format!("{key} = {file}")).collect();
     for (name, what) in [("total/episodes", "episodes"), ("total/groups", "scored groups of critiques")] {
         let last = lines.iter().rev().find_map(|line| line.get(name));
         data.extend(last.map(|count| format!("{count} {what}")));

@@ -70,7 +70,7 @@ fn impossible_sizes_are_named() {
         (ModelSpec { head_dim: 7, ..tiny() }, "even"),
         (ModelSpec { layers: 0, ..tiny() }, "layers"),
         (ModelSpec { score_scale: f32::INFINITY, ..tiny() }, "attention scale"),
-        (ModelSpec { rotary: Rotary::new(10_000.0, 16), ..tiny() }, "rotary frequencies: expected 4, got 8"),
+        (ModelSpec { rotary: Rotary::new(10_000.0, 16), ..tiny() }, "rotary frequencies: expected 1 to 4, got 8"),
         (ModelSpec { rotary: Rotary::new(0.5, 8), ..tiny() }, "rotary frequency"),
         (ModelSpec { sliding: Some(Sliding { window_tokens: 0, ..sliding() }), ..tiny() }, "sliding window"),
         (ModelSpec { sliding: Some(Sliding { layers: vec![true], ..sliding() }), ..tiny() }, "sliding window"),

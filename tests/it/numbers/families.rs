@@ -15,8 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-const FAMILIES: [&str; 9] =
-    ["qwen2", "qwen3", "gemma3", "llama3", "mistral", "phi3", "smollm3", "olmo2", "granite"];
+const FAMILIES: [&str; 9] = ["qwen2", "qwen3", "gemma3", "llama3", "mistral", "phi3", "smollm3", "olmo2", "granite"];
 /// Ids that both golden sequences begin with.
 const PREFIX: usize = 24;
 

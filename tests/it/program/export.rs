@@ -100,7 +100,14 @@ fn shards_are_no_longer_than_asked_and_halves_are_near() {
     let critic = CriticWeights::from(adapter);
     for (dtype, near) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 0.1), (Dtype::F16, 0.02)] {
         let out = place.path().join(dtype.to_string());
-        write_merged(&out, &path, Some(&critic), (&base(), &ModelCard::default()), MergedLayout { dtype, shard_bytes: 16 << 10 }).unwrap();
+        write_merged(
+            &out,
+            &path,
+            Some(&critic),
+            (&base(), &ModelCard::default()),
+            MergedLayout { dtype, shard_bytes: 16 << 10 },
+        )
+        .unwrap();
         let shards: Vec<_> = names(&out).into_iter().filter(|name| name.ends_with(".safetensors")).collect();
         assert!(shards.len() > 1, "{shards:?}");
         for shard in &shards {
@@ -123,8 +130,14 @@ fn a_number_that_a_half_cannot_hold_is_named() {
     let mut adapter = adapter("qwen2", &model);
     adapter.factors.get_mut(&(1, Projection::UpProj)).unwrap().b.iter_mut().for_each(|b| *b *= 1e6);
     let (shape, critic) = (MergedLayout { dtype: Dtype::F16, ..WHOLE }, CriticWeights::from(adapter));
-    let error =
-        write_merged(&place.path().join("out"), &golden("tiny_qwen2"), Some(&critic), (&base(), &ModelCard::default()), shape).unwrap_err();
+    let error = write_merged(
+        &place.path().join("out"),
+        &golden("tiny_qwen2"),
+        Some(&critic),
+        (&base(), &ModelCard::default()),
+        shape,
+    )
+    .unwrap_err();
     assert!(matches!(&error, Error::Overflow { name, .. } if name == "model.layers.1.mlp.up_proj.weight"), "{error}");
     assert!(names(place.path()).is_empty(), "half an output was left");
 }
