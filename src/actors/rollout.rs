@@ -138,22 +138,16 @@ impl RolloutContext {
         }
     }
 
-    /// Resolves when every episode has been dropped for as long as the run allows. Time in which no episode is under way, because
-    /// an operator paused rollout, does not count.
+    /// Resolves when every episode has been dropped for as long as the run allows.
     async fn is_useless(&self) -> Failure {
         let Some(useless_max) = self.useless_max else { return std::future::pending().await };
-        let (mut looks, mut useless) = (tokio::time::interval(LOOK), Duration::ZERO);
+        let mut looks = tokio::time::interval(LOOK);
         loop {
             looks.tick().await;
-            let progress = self.events.progress();
-            useless = match progress.rollout.useless_since() {
-                None => Duration::ZERO,
-                Some(_) if progress.in_flight == 0 => useless,
-                Some(since) => (useless + LOOK).min(since.elapsed()),
-            };
-            if useless >= useless_max {
-                let (seconds, why) = (useless.as_secs(), progress.rollout.why());
-                return Failure::Useless { seconds, dropped: progress.rollout.dropped_in_all(), why };
+            let rollout = self.events.progress().rollout;
+            if let Some(useless) = rollout.useless(Instant::now()).filter(|useless| *useless >= useless_max) {
+                let seconds = useless.as_secs();
+                return Failure::Useless { seconds, dropped: rollout.dropped_in_all(), why: rollout.why() };
             }
         }
     }

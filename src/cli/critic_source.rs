@@ -39,15 +39,16 @@ impl CriticSource {
         Ok(Self::Peft(whole.to_owned()))
     }
 
-    /// As [`CriticSource::find`], of one that must be there: it is looked for before a model is loaded.
+    /// As [`CriticSource::find`], of one that `flag` names and that must be there: it is looked for before a model is loaded.
     ///
     /// # Errors
     /// As [`CriticSource::find`]; if there is no such folder.
-    pub(super) fn find_existing(argument: &str) -> Result<Self, CommandError> {
+    pub(super) fn find_existing(flag: &str, argument: &str) -> Result<Self, CommandError> {
         match Self::find(argument)? {
             Self::Peft(folder) if !folder.is_dir() => {
                 let expected = "an adapter's, a checkpoint's or a run's folder, RUN@STEP or RUN@best";
-                Err(anyhow::anyhow!("expected {expected}, got {argument:?}, which is not there")).or_exit(Exit::Usage)
+                Err(anyhow::anyhow!("{flag}: expected {expected}, got {argument:?}, which is not there"))
+                    .or_exit(Exit::Usage)
             }
             found => Ok(found),
         }
@@ -97,8 +98,8 @@ pub(super) fn checkpoint_of_run(argument: &str, step: Option<u64>) -> Result<Che
     };
     let root = run.join("checkpoints");
     if !run.is_dir() {
-        return Err(anyhow::anyhow!("{}: expected the directory of a run, got none", run.display()))
-            .or_exit(Exit::Usage);
+        let why = format!("{argument}: expected RUN, RUN@STEP or RUN@best, got no directory {}", run.display());
+        return Err(anyhow::anyhow!(why)).or_exit(Exit::Usage);
     }
     let listed = checkpoint::list(&root).or_exit(Exit::Checkpoint)?;
     let all: Vec<u64> = listed.iter().map(|listed| listed.step).collect();

@@ -116,7 +116,8 @@ pub(super) fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit
     if !complaints.is_empty() {
         return Err(anyhow::anyhow!(complaints.replace("generate.sampling.", "--"))).or_exit(Exit::Usage);
     }
-    let critic = arguments.adapter.as_deref().map(CriticSource::find_existing).transpose()?;
+    let critic = arguments.adapter.as_deref();
+    let critic = critic.map(|critic| CriticSource::find_existing("--adapter", critic)).transpose()?;
     let model = load_model(config, config.engine.weights, false)?;
     let prompts = texts.iter().map(|text| text.ids(&model)).collect::<Result<Vec<_>, _>>()?;
     let mut engine = engine(config, &model)?;

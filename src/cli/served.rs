@@ -34,7 +34,7 @@ pub(super) async fn start(config: &Config, critic: Option<&str>, events: &EventB
     let (share, stall) = (config.http.share, config.device.stall());
     let (config, critic, bus) = (config.clone(), critic.map(str::to_owned), events.clone());
     let load = move || -> Result<_, CommandError> {
-        let source = critic.as_deref().map(CriticSource::find_existing).transpose()?;
+        let source = critic.as_deref().map(|critic| CriticSource::find_existing("--critic", critic)).transpose()?;
         let (models, path) = models(&config, &[], None, &bus, false)
             .map_err(|error| CommandError { exit: error.exit(), error: error.into() })?;
         let base = Source::parse(&config.model.source).and_then(|source| source.digest(&path)).or_exit(Exit::Model)?;

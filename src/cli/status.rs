@@ -69,7 +69,7 @@ fn lines(status: &Value) -> Vec<String> {
             number("/rates/episodes_per_minute", 1),
             paused("rollout")
         ),
-        format!("episodes        {} ended, {} dropped", status["episodes"], status["dropped"]),
+        format!("episodes        {} ended, {} dropped{}", status["episodes"], status["dropped"], reasons(status)),
         format!(
             "groups          {} scored, {} of zero variance, {} held; learned at age {} on average, {} at most",
             status["groups"],
@@ -93,10 +93,18 @@ fn lines(status: &Value) -> Vec<String> {
         format!("memory          {}", memory(&status["memory"])),
         String::new(),
     ];
+    let warnings = status["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    lines.splice(1..1, warnings.map(|warning| format!("warning         {warning}")));
     let oldest = status["oldest"]["actor"].as_str();
     let rows = status["actors"].as_array().into_iter().flatten();
     lines.extend(rows.map(|row| actor(row, oldest)));
     lines
+}
+
+/// Why episodes were dropped.
+fn reasons(status: &Value) -> String {
+    let reasons = status["drop_reasons"].as_str().filter(|reasons| !reasons.is_empty());
+    reasons.map(|reasons| format!(" ({reasons})")).unwrap_or_default()
 }
 
 /// The versions that are in service, pinned or on trial.

@@ -138,7 +138,10 @@ fn an_unknown_key_is_refused_with_the_one_that_was_meant() {
         ("lerner.beta=1", "lerner: unknown key, did you mean learner?"),
         ("learner.rank=8", "learner.rank: unknown key, did you mean learner.lora.rank?"),
         ("critic.sampling.top_q=1", "critic.sampling.top_q: unknown key, did you mean critic.sampling.top_k?"),
-        ("checkpoint.verbosity=3", "checkpoint.verbosity: unknown key, expected one of groups_mib, keep, keep_best"),
+        (
+            "checkpoint.verbosity=3",
+            "checkpoint.verbosity: unknown key, expected one of every_seconds, groups_mib, keep, keep_best",
+        ),
     ] {
         assert_eq!(complaints(set(&[given])), [meant]);
     }

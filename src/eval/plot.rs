@@ -150,8 +150,10 @@ impl Chart {
 }
 
 fn bar(out: &mut String, left: f64, slot: f64, colour: &str, name: &str, estimate: Option<Estimate>) {
-    let shown = match name.chars().count() > NAME_CHARS_MAX {
-        true => format!("{}…", name.chars().take(NAME_CHARS_MAX - 1).collect::<String>()),
+    // No wider than its slot.
+    let most = ((slot / CHARACTER) as usize).clamp(2, NAME_CHARS_MAX);
+    let shown = match name.chars().count() > most {
+        true => format!("{}…", name.chars().take(most - 1).collect::<String>()),
         false => name.to_owned(),
     };
     let (middle, shown, name) = (left + slot / 2.0, escaped(&shown), escaped(name));
@@ -173,7 +175,8 @@ fn bar(out: &mut String, left: f64, slot: f64, colour: &str, name: &str, estimat
     let _ = writeln!(
         out,
         "<path d=\"M{middle:.1} {low_y:.1}V{high_y:.1}M{:.1} {low_y:.1}h10M{:.1} {high_y:.1}h10\" stroke=\"black\" \
-         fill=\"none\"/>\n<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{value:.1}</text>",
+         fill=\"none\"/>\n<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" stroke=\"white\" stroke-width=\"3\" \
+         paint-order=\"stroke\">{value:.1}</text>",
         middle - 5.0,
         middle - 5.0,
         high_y - 5.0

@@ -74,19 +74,24 @@ impl Columns {
         self.names().into_iter().any(|known| known == name)
     }
 
-    /// The value of `field` in a row.
+    /// The value of `field` in a row: of its column, or where the row has none, of the field's own name, because the held-out file
+    /// may be of another form.
     pub(super) fn find<'a>(&'a self, field: &'a str, row: &'a Map<String, Value>) -> Option<&'a Value> {
-        let name = self.name(field);
-        if let Some(value) = row.get(name) {
-            return Some(value);
-        }
-        let (first, rest) = name.split_once('.')?;
-        rest.split('.').try_fold(row.get(first)?, |value, part| match value {
-            Value::Object(fields) => fields.get(part),
-            Value::Array(list) => list.get(part.parse::<usize>().ok()?),
-            _ => None,
-        })
+        at(self.name(field), row).or_else(|| row.get(field))
     }
+}
+
+/// The value of the column `name`, which may be deep in the row.
+fn at<'a>(name: &str, row: &'a Map<String, Value>) -> Option<&'a Value> {
+    if let Some(value) = row.get(name) {
+        return Some(value);
+    }
+    let (first, rest) = name.split_once('.')?;
+    rest.split('.').try_fold(row.get(first)?, |value, part| match value {
+        Value::Object(fields) => fields.get(part),
+        Value::Array(list) => list.get(part.parse::<usize>().ok()?),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -104,6 +109,9 @@ mod tests {
         // A column whose own name has a dot goes first.
         let row = serde_json::from_str(r#"{"answers.text.0": "c", "answers": {"text": ["a"]}}"#).unwrap();
         assert_eq!(columns.find("answer", &row), Some(&Value::from("c")));
+        // A file of the node's own form, such as a held-out one, is read too.
+        let row = serde_json::from_str(r#"{"answer": "d"}"#).unwrap();
+        assert_eq!(columns.find("answer", &row), Some(&Value::from("d")));
         assert!(columns.are_mapped() && !Columns::default().are_mapped());
     }
 }

@@ -38,6 +38,10 @@ pub(super) struct Status {
     groups: u64,
     zero_variance: u64,
     dropped: u64,
+    /// Why episodes were dropped since the process began, in words.
+    drop_reasons: String,
+    /// What makes most of the work useless, and what helps.
+    warnings: Vec<String>,
     utility_mean: Option<f32>,
     step: u64,
     loss: Option<f32>,
@@ -128,6 +132,8 @@ pub(super) async fn status(State(seen): State<Seen>) -> Result<Json<Status>, Pro
         groups: progress.counters.groups,
         zero_variance: progress.counters.zero_variance,
         dropped: progress.counters.dropped,
+        drop_reasons: progress.rollout.drop_reasons(),
+        warnings: progress.warnings().iter().map(ToString::to_string).collect(),
         utility_mean: progress.counters.utility_mean,
         step: progress.step,
         loss: progress.loss,

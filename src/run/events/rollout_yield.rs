@@ -45,8 +45,10 @@ pub struct RolloutYield {
     /// Whether each of the newest groups has zero variance.
     groups: VecDeque<bool>,
     pairs: VecDeque<Decision>,
-    /// When the first episode since the last group began.
+    /// When the first episode since the last group began, later by the time in which none was under way.
     fruitless_since: Option<Instant>,
+    /// Since when no episode has been under way.
+    idle_since: Option<Instant>,
     /// Episodes dropped since the last group.
     dropped_in_a_row: u64,
 }
@@ -133,7 +135,8 @@ impl RolloutYield {
     pub(super) fn note(&mut self, event: &Event, now: Instant) {
         match event {
             Event::EpisodeStarted { .. } => {
-                self.fruitless_since.get_or_insert(now);
+                let idle = self.idle_since.take().map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+                self.fruitless_since = Some(self.fruitless_since.map_or(now, |since| since + idle));
             }
             Event::EpisodeEnded { pushed, dropped, in_flight, .. } => self.ended(*pushed, *dropped, *in_flight, now),
             Event::RequestFailed { role, why } => {
@@ -145,6 +148,7 @@ impl RolloutYield {
     }
 
     fn ended(&mut self, pushed: Option<Pushed>, dropped: Option<DropReason>, in_flight: usize, now: Instant) {
+        self.idle_since = (in_flight == 0).then_some(now);
         match pushed {
             Some(Pushed::Kept) => self.kept += 1,
             Some(Pushed::ZeroVariance) => self.zero_variance += 1,
@@ -173,9 +177,16 @@ impl RolloutYield {
         parts.join(", ")
     }
 
-    /// Since when every episode that ended was dropped, of which there is at least one; none while there are groups.
-    pub fn useless_since(&self) -> Option<Instant> {
-        self.fruitless_since.filter(|_| self.dropped_in_a_row > 0)
+    /// How long there have been episodes under way and no group.
+    fn fruitless(&self, now: Instant) -> Option<Duration> {
+        let until = self.idle_since.unwrap_or(now);
+        self.fruitless_since.map(|since| until.saturating_duration_since(since))
+    }
+
+    /// For how long every episode that ended was dropped, of which there is at least one; none while there are groups. Time in which
+    /// no episode is under way, because an operator paused rollout, does not count.
+    pub fn useless(&self, now: Instant) -> Option<Duration> {
+        self.fruitless(now).filter(|_| self.dropped_in_a_row > 0)
     }
 
     /// The last trouble as text.
@@ -189,9 +200,8 @@ impl RolloutYield {
     /// What makes most of the work useless now.
     pub fn warnings(&self, now: Instant) -> Vec<Warning> {
         let mut warnings = Vec::new();
-        let fruitless = self.fruitless_since.map(|since| now.saturating_duration_since(since));
         let has_reason = self.dropped_in_a_row > 0 || (self.kept + self.zero_variance == 0 && self.trouble.is_some());
-        if let Some(fruitless) = fruitless.filter(|fruitless| *fruitless >= FRUITLESS && has_reason) {
+        if let Some(fruitless) = self.fruitless(now).filter(|fruitless| *fruitless >= FRUITLESS && has_reason) {
             let (seconds, dropped) = (fruitless.as_secs(), self.dropped_in_a_row);
             warnings.push(Warning::Fruitless { seconds, dropped, why: self.trouble.clone() });
         }
@@ -270,21 +280,43 @@ mod tests {
         rollout.note(&Event::EpisodeStarted { episode: EpisodeId(0), in_flight: 1 }, start);
         let why = "remote server: connection: refused".to_owned();
         rollout.note(&Event::RequestFailed { role: Role::Judge, why }, after(2, start));
-        assert!(rollout.warnings(after(10, start)).is_empty() && rollout.useless_since().is_none());
+        assert!(rollout.warnings(after(10, start)).is_empty() && rollout.useless(after(10, start)).is_none());
         // Not one episode has ended, and the reason is known.
         assert!(rollout.warnings(after(16, start))[0].to_string().contains("judge failed: remote server: connection"));
         rollout.note(&ended(None, Some(DropReason::FewCritiques)), after(17, start));
-        assert_eq!(rollout.useless_since(), Some(start));
+        assert_eq!(rollout.useless(after(20, start)), Some(Duration::from_secs(20)));
         assert_eq!((rollout.dropped_in_all(), rollout.drop_reasons()), (1, "1 without verdicts".to_owned()));
         rollout.note(&ended(Some(Pushed::ZeroVariance), None), after(18, start));
-        assert!(rollout.warnings(after(30, start)).is_empty() && rollout.useless_since().is_none());
+        assert!(rollout.warnings(after(30, start)).is_empty() && rollout.useless(after(30, start)).is_none());
+    }
+
+    #[test]
+    fn time_without_an_episode_under_way_does_not_count() {
+        let (mut rollout, start) = (RolloutYield::default(), Instant::now());
+        let begun = Event::EpisodeStarted { episode: EpisodeId(0), in_flight: 1 };
+        let dropped = Event::EpisodeEnded {
+            episode: EpisodeId(0),
+            pushed: None,
+            dropped: Some(DropReason::Remote),
+            in_flight: 0,
+            counters: Counters::default(),
+        };
+        rollout.note(&begun, start);
+        rollout.note(&dropped, after(5, start));
+        // Paused for ten minutes.
+        assert_eq!(rollout.useless(after(600, start)), Some(Duration::from_secs(5)));
+        assert!(rollout.warnings(after(600, start)).is_empty());
+        rollout.note(&begun, after(605, start));
+        assert_eq!(rollout.useless(after(610, start)), Some(Duration::from_secs(10)));
+        rollout.note(&dropped, after(620, start));
+        assert_eq!(rollout.useless(after(630, start)), Some(Duration::from_secs(20)));
     }
 
     #[test]
     fn a_slow_run_without_failures_is_not_warned_of() {
         let (mut rollout, start) = (RolloutYield::default(), Instant::now());
         rollout.note(&Event::EpisodeStarted { episode: EpisodeId(0), in_flight: 1 }, start);
-        assert!(rollout.warnings(after(600, start)).is_empty() && rollout.useless_since().is_none());
+        assert!(rollout.warnings(after(600, start)).is_empty() && rollout.useless(after(600, start)).is_none());
     }
 
     #[test]

@@ -42,17 +42,24 @@ fn what_is_wrong_is_named_with_its_value_and_what_was_expected() {
     assert_refused(&run(&["strat"], ""), 2, &["strat", "start"]);
     let both = run(&["check", "--set", "learner.beta=0", "--set", "engine.kv_cache=1"], "");
     assert_refused(&both, 2, &["learner.beta", "got 0", "engine.kv_cache", "kv_cache_mib"]);
-    assert_refused(&run(&["check", "--config", "nowhere.toml"], ""), 2, &["nowhere.toml"]);
+    assert_refused(&run(&["check", "--config", "nowhere.toml"], ""), 2, &["--config", "nowhere.toml"]);
+    assert_refused(&run(&["generate", "--prompt", "x", "--max-tokens", "0"], ""), 2, &["--max-tokens", "0"]);
+    assert_refused(&run(&["generate", "--prompt", "x", "--temperature=-1"], ""), 2, &["--temperature"]);
+    assert_refused(&run(&["learn", "--from", "nope", "--out", "x", "--steps", "1"], ""), 2, &["--from", "nope"]);
     assert_refused(&run(&["check", "--set", "critic.prompt=no variables"], ""), 2, &["critic.prompt", "response"]);
     assert_refused(&run(&["check", "--set", "critic.sampling.top_p=0.9"], ""), 2, &["critic.sampling.top_p"]);
     assert_refused(&run(&["fetch", "--set", "model.source=pip:x"], ""), 2, &["pip:x"]);
-    assert_refused(&run(&["fetch", "--set", "model.source=no/such/folder"], ""), 3, &["no/such/folder"]);
+    assert_refused(
+        &run(&["fetch", "--set", "model.source=no/such/folder"], ""),
+        3,
+        &["model.source", "no/such/folder"],
+    );
     assert_refused(&run(&["score"], "{\"prompt_ids\": [1]}\n"), 2, &["line 1", "completion_ids"]);
     assert_refused(&run(&["score"], "{\"prompt_ids\": [1], \"completion_ids\": [999]}\n"), 2, &["999", "300"]);
     assert_refused(
         &run(&["generate", "--prompt", "x", "--adapter", "no/where"], ""),
         2,
-        &["adapter_config", "os error"],
+        &["--adapter: expected an adapter's", "\"no/where\", which is not there"],
     );
     assert_refused(&run(&["generate"], ""), 2, &["--prompt"]);
     assert_refused(&run(&["check", "--device", "gpu"], ""), 2, &["model.device", "cuda:", "gpu"]);

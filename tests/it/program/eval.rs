@@ -132,7 +132,8 @@ fn a_model_that_judges_is_asked_in_both_orders_and_scores_stay_the_verifiers() {
 fn what_an_evaluation_cannot_use_is_named() {
     let folder = tempfile::tempdir().unwrap();
     refused(&eval(folder.path(), &["--critic", "base", "--critic", "base"]), &["base", "twice"]);
-    refused(&eval(folder.path(), &["--critic", "no/where"]), &["no/where", "adapter_config"]);
+    refused(&eval(folder.path(), &["--critic", "no/where"]), &["no/where", "base, empty, self, oracle"]);
+    refused(&eval(folder.path(), &["--critic", "orcale"]), &["\"orcale\"", "did you mean oracle?"]);
     refused(&eval(folder.path(), &["--critic", "run@soon"]), &["run@soon", "best"]);
     refused(&eval(folder.path(), &["--n", "0"]), &["at least 1"]);
     let output = Command::new(env!("CARGO_BIN_EXE_rco-node"))

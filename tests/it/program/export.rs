@@ -319,11 +319,18 @@ fn the_program_exports_a_runs_checkpoint_on_the_model_it_was_trained_on() {
         Some(0)
     );
 
+    let first = format!("{run}@1");
     for (arguments, code, says) in [
         (&["--to", "peft", "--run", run, "one"][..], 2, "one is there already"),
-        (&["--to", "peft", "--run", run, "--step", "7", "seven"], 6, "no checkpoint of step 7"),
+        (
+            &["--to", "peft", "--run", run, "--step", "7", "seven"],
+            6,
+            "no checkpoint of step 7: there are those of steps 1, 2",
+        ),
+        (&["--to", "peft", "--run", first.as_str(), "--step", "2", "none"], 2, "--step 2: expected none beside"),
         (&["--to", "peft", "none"], 2, "--adapter or --run"),
-        (&["--to", "merged", "--adapter", "nowhere", "--model", "one", "none"], 3, "config.json"),
+        (&["--to", "merged", "--adapter", "nowhere", "--model", "one", "none"], 2, "--adapter: expected the folder of"),
+        (&["--to", "merged", "--adapter", "one", "--model", "one", "none"], 3, "config.json"),
     ] {
         let (got, text) = export(arguments);
         assert!(got == Some(code) && text.contains(says), "{arguments:?}: {got:?} {text}");
