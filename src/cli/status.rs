@@ -94,7 +94,9 @@ fn lines(status: &Value) -> Vec<String> {
         String::new(),
     ];
     let warnings = status["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    lines.splice(1..1, warnings.map(|warning| format!("warning         {warning}")));
+    for (place, warning) in (1..).zip(warnings) {
+        lines.insert(place, format!("warning         {warning}"));
+    }
     let oldest = status["oldest"]["actor"].as_str();
     let rows = status["actors"].as_array().into_iter().flatten();
     lines.extend(rows.map(|row| actor(row, oldest)));
