@@ -18,6 +18,7 @@ pub mod label;
 pub(crate) mod log_prob;
 mod model_id;
 mod origin;
+pub(crate) mod pattern;
 pub mod role;
 pub(crate) mod splitmix;
 mod swap_reason;

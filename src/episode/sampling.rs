@@ -448,7 +448,14 @@ mod tests {
         let judge = Judge::new(&config.judge).unwrap();
         let conversations = |texts: [&str; 5]| {
             let [prompt, response, critique, first, second] = texts;
-            let prompt = Prompt { id: "1".into(), task: "t".into(), text: prompt.into(), answer: None, verifier: None };
+            let prompt = Prompt {
+                id: "1".into(),
+                task: "t".into(),
+                text: prompt.into(),
+                turns: vec![],
+                answer: None,
+                verifier: None,
+            };
             let asked = generator.conversation(&prompt);
             let refined = refiner.conversation(&asked, response, critique);
             let criticised = critic.conversation(&prompt, response);

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn where_one_group_in_six_varies_it_triples_the_share() {
+    fn where_one_group_in_six_varies_it_doubles_the_share() {
         // Six tasks as in reasoning-train: the groups of one vary often, those of another seldom, the rest never.
         let rates =
             [("gcd", 0.6), ("chain_sum", 0.2), ("legs", 0.0), ("equations", 0.0), ("spell", 0.0), ("sort", 0.0)];

@@ -8,6 +8,7 @@
 //! Nothing is guessed.
 
 use crate::types::Choice;
+use crate::types::pattern::pattern;
 use crate::types::thoughts::without_thoughts;
 use clause::{Vote, votes};
 use regex::Regex;
@@ -36,10 +37,6 @@ pub(super) fn read(text: &str, is_cut: bool) -> Option<Choice> {
         return stated;
     }
     scored(&text).or_else(|| agreed_votes(&votes(&text)))
-}
-
-fn pattern(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
 /// `text` with letters that look alike made equal, and without emphasis.
@@ -150,7 +147,7 @@ fn stated(text: &str) -> Option<Option<Choice>> {
         Choice::B => Some(Choice::A),
         Choice::Tie => None,
     };
-    last.or_else(|| loser().map(Some)).or_else(|| text.lines().filter_map(compared).last().map(Some))
+    last.or_else(|| loser().map(Some)).or_else(|| text.lines().rev().find_map(compared).map(Some))
 }
 
 fn letter(word: &str) -> Option<Choice> {

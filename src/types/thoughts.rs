@@ -1,5 +1,6 @@
 //! Thoughts: what a reasoning model writes before it answers.
 
+use super::pattern::pattern;
 use regex::Regex;
 use std::sync::LazyLock;
 
@@ -27,10 +28,6 @@ pub fn without_thoughts(text: &str) -> &str {
     let start = SOLUTION.find(answer).filter(|found| found.start() == 0).map_or(0, |found| found.end());
     let answer = &answer[start..];
     SOLUTION.find(answer).map_or(answer, |found| &answer[..found.start()])
-}
-
-fn pattern(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
 #[cfg(test)]

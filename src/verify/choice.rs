@@ -8,6 +8,7 @@
 use super::marker::{Mark, marks};
 use super::math::MathAnswer;
 use super::text::normalised;
+use crate::types::pattern::pattern;
 use regex::Regex;
 use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization;
@@ -88,10 +89,6 @@ fn by_value(text: &str, options: &[String]) -> Option<usize> {
 
 static BRACKETED: LazyLock<Regex> = LazyLock::new(|| pattern(r"\(([A-Za-z])\)"));
 static ALONE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b([A-Z])\b"));
-
-fn pattern(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant of this file: a test compiles each")
-}
 
 /// The option with this letter.
 fn at_letter(name: &str, options: &[String]) -> Option<usize> {

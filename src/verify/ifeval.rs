@@ -6,13 +6,14 @@
 //! instruction.
 
 mod language;
-mod pattern;
+mod letter_case;
 mod repaired;
 mod sentences;
 mod words;
 
+use crate::types::pattern::pattern;
 use crate::types::verifier::Instruction;
-use pattern::{fixed, is_upper};
+use letter_case::is_upper;
 use regex::{Regex, RegexBuilder};
 pub(super) use repaired::follows as follows_repaired;
 use std::sync::LazyLock;
@@ -101,8 +102,8 @@ pub(super) fn follows(instruction: &Instruction, text: &str) -> Option<bool> {
 
 /// Instructions about the shape of the text.
 fn shape(instruction: &Instruction, text: &str) -> Option<bool> {
-    static PLACEHOLDER: LazyLock<Regex> = LazyLock::new(|| fixed(r"\[.*?\]"));
-    static TITLE: LazyLock<Regex> = LazyLock::new(|| fixed(r"<<[^\n]+>>"));
+    static PLACEHOLDER: LazyLock<Regex> = LazyLock::new(|| pattern(r"\[.*?\]"));
+    static TITLE: LazyLock<Regex> = LazyLock::new(|| pattern(r"<<[^\n]+>>"));
     let bare = text.trim();
     Some(match instruction {
         Instruction::NumberParagraphs { num_paragraphs } => paragraphs(text) == Some(*num_paragraphs),
@@ -148,7 +149,7 @@ fn is_lower(text: &str) -> bool {
 
 /// Number of paragraphs between `***`; `None` if one in the middle is blank.
 fn paragraphs(text: &str) -> Option<usize> {
-    static SPLIT: LazyLock<Regex> = LazyLock::new(|| fixed(r"\s?\*\*\*\s?"));
+    static SPLIT: LazyLock<Regex> = LazyLock::new(|| pattern(r"\s?\*\*\*\s?"));
     let parts: Vec<&str> = SPLIT.split(text).collect();
     let last = parts.len() - 1;
     let blank = |index: &usize| parts[*index].trim().is_empty();
@@ -183,15 +184,15 @@ fn has_postscript(text: &str, marker: &str) -> Option<bool> {
 
 /// Lines that begin with one `*`, and lines that begin with `-`.
 fn bullets(text: &str) -> usize {
-    static STAR: LazyLock<Regex> = LazyLock::new(|| fixed(r"(?m)^\s*\*[^*].*$"));
-    static DASH: LazyLock<Regex> = LazyLock::new(|| fixed(r"(?m)^\s*-.*$"));
+    static STAR: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?m)^\s*\*[^*].*$"));
+    static DASH: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?m)^\s*-.*$"));
     STAR.find_iter(text).count() + DASH.find_iter(text).count()
 }
 
 /// Number of texts between single stars plus texts between double stars.
 fn highlights(text: &str) -> usize {
-    static ONE: LazyLock<Regex> = LazyLock::new(|| fixed(r"\*[^\n*]*\*"));
-    static TWO: LazyLock<Regex> = LazyLock::new(|| fixed(r"\*\*[^\n*]*\*\*"));
+    static ONE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\*[^\n*]*\*"));
+    static TWO: LazyLock<Regex> = LazyLock::new(|| pattern(r"\*\*[^\n*]*\*\*"));
     let filled = |found: &regex::Match<'_>| !found.as_str().trim_matches('*').trim().is_empty();
     ONE.find_iter(text).filter(filled).count() + TWO.find_iter(text).filter(filled).count()
 }

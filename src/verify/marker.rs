@@ -3,6 +3,7 @@
 //! A box, `####`, an answer tag, "the answer is" and bold type mark an answer; the last mark wins, whichever it is. A box that
 //! is empty, a heading and a sentence without a number mark none; a box that never ends marks an answer that is not there.
 
+use crate::types::pattern::pattern;
 use regex::Regex;
 use std::sync::LazyLock;
 
@@ -115,10 +116,6 @@ fn sentence(text: &str) -> &str {
         !(before.eq_ignore_ascii_case("approx") || before.eq_ignore_ascii_case("ca"))
     });
     end.map_or(text, |found| &text[..found.start()])
-}
-
-fn pattern(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
 /// The content of the braces that `text` begins with, and the rest.

@@ -6,6 +6,7 @@
 //! refused.
 
 use super::marker::{Mark, marks};
+use crate::types::pattern::pattern;
 use answer::Answer;
 use expression::read;
 use form::Form;
@@ -208,10 +209,6 @@ fn fractions(text: &str) -> String {
 fn without_confidence(text: &str) -> String {
     static CONFIDENCE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?im)^\W*confidence\b.*$"));
     if text.len() > 10 { CONFIDENCE.replace_all(text, "").into_owned() } else { text.to_owned() }
-}
-
-fn pattern(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! ..."), that part is compared too. Texts that Unicode calls equal are equal.
 
 use super::marker::{Mark, marks};
+use crate::types::pattern::pattern;
 use regex::Regex;
 use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization;
@@ -51,10 +52,6 @@ fn are_equal(given: &str, answer: &str) -> bool {
     let spaced = |text: &str| normalised(&text.replace('-', " "));
     let negative = |text: &str| text.trim_start().starts_with('-');
     normalised(given) == normalised(answer) || negative(given) == negative(answer) && spaced(given) == spaced(answer)
-}
-
-fn pattern(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
 /// Lower case, without punctuation and the articles before other words, with single spaces. Signs that tell numbers and names

@@ -7,8 +7,8 @@
 //! A question says nothing, nor does what the text goes back on ("at first A seems better") or supposes ("would be better if").
 //! A verb or adjective that is not known is no praise.
 
-use super::pattern;
 use crate::types::Choice;
+use crate::types::pattern::pattern;
 use lexicon::{
     BEATEN, BETTER, BLAME, COPULAS, DECIDED, GIVEN, NEGATIONS, OBJECTS, PRAISE, PRAISED, RETRACTED, VERBS, WORSE, WRONG,
 };

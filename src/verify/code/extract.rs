@@ -6,6 +6,7 @@
 //! 3. Code that does not define the function continues the prompt's preamble.
 
 use super::CodeTask;
+use crate::types::pattern::pattern;
 use regex::Regex;
 use std::sync::LazyLock;
 
@@ -326,10 +327,6 @@ fn without_future(code: &str) -> (String, String) {
         future.push('\n');
     }
     (future, rest.join("\n"))
-}
-
-fn pattern(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
 #[cfg(test)]

@@ -4,19 +4,19 @@
 //! have content, and a horizontal rule, a link and a list of checkboxes are none; blank paragraphs do not count; one of the
 //! three answers means one. What is not named here is judged as it was published.
 
-use super::pattern::fixed;
 use super::{CONSTRAINED_RESPONSES, ENDS_FIRST_WORD, compile};
+use crate::types::pattern::pattern;
 use crate::types::verifier::Instruction;
 use regex::Regex;
 use std::sync::LazyLock;
 
 /// Whether `text` follows `instruction`; `None` if its arguments cannot be used.
 pub(in crate::verify) fn follows(instruction: &Instruction, text: &str) -> Option<bool> {
-    static BULLET: LazyLock<Regex> = LazyLock::new(|| fixed(r"(?m)^[ \t]*[*\-+•][ \t]+\S"));
+    static BULLET: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?m)^[ \t]*[*\-+•][ \t]+\S"));
     static HIGHLIGHT: LazyLock<Regex> =
-        LazyLock::new(|| fixed(r"\*\*\*[^\s*][^\n*]*\*\*\*|\*\*[^\s*][^\n*]*\*\*|\*[^\s*][^\n*]*\*"));
-    static PLACEHOLDER: LazyLock<Regex> = LazyLock::new(|| fixed(r"\[[^\[\]\n]*[^\[\]\s][^\[\]\n]*\](?:[^(]|$)"));
-    static CHECKBOX: LazyLock<Regex> = LazyLock::new(|| fixed(r"\[[xX]\]"));
+        LazyLock::new(|| pattern(r"\*\*\*[^\s*][^\n*]*\*\*\*|\*\*[^\s*][^\n*]*\*\*|\*[^\s*][^\n*]*\*"));
+    static PLACEHOLDER: LazyLock<Regex> = LazyLock::new(|| pattern(r"\[[^\[\]\n]*[^\[\]\s][^\[\]\n]*\](?:[^(]|$)"));
+    static CHECKBOX: LazyLock<Regex> = LazyLock::new(|| pattern(r"\[[xX]\]"));
     if text.trim().is_empty() {
         return Some(false);
     }
@@ -73,7 +73,7 @@ fn count(keyword: &str, text: &str) -> Option<usize> {
 }
 
 fn paragraphs(text: &str) -> Vec<&str> {
-    static BLANK: LazyLock<Regex> = LazyLock::new(|| fixed(r"\n[ \t]*\n\s*"));
+    static BLANK: LazyLock<Regex> = LazyLock::new(|| pattern(r"\n[ \t]*\n\s*"));
     BLANK.split(text).filter(|part| !part.trim().is_empty()).collect()
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Treebank tokens split off punctuation, brackets and clitics: `DON'T` is `DO` and `N'T`, `IT'S` is `IT` and `'S`.
 
-use super::pattern::{fixed, is_upper};
+use super::letter_case::is_upper;
+use crate::types::pattern::pattern;
 use regex::Regex;
 use std::sync::LazyLock;
 
@@ -16,7 +17,7 @@ const PAIRS: [(&str, usize); 8] =
 
 /// Number of runs of letters, digits and underscores.
 pub(super) fn count(text: &str) -> usize {
-    static WORD: LazyLock<Regex> = LazyLock::new(|| fixed(r"[\p{L}\p{N}_]+"));
+    static WORD: LazyLock<Regex> = LazyLock::new(|| pattern(r"[\p{L}\p{N}_]+"));
     WORD.find_iter(text).count()
 }
 

@@ -6,6 +6,7 @@ use super::answer::{Answer, statement};
 use super::form::{Form, factorial};
 use super::numeral::{Comma, scale};
 use super::token::{Spaced, Token, tokens};
+use crate::types::pattern::pattern;
 use num_rational::BigRational;
 use num_traits::Signed;
 use regex::Regex;
@@ -32,10 +33,6 @@ pub(super) fn read(formula: &str, comma: Comma) -> Option<Answer> {
     let has_two_signs = tokens.iter().any(|spaced| spaced.token == Token::Sign('±'));
     let read = |minus| Parser { tokens: &tokens, at: 0, depth: 0, minus }.whole();
     if has_two_signs { Some(Answer::Several(vec![read(false)?, read(true)?])) } else { read(false) }
-}
-
-fn pattern(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
 struct Parser<'a> {

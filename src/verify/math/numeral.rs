@@ -3,6 +3,7 @@
 //! `1,234,567.5`, `12,34,567`, `1 234 567,5`, `1'234'567` and `1.234.567,5` are numbers; a lone `1.234` is a decimal. More than 400 digits
 //! are none, which bounds the time.
 
+use crate::types::pattern::pattern;
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::Zero;
@@ -64,10 +65,6 @@ pub(super) fn numeral(text: &str, comma: Comma) -> Option<(BigRational, usize)> 
     let (exponent, end) = power_of_ten(text, end);
     let digits_end = text[..end].find(['e', 'E']).unwrap_or(end);
     Some((value(&text[..digits_end], point, exponent)?, end))
-}
-
-fn pattern(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
 /// The power in `1.5e3` and where it ends; 0 where there is none, as in `2 em` and `2e`.

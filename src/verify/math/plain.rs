@@ -1,5 +1,6 @@
 //! One notation for what is written in many: full-width digits, superscripts, vulgar fractions, dashes, LaTeX's spaces.
 
+use crate::types::pattern::pattern;
 use regex::{Captures, Regex};
 use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization;
@@ -146,10 +147,6 @@ fn dollars_and_cents(text: &str) -> String {
     static CENTS: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b(\d+) dollars? and (\d{1,2}) cents?\b"));
     let joined = |found: &Captures<'_>| format!("{}.{:0>2} dollars", &found[1], &found[2]);
     if text.contains(" cent") { CENTS.replace_all(text, joined).into_owned() } else { text.to_owned() }
-}
-
-fn pattern(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
 #[cfg(test)]

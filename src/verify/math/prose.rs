@@ -5,6 +5,7 @@
 
 use super::form::Form;
 use super::numeral::{Comma, numeral, scale};
+use crate::types::pattern::pattern;
 use num_rational::BigRational;
 use num_traits::Signed;
 use regex::Regex;
@@ -182,10 +183,6 @@ pub(super) fn goes_on(rest: &str) -> bool {
         }
         _ => false,
     }
-}
-
-fn pattern(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a constant of this file: a test compiles each")
 }
 
 #[cfg(test)]

@@ -269,7 +269,11 @@ impl Lexer<'_> {
             name => name,
         };
         if let Some((_, sign)) = SIGNS.iter().find(|(known, _)| *known == name) {
-            return if "()[]⦃⦄".contains(*sign) { self.sign(*sign) } else { Some(self.push(Token::Sign(*sign))) };
+            if "()[]⦃⦄".contains(*sign) {
+                return self.sign(*sign);
+            }
+            self.push(Token::Sign(*sign));
+            return Some(());
         }
         if matches!(name, "color" | "textcolor" | "pmod") {
             // The colour, or the modulus of a congruence, is no part of the value.

@@ -9,7 +9,7 @@ use crate::support::node::{config, likes_even, saved, sets, start};
 use candle_core::Device;
 use rco_node::checkpoint;
 use rco_node::engine::{Engine, EngineConfig, Policy, Request, RequestId};
-use rco_node::export::{Dtype, MergedLayout, write_merged};
+use rco_node::export::{Dtype, MergedLayout, ModelCard, write_merged};
 use rco_node::kernels::Precision;
 use rco_node::learner::{Learner, LearnerConfig, Mode};
 use rco_node::run::events::Event;
@@ -209,7 +209,7 @@ fn base() -> ModelId {
 fn as_model(critic: &CriticWeights, out: &Path, precision: Precision) -> Loaded {
     if !out.exists() {
         let shape = MergedLayout { dtype: Dtype::F32, shard_bytes: 1 << 30 };
-        write_merged(out, &golden("tiny_llama"), Some(critic), &base(), shape).unwrap();
+        write_merged(out, &golden("tiny_llama"), Some(critic), (&base(), &ModelCard::default()), shape).unwrap();
     }
     load::load_on(out, &Device::Cpu, precision, false).unwrap()
 }
