@@ -10,28 +10,29 @@
 mod chat;
 mod config;
 mod endpoints;
+mod error;
 mod retry;
 mod verifier;
 mod wire;
 
 pub use chat::{ChatRequest, ChatResponse, Usage};
 pub use config::{RemoteConfig, RemotesConfig};
+pub use error::Error;
 pub use verifier::ask_verifier;
 
 use crate::telemetry::metrics::{self, RemoteOutcome, RemoteTokens};
-use crate::types::brief::brief;
 use crate::types::splitmix::{GOLDEN_GAMMA, mix64};
+use chat::OPTIONAL;
 use config::{is_loopback, is_open};
-use endpoints::Endpoints;
+use endpoints::{Endpoints, lock};
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use retry::RetryBudget;
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Semaphore;
-use wire::OPTIONAL;
 
 /// A longer response body is an error.
 const REPLY_BYTES_MAX: usize = 4 << 20;
@@ -40,64 +41,6 @@ const REPLY_BYTES_MAX: usize = 4 << 20;
 const KEY_SHOWN: &str = "[the key]";
 /// The longest part of a server's text that an error repeats, in characters.
 const WHY_CHARS_MAX: usize = 200;
-
-/// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The config has no valid address.
-    #[error("remote: expected an address, got {0:?}")]
-    Address(String),
-    /// The environment variable has no usable key.
-    #[error("remote: expected a key in the environment variable {0}, got none that can be sent")]
-    Key(String),
-    /// The key would be sent over plain HTTP to another machine, and `key_over_http` is false.
-    #[error("remote: expected https or key_over_http = true where a key is sent to another machine")]
-    KeyOverHttp,
-    /// No answer in time.
-    #[error("no answer within {seconds} s")]
-    Timeout {
-        /// Time-out of one attempt, in seconds.
-        seconds: u64,
-    },
-    /// No connection, or it broke before the answer was complete.
-    #[error("connection: {0}")]
-    Unreachable(String),
-    /// The server is overloaded (429).
-    #[error("the server is busy (429)")]
-    Busy,
-    /// The server failed (5xx).
-    #[error("the server failed ({0})")]
-    ServerError(u16),
-    /// The server refused the request (another status).
-    #[error("the server refused ({status}): {why}")]
-    Refused {
-        /// The status.
-        status: u16,
-        /// The beginning of its response body.
-        why: String,
-    },
-    /// The answer cannot be read.
-    #[error("the answer cannot be read: {}", brief(.0))]
-    Unreadable(String),
-}
-
-impl Error {
-    /// Whether a retry may succeed.
-    fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Refused { .. } | Self::Address(_) | Self::Key(_) | Self::KeyOverHttp)
-    }
-
-    fn outcome(&self) -> RemoteOutcome {
-        match self {
-            Self::Timeout { .. } => RemoteOutcome::Timeout,
-            Self::Unreachable(_) => RemoteOutcome::Unreachable,
-            Self::Busy => RemoteOutcome::Busy,
-            Self::ServerError(_) => RemoteOutcome::ServerError,
-            Self::Refused { .. } | Self::Address(_) | Self::Key(_) | Self::KeyOverHttp => RemoteOutcome::Refused,
-            Self::Unreadable(_) => RemoteOutcome::Unreadable,
-        }
-    }
-}
 
 /// A client of one server.
 pub struct Client {
@@ -318,11 +261,6 @@ fn key(name: &str) -> Option<HeaderValue> {
 fn jitter(seed: u64, tried: u32) -> f64 {
     let bits = mix64(seed.wrapping_add(u64::from(tried).wrapping_mul(GOLDEN_GAMMA)));
     (bits >> 11) as f64 / (1u64 << 53) as f64
-}
-
-/// Locks a plain number, which a panic cannot leave inconsistent.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

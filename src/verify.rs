@@ -9,13 +9,15 @@
 //! check takes bounded text and linear time.
 
 use crate::types::thoughts::without_thoughts;
-use crate::types::verifier::{Instruction, Verifier};
+use crate::types::verifier::Verifier;
 use crate::types::{Invalid, Prompt, Verdict};
 use agreed::AgreedScores;
 use code::{CodeTask, ProgramFailure};
 pub use explanation::Explanation;
+use instructions::share;
 use math::MathAnswer;
 use program::Programs;
+pub use result::{CheckError, CheckResult, TEXT_BYTES_MAX};
 use sandbox::{Limits, Sandbox};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -26,43 +28,13 @@ mod choice;
 pub mod code;
 mod explanation;
 mod ifeval;
+mod instructions;
 mod marker;
 mod math;
 mod program;
+mod result;
 pub mod sandbox;
 mod text;
-
-/// Maximum length of a checked text, in bytes.
-pub const TEXT_BYTES_MAX: usize = 1 << 18;
-
-/// Why a text could not be checked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CheckError {
-    /// The prompt has no verifier and no answer, or an invalid one.
-    #[error("{0}")]
-    Prompt(String),
-    /// The text is longer than [`TEXT_BYTES_MAX`].
-    #[error("expected a text of at most {TEXT_BYTES_MAX} bytes, got {0}")]
-    TooLong(usize),
-    /// The sandbox failed, or there is none.
-    #[error(transparent)]
-    Sandbox(#[from] sandbox::Error),
-    /// The user's program or server gave no score.
-    #[error("{0}")]
-    Own(String),
-    /// A program passed its tests in one of two runs.
-    #[error("two runs of the program differ: {0}, then {1}")]
-    Unstable(String, String),
-}
-
-/// The result of a check.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CheckResult {
-    /// The score in `[0, 1]`: 0 or 1; for instructions, the share that is followed.
-    pub score: f32,
-    /// Why a program failed.
-    pub failure: Option<ProgramFailure>,
-}
 
 /// Sends a question to a verifier's server, within a deadline, and returns its reply.
 pub type AskServer = fn(&str, &Value, Duration) -> Result<String, String>;
@@ -289,18 +261,6 @@ fn score(prompt: &Prompt, text: &str) -> Result<f32, CheckError> {
 
 fn accepted<'a>(answer: &'a str, accept: &'a [String]) -> impl Iterator<Item = &'a str> {
     std::iter::once(answer).chain(accept.iter().map(String::as_str))
-}
-
-/// Share of the instructions that `text` follows.
-fn share(instructions: &[Instruction], repaired: bool, text: &str) -> Option<f32> {
-    let followed = followed(instructions, repaired, text).filter(|followed| !followed.is_empty())?;
-    Some(followed.iter().filter(|followed| **followed).count() as f32 / followed.len() as f32)
-}
-
-/// Whether `text` follows each instruction.
-fn followed(instructions: &[Instruction], repaired: bool, text: &str) -> Option<Vec<bool>> {
-    let follows = if repaired { ifeval::follows_repaired } else { ifeval::follows };
-    instructions.iter().map(|instruction| follows(instruction, text)).collect()
 }
 
 /// The verdict by the scores of a response and its refinement: a win if the refinement's is higher, a loss if it is lower,

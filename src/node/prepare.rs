@@ -72,12 +72,11 @@ pub(super) fn prepare(config: Config, options: &Options, events: EventBus) -> Re
     identity.claim(&run, options.resume)?;
     let recorder = recorder(&config, &run, origin)?;
     let (journal, records) = Journal::open(&run, recorder.clone())?;
-    let registry = CriticRegistry::open(&run, spec.clone(), source.clone(), base.sha256.clone());
-    let registry = registry.map_err(Failure::from)?;
+    let registry =
+        CriticRegistry::open(&run, spec.clone(), source.clone(), base.sha256.clone()).map_err(Failure::from)?;
     let (critics, registry) = (registry.follow(), Arc::new(Mutex::new(registry)));
     let episodes = episode_recorder(&config, &run, &models.model.tokenizer)?;
-    let checkpoints =
-        CheckpointStore::new(root, spec, config.model.source.clone(), config.checkpoint.clone(), text.clone());
+    let checkpoints = CheckpointStore::new(root, spec, source.clone(), config.checkpoint.clone(), text.clone());
     let context = RunContext {
         models: Arc::new(models),
         seed: config.node.seed,

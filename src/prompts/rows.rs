@@ -66,7 +66,9 @@ pub(super) fn read(path: &Path) -> io::Result<Rows> {
     };
     let form = form(&name);
     if form == Form::Parquet && compression == Compression::None {
-        return parquet::read(disk::open(path)?, ROWS_MAX).map_err(invalid);
+        let rows = parquet::read(disk::open(path)?, ROWS_MAX).map_err(invalid)?;
+        let rows = (1..).zip(rows.into_iter().map(Ok)).collect();
+        return Ok(Rows { rows, unit: "row", is_own_form: false });
     }
     let bytes = compression.decompress(disk::read(path, FILE_BYTES_MAX)?)?;
     match form {

@@ -2,6 +2,10 @@
 
 use crate::types::{FinishReason, Turn};
 
+/// Fields that a request may lack, so that a server which refuses one can be asked without it. Log-probabilities are none: an answer
+/// without them is of no use where they are wanted.
+pub(super) const OPTIONAL: [&str; 7] = ["max_tokens", "temperature", "seed", "top_p", "top_k", "min_p", "stop"];
+
 /// A request: a conversation and how to sample its continuation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatRequest {

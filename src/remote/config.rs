@@ -1,6 +1,6 @@
 //! How to reach remote servers, and what is wrong with it.
 
-use super::wire::OPTIONAL;
+use super::chat::OPTIONAL;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

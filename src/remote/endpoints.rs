@@ -4,9 +4,9 @@
 //! as long after each failure in a row; one that asks for a pause gets it. If all rest, requests wait for the first to end
 //! its rest, so that a lone server is asked again after each of its pauses.
 
-use super::{Error, lock};
+use super::error::Error;
 use reqwest::Url;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The first rest after a failure, where there are others, and the longest.
@@ -101,6 +101,11 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         lock(&self.endpoints.health)[self.index].under_way -= 1;
     }
+}
+
+/// Locks plain numbers, which a panic cannot leave inconsistent.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

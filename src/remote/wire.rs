@@ -15,10 +15,6 @@ use std::sync::LazyLock;
 /// Number of first tokens with log-probabilities to request: the most that servers allow.
 const TOP_LOGPROBS: u32 = 20;
 
-/// Fields that a request may lack, so that a server which refuses one can be asked without it. Log-probabilities are none: an answer
-/// without them is of no use where they are wanted.
-pub(super) const OPTIONAL: [&str; 7] = ["max_tokens", "temperature", "seed", "top_p", "top_k", "min_p", "stop"];
-
 /// The body of a request for `chat`, without the fields that `config` omits or the server has `refused`.
 pub(super) fn body(config: &RemoteConfig, chat: &ChatRequest, refused: &BTreeSet<&'static str>) -> Map<String, Value> {
     let mut body = Map::new();

@@ -15,6 +15,9 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 mod extract;
+mod task;
+
+pub(super) use task::CodeTask;
 
 const PLAIN: &str = include_str!("code/plain.py");
 
@@ -55,14 +58,6 @@ impl fmt::Display for ProgramFailure {
             Self::Forbidden(what) => write!(f, "forbidden: {what}"),
         }
     }
-}
-
-/// A function to test.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CodeTask<'a> {
-    pub entry_point: &'a str,
-    pub test: &'a str,
-    pub preamble: &'a str,
 }
 
 /// A line that the judge writes.

@@ -1,7 +1,9 @@
 //! How a text was read: for whoever wonders about a score.
 
+use super::instructions::followed;
 use super::math::MathAnswer;
-use super::{CheckError, CheckResult, choice, code, followed, text};
+use super::result::{CheckError, CheckResult};
+use super::{choice, code, text};
 use crate::types::Prompt;
 use crate::types::thoughts::without_thoughts;
 use crate::types::verifier::Verifier;

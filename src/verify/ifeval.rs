@@ -7,7 +7,7 @@
 
 mod language;
 mod letter_case;
-mod repaired;
+pub(super) mod repaired;
 mod sentences;
 mod words;
 
@@ -15,7 +15,6 @@ use crate::types::pattern::pattern;
 use crate::types::verifier::Instruction;
 use letter_case::is_upper;
 use regex::{Regex, RegexBuilder};
-pub(super) use repaired::follows as follows_repaired;
 use std::sync::LazyLock;
 
 /// Characters that end a first word.

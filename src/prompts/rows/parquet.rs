@@ -2,7 +2,6 @@
 //!
 //! The crate that reads it is given a file and never more rows than allowed. Where it panics on a malformed file, that is an error.
 
-use super::Rows;
 use crate::prompts::line::Fields;
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::{Field, Row};
@@ -17,12 +16,12 @@ const DEPTH_MAX: usize = 16;
 ///
 /// # Errors
 /// If it is no Parquet file, or has more than `rows_max` rows.
-pub(super) fn read(file: File, rows_max: usize) -> Result<Rows, String> {
+pub(super) fn read(file: File, rows_max: usize) -> Result<Vec<Fields>, String> {
     let read = catch_unwind(AssertUnwindSafe(|| rows(file, rows_max)));
     read.unwrap_or_else(|_| Err("expected a whole Parquet file, got one that cannot be read".to_owned()))
 }
 
-fn rows(file: File, rows_max: usize) -> Result<Rows, String> {
+fn rows(file: File, rows_max: usize) -> Result<Vec<Fields>, String> {
     let expected = |error: parquet::errors::ParquetError| format!("expected a whole Parquet file: {error}");
     let reader = SerializedFileReader::new(file).map_err(expected)?;
     let count = reader.metadata().file_metadata().num_rows();
@@ -30,10 +29,10 @@ fn rows(file: File, rows_max: usize) -> Result<Rows, String> {
         return Err(format!("expected at most {rows_max} rows, got {count}"));
     }
     let mut rows = Vec::new();
-    for (number, row) in (1..).zip(reader.get_row_iter(None).map_err(expected)?) {
-        rows.push((number, Ok(fields(&row.map_err(expected)?, 0))));
+    for row in reader.get_row_iter(None).map_err(expected)? {
+        rows.push(fields(&row.map_err(expected)?, 0));
     }
-    Ok(Rows { rows, unit: "row", is_own_form: false })
+    Ok(rows)
 }
 
 fn fields(row: &Row, depth: usize) -> Fields {

@@ -5,7 +5,7 @@
 //! 2. Without one, the text itself, without prose before and behind its code.
 //! 3. Code that does not define the function continues the prompt's preamble.
 
-use super::CodeTask;
+use super::task::CodeTask;
 use crate::types::pattern::pattern;
 use regex::Regex;
 use std::sync::LazyLock;

@@ -11,7 +11,6 @@ use num_rational::BigRational;
 use num_traits::Signed;
 use regex::Regex;
 use std::sync::LazyLock;
-use term::symbol;
 use words::{CONDITIONS, CONDITIONS_APART, HEDGES, LETTERS, SENTENCES, SMALL_WORDS, UNITS, is_letter_unit};
 
 mod bracket;
@@ -347,7 +346,8 @@ impl Parser<'_> {
             Token::Name(name) => self.name(name),
             Token::Word(word) if word.chars().count() <= 2 && !SMALL_WORDS.contains(&word.to_lowercase().as_str()) => {
                 // Letters in a row are a product.
-                word.chars().try_fold(Form::whole(1), |product, letter| product.multiply(&symbol(&letter.to_string())))
+                word.chars()
+                    .try_fold(Form::whole(1), |product, letter| product.multiply(&Form::named(&letter.to_string())))
             }
             Token::Command(name) => self.nested(|parser| parser.command(&name)),
             Token::Sign('(') => self.group(')'),

@@ -59,6 +59,15 @@ impl Form {
         Self::number(BigRational::from_integer(value.into()))
     }
 
+    /// What `name` stands for: a constant that everybody knows, else a variable.
+    pub(super) fn named(name: &str) -> Self {
+        match name {
+            "i" => Self::imaginary(),
+            "π" | "e" | "∞" => Self::constant(name),
+            name => Self::symbol(name),
+        }
+    }
+
     /// A variable.
     pub(super) fn symbol(name: impl Into<String>) -> Self {
         Self::atom(Atom::Symbol(name.into()))

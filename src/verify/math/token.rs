@@ -234,31 +234,37 @@ impl Lexer<'_> {
         Some(())
     }
 
+    /// A command of one sign: `\{`, `\%`, a line's end.
+    fn signed_command(&mut self) -> Option<()> {
+        let behind = &self.rest[1..];
+        let sign = behind.chars().next()?;
+        self.rest = &behind[sign.len_utf8()..];
+        match sign {
+            '{' => self.sign('⦃'),
+            '}' => self.sign('⦄'),
+            '|' => self.sign('|'),
+            '\\' => {
+                // `\\[2mm]` sets the lines apart.
+                let apart = self.rest.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+                if let Some((_, rest)) = apart.filter(|(length, _)| length.ends_with(['m', 'x', 't'])) {
+                    self.rest = rest;
+                }
+                self.push(Token::Sign('\n'));
+                Some(())
+            }
+            '#' | '_' | '&' => None,
+            _ => {
+                self.spaced = true;
+                Some(())
+            }
+        }
+    }
+
     fn command(&mut self) -> Option<()> {
         let behind = &self.rest[1..];
         let length = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
         if length == 0 {
-            let sign = behind.chars().next()?;
-            self.rest = &behind[sign.len_utf8()..];
-            return match sign {
-                '{' => self.sign('⦃'),
-                '}' => self.sign('⦄'),
-                '|' => self.sign('|'),
-                '\\' => {
-                    // `\\[2mm]` sets the lines apart.
-                    let apart = self.rest.strip_prefix('[').and_then(|rest| rest.split_once(']'));
-                    if let Some((_, rest)) = apart.filter(|(length, _)| length.ends_with(['m', 'x', 't'])) {
-                        self.rest = rest;
-                    }
-                    self.push(Token::Sign('\n'));
-                    Some(())
-                }
-                '#' | '_' | '&' => None,
-                _ => {
-                    self.spaced = true;
-                    Some(())
-                }
-            };
+            return self.signed_command();
         }
         let (name, rest) = behind.split_at(length);
         self.rest = rest;

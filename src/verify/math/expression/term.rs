@@ -82,7 +82,7 @@ impl Parser<'_> {
             let argument = self.group(')')?;
             return Some(Form::function(&name, &[argument]));
         }
-        (name != "°").then(|| symbol(&name))
+        (name != "°").then(|| Form::named(&name))
     }
 
     fn subscript(&mut self) -> Option<()> {
@@ -110,7 +110,7 @@ impl Parser<'_> {
             }
             Token::Name(name) => {
                 self.at += 1;
-                Some(symbol(&name))
+                Some(Form::named(&name))
             }
             Token::Command(name) => {
                 self.at += 1;
@@ -162,7 +162,7 @@ impl Parser<'_> {
             }
             "ln" | "exp" if self.sign(self.at) != Some('^') => {
                 let value = self.operand()?;
-                if name == "ln" { Some(value.logarithm()) } else { symbol("e").power(&value) }
+                if name == "ln" { Some(value.logarithm()) } else { Form::named("e").power(&value) }
             }
             "overline" => self.argument(),
             name if FUNCTIONS.contains(&name) => {
@@ -202,13 +202,5 @@ fn written(token: &Token) -> String {
         }
         Token::Sign('{' | '}') => String::new(),
         Token::Sign(sign) => sign.to_string(),
-    }
-}
-
-pub(super) fn symbol(name: &str) -> Form {
-    match name {
-        "i" => Form::imaginary(),
-        "π" | "e" | "∞" => Form::constant(name),
-        name => Form::symbol(name),
     }
 }

@@ -57,6 +57,7 @@ fn kind(value: &toml::Value) -> &'static str {
         toml::Value::Float(_) => "number",
         toml::Value::Boolean(_) => "true or false",
         toml::Value::Array(_) => "list of strings",
+        toml::Value::Table(_) => "table",
         other => panic!("no such value is in a config: {other}"),
     }
 }
