@@ -2,7 +2,8 @@
 
 use crate::groups::Groups;
 use std::io::{self, Write};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
 
 /// Why standard output could not be written, once it could not.
 static FAILURE: OnceLock<String> = OnceLock::new();
@@ -25,6 +26,17 @@ pub(crate) fn failure() -> Option<&'static str> {
 pub(crate) fn print_note(line: &str) {
     // Nobody is there to be told that nobody is there.
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Prints `notes`; a reader that does not read holds up nobody for longer than `patience`.
+pub(crate) fn print_notes(notes: Vec<String>, patience: Duration) {
+    let (printed, done) = mpsc::channel();
+    std::thread::spawn(move || {
+        notes.iter().for_each(|note| print_note(note));
+        // Whoever waited may have gone.
+        let _ = printed.send(());
+    });
+    let _ = done.recv_timeout(patience);
 }
 
 /// Notes which recorded groups are not used.

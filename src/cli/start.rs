@@ -6,7 +6,7 @@ mod ending;
 
 use crate::actors::control::Control;
 use crate::cli::exit::{CommandError, Exit, OrExit};
-use crate::cli::output::print_note;
+use crate::cli::output::print_notes;
 use crate::cli::{listener, signals};
 use crate::config::Config;
 use crate::http::{Api, Served};
@@ -167,7 +167,7 @@ fn conclude(events: &EventBus, run: &Path, exit: Exit) {
         "ended"
     );
     logs::flush(LOG_PATIENCE);
-    print_note(&shown(&progress).groups());
-    progress.warnings().iter().for_each(|warning| print_note(&format!("warning: {warning}")));
-    ending::last_lines(run).iter().for_each(|line| print_note(line));
+    let warnings = progress.warnings().into_iter().map(|warning| format!("warning: {warning}"));
+    let lines = std::iter::once(shown(&progress).groups()).chain(warnings).chain(ending::last_lines(run));
+    print_notes(lines.collect(), LOG_PATIENCE);
 }

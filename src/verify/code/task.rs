@@ -2,7 +2,7 @@
 
 /// A function to test.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct CodeTask<'a> {
+pub(crate) struct CodeTask<'a> {
     pub entry_point: &'a str,
     pub test: &'a str,
     pub preamble: &'a str,

@@ -11,7 +11,7 @@ use regex::Regex;
 use std::sync::LazyLock;
 
 /// Whether `text` follows `instruction`; `None` if its arguments cannot be used.
-pub(in super::super) fn follows(instruction: &Instruction, text: &str) -> Option<bool> {
+pub(crate) fn follows(instruction: &Instruction, text: &str) -> Option<bool> {
     static BULLET: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?m)^[ \t]*[*\-+•][ \t]+\S"));
     static HIGHLIGHT: LazyLock<Regex> =
         LazyLock::new(|| pattern(r"\*\*\*[^\s*][^\n*]*\*\*\*|\*\*[^\s*][^\n*]*\*\*|\*[^\s*][^\n*]*\*"));

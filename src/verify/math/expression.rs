@@ -3,7 +3,7 @@
 //! The formula is read whole or not at all. Units and words behind a value are left out, so is what names it (`x =`).
 
 use super::answer::{Answer, statement};
-use super::form::{Form, factorial};
+use super::form::{Form, binomial, factorial};
 use super::numeral::{Comma, scale};
 use super::token::{Spaced, Token, tokens};
 use crate::types::pattern::pattern;
@@ -372,7 +372,7 @@ impl Parser<'_> {
             let divides = name == "over";
             self.at += 1;
             let below = self.nested(Self::sum)?;
-            inside = if divides { inside.divide(&below) } else { term::binomial(&inside, &below) }?;
+            inside = if divides { inside.divide(&below) } else { binomial(&inside, &below) }?;
         }
         self.take(close).then_some(inside)
     }

@@ -391,6 +391,13 @@ pub(super) fn factorial(value: &BigRational) -> Option<BigRational> {
     Some(BigRational::from_integer((1..=value).map(BigInt::from).product()))
 }
 
+/// The number of ways to choose `below` of `above`.
+pub(super) fn binomial(above: &Form, below: &Form) -> Option<Form> {
+    let (above, below) = (above.rational()?, below.rational()?);
+    let parts = [factorial(&above)?, factorial(&below)?, factorial(&(&above - &below))?];
+    Some(Form::number(&parts[0] / &parts[1] / &parts[2]))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

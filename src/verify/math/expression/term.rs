@@ -1,6 +1,6 @@
 //! The terms of a formula: numbers with what belongs to them, names, functions and other commands.
 
-use super::super::form::{Form, factorial, whole_logarithm};
+use super::super::form::{Form, binomial, whole_logarithm};
 use super::super::token::{Spaced, Token};
 use super::Parser;
 use num_rational::BigRational;
@@ -185,13 +185,6 @@ impl Parser<'_> {
         }
         Some(operand)
     }
-}
-
-/// The number of ways to choose `below` of `above`.
-pub(super) fn binomial(above: &Form, below: &Form) -> Option<Form> {
-    let (above, below) = (above.rational()?, below.rational()?);
-    let parts = [factorial(&above)?, factorial(&below)?, factorial(&(&above - &below))?];
-    Some(Form::number(&parts[0] / &parts[1] / &parts[2]))
 }
 
 /// A token of a subscript as text, in which braces do not count.
