@@ -1,7 +1,7 @@
 //! A client for remote servers with OpenAI's `/v1/chat/completions` API, such as vLLM's or llama.cpp's.
 //!
 //! Knows no role and no actor. At most `concurrency_max` requests are in flight at once, shared among the servers that
-//! answer ([`endpoints`]); retryable errors are retried with growing pauses and within a budget; every attempt is counted by
+//! answer (`endpoints`); retryable errors are retried with growing pauses and within a budget; every attempt is counted by
 //! its outcome. A field that a server refuses by name is not sent again. The key comes from the environment, is sent only to
 //! the configured addresses, and is never printed.
 //!

@@ -1,7 +1,7 @@
 //! A conversation as the ids that a model reads: control tokens come from the chat template alone.
 //!
 //! Text of a turn that spells a control token (`<|im_end|>`) stays text, also where the template trims or splits the turn.
-//! The template sees each such spelling with a mark inside (see [`Tokenizer::spelled`]); where marks come out of it, text
+//! The template sees each such spelling with a mark inside (see `Tokenizer::spelled`); where marks come out of it, text
 //! begins that is no token. Other turns reach the template as they are. Knows no role.
 
 use super::error::Result;

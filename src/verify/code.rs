@@ -1,6 +1,6 @@
 //! Code: runs a Python function against tests, in a sandbox.
 //!
-//! [`extract`] finds the program in the text. A program that does not define the function continues the prompt's preamble:
+//! `extract` finds the program in the text. A program that does not define the function continues the prompt's preamble:
 //! HumanEval's tasks (Chen et al., arXiv 2107.03374) have this form. A failure says why.
 //!
 //! The judge, a process of its own, has the tests, calls the program over a pipe and compares its own objects; the program's
