@@ -32,6 +32,7 @@ mod served;
 mod signals;
 mod start;
 mod status;
+mod terminal_text;
 mod top;
 mod verify;
 
@@ -41,10 +42,9 @@ use crate::disk;
 use crate::telemetry::logs;
 use clap::{Parser, Subcommand};
 use exit::{CommandError, Exit, OrExit};
-use output::print_note;
+use output::{LOG_PATIENCE, print_note};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Trains an LLM critic on one device: RCO with asynchronous off-policy DRO.
 #[derive(Debug, Parser)]
@@ -131,9 +131,6 @@ enum Command {
     /// Lets a running node finish its work, write a checkpoint and end.
     Drain(node_client::NodeArguments),
 }
-
-/// How long the end of the process waits for the reader of its log.
-const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Reads the command line, runs the command and returns its exit code.
 pub fn main() -> ExitCode {

@@ -32,11 +32,10 @@ use crate::roles::{critic::Critic, generator::Generator, judge::Judge, refiner::
 use crate::run::events::{Activity, Event, EventBus, Progress};
 pub use crate::run::exit::Exit;
 use crate::run::storage;
-use crate::verify::Checker;
 use crate::verify::sandbox::{Protection, Sandbox};
 pub use error::Error;
 pub use models::check_device;
-pub(crate) use models::{models, note_peak};
+pub(crate) use models::{checker, models, note_peak};
 pub use options::Options;
 pub(crate) use prepare::lock;
 use prepare::prepare;
@@ -181,7 +180,7 @@ pub fn check(config: &Config) -> Result<Vec<Protection>, Error> {
     let mut protections = vec![];
     prepare::check_verifiers(config, prompts.prompts())?;
     if config.judge.role.kind == JudgeKind::Verifier {
-        let checker = Checker::open(prompts.prompts(), config.judge.role.allow_unsandboxed)?;
+        let checker = checker(config, prompts.prompts())?;
         protections.extend(checker.sandbox().into_iter().flat_map(Sandbox::protections).cloned());
     }
     Generator::new(&config.generator.role)?;

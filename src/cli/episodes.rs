@@ -4,6 +4,7 @@ mod text;
 
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::output::{print_line, print_note};
+use crate::cli::terminal_text;
 use crate::config::Config;
 use crate::disk;
 use crate::http::page;
@@ -112,7 +113,7 @@ fn show(store: &EpisodeStore, id: EpisodeId, as_json: bool) -> Result<Exit, Comm
     let unknown = || anyhow!("episode {id}: expected one that `rco-node episodes` lists");
     if as_json {
         let line = store.json(id)?.ok_or_else(unknown).or_exit(Exit::Usage)?;
-        print_line(&text::json(String::from_utf8_lossy(&line).trim_end()));
+        print_line(&terminal_text::json(String::from_utf8_lossy(&line).trim_end()));
     } else {
         let record = store.record(id)?.ok_or_else(unknown).or_exit(Exit::Usage)?;
         text::tree(&record).iter().for_each(|line| print_line(line));
@@ -121,7 +122,9 @@ fn show(store: &EpisodeStore, id: EpisodeId, as_json: bool) -> Result<Exit, Comm
 }
 
 fn print_json(episode: &EpisodeSummary) {
-    print_line(&text::json(&serde_json::to_string(episode).expect("strings and finite numbers are always JSON")));
+    print_line(&terminal_text::json(
+        &serde_json::to_string(episode).expect("strings and finite numbers are always JSON"),
+    ));
 }
 
 fn list(episodes: &[Arc<EpisodeSummary>]) {

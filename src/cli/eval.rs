@@ -20,18 +20,17 @@ use crate::eval::figures::Figures;
 use crate::eval::{Record, plot, table};
 use crate::kernels;
 use crate::node;
-use crate::remote::ask_verifier;
 use crate::run::events::EventBus;
 use crate::telemetry;
 use crate::transformer::device;
 use crate::types::CriticVersion;
 use crate::verify::Checker;
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 pub(super) use arguments::EvalArguments;
 use reporter::Reporter;
 use spec::EvalSpec;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::Store;
@@ -46,18 +45,8 @@ const ENDS: Duration = Duration::from_secs(10);
 pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, CommandError> {
     let live = telemetry::logs::install(config.telemetry.log_format).or_exit(Exit::Failed)?;
     let spec = EvalSpec::new(config, arguments)?;
-    if let Some(folder) = arguments
-        .plot
-        .as_deref()
-        .and_then(std::path::Path::parent)
-        .filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
-    {
-        let why = format!("--plot: expected a file in a folder that is there, got {}", folder.display());
-        return Err(anyhow::anyhow!(why)).or_exit(Exit::Usage);
-    }
-    let checker = Checker::open(&spec.prompts, config.judge.role.allow_unsandboxed)
-        .or_exit(Exit::Usage)?
-        .with_servers(ask_verifier);
+    check_plot(arguments.plot.as_deref()).or_exit(Exit::Usage)?;
+    let checker = node::checker(config, &spec.prompts).or_exit(Exit::Usage)?;
     let (models, model) = node::models(config, &spec.prompts, None, &EventBus::silent(), false)
         .map_err(|error| CommandError { exit: error.exit(), error: error.into() })?;
     let open = |folder: &PathBuf| Store::open(folder, &spec.manifest(config, &model)?, &spec);
@@ -93,6 +82,17 @@ pub(super) fn run(config: &Config, arguments: &EvalArguments) -> Result<Exit, Co
         std::fs::write(path, drawn).with_context(|| path.display().to_string()).or_exit(Exit::Failed)?;
     }
     Ok(Exit::Done)
+}
+
+/// Checks that the plot can be written once the texts are.
+fn check_plot(plot: Option<&Path>) -> anyhow::Result<()> {
+    let folder = plot.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        Some(folder) if !folder.is_dir() => {
+            Err(anyhow!("--plot: expected a file in a folder that is there, got {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What computed the texts. The figures of one model differ a little between kernels: they round differently.

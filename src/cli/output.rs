@@ -5,6 +5,9 @@ use std::io::{self, Write};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
+/// How long the end of the process waits for the reader of its log.
+pub(crate) const LOG_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Why standard output could not be written, once it could not.
 static FAILURE: OnceLock<String> = OnceLock::new();
 
@@ -28,15 +31,15 @@ pub(crate) fn print_note(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Prints `notes`; a reader that does not read holds up nobody for longer than `patience`.
-pub(crate) fn print_notes(notes: Vec<String>, patience: Duration) {
+/// Prints `notes` at the end of the process; a reader that does not read holds it up for no longer than [`LOG_PATIENCE`].
+pub(crate) fn print_notes(notes: Vec<String>) {
     let (printed, done) = mpsc::channel();
     std::thread::spawn(move || {
         notes.iter().for_each(|note| print_note(note));
         // Whoever waited may have gone.
         let _ = printed.send(());
     });
-    let _ = done.recv_timeout(patience);
+    let _ = done.recv_timeout(LOG_PATIENCE);
 }
 
 /// Notes which recorded groups are not used.

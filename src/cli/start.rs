@@ -6,7 +6,7 @@ mod ending;
 
 use crate::actors::control::Control;
 use crate::cli::exit::{CommandError, Exit, OrExit};
-use crate::cli::output::print_notes;
+use crate::cli::output::{LOG_PATIENCE, print_notes};
 use crate::cli::{listener, signals};
 use crate::config::Config;
 use crate::http::{Api, Served};
@@ -32,8 +32,6 @@ pub(super) struct StartArguments {
     pub(super) learner_steps: Option<u64>,
 }
 
-/// How long the last lines wait for the reader of the log.
-const LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two updates of the status.
 const LOOK: Duration = Duration::from_millis(500);
 /// Time between two log lines of the status without a terminal.
@@ -169,5 +167,5 @@ fn conclude(events: &EventBus, run: &Path, exit: Exit) {
     logs::flush(LOG_PATIENCE);
     let warnings = progress.warnings().into_iter().map(|warning| format!("warning: {warning}"));
     let lines = std::iter::once(shown(&progress).groups()).chain(warnings).chain(ending::last_lines(run));
-    print_notes(lines.collect(), LOG_PATIENCE);
+    print_notes(lines.collect());
 }

@@ -2,12 +2,13 @@
 
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::output::{print_line, print_note};
+use crate::cli::terminal_text::{self, visible};
 use crate::config::Config;
+use crate::node;
 use crate::prompts;
-use crate::remote::ask_verifier;
 use crate::types::Prompt;
 use crate::types::verifier::Verifier;
-use crate::verify::{self, Checker, Explanation};
+use crate::verify::{self, Explanation};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -103,9 +104,8 @@ struct Tally {
 pub(super) fn run(config: &Config, arguments: &VerifyArguments) -> Result<Exit, CommandError> {
     let texts = read_texts(&arguments.texts).or_exit(Exit::Usage)?;
     let file = arguments.prompts.as_deref().unwrap_or(&config.prompts.file);
-    let named = with_prompts(texts, file, &arguments.texts).or_exit(Exit::Usage)?;
-    let checker = Checker::open(named.iter().map(|(prompt, _)| prompt), config.judge.role.allow_unsandboxed)?
-        .with_servers(ask_verifier);
+    let named = with_prompts(texts, &arguments.texts, file, config).or_exit(Exit::Usage)?;
+    let checker = node::checker(config, named.iter().map(|(prompt, _)| prompt))?;
     let mut tally = Tally::default();
     for (prompt, line) in &named {
         let explanation = checker.explain(prompt, &line.text);
@@ -121,18 +121,22 @@ pub(super) fn run(config: &Config, arguments: &VerifyArguments) -> Result<Exit, 
 }
 
 /// Each text with its prompt: its own, or the one of `file` with its id.
-fn with_prompts(texts: Vec<TextLine>, file: &str, path: &Path) -> anyhow::Result<Vec<(Prompt, TextLine)>> {
-    let owns_all = texts.iter().all(|line| line.own_prompt().is_some());
-    let prompts = if owns_all { Vec::new() } else { prompts::load(file)? };
+fn with_prompts(
+    texts: Vec<TextLine>,
+    path: &Path,
+    file: &str,
+    config: &Config,
+) -> anyhow::Result<Vec<(Prompt, TextLine)>> {
+    let owned: Vec<_> = texts.into_iter().map(|line| (line.own_prompt(), line)).collect();
+    let is_owner = |(own, _): &(Option<_>, TextLine)| own.is_some();
+    let prompts = if owned.iter().all(is_owner) { Vec::new() } else { config.prompts.load("--prompts", file)? };
     let by_id: HashMap<&str, &Prompt> = prompts.iter().map(|prompt| (prompt.id.as_str(), prompt)).collect();
-    let paired = texts.into_iter().enumerate().map(|(index, mut line)| {
+    let paired = owned.into_iter().enumerate().map(|(index, (own, mut line))| {
         let place = || format!("{}: text {}", path.display(), index + 1);
-        let prompt = match line.own_prompt() {
+        let unknown = || format!("{}: expected the id of a prompt of {file}, got {:?}", place(), line.id);
+        let prompt = match own {
             Some(own) => own.with_context(|| format!("{}: expected a prompt in \"prompt\"", place()))?,
-            None => (*by_id
-                .get(line.id.as_str())
-                .with_context(|| format!("{}: expected the id of a prompt of {file}, got {:?}", place(), line.id))?)
-            .clone(),
+            None => by_id.get(line.id.as_str()).copied().with_context(unknown)?.clone(),
         };
         if let Some(complaint) = verify::complaint(&prompt) {
             return Err(anyhow!("{}: its prompt cannot be checked: {complaint}", place()));
@@ -185,19 +189,20 @@ fn print_json(line: &TextLine, explanation: &Explanation) {
         score: explanation.score(),
         expected,
         extracted,
-        why: explanation.why(),
+        why: explanation.to_string(),
         want: line.want,
     };
-    print_line(&serde_json::to_string(&scored).expect("strings and finite numbers are always JSON"));
+    let line = serde_json::to_string(&scored).expect("strings and finite numbers are always JSON");
+    print_line(&terminal_text::json(&line));
 }
 
 fn print_row(line: &TextLine, explanation: &Explanation) {
     let score = explanation.score().map_or("-".to_owned(), |score| format!("{score:.2}"));
     let differs = line.want.filter(|want| explanation.score() != Some(*want));
     let note = differs.map_or(String::new(), |want| format!("  (expected a score of {want})"));
-    let why: String =
-        explanation.why().chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN_CHARS_MAX).collect();
-    let id: String = line.id.chars().filter(|c| !c.is_control()).collect();
+    let shown = |text: &str| visible(&text.replace(['\n', '\t'], " "));
+    let why: String = shown(&explanation.to_string()).chars().take(SHOWN_CHARS_MAX).collect();
+    let id = shown(&line.id);
     print_line(&format!("{score:>5}  {id}: {why}{note}"));
 }
 

@@ -603,6 +603,16 @@ fn a_step_that_fails_is_undone_and_done_again_to_the_same_result() {
     }
 }
 
+/// Steps until one fails: the error.
+fn first_error(engine: &mut Engine<HashModel>) -> Error {
+    loop {
+        match engine.step() {
+            Ok(_) => assert!(!engine.is_idle()),
+            Err(error) => break error,
+        }
+    }
+}
+
 #[test]
 fn logits_that_are_no_distribution_are_an_error_that_names_the_request() {
     let mut engine = engine(64, 256, 64);
@@ -611,12 +621,7 @@ fn logits_that_are_no_distribution_are_an_error_that_names_the_request() {
     let bad = engine.submit(request([vec![1; 40], vec![7]].concat(), 2, 10, 1)).unwrap();
     engine.model.poison = Some(7);
     engine.step().unwrap();
-    let error = loop {
-        match engine.step() {
-            Ok(_) => assert!(!engine.is_idle()),
-            Err(error) => break error,
-        }
-    };
+    let error = first_error(&mut engine);
     assert!(matches!(error, Error::Logits { request, index: 0 } if request == bad.0), "{error}");
     engine.cancel(bad);
     let done = run(&mut engine);
@@ -634,12 +639,7 @@ fn ids_without_a_text_are_an_error_that_names_the_request() {
     let good = request(prompt(40, 1), 2, 9, 1);
     let good_id = engine.submit(good.clone()).unwrap();
     let bad = engine.submit(request(prompt(40, 2), 1, 6, 1)).unwrap();
-    let error = loop {
-        match engine.step() {
-            Ok(_) => assert!(!engine.is_idle()),
-            Err(error) => break error,
-        }
-    };
+    let error = first_error(&mut engine);
     assert_eq!(error.request(), Some(bad.0), "{error}");
     engine.cancel(bad);
     let done = run(&mut engine);
@@ -1059,12 +1059,7 @@ fn a_reported_prompt_without_a_distribution_fails_its_request_alone() {
     bad.reports.prompt = true;
     let bad = engine.submit_streamed(bad).unwrap();
     engine.model.poison = Some(7);
-    let error = loop {
-        match engine.step() {
-            Ok(_) => assert!(!engine.is_idle()),
-            Err(error) => break error,
-        }
-    };
+    let error = first_error(&mut engine);
     assert_eq!(error.request(), Some(bad.0), "{error}");
     engine.cancel(bad);
     engine.model.poison = None;

@@ -17,7 +17,7 @@ use crate::telemetry::metrics;
 use crate::transformer;
 use crate::transformer::load::Loaded;
 use crate::types::Prompt;
-use crate::verify::Checker;
+use crate::verify::{Checker, sandbox};
 use candle_core::DeviceLocation;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,10 +41,7 @@ pub(crate) fn models(
     let refiner = Arc::new(Refiner::new(&config.refiner.role)?.with_reasoning(reasoning));
     let judge = Judge::new(&config.judge.role)?.with_reasoning(reasoning);
     let checks = compare.is_none() && config.judge.role.kind == JudgeKind::Verifier;
-    let open = || {
-        Checker::open(prompts, config.judge.role.allow_unsandboxed).map(|checker| checker.with_servers(ask_verifier))
-    };
-    let checker = checks.then(open).transpose()?.map(Arc::new);
+    let checker = checks.then(|| checker(config, prompts)).transpose()?.map(Arc::new);
     let remotes = remotes(config)?;
 
     let device = config.model.device.open()?;
@@ -102,6 +99,17 @@ pub(super) fn remotes(config: &Config) -> Result<Remotes, Error> {
         generator: client("remote.generator", config.remote_generator())?,
         judge: client("remote.judge", config.remote_judge())?,
     })
+}
+
+/// A checker of answers to `prompts`, with whatever their verifiers need.
+///
+/// # Errors
+/// If code or the user's programs must be run and cannot be, or not in isolation while `judge.allow_unsandboxed` is false.
+pub(crate) fn checker<'a>(
+    config: &Config,
+    prompts: impl IntoIterator<Item = &'a Prompt>,
+) -> Result<Checker, sandbox::Error> {
+    Ok(Checker::open(prompts, config.judge.role.allow_unsandboxed)?.with_servers(ask_verifier))
 }
 
 /// The path of the model that `key` names, fetched.

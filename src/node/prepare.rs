@@ -6,7 +6,7 @@ use super::changes::{Change, changes};
 use super::error::Error;
 use super::identity::Identity;
 use super::memory_plan::MemoryPlan;
-use super::models::{models, note_peak};
+use super::models::{checker, models, note_peak};
 use super::options::Options;
 use super::published_settings;
 use super::too_long::{self, Ruler};
@@ -26,7 +26,6 @@ use crate::groups::{self, GroupRecorder};
 use crate::learner::Learner;
 use crate::prompts::PromptStream;
 use crate::records::{self, EpisodeRecorder};
-use crate::remote::ask_verifier;
 use crate::roles::judge::JudgeKind;
 use crate::run::checkpoints::CheckpointStore;
 use crate::run::critics::CriticRegistry;
@@ -35,7 +34,7 @@ use crate::run::journal::{self, Journal, Record};
 use crate::run::state::RunState;
 use crate::telemetry::metrics::MemoryOwner;
 use crate::types::{ModelId, Prompt};
-use crate::verify::{self, Checker};
+use crate::verify;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -255,7 +254,7 @@ fn held_out_eval(config: &Config, count: usize) -> Result<Option<OnlineEval>, Er
         return Ok(None);
     }
     let prompts: Vec<_> = config.prompts.load("eval.file", &config.held_out())?.into_iter().take(count).collect();
-    let checker = Arc::new(Checker::open(&prompts, config.judge.role.allow_unsandboxed)?.with_servers(ask_verifier));
+    let checker = Arc::new(checker(config, &prompts)?);
     let prompts = prompts.into_iter().map(Arc::new).collect();
     Ok(Some(OnlineEval { prompts, checker, config: config.eval.clone(), seed: config.node.seed }))
 }

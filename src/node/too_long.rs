@@ -6,7 +6,7 @@
 use super::error::Error;
 use crate::config::Config;
 use crate::formats;
-use crate::formats::{template::ChatTemplate, tokenizer::Tokenizer};
+use crate::formats::{conversation, template::ChatTemplate, tokenizer::Tokenizer};
 use crate::prompts::TooLong;
 use crate::roles::generator::Generator;
 use crate::types::{ChatRole, Prompt, Turn};
@@ -51,8 +51,7 @@ impl<'a> Ruler<'a> {
     /// # Errors
     /// As [`Ruler::fits`].
     pub(crate) fn tokens(&self, prompt: &Prompt) -> formats::Result<usize> {
-        let text = self.template.render(&self.generator.conversation(prompt), true)?;
-        Ok(self.tokenizer.encode(&text)?.len())
+        Ok(conversation::ids(self.template, self.tokenizer, &self.generator.conversation(prompt))?.len())
     }
 
     /// `prompt` without its oldest turns, and then without the beginning of its last one, until it fits; none if not even its end

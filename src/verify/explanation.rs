@@ -9,7 +9,7 @@ use crate::types::thoughts::without_thoughts;
 use crate::types::verifier::Verifier;
 use std::fmt;
 
-/// A score with its reasons.
+/// A score with its reasons; shown, it says why the text has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
     /// What the prompt's answer is read as; none where its verifier has no answer.
@@ -24,11 +24,6 @@ impl Explanation {
     /// The score, if there is one.
     pub fn score(&self) -> Option<f32> {
         self.result.as_ref().ok().map(|checked| checked.score)
-    }
-
-    /// Why the text has its score.
-    pub fn why(&self) -> String {
-        self.to_string()
     }
 }
 
