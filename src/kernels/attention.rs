@@ -5,6 +5,9 @@
 //! depends on the keys before it alone: not on its chunk, nor on its neighbours in the batch.
 
 mod cache;
+mod element;
+#[cfg(target_arch = "x86_64")]
+mod joint_dot;
 mod joint_prefill;
 mod layout;
 mod online;
@@ -14,15 +17,19 @@ pub(crate) use cache::KvCache;
 pub use layout::BLOCK_TOKENS;
 pub(crate) use layout::{AttentionRow, Heads, slot, visible};
 
+use super::layout::tiles;
 use super::ops;
 use super::{prefetch, thread_pool};
 use cache::{KvHead, KvLayer, KvLayers};
-use online::{KvElement, Queries};
+use element::KvElement;
+use online::Queries;
 use std::cell::Cell;
 use std::ops::Range;
 
 /// Rows that attend together: with three queries a row, their state and one block fit the L1 cache.
 const ROWS_TOGETHER: usize = 16;
+/// Queries that attend together at least, so that tiles are filled where a KV head has few.
+const QUERIES_TOGETHER: usize = 48;
 /// Scores below which waking a second thread costs more than it gives.
 const PARALLEL_MIN: usize = 1 << 10;
 
@@ -81,23 +88,46 @@ fn attend<T: KvElement>(
         thread_pool::each_mut(cache, store);
     }
 
-    let group_width = heads.group_width();
     // Few rows make few pieces, and an odd one leaves threads idle.
-    let even = usize::div_ceil(2 * thread_pool::threads(), heads.kv_heads).min(rows.len());
-    let chunk = rows.len().div_ceil(rows.len().div_ceil(ROWS_TOGETHER).max(even).max(1)).max(1);
-    let chunks = rows.len().div_ceil(chunk);
-    let work = |index: usize, out: &mut &mut [f32]| {
-        // A head's pieces are neighbours; its last one may be shorter.
-        let (kv_head, first) = (index / chunks, index % chunks * chunk);
-        let piece = first..(first + chunk).min(rows.len());
-        attend_piece(&cache[kv_head], (kv_head, heads), qkv, out, (rows, piece), params);
+    let even = usize::div_ceil(2 * thread_pool::threads(), heads.kv_heads).min(rows.len()).max(1);
+    let together = ROWS_TOGETHER.max(QUERIES_TOGETHER / heads.group());
+    let parts = parts(rows, together.min(rows.len().div_ceil(even)).max(1), heads.group());
+    let mut pieces = vec![];
+    for (kv_head, mut out) in out.chunks_mut((rows.len() * heads.group_width()).max(1)).enumerate() {
+        for part in &parts {
+            let piece;
+            (piece, out) = out.split_at_mut(part.len() * heads.group_width());
+            pieces.push((kv_head, part.clone(), piece));
+        }
+    }
+    let work = |_, (kv_head, part, out): &mut (usize, Range<usize>, &mut [f32])| {
+        attend_piece(&cache[*kv_head], (*kv_head, heads), qkv, out, (rows, part.clone()), params);
     };
-    let mut pieces = pieces(out, rows.len() * group_width, chunk * group_width);
     if is_serial {
         pieces.iter_mut().enumerate().for_each(|(index, piece)| work(index, piece));
     } else {
         thread_pool::each_mut(&mut pieces, work);
     }
+}
+
+/// Splits rows into parts of at most `size`: tokens of one sequence by themselves where they are enough for joint
+/// prefill, other neighbours together.
+fn parts(rows: &[AttentionRow<'_>], size: usize, group: usize) -> Vec<Range<usize>> {
+    let mut parts = vec![];
+    let split = |range: Range<usize>, parts: &mut Vec<Range<usize>>| {
+        parts.extend(tiles(range.len(), size).map(|part| range.start + part.start..range.start + part.end));
+    };
+    let (mut begin, mut row) = (0, 0);
+    for run in rows.chunk_by(|row, next| std::ptr::eq(row.blocks, next.blocks)) {
+        if run.len() * group >= joint_prefill::QUERIES_MIN {
+            split(begin..row, &mut parts);
+            split(row..row + run.len(), &mut parts);
+            begin = row + run.len();
+        }
+        row += run.len();
+    }
+    split(begin..row, &mut parts);
+    parts
 }
 
 /// Attention of the rows `piece` of `rows` over one KV head; `out` becomes `(rows of the piece, group, head_dim)`.
@@ -117,20 +147,16 @@ fn attend_piece<T: KvElement>(
         let from = row * row_width + kv_head * group_width;
         let norm = params.qk_norms.map(|(q, _)| q);
         params.prepare(row, &qkv[from..from + group_width], query, norm, (heads.head_dim, heads.scale));
+        query.iter_mut().for_each(|query| *query = T::rounded(*query));
     }
     let asked = Queries { values: &queries, rows: &rows[piece], heads, window: params.window };
     if joint_prefill::applies(&asked) {
-        joint_prefill::attend(asked, keys, values, out);
+        T::attend_joint(asked, keys, values, out);
     } else {
         out.fill(0.0);
         T::attend(asked, keys, values, out);
     }
     QUERIES.set(queries);
-}
-
-/// Splits `values` into heads of `of_head` and those into pieces of at most `size`.
-fn pieces(values: &mut [f32], of_head: usize, size: usize) -> Vec<&mut [f32]> {
-    values.chunks_mut(of_head.max(1)).flat_map(|head| head.chunks_mut(size)).collect()
 }
 
 /// Writes the keys and values of one KV head of the step's rows to their slots.
@@ -146,24 +172,20 @@ fn store<T: KvElement>(
     // Where the block of a row begins, and the row's place in it.
     let place_of = |row: &AttentionRow<'_>| {
         let slot = slot(row.blocks, row.position);
-        (slot / BLOCK_TOKENS * BLOCK_TOKENS * dim, slot % BLOCK_TOKENS)
+        (slot / BLOCK_TOKENS * T::block_len(dim), slot % BLOCK_TOKENS)
     };
     let mut rotated = vec![0.0; dim];
     for (index, (row, qkv)) in rows.iter().zip(qkv.chunks_exact(q_width + 2 * kv_width)).enumerate() {
         // A key touches as many cache lines as it has dimensions: those of the next key are prefetched meanwhile.
         if let Some(next) = rows.get(index + 1) {
-            prefetch(&head.keys[place_of(next).0..][..BLOCK_TOKENS * dim]);
+            prefetch(&head.keys[place_of(next).0..][..T::block_len(dim)]);
         }
         let of_head = kv_head * dim..(kv_head + 1) * dim;
         let (k, v) = qkv[q_width..].split_at(kv_width);
         params.prepare(index, &k[of_head.clone()], &mut rotated, params.qk_norms.map(|(_, k)| k), (dim, 1.0));
         let (block, place) = place_of(row);
-        for (key, &k) in head.keys[block + place..].iter_mut().step_by(BLOCK_TOKENS).zip(&rotated) {
-            *key = T::narrow(k);
-        }
-        for (value, &v) in head.values[block + place * dim..].iter_mut().zip(&v[of_head]) {
-            *value = T::narrow(v);
-        }
+        T::put_key(&mut head.keys[block..][..T::block_len(dim)], place, &rotated);
+        T::put_value(&mut head.values[block..][..T::block_len(dim)], place, &v[of_head]);
     }
 }
 

@@ -28,6 +28,7 @@ impl<'a> ColumnWriter<'a> {
     }
 
     /// Writes `values` to row `row` from column `first` on; values past the last column are dropped.
+    #[inline(always)]
     pub(super) fn write(&self, row: usize, first: usize, values: &[f32; PANEL]) {
         let (to, count) = self.place(row, first);
         /// Out of line: inlined, the compiler merges it with the other store into one call.
@@ -56,6 +57,7 @@ impl<'a> ColumnWriter<'a> {
     }
 
     /// The address of row `row`, column `first`, and how many of a panel's columns are within the result.
+    #[inline(always)]
     fn place(&self, row: usize, first: usize) -> (*mut f32, usize) {
         let count = PANEL.min(self.width - first);
         let offset = row * self.stride + first;

@@ -13,6 +13,8 @@ mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
+mod x86_pair;
+#[cfg(target_arch = "x86_64")]
 mod x86_row8;
 
 pub(super) use layout::{BLOCK_INPUTS, ROW8};
@@ -160,7 +162,9 @@ impl Int8Matrix {
         let whole = x.row8s.len() == row8s * depth && x.rows.len() == rows * depth;
         assert!(whole && y.len() == (row8_rows + rows) * self.outputs, "x and y of {self:?}");
         let y = ColumnWriter::new(y, self.outputs);
-        each_panel_range(self.outputs, (row8_rows + rows) * self.inputs * self.outputs, |panels| {
+        let by_pairs = isa.has_panel_pairs() && rows > isa.int8_rows();
+        let together = if by_pairs { 2 } else { 1 };
+        each_panel_range(self.outputs, (row8_rows + rows) * self.inputs * self.outputs, together, |panels| {
             let put = |row: usize, panel: usize, sums: &Lane| y.write(row, panel * PANEL, &sums.0);
             // A tile's rows stay in the first-level cache for all panels.
             for row8s in tiles(row8s, ROW8S_MAX) {
@@ -175,6 +179,18 @@ impl Int8Matrix {
                     }
                 }
             }
+            #[cfg(target_arch = "x86_64")]
+            let panels = if by_pairs {
+                let pairs = panels.start..panels.start + panels.len() / 2 * 2;
+                for first in pairs.clone().step_by(2) {
+                    let pair = [self.panel(first), self.panel(first + 1)];
+                    // SAFETY: only this instruction set has pairs of panels.
+                    unsafe { x86_pair::product(rows, &x.rows, pair, &y, (row8_rows, first * PANEL)) }
+                }
+                pairs.end..panels.end
+            } else {
+                panels
+            };
             // One row's product with a panel takes no longer than clearing the sums of many rows.
             let (mut one, mut several);
             let sums: &mut [Lane] = if rows > 1 {

@@ -108,7 +108,15 @@ impl Isa {
         false
     }
 
-    /// Rows of the largest 8-bit tile: at two registers a row, twelve rows would be too many for AVX-512.
+    /// Whether the 8-bit product of many rows has tiles of two panels.
+    pub(super) fn has_panel_pairs(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self == Self::Vnni;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// Rows of the largest 8-bit tile of one panel: at two registers a row, twelve rows would be too many for AVX-512.
     pub(super) fn int8_rows(self) -> usize {
         #[cfg(target_arch = "x86_64")]
         if self == Self::Vnni {

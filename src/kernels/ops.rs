@@ -4,7 +4,7 @@
 
 mod activation;
 mod elementwise;
-mod exp;
+pub(super) mod exp;
 mod gated;
 mod norm;
 mod rotary;

@@ -41,20 +41,27 @@ impl PanelBuffer {
         &mut self.lanes[index].0
     }
 
-    /// Packs a matrix with rows of `columns`, widened by `widen`: `(columns / 16, rows)` lanes. Columns past the last
-    /// are unspecified.
+    /// Packs a matrix of elements with rows of `columns`; each element is `together` values of as many rows, widened by
+    /// `widen`: `(columns / 16, rows)` lanes. Columns past the last are unspecified.
     #[inline(always)]
-    pub(crate) fn fill<T: Copy>(&mut self, values: &[T], columns: usize, widen: impl Fn(T) -> f32) {
+    pub(crate) fn fill<T: Copy>(
+        &mut self,
+        values: &[T],
+        columns: usize,
+        together: usize,
+        widen: impl Fn(T, usize) -> f32,
+    ) {
         let rows = values.len() / columns;
-        self.lanes.resize(columns.div_ceil(PANEL) * rows, NO_SUM);
-        for (panel, lanes) in self.lanes.chunks_exact_mut(rows.max(1)).enumerate() {
+        self.lanes.resize(columns.div_ceil(PANEL) * rows * together, NO_SUM);
+        for (panel, lanes) in self.lanes.chunks_exact_mut((rows * together).max(1)).enumerate() {
             let first = panel * PANEL;
             let count = PANEL.min(columns - first);
-            for (lane, row) in lanes.iter_mut().zip(values.chunks_exact(columns)) {
-                match <&[T; PANEL]>::try_from(&row[first..first + count]) {
-                    Ok(row) => lane.0 = row.map(&widen),
-                    Err(_) => {
-                        lane.0.iter_mut().zip(&row[first..first + count]).for_each(|(to, from)| *to = widen(*from))
+            for (lanes, row) in lanes.chunks_exact_mut(together).zip(values.chunks_exact(columns)) {
+                for (part, lane) in lanes.iter_mut().enumerate() {
+                    let row = &row[first..first + count];
+                    match <&[T; PANEL]>::try_from(row) {
+                        Ok(row) => lane.0 = row.map(|value| widen(value, part)),
+                        Err(_) => lane.0.iter_mut().zip(row).for_each(|(to, from)| *to = widen(*from, part)),
                     }
                 }
             }

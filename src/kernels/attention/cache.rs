@@ -1,10 +1,9 @@
 //! The paged KV cache of the CPU.
 //!
-//! A block holds 32 positions of every KV head: keys as `[kv_heads, blocks, head_dim, 32]`, so that 32 scores of a
-//! query are one vector loop, values as `[kv_heads, blocks, 32, head_dim]`.
+//! A block holds 32 positions of every KV head, by head: see [`KvElement`].
 
+use super::element::{Bf16Pair, KvElement};
 use super::layout::{BLOCK_TOKENS, Heads};
-use super::online::KvElement;
 use crate::kernels::advise_huge_pages;
 
 /// Keys and values of every layer, in blocks.
@@ -14,16 +13,16 @@ pub(crate) struct KvCache {
     blocks: usize,
 }
 
-/// Keys and values by layer, in f32 or as the bits of bf16.
+/// Keys and values by layer, in f32 or in bf16.
 pub(super) enum KvLayers {
     F32(Vec<KvLayer<f32>>),
-    Bf16(Vec<KvLayer<u16>>),
+    Bf16(Vec<KvLayer<Bf16Pair>>),
 }
 
 /// Keys and values of one layer, by KV head.
 pub(super) type KvLayer<T> = Vec<KvHead<T>>;
 
-/// Keys `[blocks, head_dim, 32]` and values `[blocks, 32, head_dim]` of one KV head.
+/// Keys and values of one KV head, `blocks` blocks each.
 pub(super) struct KvHead<T> {
     pub(super) keys: Vec<T>,
     pub(super) values: Vec<T>,
@@ -48,7 +47,8 @@ impl KvCache {
 
     /// Copies whole blocks, `(from, to)`, in every layer.
     pub(crate) fn copy_blocks(&mut self, pairs: &[(u32, u32)]) {
-        fn copy<T: Copy>(layers: &mut [KvLayer<T>], pairs: &[(u32, u32)], size: usize) {
+        fn copy<T: KvElement>(layers: &mut [KvLayer<T>], pairs: &[(u32, u32)], dim: usize) {
+            let size = T::block_len(dim);
             for KvHead { keys, values } in layers.iter_mut().flatten() {
                 for &(from, to) in pairs {
                     let (from, to) = (from as usize * size, to as usize * size);
@@ -57,10 +57,10 @@ impl KvCache {
                 }
             }
         }
-        let size = BLOCK_TOKENS * self.heads.head_dim;
+        let dim = self.heads.head_dim;
         match &mut self.layers {
-            KvLayers::F32(layers) => copy(layers, pairs, size),
-            KvLayers::Bf16(layers) => copy(layers, pairs, size),
+            KvLayers::F32(layers) => copy(layers, pairs, dim),
+            KvLayers::Bf16(layers) => copy(layers, pairs, dim),
         }
     }
 }
@@ -69,7 +69,7 @@ impl KvLayers {
     fn new(layers: usize, heads: Heads, blocks: usize, narrow: bool) -> Self {
         fn zeros<T: KvElement>(layers: usize, heads: Heads, blocks: usize) -> Vec<KvLayer<T>> {
             let values = || {
-                let values = T::zeros(blocks * BLOCK_TOKENS * heads.head_dim);
+                let values = T::zeros(blocks * T::block_len(heads.head_dim));
                 advise_huge_pages(&values);
                 values
             };

@@ -3,8 +3,9 @@
 //! There are enough queries to widen a block once for all of them and to compute both products by tiles. A query's
 //! result equals that of [`super::online`] to the last bit.
 
+use super::element::KvElement;
 use super::layout::{BLOCK_TOKENS, visible};
-use super::online::{KvElement, Queries};
+use super::online::Queries;
 use super::softmax::SoftmaxState;
 use crate::kernels::ops::vectorised;
 use crate::kernels::{PanelBuffer, Strided, prefetch};
@@ -12,7 +13,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 /// Queries from which joint prefill is faster.
-const QUERIES_MIN: usize = 12;
+pub(super) const QUERIES_MIN: usize = 12;
 /// Panels of a block's keys.
 const KEY_PANELS: usize = BLOCK_TOKENS / PanelBuffer::WIDTH;
 
@@ -65,7 +66,7 @@ impl Scratch {
 
         let oldest = rows.iter().map(|row| visible(row.position, window).start).min().unwrap_or(0);
         let newest = rows.iter().map(|row| row.position).max().unwrap_or(0);
-        let place = |block: u32| block as usize * BLOCK_TOKENS * dim..(block as usize + 1) * BLOCK_TOKENS * dim;
+        let place = |block: u32| block as usize * T::block_len(dim)..(block as usize + 1) * T::block_len(dim);
         for index in oldest / BLOCK_TOKENS..=newest / BLOCK_TOKENS {
             let Some(&block) = rows[0].blocks.get(index) else { break };
             let from = index * BLOCK_TOKENS;
@@ -90,6 +91,7 @@ impl Scratch {
                 let seen = visible(rows[row].position, window);
                 let [start, end] = [seen.start, seen.end].map(|place| place.clamp(from, from + BLOCK_TOKENS) - from);
                 weigh(scores, (row * group, count), weights, start..end, states, rescale);
+                weights.iter_mut().flatten().for_each(|weight| *weight = T::rounded(*weight));
             }
             T::widen_all(&values[place(block)], dim, &mut self.values);
             rescale_sums(&mut self.sums, &self.rescale);

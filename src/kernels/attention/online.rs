@@ -3,10 +3,11 @@
 //!
 //! Plain safe loops over fixed widths, compiled for AVX-512, for AVX2 and for any processor.
 
+use super::element::{Bf16Pair, KvElement};
 use super::layout::{AttentionRow, BLOCK_TOKENS, Heads, visible};
 use super::softmax::SoftmaxState;
 use crate::kernels::ops::vectorised;
-use crate::kernels::{PanelBuffer, prefetch};
+use crate::kernels::prefetch;
 use std::ops::Range;
 
 /// Queries that are computed over a block at a time.
@@ -15,72 +16,6 @@ const QUERIES_MAX: usize = 6;
 const WIDTH: usize = 16;
 /// [`WIDTH`] with AVX-512's registers.
 const WIDTH_WIDE: usize = 32;
-
-/// An element of the KV cache: f32, or the bits of a bf16, which are the upper half of an f32.
-pub(super) trait KvElement: Copy + Send + Sync {
-    /// `count` zeros in memory that is not touched yet.
-    fn zeros(count: usize) -> Vec<Self>;
-    fn narrow(value: f32) -> Self;
-    fn widen(self) -> f32;
-    /// Widens a matrix with rows of `columns` into panels of 16 columns.
-    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer);
-    /// Attention of `queries` over the cache of their KV head; `out` becomes `(rows, group, head_dim)`.
-    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]);
-}
-
-impl KvElement for f32 {
-    fn zeros(count: usize) -> Vec<Self> {
-        vec![0.0; count]
-    }
-
-    #[inline(always)]
-    fn narrow(value: f32) -> Self {
-        value
-    }
-
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        self
-    }
-
-    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer) {
-        to.fill(values, columns, Self::widen);
-    }
-
-    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
-        attend_f32(queries, keys, values, out);
-    }
-}
-
-impl KvElement for u16 {
-    fn zeros(count: usize) -> Vec<Self> {
-        vec![0; count]
-    }
-
-    #[inline(always)]
-    fn narrow(value: f32) -> Self {
-        half::bf16::from_f32(value).to_bits()
-    }
-
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        f32::from_bits(u32::from(self) << 16)
-    }
-
-    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer) {
-        widen_bf16(values, columns, to);
-    }
-
-    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
-        attend_bf16(queries, keys, values, out);
-    }
-}
-
-#[inline(always)]
-fn widen_rows(values: &[u16], columns: usize, to: &mut PanelBuffer) {
-    to.fill(values, columns, u16::widen);
-}
-vectorised!(widen_bf16, widen_rows, (values: &[u16], columns: usize, to: &mut PanelBuffer));
 
 /// The queries of neighbouring rows for one KV head.
 #[derive(Clone, Copy)]
@@ -111,14 +46,14 @@ fn attend_rows<T: KvElement, const WIDTH: usize>(queries: Queries<'_>, keys: &[T
                 row += run;
                 continue;
             };
-            let start = |block: u32| block as usize * BLOCK_TOKENS * dim;
+            let start = |block: u32| block as usize * T::block_len(dim);
             // Blocks lie anywhere in memory. Values are prefetched while scores are computed, and the next rows' keys
             // while values are summed; behind the last run come the first rows' keys of the next block.
             let next = match rows.get(row + run) {
                 Some(row) => row.blocks.get(index),
                 None => rows[0].blocks.get(index + 1),
             };
-            let place = |block: u32| start(block)..start(block) + BLOCK_TOKENS * dim;
+            let place = |block: u32| start(block)..start(block) + T::block_len(dim);
             prefetch(&values[place(block)]);
             if let Some(&next) = next {
                 prefetch(&keys[place(next)]);
@@ -170,19 +105,19 @@ vectorised!(
 );
 
 #[inline(always)]
-fn attend_rows_bf16(queries: Queries<'_>, keys: &[u16], values: &[u16], out: &mut [f32]) {
-    attend_rows::<u16, WIDTH>(queries, keys, values, out);
+fn attend_rows_bf16(queries: Queries<'_>, keys: &[Bf16Pair], values: &[Bf16Pair], out: &mut [f32]) {
+    attend_rows::<Bf16Pair, WIDTH>(queries, keys, values, out);
 }
 #[inline(always)]
-fn attend_rows_bf16_wide(queries: Queries<'_>, keys: &[u16], values: &[u16], out: &mut [f32]) {
-    attend_rows::<u16, WIDTH_WIDE>(queries, keys, values, out);
+fn attend_rows_bf16_wide(queries: Queries<'_>, keys: &[Bf16Pair], values: &[Bf16Pair], out: &mut [f32]) {
+    attend_rows::<Bf16Pair, WIDTH_WIDE>(queries, keys, values, out);
 }
 vectorised!(
     attend_bf16, attend_rows_bf16, attend_rows_bf16_wide,
-    (queries: Queries<'_>, keys: &[u16], values: &[u16], out: &mut [f32])
+    (queries: Queries<'_>, keys: &[Bf16Pair], values: &[Bf16Pair], out: &mut [f32])
 );
 
-/// `Q` queries over one block: `keys` is `(head_dim, 32)`, `values` `(32, head_dim)`.
+/// `Q` queries over one block.
 #[inline(always)]
 fn attend_block<T: KvElement, const Q: usize, const WIDTH: usize>(
     q: &[f32],
@@ -199,6 +134,7 @@ fn attend_block<T: KvElement, const Q: usize, const WIDTH: usize>(
         weights[..seen.start].fill(f32::NEG_INFINITY);
         weights[seen.end..].fill(f32::NEG_INFINITY);
         *rescale = state.update(weights);
+        weights.iter_mut().for_each(|weight| *weight = T::rounded(*weight));
     }
     // A place that only some queries see has weight 0 for the others.
     let first = seen.iter().map(|seen| seen.start).min().unwrap_or(0);
@@ -229,15 +165,17 @@ fn scores<T: KvElement, const Q: usize, const WIDTH: usize>(
     let mut scores = [[0.0f32; BLOCK_TOKENS]; Q];
     for from in (0..BLOCK_TOKENS).step_by(WIDTH) {
         let mut sums = [[0.0f32; WIDTH]; Q];
-        for (d, keys) in keys.chunks_exact(BLOCK_TOKENS).enumerate() {
-            let mut key = [0.0; WIDTH];
-            for (key, stored) in key.iter_mut().zip(&keys[from..from + WIDTH]) {
-                *key = stored.widen();
-            }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let factor = q[i * dim + d];
-                for (sum, key) in sums.iter_mut().zip(key) {
-                    *sum = factor.mul_add(key, *sum);
+        for (row, keys) in keys.chunks_exact(BLOCK_TOKENS).enumerate() {
+            for (part, d) in (row * T::TOGETHER..(row + 1) * T::TOGETHER).enumerate() {
+                let mut key = [0.0; WIDTH];
+                for (key, stored) in key.iter_mut().zip(&keys[from..from + WIDTH]) {
+                    *key = stored.widen(part);
+                }
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let factor = q[i * dim + d];
+                    for (sum, key) in sums.iter_mut().zip(key) {
+                        *sum = factor.mul_add(key, *sum);
+                    }
                 }
             }
         }
@@ -267,14 +205,16 @@ impl<const Q: usize> WeightedValues<'_, Q> {
                 *sum = out * self.rescale[i];
             }
         }
-        for place in self.places.clone() {
-            let mut value = [0.0; W];
-            for (value, stored) in value.iter_mut().zip(&values[place * self.dim + from..][..W]) {
-                *value = stored.widen();
-            }
-            for (sums, weights) in sums.iter_mut().zip(self.weights) {
-                for (sum, value) in sums.iter_mut().zip(value) {
-                    *sum = weights[place].mul_add(value, *sum);
+        for row in self.places.start / T::TOGETHER..self.places.end.div_ceil(T::TOGETHER) {
+            for (part, place) in (row * T::TOGETHER..(row + 1) * T::TOGETHER).enumerate() {
+                let mut value = [0.0; W];
+                for (value, stored) in value.iter_mut().zip(&values[row * self.dim + from..][..W]) {
+                    *value = stored.widen(part);
+                }
+                for (sums, weights) in sums.iter_mut().zip(self.weights) {
+                    for (sum, value) in sums.iter_mut().zip(value) {
+                        *sum = weights[place].mul_add(value, *sum);
+                    }
                 }
             }
         }

@@ -22,7 +22,7 @@ pub(super) fn prefetch_scales(scales: &Scales) {
 
 /// Four codes of one row's activations as a word.
 #[inline(always)]
-fn word(a: &RowBlock, group: usize) -> i32 {
+pub(super) fn word(a: &RowBlock, group: usize) -> i32 {
     let codes = &a.codes;
     i32::from_le_bytes([4 * group, 4 * group + 1, 4 * group + 2, 4 * group + 3].map(|i| codes[i] as u8))
 }

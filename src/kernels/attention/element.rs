@@ -1,0 +1,148 @@
+//! What a KV cache stores: f32, or pairs of bf16.
+
+#[cfg(target_arch = "x86_64")]
+use super::joint_dot;
+use super::joint_prefill;
+use super::layout::BLOCK_TOKENS;
+use super::online::{self, Queries};
+use crate::kernels::PanelBuffer;
+use crate::kernels::ops::vectorised;
+
+/// An element of the KV cache: one value, or several that are summed one after the other.
+///
+/// A block's keys are `(head_dim / TOGETHER, 32)`, so that 32 scores of a query are one vector loop; its values are
+/// `(32 / TOGETHER, head_dim)`.
+pub(super) trait KvElement: Copy + Send + Sync {
+    /// Dimensions of a key, or places of a value, in one element.
+    const TOGETHER: usize;
+    /// Elements of one block's keys, and of its values.
+    fn block_len(dim: usize) -> usize {
+        BLOCK_TOKENS / Self::TOGETHER * dim
+    }
+    /// `count` zeros in memory that is not touched yet.
+    fn zeros(count: usize) -> Vec<Self>;
+    /// A query's or a weight's value as it is multiplied.
+    fn rounded(value: f32) -> f32;
+    /// The value `part` of the element.
+    fn widen(self, part: usize) -> f32;
+    /// Writes a key to the place `place` of its block.
+    fn put_key(keys: &mut [Self], place: usize, key: &[f32]);
+    /// Writes a value to the place `place` of its block.
+    fn put_value(values: &mut [Self], place: usize, value: &[f32]);
+    /// Widens rows of `columns` elements into panels of 16 columns.
+    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer);
+    /// Attention of `queries` over the cache of their KV head; `out` becomes `(rows, group, head_dim)`.
+    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]);
+    /// The same where joint prefill applies.
+    fn attend_joint(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
+        joint_prefill::attend(queries, keys, values, out);
+    }
+}
+
+impl KvElement for f32 {
+    const TOGETHER: usize = 1;
+
+    fn zeros(count: usize) -> Vec<Self> {
+        vec![0.0; count]
+    }
+
+    #[inline(always)]
+    fn rounded(value: f32) -> f32 {
+        value
+    }
+
+    #[inline(always)]
+    fn widen(self, _part: usize) -> f32 {
+        self
+    }
+
+    fn put_key(keys: &mut [Self], place: usize, key: &[f32]) {
+        keys[place..].iter_mut().step_by(BLOCK_TOKENS).zip(key).for_each(|(to, from)| *to = *from);
+    }
+
+    fn put_value(values: &mut [Self], place: usize, value: &[f32]) {
+        values[place * value.len()..][..value.len()].copy_from_slice(value);
+    }
+
+    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer) {
+        to.fill(values, columns, 1, Self::widen);
+    }
+
+    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
+        online::attend_f32(queries, keys, values, out);
+    }
+}
+
+/// Two bf16: the first in the upper half of the word, which bf16 dot products add before the lower one.
+pub(super) type Bf16Pair = u32;
+
+/// `value` rounded to bf16, ties to even, as the upper half of a word; subnormal numbers are 0, as they are to bf16 dot
+/// products.
+#[inline(always)]
+fn bf16_bits(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
+    let finite = if bits & 0x7f80_0000 == 0 { 0 } else { rounded };
+    if value.is_nan() { 0x7fc0_0000 } else { finite }
+}
+
+/// Two values rounded to bf16.
+#[inline(always)]
+fn bf16_pair(first: f32, second: f32) -> Bf16Pair {
+    bf16_bits(first) | bf16_bits(second) >> 16
+}
+
+impl KvElement for Bf16Pair {
+    const TOGETHER: usize = 2;
+
+    fn zeros(count: usize) -> Vec<Self> {
+        vec![0; count]
+    }
+
+    #[inline(always)]
+    fn rounded(value: f32) -> f32 {
+        f32::from_bits(bf16_bits(value))
+    }
+
+    #[inline(always)]
+    fn widen(self, part: usize) -> f32 {
+        f32::from_bits(if part == 0 { self & 0xffff_0000 } else { self << 16 })
+    }
+
+    fn put_key(keys: &mut [Self], place: usize, key: &[f32]) {
+        for (to, pair) in keys[place..].iter_mut().step_by(BLOCK_TOKENS).zip(key.as_chunks::<2>().0) {
+            *to = bf16_pair(pair[0], pair[1]);
+        }
+    }
+
+    fn put_value(values: &mut [Self], place: usize, value: &[f32]) {
+        for (to, value) in values[place / 2 * value.len()..].iter_mut().zip(value) {
+            // A place is written after those before it: the one behind it becomes 0, or what was there before, not a
+            // number maybe, would count with its weight of 0.
+            let bits = bf16_bits(*value);
+            *to = if place.is_multiple_of(2) { bits } else { *to & 0xffff_0000 | bits >> 16 };
+        }
+    }
+
+    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer) {
+        widen_bf16(values, columns, to);
+    }
+
+    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
+        online::attend_bf16(queries, keys, values, out);
+    }
+
+    fn attend_joint(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if joint_dot::applies(queries.heads.head_dim) {
+            return joint_dot::attend(queries, keys, values, out);
+        }
+        joint_prefill::attend(queries, keys, values, out);
+    }
+}
+
+#[inline(always)]
+fn widen_rows(values: &[Bf16Pair], columns: usize, to: &mut PanelBuffer) {
+    to.fill(values, columns, 2, Bf16Pair::widen);
+}
+vectorised!(widen_bf16, widen_rows, (values: &[Bf16Pair], columns: usize, to: &mut PanelBuffer));
