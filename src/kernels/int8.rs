@@ -162,6 +162,7 @@ impl Int8Matrix {
         let whole = x.row8s.len() == row8s * depth && x.rows.len() == rows * depth;
         assert!(whole && y.len() == (row8_rows + rows) * self.outputs, "x and y of {self:?}");
         let y = ColumnWriter::new(y, self.outputs);
+        let all = self.outputs.div_ceil(PANEL);
         let by_pairs = isa.has_panel_pairs() && rows > isa.int8_rows();
         let together = if by_pairs { 2 } else { 1 };
         each_panel_range(self.outputs, (row8_rows + rows) * self.inputs * self.outputs, together, |panels| {
@@ -184,8 +185,10 @@ impl Int8Matrix {
                 let pairs = panels.start..panels.start + panels.len() / 2 * 2;
                 for first in pairs.clone().step_by(2) {
                     let pair = [self.panel(first), self.panel(first + 1)];
+                    // What follows is another thread's, if not this one's: it is in the shared cache then.
+                    let next = (first + 3 < all).then(|| [self.panel(first + 2), self.panel(first + 3)]);
                     // SAFETY: only this instruction set has pairs of panels.
-                    unsafe { x86_pair::product(rows, &x.rows, pair, &y, (row8_rows, first * PANEL)) }
+                    unsafe { x86_pair::product(rows, &x.rows, (pair, next), &y, (row8_rows, first * PANEL)) }
                 }
                 pairs.end..panels.end
             } else {

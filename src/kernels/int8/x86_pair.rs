@@ -8,6 +8,7 @@ use super::layout::{BLOCK_INPUTS, Int8Panel, RowBlock, Scales, WeightCodes};
 use super::x86::word;
 use crate::kernels::column_writer::ColumnWriter;
 use crate::kernels::layout::{Lane, Line, NO_SUM, PANEL, tiles};
+use crate::kernels::prefetch::prefetch;
 use std::arch::x86_64::*;
 use std::cell::Cell;
 
@@ -34,7 +35,7 @@ struct Widened {
 }
 
 /// Writes the product of `rows` rows of `a` and two panels of as many blocks to the rows of `y` from `place.0` and its
-/// columns from `place.1` on.
+/// columns from `place.1` on. The panels `next` are fetched meanwhile.
 ///
 /// # Panics
 /// Where lengths do not fit.
@@ -44,7 +45,7 @@ struct Widened {
 pub(super) unsafe fn product(
     rows: usize,
     a: &[RowBlock],
-    panels: [Int8Panel<'_>; 2],
+    (panels, next): ([Int8Panel<'_>; 2], Option<[Int8Panel<'_>; 2]>),
     y: &ColumnWriter<'_>,
     (first_row, column): (usize, usize),
 ) {
@@ -65,6 +66,11 @@ pub(super) unsafe fn product(
     for tile in tiles(rows, PAIR_ROWS) {
         let a = &a[tile.start * depth..tile.end * depth];
         let place = (first_row + tile.start, column);
+        for Int8Panel { codes, scales, .. } in next.into_iter().flatten() {
+            let part = |len: usize| len * tile.start / rows..len * tile.end / rows;
+            prefetch(&codes[part(codes.len())]);
+            prefetch(&scales[part(scales.len())]);
+        }
         // SAFETY: the processor has the instructions; `a` has as many rows as matched, of `depth` blocks, and so many
         // blocks have the codes and scales of both panels.
         unsafe {
