@@ -11,6 +11,8 @@ mod joint_dot;
 mod joint_prefill;
 mod layout;
 mod online;
+#[cfg(target_arch = "x86_64")]
+mod online_dot;
 mod softmax;
 
 pub(crate) use cache::KvCache;

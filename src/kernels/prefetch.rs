@@ -17,10 +17,12 @@ pub(crate) fn prefetch<T>(values: &[T]) {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[inline(always)]
 fn prefetch_all<T>(values: &[T]) {
-    for line in values.chunks(64 / size_of::<T>().clamp(1, 64)) {
-        // SAFETY: a prefetch has no visible effect; SSE is always there.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) }
+    let start = values.as_ptr().cast::<i8>();
+    for line in 0..size_of_val(values).div_ceil(64) {
+        // SAFETY: a prefetch has no visible effect, whatever the address; SSE is always there.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64 * line)) }
     }
 }
 

@@ -5,6 +5,8 @@ use super::joint_dot;
 use super::joint_prefill;
 use super::layout::BLOCK_TOKENS;
 use super::online::{self, Queries};
+#[cfg(target_arch = "x86_64")]
+use super::online_dot;
 use crate::kernels::PanelBuffer;
 use crate::kernels::ops::vectorised;
 
@@ -129,6 +131,10 @@ impl KvElement for Bf16Pair {
     }
 
     fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if joint_dot::applies(queries.heads.head_dim) {
+            return online_dot::attend(queries, keys, values, out);
+        }
         online::attend_bf16(queries, keys, values, out);
     }
 

@@ -8,6 +8,8 @@ use super::layout::{AttentionRow, BLOCK_TOKENS, Heads, visible};
 use super::softmax::SoftmaxState;
 use crate::kernels::ops::vectorised;
 use crate::kernels::prefetch;
+use std::borrow::Cow;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Queries that are computed over a block at a time.
@@ -28,10 +30,38 @@ pub(super) struct Queries<'a> {
     pub(super) window: usize,
 }
 
+/// Products of a few queries with one block: by plain loops, or by instructions of their own.
+pub(super) trait Products {
+    /// What the block stores.
+    type Element: KvElement;
+    /// Dimensions of a packed query's float.
+    const PACKED: usize;
+    /// Queries as [`Self::scores`] reads them.
+    fn pack(q: &[f32]) -> Cow<'_, [f32]>;
+    /// The scores of `Q` queries over a block's 32 keys.
+    fn scores<const Q: usize>(q: &[f32], keys: &[Self::Element]) -> [[f32; BLOCK_TOKENS]; Q];
+    /// `out = out * rescale + weights * values`, for `Q` queries.
+    fn add_values<const Q: usize>(weights: &BlockWeights<Q>, values: &[Self::Element], out: &mut [f32]);
+}
+
+/// Weights of a block's values for `Q` queries.
+pub(super) struct BlockWeights<const Q: usize> {
+    pub(super) weights: [[f32; BLOCK_TOKENS]; Q],
+    /// Places of the block that any query attends to.
+    pub(super) places: Range<usize>,
+    pub(super) rescale: [f32; Q],
+}
+
 #[inline(always)]
-fn attend_rows<T: KvElement, const WIDTH: usize>(queries: Queries<'_>, keys: &[T], values: &[T], out: &mut [f32]) {
+pub(super) fn attend_rows<P: Products>(
+    queries: Queries<'_>,
+    keys: &[P::Element],
+    values: &[P::Element],
+    out: &mut [f32],
+) {
     let Queries { values: q, rows, heads, window } = queries;
     let (dim, group) = (heads.head_dim, heads.group());
+    let (q, packed) = (P::pack(q), dim / P::PACKED);
     let mut states = vec![SoftmaxState::NEW; rows.len() * group];
     let oldest = |row: &AttentionRow<'_>| visible(row.position, window).start;
     let first = rows.iter().map(oldest).min().unwrap_or(0) / BLOCK_TOKENS;
@@ -46,14 +76,14 @@ fn attend_rows<T: KvElement, const WIDTH: usize>(queries: Queries<'_>, keys: &[T
                 row += run;
                 continue;
             };
-            let start = |block: u32| block as usize * T::block_len(dim);
+            let start = |block: u32| block as usize * P::Element::block_len(dim);
             // Blocks lie anywhere in memory. Values are prefetched while scores are computed, and the next rows' keys
             // while values are summed; behind the last run come the first rows' keys of the next block.
             let next = match rows.get(row + run) {
                 Some(row) => row.blocks.get(index),
                 None => rows[0].blocks.get(index + 1),
             };
-            let place = |block: u32| start(block)..start(block) + T::block_len(dim);
+            let place = |block: u32| start(block)..start(block) + P::Element::block_len(dim);
             prefetch(&values[place(block)]);
             if let Some(&next) = next {
                 prefetch(&keys[place(next)]);
@@ -63,7 +93,7 @@ fn attend_rows<T: KvElement, const WIDTH: usize>(queries: Queries<'_>, keys: &[T
             let end = (row + run) * group;
             while query < end {
                 let count = QUERIES_MAX.min(end - query);
-                let (q, out) = (&q[query * dim..][..count * dim], &mut out[query * dim..][..count * dim]);
+                let (q, out) = (&q[query * packed..][..count * packed], &mut out[query * dim..][..count * dim]);
                 let states = &mut states[query..][..count];
                 // The places of the block that each query attends to.
                 let seen = |offset: usize| {
@@ -73,12 +103,12 @@ fn attend_rows<T: KvElement, const WIDTH: usize>(queries: Queries<'_>, keys: &[T
                     (seen.start - from).min(seen.end - from)..seen.end - from
                 };
                 match count {
-                    6 => attend_block::<T, 6, WIDTH>(q, keys, values, std::array::from_fn(seen), states, out, dim),
-                    5 => attend_block::<T, 5, WIDTH>(q, keys, values, std::array::from_fn(seen), states, out, dim),
-                    4 => attend_block::<T, 4, WIDTH>(q, keys, values, std::array::from_fn(seen), states, out, dim),
-                    3 => attend_block::<T, 3, WIDTH>(q, keys, values, std::array::from_fn(seen), states, out, dim),
-                    2 => attend_block::<T, 2, WIDTH>(q, keys, values, std::array::from_fn(seen), states, out, dim),
-                    _ => attend_block::<T, 1, WIDTH>(q, keys, values, std::array::from_fn(seen), states, out, dim),
+                    6 => attend_block::<P, 6>(q, keys, values, std::array::from_fn(seen), states, out),
+                    5 => attend_block::<P, 5>(q, keys, values, std::array::from_fn(seen), states, out),
+                    4 => attend_block::<P, 4>(q, keys, values, std::array::from_fn(seen), states, out),
+                    3 => attend_block::<P, 3>(q, keys, values, std::array::from_fn(seen), states, out),
+                    2 => attend_block::<P, 2>(q, keys, values, std::array::from_fn(seen), states, out),
+                    _ => attend_block::<P, 1>(q, keys, values, std::array::from_fn(seen), states, out),
                 }
                 query += count;
             }
@@ -93,11 +123,11 @@ fn attend_rows<T: KvElement, const WIDTH: usize>(queries: Queries<'_>, keys: &[T
 
 #[inline(always)]
 fn attend_rows_f32(queries: Queries<'_>, keys: &[f32], values: &[f32], out: &mut [f32]) {
-    attend_rows::<f32, WIDTH>(queries, keys, values, out);
+    attend_rows::<Loops<f32, WIDTH>>(queries, keys, values, out);
 }
 #[inline(always)]
 fn attend_rows_f32_wide(queries: Queries<'_>, keys: &[f32], values: &[f32], out: &mut [f32]) {
-    attend_rows::<f32, WIDTH_WIDE>(queries, keys, values, out);
+    attend_rows::<Loops<f32, WIDTH_WIDE>>(queries, keys, values, out);
 }
 vectorised!(
     attend_f32, attend_rows_f32, attend_rows_f32_wide,
@@ -106,11 +136,11 @@ vectorised!(
 
 #[inline(always)]
 fn attend_rows_bf16(queries: Queries<'_>, keys: &[Bf16Pair], values: &[Bf16Pair], out: &mut [f32]) {
-    attend_rows::<Bf16Pair, WIDTH>(queries, keys, values, out);
+    attend_rows::<Loops<Bf16Pair, WIDTH>>(queries, keys, values, out);
 }
 #[inline(always)]
 fn attend_rows_bf16_wide(queries: Queries<'_>, keys: &[Bf16Pair], values: &[Bf16Pair], out: &mut [f32]) {
-    attend_rows::<Bf16Pair, WIDTH_WIDE>(queries, keys, values, out);
+    attend_rows::<Loops<Bf16Pair, WIDTH_WIDE>>(queries, keys, values, out);
 }
 vectorised!(
     attend_bf16, attend_rows_bf16, attend_rows_bf16_wide,
@@ -119,99 +149,101 @@ vectorised!(
 
 /// `Q` queries over one block.
 #[inline(always)]
-fn attend_block<T: KvElement, const Q: usize, const WIDTH: usize>(
+fn attend_block<P: Products, const Q: usize>(
     q: &[f32],
-    keys: &[T],
-    values: &[T],
+    keys: &[P::Element],
+    values: &[P::Element],
     seen: [Range<usize>; Q],
     states: &mut [SoftmaxState],
     out: &mut [f32],
-    dim: usize,
 ) {
-    let mut weights = scores::<T, Q, WIDTH>(q, keys, dim);
-    let mut rescale = [0.0; Q];
+    let (mut weights, mut rescale) = (P::scores::<Q>(q, keys), [0.0; Q]);
     for (((weights, seen), state), rescale) in weights.iter_mut().zip(&seen).zip(states).zip(&mut rescale) {
         weights[..seen.start].fill(f32::NEG_INFINITY);
         weights[seen.end..].fill(f32::NEG_INFINITY);
         *rescale = state.update(weights);
-        weights.iter_mut().for_each(|weight| *weight = T::rounded(*weight));
+        weights.iter_mut().for_each(|weight| *weight = P::Element::rounded(*weight));
     }
     // A place that only some queries see has weight 0 for the others.
     let first = seen.iter().map(|seen| seen.start).min().unwrap_or(0);
     let last = seen.iter().map(|seen| seen.end).max().unwrap_or(0);
-    let sums = WeightedValues { weights: &weights, places: first..last, rescale: &rescale, dim };
-    let mut from = 0;
-    while from + WIDTH <= dim {
-        sums.add::<T, WIDTH>(values, from, out);
-        from += WIDTH;
-    }
-    while from + 8 <= dim {
-        sums.add::<T, 8>(values, from, out);
-        from += 8;
-    }
-    while from < dim {
-        sums.add::<T, 1>(values, from, out);
-        from += 1;
-    }
+    P::add_values(&BlockWeights { weights, places: first..last, rescale }, values, out);
 }
 
-/// The scores of `Q` queries over a block's 32 keys.
-#[inline(always)]
-fn scores<T: KvElement, const Q: usize, const WIDTH: usize>(
-    q: &[f32],
-    keys: &[T],
-    dim: usize,
-) -> [[f32; BLOCK_TOKENS]; Q] {
-    let mut scores = [[0.0f32; BLOCK_TOKENS]; Q];
-    for from in (0..BLOCK_TOKENS).step_by(WIDTH) {
-        let mut sums = [[0.0f32; WIDTH]; Q];
-        for (row, keys) in keys.chunks_exact(BLOCK_TOKENS).enumerate() {
-            for (part, d) in (row * T::TOGETHER..(row + 1) * T::TOGETHER).enumerate() {
-                let mut key = [0.0; WIDTH];
-                for (key, stored) in key.iter_mut().zip(&keys[from..from + WIDTH]) {
-                    *key = stored.widen(part);
-                }
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let factor = q[i * dim + d];
-                    for (sum, key) in sums.iter_mut().zip(key) {
-                        *sum = factor.mul_add(key, *sum);
+/// Loops over `WIDTH` floats of each query in registers.
+struct Loops<T, const WIDTH: usize>(PhantomData<T>);
+
+impl<T: KvElement, const WIDTH: usize> Products for Loops<T, WIDTH> {
+    type Element = T;
+    const PACKED: usize = 1;
+
+    #[inline(always)]
+    fn pack(q: &[f32]) -> Cow<'_, [f32]> {
+        Cow::Borrowed(q)
+    }
+
+    #[inline(always)]
+    fn scores<const Q: usize>(q: &[f32], keys: &[T]) -> [[f32; BLOCK_TOKENS]; Q] {
+        let (dim, mut scores) = (q.len() / Q, [[0.0f32; BLOCK_TOKENS]; Q]);
+        for from in (0..BLOCK_TOKENS).step_by(WIDTH) {
+            let mut sums = [[0.0f32; WIDTH]; Q];
+            for (row, keys) in keys.chunks_exact(BLOCK_TOKENS).enumerate() {
+                for (part, d) in (row * T::TOGETHER..(row + 1) * T::TOGETHER).enumerate() {
+                    let mut key = [0.0; WIDTH];
+                    for (key, stored) in key.iter_mut().zip(&keys[from..from + WIDTH]) {
+                        *key = stored.widen(part);
+                    }
+                    for (i, sums) in sums.iter_mut().enumerate() {
+                        let factor = q[i * dim + d];
+                        for (sum, key) in sums.iter_mut().zip(key) {
+                            *sum = factor.mul_add(key, *sum);
+                        }
                     }
                 }
             }
+            for (scores, sums) in scores.iter_mut().zip(&sums) {
+                scores[from..from + WIDTH].copy_from_slice(sums);
+            }
         }
-        for (scores, sums) in scores.iter_mut().zip(&sums) {
-            scores[from..from + WIDTH].copy_from_slice(sums);
+        scores
+    }
+
+    #[inline(always)]
+    fn add_values<const Q: usize>(weights: &BlockWeights<Q>, values: &[T], out: &mut [f32]) {
+        let (dim, mut from) = (out.len() / Q, 0);
+        while from + WIDTH <= dim {
+            weights.add_columns::<T, WIDTH>(values, from, out);
+            from += WIDTH;
+        }
+        while from + 8 <= dim {
+            weights.add_columns::<T, 8>(values, from, out);
+            from += 8;
+        }
+        while from < dim {
+            weights.add_columns::<T, 1>(values, from, out);
+            from += 1;
         }
     }
-    scores
 }
 
-/// The weighted sum of a block's values for `Q` queries.
-struct WeightedValues<'a, const Q: usize> {
-    weights: &'a [[f32; BLOCK_TOKENS]; Q],
-    /// Places of the block that any query attends to.
-    places: Range<usize>,
-    rescale: &'a [f32; Q],
-    dim: usize,
-}
-
-impl<const Q: usize> WeightedValues<'_, Q> {
+impl<const Q: usize> BlockWeights<Q> {
     /// `out = out * rescale + weights * values`, columns `from .. from + W`.
     #[inline(always)]
-    fn add<T: KvElement, const W: usize>(&self, values: &[T], from: usize, out: &mut [f32]) {
+    fn add_columns<T: KvElement, const W: usize>(&self, values: &[T], from: usize, out: &mut [f32]) {
+        let dim = out.len() / Q;
         let mut sums = [[0.0f32; W]; Q];
         for (i, sums) in sums.iter_mut().enumerate() {
-            for (sum, &out) in sums.iter_mut().zip(&out[i * self.dim + from..][..W]) {
+            for (sum, &out) in sums.iter_mut().zip(&out[i * dim + from..][..W]) {
                 *sum = out * self.rescale[i];
             }
         }
         for row in self.places.start / T::TOGETHER..self.places.end.div_ceil(T::TOGETHER) {
             for (part, place) in (row * T::TOGETHER..(row + 1) * T::TOGETHER).enumerate() {
                 let mut value = [0.0; W];
-                for (value, stored) in value.iter_mut().zip(&values[row * self.dim + from..][..W]) {
+                for (value, stored) in value.iter_mut().zip(&values[row * dim + from..][..W]) {
                     *value = stored.widen(part);
                 }
-                for (sums, weights) in sums.iter_mut().zip(self.weights) {
+                for (sums, weights) in sums.iter_mut().zip(&self.weights) {
                     for (sum, value) in sums.iter_mut().zip(value) {
                         *sum = weights[place].mul_add(value, *sum);
                     }
@@ -219,7 +251,7 @@ impl<const Q: usize> WeightedValues<'_, Q> {
             }
         }
         for (i, sums) in sums.iter().enumerate() {
-            out[i * self.dim + from..][..W].copy_from_slice(sums);
+            out[i * dim + from..][..W].copy_from_slice(sums);
         }
     }
 }
