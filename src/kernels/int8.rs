@@ -2,9 +2,9 @@
 //!
 //! Each output's weights are affine over 32 inputs, `w = step * code + floor`, with codes from 0 to 127. Where the
 //! weights of every block are on 16 steps already, as in files with 4 bits a weight, codes are 0 to 15, two to a byte.
-//! With activations `a = step' * code' + middle`, a block's product is `step * (step' * sum(code code') + middle *
-//! sum(code)) + floor * sum(a)`: one exact integer sum and four float operations, the same in every instruction set, so
-//! that results agree to the last bit.
+//! With activations `a = step' * code'`, a block's product is `step' * (step * sum(code code') + floor * sum(code'))`: two
+//! exact integer sums and three float operations, the same in every instruction set, so that results agree to the last
+//! bit.
 
 mod fit;
 mod layout;
@@ -78,7 +78,6 @@ impl Int8Matrix {
                     let scales = &mut scales[block];
                     scales.step[output] = fit.step.to_bits();
                     scales.floor[output] = fit.floor.to_bits();
-                    scales.sum[output] = fit.codes.iter().map(|&code| u16::from(code)).sum();
                     for (input, &code) in fit.codes.iter().enumerate() {
                         let (line, shift) = if nibbles { (input / 8, input / 4 % 2 * 4) } else { (input / 4, 0) };
                         codes[block * lines + line].0[output * 4 + input % 4] |= code << shift;

@@ -5,13 +5,12 @@ use crate::kernels::layout::{Line, PANEL};
 /// Codes of 16 outputs: four inputs of each in bytes, or eight in nibbles, the first four in the low halves.
 pub(super) type WeightCodes = Line<[u8; 64]>;
 
-/// Steps, floors and sums of codes of one block of 16 outputs; steps and floors are bits of f16.
+/// Steps and floors of one block of 16 outputs, as bits of f16.
 #[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(32))]
+#[repr(C, align(64))]
 pub(super) struct Scales {
     pub(super) step: [u16; PANEL],
     pub(super) floor: [u16; PANEL],
-    pub(super) sum: [u16; PANEL],
 }
 
 /// One panel: `blocks` scales, and 4 lines of nibbles or 8 of bytes for each.
@@ -34,19 +33,18 @@ impl Int8Panel<'_> {
 /// Inputs that share a step, both of a row of activations and of one output's weights.
 pub(crate) const BLOCK_INPUTS: usize = 32;
 
-/// 32 activations of one row. Codes past the row's end are 0 and do not count in `total`.
+/// 32 activations of one row. Codes past the row's end are 0.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, align(16))]
+#[repr(C, align(8))]
 pub(crate) struct RowBlock {
     pub(super) codes: [i8; BLOCK_INPUTS],
     pub(super) step: f32,
-    pub(super) middle: f32,
-    /// Sum of the rounded activations, `step * sum(codes) + count * middle`.
-    pub(super) total: f32,
+    /// Sum of the codes, an integer.
+    pub(super) sum: f32,
 }
 
 impl RowBlock {
-    pub(super) const EMPTY: Self = Self { codes: [0; BLOCK_INPUTS], step: 0.0, middle: 0.0, total: 0.0 };
+    pub(super) const EMPTY: Self = Self { codes: [0; BLOCK_INPUTS], step: 0.0, sum: 0.0 };
 }
 
 /// Rows of a [`Row8`]: the lanes of an AVX2 register.
@@ -59,50 +57,38 @@ pub(crate) struct Row8 {
     /// For each group of four inputs, four codes of each row.
     pub(super) codes: [[[i8; 4]; ROW8]; BLOCK_INPUTS / 4],
     pub(super) step: [f32; ROW8],
-    pub(super) middle: [f32; ROW8],
-    pub(super) total: [f32; ROW8],
+    pub(super) sum: [f32; ROW8],
 }
 
 impl Row8 {
     pub(super) const EMPTY: Self =
-        Self { codes: [[[0; 4]; ROW8]; BLOCK_INPUTS / 4], step: [0.0; ROW8], middle: [0.0; ROW8], total: [0.0; ROW8] };
+        Self { codes: [[[0; 4]; ROW8]; BLOCK_INPUTS / 4], step: [0.0; ROW8], sum: [0.0; ROW8] };
 
     /// Copies the block of one row.
     pub(super) fn set(&mut self, row: usize, block: &RowBlock) {
         for (group, codes) in self.codes.iter_mut().zip(block.codes.as_chunks::<4>().0) {
             group[row] = *codes;
         }
-        (self.step[row], self.middle[row], self.total[row]) = (block.step, block.middle, block.total);
+        (self.step[row], self.sum[row]) = (block.step, block.sum);
     }
 }
-
-/// The grid of a block's codes.
-#[derive(Clone, Copy)]
-pub(super) struct Grid {
-    pub(super) middle: f32,
-    /// One over the step; 0 if all values are equal.
-    pub(super) inverse: f32,
-}
-
-/// Least value, largest value and sum of a block. The first two ignore NaN; the sum does not.
-pub(super) type BlockStats = [f32; 3];
 
 impl RowBlock {
-    /// Sets step and middle to cover a block's values.
+    /// Sets the step for values of at most `largest`, which is not finite if one of them is not. Returns one over the
+    /// step; 0 if all codes are.
     #[inline(always)]
-    pub(super) fn set_range(&mut self, [low, high, sum]: BlockStats) -> Grid {
-        self.step = (high - low) / 254.0;
-        // A NaN makes the sum NaN, thereby the middle and the result.
-        self.middle = 0.5 * (high + low) + 0.0 * sum;
-        Grid { middle: self.middle, inverse: if self.step > 0.0 { 1.0 / self.step } else { 0.0 } }
+    pub(super) fn set_step(&mut self, largest: f32) -> f32 {
+        // The product with a step that is not finite is not a number.
+        self.step = largest / 127.0;
+        let inverse = 1.0 / self.step;
+        if inverse.is_finite() { inverse } else { 0.0 }
     }
 
-    /// Clears the codes from `count` on and sets the total; `all` is the sum of all codes before.
+    /// Clears the codes from `count` on and sets the sum; `all` is the sum of all codes before.
     #[inline(always)]
-    pub(super) fn set_total(&mut self, count: usize, all: i32) {
-        let all = all - sum(&self.codes[count..]);
+    pub(super) fn set_sum(&mut self, count: usize, all: i32) {
+        self.sum = (all - sum(&self.codes[count..])) as f32;
         self.codes[count..].fill(0);
-        self.total = self.step * all as f32 + count as f32 * self.middle;
     }
 }
 

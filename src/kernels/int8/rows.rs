@@ -1,10 +1,9 @@
-//! Quantisation of activations: 32 inputs of a row on 255 steps between their extremes.
+//! Quantisation of activations: 32 inputs of a row on 255 steps around zero.
 //!
-//! `a = step * code + middle` with codes from -127 to 127. A step for every 32 inputs confines the error of an outlier,
-//! and the middle serves one-sided values: together they lose a small part of what one symmetric step for a row would.
+//! `a = step * code` with codes from -127 to 127. A step for every 32 inputs confines the error of an outlier.
 //! Where a tile's lanes are rows, eight rows are interleaved; the rows that are left over are stored one by one.
 
-use super::layout::{BLOCK_INPUTS, BlockStats, ROW8, Row8, RowBlock, sum};
+use super::layout::{BLOCK_INPUTS, ROW8, Row8, RowBlock, sum};
 use crate::kernels::isa::Isa;
 
 /// Quantised rows. Their memory is reused.
@@ -105,17 +104,16 @@ fn quantise_block(isa: Isa, x: &[f32; BLOCK_INPUTS], count: usize, block: &mut R
         return unsafe { super::x86::quantise_avx2(x, count, block) };
     }
     let _ = isa;
-    let grid = block.set_range(extent(x));
+    let inverse = block.set_step(largest(x));
     for (code, x) in block.codes.iter_mut().zip(x) {
-        *code = ((x - grid.middle) * grid.inverse).clamp(-127.0, 127.0).round_ties_even() as i8;
+        *code = (x * inverse).clamp(-127.0, 127.0).round_ties_even() as i8;
     }
-    block.set_total(count, sum(&block.codes));
+    block.set_sum(count, sum(&block.codes));
 }
 
-fn extent(x: &[f32; BLOCK_INPUTS]) -> BlockStats {
-    let low = x.iter().fold(f32::INFINITY, |low, &x| if x < low { x } else { low });
-    let high = x.iter().fold(f32::NEG_INFINITY, |high, &x| if x > high { x } else { high });
-    [low, high, x.iter().sum()]
+/// The largest absolute value: as bits, infinity is larger than any number, and what is not a number larger still.
+fn largest(x: &[f32; BLOCK_INPUTS]) -> f32 {
+    f32::from_bits(x.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -129,14 +127,13 @@ mod tests {
             let depth = inputs.div_ceil(BLOCK_INPUTS);
             for (row, blocks) in QuantisedRows::of(Isa::detect(), &x, inputs).rows.chunks_exact(depth).enumerate() {
                 for (x, block) in x[row * inputs..][..inputs].chunks(BLOCK_INPUTS).zip(blocks) {
-                    let back = block.codes.map(|code| block.step * f32::from(code) + block.middle);
+                    let back = block.codes.map(|code| block.step * f32::from(code));
                     let extreme = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
                     for (x, back) in x.iter().zip(back) {
                         assert!((x - back).abs() <= 0.5 * block.step + 1e-5 * extreme, "{x} came back as {back}");
                     }
                     assert!(block.codes[x.len()..].iter().all(|&code| code == 0));
-                    let total: f32 = back[..x.len()].iter().sum();
-                    assert!((total - block.total).abs() <= 1e-4 * extreme * x.len() as f32);
+                    assert_eq!(block.sum, sum(&block.codes) as f32);
                 }
             }
         }
@@ -147,8 +144,7 @@ mod tests {
         let one = |row8: &Row8| RowBlock {
             codes: std::array::from_fn(|input| row8.codes[input / 4][row][input % 4]),
             step: row8.step[row],
-            middle: row8.middle[row],
-            total: row8.total[row],
+            sum: row8.sum[row],
         };
         row8s.iter().map(one).collect()
     }
@@ -172,12 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn nan_stays_nan() {
+    fn what_is_not_finite_stays_so() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = [1.0; 40];
             x[7] = bad;
             let blocks = QuantisedRows::of(Isa::detect(), &x, 40).rows;
-            assert!(blocks[0].middle.is_nan() && blocks[1].middle == 1.0, "{bad}: {blocks:?}");
+            assert!(!blocks[0].step.is_finite() && blocks[1].step.is_finite(), "{bad}: {blocks:?}");
+            assert_eq!(blocks[1].codes[..8], [127; 8]);
         }
     }
 }

@@ -92,8 +92,7 @@ fn portable_tile(height: usize, a: &[RowBlock], panel: Int8Panel<'_>, sums: &mut
                 let product = |(input, &a): (usize, &i8)| i32::from(code(codes, output, input)) * i32::from(a);
                 let integer: i32 = a.codes.iter().enumerate().map(product).sum();
                 let [step, floor] = [scales.step, scales.floor].map(|bits| f16::from_bits(bits[output]).to_f32());
-                let shifted = (integer as f32).mul_add(a.step, a.middle * f32::from(scales.sum[output]));
-                *sum = floor.mul_add(a.total, shifted.mul_add(step, *sum));
+                *sum = a.step.mul_add(floor.mul_add(a.sum, integer as f32 * step), *sum);
             }
         }
         for sum in sums.iter_mut() {

@@ -4,7 +4,7 @@
 //! 2 * 127 * 127 < 2^15, so AVX2's pairwise 16-bit sums never saturate. With nibbles a whole block's sums are at most
 //! 16 * 15 * 127 < 2^15, and are widened once for all eight groups.
 
-use super::layout::{BLOCK_INPUTS, BlockStats, Grid, Int8Panel, RowBlock, Scales};
+use super::layout::{BLOCK_INPUTS, Int8Panel, RowBlock, Scales};
 use crate::kernels::layout::Lane;
 use crate::kernels::prefetch::{PREFETCH_LINES, prefetch_ahead};
 use std::arch::x86_64::*;
@@ -65,20 +65,18 @@ pub(super) unsafe fn tile_vnni<const H: usize, const NIBBLES: bool>(
                 }
             }
         }
-        // SAFETY: each of the three holds 16 words of 16 bits.
-        let (step, floor, sum) = unsafe {
+        // SAFETY: both hold 16 words of 16 bits.
+        let (step, floor) = unsafe {
             let load = |words: &[u16; 16]| _mm256_loadu_si256(words.as_ptr().cast());
-            let Scales { step, floor, sum } = scales;
-            let sum = _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(load(sum)));
-            (_mm512_cvtph_ps(load(step)), _mm512_cvtph_ps(load(floor)), sum)
+            let Scales { step, floor } = scales;
+            (_mm512_cvtph_ps(load(step)), _mm512_cvtph_ps(load(floor)))
         };
         for row in 0..H {
             // SAFETY: `a` holds `H` rows of `depth` blocks.
             let a = unsafe { a.get_unchecked(row * depth + block) };
-            let shift = _mm512_mul_ps(_mm512_set1_ps(a.middle), sum);
-            let shifted = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integers[row]), _mm512_set1_ps(a.step), shift);
-            rows[row] = _mm512_fmadd_ps(shifted, step, rows[row]);
-            rows[row] = _mm512_fmadd_ps(floor, _mm512_set1_ps(a.total), rows[row]);
+            let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(integers[row]), step);
+            let product = _mm512_fmadd_ps(floor, _mm512_set1_ps(a.sum), scaled);
+            rows[row] = _mm512_fmadd_ps(_mm512_set1_ps(a.step), product, rows[row]);
         }
     }
     for (row, sum) in rows.iter().enumerate() {
@@ -148,21 +146,19 @@ unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
                 }
             }
         }
-        // SAFETY: each of the three holds 16 words of 16 bits, half of them from `8 half` on.
-        let (step, floor, sum) = unsafe {
+        // SAFETY: both hold 16 words of 16 bits, half of them from `8 half` on.
+        let (step, floor) = unsafe {
             let load = |words: &[u16; 16]| _mm_loadu_si128(words.as_ptr().add(8 * half).cast());
-            let Scales { step, floor, sum } = scales;
-            let sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(load(sum)));
-            (_mm256_cvtph_ps(load(step)), _mm256_cvtph_ps(load(floor)), sum)
+            let Scales { step, floor } = scales;
+            (_mm256_cvtph_ps(load(step)), _mm256_cvtph_ps(load(floor)))
         };
         for row in 0..H {
             // SAFETY: `a` holds `H` rows of `depth` blocks.
             let a = unsafe { a.get_unchecked(row * depth + block) };
             let integer = if NIBBLES { _mm256_madd_epi16(integers[row], ones) } else { integers[row] };
-            let shift = _mm256_mul_ps(_mm256_set1_ps(a.middle), sum);
-            let shifted = _mm256_fmadd_ps(_mm256_cvtepi32_ps(integer), _mm256_set1_ps(a.step), shift);
-            rows[row] = _mm256_fmadd_ps(shifted, step, rows[row]);
-            rows[row] = _mm256_fmadd_ps(floor, _mm256_set1_ps(a.total), rows[row]);
+            let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(integer), step);
+            let product = _mm256_fmadd_ps(floor, _mm256_set1_ps(a.sum), scaled);
+            rows[row] = _mm256_fmadd_ps(_mm256_set1_ps(a.step), product, rows[row]);
         }
     }
     for (row, sum) in rows.iter().enumerate() {
@@ -180,41 +176,37 @@ unsafe fn half_tile_avx2<const H: usize, const NIBBLES: bool>(
 /// The processor must have AVX2.
 #[target_feature(enable = "avx2")]
 pub(super) unsafe fn quantise_avx2(x: &[f32; BLOCK_INPUTS], count: usize, block: &mut RowBlock) {
-    let grid = block.set_range(extent(x));
-    let sum = round(x, grid, &mut block.codes);
-    block.set_total(count, sum);
+    let inverse = block.set_step(largest(x));
+    let sum = round(x, inverse, &mut block.codes);
+    block.set_sum(count, sum);
 }
 
-/// Least value, largest value and sum of a block.
+/// The largest absolute value of a block, compared as bits: what is not a number is larger than any.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn extent(x: &[f32; BLOCK_INPUTS]) -> BlockStats {
-    let (mut low, mut high) = (_mm256_set1_ps(f32::INFINITY), _mm256_set1_ps(f32::NEG_INFINITY));
-    let mut sum = _mm256_setzero_ps();
+fn largest(x: &[f32; BLOCK_INPUTS]) -> f32 {
+    let mut most = _mm256_setzero_si256();
     for part in x.as_chunks::<8>().0 {
         // SAFETY: `part` is eight floats.
-        let part = unsafe { _mm256_loadu_ps(part.as_ptr()) };
-        // If either operand is NaN, the result is the second one.
-        (low, high, sum) = (_mm256_min_ps(part, low), _mm256_max_ps(part, high), _mm256_add_ps(sum, part));
+        let part = unsafe { _mm256_loadu_si256(part.as_ptr().cast()) };
+        most = _mm256_max_epi32(most, _mm256_and_si256(part, _mm256_set1_epi32(i32::MAX)));
     }
-    let fold = |lanes: __m256, with: fn(__m128, __m128) -> __m128| {
-        let four = with(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
-        let two = with(four, _mm_movehl_ps(four, four));
-        _mm_cvtss_f32(with(two, _mm_movehdup_ps(two)))
-    };
-    [fold(low, |a, b| _mm_min_ps(a, b)), fold(high, |a, b| _mm_max_ps(a, b)), fold(sum, |a, b| _mm_add_ps(a, b))]
+    let four = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256::<1>(most));
+    let two = _mm_max_epi32(four, _mm_unpackhi_epi64(four, four));
+    let one = _mm_max_epi32(two, _mm_shuffle_epi32::<1>(two));
+    f32::from_bits(_mm_cvtsi128_si32(one).cast_unsigned())
 }
 
-/// Rounds a block to the steps of `grid`, ties to even. Returns the sum of the codes.
+/// Rounds a block to steps of one over `inverse`, ties to even. Returns the sum of the codes.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn round(x: &[f32; BLOCK_INPUTS], grid: Grid, codes: &mut [i8; BLOCK_INPUTS]) -> i32 {
-    let (middle, inverse) = (_mm256_set1_ps(grid.middle), _mm256_set1_ps(grid.inverse));
+fn round(x: &[f32; BLOCK_INPUTS], inverse: f32, codes: &mut [i8; BLOCK_INPUTS]) -> i32 {
+    let inverse = _mm256_set1_ps(inverse);
     let (least, most) = (_mm256_set1_ps(-127.0), _mm256_set1_ps(127.0));
     let words = |index: usize| {
         // SAFETY: `index` is less than four, and the block has four times eight floats.
         let x = unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * index)) };
-        let steps = _mm256_mul_ps(_mm256_sub_ps(x, middle), inverse);
+        let steps = _mm256_mul_ps(x, inverse);
         _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(steps, least), most))
     };
     // Packing works within halves: the eight words of codes are in the order 0 4 1 5 2 6 3 7.

@@ -17,8 +17,8 @@ const GROUPS: usize = BLOCK_INPUTS / 4;
 /// Rows of the largest tile: its sums take 24 of 32 registers.
 pub(super) const PAIR_ROWS: usize = 6;
 
-/// Steps, floors and sums of codes of one block of two panels.
-type WideScales = [[Lane; 3]; 2];
+/// Steps and floors of one block of two panels.
+type WideScales = [[Lane; 2]; 2];
 thread_local! {
     /// Widened panels; reused.
     static WIDENED: Cell<Widened> = Cell::default();
@@ -95,14 +95,13 @@ impl Widened {
     #[target_feature(enable = "avx512f,f16c,avx2")]
     unsafe fn fill(&mut self, panels: [Int8Panel<'_>; 2]) {
         self.unit = panels[0].unit;
-        self.scales.resize(panels[0].scales.len(), [[NO_SUM; 3]; 2]);
+        self.scales.resize(panels[0].scales.len(), [[NO_SUM; 2]; 2]);
         for (index, panel) in panels.into_iter().enumerate() {
-            for (wide, Scales { step, floor, sum }) in self.scales.iter_mut().zip(panel.scales) {
-                // SAFETY: each of the three holds 16 words of 16 bits; lanes are 16 floats aligned to 64 bytes.
+            for (wide, Scales { step, floor }) in self.scales.iter_mut().zip(panel.scales) {
+                // SAFETY: both hold 16 words of 16 bits; lanes are 16 floats aligned to 64 bytes.
                 unsafe {
                     let load = |words: &[u16; PANEL]| _mm256_loadu_si256(words.as_ptr().cast());
-                    let sum = _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(load(sum)));
-                    let lanes = [_mm512_cvtph_ps(load(step)), _mm512_cvtph_ps(load(floor)), sum];
+                    let lanes = [_mm512_cvtph_ps(load(step)), _mm512_cvtph_ps(load(floor))];
                     for (wide, lane) in wide[index].iter_mut().zip(lanes) {
                         _mm512_store_ps(wide.0.as_mut_ptr(), lane);
                     }
@@ -161,11 +160,10 @@ unsafe fn tile_vnni<const R: usize>(
             let a = unsafe { a.get_unchecked(row * depth + block) };
             for ((so_far, integer), scales) in sums.iter_mut().zip(integers).zip(scales) {
                 // SAFETY: a lane is 16 floats aligned to 64 bytes.
-                let [step, floor, sum] = scales.each_ref().map(|lane| unsafe { _mm512_load_ps(lane.0.as_ptr()) });
-                let shift = _mm512_mul_ps(_mm512_set1_ps(a.middle), sum);
-                let shifted = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integer), _mm512_set1_ps(a.step), shift);
-                let with_steps = _mm512_fmadd_ps(shifted, step, *so_far);
-                *so_far = _mm512_fmadd_ps(floor, _mm512_set1_ps(a.total), with_steps);
+                let [step, floor] = scales.each_ref().map(|lane| unsafe { _mm512_load_ps(lane.0.as_ptr()) });
+                let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(integer), step);
+                let product = _mm512_fmadd_ps(floor, _mm512_set1_ps(a.sum), scaled);
+                *so_far = _mm512_fmadd_ps(_mm512_set1_ps(a.step), product, *so_far);
             }
         }
     }

@@ -21,7 +21,6 @@ struct BroadcastBlock {
     codes: [Line<[u8; 64]>; GROUPS],
     step: Lane,
     floor: Lane,
-    sum: Lane,
 }
 
 impl BroadcastBlock {
@@ -47,7 +46,7 @@ impl BroadcastBlock {
         }
     }
 
-    /// Widens steps, floors and sums to floats.
+    /// Widens steps and floors to floats.
     ///
     /// # Safety
     /// The processor must have AVX2 and F16C.
@@ -55,13 +54,11 @@ impl BroadcastBlock {
     #[inline]
     unsafe fn scale(&mut self, scales: &Scales) {
         for half in [0, 8] {
-            // SAFETY: each of the three holds 16 words of 16 bits and becomes 16 floats aligned to 64 bytes.
+            // SAFETY: both hold 16 words of 16 bits and become 16 floats aligned to 64 bytes.
             unsafe {
                 let load = |words: &[u16; PANEL]| _mm_loadu_si128(words.as_ptr().add(half).cast());
-                let sum = _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(load(&scales.sum)));
                 _mm256_store_ps(self.step.0.as_mut_ptr().add(half), _mm256_cvtph_ps(load(&scales.step)));
                 _mm256_store_ps(self.floor.0.as_mut_ptr().add(half), _mm256_cvtph_ps(load(&scales.floor)));
-                _mm256_store_ps(self.sum.0.as_mut_ptr().add(half), sum);
             }
         }
     }
@@ -102,7 +99,7 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
     let depth = panel.scales.len();
     *squares = [[NO_SUM; PANEL]; 2];
     let sums: *mut f32 = squares.as_mut_ptr().cast();
-    let mut weights = BroadcastBlock { codes: [Line([0; 64]); GROUPS], step: NO_SUM, floor: NO_SUM, sum: NO_SUM };
+    let mut weights = BroadcastBlock { codes: [Line([0; 64]); GROUPS], step: NO_SUM, floor: NO_SUM };
     for (block, scales) in panel.scales.iter().enumerate() {
         prefetch_scales(scales);
         // SAFETY: the processor has the instructions, and the panel as many lines for each block.
@@ -141,19 +138,17 @@ pub(super) unsafe fn tile_avx2<const C: usize, const NIBBLES: bool>(
                     }
                 }
             }
-            let [step, floor, sum] =
-                [&weights.step, &weights.floor, &weights.sum].map(|lane| _mm256_set1_ps(lane.0[output]));
+            let [step, floor] = [&weights.step, &weights.floor].map(|lane| _mm256_set1_ps(lane.0[output]));
             for (row8, (integer, a)) in integers.into_iter().zip(a).enumerate() {
                 let integer = if NIBBLES { _mm256_madd_epi16(integer, ones) } else { integer };
-                // SAFETY: steps, middles and totals are 8 floats aligned to 32 bytes each; so is half a lane of sums,
+                // SAFETY: steps and sums are 8 floats aligned to 32 bytes each; so is half a lane of sums,
                 // of which there are 16 for every two groups.
                 unsafe {
                     let sums = sums.add((row8 / 2 * PANEL + output) * PANEL + row8 % 2 * 8);
-                    let shift = _mm256_mul_ps(_mm256_load_ps(a.middle.as_ptr()), sum);
-                    let integer = _mm256_cvtepi32_ps(integer);
-                    let shifted = _mm256_fmadd_ps(integer, _mm256_load_ps(a.step.as_ptr()), shift);
-                    let so_far = _mm256_fmadd_ps(shifted, step, _mm256_load_ps(sums));
-                    _mm256_store_ps(sums, _mm256_fmadd_ps(floor, _mm256_load_ps(a.total.as_ptr()), so_far));
+                    let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(integer), step);
+                    let product = _mm256_fmadd_ps(floor, _mm256_load_ps(a.sum.as_ptr()), scaled);
+                    let so_far = _mm256_load_ps(sums);
+                    _mm256_store_ps(sums, _mm256_fmadd_ps(_mm256_load_ps(a.step.as_ptr()), product, so_far));
                 }
             }
         }
