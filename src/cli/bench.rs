@@ -7,6 +7,7 @@ mod decode;
 mod episode;
 mod figures;
 mod harness;
+mod judge;
 mod learn;
 mod machine;
 mod participants;
@@ -35,6 +36,8 @@ enum BenchCommand {
     Prefill(prefill::PrefillArguments),
     /// Whole trees of N critiques and N x M refinements, and what is learned from them: seconds an episode.
     Episode(episode::EpisodeArguments),
+    /// Pairs of texts that the model compares in both orders: pairs a second.
+    Judge(judge::JudgeArguments),
     /// Learner steps on groups of a given shape: critique tokens a second.
     Learn(learn::LearnArguments),
 }
@@ -48,6 +51,7 @@ pub(super) fn run(config: Config, arguments: &BenchArguments) -> Result<Exit, Co
     match &arguments.command {
         BenchCommand::Decode(arguments) => decode::run(&Bench::new(config, &arguments.common, false)?, arguments),
         BenchCommand::Prefill(arguments) => prefill::run(&Bench::new(config, &arguments.common, false)?, arguments),
+        BenchCommand::Judge(arguments) => judge::run(&Bench::new(config, &arguments.common, false)?, arguments),
         BenchCommand::Episode(arguments) => episode::run(&Bench::new(config, &arguments.common, true)?, arguments),
         BenchCommand::Learn(arguments) => {
             let mut config = config;

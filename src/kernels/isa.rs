@@ -5,6 +5,11 @@
 use super::layout::ROWS_MAX;
 use std::sync::OnceLock;
 
+/// The environment variable that limits the instruction sets to one of [`Isa::name`] and those before it, for measurements
+/// and tests.
+#[cfg(target_arch = "x86_64")]
+const LIMIT: &str = "RCO_ISA";
+
 /// The instruction sets that kernels are written for. Ordered: a later one includes the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Isa {
@@ -29,7 +34,7 @@ impl Isa {
 
     #[cfg(target_arch = "x86_64")]
     fn best() -> Self {
-        if !has_avx2_fma() || !is_x86_feature_detected!("f16c") {
+        let best = if !has_avx2_fma() || !is_x86_feature_detected!("f16c") {
             Self::Portable
         } else if !is_x86_feature_detected!("avx512f") {
             Self::Avx2
@@ -37,7 +42,23 @@ impl Isa {
             Self::Avx512
         } else {
             Self::Vnni
-        }
+        };
+        best.min(Self::limit())
+    }
+
+    /// The most that the environment variable [`LIMIT`] allows.
+    #[cfg(target_arch = "x86_64")]
+    fn limit() -> Self {
+        static ALLOWED: OnceLock<Isa> = OnceLock::new();
+        *ALLOWED.get_or_init(|| {
+            let Ok(name) = std::env::var(LIMIT) else { return Self::Vnni };
+            let known = [Self::Portable, Self::Avx2, Self::Avx512, Self::Vnni];
+            known.into_iter().find(|isa| isa.name() == name).unwrap_or_else(|| {
+                let expected = known.map(Self::name).join(", ");
+                tracing::warn!("{LIMIT}: expected one of {expected}, got {name:?}: nothing is limited");
+                Self::Vnni
+            })
+        })
     }
 
     #[cfg(not(target_arch = "x86_64"))]
@@ -126,20 +147,27 @@ impl Isa {
     }
 }
 
-/// Whether this processor's elementwise loops can use AVX-512.
+/// Whether elementwise loops use AVX-512.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx512() -> bool {
     has_avx2_fma()
+        && Isa::limit() >= Isa::Avx512
         && is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl")
 }
 
-/// Whether this processor's elementwise loops can use AVX2.
+/// Whether attention uses bf16 dot products.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_bf16_dots() -> bool {
+    has_avx512() && Isa::limit() >= Isa::Vnni && is_x86_feature_detected!("avx512bf16")
+}
+
+/// Whether elementwise loops use AVX2.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx2_fma() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    Isa::limit() >= Isa::Avx2 && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
 /// Whether tiles use intrinsics. The portable tile is no faster than a loop, and rounds differently.

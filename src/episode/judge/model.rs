@@ -45,6 +45,11 @@ impl ModelJudge {
         Self { role, tokens: Vec::new() }
     }
 
+    /// The conversations that ask for a comparison of two texts, in both orders.
+    pub(crate) fn orders(&self, prompt: &Prompt, one: &str, other: &str) -> [Vec<Turn>; 2] {
+        [[one, other], [other, one]].map(|[first, second]| self.role.conversation(prompt, first, second))
+    }
+
     /// Two verdicts per refinement, one per order, in the order of the refinements.
     pub(crate) async fn compare(
         self: &Arc<Self>,
@@ -52,12 +57,8 @@ impl ModelJudge {
         request: &JudgeRequest,
         seed: u64,
     ) -> Result<Vec<Verdict>, SampleError> {
-        let response = &request.context.response.text;
-        let orders = |first: &str, second: &str| self.role.conversation(&request.context.prompt, first, second);
-        let pairs = request
-            .refinements
-            .iter()
-            .map(|refinement| [orders(response, &refinement.text), orders(&refinement.text, response)]);
+        let (prompt, response) = (&request.context.prompt, &request.context.response.text);
+        let pairs = request.refinements.iter().map(|refinement| self.orders(prompt, response, &refinement.text));
         let choices = self.ask_all(sampler, pairs.collect(), seed).await?;
         Ok(choices.into_iter().flat_map(|[forward, backward]| Judge::verdicts(forward, backward)).collect())
     }

@@ -8,7 +8,7 @@
 use super::element::Bf16Pair;
 use super::layout::{AttentionRow, BLOCK_TOKENS, visible};
 use super::online::Queries;
-use crate::kernels::isa::Isa;
+use crate::kernels::isa::{Isa, has_bf16_dots};
 use crate::kernels::layout::{Lane, NO_SUM, PANEL, floats_mut};
 use crate::kernels::ops::exp;
 use crate::kernels::transpose16::{panel_to_rows, transpose16};
@@ -44,8 +44,7 @@ thread_local! {
 /// Whether this processor has bf16 dot products, and a head of `dim` dimensions is made of their tiles.
 pub(super) fn applies(dim: usize) -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
-    let has = || crate::kernels::has_avx512() && is_x86_feature_detected!("avx512bf16");
-    dim.is_multiple_of(2 * PANEL) && *HAS.get_or_init(has)
+    dim.is_multiple_of(2 * PANEL) && *HAS.get_or_init(has_bf16_dots)
 }
 
 /// Attention of `queries`, all of one sequence, rounded to bf16; `out` becomes `(rows, group, head_dim)`.
