@@ -96,7 +96,8 @@ fn requests(bench: &Bench, arguments: &JudgeArguments) -> anyhow::Result<Vec<Req
     let JudgeArguments { common, pairs, text_tokens, read } = arguments;
     let (template, tokenizer) = (prompts::template(&bench.model, common), &bench.model.tokenizer);
     let method = if *read == Reading::Text { VerdictMethod::Text } else { VerdictMethod::Logprob };
-    let role = Judge { method, ..Judge::new(&bench.config.judge.role)? };
+    let mut role = Judge::new(&bench.config.judge.role)?;
+    role.method = method;
     let judge = ModelJudge::new(role, &template, tokenizer)?;
     let loaded = prompts::load(&bench.config, common)?;
     let all = tokenizer.encode(&loaded.iter().map(|prompt| prompt.text.as_str()).collect::<Vec<_>>().join(" "))?;
