@@ -5,13 +5,20 @@
 //! letters, if all that the text does not deny are the same; the one option whose value is the text's. `A` and `I` count as
 //! letters only where they cannot be words. A text that does not choose is wrong.
 
-use super::marker::{Mark, marks};
+use super::marker::{Mark, marks, without_questions};
 use super::math::MathAnswer;
 use super::text::normalised;
 use crate::types::pattern::pattern;
+use letter::{at_letter, folded, is_denied_before, is_denied_behind, is_label};
+use lines::{by_verdicts, lists_letters, without_list};
+use place::{by_place, is_another_place};
 use regex::Regex;
 use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization;
+
+mod letter;
+mod lines;
+mod place;
 
 /// The letter of the option at `index`; 0 is A.
 pub(super) fn letter(index: usize) -> char {
@@ -46,15 +53,52 @@ pub(super) fn chosen(text: &str, options: &[String]) -> Option<usize> {
     });
     if let Some(inside) = decisive {
         let inside = without_faces(inside);
+        if clashes(&inside, options) {
+            return None;
+        }
         return stated(&inside, options).or_else(|| said(&marks(&inside), options));
+    }
+    let asks = options.iter().any(|option| option.contains('?'));
+    let text = if asks { text.to_owned() } else { without_questions(text) };
+    let text = without_list(&text, options);
+    in_prose(&text, options)
+}
+
+/// The option that a text without boxes and tags chooses.
+fn in_prose(text: &str, options: &[String]) -> Option<usize> {
+    static CORRECTED: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?i)(?:\bactually|\bno,? wait|\bwait,? no|\bi mean|\bor rather|\bmake that)[,:]?\s+\(?[a-z]\)?[.!\s]*$",
+        )
+    });
+    let found = marks(text);
+    let statement = found.iter().find_map(|mark| if let Mark::Said(inside) = mark { Some(*inside) } else { None });
+    let clashing = clashes(text, options) || statement.is_some_and(|inside| clashes(inside, options));
+    if clashing || CORRECTED.is_match(text) {
+        return None;
     }
     said(&found, options)
         .or_else(|| picked(text, options))
+        .or_else(|| by_verdicts(text, options))
         .or_else(|| first(text, options))
         .or_else(|| only(&BRACKETED, text, options))
-        .or_else(|| by_words(text, options))
+        .or_else(|| by_words(text, options).filter(|index| !is_another_place(text, *index)))
         .or_else(|| only(&ALONE, text, options).filter(|_| !BRACKETED.is_match(text)))
-        .or_else(|| by_value(text, options))
+        .or_else(|| by_place(text, options))
+        .or_else(|| by_value(text, options).filter(|index| !is_another_place(text, *index)))
+}
+
+/// Whether all of `text` is a letter and the words of another option: `B) Rome`, where B is London.
+fn clashes(text: &str, options: &[String]) -> bool {
+    static WITH_LETTER: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"(?s)^[\s*_(\[]*([A-Z])[)\].:,*_\s-]+(.+?)[)\]\s.*_]*$|^[\s*_]*(.+?)[\s*_,]*\(([A-Z])\)[\s.*_]*$")
+    });
+    let Some(found) = WITH_LETTER.captures(text) else { return false };
+    let group = |one: usize, two: usize| found.get(one).or(found.get(two)).map_or("", |group| group.as_str());
+    let Some(index) = at_letter(group(1, 4), options) else { return false };
+    let words = folded(group(2, 3));
+    let equal = |option: &String| folded(option) == words;
+    options.iter().any(equal) && !equal(&options[index])
 }
 
 /// The option that the last of `marks` says in words such as "the answer is".
@@ -89,12 +133,6 @@ fn by_value(text: &str, options: &[String]) -> Option<usize> {
 
 static BRACKETED: LazyLock<Regex> = LazyLock::new(|| pattern(r"\(([A-Za-z])\)"));
 static ALONE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b([A-Z])\b"));
-
-/// The option with this letter.
-fn at_letter(name: &str, options: &[String]) -> Option<usize> {
-    let name = name.chars().next()?.to_ascii_uppercase();
-    (0..options.len()).find(|&index| letter(index) == name)
-}
 
 /// `\text{(C) a salmon}` without its face.
 fn without_faces(inside: &str) -> String {
@@ -166,7 +204,8 @@ fn concluded(text: &str, options: &[String]) -> Option<usize> {
     });
     static CHOSEN: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:故选|所以选|选择|选项|选)\s*:?\s*\(?([A-Z])"));
     let denied = |at: usize| is_denied_before(&text[..at]) || text[..at].ends_with('不');
-    let ends = END.captures(text).and_then(|found| found.get(1).or(found.get(2)));
+    let ends =
+        END.captures(text).and_then(|found| found.get(1).or(found.get(2))).filter(|found| !denied(found.start()));
     let right =
         || RIGHT.captures_iter(text).filter_map(|found| found.get(1)).filter(|found| !denied(found.start())).last();
     let chosen = || {
@@ -179,32 +218,13 @@ fn concluded(text: &str, options: &[String]) -> Option<usize> {
     at_letter(ends.or_else(right).or_else(chosen)?.as_str(), options)
 }
 
-fn is_denied_before(before: &str) -> bool {
-    static DENIED: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(
-            r"(?i)(?:\bnot|n't|\bnever|\bcannot|\bwouldn't|\bso (?:is|are)|\ball but|\bexcept(?: for)?|\bother than)(?:\s+\w+)?[\s(*]*$",
-        )
-    });
-    DENIED.is_match(before)
-}
-
-/// Whether what follows a letter says that it is wrong.
-fn is_denied_behind(behind: &str) -> bool {
-    static DENIED: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(
-            r"(?i)^[)\]*:]*\s*(?:is|was|are|does|do|can|could|would|has|seems|fails)?\s*(?:the\s+)?(?:only\s+)?(?:n't|\bnot\b|\bwrong\b|\bincorrect\b|\bfalse\b|\bfails?\b|\bcannot\b|\bruled out\b|\bout\b|\bnames another\b)",
-        )
-    });
-    DENIED.is_match(behind)
-}
-
 /// The letter that the text begins with. "(A) or (B)" begins with a letter but does not choose, nor does "(A) is wrong".
 fn first(text: &str, options: &[String]) -> Option<usize> {
     static FIRST: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[\s*(`\[]*([A-Za-z])([).:,*`\]\n][^\n]*|\s*$)"));
     let found = FIRST.captures(text)?;
     let whole = stated(text.lines().find(|line| !line.trim().is_empty())?, options);
     let index = at_letter(&found[1], options).filter(|index| whole == Some(*index))?;
-    let denied = is_denied_behind(&found[2]);
+    let denied = is_denied_behind(&found[2]) || lists_letters(text, &letter(index).to_string());
     let others = BRACKETED.is_match(text) && only(&BRACKETED, text, options).is_none_or(|only| only != index);
     (!denied && !others).then_some(index)
 }
@@ -214,7 +234,10 @@ fn only(mention: &Regex, text: &str, options: &[String]) -> Option<usize> {
     let kept = |found: &regex::Captures<'_>| {
         let letter = found.get(1)?;
         let (before, behind) = (&text[..letter.start()], &text[letter.end()..]);
-        let passed_over = is_denied_before(before) || is_denied_behind(behind) || is_article(letter.as_str(), behind);
+        let passed_over = is_denied_before(before)
+            || is_label(before)
+            || is_denied_behind(behind)
+            || is_article(letter.as_str(), behind);
         at_letter(letter.as_str(), options).filter(|_| !passed_over)
     };
     let mut found: Vec<usize> = mention.captures_iter(text).filter_map(|found| kept(&found)).collect();
@@ -258,12 +281,6 @@ fn occurs(option: &str, text: &str) -> bool {
         opens && !goes_on && !denied(&text[..at])
     };
     !option.is_empty() && text.match_indices(&option).any(|(at, _)| apart(at))
-}
-
-/// Lower case with single spaces.
-fn folded(text: &str) -> String {
-    let lower = text.nfkc().collect::<String>().to_lowercase().replace('\u{2212}', "-");
-    lower.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -118,6 +118,12 @@ fn sentence(text: &str) -> &str {
     end.map_or(text, |found| &text[..found.start()])
 }
 
+/// `text` without its questions. "How many? 7" answers one.
+pub(super) fn without_questions(text: &str) -> String {
+    static QUESTION: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:[^.!?\n。！？]|\.\d)*[?？]+"));
+    if text.contains(['?', '？']) { QUESTION.replace_all(text, " ").into_owned() } else { text.to_owned() }
+}
+
 /// The content of the braces that `text` begins with, and the rest.
 pub(super) fn braced(text: &str) -> Option<(&str, &str)> {
     let mut depth = 0usize;

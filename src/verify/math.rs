@@ -5,9 +5,10 @@
 //! exactly ([`form`]). `50%` is 0.5 too, and 50. Units and words are left out. A prompt's own answer is read whole or
 //! refused.
 
-use super::marker::{Mark, marks};
+use super::marker::{Mark, braced, marks, without_questions};
 use crate::types::pattern::pattern;
 use answer::Answer;
+use claim::{belongs, contradicts, gives_up, is_range, opens_range, takes_back, without_confidence};
 use expression::read;
 use form::Form;
 use num_rational::BigRational;
@@ -18,11 +19,14 @@ use regex::Regex;
 use std::sync::LazyLock;
 
 mod answer;
+mod claim;
 mod expression;
 mod form;
 mod numeral;
 mod plain;
 mod prose;
+mod repeating;
+mod statement;
 mod token;
 
 /// The answer of a text: what it can be read as. `13,5` is a decimal, and two numbers.
@@ -35,13 +39,12 @@ impl MathAnswer {
     /// The answer of `text`, which has no thoughts.
     pub(super) fn of(text: &str) -> Option<Self> {
         let text = plain(text);
+        if takes_back(&text) {
+            return None;
+        }
         match marks(&text).into_iter().find_map(marked) {
             Some(readings) => readings,
-            None => in_prose(&text)
-                .or_else(|| in_formula(&text))
-                .or_else(|| predicate(&text))
-                .or_else(|| last(&without_confidence(&text)))
-                .or_else(|| last_in_words(&text).map(MathAnswer::number)),
+            None => unmarked(&without_questions(&text)),
         }
     }
 
@@ -51,6 +54,7 @@ impl MathAnswer {
         match marks(&text).into_iter().next() {
             Some(Mark::Box(inside)) => read(inside?, Comma::Separates).map(Self::one),
             Some(Mark::Hashes(line)) => read(line, Comma::Separates).map(Self::one),
+            _ if is_range(text.trim()) => None,
             _ => read(text.trim(), Comma::Separates).map(Self::one).or_else(|| Self::words(&text)),
         }
     }
@@ -77,8 +81,16 @@ impl MathAnswer {
         if let Some(words) = Self::words(text) {
             return Some(words);
         }
-        let readings: Vec<Answer> =
+        static UNIT: LazyLock<Regex> = LazyLock::new(|| pattern(r"^(-?\d[\d.,]*)[mgshL]$"));
+        // `{1,2}` is a set.
+        let set = braced(text).filter(|(inside, rest)| inside.contains(',') && rest.is_empty());
+        if let Some((inside, _)) = set {
+            return read(&format!("\\{{{inside}\\}}"), Comma::Lists).map(Self::one);
+        }
+        let mut readings: Vec<Answer> =
             [Comma::Decimal, Comma::Separates].iter().filter_map(|comma| read(text, *comma)).collect();
+        // `540m` is a product, and a length.
+        readings.extend(UNIT.captures(text).and_then(|found| read(found.get(1)?.as_str(), Comma::Separates)));
         (!readings.is_empty()).then_some(Self { readings })
     }
 
@@ -111,6 +123,18 @@ fn marked(mark: Mark<'_>) -> Option<Option<MathAnswer>> {
     }
 }
 
+/// The answer of a text without marks.
+fn unmarked(text: &str) -> Option<MathAnswer> {
+    if gives_up(text) || contradicts(text) || in_last_formula(text, contradicts) == Some(true) {
+        return None;
+    }
+    in_prose(text)
+        .or_else(|| in_formula(text))
+        .or_else(|| predicate(text))
+        .or_else(|| last(&without_confidence(text)))
+        .or_else(|| last_in_words(text).map(MathAnswer::number))
+}
+
 /// The answer that a sentence states: its formula, its number if it begins with one, else its last number.
 fn stated(text: &str) -> Option<Option<MathAnswer>> {
     static HEDGE: LazyLock<Regex> = LazyLock::new(|| {
@@ -119,10 +143,12 @@ fn stated(text: &str) -> Option<Option<MathAnswer>> {
     static BOUND: LazyLock<Regex> = LazyLock::new(|| {
         pattern(r"(?i)^(?:(?:more|less|fewer|greater|larger|smaller|higher|lower) than|between|unknown)\b")
     });
+    static CORRECTED: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"(?i)\b(?:no,? wait|wait,? no|or rather|i mean|scratch that|actually)\b"));
     let bare = text.replace("**", if text.contains("^") || !text.contains("**") { "**" } else { "" }).replace('`', "");
     let bare = bare.trim().trim_matches(['*', '"', ':', '_']).trim();
     let bare = &bare[HEDGE.find(bare).map_or(0, |found| found.end())..];
-    if BOUND.is_match(bare) {
+    if BOUND.is_match(bare) || CORRECTED.is_match(bare) || opens_range(bare) {
         return Some(None);
     }
     if let Some(answer) = opening_formula(bare).or_else(|| in_prose(bare)) {
@@ -131,7 +157,14 @@ fn stated(text: &str) -> Option<Option<MathAnswer>> {
     let mut found = prose::numbers(bare);
     if found.first().is_some_and(|first| first.start == 0) {
         let first = found.swap_remove(0);
-        let goes_on = prose::goes_on(&bare[first.end..]);
+        let behind = &bare[first.end..];
+        // "12 - 5 = 7 apples"
+        if let Some((_, result)) =
+            behind.rsplit_once('=').filter(|_| behind.trim_start().starts_with(['+', '-', '*', '/']))
+        {
+            return Some(if contradicts(bare) { None } else { last(result) });
+        }
+        let goes_on = prose::goes_on(behind);
         return Some((!goes_on).then(|| MathAnswer::found(first)));
     }
     in_formula(bare).or_else(|| last(bare)).or_else(|| last_in_words(bare).map(MathAnswer::number)).map(Some)
@@ -147,13 +180,17 @@ fn predicate(text: &str) -> Option<MathAnswer> {
     static END: LazyLock<Regex> = LazyLock::new(|| pattern(r"[.!?]\s+"));
     let line = text.trim_end().lines().next_back()?;
     let sentence = END.split(line).filter(|sentence| sentence.contains(|c: char| c.is_ascii_digit())).last()?;
-    MathAnswer::whole(PREDICATE.captures(sentence)?.get(1)?.as_str())
+    in_prose(PREDICATE.captures(sentence)?.get(1)?.as_str())
 }
 
 /// The answer that all of `text` is, outside a formula: there, `1.5k` is a number.
 fn in_prose(text: &str) -> Option<MathAnswer> {
-    static THOUSANDS: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\S*\d[kK][.!]?$"));
-    if THOUSANDS.is_match(text.trim()) { last(text) } else { MathAnswer::whole(text) }
+    static THOUSANDS: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\S*\d[kKM][.!]?$"));
+    let text = text.trim();
+    if is_range(text) {
+        return None;
+    }
+    if THOUSANDS.is_match(text) { last(text) } else { MathAnswer::whole(text) }
 }
 
 /// The formula that `text` begins with.
@@ -164,11 +201,12 @@ fn opening_formula(text: &str) -> Option<MathAnswer> {
 
 /// The last formula, if no number stands behind it.
 fn in_formula(text: &str) -> Option<MathAnswer> {
+    in_last_formula(text, MathAnswer::whole).flatten()
+}
+
+fn in_last_formula<T>(text: &str, read: impl FnOnce(&str) -> T) -> Option<T> {
     let (_, end, inside) = formulas(text).last()?;
-    if prose::last_number(&text[end..]).is_some() {
-        return None;
-    }
-    MathAnswer::whole(inside)
+    prose::last_number(&text[end..]).is_none().then(|| read(inside))
 }
 
 /// Formulas between `$`, `$$`, `\(` or `\[`, with where they begin and end. `$7 and $9` are amounts.
@@ -182,15 +220,11 @@ fn formulas(text: &str) -> impl Iterator<Item = (usize, usize, &str)> {
     })
 }
 
-/// The last number of `text`, unless it is part of a formula, a time or a date there: `3√2`, `2:30`.
+/// The last number of `text`, unless it is part of something else there.
 fn last(text: &str) -> Option<MathAnswer> {
-    static GOES_ON: LazyLock<Regex> =
-        LazyLock::new(|| pattern(r"^(?:\s*(?:π|\^)|\\(?:sqrt|pi)|[inxyz](?:[^\p{L}\d]|$))"));
-    static BELONGS: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:sqrt\s*[({]?\s*|\d:|\d{4}-\d\d-)$"));
     let text = fractions(text);
     let found = prose::last_number(&text)?;
-    let is_part = GOES_ON.is_match(&text[found.end..]) || BELONGS.is_match(&text[..found.start]);
-    (!is_part).then(|| MathAnswer::found(found))
+    (!belongs(&text[..found.start], &found.value, &text[found.end..])).then(|| MathAnswer::found(found))
 }
 
 /// `\frac{3}{4}` in prose as `3/4`.
@@ -203,12 +237,6 @@ fn fractions(text: &str) -> String {
         format!("{}{gap}{}/{}", &found[1], part(2, 3), part(4, 5))
     };
     if text.contains("frac") { FRACTION.replace_all(text, written).into_owned() } else { text.to_owned() }
-}
-
-/// `text` without lines that say how sure it is.
-fn without_confidence(text: &str) -> String {
-    static CONFIDENCE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?im)^\W*confidence\b.*$"));
-    if text.len() > 10 { CONFIDENCE.replace_all(text, "").into_owned() } else { text.to_owned() }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Answers in words: equal exactly, or equal apart from case, articles, punctuation and white space.
 //!
-//! The second is SQuAD's normalisation (Rajpurkar et al., arXiv 1606.05250). If a text marks its answer ("the answer is
+//! The second is SQuAD's normalisation (Rajpurkar et al., arXiv 1606.05250), but for signs that tell numbers apart. If a text marks its answer ("the answer is
 //! ..."), that part is compared too. Texts that Unicode calls equal are equal.
 
 use super::marker::{Mark, marks};
@@ -49,19 +49,34 @@ fn group<'a>(pattern: &Regex, text: &'a str) -> Option<&'a str> {
 }
 
 fn are_equal(given: &str, answer: &str) -> bool {
-    let spaced = |text: &str| normalised(&text.replace('-', " "));
+    static HYPHEN: LazyLock<Regex> = LazyLock::new(|| pattern(r"(\p{L})-([\p{L}\d])"));
+    let spaced = |text: &str| normalised(&HYPHEN.replace_all(text, "$1 $2"));
     let negative = |text: &str| text.trim_start().starts_with('-');
     normalised(given) == normalised(answer) || negative(given) == negative(answer) && spaced(given) == spaced(answer)
 }
 
 /// Lower case, without punctuation and the articles before other words, with single spaces. Signs that tell numbers and names
-/// apart stay (`-7`, `1.5`, `C++`), and so does what consists of punctuation alone.
+/// apart stay (`-7`, `1.5`, `1/2`, `$5`, `5%`, `C++`), and so does what consists of punctuation alone.
 pub(super) fn normalised(text: &str) -> String {
-    let lower = text.nfkc().collect::<String>().to_lowercase().replace('\u{2212}', "-");
-    let lower: Vec<char> = lower.chars().collect();
+    let lower = text.nfkc().collect::<String>().to_lowercase().replace(['\u{2212}', '\u{2013}'], "-");
+    let lower: Vec<char> = amounts(&lower).chars().collect();
     let digit = |at: Option<usize>| at.and_then(|at| lower.get(at)).is_some_and(char::is_ascii_digit);
+    let end = |at: Option<usize>| {
+        at.and_then(|at| lower.get(at)).is_none_or(|c| c.is_whitespace() || ".,;!?)\"".contains(*c))
+    };
+    let between = |at: usize| digit(at.checked_sub(1)) && digit(Some(at + 1));
+    // Three digits and no more stand behind a thousands separator.
+    let thousands = |at: usize| (1..=3).all(|place| digit(Some(at + place))) && !digit(Some(at + 4));
     let stays = |at: usize, c: char| match c {
-        '.' => digit(at.checked_sub(1)) && digit(Some(at + 1)),
+        '.' | '/' | ':' => between(at),
+        ',' => between(at) && !thousands(at),
+        '%' => digit(at.checked_sub(1)),
+        '$' => digit(Some(at + 1)),
+        // A hyphen is a sign before a number, "to" between two, and a mark behind a letter: `A-`.
+        '-' if between(at) => true,
+        '-' if end(Some(at + 1)) => {
+            at.checked_sub(1).is_some_and(|before| lower[before].is_alphabetic()) && end(at.checked_sub(2))
+        }
         '-' => digit(Some(at + 1)) && !at.checked_sub(1).is_some_and(|before| lower[before].is_alphanumeric()),
         '+' | '#' | '<' | '>' | '=' | '^' => true,
         c => !c.is_ascii_punctuation() && !"‘’“”«»…、。！？".contains(c),
@@ -75,6 +90,29 @@ pub(super) fn normalised(text: &str) -> String {
         return kept;
     }
     lower.iter().collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// `text`, in lower case, with one spelling of amounts: `5 percent` is `5%`, `5€` and `5 euros` are `€5`.
+fn amounts(text: &str) -> String {
+    static PERCENT: LazyLock<Regex> = LazyLock::new(|| pattern(r"(\d)\s*(?:%|percent\b|per cent\b)"));
+    static CURRENCY: LazyLock<Regex> = LazyLock::new(|| pattern(r"([$€£¥₹])\s+(\d)"));
+    static BEHIND: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"(^|[^\d$€£¥₹.,])(\d+(?:[.,]\d+)*)\s*(?:([$€£¥₹])|(dollars?|us dollars?|usd)\b|(euros?|eur)\b)")
+    });
+    let behind = |found: &regex::Captures<'_>| {
+        let sign = match (found.get(3), found.get(4)) {
+            (Some(sign), _) => sign.as_str(),
+            (None, Some(_)) => "$",
+            (None, None) => "€",
+        };
+        format!("{}{sign}{}", &found[1], &found[2])
+    };
+    if !text.contains(|c: char| c.is_ascii_digit()) {
+        return text.to_owned();
+    }
+    let text = PERCENT.replace_all(text, "$1%");
+    let text = CURRENCY.replace_all(&text, "$1$2");
+    BEHIND.replace_all(&text, behind).into_owned()
 }
 
 #[cfg(test)]
@@ -125,7 +163,26 @@ mod tests {
 
     #[test]
     fn signs_that_tell_answers_apart_stay() {
-        for (text, answer) in [("-7", "7"), ("15", "1.5"), ("C++", "C"), ("vitamin", "Vitamin A"), ("the", "A")] {
+        for (text, answer) in [
+            ("-7", "7"),
+            ("15", "1.5"),
+            ("C++", "C"),
+            ("vitamin", "Vitamin A"),
+            ("the", "A"),
+            ("5%", "$5"),
+            ("5", "5%"),
+            ("5%", "5"),
+            ("$5", "5"),
+            ("€5", "$5"),
+            ("1,5", "15"),
+            ("12", "1/2"),
+            ("1030", "10:30"),
+            ("911", "9/11"),
+            ("1012", "10-12"),
+            ("34", "3,4"),
+            ("A", "A-"),
+            ("¥500", "$500"),
+        ] {
             assert!(!matches_normalised(text, [answer].into_iter()), "{text:?} is not {answer:?}");
         }
         for (text, answer) in [
@@ -134,6 +191,13 @@ mod tests {
             ("1,234", "1234"),
             ("e-mail", "email"),
             ("vitamin a", "Vitamin A"),
+            ("5 percent", "5%"),
+            ("5 per cent", "5 %"),
+            ("5€", "€5"),
+            ("5 dollars", "$5"),
+            ("$1,234", "$1234"),
+            ("2019\u{2013}20", "2019-20"),
+            ("B-12", "B12"),
         ] {
             assert!(matches_normalised(text, [answer].into_iter()), "{text:?} is {answer:?}");
         }

@@ -14,8 +14,8 @@ pub(super) enum Answer {
     Named(Form, Box<Answer>),
     /// An exact value and what it is rounded to.
     Rounded(Vec<Answer>),
-    /// An equation in which nothing is solved for: the difference of its sides.
-    Equation(Form),
+    /// An equation in which nothing is solved for: the difference of its sides, and whether one of them is zero.
+    Equation(Form, bool),
     /// Sides, each with the sign to the next, in the order of `<` and `≤`; or `≠`.
     Order(Vec<Form>, Vec<char>),
     /// Things in an order, with their brackets: a pair, an interval, a ratio.
@@ -37,12 +37,16 @@ impl Answer {
         match (self, expected) {
             (Self::Rounded(sides), other) => sides.iter().any(|side| side.agrees(other)),
             (other, Self::Rounded(sides)) => sides.iter().any(|side| other.agrees(side)),
-            (Self::Named(name, value), Self::Equation(equation))
-            | (Self::Equation(equation), Self::Named(name, value)) => {
-                matches!(&**value, Self::Value(form, false)
-                    if name.subtract(form).is_some_and(|form| form.without_factor() == equation.without_factor()))
+            (Self::Named(name, value), Self::Equation(equation, zero))
+            | (Self::Equation(equation, zero), Self::Named(name, value)) => {
+                matches!(&**value, Self::Value(form, false) if solves(name, form, equation, *zero))
+            }
+            (Self::Named(name, value), Self::Named(other, expected)) if !(name.is_symbol() && other.is_symbol()) => {
+                value.agrees(expected) && (is_one_name(name) || is_one_name(other) || name == other)
             }
             (Self::Named(_, value), other) => value.agrees(other),
+            // `x + y = 5` asks for more than 5.
+            (_, Self::Named(name, _)) if !is_one_name(name) => false,
             (other, Self::Named(_, value)) => other.agrees(value),
             (Self::Value(given, false), Self::Value(expected, true)) => {
                 let below_one = expected.rational().is_some_and(|value| value.abs() < BigRational::one());
@@ -53,7 +57,9 @@ impl Answer {
                 !below_one && given == expected || Self::share(given).is_some_and(|share| share == *expected)
             }
             (Self::Value(given, _), Self::Value(expected, _)) => given == expected,
-            (Self::Equation(given), Self::Equation(expected)) => given.without_factor() == expected.without_factor(),
+            (Self::Equation(given, _), Self::Equation(expected, _)) => {
+                given.without_factor() == expected.without_factor()
+            }
             (Self::Order(sides, signs), Self::Order(others, other_signs)) => {
                 let turned: Vec<Form> = sides.iter().rev().cloned().collect();
                 signs == other_signs && (sides == others || signs == &['≠'] && turned == *others)
@@ -119,6 +125,24 @@ impl Answer {
     }
 }
 
+/// Whether `equation`, a difference that is zero, says that `name` is `value`. What is not solved for a number does not: `2x = 8`.
+fn solves(name: &Form, value: &Form, equation: &Form, has_zero: bool) -> bool {
+    let Some(difference) = name.subtract(value) else { return false };
+    if value.is_constant() && name.is_symbol() {
+        return has_zero && (difference == *equation || difference.negated() == *equation);
+    }
+    difference.without_factor() == equation.without_factor()
+}
+
+/// Whether `form` names one thing: a symbol, a line (`AB`), an angle.
+pub(super) fn is_one_name(form: &Form) -> bool {
+    let text = form.to_string();
+    // Capitals in a row name a line.
+    form.is_symbol()
+        || text.chars().all(|c| c.is_ascii_uppercase() || c == '*')
+        || text.split('*').any(|part| part == "angle")
+}
+
 /// Whether `items` name the coordinates of a point in their order: `x = 2, y = 4`.
 fn are_coordinates(items: &[Answer]) -> bool {
     let names: Vec<String> = items
@@ -144,70 +168,6 @@ fn lowest_ratio(items: &[Answer]) -> Option<Form> {
     (BigRational::from_integer(over) == first).then_some(ratio)
 }
 
-/// What a chain of equal sides says: its last one, or, where it is rounded, the exact one too.
-fn last_side(mut sides: Vec<Answer>, signs: &[char]) -> Option<Answer> {
-    const ROUNDING_MAX: f64 = 0.01;
-    let size = |side: &Answer| if let Answer::Value(form, false) = side { form.approximately() } else { None };
-    let sizes: Option<Vec<f64>> = sides.iter().map(size).collect();
-    let near =
-        sizes.is_some_and(|sizes| sizes.iter().all(|size| (size - sizes[0]).abs() <= ROUNDING_MAX * sizes[0].abs()));
-    if signs.contains(&'≈') && near { Some(Answer::Rounded(sides)) } else { sides.pop() }
-}
-
-/// What `sides` with `signs` between them say.
-pub(super) fn statement(mut sides: Vec<Answer>, signs: Vec<char>) -> Option<Answer> {
-    if signs.is_empty() {
-        return sides.pop();
-    }
-    // Capitals in a row name a line: `AB = 7`.
-    let is_line = |form: &Form| form.to_string().chars().all(|c| c.is_ascii_uppercase() || c == '*');
-    let named = |side: &Answer| matches!(side, Answer::Value(form, _) if form.is_symbol() || is_line(form));
-    let known = |side: &Answer| matches!(side, Answer::Value(form, _) if form.is_constant());
-    if signs == [':'] && named(&sides[0]) && known(&sides[1]) {
-        return sides.pop();
-    }
-    if signs.iter().all(|sign| *sign == ':') {
-        return Some(Answer::Sequence(':', sides, ':'));
-    }
-    let is_equal = |sign: &char| "=≈∈".contains(*sign);
-    if signs.iter().all(is_equal) {
-        if sides.len() == 2 && known(&sides[0]) && named(&sides[1]) {
-            sides.reverse();
-        }
-        let is_structure = !matches!(sides.last()?, Answer::Value(..));
-        if named(&sides[0]) {
-            let Answer::Value(name, _) = sides.remove(0) else { return None };
-            return Some(Answer::Named(name, Box::new(last_side(sides, &signs[1..])?)));
-        }
-        if is_structure || sides.iter().all(known) {
-            return last_side(sides, &signs);
-        }
-        let forms = forms(sides)?;
-        let [left, right] = forms.last_chunk()?;
-        return Some(Answer::Equation(left.subtract(right)?));
-    }
-    let mut forms = forms(sides)?;
-    let mut signs = signs;
-    if signs.iter().all(|sign| "<≤".contains(*sign)) || signs == ['≠'] {
-        return Some(Answer::Order(forms, signs));
-    }
-    if signs.iter().all(|sign| ">≥".contains(*sign)) {
-        forms.reverse();
-        signs.reverse();
-        let turned = signs.iter().map(|sign| if *sign == '>' { '<' } else { '≤' }).collect();
-        return Some(Answer::Order(forms, turned));
-    }
-    None
-}
-
-fn forms(sides: Vec<Answer>) -> Option<Vec<Form>> {
-    let form = |side| match side {
-        Answer::Value(form, false) => Some(form),
-        _ => None,
-    };
-    sides.into_iter().map(form).collect()
-}
-
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |items: &[Self]| items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -217,7 +177,7 @@ impl fmt::Display for Answer {
             Self::Rounded(sides) => {
                 write!(f, "{}", sides.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ≈ "))
             }
-            Self::Equation(form) => write!(f, "{form} = 0"),
+            Self::Equation(form, _) => write!(f, "{form} = 0"),
             Self::Order(sides, signs) => {
                 let signs = signs.iter().map(|sign| format!(" {sign} ")).chain([String::new()]);
                 sides.iter().zip(signs).try_for_each(|(side, sign)| write!(f, "{side}{sign}"))

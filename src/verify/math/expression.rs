@@ -2,18 +2,20 @@
 //!
 //! The formula is read whole or not at all. Units and words behind a value are left out, so is what names it (`x =`).
 
-use super::answer::{Answer, statement};
-use super::form::{Form, binomial, factorial};
-use super::numeral::{Comma, scale};
+use super::answer::Answer;
+use super::form::Form;
+use super::numeral::Comma;
+use super::statement::statement;
 use super::token::{Spaced, Token, tokens};
 use crate::types::pattern::pattern;
-use num_rational::BigRational;
 use num_traits::Signed;
 use regex::Regex;
 use std::sync::LazyLock;
-use words::{CONDITIONS, CONDITIONS_APART, HEDGES, LETTERS, SENTENCES, SMALL_WORDS, UNITS, is_letter_unit};
+use words::{CONDITIONS_APART, HEDGES, LETTERS, SMALL_WORDS, UNITS, is_letter_unit};
 
 mod bracket;
+mod function;
+mod side;
 mod term;
 mod words;
 
@@ -30,7 +32,7 @@ pub(super) fn read(formula: &str, comma: Comma) -> Option<Answer> {
     }
     let tokens = tokens(formula, comma)?;
     let has_two_signs = tokens.iter().any(|spaced| spaced.token == Token::Sign('±'));
-    let read = |minus| Parser { tokens: &tokens, at: 0, depth: 0, minus }.whole();
+    let read = |minus| Parser { tokens: &tokens, at: 0, depth: 0, minus, unit: String::new(), degrees: false }.whole();
     if has_two_signs { Some(Answer::Several(vec![read(false)?, read(true)?])) } else { read(false) }
 }
 
@@ -40,6 +42,10 @@ struct Parser<'a> {
     depth: usize,
     /// Whether `±` is read as minus.
     minus: bool,
+    /// The unit of the side that was read last.
+    unit: String,
+    /// Whether a degree sign was read.
+    degrees: bool,
 }
 
 impl Parser<'_> {
@@ -130,84 +136,13 @@ impl Parser<'_> {
             self.take_one("=≈:∈")?;
             self.side()
         })?;
-        let (mut sides, mut signs) = (vec![first], Vec::new());
+        let (mut sides, mut signs, mut units) = (vec![first], Vec::new(), vec![self.unit.clone()]);
         while let Some(sign) = self.take_one("=≈<>≤≥≠∈:") {
             signs.push(sign);
             sides.push(self.side()?);
+            units.push(self.unit.clone());
         }
-        statement(sides, signs)
-    }
-
-    /// One side of a statement, with its unit.
-    fn side(&mut self) -> Option<Answer> {
-        let from = self.at;
-        if let Some(first) = self.structure() {
-            let mut all = vec![first];
-            while self.take('∪') {
-                all.push(self.structure()?);
-            }
-            return if all.len() == 1 { all.pop() } else { Some(Answer::Several(all)) };
-        }
-        self.at = from;
-        let mut value = self.sum()?;
-        let mut percent = self.take('%');
-        while let Some((token, spaced)) = self.tokens.get(self.at).map(|found| (found.token.clone(), found.spaced)) {
-            match token {
-                Token::Word(word) | Token::Text(word) => {
-                    let word = word.to_lowercase();
-                    let first = word.split_whitespace().next().unwrap_or_default();
-                    if matches!(word.as_str(), "or" | "and") {
-                        break;
-                    }
-                    if SENTENCES.contains(&first) {
-                        return None;
-                    }
-                    if CONDITIONS.contains(&first) {
-                        self.at = self.tokens.len();
-                        break;
-                    }
-                    if let Some(scale) = scale(&word) {
-                        value = value.multiply(&Form::number(BigRational::from_integer(scale)))?;
-                    }
-                    percent |= first.starts_with("percent") || word.starts_with("per cent") || first == "%";
-                    self.at += 1;
-                    self.unit_power();
-                }
-                Token::Sign('*') if matches!(self.tokens.get(self.at + 1)?.token, Token::Text(_)) => {
-                    self.at += 2;
-                    self.unit_power();
-                }
-                Token::Sign('/')
-                    if matches!(
-                        self.tokens.get(self.at + 1)?.token,
-                        Token::Word(_) | Token::Text(_) | Token::Name(_)
-                    ) =>
-                {
-                    self.at += 2;
-                    self.unit_power();
-                }
-                Token::Name(letter) if spaced && LETTERS.contains(&letter) => {
-                    self.at += 1;
-                    self.unit_power();
-                }
-                _ => break,
-            }
-        }
-        Some(Answer::Value(value, percent))
-    }
-
-    /// The power of a unit: `cm^2`.
-    fn unit_power(&mut self) {
-        let from = self.at;
-        if self.take('^') {
-            let braced = self.take('{');
-            self.take('-');
-            let power = matches!(self.peek(), Some(Token::Number(..)));
-            self.at += usize::from(power);
-            if !power || braced && !self.take('}') {
-                self.at = from;
-            }
-        }
+        statement(sides, signs, &units)
     }
 
     fn sum(&mut self) -> Option<Form> {
@@ -234,6 +169,10 @@ impl Parser<'_> {
             if let Some(sign) = self.take_one("*/") {
                 let factor = self.signed()?;
                 product = if sign == '*' { product.multiply(&factor) } else { product.divide(&factor) }?;
+            } else if matches!(self.peek(), Some(Token::Name(name) | Token::Word(name)) if matches!(name.as_str(), "mod" | "bmod"))
+            {
+                self.at += 1;
+                product = self.remainder(&product)?;
             } else if self.begins_factor() {
                 product = product.multiply(&self.power()?)?;
             } else {
@@ -259,8 +198,9 @@ impl Parser<'_> {
             Token::Command(name) => {
                 !matches!(name.as_str(), "over" | "choose") && !name.starts_with("end ") && !name.starts_with("begin ")
             }
-            Token::Sign(sign) => *sign == '(' || *sign == '{' || *sign == '[',
-            // `2^x 3^x`
+            Token::Sign(sign) => "({[⌊⌈".contains(*sign),
+            // `3!2!`, `2^x 3^x`
+            Token::Number(..) if before == Some(&Token::Sign('!')) => !spaced,
             Token::Number(..) => {
                 let is_power = |at: Option<usize>| at.and_then(|at| self.sign(at)) == Some('^');
                 *spaced
@@ -311,6 +251,7 @@ impl Parser<'_> {
             _ => false,
         };
         if found {
+            self.degrees |= matches!(&self.tokens[self.at + braced].token, Token::Name(_));
             self.at += 1 + 2 * braced;
         }
         found
@@ -320,7 +261,8 @@ impl Parser<'_> {
         let mut value = self.atom()?;
         loop {
             if self.take('!') {
-                value = Form::number(factorial(&value.rational()?)?);
+                let double = self.take('!');
+                value = value.factorial(double)?;
             } else if self.sign(self.at) == Some('%')
                 && self.tokens.get(self.at + 1).is_some()
                 && self.is_operand(self.at + 1)
@@ -353,6 +295,7 @@ impl Parser<'_> {
             Token::Sign('(') => self.group(')'),
             Token::Sign('[') => self.group(']'),
             Token::Sign('{') => self.group('}'),
+            Token::Sign(open @ ('⌊' | '⌈')) => self.rounded(open),
             Token::Sign('|') => {
                 let inside = self.group('|')?;
                 Some(match inside.rational() {
@@ -372,7 +315,7 @@ impl Parser<'_> {
             let divides = name == "over";
             self.at += 1;
             let below = self.nested(Self::sum)?;
-            inside = if divides { inside.divide(&below) } else { binomial(&inside, &below) }?;
+            inside = if divides { inside.divide(&below) } else { inside.choose(&below) }?;
         }
         self.take(close).then_some(inside)
     }

@@ -3,13 +3,15 @@
 //! Two forms are equal if their cross products are the same polynomial: `1/\sqrt 2` equals `\sqrt 2/2`, `(x + 1)^2` equals
 //! `x^2 + 2x + 1`, and no floating point decides. What grows beyond the limits has no form.
 
-use num_bigint::{BigInt, BigUint};
+use num_bigint::BigUint;
 use num_integer::Integer;
 use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 use std::collections::BTreeMap;
 use std::fmt;
 
+mod angle;
+mod counting;
 mod power;
 
 /// Maximum size of a numerator or denominator.
@@ -113,6 +115,17 @@ impl Form {
         self.under == Polynomial::one()
             && self.over.0.len() == 1
             && self.over.0.iter().all(|(monomial, factor)| factor.is_one() && one(monomial))
+    }
+
+    /// Whether it is a sum or product of variables without factors, which names what an answer puts together: `m + n`.
+    pub(super) fn is_total(&self) -> bool {
+        let letters = |monomial: &Monomial| {
+            monomial
+                .iter()
+                .all(|(atom, power)| matches!(atom, Atom::Symbol(name) if name.chars().count() == 1) && *power == 1)
+        };
+        self.under == Polynomial::one()
+            && self.over.0.iter().all(|(monomial, factor)| factor.is_one() && letters(monomial) && !monomial.is_empty())
     }
 
     pub(super) fn add(&self, other: &Self) -> Option<Self> {
@@ -383,19 +396,6 @@ pub(super) fn whole_logarithm(base: &BigRational, value: &BigRational) -> Option
         power *= &step;
     }
     None
-}
-
-/// `value!`, for whole numbers up to 170.
-pub(super) fn factorial(value: &BigRational) -> Option<BigRational> {
-    let value = value.is_integer().then(|| value.to_integer().to_u32()).flatten().filter(|value| *value <= 170)?;
-    Some(BigRational::from_integer((1..=value).map(BigInt::from).product()))
-}
-
-/// The number of ways to choose `below` of `above`.
-pub(super) fn binomial(above: &Form, below: &Form) -> Option<Form> {
-    let (above, below) = (above.rational()?, below.rational()?);
-    let parts = [factorial(&above)?, factorial(&below)?, factorial(&(&above - &below))?];
-    Some(Form::number(&parts[0] / &parts[1] / &parts[2]))
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@
 use crate::types::pattern::pattern;
 use num_bigint::BigInt;
 use num_rational::BigRational;
-use num_traits::Zero;
+use num_traits::{Signed, Zero};
 use regex::Regex;
 use std::sync::LazyLock;
 
 /// Maximum digits and maximum power of ten of a number.
 const DIGITS_MAX: usize = 400;
+/// Maximum length of a mixed number in words.
+const WORDS_BYTES_MAX: usize = 100;
 
 /// What a comma is that separates no thousands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,61 +89,90 @@ fn value(written: &str, point: char, exponent: i64) -> Option<BigRational> {
     Some(digits * power)
 }
 
+/// Numbers in words, from 0.
+const SMALL: [&str; 20] = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+];
+/// Tens in words, from 20.
+const TENS: [&str; 8] = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
+
 /// The number that `text` says in English words, and nothing else: `forty-two`, `a hundred`, `two thousand and five`.
 pub(super) fn in_words(text: &str) -> Option<BigRational> {
-    const SMALL: [&str; 20] = [
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "thirteen",
-        "fourteen",
-        "fifteen",
-        "sixteen",
-        "seventeen",
-        "eighteen",
-        "nineteen",
-    ];
-    const TENS: [&str; 8] = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
     let lower = text.trim().trim_end_matches(['.', '!']).to_lowercase();
-    let mut words = lower.split([' ', '-']).filter(|word| !word.is_empty() && *word != "and").peekable();
+    if let Some(mixed) = lower.rsplit_once(" and ").filter(|_| lower.len() < WORDS_BYTES_MAX).and_then(mixed) {
+        return Some(mixed);
+    }
+    let mut words = lower.split([' ', '-']).filter(|word| !word.is_empty()).peekable();
     let negative = words.next_if(|word| ["minus", "negative"].contains(word)).is_some();
-    let (mut sum, mut part, mut any) = (BigInt::zero(), BigInt::zero(), false);
+    let (mut sum, mut part, mut any, mut least) = (BigInt::zero(), BigInt::zero(), false, BigInt::from(u64::MAX));
     let place = |list: &[&str], word: &str| list.iter().position(|known| *known == word);
     for word in words {
         if lower == "half" {
             return Some(BigRational::new(1.into(), 2.into()));
+        }
+        // "and" stands behind hundreds and thousands alone, and "two three" is two numbers.
+        let rest: BigInt = &part % 100;
+        if word == "and" {
+            if !any || !rest.is_zero() {
+                return None;
+            }
+            continue;
         }
         if let Some(parts) = denominator(word).filter(|_| any && part < 10.into() && sum.is_zero()) {
             let part = BigRational::new(part, parts.into());
             return lower.ends_with(word).then(|| if negative { -part } else { part });
         }
         if let Some(small) = place(&SMALL, word) {
+            let behind_tens = small < 10 && small > 0 && (&rest % 10u32).is_zero() && rest >= 20.into();
+            if !(rest.is_zero() && (small > 0 || !any) || behind_tens) {
+                return None;
+            }
             part += small;
         } else if let Some(tens) = place(&TENS, word) {
+            if !rest.is_zero() {
+                return None;
+            }
             part += 10 * (tens + 2);
         } else if word == "a" && !any {
             part += 1;
-        } else if word == "hundred" && !part.is_zero() {
+        } else if word == "hundred" && !part.is_zero() && part < 100.into() {
             part *= 100;
         } else {
-            let scale = scale(word).filter(|_| !part.is_zero())?;
-            sum += std::mem::take(&mut part) * scale;
+            let scale = scale(word).filter(|scale| !part.is_zero() && *scale < least)?;
+            sum += std::mem::take(&mut part) * &scale;
+            least = scale;
         }
         any = true;
     }
     let sum = sum + part;
     // "a" alone says no number.
     (any && lower != "a").then(|| BigRational::from_integer(if negative { -sum } else { sum }))
+}
+
+/// The number that a whole number and a part of one in words are together: `three` and `a half`.
+fn mixed((whole, part): (&str, &str)) -> Option<BigRational> {
+    let (whole, part) = (in_words(whole)?, in_words(part)?);
+    let is_mixed = whole.is_integer() && !part.is_integer() && part.is_positive();
+    is_mixed.then(|| if whole.is_negative() { whole - part } else { whole + part })
 }
 
 /// The number of parts of a whole that a word names: `thirds`.
@@ -163,9 +194,14 @@ pub(super) fn last_in_words(text: &str) -> Option<BigRational> {
     }
     let words: Vec<&str> = WORD.find_iter(text).map(|found| found.as_str()).collect();
     let is_number = |word: &str| in_words(word).is_some() || scale(&word.to_lowercase()).is_some();
+    let is_link = |word: &str| ["and", "a"].contains(&word.to_lowercase().as_str());
     let mut left = words.len();
     while let Some(last) = words[..left].iter().rposition(|word| is_number(word)) {
-        let start = words[..last].iter().rposition(|word| !is_number(word)).map_or(0, |before| before + 1);
+        let start = words[..last].iter().rposition(|word| !is_number(word) && !is_link(word));
+        let start = start.map_or(0, |before| before + 1);
+        let links = words[start..last].iter().take_while(|word| is_link(word)).count();
+        // "A hundred" is a number, "a seven" has one.
+        let start = (start..=start + links).find(|start| in_words(&words[*start..=last].join(" ")).is_some())?;
         let run = words[start..=last].join(" ");
         let ahead = start.checked_sub(1).map(|before| words[before].to_lowercase());
         let denied = ahead.is_some_and(|word| ["not", "no", "than", "of", "the"].contains(&word.as_str()));
@@ -242,6 +278,7 @@ mod tests {
             ("Not two but thirty-one", Some(31)),
             ("five of the twelve", Some(5)),
             ("no one", None),
+            ("two and three", None),
             ("more than seven", None),
             ("five, or 6", None),
         ] {
@@ -258,16 +295,35 @@ mod tests {
             ("two thousand and five", 2005),
             ("three hundred twenty-one million", 321_000_000),
             ("minus nine", -9),
+            ("fifteen hundred", 1500),
+            ("one hundred and twenty-one", 121),
         ] {
             assert_eq!(in_words(text), Some(written(value, 0)), "{text}");
         }
-        for (text, over, under) in
-            [("one half", 1, 2), ("two-thirds", 2, 3), ("three quarters", 3, 4), ("a third", 1, 3)]
-        {
+        for (text, over, under) in [
+            ("one half", 1, 2),
+            ("two-thirds", 2, 3),
+            ("three quarters", 3, 4),
+            ("a third", 1, 3),
+            ("three and a half", 7, 2),
+        ] {
             assert_eq!(in_words(text), Some(BigRational::new(over.into(), under.into())), "{text}");
         }
         assert_eq!(in_words("two dozen"), Some(written(24, 0)));
-        for text in ["", "a", "seven apples", "hundred", "no", "million", "third", "two third parties"] {
+        for text in [
+            "",
+            "a",
+            "seven apples",
+            "hundred",
+            "no",
+            "million",
+            "third",
+            "two third parties",
+            "two and three",
+            "five six",
+            "twenty thirteen",
+            "one million two million",
+        ] {
             assert_eq!(in_words(text), None, "{text}");
         }
     }

@@ -1,12 +1,13 @@
 //! One notation for what is written in many: full-width digits, superscripts, vulgar fractions, dashes, LaTeX's spaces.
 
+use super::repeating::repeating;
 use crate::types::pattern::pattern;
 use regex::{Captures, Regex};
 use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization;
 
 /// What stands for something else wherever it stands. LaTeX's spaces come before its signs, which may follow them.
-const SAME: [(&str, &str); 40] = [
+const SAME: [(&str, &str); 50] = [
     ("\u{2212}", "-"),
     ("\u{2010}", "-"),
     ("\u{2011}", "-"),
@@ -32,7 +33,17 @@ const SAME: [(&str, &str); 40] = [
     ("\u{b1}", "\\pm "),
     ("\u{222a}", "\\cup "),
     ("\u{2208}", "\\in "),
+    ("^{\u{b0}}", "^\\circ "),
+    ("^\u{b0}", "^\\circ "),
     ("\u{b0}", "^\\circ "),
+    ("^{\\degree}", "^\\circ "),
+    ("^\\degree", "^\\circ "),
+    ("\\degree", "^\\circ "),
+    ("\u{2261}", "="),
+    ("\u{230a}", "\\lfloor "),
+    ("\u{230b}", "\\rfloor "),
+    ("\u{2308}", "\\lceil "),
+    ("\u{2309}", "\\rceil "),
     ("{,}", ","),
     ("\\!", ""),
     ("\\,", " "),
@@ -76,7 +87,7 @@ pub(super) fn plain(text: &str) -> String {
     let text = if text.is_ascii() { text.to_owned() } else { spelled(text).nfkc().collect() };
     let text =
         SAME.iter().fold(text, |text, (from, to)| if text.contains(from) { text.replace(from, to) } else { text });
-    dollars_and_cents(&signs(&dashes(&text)))
+    repeating(&dollars_and_cents(&signs(&dashes(&text))))
 }
 
 /// Minus signs in words (`negative 5`) and LaTeX's space (`1\ 000`) as signs; currencies in letters (`USD 5`) are left out.
@@ -87,6 +98,12 @@ fn signs(text: &str) -> String {
         )
     });
     static SPACE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(^|[^\\])\\ "));
+    // The modulus of a congruence is no part of its value.
+    static MODULUS: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"\s*\(\s*(?:\\(?:text|mathrm|operatorname)\s*\{\s*)?\\?b?mod\s*\}?\s*\d+\s*\}?\s*\)|\s*\\pmod\s*(?:\{\s*\d+\s*\}|\d+)",
+        )
+    });
     static CURRENCY: LazyLock<Regex> =
         LazyLock::new(|| pattern(r"\b(?:(?:USD|EUR|GBP|INR|JPY|CNY|Rs\.?)\s*|(?:US|CA|AU|HK))([$\d])"));
     let negative = |found: &Captures<'_>| {
@@ -95,6 +112,7 @@ fn signs(text: &str) -> String {
     };
     let text = NEGATIVE.replace_all(text, negative);
     let text = SPACE.replace_all(&text, "$1 ");
+    let text = if text.contains("mod") { MODULUS.replace_all(&text, "") } else { text };
     CURRENCY.replace_all(&text, "$1").into_owned()
 }
 

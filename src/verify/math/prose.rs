@@ -41,7 +41,7 @@ pub(super) fn numbers(text: &str) -> Vec<Found> {
             continue;
         };
         let end = at + length;
-        if glued || is_exponent(&text[..at]) || counts.contains(&at) {
+        if glued || is_exponent(&text[..at]) || counts.contains(&at) || is_label(&text[..at]) {
             at = end;
             continue;
         }
@@ -52,6 +52,13 @@ pub(super) fn numbers(text: &str) -> Vec<Found> {
         }
     }
     found
+}
+
+/// Whether a number behind `before` is a label: "step 7", "Figure 2".
+fn is_label(before: &str) -> bool {
+    static LABEL: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"(?i)\b(?:steps?|figure|equation|eq\.|example|problem|exercise|question)\s+\(?$"));
+    LABEL.is_match(before)
 }
 
 /// Where the numbers stand that count the items of a list: `1.` and `2.` at the start of lines.
@@ -88,7 +95,7 @@ fn is_exponent(before: &str) -> bool {
 
 fn is_denied(before: &str) -> bool {
     let before = before.trim_end();
-    ["not", "n't", "instead of", "rather than", "out of"].iter().any(|word| {
+    ["not", "Not", "n't", "instead of", "rather than", "out of"].iter().any(|word| {
         let behind = before.strip_suffix(word);
         behind.is_some_and(|rest| !rest.ends_with(char::is_alphabetic) || *word == "n't")
     })

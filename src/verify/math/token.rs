@@ -33,7 +33,7 @@ pub(super) struct Spaced {
 const TOKENS_MAX: usize = 2_000;
 
 /// Commands that stand for a sign.
-const SIGNS: [(&str, char); 34] = [
+const SIGNS: [(&str, char); 38] = [
     ("le", '≤'),
     ("leq", '≤'),
     ("leqslant", '≤'),
@@ -68,6 +68,10 @@ const SIGNS: [(&str, char); 34] = [
     ("lbrack", '['),
     ("rbrack", ']'),
     ("colon", ':'),
+    ("lfloor", '⌊'),
+    ("rfloor", '⌋'),
+    ("lceil", '⌈'),
+    ("rceil", '⌉'),
 ];
 
 /// Commands whose argument is words, or a symbol in another face.
@@ -91,7 +95,7 @@ const FACES: [&str; 16] = [
 ];
 
 /// Commands that only lay out, or group.
-const LAYOUT: [&str; 23] = [
+const LAYOUT: [&str; 22] = [
     "left",
     "right",
     "big",
@@ -109,7 +113,6 @@ const LAYOUT: [&str; 23] = [
     "quad",
     "qquad",
     "hspace",
-    "degree",
     "underline",
     "bf",
     "rm",
@@ -118,9 +121,9 @@ const LAYOUT: [&str; 23] = [
 ];
 
 /// Functions and commands with arguments.
-const COMMANDS: [&str; 29] = [
+const COMMANDS: [&str; 27] = [
     "frac", "sqrt", "binom", "over", "choose", "overline", "log", "ln", "lg", "exp", "sin", "cos", "tan", "cot", "sec",
-    "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "min", "max", "gcd", "lcm", "det", "lfloor", "lceil",
+    "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "min", "max", "gcd", "lcm", "det",
 ];
 
 /// The tokens of `text`, in which a comma stands for `comma`; `None` if there are too many, or a sign that no formula has.
@@ -161,9 +164,7 @@ impl Lexer<'_> {
         // `\log_2 128` has two numbers, which a space parts.
         let is_script = self.found.last().is_some_and(|last| matches!(last.token, Token::Sign('_' | '^')));
         let script = self.rest.split(char::is_whitespace).next().filter(|_| is_script).unwrap_or(self.rest);
-        if let Some((value, written)) = self.before_period() {
-            self.push(Token::Number(value, written));
-        } else if let Some((value, length)) = numeral(script, comma) {
+        if let Some((value, length)) = numeral(script, comma) {
             let (written, rest) = self.rest.split_at(length);
             self.rest = rest;
             self.push(Token::Number(value, written.to_owned()));
@@ -176,17 +177,6 @@ impl Lexer<'_> {
             self.sign(first)?;
         }
         Some(())
-    }
-
-    /// The whole number and the point before a period: `0.` in `0.\overline{3}`.
-    fn before_period(&mut self) -> Option<(BigRational, String)> {
-        let length = self.rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(self.rest.len());
-        let rest = self.rest[length..].strip_prefix('.')?;
-        let period = ["\\overline", "\\bar", "\\dot{", "\\dot "].iter().any(|name| rest.starts_with(name));
-        let whole = format!("0{}", &self.rest[..length]);
-        let value = numeral(&whole, Comma::Lists).filter(|_| period)?.0;
-        self.rest = rest;
-        Some((value, whole + "."))
     }
 
     fn push(&mut self, token: Token) {
@@ -208,6 +198,7 @@ impl Lexer<'_> {
             "pi" => Token::Name("π".to_owned()),
             "inf" | "infinity" | "oo" => Token::Name("∞".to_owned()),
             "sqrt" | "log" | "ln" | "exp" | "sin" | "cos" | "tan" => Token::Command(word.to_owned()),
+            "gcd" | "lcm" | "max" | "min" if rest.starts_with('(') => Token::Command(word.to_owned()),
             _ => Token::Word(word.to_owned()),
         });
     }
@@ -335,6 +326,11 @@ impl Lexer<'_> {
             self.all()?;
             self.depth -= 1;
             self.rest = rest;
+        } else if matches!(bare, "gcd" | "lcm" | "max" | "min" | "sin" | "cos" | "tan" | "arcsin" | "arccos" | "arctan")
+            && rest.trim_start().starts_with(['(', '\\', '{'])
+        {
+            self.rest = rest;
+            self.push(Token::Command(bare.to_owned()));
         } else {
             self.rest = rest;
             if !bare.is_empty() {

@@ -1,14 +1,10 @@
 //! The terms of a formula: numbers with what belongs to them, names, functions and other commands.
 
-use super::super::form::{Form, binomial, whole_logarithm};
+use super::super::form::{Form, whole_logarithm};
 use super::super::token::{Spaced, Token};
 use super::Parser;
 use num_rational::BigRational;
-use num_traits::{One, Signed, ToPrimitive};
-
-/// Functions that are written before their argument.
-const FUNCTIONS: [&str; 13] =
-    ["ln", "lg", "exp", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh"];
+use num_traits::{Signed, ToPrimitive};
 
 impl Parser<'_> {
     /// A number with what belongs to it: a base, a fraction, repeating decimals.
@@ -17,10 +13,6 @@ impl Parser<'_> {
             let base = self.argument()?.rational()?.to_integer().to_u32().filter(|base| (2..=36).contains(base))?;
             let digits = num_bigint::BigInt::parse_bytes(written.as_bytes(), base)?;
             return Some(Form::number(BigRational::from_integer(digits)));
-        }
-        if matches!(self.peek(), Some(Token::Command(name)) if name == "overline") && written.contains('.') {
-            self.at += 1;
-            return self.repeating(value, written);
         }
         if value.is_integer()
             && let Some(part) = self.fraction_behind()
@@ -55,19 +47,6 @@ impl Parser<'_> {
             self.at = from;
         }
         fraction.map(|(over, under)| over / under)
-    }
-
-    /// The value of `0.1\overline{6}`.
-    fn repeating(&mut self, value: BigRational, written: &str) -> Option<Form> {
-        let braced = self.take('{');
-        let Token::Number(period, digits) = self.tokens.get(self.at)?.token.clone() else { return None };
-        self.at += 1;
-        if braced && !self.take('}') || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return None;
-        }
-        let places = written.split_once('.').map_or(0, |(_, part)| part.len());
-        let ten = |power: usize| BigRational::from_integer(num_bigint::BigInt::from(10).pow(power as u32));
-        Some(Form::number(value + period / (ten(digits.len()) - BigRational::one()) / ten(places)))
     }
 
     pub(super) fn name(&mut self, name: String) -> Option<Form> {
@@ -142,7 +121,7 @@ impl Parser<'_> {
             }
             "binom" => {
                 let (above, below) = self.two_arguments()?;
-                binomial(&above, &below)
+                above.choose(&below)
             }
             "sqrt" => {
                 let index = if self.take('[') { self.group(']')?.rational()?.to_integer().to_u32()? } else { 2 };
@@ -165,17 +144,12 @@ impl Parser<'_> {
                 if name == "ln" { Some(value.logarithm()) } else { Form::named("e").power(&value) }
             }
             "overline" => self.argument(),
-            name if FUNCTIONS.contains(&name) => {
-                let power = if self.take('^') { Some(self.exponent()?) } else { None };
-                let value = Form::function(name, &[self.operand()?]);
-                if let Some(power) = power { value.power(&power) } else { Some(value) }
-            }
-            _ => None,
+            _ => self.function(name),
         }
     }
 
     /// What a function stands before: `(x + 1)`, `2x`.
-    fn operand(&mut self) -> Option<Form> {
+    pub(super) fn operand(&mut self) -> Option<Form> {
         if self.take('(') {
             return self.group(')');
         }
