@@ -10,16 +10,18 @@
 use crate::types::Choice;
 use crate::types::pattern::pattern;
 use crate::types::thoughts::without_thoughts;
-use clause::{Vote, votes};
+use clause::{Vote, contradicts_tie, votes};
 use regex::Regex;
 use std::sync::LazyLock;
 use unicode_normalization::UnicodeNormalization;
 
 mod clause;
+mod json;
 
 /// The verdict of `text`, if it contains exactly one. Of a text that was cut, only a mark or a bare verdict counts.
 pub(super) fn read(text: &str, is_cut: bool) -> Option<Choice> {
-    let text = plain(without_thoughts(text));
+    let answer = without_thoughts(text);
+    let text = plain(answer);
     if is_cut && text.rfind("[[") > text.rfind("]]") {
         return None;
     }
@@ -30,11 +32,20 @@ pub(super) fn read(text: &str, is_cut: bool) -> Option<Choice> {
     if is_cut && text.split_whitespace().nth(1).is_some() {
         return None;
     }
-    if let Some(whole) = whole(&text) {
+    if let Some(whole) = whole(&text).or_else(|| compared(&format!("answer {}", text.trim()))) {
         return Some(whole);
     }
     if let Some(stated) = stated(&text) {
         return stated;
+    }
+    if let Some(ranked) = json::ranked(answer) {
+        return ranked;
+    }
+    if let Some(ended) = ended(&text).or_else(|| listed(&text)) {
+        return Some(ended);
+    }
+    if contradicts_tie(&text) {
+        return None;
     }
     scored(&text).or_else(|| agreed_votes(&votes(&text)))
 }
@@ -105,11 +116,13 @@ fn bracketed(inside: &str) -> Option<Choice> {
 /// `A>B`, `B >> A`, `A=B`.
 fn compared(text: &str) -> Option<Choice> {
     static COMPARED: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(r"^(?i:answer |response )?([AB])\s*([>≥]+|[<≤]+|=+|[≈~]|≫|≪)\s*(?i:answer |response )?([AB])\.?$")
+        pattern(
+            r"^(?:(?i:answer |response |assistant |model |output |option )?([AB])|(?i:answer |response |assistant |model |output |option )([12]))\s*([>≥]+|[<≤]+|=+|[≈~]|≫|≪)\s*(?i:answer |response |assistant |model |output |option )?([AB12])\.?$",
+        )
     });
     let found = COMPARED.captures(text.trim())?;
-    let (first, second) = (letter(&found[1])?, letter(&found[3])?);
-    match &found[2] {
+    let (first, second) = (letter(found.get(1).or(found.get(2))?.as_str())?, letter(&found[4])?);
+    match &found[3] {
         _ if first == second => None,
         sign if sign.starts_with(['=', '≈', '~']) => Some(Choice::Tie),
         sign if sign.starts_with(['>', '≥', '≫']) => Some(first),
@@ -121,7 +134,7 @@ fn compared(text: &str) -> Option<Choice> {
 fn stated(text: &str) -> Option<Option<Choice>> {
     static STATED: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
-            r#"(?i)<(?:answer|verdict|winner|choice)>\s*([^<\n]{1,30}?)\s*</|\\boxed\s*\{\s*(?:\\text\{)?([^{}]{1,30})\}|"(?:winner|verdict|choice|answer|better|best|preferred|preference|decision|result|judge?ment)"\s*:\s*"?([^",}\n]{1,30})|\b(?:(?:final|my)\s+(?:verdict|answer|decision|choice|judge?ment)|verdict|winner|decision|conclusion|preference|better (?:answer|response|one))\s*(?:is|:|=|->|→)+\s*:?\s*\(?((?:(?:answer|response|option|assistant|model|the)\s+)*(?:[A-Za-z]+|[12]))\)?(\s+(?:or|and)\b)?"#,
+            r#"(?i)<(?:answer|verdict|winner|choice)>\s*([^<\n]{1,30}?)\s*</|\\boxed\s*\{\s*(?:\\text\{)?([^{}]{1,30})\}|"(?:winner|verdict|choice|answer|(?:better|best|preferred|chosen) ?(?:answer|response|output|assistant|model|option)?|preference|decision|result|judge?ment)"\s*:\s*"?([^",}\n]{1,30})|\b(?:(?:final|my)\s+(?:verdict|answer|decision|choice|judge?ment)|verdict|winner|decision|conclusion|preference|(?:better|preferred|best) (?:answer|response|output|one)|preferred(?:\s*:)?)\s*(?:is|:|=|->|→)+\s*:?\s*\(?((?:(?:answer|response|option|assistant|model|the)\s+)*(?:[A-Za-z]+|[12]))\)?(\s+(?:or|and)\b)?"#,
         )
     });
     static GOES_ON: LazyLock<Regex> =
@@ -152,8 +165,8 @@ fn stated(text: &str) -> Option<Option<Choice>> {
 
 fn letter(word: &str) -> Option<Choice> {
     match word {
-        "A" | "a" => Some(Choice::A),
-        "B" | "b" => Some(Choice::B),
+        "A" | "a" | "1" => Some(Choice::A),
+        "B" | "b" | "2" => Some(Choice::B),
         _ => None,
     }
 }
@@ -173,16 +186,41 @@ fn whole(text: &str) -> Option<Choice> {
     }
 }
 
+/// The verdict that a text ends on: "Overall A.", "so B wins".
+fn ended(text: &str) -> Option<Choice> {
+    static ENDED: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(?:^|[.;,!\n])\s*(?i:so|overall|in (?:conclusion|summary|short|the end)|on balance|all in all|ultimately|finally|thus|therefore|hence)[,:]?\s+(?i:i (?:choose|prefer|pick|favor|favour|go with) )?(?i:(?:the |a )?(?:answer|response|assistant|model|output|option) )?([AB]|(?i:tie))(?i: wins| is (?:better|the winner|preferred|the better (?:answer|response|one)))?[.!\s]*$",
+        )
+    });
+    whole(&ENDED.captures(text)?[1])
+}
+
+/// The first of a list of both: `1. B` and `2. A`, `Ranking: B, A`.
+fn listed(text: &str) -> Option<Choice> {
+    static LISTED: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"^\W*(?i:(?:rank(?:ing)?\s*)?(?:#?1|1st|first)(?:\s+place)?\s*[.:)])\s*(?i:(?:answer|response|assistant|model)\s+)?([AB])[\s,;.]+(?i:(?:rank\s*)?(?:#?2|2nd|second)(?:\s+place)?\s*[.:)])\s*(?i:(?:answer|response|assistant|model)\s+)?([AB])\W*$|^\W*(?i:ranking|order|(?:from )?best to worst)\s*:\s*([AB])\s*(?:,|then|>)\s*([AB])\W*$",
+        )
+    });
+    let found = LISTED.captures(text)?;
+    let group = |one: usize, two: usize| letter(found.get(one).or(found.get(two))?.as_str());
+    let (first, second) = (group(1, 3)?, group(2, 4)?);
+    (first != second).then_some(first)
+}
+
 /// The verdict by scores for both: `A: 4/10, B: 9/10`.
 fn scored(text: &str) -> Option<Choice> {
     const SCORE: &str = r"(?i:scores?|scored|rating|rated|grade|points)";
     static NAMED: LazyLock<Regex> = LazyLock::new(|| {
         pattern(&format!(
-            r#"{SCORE}\s*(?:(?i:for|of)\s*)?(?:(?i:answer|response|assistant|model)\s*)?\b([AaBb])\b["']?\s*(?i:[:=]|is)\s*["']?(\d{{1,3}}(?:\.\d+)?)|\b([AB])\s+(?i:gets\s+a\s+|has\s+a\s+)?{SCORE}\s*(?:(?i:of|at)\s*)?(\d{{1,3}}(?:\.\d+)?)|"([AB])"\s*:\s*(\d{{1,3}}(?:\.\d+)?)"#
+            r#"{SCORE}\s*(?:(?i:for|of)\s*)?(?:(?i:answer|response|assistant|model)\s*)?\b([AaBb])\b["']?\s*(?i:[:=]|is)\s*["'\[]*(\d{{1,3}}(?:\.\d+)?)|\b([AB])\s+(?i:gets\s+a\s+|has\s+a\s+)?{SCORE}\s*(?:(?i:of|at)\s*)?(\d{{1,3}}(?:\.\d+)?)|"([AB])"\s*:\s*(\d{{1,3}}(?:\.\d+)?)"#
         ))
     });
     static SCORED: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(r"\b([AB])\b[^\dAB\n]{0,20}?(\d{1,3}(?:\.\d+)?)\s*(?:/\s*\d{1,3}|(?i:out of)\s+\d{1,3}|(?i:points?)\b)")
+        pattern(
+            r"\b([AB])\b[^\dAB\n]{0,20}?(\d{1,3}(?:\.\d+)?)\s*(?:/\s*\d{1,3}|(?i:out of)\s+\d{1,3}|(?i:points?)\b|%)",
+        )
     });
     let mut best: [Option<f64>; 2] = [None; 2];
     let scores = if SCORED.is_match(text) { SCORED.captures_iter(text) } else { NAMED.captures_iter(text) };

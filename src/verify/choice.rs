@@ -77,10 +77,13 @@ fn in_prose(text: &str, options: &[String]) -> Option<usize> {
     if clashing || CORRECTED.is_match(text) {
         return None;
     }
-    said(&found, options)
-        .or_else(|| picked(text, options))
-        .or_else(|| by_verdicts(text, options))
-        .or_else(|| first(text, options))
+    if let Some(index) = said(&found, options).or_else(|| picked(text, options)) {
+        return Some(index);
+    }
+    if let Some(right) = by_verdicts(text, options) {
+        return right;
+    }
+    first(text, options)
         .or_else(|| only(&BRACKETED, text, options))
         .or_else(|| by_words(text, options).filter(|index| !is_another_place(text, *index)))
         .or_else(|| only(&ALONE, text, options).filter(|_| !BRACKETED.is_match(text)))
@@ -91,12 +94,15 @@ fn in_prose(text: &str, options: &[String]) -> Option<usize> {
 /// Whether all of `text` is a letter and the words of another option: `B) Rome`, where B is London.
 fn clashes(text: &str, options: &[String]) -> bool {
     static WITH_LETTER: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(r"(?s)^[\s*_(\[]*([A-Z])[)\].:,*_\s-]+(.+?)[)\]\s.*_]*$|^[\s*_]*(.+?)[\s*_,]*\(([A-Z])\)[\s.*_]*$")
+        pattern(
+            r"(?s)^[\s*_(\[]*([A-Z])[)\].:,*_\s-]+(.+?)[)\]\s.*_]*$|^[\s*_]*(.+?)[\s*_,]*(?:(?i:option|choice|answer)\s+)?\(([A-Z])\)[\s.*_]*$|^[\s*_]*(.+?)[\s*_,]+(?i:option|choice|answer)\s+([A-Z])[\s.*_]*$",
+        )
     });
     let Some(found) = WITH_LETTER.captures(text) else { return false };
-    let group = |one: usize, two: usize| found.get(one).or(found.get(two)).map_or("", |group| group.as_str());
-    let Some(index) = at_letter(group(1, 4), options) else { return false };
-    let words = folded(group(2, 3));
+    let group =
+        |places: [usize; 3]| places.into_iter().find_map(|place| found.get(place)).map_or("", |group| group.as_str());
+    let Some(index) = at_letter(group([1, 4, 6]), options) else { return false };
+    let words = folded(group([2, 3, 5]));
     let equal = |option: &String| folded(option) == words;
     options.iter().any(equal) && !equal(&options[index])
 }
@@ -202,7 +208,8 @@ fn concluded(text: &str, options: &[String]) -> Option<usize> {
     static RIGHT: LazyLock<Regex> = LazyLock::new(|| {
         pattern(r"\b([B-HJ-Z])\)?\s+(?:is|must be)\s+(?:clearly\s+)?(?:the\s+)?(?:only\s+)?(?:right|correct|best)\b")
     });
-    static CHOSEN: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:故选|所以选|选择|选项|选)\s*:?\s*\(?([A-Z])"));
+    static CHOSEN: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"(?:故选|所以选|选择|选项|选)\s*[:为為是]?\s*\(?([A-Z])"));
     let denied = |at: usize| is_denied_before(&text[..at]) || text[..at].ends_with('不');
     let ends =
         END.captures(text).and_then(|found| found.get(1).or(found.get(2))).filter(|found| !denied(found.start()));
@@ -266,7 +273,7 @@ fn occurs(option: &str, text: &str) -> bool {
     let denied = |before: &str| before.trim_end().ends_with(" not") || before.trim_end().ends_with("n't");
     if has_words_alone(option) {
         let (text, words) = (format!(" {} ", normalised(text)), format!(" {} ", normalised(option)));
-        return text.match_indices(&words).any(|(at, _)| !text[..at].ends_with(" not"));
+        return text.match_indices(&words).any(|(at, _)| !is_denied_before(&text[..at]));
     }
     let (option, text) = (folded(option), folded(text));
     let inside = |c: char| c.is_alphanumeric() || "+#<>=*/^".contains(c);
@@ -333,6 +340,10 @@ mod tests {
             ("<answer>The answer is B</answer>", 1),
             ("故选B．", 1),
             ("答えはBです", 1),
+            ("the second option", 1),
+            ("Is it A? No, C.", 2),
+            ("A. Wrong.\nB. Wrong.\nC. Correct.\nD. Wrong.", 2),
+            ("A. a red apple\nB. blue\nC. dark blue\nD. it depends\n\nB", 1),
         ] {
             assert_eq!(chosen(text, &options()), Some(index), "{text:?}");
         }
@@ -351,6 +362,15 @@ mod tests {
             "A is the only wrong one",
             "E",
             "(A) or (B)",
+            "All but A.",
+            "Is the answer A?",
+            "Plan B is what I'd do",
+            "B\nC",
+            "A. a red apple\nB. blue\nC. dark blue",
+            "A) yes\nB) yes\nC) no",
+            "B) dark blue",
+            "The answer is C: blue",
+            "The first or the second option",
             "a red apple or blue",
             "B or C",
             "A and C",

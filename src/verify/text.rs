@@ -66,7 +66,10 @@ pub(super) fn normalised(text: &str) -> String {
     };
     let between = |at: usize| digit(at.checked_sub(1)) && digit(Some(at + 1));
     // Three digits and no more stand behind a thousands separator.
-    let thousands = |at: usize| (1..=3).all(|place| digit(Some(at + place))) && !digit(Some(at + 4));
+    let group =
+        |at: usize, digits: usize| (1..=digits).all(|place| digit(Some(at + place))) && !digit(Some(at + digits + 1));
+    // In India all groups but the last have two.
+    let thousands = |at: usize| group(at, 3) || group(at, 2) && lower.get(at + 3) == Some(&',') && group(at + 3, 3);
     let stays = |at: usize, c: char| match c {
         '.' | '/' | ':' => between(at),
         ',' => between(at) && !thousands(at),

@@ -9,13 +9,20 @@
 
 use crate::types::Choice;
 use crate::types::pattern::pattern;
-use lexicon::{
-    BEATEN, BETTER, BLAME, COPULAS, DECIDED, GIVEN, NEGATIONS, OBJECTS, PRAISE, PRAISED, RETRACTED, VERBS, WORSE, WRONG,
+use degree::by_degree;
+use grammar::{
+    BEATEN, CALLED, CONCESSIONS, CONDITIONS, COPULAS, DOUBTS, GOOD_VERBS, LEADS, MODALS, OBJECTS_OF_BOTH, PLACED,
+    REASONS, SHARED, VERBS,
 };
+use lexicon::{BETTER, BLAME, DECIDED, GIVEN, NEGATIONS, OBJECTS, PRAISE, PRAISED, RETRACTED, WORSE, WRONG};
+use names::with_names;
 use regex::{Captures, Regex};
 use std::sync::LazyLock;
 
+mod degree;
+mod grammar;
 mod lexicon;
+mod names;
 
 /// What a clause says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +65,24 @@ impl Word {
     }
 }
 
+/// Whether `text` calls the answers a tie and prefers one.
+pub(super) fn contradicts_tie(text: &str) -> bool {
+    degree::contradicts_tie(text)
+}
+
+/// `text` without sentences of what would follow if something were so. "If I had to choose, A" is no such sentence.
+fn without_conditions(text: &str) -> String {
+    static CONDITION: LazyLock<Regex> =
+        LazyLock::new(|| pattern(r"(^|[.!?;\n]\s*)(?:If|Unless|Were|Had)\b([^.!?\n]*)"));
+    static CHOOSING: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(r"(?i)\bI\b.{0,30}\b(?:choose|pick|decide|select|judge|say|rank)\b|\bforced\b|\bpressed\b|\banything\b")
+    });
+    let kept = |found: &Captures<'_>| {
+        if CHOOSING.is_match(&found[2]) { found[0].to_owned() } else { found[1].to_owned() }
+    };
+    CONDITION.replace_all(text, kept).into_owned()
+}
+
 /// The votes of `text`'s clauses.
 pub(super) fn votes(text: &str) -> Vec<Vote> {
     static BORDER: LazyLock<Regex> = LazyLock::new(|| {
@@ -65,84 +90,17 @@ pub(super) fn votes(text: &str) -> Vec<Vote> {
             r"(?i)[.;!?:,\n。，；！？：()]+|\b(?:but|while|whereas|however|although|though|because|since|so|yet|aber|mais|pero)\b",
         )
     });
-    let named = with_names(text);
+    let (degrees, named) = by_degree(&with_names(text));
     // Questions say nothing, and "A is right and B is wrong" is two clauses.
     static QUESTION: LazyLock<Regex> = LazyLock::new(|| pattern(r"[^.!?\n]*\?"));
     static AND: LazyLock<Regex> = LazyLock::new(|| {
         pattern(r"\band\s+(§?[AB]\s+(?:is|was|isn't|seems|has|fails|loses|lacks|gives|does|doesn't|answers)\b)")
     });
     let named = QUESTION.replace_all(&named, " ");
+    let named = without_conditions(&named);
     let named = AND.replace_all(&named, "; $1");
-    BORDER.split(&named).filter_map(|clause| vote(&words(clause))).collect()
-}
-
-/// `text` in which `§A` and `§B` stand for what names an answer by a noun or its place, and `§AB` for both in a list.
-fn with_names(text: &str) -> String {
-    const NOUNS: &str = "answer|option|response|choice|assistant|model|candidate|solution|output|reply|antwort|respuesta|réponse|risposta|resposta|ответ";
-    static NOUN: LazyLock<Regex> =
-        LazyLock::new(|| pattern(&format!(r#"(?i:\b(?:{NOUNS})s?)\s*["'(]?([AB])\b["')]?"#)));
-    static SMALL: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(&format!(
-            r"(?i:\b(?:{NOUNS}))\s+\(?([ab])\)?(\s*(?:[.,;:!?\n]|$)|\s+(?:wins|loses|(?:is|was|seems)\s+(?:\w+ly\s+|much\s+)?(?:better|worse|best|right|wrong|correct|incorrect|superior))\b)"
-        ))
-    });
-    static COUNT: LazyLock<Regex> =
-        LazyLock::new(|| pattern(&format!(r"(?i:\b(?:{NOUNS}))\s*(?:#|no\.?\s|number\s)?\s*([12])\b")));
-    static PLACE: LazyLock<Regex> =
-        LazyLock::new(|| pattern(&format!(r"(?i)\b(first|second|former|latter)\s+(?:one\b|(?:{NOUNS})\b)")));
-    static BARE_PLACE: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(
-            r"(?i)\bthe (first|second|former|latter)(\s+(?:is|was|wins|has|seems|gives|fails|misses|does|doesn't|isn't)\b|\s*(?:[.,;!?\n]|$))",
-        )
-    });
-    static CHINESE: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:答案|回答|选项|選項|答え)\s*([AB])"));
-    static INSTEAD: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\b(?:instead of|in place of|rather than)\b"));
-    static THAN: LazyLock<Regex> = LazyLock::new(|| pattern(r"([AB])\s*(?:より|보다)"));
-    static POSSESSIVE: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b([AB])'s\b"));
-    static TIES: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(
-            r"(?i)\bno (?:clear |real |significant |meaningful )?(?:difference|winner|preference)\b|\btoss-?up\b|\btoo close to call\b|\bon (?:a )?par\b|\bthey're (?:about )?the same\b|一样好|同样好|差不多|不相上下|两者相当",
-        )
-    });
-    // Marks at school: "A+", "an A".
-    static GRADE: LazyLock<Regex> =
-        LazyLock::new(|| pattern(r"\b[AB][+-](?:[\s.,]|$)|\b(?i:grade|an|vitamin|plan)\s+[AB]\b"));
-    const CJK: &str = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]";
-    static GLUED: LazyLock<Regex> = LazyLock::new(|| pattern(&format!(r"([AB])({CJK})|({CJK})([AB])\b")));
-    static LIST: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(
-            r"(?:§|\b)([AB])\s*(?:,?\s*(?:and|or maybe|or perhaps|or|nor|with|und|oder|et|ou)\b|/|&|\bvs\.?|\bversus\b|[和与跟と])\s*(?:§|\b)?([AB])\b|(?:§|\b)([AB])\s*,\s*(?:§|\b)([AB])\s*,?\s*(or|and)\b",
-        )
-    });
-    let place = |found: &Captures<'_>| {
-        if matches!(found[1].to_lowercase().as_str(), "first" | "former" | "1") { "A" } else { "B" }
-    };
-    let behind = |found: &Captures<'_>| found.get(2).map_or("", |rest| rest.as_str()).to_owned();
-    let text = INSTEAD.replace_all(text, "than");
-    let text = THAN.replace_all(&text, " than §$1 ");
-    let text = POSSESSIVE.replace_all(&text, "§$1 ");
-    let text = TIES.replace_all(&text, " tie ");
-    let text = GRADE.replace_all(&text, " ");
-    let text = GLUED.replace_all(&text, |found: &Captures<'_>| {
-        if found.get(1).is_some() {
-            format!("§{} {}", &found[1], &found[2])
-        } else {
-            format!("{} §{} ", &found[3], &found[4])
-        }
-    });
-    let text = NOUN.replace_all(&text, " §$1 ");
-    let text =
-        SMALL.replace_all(&text, |found: &Captures<'_>| format!(" §{}{}", found[1].to_uppercase(), behind(found)));
-    let text = COUNT.replace_all(&text, |found: &Captures<'_>| format!(" §{} ", place(found)));
-    let text = PLACE.replace_all(&text, |found: &Captures<'_>| format!(" §{} ", place(found)));
-    let text = BARE_PLACE.replace_all(&text, |found: &Captures<'_>| format!(" §{}{}", place(found), behind(found)));
-    let text = CHINESE.replace_all(&text, " §$1 ");
-    let list = |found: &Captures<'_>| {
-        let group = |one: usize, two: usize| found.get(one).or(found.get(two)).map_or("", |letter| letter.as_str());
-        let link = found.get(5).map_or("", |link| link.as_str());
-        if group(1, 3) == group(2, 4) { found[0].to_owned() } else { format!(" §AB {link}") }
-    };
-    LIST.replace_all(&text, list).into_owned()
+    let clauses = BORDER.split(&named).filter_map(|clause| vote(&words(clause)));
+    degrees.into_iter().map(Vote::Strong).chain(clauses).collect()
 }
 
 fn words(clause: &str) -> Vec<Word> {
@@ -167,7 +125,9 @@ fn words(clause: &str) -> Vec<Word> {
 /// Whether the first word is an "A" before a noun or adjective: no verb, no "better than", no "A defeats B".
 fn opens_with_article(words: &[Word]) -> bool {
     let [Word::Answer(Choice::A, false), Word::Other(next), ..] = words else { return false };
-    let goes_on = VERBS.contains(&next.as_str()) || next.starts_with('>') || !next.is_ascii();
+    let goes_on = VERBS.contains(&next.as_str())
+        || next.starts_with(|c: char| c == '>' || c.is_ascii_digit())
+        || !next.is_ascii();
     let than = words.get(2).is_some_and(|word| word.is_one_of(&["than"]) || matches!(word, Word::Answer(Choice::B, _)));
     !goes_on && !than
 }
@@ -182,7 +142,10 @@ fn other(choice: Choice) -> Choice {
 
 /// What the clause of `words` says.
 fn vote(words: &[Word]) -> Option<Vote> {
-    let given = |before: usize| before.checked_sub(1).is_some_and(|ahead| words[ahead].is_one_of(&GIVEN));
+    let given = |before: usize| {
+        let is_at = |back: usize, list: &[&str]| before.checked_sub(back).is_some_and(|at| words[at].is_one_of(list));
+        is_at(1, &GIVEN) || is_at(1, &["it"]) && is_at(2, &["give", "gives", "giving"])
+    };
     let is_subject =
         |at: usize| at.checked_sub(1).is_none_or(|before| !words[before].is_one_of(&OBJECTS) || given(before));
     let subject = words.iter().enumerate().find_map(|(at, word)| match word {
@@ -195,9 +158,14 @@ fn vote(words: &[Word]) -> Option<Vote> {
     }
     let (before, behind) = (&words[..at], &words[at + 1..]);
     let has = |part: &[Word], list: &[&str]| part.iter().any(|word| word.is_one_of(list));
-    let at_first = before.windows(2).any(|pair| pair[0].is_one_of(&["at"]) && pair[1].is_one_of(&["first"]));
-    let supposed = has(behind, &["would", "might"]) && has(behind, &["if"]);
-    if at_first || supposed || has(before, &RETRACTED) || has(behind, &["glance", "sight", "initially"]) {
+    // "but not as good as B"
+    if let [Word::Other(not), Word::Other(first), Word::Other(quality), Word::Other(last)] = before
+        && NEGATIONS.contains(&not.as_str())
+        && [first, last].iter().all(|word| *word == "as")
+    {
+        return Some(Vote::Strong(if WRONG.contains(&quality.as_str()) { other(choice) } else { choice }));
+    }
+    if says_nothing(choice, before, behind) {
         return None;
     }
     if has(behind, &["ties", "tied"]) {
@@ -216,23 +184,37 @@ fn vote(words: &[Word]) -> Option<Vote> {
     {
         return None;
     }
+    compared(choice, before, behind)
+}
+
+/// What the words around `choice` say of it.
+fn compared(choice: Choice, before: &[Word], behind: &[Word]) -> Option<Vote> {
+    let has = |part: &[Word], list: &[&str]| part.iter().any(|word| word.is_one_of(list));
     let beaten = behind.windows(2).any(|pair| pair[0].is_one_of(&BEATEN) && pair[1].is_one_of(&["by"]));
     let without = behind.windows(2).any(|pair| pair[0].is_one_of(&["no", "without"]) && pair[1].is_one_of(&WRONG));
+    let second = behind.windows(2).any(|pair| pair[0].is_one_of(&PLACED) && pair[1].is_one_of(&["second", "last"]));
+    if second || behind.len() == 1 && has(behind, &["second", "last"]) {
+        return Some(Vote::Strong(other(choice)));
+    }
+    let is_first = behind.len() == 1 && has(behind, &["first"]) && before.iter().all(|word| word.is_one_of(&LEADS));
+    if (is_first || is_on_top(behind)) && !has(behind, &NEGATIONS) && !has(before, &NEGATIONS) {
+        return Some(Vote::Strong(choice));
+    }
     let wrong = has(behind, &WRONG) && !without;
     let denied = has(behind, &NEGATIONS) && !without;
     if beaten {
         return (!denied).then_some(Vote::Strong(other(choice)));
     }
-    if has(before, &["if", "whether", "unless"]) {
+    if has(before, &["if", "whether", "unless", "otherwise"]) {
         return None;
     }
     if has(before, &WORSE) && !denied {
         return Some(Vote::Strong(other(choice)));
     }
     if has(before, &DECIDED) {
-        return (!has(before, &NEGATIONS)).then_some(Vote::Strong(choice));
+        return (!has(before, &NEGATIONS) && !has(before, &DOUBTS)).then_some(Vote::Strong(choice));
     }
-    if has(before, &NEGATIONS) {
+    if has(before, &NEGATIONS) || has(before, &DOUBTS) {
         return None;
     }
     let (more, less) = (has(behind, &["more"]), has(behind, &["less", "fewer"]));
@@ -244,18 +226,42 @@ fn vote(words: &[Word]) -> Option<Vote> {
         (false, true, _) => Some(Vote::Strong(other(choice))),
         (false, false, true) => Some(Vote::Strong(choice)),
         (false, false, false) if wrong => Some(Vote::Plain(other(choice))),
-        (false, false, false) => is_praise(behind).then_some(Vote::Plain(choice)),
+        (false, false, false) => (without || is_praise(before, behind)).then_some(Vote::Plain(choice)),
     }
 }
 
-/// Whether what a clause says of its subject is praise: a known word behind "is", or what no unknown verb begins.
-fn is_praise(behind: &[Word]) -> bool {
-    let Some(Word::Other(first)) = behind.first() else { return true };
+/// Whether the words around `choice` suppose, list or go back on something.
+fn says_nothing(choice: Choice, before: &[Word], behind: &[Word]) -> bool {
+    let has = |part: &[Word], list: &[&str]| part.iter().any(|word| word.is_one_of(list));
+    let at_first = before.windows(2).any(|pair| pair[0].is_one_of(&["at"]) && pair[1].is_one_of(&["first"]));
+    let condition = behind.windows(2).any(|pair| pair[0].is_one_of(&CONDITIONS) && !pair[1].is_one_of(&CONCESSIONS));
+    let supposed = condition || has(behind, &["might", "may", "could", "until"]);
+    // "A B test", "better in some ways and B in others".
+    let listed = matches!(behind.first(), Some(Word::Answer(next, _)) if *next != choice)
+        || behind.windows(2).any(|pair| {
+            pair[0].is_one_of(&["some", "certain"])
+                && pair[1].is_one_of(&["ways", "respects", "aspects", "cases", "areas"])
+        });
+    listed || at_first || supposed || has(before, &RETRACTED) || has(behind, &["glance", "sight", "initially"])
+}
+
+/// Whether what a clause says of its subject is praise: a known word, or nothing behind a name that the text leads to.
+fn is_praise(before: &[Word], behind: &[Word]) -> bool {
+    let leads = || {
+        before.iter().all(|word| {
+            word.is_one_of(&LEADS) || word.is_one_of(&GIVEN) || matches!(word, Word::Both | Word::Answer(..))
+        })
+    };
+    let Some(Word::Other(first)) = behind.first() else { return leads() };
     let praised = || behind.iter().any(|word| word.is_one_of(&PRAISED));
     if COPULAS.contains(&first.as_str()) {
-        return behind.len() == 1 || praised();
+        return behind.len() == 1 && leads() || praised() || behind.iter().skip(1).any(|word| word.is_one_of(&CALLED));
     }
-    VERBS.contains(&first.as_str()) || !first.ends_with(['s', 'd']) || praised()
+    let is_called = || behind.last().is_some_and(|word| word.is_one_of(&CALLED));
+    MODALS.contains(&first.as_str()) && is_called()
+        || GOOD_VERBS.contains(&first.as_str())
+        || REASONS.contains(&first.as_str()) && leads()
+        || praised()
 }
 
 /// What "A is as good as B" says, and "not as good as".
@@ -284,7 +290,8 @@ fn unspaced(choice: Choice, before: &[Word], behind: &[Word]) -> Option<Option<V
         return Some(None);
     }
     if rest.is_empty() {
-        return None;
+        let decided = says(&["选", "選", "倾向", "偏好", "推荐", "推薦", "胜者", "勝者"], &ahead);
+        return decided.then_some(Some(Vote::Strong(choice)));
     }
     let vote = match (says(&BLAME, &rest), says(&PRAISE, &rest)) {
         (true, _) if rest.contains("不差") || rest.contains("不错") => None,
@@ -293,6 +300,31 @@ fn unspaced(choice: Choice, before: &[Word], behind: &[Word]) -> Option<Option<V
         (false, false) => None,
     };
     Some(vote)
+}
+
+/// Whether an idiom says that the subject wins: "has the edge", "comes out on top", "gets my vote".
+fn is_on_top(behind: &[Word]) -> bool {
+    let Some(first) = behind.first() else { return false };
+    let held = first.is_one_of(&["has", "have", "holds", "gets", "takes", "gains"]);
+    let is_prize = |pair: &[Word]| {
+        pair[0].is_one_of(&["edge", "advantage", "vote", "win"]) && !pair[1].is_one_of(&["case", "cases"])
+    };
+    let ends = |list: &[&str]| behind.last().is_some_and(|word| word.is_one_of(list));
+    held && (ends(&["edge", "advantage", "vote", "win"]) || behind.windows(2).any(is_prize))
+        || behind.windows(2).any(|pair| pair[0].is_one_of(&["on"]) && pair[1].is_one_of(&["top"]))
+        || first.is_one_of(&["takes"]) && behind.len() == 2 && ends(&["it"])
+}
+
+/// Whether a clause goes on to praise or blame both, or says no more than "both".
+fn is_said_of_both(before: &[Word], behind: &[Word]) -> bool {
+    let nouns = ["answers", "responses", "of", "them", "assistants"];
+    let behind = &behind[behind.iter().take_while(|word| word.is_one_of(&nouns)).count()..];
+    let has = |list: &[&str]| behind.iter().any(|word| word.is_one_of(list));
+    let bare = behind.iter().all(|word| word.is_one_of(&["are"]));
+    let tries = behind.first().is_some_and(|word| word.is_one_of(&["try", "attempt", "tried", "attempted"]));
+    before.iter().all(|word| word.is_one_of(&LEADS) && !word.is_one_of(&OBJECTS_OF_BOTH) || *word == Word::Both)
+        && !tries
+        && (bare || has(&PRAISED) || has(&WRONG) || has(&GOOD_VERBS) || has(&BETTER) || has(&SHARED))
 }
 
 /// Whether a clause without a subject says that both are as good.
@@ -305,18 +337,30 @@ fn tie(words: &[Word]) -> Option<Vote> {
         let denied = words.checked_sub(1).is_some();
         return (!denied).then_some(Vote::Plain(Choice::Tie));
     }
+    let is_tied = |word: &Word| word.is_one_of(&["tie", "tied"]);
+    let supposed = words
+        .iter()
+        .any(|word| word.is_one_of(&["would", "could", "almost", "nearly", "first", "initially", "thought"]));
     let says = |(at, word): (usize, &Word)| {
         let (one, two) = (at.checked_sub(1), at.checked_sub(2));
         let denied = is_at(one, &NEGATIONS)
             || is_at(one, &["a", "or"]) && is_at(two, &["not", "no", "isn't", "or"])
             || is_at(one, &["or"]);
-        if word.is_one_of(&["tie", "tied", "both", "neither", "equally", "equivalent", "tied"]) {
-            return !denied;
+        if is_tied(word) && words[..at].iter().any(|word| word.is_one_of(&NEGATIONS)) {
+            return false;
+        }
+        if is_tied(word) || word.is_one_of(&["equally", "equivalent"]) {
+            return !denied && !supposed;
+        }
+        if word.is_one_of(&["both", "neither"]) {
+            return !denied && is_said_of_both(&words[..at], &words[at + 1..]);
         }
         let plural = is_at(one, &["are", "equally"])
             || is_at(one, &["the", "about", "roughly"]) && is_at(two, &["are", "about"]);
         let draw = word.is_one_of(&["draw"]) && is_at(one, &["a"]) && !denied;
         draw || word.is_one_of(&["equal", "same", "comparable", "identical"]) && (plural || both) && !denied
     };
-    words.iter().enumerate().any(says).then_some(Vote::Plain(Choice::Tie))
+    let declared = words.iter().enumerate().any(|(at, word)| is_tied(word) && says((at, word)));
+    let vote = if declared { Vote::Strong(Choice::Tie) } else { Vote::Plain(Choice::Tie) };
+    words.iter().enumerate().any(says).then_some(vote)
 }

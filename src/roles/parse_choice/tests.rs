@@ -212,6 +212,59 @@ fn comparisons_are_read_by_what_they_say_of_their_subject() {
 }
 
 #[test]
+fn what_is_said_of_both_is_weighed_by_degree() {
+    check(&[
+        ("Both are flawed, A less so", A),
+        ("Both are flawed, B more so.", A),
+        ("Both are good, B more so", B),
+        ("Both miss the point, but A less so than B", A),
+        ("Both are correct, A more concise", A),
+        ("Both have errors, B fewer", B),
+        ("Neither is good but B is closer", B),
+        ("Neither is perfect; A less so.", None),
+        ("A tie, with A slightly ahead", None),
+        ("It is a tie. A wins.", None),
+        ("It's not quite a tie: A wins", A),
+        ("Both answers mention Paris.", None),
+    ]);
+}
+
+#[test]
+fn a_name_that_is_only_mentioned_is_no_verdict() {
+    check(&[
+        ("The question asks for A", None),
+        ("Let's look at A", None),
+        ("A says 5. The right value is 7.", None),
+        ("A's answer: 5", None),
+        ("Section B of the text", None),
+        ("Maybe A is better", None),
+        ("Nobody would prefer A", None),
+        ("B if accuracy matters", None),
+        ("If A had been longer, it would win.", None),
+        ("If I had to choose, B.", B),
+        ("The nod goes to A", A),
+        ("B gets my vote", B),
+        ("A ranks second", B),
+    ]);
+}
+
+#[test]
+fn json_that_ranks_or_scores_both_is_read() {
+    check(&[
+        (r#"{"ranking": ["B", "A"]}"#, B),
+        (r#"{"ranking": ["answer_b", "answer_a"]}"#, B),
+        (r#"{"scores": {"A": 3, "B": 7}}"#, B),
+        (r#"{"rank": {"A": 1, "B": 2}}"#, A),
+        (r#"{"A": {"score": 4}, "B": {"score": 9}}"#, B),
+        (r#"[{"name": "A", "score": 3}, {"name": "B", "score": 5}]"#, B),
+        (r#"{"A_score": 8, "B_score": 8}"#, TIE),
+        (r#"{"errors": {"A": 3, "B": 1}}"#, None),
+        (r#"{"accuracy": {"A": 5, "B": 3}, "style": {"A": 2, "B": 4}}"#, None),
+        (r#"["B", "A"]"#, None),
+    ]);
+}
+
+#[test]
 fn praise_and_blame_are_read_if_they_agree() {
     check(&[
         ("A is wrong. B is right.", B),
@@ -323,11 +376,13 @@ fn replies_of_public_reports_are_read_as_their_readers_would() {
         want: String,
         finish: Option<String>,
     }
-    let rows: Vec<Row> = include_str!("../../../tests/golden/verdict_cases.jsonl")
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(rows.len(), 54);
+    let files = [
+        include_str!("../../../tests/golden/verdict_cases.jsonl"),
+        include_str!("../../../tests/golden/judge_cases.jsonl"),
+    ];
+    let rows: Vec<Row> =
+        files.iter().flat_map(|file| file.lines()).map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 54 + 521);
     let said = |choice: Option<Choice>| match choice {
         A => "A",
         B => "B",

@@ -16,7 +16,7 @@ pub(super) fn at_letter(name: &str, options: &[String]) -> Option<usize> {
 pub(super) fn is_denied_before(before: &str) -> bool {
     static DENIED: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
-            r"(?i)(?:\bnot|n't|\bnever|\bcannot|\bwouldn't|\bneither|\bnor|\bso (?:is|are)|\b(?:all|any|anything|everything|every|each)(?:\s+\w+){0,4}?\s+but|\b(?:except|save)(?: for)?|\bother than|\bapart from|\bbesides)(?:\s+\w+)?[\s(*]*$",
+            r"(?i)(?:\bnot|n't|\bnicht|\bno es|\bno está|n'est pas|\bnon è|\bnão é|不是|\bnever|\bcannot|\bwouldn't|\bneither|\bnor|\bso (?:is|are)|\b(?:all|any|anything|everything|everyone|everybody|anyone|every|each)(?:\s+\w+){0,4}?\s+but|\b(?:except|save)(?: for)?|\bother than|\bapart from|\bbesides)(?:\s+\w+)?[\s(*]*$",
         )
     });
     DENIED.is_match(before)

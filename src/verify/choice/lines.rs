@@ -34,8 +34,8 @@ pub(super) fn without_list(text: &str, options: &[String]) -> String {
     text.lines().filter(|line| !repeated.contains(line)).collect::<Vec<_>>().join("\n")
 }
 
-/// The only option that a list of verdicts calls right, and all others wrong: `A. Wrong.` and `B. Correct.` on lines of their own.
-pub(super) fn by_verdicts(text: &str, options: &[String]) -> Option<usize> {
+/// The only option that a list of verdicts calls right; `None` if there is no such list, `Some(None)` if several are, or none: `A. Wrong.` and `B. Correct.` on lines of their own.
+pub(super) fn by_verdicts(text: &str, options: &[String]) -> Option<Option<usize>> {
     static WRONG: LazyLock<Regex> =
         LazyLock::new(|| pattern(r"(?i)\b(?:incorrect|wrong|false|no|not|cannot|untrue)\b|n't\b|[✗✘❌×]"));
     static RIGHT: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?i)\b(?:correct|right|true|yes)\b|[✓✔✅]"));
@@ -50,10 +50,8 @@ pub(super) fn by_verdicts(text: &str, options: &[String]) -> Option<usize> {
             (false, false) => return None,
         }
     }
-    match right[..] {
-        [index] if lines.len() > 1 => Some(index),
-        _ => None,
-    }
+    let only = right.first().copied().filter(|_| right.len() == 1);
+    (lines.len() > 1).then_some(only)
 }
 
 /// Whether a line or the list in one of `text` names a letter besides `chosen`: `B` and `C` on lines of their own, `A: 0.1, B: 0.7`.

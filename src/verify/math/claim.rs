@@ -10,6 +10,9 @@ use std::sync::LazyLock;
 /// An amount with its sign, currency and percent sign.
 const AMOUNT: &str = r"[$€£¥₹]?\s?\d+(?:[.,]\d+)*\s?%?";
 
+/// Maximum length of a text that may be an equation as a whole.
+const WHOLE_BYTES_MAX: usize = 200;
+
 /// Whether all of `text` is two numbers with a hyphen or "to" between them, which is a range as well as a difference: `10-12 cm`.
 pub(super) fn is_range(text: &str) -> bool {
     static RANGE: LazyLock<Regex> = LazyLock::new(|| {
@@ -30,11 +33,14 @@ pub(super) fn opens_range(text: &str) -> bool {
 
 /// Whether the number `value` between `before` and `behind` is part of something else: a formula, a time, a date, a range, a bound.
 pub(super) fn belongs(before: &str, value: &BigRational, behind: &str) -> bool {
-    static GOES_ON: LazyLock<Regex> =
-        LazyLock::new(|| pattern(r"^(?:\s*(?:π|\^)|\\(?:sqrt|pi)|[inxyz](?:[^\p{L}\d]|$)|\+(?:\s|$)|-?ish\b)"));
+    static GOES_ON: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"^(?:\s*(?:π|\^)|\\(?:sqrt|pi)|[inxyz](?:[^\p{L}\d]|$)|\+(?:\s|$)|-?ish\b|\s+(?:\w+\s+)?or (?:more|less|fewer|above|below|higher|lower|over|under)\b)",
+        )
+    });
     static BELONGS: LazyLock<Regex> = LazyLock::new(|| {
         pattern(
-            r"(?:sqrt\s*[({]?\s*|\d:|\d{4}-\d\d-|(?i:\b(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\s+than\s+)|[<>]=?\s*|\\(?:ge|le|geq|leq|gt|lt|geqslant|leqslant)\s*)$",
+            r"(?:sqrt\s*[({]?\s*|\d:|\d{4}-\d\d-|(?i:\b(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\s+than\s+)|(?:^|[^=-])[<>]=?\s*|\\(?:ge|le|geq|leq|gt|lt|geqslant|leqslant)\s*)$",
         )
     });
     static TO: LazyLock<Regex> = LazyLock::new(|| {
@@ -42,6 +48,9 @@ pub(super) fn belongs(before: &str, value: &BigRational, behind: &str) -> bool {
     });
     static HYPHEN: LazyLock<Regex> = LazyLock::new(|| pattern(r"(\d+(?:[.,]\d+)*)\s?%?\s?-\s?$"));
     let ascends = HYPHEN.captures(before).and_then(|found| numeral(found.get(1)?.as_str(), Comma::Separates));
+    // `<b>5</b>`
+    static TAG: LazyLock<Regex> = LazyLock::new(|| pattern(r"</?[A-Za-z]\w*>\s*$"));
+    let before = TAG.find(before).map_or(before, |tag| &before[..tag.start()]);
     // "from 3 to 5" may say where something arrives.
     let in_range = TO.captures(before).is_some_and(|found| found.get(1).is_none());
     GOES_ON.is_match(behind) || BELONGS.is_match(before) || in_range || ascends.is_some_and(|(low, _)| low < *value)
@@ -73,10 +82,18 @@ pub(super) fn contradicts(text: &str) -> bool {
     static EQUATION: LazyLock<Regex> = LazyLock::new(|| {
         pattern(r"([\d(.$][\d\s.,+*/()$-]*[+*/-][\d\s.,+*/()$-]*)=\s*(-?[$]?\d[\d.,]*)[^\d=+*/^\\%-]*$")
     });
+    let reads = |text: &str| read(text, Comma::Separates).is_some();
+    if let Some((left, right)) =
+        text.trim().trim_end_matches('.').rsplit_once('=').filter(|_| text.len() < WHOLE_BYTES_MAX)
+    {
+        let differ = |comma| read(&format!("{left} = {right}"), comma).is_none();
+        if reads(left) && reads(right) && differ(Comma::Separates) && differ(Comma::Decimal) {
+            return true;
+        }
+    }
     let Some(found) = EQUATION.captures(text) else { return false };
     let (left, right) = (found[1].trim(), found[2].trim_end_matches(['.', ',']));
     let whole = format!("{left} = {right}");
-    let reads = |text: &str| read(text, Comma::Separates).is_some();
     reads(left) && reads(right) && !reads(&whole) && read(&whole, Comma::Decimal).is_none()
 }
 

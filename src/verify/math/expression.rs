@@ -200,7 +200,7 @@ impl Parser<'_> {
             }
             Token::Sign(sign) => "({[⌊⌈".contains(*sign),
             // `3!2!`, `2^x 3^x`
-            Token::Number(..) if before == Some(&Token::Sign('!')) => !spaced,
+            Token::Number(..) if before == Some(&Token::Sign('!')) => !spaced || self.sign(self.at + 1) == Some('!'),
             Token::Number(..) => {
                 let is_power = |at: Option<usize>| at.and_then(|at| self.sign(at)) == Some('^');
                 *spaced

@@ -125,8 +125,100 @@ fn answers_are_found_however_they_are_set_down() {
 }
 
 #[test]
+fn equal_sides_that_differ_state_nothing() {
+    for (text, expected) in [
+        (r"\boxed{2+3=6}", "6"),
+        (r"\boxed{2+3=6}", "5"),
+        (r"\boxed{x = 4+4 = 9}", "9"),
+        (r"\boxed{50 \approx 51}", "51"),
+        (r"\boxed{\sqrt{8} = 3}", "3"),
+        (r"\boxed{1/2 = 60\%}", "60%"),
+        (r"\boxed{5 \cdot 12 = 61 \text{ cm}}", "61"),
+        (r"\[3+4=8\]", "8"),
+        ("gcd(12, 20) = 5", "5"),
+        (r"\boxed{3x+2=14}", "x = 4"),
+        (r"\boxed{2x = 8}", "x = 4"),
+        (r"\boxed{5}", "x + y = 5"),
+    ] {
+        assert!(!right(text, expected), "{text:?} is {:?}, not {expected}", MathAnswer::of(text));
+    }
+    for (text, expected) in [
+        (r"\boxed{\frac{2}{3} = 0.67}", "2/3"),
+        (r"\boxed{\frac{10}{20} \times 100 = 50\%}", "50"),
+        (r"\boxed{2 \text{ hours} = 120 \text{ minutes}}", "120"),
+        (r"\boxed{\frac{\pi}{2} = 90^\circ}", "90"),
+        (r"\boxed{f(2) = 5}", "5"),
+        (r"\boxed{\ln 2 \approx 0.693}", r"\ln 2"),
+        (r"\boxed{m+n = 113+3 = 116}", "116"),
+        (r"\boxed{x - 4 = 0}", "x = 4"),
+    ] {
+        assert!(right(text, expected), "{text:?} is {:?}, expected {expected}", MathAnswer::of(text));
+    }
+}
+
+#[test]
+fn what_prose_does_not_state_is_no_answer() {
+    for (text, expected) in [
+        ("It takes 3-5 days.", "5"),
+        ("The answer is 10-12.", "-2"),
+        ("between 10 and 12", "12"),
+        ("more than 7", "7"),
+        ("7+", "7"),
+        ("Is it 7?", "7"),
+        ("The answer is 7, no wait, 8.", "7"),
+        (r"\boxed{7}. Wait, that's wrong.", "7"),
+        ("Step 7: Add the numbers", "7"),
+        ("I have tried 3 times but cannot solve it.", "3"),
+        ("three and a half", "1/2"),
+        ("two three", "5"),
+    ] {
+        assert!(!right(text, expected), "{text:?} is {:?}, not {expected}", MathAnswer::of(text));
+    }
+    for (text, expected) in
+        [("It rose from 3 to 5.", "5"), ("three and a half", "3.5"), ("How many? 7", "7"), ("{2, 1}", r"\{1,2\}")]
+    {
+        assert!(right(text, expected), "{text:?} is {:?}, expected {expected}", MathAnswer::of(text));
+    }
+}
+
+#[test]
+fn functions_of_numbers_have_exact_values() {
+    for (text, expected) in [
+        (r"\boxed{20\cos 30^\circ}", r"10\sqrt{3}"),
+        (r"\boxed{\sin 15^\circ}", r"\frac{\sqrt6-\sqrt2}{4}"),
+        (r"\boxed{\sin^2 60^\circ}", "3/4"),
+        (r"\boxed{\tan^{-1}(1)}", r"\frac{\pi}{4}"),
+        (r"\boxed{\left\lfloor \frac{7}{2} \right\rfloor}", "3"),
+        (r"\boxed{\lceil \pi \rceil}", "4"),
+        (r"\boxed{\text{lcm}(4, 6)}", "12"),
+        (r"\boxed{\max\{3, 5\}}", "5"),
+        (r"\boxed{17 \bmod 5}", "2"),
+        (r"\boxed{\frac{5!}{3!2!}}", r"\binom{5}{2}"),
+        (r"\boxed{\binom{n}{2}}", r"\frac{n(n-1)}{2}"),
+        ("x \u{2261} 3 (mod 5)", "3"),
+    ] {
+        assert!(right(text, expected), "{text:?} is {:?}, expected {expected}", MathAnswer::of(text));
+    }
+    assert!(!right(r"\boxed{\sin(40)}", r"\sin 40^\circ"));
+    assert!(MathAnswer::expected(r"\tan 90^\circ").is_none());
+}
+
+#[test]
 fn a_prompts_answer_is_read_whole_or_refused() {
-    for text in ["", "none of these", "Paris", r"\boxed{", "12 of the 40", "see step 3", "2024-01-05"] {
+    for text in [
+        "10-12",
+        "10-2",
+        "3-5 days",
+        "10 to 12",
+        "2023-10",
+        "",
+        "none of these",
+        "Paris",
+        r"\boxed{",
+        "12 of the 40",
+        "see step 3",
+        "2024-01-05",
+    ] {
         assert!(MathAnswer::expected(text).is_none(), "{text:?} is {:?}", MathAnswer::expected(text));
     }
     for text in [

@@ -1,7 +1,17 @@
 //! The words by which judges compare, praise and blame, in English and other languages.
 
 /// Comparisons in favour of their subject.
-pub(super) const BETTER: [&str; 49] = [
+pub(super) const BETTER: [&str; 59] = [
+    "nearer",
+    "gewinnt",
+    "gana",
+    "gagne",
+    "vince",
+    "vence",
+    "побеждает",
+    "übertrifft",
+    "supera",
+    "surpasse",
     "better",
     "superior",
     "best",
@@ -78,7 +88,23 @@ pub(super) const WORSE: [&str; 22] = [
     "below",
 ];
 /// Blame.
-pub(super) const WRONG: [&str; 50] = [
+pub(super) const WRONG: [&str; 66] = [
+    "weak",
+    "lacking",
+    "insufficient",
+    "mediocre",
+    "inadequate",
+    "deficient",
+    "subpar",
+    "incoherent",
+    "repetitive",
+    "outdated",
+    "wordy",
+    "miss",
+    "lack",
+    "forget",
+    "ignore",
+    "omit",
     "wrong",
     "incorrect",
     "incorrectly",
@@ -135,7 +161,22 @@ pub(super) const NEGATIONS: [&str; 17] = [
     "couldn't", "aren't", "no", "nicht", "neither",
 ];
 /// Verbs of a decision, before what is decided for.
-pub(super) const DECIDED: [&str; 20] = [
+pub(super) const DECIDED: [&str; 35] = [
+    "lean",
+    "leaning",
+    "leans",
+    "prefiero",
+    "préfère",
+    "preferisco",
+    "prefiro",
+    "bevorzuge",
+    "wähle",
+    "elijo",
+    "choisis",
+    "scelgo",
+    "escolho",
+    "выбираю",
+    "предпочитаю",
     "prefer",
     "choose",
     "chose",
@@ -166,10 +207,13 @@ pub(super) const OBJECTS: [&str; 17] = [
 pub(super) const GIVEN: [&str; 12] =
     ["go", "going", "goes", "went", "edge", "points", "point", "nod", "preference", "advantage", "vote", "side"];
 /// Words of a view that the text goes back on.
-pub(super) const RETRACTED: [&str; 8] =
-    ["initially", "originally", "might", "tempted", "wanted", "glance", "sight", "may"];
+pub(super) const RETRACTED: [&str; 11] =
+    ["initially", "originally", "might", "tempted", "wanted", "glance", "sight", "may", "maybe", "perhaps", "possibly"];
 /// Of one answer in languages that leave no space behind its letter: what speaks for it, and what against.
-pub(super) const PRAISE: [&str; 19] = [
+pub(super) const PRAISE: [&str; 22] = [
+    "正確",
+    "准確",
+    "정확",
     "好",
     "优",
     "佳",
@@ -191,103 +235,13 @@ pub(super) const PRAISE: [&str; 19] = [
     "完整",
 ];
 pub(super) const BLAME: [&str; 12] = ["差", "不", "错", "錯", "没", "误", "悪", "劣", "間違", "ない", "나쁘", "틀"];
-/// What may follow a letter that opens a clause: anything else makes "A" an article.
-pub(super) const VERBS: [&str; 88] = [
-    "is",
-    "was",
-    "isn't",
-    "wasn't",
-    "seems",
-    "looks",
-    "appears",
-    "remains",
-    "has",
-    "had",
-    "does",
-    "doesn't",
-    "did",
-    "didn't",
-    "can",
-    "can't",
-    "cannot",
-    "should",
-    "must",
-    "would",
-    "could",
-    "wins",
-    "won",
-    "beats",
-    "loses",
-    "lost",
-    "fails",
-    "failed",
-    "misses",
-    "missed",
-    "lacks",
-    "forgets",
-    "ignores",
-    "omits",
-    "contains",
-    "includes",
-    "gives",
-    "provides",
-    "answers",
-    "makes",
-    "shows",
-    "states",
-    "says",
-    "explains",
-    "solves",
-    "gets",
-    "addresses",
-    "follows",
-    "offers",
-    "uses",
-    "takes",
-    "edges",
-    "deserves",
-    "outperforms",
-    "surpasses",
-    "contradicts",
-    "hallucinates",
-    "over",
-    "correctly",
-    "clearly",
-    "because",
-    "since",
-    "as",
-    "with",
-    "by",
-    "only",
-    "also",
-    "ist",
-    "est",
-    "es",
-    "it",
-    "è",
-    "defeats",
-    "trumps",
-    "tops",
-    "exceeds",
-    "outshines",
-    "scores",
-    "daha",
-    "comes",
-    "falls",
-    "ranks",
-    "ties",
-    "refuses",
-    "instead",
-    "than",
-    "outperformed",
-    "surpassed",
-];
-/// Participles by which another one is praised: "A is beaten by B".
-pub(super) const BEATEN: [&str; 7] = ["beaten", "outperformed", "surpassed", "defeated", "outdone", "bested", "beat"];
-/// Verbs that only join a subject and what is said of it.
-pub(super) const COPULAS: [&str; 7] = ["is", "was", "seems", "looks", "appears", "sounds", "remains"];
 /// Words of praise.
-pub(super) const PRAISED: [&str; 44] = [
+pub(super) const PRAISED: [&str; 43] = [
+    "decent",
+    "adequate",
+    "reasonable",
+    "acceptable",
+    "competent",
     "good",
     "right",
     "correct",
@@ -317,9 +271,6 @@ pub(super) const PRAISED: [&str; 44] = [
     "honest",
     "comprehensive",
     "informative",
-    "one",
-    "it",
-    "answer",
     "richtig",
     "correcta",
     "correcto",
@@ -329,7 +280,4 @@ pub(super) const PRAISED: [&str; 44] = [
     "best",
     "more",
     "most",
-    "so",
-    "mine",
-    "choice",
 ];
