@@ -1,8 +1,9 @@
 //! Parses a judge's choice from its text.
 //!
 //! Thoughts are left out. In this order: what the text marks as its verdict (`[[A]]`, `[[A>B]]`, `"winner": "A"`,
-//! `\boxed{A}`, "verdict: B"); a text that is only a verdict, in any case (`b.`, `**Tie**`, `2`); scores for both; else all
-//! that its clauses say ([`clause`]). A comparison beats praise: "A is good, but B is better" is B.
+//! `\boxed{A}`, "verdict: B"); a text that is only a verdict, in any case (`b.`, `**Tie**`, `2`); JSON that ranks or scores both
+//! ([`json`]); the verdict that it ends on, or a ranking; scores for both; else all that its clauses say ([`clause`]). A
+//! comparison beats praise: "A is good, but B is better" is B.
 //!
 //! Invariant: a text with no verdict, or with two different ones, has none, and so has one that was cut before its verdict.
 //! Nothing is guessed.

@@ -2,8 +2,9 @@
 //!
 //! In this order: a box or an answer tag; the last "the answer is B" or "I choose B"; the option that it ends on ("so B") or
 //! calls right; a text that begins with a letter ("B) ..."); letters in brackets, the one option whose words occur, single
-//! letters, if all that the text does not deny are the same; the one option whose value is the text's. `A` and `I` count as
-//! letters only where they cannot be words. A text that does not choose is wrong.
+//! letters, if all that the text does not deny are the same; a place ("the second option"); the one option whose value is the
+//! text's. Outside boxes and tags, questions and lists of the options are left out. `A` and `I` count as letters only where they
+//! cannot be words. A text that does not choose is wrong.
 
 use super::marker::{Mark, marks, without_questions};
 use super::math::MathAnswer;

@@ -2,8 +2,9 @@
 //!
 //! A text's answer is where its last mark is ([`marks`]), else the formula at its end, else its last number ([`prose`]). A box
 //! holds an expression that is read whole or matches nothing; formulas are read as [`expression`] has it and compared
-//! exactly ([`form`]). `50%` is 0.5 too, and 50. Units and words are left out. A prompt's own answer is read whole or
-//! refused.
+//! exactly ([`form`]). `50%` is 0.5 too, and 50. Units and words are left out. What prose asks, bounds, takes back or
+//! contradicts is no answer ([`claim`]), nor are equal sides that differ ([`statement`]). A prompt's own answer is read whole
+//! or refused, and so is one that can be read in two ways: `10-12`.
 
 use super::marker::{Mark, braced, marks, without_questions};
 use crate::types::pattern::pattern;

@@ -93,11 +93,17 @@ pub(super) fn votes(text: &str) -> Vec<Vote> {
     let (degrees, named) = by_degree(&with_names(text));
     // Questions say nothing, and "A is right and B is wrong" is two clauses.
     static QUESTION: LazyLock<Regex> = LazyLock::new(|| pattern(r"[^.!?\n]*\?"));
+    // "A: correct, B: incorrect"
+    static LABELLED: LazyLock<Regex> = LazyLock::new(|| {
+        pattern(
+            r"(§[AB]|\b[AB])\s*:\s*((?:in)?(?:correct|accurate|complete)|right|wrong|better|worse|good|bad|(?:un)?(?:clear|helpful))\b",
+        )
+    });
     static AND: LazyLock<Regex> = LazyLock::new(|| {
         pattern(r"\band\s+(§?[AB]\s+(?:is|was|isn't|seems|has|fails|loses|lacks|gives|does|doesn't|answers)\b)")
     });
     let named = QUESTION.replace_all(&named, " ");
-    let named = without_conditions(&named);
+    let named = LABELLED.replace_all(&without_conditions(&named), "$1 is $2").into_owned();
     let named = AND.replace_all(&named, "; $1");
     let clauses = BORDER.split(&named).filter_map(|clause| vote(&words(clause)));
     degrees.into_iter().map(Vote::Strong).chain(clauses).collect()
