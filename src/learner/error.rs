@@ -22,7 +22,7 @@ pub enum Error {
         name: String,
     },
     /// A saved adapter does not have the factors that the config asks for.
-    #[error("saved adapter: expected rank {rank} on {targets:?} in every layer; change the config back or start anew")]
+    #[error("saved adapter: expected rank {rank} on {} in every layer; change the config back or start anew", names(.targets))]
     OtherAdapter {
         /// The rank asked for.
         rank: usize,
@@ -31,8 +31,10 @@ pub enum Error {
     },
     /// The adapter to start from does not have the factors that the config asks for.
     #[error(
-        "learner.start_from: expected an adapter of rank {rank} on {targets:?}, as learner.lora says, got one of rank {got_rank} on \
-         {got_targets:?}; set learner.lora.rank and learner.lora.targets to these"
+        "learner.start_from: expected an adapter of rank {rank} on {}, as learner.lora says, got one of rank {got_rank} on {}; \
+         set learner.lora.rank and learner.lora.targets to these",
+        names(.targets),
+        names(.got_targets)
     )]
     OtherStart {
         /// The rank asked for.
@@ -44,6 +46,17 @@ pub enum Error {
         /// The adapter's targets.
         got_targets: Vec<Projection>,
     },
+    /// The weights to start from are not of the mode.
+    #[error("learner.start_from: expected weights for learner.mode {mode}, got {got}")]
+    OtherStartMode {
+        /// The mode asked for.
+        mode: Mode,
+        /// What they are.
+        got: &'static str,
+    },
+    /// The weights to start from cannot be read, or are another model's.
+    #[error("learner.start_from: {0}")]
+    Start(crate::transformer::Error),
     /// A saved critic was trained in another mode.
     #[error("saved critic: expected one of learner.mode {mode}; change the config back or start anew")]
     OtherMode {
@@ -84,6 +97,11 @@ pub enum Error {
     /// The model failed.
     #[error(transparent)]
     Model(#[from] crate::transformer::Error),
+}
+
+/// Targets as the config names them.
+fn names(targets: &[Projection]) -> String {
+    format!("{:?}", targets.iter().map(|target| target.name()).collect::<Vec<_>>())
 }
 
 impl Error {

@@ -224,10 +224,12 @@ impl TrainableCritic {
 /// If they cannot be read, or are not of the kind, rank or targets that are trained.
 pub(super) fn load_start(config: &LearnerConfig, spec: &ModelSpec) -> Result<Option<CriticWeights>, Error> {
     let Some(folder) = config.start() else { return Ok(None) };
-    let start = CriticWeights::load(folder, spec)?;
-    let (CriticWeights::Adapter(adapter), Mode::Lora) = (&start, config.mode) else {
-        let is_full = config.mode == Mode::Full && start.full().is_some();
-        return if is_full { Ok(Some(start)) } else { Err(Error::OtherMode { mode: config.mode }) };
+    let start = CriticWeights::load(folder, spec).map_err(Error::Start)?;
+    let adapter = match (&start, config.mode) {
+        (CriticWeights::Adapter(adapter), Mode::Lora) => adapter,
+        (CriticWeights::Full(_), Mode::Full) => return Ok(Some(start)),
+        (CriticWeights::Adapter(_), mode) => return Err(Error::OtherStartMode { mode, got: "an adapter" }),
+        (CriticWeights::Full(_), mode) => return Err(Error::OtherStartMode { mode, got: "all weights of a model" }),
     };
     if !adapter.ends.is_empty() {
         return Err(Error::Ends);

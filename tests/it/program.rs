@@ -9,4 +9,5 @@ mod malformed;
 mod offline;
 mod refusals;
 mod sandbox;
+mod start;
 mod verify;

@@ -1,7 +1,7 @@
 //! Signals: whatever the node is in the middle of, it drains, writes its checkpoint and ends with 0.
 
 use super::refusals::{KilledAtTheEnd, assert_ended, changed_model, program, set_template, source, within};
-use crate::support::node::{open_episodes, saved};
+use crate::support::node::{distinct, open_episodes, saved};
 use crate::support::server::{Act, Rigged};
 use rco_node::node::Exit;
 use std::fs;
@@ -9,6 +9,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The longest drain: `node.drain_seconds` is 2, and the machine may be busy.
@@ -154,4 +156,82 @@ fn steps_that_are_none_or_were_taken_before_are_explained() {
         Exit::Done,
         &["has taken 1 learner steps already", "give more than 1", "export", "resolved-config.toml"],
     );
+}
+
+/// Waits until the log in `file` has `words`.
+fn logged(file: &Path, words: &str) {
+    within(Duration::from_secs(60), words, || fs::read_to_string(file).unwrap().contains(words));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_ctrl_c_ends_the_process_at_once_and_the_run_goes_on_later() {
+    let folder = tempfile::tempdir().unwrap();
+    // It prefers the greater text, in whatever order it is asked, and answers nobody once it is told so.
+    let hangs = Arc::new(AtomicBool::new(false));
+    let told = hangs.clone();
+    let server = Rigged::start(move |_, asked| {
+        let texts: Vec<&str> = asked.last().split("|||").collect();
+        match texts[0].cmp(texts[1]) {
+            _ if told.load(Ordering::Relaxed) => Act::Hang,
+            std::cmp::Ordering::Greater => Act::Say("A".to_owned()),
+            std::cmp::Ordering::Less => Act::Say("B".to_owned()),
+            std::cmp::Ordering::Equal => Act::Say("tie".to_owned()),
+        }
+    })
+    .await;
+    let more = format!(
+        "judge.kind='remote'\nremote.judge.base_url='{}'\nremote.judge.model='m'\nnode.drain_seconds=600\n\
+         judge.prompt='{{{{ first }}}}|||{{{{ second }}}}|||{{{{ prompt }}}}'\nlearner.publish_every_steps=1",
+        server.base_url
+    );
+    let path = folder.path().to_owned();
+    let ends = move || {
+        let log = path.join("log");
+        let node =
+            program(&path, &more, &["start"]).env("RCO_LOG", "info").stderr(fs::File::create(&log).unwrap()).spawn();
+        let mut node = KilledAtTheEnd(node.unwrap());
+        let interrupt = || {
+            let sent = Command::new("kill").args(["-INT", &node.0.id().to_string()]).status().unwrap();
+            assert!(sent.success());
+        };
+        let list = || rco_node::checkpoint::list(&path.join("run/checkpoints")).unwrap();
+        within(Duration::from_secs(60), "a checkpoint", || !list().is_empty());
+        hangs.store(true, Ordering::Relaxed);
+        interrupt();
+        logged(&log, "a second Ctrl-C ends the process at once");
+        // The judge holds up the drain, for as long as that may take.
+        std::thread::sleep(Duration::from_secs(1));
+        let asked = Instant::now();
+        interrupt();
+        let mut ended = node.0.try_wait().unwrap();
+        assert!(ended.is_none(), "one Ctrl-C waits for what is under way: {ended:?}");
+        within(Duration::from_secs(10), "the end", || {
+            ended = node.0.try_wait().unwrap();
+            ended.is_some()
+        });
+        let said = fs::read_to_string(&log).unwrap();
+        assert_eq!(ended.unwrap().code(), Some(130), "{said}");
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        assert!(said.contains("ended at once; start --resume runs again what was under way"), "{said}");
+
+        // What it promised.
+        hangs.store(false, Ordering::Relaxed);
+        let before = saved(&path);
+        let steps = (before.step + 20).to_string();
+        let resumed = ["start", "--resume", "--learner-steps", &steps];
+        let mut again = program(&path, &more, &resumed);
+        let again = again.env("RCO_LOG", "info").stderr(fs::File::create(&log).unwrap()).spawn();
+        let mut again = KilledAtTheEnd(again.unwrap());
+        within(Duration::from_secs(60), "the end of the resumed run", || {
+            ended = again.0.try_wait().unwrap();
+            ended.is_some()
+        });
+        let said = fs::read_to_string(&log).unwrap();
+        assert_eq!(ended.unwrap().code(), Some(0), "{said}");
+        assert!(saved(&path).step >= before.step + 20, "{said}");
+        let groups = rco_node::groups::read(&path.join("run")).unwrap();
+        let episodes: Vec<_> = groups.groups.iter().map(|recorded| recorded.group.episode).collect();
+        assert_eq!(distinct(&episodes).len(), episodes.len(), "no episode is scored twice");
+    };
+    tokio::task::spawn_blocking(ends).await.unwrap();
 }

@@ -32,24 +32,24 @@ pub(super) fn changed_model(folder: &Path, change: impl FnOnce(&Path)) -> PathBu
     model
 }
 
-/// Writes zeros over the tensors whose names end with `ending`.
-fn set_to_zero(model: &Path, ending: &str) {
+/// Writes `byte` over the tensors whose names end with `ending`.
+pub(super) fn fill(model: &Path, ending: &str, byte: u8) {
     let file = model.join("model.safetensors");
     let bytes = fs::read(&file).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let mut zeros = 0;
+    let mut filled = 0;
     let owned: Vec<_> = tensors
         .iter()
         .map(|(name, view)| {
             let mut data = view.data().to_vec();
             if name.ends_with(ending) {
-                data.fill(0);
-                zeros += 1;
+                data.fill(byte);
+                filled += 1;
             }
             (name.to_owned(), view.dtype(), view.shape().to_vec(), data)
         })
         .collect();
-    assert!(zeros > 0, "the model has tensors that end with {ending}");
+    assert!(filled > 0, "the model has tensors that end with {ending}");
     let views: BTreeMap<_, _> = owned
         .iter()
         .map(|(name, dtype, shape, data)| (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap()))
@@ -113,7 +113,7 @@ pub(super) fn source(model: &Path) -> String {
 fn a_trainable_tensor_without_a_gradient_stops_the_start() {
     let folder = tempfile::tempdir().unwrap();
     // The gate's branch reaches the loss through this matrix alone.
-    let model = changed_model(folder.path(), |model| set_to_zero(model, "layers.0.mlp.down_proj.weight"));
+    let model = changed_model(folder.path(), |model| fill(model, "layers.0.mlp.down_proj.weight", 0));
     let gate = format!("{}\nlearner.lora.targets=['gate_proj']", source(&model));
     let refused = run(folder.path(), &gate, &["start", "--learner-steps", "1"]);
     assert_ended(&refused, Exit::Device, &["layers.0.gate_proj.lora_A", "gradient"]);
@@ -204,7 +204,7 @@ fn ending_with(exit: Exit, folder: &Path) -> (Output, &'static [&'static str]) {
             (run(folder, &format!("{}\nsupervisor.restarts_max=1", source(&model)), start), &["refused"])
         }
         Exit::Device => {
-            let model = changed_model(folder, |model| set_to_zero(model, "mlp.down_proj.weight"));
+            let model = changed_model(folder, |model| fill(model, "mlp.down_proj.weight", 0));
             let more = format!("{}\nlearner.lora.targets=['up_proj']", source(&model));
             (run(folder, &more, start), &["up_proj"])
         }
