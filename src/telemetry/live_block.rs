@@ -68,7 +68,8 @@ impl LiveBlock {
         let wrapped = |width: &usize| if self.reflows { width.div_ceil(size.columns.max(1)).max(1) } else { 1 };
         let up: usize = self.drawn.iter().map(wrapped).sum();
         self.drawn.clear();
-        if up == 0 { String::new() } else { format!("\x1b[{up}A\r\x1b[J") }
+        // tmux keeps a screen that is cleared from its first row on in its history, so the first row is cleared by itself.
+        if up == 0 { String::new() } else { format!("\x1b[{up}A\r\x1b[K\x1b[1B\x1b[J\x1b[1A") }
     }
 }
 
@@ -140,14 +141,10 @@ mod tests {
                     '\r' => self.column = 0,
                     '\n' => self.down(),
                     '\x1b' => {
-                        let code: String = rest.by_ref().take_while(|c| *c != 'A' && *c != 'J').skip(1).collect();
-                        match code.parse::<usize>() {
-                            Ok(up) => self.row = self.row.checked_sub(up).expect("not above the top"),
-                            Err(_) => {
-                                self.lines.truncate(self.row + 1);
-                                self.lines[self.row].truncate(self.column);
-                            }
-                        }
+                        assert_eq!(rest.next(), Some('['));
+                        let number: String = rest.clone().take_while(char::is_ascii_digit).collect();
+                        let code = rest.nth(number.len()).expect("a whole code");
+                        self.control(code, number.parse().unwrap_or_default());
                     }
                     c => {
                         if self.column == self.size.columns {
@@ -158,6 +155,26 @@ mod tests {
                         self.column += 1;
                     }
                 }
+            }
+        }
+
+        /// Its lines, and the one that the cursor is on.
+        fn shown(&self) -> Vec<&str> {
+            let last = self.lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1);
+            self.lines[..last.max(self.row)].iter().map(String::as_str).chain([""]).collect()
+        }
+
+        fn control(&mut self, code: char, number: usize) {
+            match code {
+                'A' => self.row = self.row.checked_sub(number).expect("not above the top"),
+                'B' => self.row = (self.row + number).min(self.lines.len() - 1),
+                'K' => self.lines[self.row].truncate(self.column),
+                'J' => {
+                    assert_ne!(self.row, 0, "what is cleared from the first row on goes into the history");
+                    self.lines.truncate(self.row + 1);
+                    self.lines[self.row].truncate(self.column);
+                }
+                other => panic!("{other}"),
             }
         }
 
@@ -197,9 +214,9 @@ mod tests {
             screen.write(&block.write_above(line, size));
             screen.write(&block.replace(rows(), size));
         }
-        assert_eq!(screen.lines, ["INFO one", "INFO two", "step 3  00:12  CU 0.5", "groups 9", "waits", ""]);
+        assert_eq!(screen.shown(), ["INFO one", "INFO two", "step 3  00:12  CU 0.5", "groups 9", "waits", ""]);
         screen.write(&block.replace(Vec::new(), size));
-        assert_eq!(screen.lines, ["INFO one", "INFO two", ""]);
+        assert_eq!(screen.shown(), ["INFO one", "INFO two", ""]);
     }
 
     #[test]
@@ -209,14 +226,14 @@ mod tests {
         screen.write(&block.replace(rows(), screen.size));
         screen.reflow(10);
         screen.write(&block.replace(rows(), screen.size));
-        assert_eq!(screen.lines, ["INFO one", "step 3", "groups 9", "waits", ""]);
+        assert_eq!(screen.shown(), ["INFO one", "step 3", "groups 9", "waits", ""]);
         // One that cuts its lines off instead has as many as before.
         let (mut screen, mut block) = (Screen::new(24, 80), LiveBlock::new(false));
         screen.write(&block.write_above("INFO one\n", screen.size));
         screen.write(&block.replace(rows(), screen.size));
         screen.size.columns = 10;
         screen.write(&block.replace(rows(), screen.size));
-        assert_eq!(screen.lines, ["INFO one", "step 3", "groups 9", "waits", ""]);
+        assert_eq!(screen.shown(), ["INFO one", "step 3", "groups 9", "waits", ""]);
     }
 
     #[test]

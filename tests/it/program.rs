@@ -10,4 +10,5 @@ mod offline;
 mod refusals;
 mod sandbox;
 mod start;
+mod terminal;
 mod verify;
