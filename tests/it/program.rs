@@ -1,6 +1,7 @@
 //! The program as its user meets it.
 
 mod bench;
+mod card;
 mod cli;
 mod ends;
 mod eval;
