@@ -15,6 +15,7 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 mod extract;
+mod scan;
 mod task;
 
 pub(super) use task::CodeTask;
@@ -144,3 +145,7 @@ mod tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::print_stdout)]
 mod attacks;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod others;

@@ -3,8 +3,10 @@
 //! 1. Of the fenced Python blocks, the last closed one that defines the function with a body, with the imports and definitions of
 //!    the others.
 //! 2. Without one, the text itself, without prose before and behind its code.
+//!    A last statement that was cut off is left out, unless it is the function.
 //! 3. Code that does not define the function continues the prompt's preamble.
 
+use super::scan::{is_prose, without_cut_end};
 use super::task::CodeTask;
 use crate::types::pattern::pattern;
 use regex::Regex;
@@ -24,7 +26,7 @@ pub(super) fn program(task: CodeTask<'_>, text: &str) -> String {
     let name = task.entry_point;
     let code = match fenced(&text, name) {
         Some(code) => code,
-        None => dedented_definition(bare(&text), name),
+        None => dedented_definition(without_cut(&bare(&text), name), name),
     };
     let (future, code) = without_future(&code);
     if defines(&code, name) {
@@ -65,7 +67,7 @@ fn fenced(text: &str, name: &str) -> Option<String> {
     let mut code = String::new();
     for (index, block) in blocks.iter().enumerate() {
         let part = match index == chosen {
-            true if !block.closed => bare(&block.code),
+            true if !block.closed => without_cut(&bare(&block.code), name),
             true => block.code.clone(),
             false if defining(&block) => continue,
             false => definitions(&block.code, index < chosen),
@@ -76,6 +78,11 @@ fn fenced(text: &str, name: &str) -> Option<String> {
         }
     }
     Some(code)
+}
+
+/// `code`, whose end may be missing, without a statement behind the definition of `name` that was cut off.
+fn without_cut(code: &str, name: &str) -> String {
+    head(code, name).map_or(code, |first| without_cut_end(code, first)).to_owned()
 }
 
 /// The blocks of `text` that may be Python's. What stands before a closing fence without an opening one is a block too, and so is what an
@@ -93,7 +100,15 @@ fn blocks(text: &str) -> Vec<Block> {
                 blocks.extend(fence.is_python.then(|| block(&lines, true)));
                 (open, lines) = (None, Vec::new());
             }
-            Some(_) => lines.push(line),
+            Some(fence) => {
+                lines.push(line);
+                if let Some(code) = fence.closed_behind(line).filter(|_| !in_docstring(&lines)) {
+                    lines.pop();
+                    lines.push(code);
+                    blocks.extend(fence.is_python.then(|| block(&lines, true)));
+                    (open, lines) = (None, Vec::new());
+                }
+            }
             None => match (ONE_LINE.captures(line), Fence::opened_by(line)) {
                 (Some(found), _) => {
                     let code = found.get(1).or(found.get(2)).map_or("", |code| code.as_str());
@@ -129,6 +144,8 @@ struct Fence {
 impl Fence {
     fn opened_by(line: &str) -> Option<Self> {
         static TAG: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\{?\.?([A-Za-z0-9+#_-]*)"));
+        static BEHIND_TEXT: LazyLock<Regex> = LazyLock::new(|| pattern(r"^[^`]*[^`\s][^`]*(```(?i:python3?|py)\s*)$"));
+        let line = BEHIND_TEXT.captures(line).and_then(|found| found.get(1)).map_or(line, |fence| fence.as_str());
         let line = line.trim_start_matches(['>', ' ', '\t']);
         let sign = line.chars().next().filter(|sign| "`~".contains(*sign))?;
         let length = line.chars().take_while(|c| *c == sign).count();
@@ -145,6 +162,13 @@ impl Fence {
     fn is_closed_by(&self, line: &str) -> bool {
         let line = line.trim_start_matches(['>', ' ', '\t']).trim_end();
         line.chars().count() >= self.length && line.chars().all(|c| c == self.sign)
+    }
+
+    /// The code before the fence at the end of `line`, if that closes this one.
+    fn closed_behind<'a>(&self, line: &'a str) -> Option<&'a str> {
+        let line = line.trim_end();
+        let code = line.trim_end_matches(self.sign);
+        (line.len() - code.len() == self.length && !code.trim().is_empty()).then_some(code)
     }
 }
 
@@ -296,26 +320,31 @@ static CODE: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
+/// Whether `line` may be code. What is indented belongs to what is above it.
+fn is_code(line: &str) -> bool {
+    CODE.is_match(line) && (line.starts_with([' ', '\t']) || !is_prose(line))
+}
+
 /// `text` without the prose before and behind its definitions.
 fn bare(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    let first = lines.iter().position(|line| begins_code(line));
+    let first = lines.iter().position(|line| begins_code(line) && !is_prose(line));
     let body = lines.iter().find(|line| !line.trim().is_empty()).is_some_and(|line| line.starts_with([' ', '\t']));
     let Some(first) = first.filter(|_| !body) else { return text.to_owned() };
     // Values before a definition, and what comes before a bare body, are code too.
-    let from = first - lines[..first].iter().rev().take_while(|line| CODE.is_match(line)).count();
+    let from = first - lines[..first].iter().rev().take_while(|line| is_code(line)).count();
     let mut open = None;
     let kept = lines[from..].iter().skip_while(|line| line.trim().is_empty()).take_while(|line| {
         let inside = open.is_some();
         open = quotes_behind(line, open);
-        inside || CODE.is_match(line)
+        inside || is_code(line)
     });
     kept.copied().collect::<Vec<_>>().join("\n")
 }
 
 /// The body of a function, and what code follows it, without the prose behind.
 fn body(code: &str) -> String {
-    code.lines().take_while(|line| CODE.is_match(line)).collect::<Vec<_>>().join("\n")
+    code.lines().take_while(|line| is_code(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// The imports from `__future__` in `code`, which come before all else, and the rest.
