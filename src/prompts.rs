@@ -157,7 +157,7 @@ pub enum Error {
         why: String,
     },
     /// The file cannot be read.
-    #[error("{key}: expected a readable file of prompts, got {file:?}: {source}")]
+    #[error("{key}: expected a readable file of prompts, got {file:?}: {}", brief(&.source.to_string()))]
     Unreadable {
         /// The key or the argument that names it.
         key: String,
@@ -167,7 +167,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// No row has a column that the config names.
-    #[error("prompts.columns.{field}: expected a column of {file}, got {name:?}; it has {there}")]
+    #[error("prompts.columns.{field}: expected a column of {file}, got {name:?}; it has {}", brief(.there))]
     Column {
         /// The field.
         field: &'static str,
@@ -458,6 +458,10 @@ mod tests {
             "{error}"
         );
         assert!(of_file("hf:nobody").complaints()[0].starts_with("prompts.file: expected hf:owner/name"));
+        // Names of columns are texts of others.
+        std::fs::write(path, "\"a\nb\",c\n1,2\n").unwrap();
+        let error = config.load("prompts.file", path).unwrap_err().to_string();
+        assert!(error.ends_with(r"it has a\nb, c"), "{error}");
     }
 
     #[test]

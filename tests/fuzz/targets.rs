@@ -1,4 +1,4 @@
-//! What is read: ten kinds of files and answers, each with its seeds, its changes and its reader.
+//! What is read: eleven kinds of files and answers, each with its seeds, its changes and its reader.
 
 use crate::mutate::{below, change_bytes, change_json, change_template, one};
 use rand_chacha::ChaCha8Rng;
@@ -8,7 +8,7 @@ use rco_node::formats::spec::ModelSpec;
 use rco_node::formats::template::ChatTemplate;
 use rco_node::formats::{self, OpenedModel, tokenizer::Tokenizer};
 use rco_node::groups::{self, RecordedGroup};
-use rco_node::prompts;
+use rco_node::prompts::{self, Columns, PromptsConfig, TooLong};
 use rco_node::remote::{ChatRequest, parse_response};
 use rco_node::roles::judge::Judge;
 use rco_node::types::{Completion, CriticVersion, CritiqueGroup, EpisodeId, FinishReason, ModelId};
@@ -16,6 +16,7 @@ use rco_node::types::{Preference, ScoredCritique, Verdict};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Tensors of headers: changes fall in the first bytes of a file mostly.
@@ -36,10 +37,21 @@ pub enum Target {
     Tokenizer(Vec<Vec<u8>>),
     Config(Vec<Vec<u8>>),
     Template(Vec<String>),
-    Adapter { folder: PathBuf, spec: Box<ModelSpec> },
+    Adapter {
+        folder: PathBuf,
+        spec: Box<ModelSpec>,
+    },
     Prompts(Vec<u8>),
-    Manifest { folder: PathBuf, spec: Box<ModelSpec> },
-    Groups { lines: Vec<u8>, arrays: Vec<u8> },
+    /// Prompt files of every form, each with its name.
+    Tables(Vec<(String, Vec<u8>)>),
+    Manifest {
+        folder: PathBuf,
+        spec: Box<ModelSpec>,
+    },
+    Groups {
+        lines: Vec<u8>,
+        arrays: Vec<u8>,
+    },
     Answers(Vec<u8>),
 }
 
@@ -142,6 +154,7 @@ impl Target {
             Self::Template(templates()),
             Self::Adapter { folder: copied(&golden("tiny_qwen3_lora"), &folder.join("adapter")), spec: spec.clone() },
             Self::Prompts(lines_of.collect::<Vec<_>>().join("\n").into_bytes()),
+            Self::Tables(tables()),
             Self::Manifest { folder: saved(folder, adapter, &spec), spec },
             Self::Groups { lines, arrays },
             Self::Answers(answer.to_string().into_bytes()),
@@ -157,6 +170,7 @@ impl Target {
             Self::Template(_) => "chat-template",
             Self::Adapter { .. } => "peft-adapter",
             Self::Prompts(_) => "prompts",
+            Self::Tables(_) => "prompt-tables",
             Self::Manifest { .. } => "manifest",
             Self::Groups { .. } => "groups",
             Self::Answers(_) => "remote-answers",
@@ -200,6 +214,10 @@ impl Target {
                 into(folder, changed, &bytes)
             }
             Self::Prompts(seed) => Input::Bytes(changed_lines(rng, seed)),
+            Self::Tables(seeds) => {
+                let (name, seed) = one(rng, seeds);
+                into(folder, name, &changed_table(rng, name, seed))
+            }
             Self::Manifest { folder, .. } => changed_checkpoint(rng, folder),
             Self::Groups { lines, arrays } => match below(rng, 2) {
                 0 => into(folder, "groups.jsonl", &changed_lines(rng, lines)),
@@ -235,6 +253,13 @@ impl Target {
                 let parsed = prompts::parse("prompts.jsonl", &text);
                 assert_eq!(parsed.is_ok(), report.errors.is_empty() && !report.prompts.is_empty());
                 parsed.map(drop).map_err(|error| error.to_string())
+            }
+            (Self::Tables(_), Input::Path(folder, file)) => {
+                let path = folder.join(file);
+                table_config(path.to_str().unwrap())
+                    .load("prompts.file", path.to_str().unwrap())
+                    .map(drop)
+                    .map_err(|error| error.to_string())
             }
             (Self::Manifest { folder, spec }, _) => {
                 checkpoint::load(folder, spec).map(drop).map_err(|error| error.to_string())
@@ -275,6 +300,44 @@ fn templates() -> Vec<String> {
             .to_owned(),
     );
     sources
+}
+
+/// The prompt files that other programs wrote, by name.
+fn tables() -> Vec<(String, Vec<u8>)> {
+    let files = fs::read_dir(golden("tables")).unwrap().map(|entry| entry.unwrap());
+    let mut files: Vec<_> =
+        files.map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())).collect();
+    files.sort();
+    files
+}
+
+/// A config that reads the columns of these files.
+fn table_config(file: &str) -> PromptsConfig {
+    let [prompt, answer, id, task, messages] = ["question", "final", "level", "kind", "turns"].map(str::to_owned);
+    let columns = Columns { prompt, answer, id, task, messages, ..Columns::default() };
+    PromptsConfig { file: file.to_owned(), shuffle: false, too_long: TooLong::default(), columns }
+}
+
+/// A prompt file of the form that `name` says, changed as a whole or, if it is compressed, in what it holds.
+fn changed_table(rng: &mut ChaCha8Rng, name: &str, seed: &[u8]) -> Vec<u8> {
+    let outside = below(rng, 2) == 0;
+    let mut bytes = seed.to_vec();
+    match Path::new(name).extension().and_then(|extension| extension.to_str()) {
+        Some("json") => return change_json(rng, seed),
+        Some("gz") if !outside => {
+            let mut text = Vec::new();
+            flate2::read::GzDecoder::new(seed).read_to_end(&mut text).unwrap();
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            packed.write_all(&changed_lines(rng, &text)).unwrap();
+            return packed.finish().unwrap();
+        }
+        Some("zst") if !outside => {
+            let text = zstd::decode_all(seed).unwrap();
+            return zstd::encode_all(changed_lines(rng, &text).as_slice(), 1).unwrap();
+        }
+        _ => change_bytes(rng, &mut bytes, usize::MAX, seed),
+    }
+    bytes
 }
 
 /// A safetensors file with a change in its header, as JSON or as bytes, or in its values.
