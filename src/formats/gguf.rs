@@ -404,7 +404,7 @@ mod tests {
                 text("mamba"),
                 "architecture \"mamba\" is not supported, expected one of llama, qwen2",
             ),
-            ("tokenizer.ggml.pre", text("tekken"), "pre-tokenizer \"tekken\" is not supported, expected one of gpt-2"),
+            ("tokenizer.ggml.pre", text("falcon"), "pre-tokenizer \"falcon\" is not supported, expected one of gpt-2"),
             ("tokenizer.ggml.model", text("t5"), "tokenizer \"t5\" is not supported, expected one of gpt2, llama"),
             ("llama.rope.scaling.type", text("ntk"), "rope scaling \"ntk\" is not supported, expected one of none"),
             ("llama.rope.dimension_count", Value::U32(4), "rotated dimensions \"4\" is not supported"),

@@ -14,13 +14,19 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
 /// The known pre-tokenizers, for error messages.
 const KNOWN: &str = "gpt-2, phi-2, olmo, smollm, starcoder, refact, llama-bpe, llama-v3, llama3, smaug-bpe, dbrx, \
-                     qwen2, deepseek-r1-qwen, default";
+                     qwen2, deepseek-r1-qwen, gpt-4o, tekken, default";
 
 /// Contractions in any case, words with one leading symbol, runs of up to three digits, symbols, line ends, spaces.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// The same with single digits.
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Words that end where a small letter is followed by a capital one, with marks and one leading symbol, and with the contraction
+/// behind them; runs of up to three digits, symbols, line ends, spaces. As the tokenizer.json of Phi-4-mini has it.
+const GPT_4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The same with single digits, and without contractions. As the tokenizer.json of Mistral-Nemo has it.
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// How llama.cpp splits text for files that say `default`: four patterns one after the other.
 const DEFAULT: [&str; 4] = [
@@ -60,6 +66,10 @@ impl PreTokenizer {
             "llama-bpe" | "llama-v3" | "llama3" => {
                 Self { whole_pieces: true, adds_bos: true, ..Self::plain(Sequence::new(vec![cut(LLAMA3)?, letters()])) }
             }
+            "tekken" => {
+                Self { whole_pieces: true, adds_bos: true, ..Self::plain(Sequence::new(vec![cut(TEKKEN)?, letters()])) }
+            }
+            "gpt-4o" => Self::plain(Sequence::new(vec![cut(GPT_4O)?, letters()])),
             "smaug-bpe" | "dbrx" => Self::plain(Sequence::new(vec![cut(LLAMA3)?, letters()])),
             "qwen2" | "deepseek-r1-qwen" => {
                 Self { normalised: true, ..Self::plain(Sequence::new(vec![cut(QWEN2)?, letters()])) }
@@ -150,4 +160,72 @@ fn added(header: &Header<'_>, tokens: &[&str]) -> Result<Vec<AddedToken>> {
     }
     let whole = tokens.iter().zip(types).filter(|(_, kind)| *kind != NORMAL && *kind != BYTE);
     Ok(whole.map(|(token, kind)| AddedToken::from(*token, kind != USER_DEFINED).normalized(false)).collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use candle_core::quantized::gguf_file::{self, Content, Value};
+    use serde::Deserialize;
+    use std::collections::HashMap;
+    use std::io::Cursor;
+    use std::path::Path;
+
+    /// A vocabulary, and ids by the `tokenizers` program; `tests/golden/pre_tokenizers.py` made them.
+    #[derive(Deserialize)]
+    struct Golden {
+        tokens: Vec<String>,
+        merges: Vec<String>,
+        texts: Vec<Text>,
+    }
+
+    #[derive(Deserialize)]
+    struct Text {
+        text: String,
+        #[serde(flatten)]
+        ids: HashMap<String, Vec<u32>>,
+    }
+
+    fn golden() -> Golden {
+        serde_json::from_str(include_str!("../../../tests/golden/pre_tokenizers.json")).unwrap()
+    }
+
+    /// The tokenizer of a file of this vocabulary that names the pre-tokenizer `pre`.
+    fn tokenizer(golden: &Golden, pre: &str) -> Result<Tokenizer> {
+        let text = |text: &str| Value::String(text.to_owned());
+        let texts = |list: &[String]| Value::Array(list.iter().map(|item| text(item)).collect());
+        let metadata = [
+            ("tokenizer.ggml.model", text("gpt2")),
+            ("tokenizer.ggml.pre", text(pre)),
+            ("tokenizer.ggml.tokens", texts(&golden.tokens)),
+            ("tokenizer.ggml.merges", texts(&golden.merges)),
+            ("tokenizer.ggml.token_type", Value::Array(golden.tokens.iter().map(|_| Value::I32(1)).collect())),
+            ("tokenizer.ggml.bos_token_id", Value::U32(0)),
+        ];
+        let pairs: Vec<_> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+        let mut file = Cursor::new(Vec::new());
+        gguf_file::write(&mut file, &pairs, &[]).unwrap();
+        file.set_position(0);
+        let content = Content::read(&mut file).unwrap();
+        Tokenizer::from_gguf(&Header { path: Path::new("model.gguf"), content: &content })
+    }
+
+    #[test]
+    fn the_splits_of_phi_4_and_mistral_nemo_give_the_ids_of_tokenizers() {
+        let golden = golden();
+        assert!(golden.texts.len() > 40);
+        for (name, other, adds_bos) in [("gpt-4o", "llama3", false), ("tekken", "qwen2", true)] {
+            let made = tokenizer(&golden, name).unwrap();
+            for Text { text, ids } in &golden.texts {
+                assert_eq!(&made.encode(text).unwrap(), &ids[name], "{name}: {text:?}");
+                assert_eq!(&made.decode(&ids[name]).unwrap(), text, "{name}");
+            }
+            assert_eq!(made.encode_document("x").unwrap()[0] == 0, adds_bos, "{name}");
+            // What is nearest to it differs on many of these texts, so a wrong split would be seen.
+            let near = tokenizer(&golden, other).unwrap();
+            let unlike = golden.texts.iter().filter(|it| near.encode(&it.text).unwrap() != it.ids[name]).count();
+            assert!(unlike >= 8, "{name} and {other} differ on {unlike} texts");
+        }
+    }
 }
