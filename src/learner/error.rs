@@ -56,7 +56,7 @@ pub enum Error {
     },
     /// The weights to start from cannot be read, or are another model's.
     #[error("learner.start_from: {0}")]
-    Start(crate::transformer::Error),
+    Start(Box<crate::transformer::Error>),
     /// A saved critic was trained in another mode.
     #[error("saved critic: expected one of learner.mode {mode}; change the config back or start anew")]
     OtherMode {

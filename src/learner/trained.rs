@@ -224,7 +224,7 @@ impl TrainableCritic {
 /// If they cannot be read, or are not of the kind, rank or targets that are trained.
 pub(super) fn load_start(config: &LearnerConfig, spec: &ModelSpec) -> Result<Option<CriticWeights>, Error> {
     let Some(folder) = config.start() else { return Ok(None) };
-    let start = CriticWeights::load(folder, spec).map_err(Error::Start)?;
+    let start = CriticWeights::load(folder, spec).map_err(|error| Error::Start(Box::new(error)))?;
     let adapter = match (&start, config.mode) {
         (CriticWeights::Adapter(adapter), Mode::Lora) => adapter,
         (CriticWeights::Full(_), Mode::Full) => return Ok(Some(start)),

@@ -44,7 +44,7 @@ impl Products for Dots {
     fn add_values<const Q: usize>(weights: &BlockWeights<Q>, values: &[Bf16Pair], out: &mut [f32]) {
         // SAFETY: the processor has the instructions.
         unsafe {
-            if out.len() / Q % (4 * PANEL) == 0 {
+            if (out.len() / Q).is_multiple_of(4 * PANEL) {
                 add_values::<Q, 4>(weights, values, out);
             } else {
                 add_values::<Q, 2>(weights, values, out);

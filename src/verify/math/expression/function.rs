@@ -40,7 +40,7 @@ impl Parser<'_> {
         if power.as_ref().is_some_and(|power| *power == Form::whole(-1)) {
             return Form::angle_of(name, &operand);
         }
-        let angle = if in_degrees { operand.from_degrees()? } else { operand };
+        let angle = if in_degrees { operand.degrees_to_radians()? } else { operand };
         let value = Form::trigonometric(name, &angle)?;
         if let Some(power) = power { value.power(&power) } else { Some(value) }
     }

@@ -44,7 +44,7 @@ impl Form {
     }
 
     /// An angle in degrees in radians.
-    pub(in super::super) fn from_degrees(&self) -> Option<Self> {
+    pub(in super::super) fn degrees_to_radians(&self) -> Option<Self> {
         self.multiply(&Self::constant("π"))?.divide(&Self::whole(180))
     }
 
