@@ -8,7 +8,7 @@ mod input;
 pub(crate) mod json_lines;
 pub(crate) mod rotating;
 
-pub(crate) use input::{open, read, read_text};
+pub(crate) use input::{open, read, read_exact_at, read_text};
 
 use std::fs::{self, File};
 use std::io::{self, Write};

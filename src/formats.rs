@@ -22,6 +22,7 @@ pub(crate) mod values;
 pub use error::{Error, Result};
 pub use model::{OpenedModel, WeightReader};
 
+use spec::ModelSpec;
 use std::path::Path;
 
 /// Opens a `.gguf` file or a Hugging Face folder.
@@ -31,5 +32,24 @@ use std::path::Path;
 /// the tokenizer is missing or unknown. Tensors are not read yet. A model without a chat template opens;
 /// [`ChatTemplate::present`](template::ChatTemplate::present) then fails.
 pub fn open(path: &Path) -> Result<OpenedModel> {
-    if path.is_dir() { safetensors::open(path) } else { gguf::open(path) }
+    open_with(path, None::<fn(&ModelSpec, &dyn WeightReader)>).map(|(opened, _)| opened)
+}
+
+/// As [`open`]; `load` reads the tensors while another thread reads tokenizer and chat template.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_and<T>(
+    path: &Path,
+    load: impl FnOnce(&ModelSpec, &dyn WeightReader) -> T,
+) -> Result<(OpenedModel, T)> {
+    let (opened, loaded) = open_with(path, Some(load))?;
+    Ok((opened, loaded.expect("it was given")))
+}
+
+fn open_with<T>(
+    path: &Path,
+    load: Option<impl FnOnce(&ModelSpec, &dyn WeightReader) -> T>,
+) -> Result<(OpenedModel, Option<T>)> {
+    if path.is_dir() { safetensors::open(path, load) } else { gguf::open(path, load) }
 }

@@ -347,7 +347,7 @@ fn read_tensors(bytes: &[u8]) -> Result<Vec<NamedTensor>, String> {
             }
             let (values, _) = view.data().as_chunks::<4>();
             let data: Vec<f32> = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
-            if let Some(why) = formats::values::complaint(&data, name) {
+            if let Some(why) = formats::values::complaint(&data, 0, name) {
                 return Err(why);
             }
             Ok(NamedTensor { name: name.to_owned(), shape: view.shape().to_vec(), data })

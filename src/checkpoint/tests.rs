@@ -274,7 +274,7 @@ fn pruning_keeps_the_newest_and_so_many_beside_it_and_of_a_step_only_the_last() 
 fn whole(salt: f32) -> FullWeights {
     struct Waves(f32);
     impl crate::formats::WeightReader for Waves {
-        fn get(&mut self, name: &str, shape: &[usize]) -> crate::formats::Result<Vec<f32>> {
+        fn get(&self, name: &str, shape: &[usize]) -> crate::formats::Result<Vec<f32>> {
             let pace = self.0 + name.len() as f32;
             Ok((0..shape.iter().product()).map(|i: usize| (i as f32 * 0.3 + pace).sin()).collect())
         }
@@ -285,7 +285,7 @@ fn whole(salt: f32) -> FullWeights {
             false
         }
     }
-    FullWeights::from_weights(&spec(), &mut Waves(salt)).unwrap()
+    FullWeights::from_weights(&spec(), &Waves(salt)).unwrap()
 }
 
 #[test]

@@ -28,6 +28,27 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Fills `bytes` from `start` of `file`. Several threads may read a file at once.
+///
+/// # Errors
+/// If it cannot be read, or ends before.
+pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], start: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::FileExt::read_exact_at(file, bytes, start)
+    }
+    #[cfg(not(unix))]
+    {
+        use std::io::{Seek as _, SeekFrom};
+        /// A file has one position.
+        static POSITION: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _position = POSITION.lock();
+        let mut file = file;
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(bytes)
+    }
+}
+
 /// The content of the file `path`.
 ///
 /// # Errors

@@ -66,7 +66,7 @@ pub fn write_merged(
     let OpenedModel { spec, weights, .. } = &mut opened;
     let full_weights = critic.and_then(CriticWeights::full);
     let merge = Merge { spec, full_weights, branches, scale, rank };
-    write_weights(folder, spec, base, layout, |entry| merge.tensor(weights.as_mut(), entry, layout.dtype))?;
+    write_weights(folder, spec, base, layout, |entry| merge.tensor(weights.as_ref(), entry, layout.dtype))?;
 
     let written = formats::open(folder)?.spec;
     if !spec.is_nearly(&written) {
@@ -154,7 +154,7 @@ struct Merge<'a> {
 
 impl Merge<'_> {
     /// The bytes of the tensor `entry` in the output.
-    fn tensor(&self, weights: &mut dyn WeightReader, entry: &Entry, dtype: Dtype) -> Result<Vec<u8>> {
+    fn tensor(&self, weights: &dyn WeightReader, entry: &Entry, dtype: Dtype) -> Result<Vec<u8>> {
         let stored = self.spec.stored_tensors().into_iter().find(|(name, _)| *name == entry.name);
         let mut values = Vec::new();
         for (name, shape) in stored.into_iter().flat_map(|(_, parts)| parts) {
@@ -164,7 +164,7 @@ impl Merge<'_> {
     }
 
     /// The values of the tensor `name`.
-    fn part(&self, weights: &mut dyn WeightReader, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    fn part(&self, weights: &dyn WeightReader, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let own = self.full_weights.and_then(|weights| weights.tensor(name));
         // Where factors untie a head, it begins as the embedding that it was tied to.
         let begun = if weights.has(name) { name } else { "model.embed_tokens.weight" };

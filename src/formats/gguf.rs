@@ -1,14 +1,16 @@
 //! GGUF files: spec, tokenizer and chat template from the header, tensors by their Hugging Face names.
 //!
-//! A tensor is dequantised when it is asked for; nothing is cached. Architecture `llama` stores the rows of q and k
+//! Rows of a tensor are read when they are asked for; nothing is cached. Architecture `llama` stores the rows of q and k
 //! permuted for interleaved rotary positions, as do those of its kin; they are permuted back, so that every room and every
 //! exported adapter has the order of Hugging Face. Gemma's norms include their 1 already. Does not know what the tensors are
 //! for.
 
+mod blocks;
 mod check;
 mod described;
 mod header;
 mod names;
+mod rows;
 mod spec;
 
 pub(crate) use described::{Described, describe};
@@ -16,15 +18,15 @@ pub(crate) use header::Header;
 pub(crate) use names::gguf_name;
 
 use super::error::{Error, Result};
-use super::model::{OpenedModel, WeightReader};
+use super::model::{OpenedModel, WeightReader, beside};
 use super::spec::{Family, ModelSpec};
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
-use super::values;
 use crate::disk;
-use candle_core::Device;
+use crate::kernels::MatrixRows;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
+use rows::{GgufRows, RowOrder};
 use std::fs::File;
 use std::io::{BufReader, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
@@ -32,31 +34,38 @@ use std::path::{Path, PathBuf};
 /// Bytes after the last tensor: padding up to the greatest alignment.
 const PADDING_BYTES_MAX: u64 = 1 << 20;
 
-/// Opens a GGUF file.
+/// Opens a GGUF file. `load` reads the tensors while another thread reads tokenizer and template.
 ///
 /// # Errors
 /// If it is unreadable or malformed, its architecture or a feature of it is not supported, a tensor is missing or has the
 /// wrong shape, or its tokenizer is missing or unknown.
-pub fn open(path: &Path) -> Result<OpenedModel> {
+pub(super) fn open<T>(
+    path: &Path,
+    load: Option<impl FnOnce(&ModelSpec, &dyn WeightReader) -> T>,
+) -> Result<(OpenedModel, Option<T>)> {
     let (reader, content) = read(path)?;
-    let mut weights = GgufWeights { path: path.to_owned(), reader, content, spec: None };
+    let mut weights = GgufWeights { path: path.to_owned(), file: reader.into_inner(), content, spec: None };
     let factors = weights.rotary_factors()?;
-    let header = Header { path, content: &weights.content };
-    let spec = header.spec(factors.as_deref())?;
-    let tokenizer = Tokenizer::from_gguf(&header)?;
-    if tokenizer.len() > spec.vocab {
-        return Err(header.malformed(format!(
-            "expected at most as many tokens as rows of the embedding, got {} tokens and {} rows",
-            tokenizer.len(),
-            spec.vocab
-        )));
-    }
-    let template = template(&header, &tokenizer)?;
+    let spec = Header { path, content: &weights.content }.spec(factors.as_deref())?;
     weights.spec = Some(spec.clone());
     for (name, shape) in spec.tensors() {
         weights.find(&name, &shape)?;
     }
-    Ok(OpenedModel { spec, tokenizer, template, weights: Box::new(weights) })
+    let text = || {
+        let header = Header { path, content: &weights.content };
+        let tokenizer = Tokenizer::from_gguf(&header)?;
+        if tokenizer.len() > spec.vocab {
+            return Err(header.malformed(format!(
+                "expected at most as many tokens as rows of the embedding, got {} tokens and {} rows",
+                tokenizer.len(),
+                spec.vocab
+            )));
+        }
+        let template = template(&header, &tokenizer)?;
+        Ok((tokenizer, template))
+    };
+    let ((tokenizer, template), loaded) = beside(text, load.map(|load| || load(&spec, &weights)))?;
+    Ok((OpenedModel { spec, tokenizer, template, weights: Box::new(weights) }, loaded))
 }
 
 fn template(header: &Header<'_>, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
@@ -106,7 +115,7 @@ fn end_of(info: &TensorInfo, content: &Content) -> u64 {
 /// The tensors of a GGUF file.
 struct GgufWeights {
     path: PathBuf,
-    reader: BufReader<File>,
+    file: File,
     content: Content,
     /// The model, which decides the names of tensors; none until it is known.
     spec: Option<ModelSpec>,
@@ -134,7 +143,7 @@ impl GgufWeights {
     }
 
     /// The rotary factors, if the file has some.
-    fn rotary_factors(&mut self) -> Result<Option<Vec<f32>>> {
+    fn rotary_factors(&self) -> Result<Option<Vec<f32>>> {
         let infos = &self.content.tensor_infos;
         let known = spec::ROTARY_FACTORS.into_iter().find_map(|name| Some((name, infos.get(name)?)));
         let Some((name, info)) = known else { return Ok(None) };
@@ -142,36 +151,56 @@ impl GgufWeights {
             let (path, expected) = (self.path.clone(), vec![spec::ROTARY_PAIRS_MAX]);
             return Err(Error::Shape { path, name: name.to_owned(), expected, got: info.shape.dims().to_vec() });
         };
-        self.raw(name).map(Some)
+        self.rows_of(name, info, info.shape.dims(), RowOrder::From(0))?.all().map(Some)
     }
 
-    /// The values of the tensor that the file calls `inner`, in the order of the file.
-    fn raw(&mut self, inner: &str) -> Result<Vec<f32>> {
-        self.content
-            .tensor(&mut self.reader, inner, &Device::Cpu)
-            .and_then(|tensor| tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>())
-            .map_err(|error| Error::Malformed { path: self.path.clone(), why: format!("tensor {inner}: {error}") })
-            .and_then(|tensor| values::finite(tensor, inner, &self.path))
+    /// The tensor of `shape` that the file calls `inner`, or those of its rows.
+    fn rows_of(&self, inner: &str, info: &TensorInfo, shape: &[usize], order: RowOrder) -> Result<GgufRows<'_>> {
+        let (inputs, dtype) = (shape[shape.len() - 1], info.ggml_dtype);
+        if !inputs.is_multiple_of(dtype.block_size()) {
+            let why =
+                format!("tensor {inner}: expected rows of whole blocks of {dtype:?}, got rows of {inputs} values");
+            return Err(Error::Malformed { path: self.path.clone(), why });
+        }
+        Ok(GgufRows {
+            path: &self.path,
+            file: &self.file,
+            name: inner.to_owned(),
+            dtype,
+            start: self.content.tensor_data_offset.saturating_add(info.offset),
+            outputs: shape.iter().product::<usize>() / inputs,
+            inputs,
+            order,
+        })
+    }
+
+    /// The tensor that Hugging Face calls `name`.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<GgufRows<'_>> {
+        let (inner, info) = self.find(name, shape)?;
+        let order = match &self.spec {
+            None => RowOrder::From(0),
+            Some(spec) => match (spec.part_of_fused(name), inner.rsplit('.').nth(1)) {
+                (Some((_, _, first)), _) => RowOrder::From(first),
+                (None, Some("attn_q")) if spec.family.interleaves() => RowOrder::Pairs(shape[0] / spec.heads),
+                (None, Some("attn_k")) if spec.family.interleaves() => RowOrder::Pairs(shape[0] / spec.kv_heads),
+                _ => RowOrder::From(0),
+            },
+        };
+        self.rows_of(&inner, info, shape, order)
     }
 }
 
 impl WeightReader for GgufWeights {
-    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let inner = self.find(name, shape)?.0;
-        let mut values = self.raw(&inner)?;
-        let Some(spec) = &self.spec else { return Ok(values) };
-        if let Some((_, rows, first)) = spec.part_of_fused(name) {
-            let row = values.len() / rows;
-            values = values[first * row..(first + shape[0]) * row].to_vec();
-        }
-        if spec.family != Family::Gemma3 {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let mut values = self.tensor(name, shape)?.all()?;
+        if let Some(spec) = self.spec.as_ref().filter(|spec| spec.family != Family::Gemma3) {
             spec.read_norm(name, &mut values);
         }
-        Ok(match inner.rsplit('.').nth(1) {
-            Some("attn_q") if spec.family.interleaves() => unpermute(&values, shape[0], spec.heads),
-            Some("attn_k") if spec.family.interleaves() => unpermute(&values, shape[0], spec.kv_heads),
-            _ => values,
-        })
+        Ok(values)
+    }
+
+    fn rows<'a>(&'a self, name: &str, shape: [usize; 2]) -> Result<Box<dyn MatrixRows<Error = Error> + 'a>> {
+        Ok(Box::new(self.tensor(name, &shape)?))
     }
 
     fn has(&self, name: &str) -> bool {
@@ -184,24 +213,8 @@ impl WeightReader for GgufWeights {
     }
 }
 
-/// Permutes rows from interleaved order (a pair in adjacent rows) to halves (a pair half a head apart): within a head, row
-/// `half * i + j` of the result is row `2 j + i` of the file.
-fn unpermute(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
-    let width = values.len() / rows;
-    let half = rows / heads / 2;
-    let mut result = Vec::with_capacity(values.len());
-    for head in 0..heads {
-        for i in 0..2 {
-            for j in 0..half {
-                let row = head * 2 * half + 2 * j + i;
-                result.extend_from_slice(&values[row * width..(row + 1) * width]);
-            }
-        }
-    }
-    result
-}
-
-/// The inverse of [`unpermute`]: the order of rows in files of architecture `llama`.
+/// Permutes rows from halves (a pair half a head apart) to the interleaved order (a pair in adjacent rows) that files of
+/// architecture `llama` have: within a head, row `2 j + i` of the result is row `half * i + j`.
 pub(crate) fn permute(values: &[f32], rows: usize, heads: usize) -> Vec<f32> {
     let width = values.len() / rows;
     let half = rows / heads / 2;
@@ -222,9 +235,9 @@ mod tests {
     use super::*;
     use crate::formats::rotary::Rotary;
     use crate::formats::spec::tests::tiny;
-    use candle_core::Tensor;
     use candle_core::quantized::gguf_file::Value;
     use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
+    use candle_core::{Device, Tensor};
     use tempfile::TempDir;
 
     /// A GGUF file in the making: metadata and tensors by their names in the file.
@@ -338,13 +351,13 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_head_come_back_from_pairs_to_halves() {
-        // Two heads of four rows: the file holds rows 0 2 1 3 of each, as its writer permuted them.
+    fn a_written_head_has_its_rows_in_pairs() {
+        // Two heads of four rows: the file holds rows 0 2 1 3 of each.
+        let rows = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
         let file = [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0];
-        assert_eq!(unpermute(&file, 8, 2), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
-        let pairs: Vec<f32> = file.iter().flat_map(|x| [*x, *x + 0.5]).collect();
-        assert_eq!(unpermute(&pairs, 8, 2)[2..6], [1.0, 1.5, 2.0, 2.5]);
-        assert_eq!(permute(&unpermute(&pairs, 8, 2), 8, 2), pairs);
+        assert_eq!(permute(&rows, 8, 2), file);
+        let pairs = |rows: [f32; 8]| -> Vec<f32> { rows.iter().flat_map(|x| [*x, *x + 0.5]).collect() };
+        assert_eq!(permute(&pairs(rows), 8, 2), pairs(file));
     }
 
     #[test]
@@ -353,8 +366,8 @@ mod tests {
         let written: Vec<Vec<f32>> = [("attn_q", 32), ("attn_k", 16), ("attn_v", 16), ("attn_output", 32)]
             .map(|(name, rows)| file.put(&format!("blk.0.{name}.weight"), &[rows, 32], GgmlDType::F32))
             .into();
-        let mut weights = file.open().unwrap().weights;
-        let mut get =
+        let weights = file.open().unwrap().weights;
+        let get =
             |name: &str, rows| weights.get(&format!("model.layers.0.self_attn.{name}.weight"), &[rows, 32]).unwrap();
         // Head 3 of q, row 1 and row 4 (the first of the second half); head width 8.
         let q = get("q_proj", 32);
@@ -388,7 +401,7 @@ mod tests {
     fn a_file_without_a_head_is_tied_and_has_none() {
         let mut file = File::tiny();
         file.tensors.retain(|(name, _)| name != "output.weight");
-        let mut opened = file.open().unwrap();
+        let opened = file.open().unwrap();
         assert!(opened.spec.tied && !opened.weights.has("lm_head.weight"));
         assert!(opened.weights.has("model.embed_tokens.weight"));
         let error = opened.weights.get("lm_head.weight", &[260, 32]).unwrap_err().to_string();
@@ -499,7 +512,7 @@ mod tests {
         std::fs::write(&path, &whole[..100]).unwrap();
         assert!(matches!(crate::formats::open(&path), Err(Error::Malformed { .. })));
         std::fs::write(&path, &whole[..whole.len() - 4096]).unwrap();
-        let mut weights = crate::formats::open(&path).unwrap().weights;
+        let weights = crate::formats::open(&path).unwrap().weights;
         let last = weights.get("lm_head.weight", &[260, 32]).unwrap_err().to_string();
         assert!(last.contains("tensor output.weight: "), "{last}");
     }

@@ -11,19 +11,20 @@ pub(crate) use config::names;
 pub(crate) use header::parse;
 
 use super::error::{Error, Result};
-use super::model::{OpenedModel, WeightReader};
+use super::model::{OpenedModel, WeightReader, beside};
 use super::spec::ModelSpec;
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
 use super::{json, values};
 use crate::disk;
+use crate::kernels::MatrixRows;
 use config::{Config, TokenIds};
 use safetensors::tensor::Dtype;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// The longest config or index: the index of a model with thousands of tensors has half a megabyte.
@@ -36,12 +37,15 @@ const COMPARED_BYTES: usize = 1 << 20;
 /// The longest chat template.
 const TEMPLATE_BYTES_MAX: u64 = 1 << 20;
 
-/// Opens a Hugging Face folder.
+/// Opens a Hugging Face folder. `load` reads the tensors while another thread reads tokenizer and template.
 ///
 /// # Errors
 /// If a file is unreadable or malformed, the architecture or a feature of it is not supported, or a tensor is missing or of
 /// the wrong shape or type.
-pub fn open(path: &Path) -> Result<OpenedModel> {
+pub(super) fn open<T>(
+    path: &Path,
+    load: Option<impl FnOnce(&ModelSpec, &dyn WeightReader) -> T>,
+) -> Result<(OpenedModel, Option<T>)> {
     let config_path = path.join("config.json");
     let config: Config = read_json(&config_path)?;
     let mut weights = FolderWeights::open(path)?;
@@ -59,6 +63,13 @@ pub fn open(path: &Path) -> Result<OpenedModel> {
         weights.spec = Some(spec.clone());
     }
 
+    let ((tokenizer, template), loaded) =
+        beside(|| text(path, config, &spec), load.map(|load| || load(&spec, &weights)))?;
+    Ok((OpenedModel { spec, tokenizer, template, weights: Box::new(weights) }, loaded))
+}
+
+/// Tokenizer and chat template of the folder `path`.
+fn text(path: &Path, config: Config, spec: &ModelSpec) -> Result<(Tokenizer, ChatTemplate)> {
     let settings: TokenizerConfig = optional_json(&path.join("tokenizer_config.json"))?.unwrap_or_default();
     let generation: Generation = optional_json(&path.join("generation_config.json"))?.unwrap_or_default();
     let tokenizer_path = path.join("tokenizer.json");
@@ -79,7 +90,7 @@ pub fn open(path: &Path) -> Result<OpenedModel> {
         Some(source) => ChatTemplate::new(&source, &bos.unwrap_or_default(), &eos.unwrap_or_default())?,
         None => ChatTemplate::absent("chat_template.jinja, or chat_template in tokenizer_config.json"),
     };
-    Ok(OpenedModel { spec, tokenizer, template, weights: Box::new(weights) })
+    Ok((tokenizer, template))
 }
 
 /// The tensors of one file, without any change to norms.
@@ -247,7 +258,7 @@ impl FolderWeights {
     }
 
     /// Whether two tensors of `shape` hold the same values. Of the same type, they are compared piece by piece.
-    fn are_equal(&mut self, one: &str, two: &str, shape: &[usize]) -> Result<bool> {
+    fn are_equal(&self, one: &str, two: &str, shape: &[usize]) -> Result<bool> {
         let of = |place: Place<'_>| (place.location.shard, place.location.dtype, place.start, place.bytes);
         let (first, second) = (of(self.find(one, shape)?), of(self.find(two, shape)?));
         if first.1 != second.1 {
@@ -268,9 +279,9 @@ impl FolderWeights {
     }
 
     /// Fills `bytes` from `start` of a shard.
-    fn read(&mut self, shard: usize, start: u64, bytes: &mut [u8]) -> Result<()> {
-        let (path, file) = &mut self.shards[shard];
-        file.seek(SeekFrom::Start(start)).and_then(|_| file.read_exact(bytes)).map_err(Error::io(path))
+    fn read(&self, shard: usize, start: u64, bytes: &mut [u8]) -> Result<()> {
+        let (path, file) = &self.shards[shard];
+        disk::read_exact_at(file, bytes, start).map_err(Error::io(path))
     }
 
     /// Where the tensor `name` is stored; it must have `shape` and a supported type.
@@ -312,22 +323,64 @@ fn width(dtype: Dtype) -> Option<usize> {
     }
 }
 
+/// Widens the values in `bytes`.
+fn widen(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        Dtype::F32 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, b)| *out = f32::from_le_bytes(*b)),
+        Dtype::F16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, b)| *out = half(u16::from_le_bytes(*b))),
+        // BF16: `find` accepts only these three types.
+        _ => {
+            let words = bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b)) << 16);
+            out.iter_mut().zip(words).for_each(|(out, word)| *out = f32::from_bits(word));
+        }
+    }
+}
+
+/// A matrix in a file.
+struct FolderRows<'a> {
+    weights: &'a FolderWeights,
+    place: Place<'a>,
+    name: String,
+    outputs: usize,
+    inputs: usize,
+}
+
+impl MatrixRows for FolderRows<'_> {
+    type Error = Error;
+
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    fn values(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let (shard, dtype) = (self.place.location.shard, self.place.location.dtype);
+        let row = self.place.bytes / self.outputs;
+        let mut bytes = vec![0; rows.len() * row];
+        self.weights.read(shard, self.place.start + (rows.start * row) as u64, &mut bytes)?;
+        widen(dtype, &bytes, out);
+        match values::complaint(out, rows.start * self.inputs, &self.name) {
+            None => Ok(()),
+            Some(why) => Err(Error::Malformed { path: self.weights.shards[shard].0.clone(), why }),
+        }
+    }
+}
+
 impl WeightReader for FolderWeights {
-    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    fn get(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let Place { location, start, bytes } = self.find(name, shape)?;
-        let (shard, dtype) = (location.shard, location.dtype);
         let mut raw = vec![0; bytes];
-        self.read(shard, start, &mut raw)?;
-        let mut values: Vec<f32> = match dtype {
-            Dtype::F32 => raw.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-            Dtype::F16 => raw.as_chunks().0.iter().map(|bytes| half(u16::from_le_bytes(*bytes))).collect(),
-            // BF16: `find` accepts only these three types.
-            _ => raw.as_chunks().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect(),
-        };
+        self.read(location.shard, start, &mut raw)?;
+        let mut values = vec![0.0; shape.iter().product()];
+        widen(location.dtype, &raw, &mut values);
         if let Some(spec) = &self.spec {
             spec.read_norm(name, &mut values);
         }
-        values::finite(values, name, &self.shards[shard].0)
+        values::finite(values, name, &self.shards[location.shard].0)
+    }
+
+    fn rows<'a>(&'a self, name: &str, shape: [usize; 2]) -> Result<Box<dyn MatrixRows<Error = Error> + 'a>> {
+        let (place, [outputs, inputs]) = (self.find(name, &shape)?, shape);
+        Ok(Box::new(FolderRows { weights: self, place, name: name.to_owned(), outputs, inputs }))
     }
 
     fn has(&self, name: &str) -> bool {
@@ -348,6 +401,7 @@ fn half(bits: u16) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::open;
     use crate::formats::rotary::Rotary;
     use crate::formats::spec::tests::tiny;
     use candle_core::{DType, Device, Tensor};
@@ -413,7 +467,7 @@ mod tests {
             let folder = folder(&config());
             let tensors = tensors(&tiny(), dtype);
             save(&folder, "model.safetensors", &tensors);
-            let mut opened = open(folder.path()).unwrap();
+            let opened = open(folder.path()).unwrap();
             assert_eq!(opened.spec, tiny());
             for (name, shape) in tiny().tensors() {
                 let expected = tensors[&name].to_dtype(DType::F32).and_then(|t| t.flatten_all()).unwrap();
@@ -445,7 +499,7 @@ mod tests {
         let map: HashMap<_, _> = all.keys().map(|name| (name.clone(), file(name))).collect();
         let index = folder.path().join("model.safetensors.index.json");
         std::fs::write(&index, json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
-        let mut opened = open(folder.path()).unwrap();
+        let opened = open(folder.path()).unwrap();
         for (name, shape) in tiny().tensors() {
             let expected = all[&name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_eq!(opened.weights.get(&name, &shape).unwrap(), expected, "{name}");
@@ -549,7 +603,7 @@ mod tests {
         ] {
             all.insert(HEAD.to_owned(), head.clone());
             save(&folder, "model.safetensors", &all);
-            let mut opened = open(folder.path()).unwrap();
+            let opened = open(folder.path()).unwrap();
             assert_eq!(opened.spec.tied, tied);
             let expected = head.to_dtype(DType::F32).and_then(|head| head.flatten_all()).unwrap();
             assert_eq!(opened.weights.get(HEAD, &[260, 32]).unwrap(), expected.to_vec1::<f32>().unwrap());

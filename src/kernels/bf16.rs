@@ -10,7 +10,9 @@ use super::column_writer::ColumnWriter;
 use super::huge_pages::filled;
 use super::isa::Isa;
 use super::layout::{Bf16Pair, Line, NO_SUMS, PANEL, Sums, tiles};
+use super::matrix_rows::{StackedRows, with_held};
 use super::parallel::each_panel;
+use rayon::prelude::*;
 
 /// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
 #[derive(Clone)]
@@ -43,19 +45,30 @@ impl Bf16Matrix {
     /// # Panics
     /// Where a matrix's length is not a multiple of `inputs`.
     pub fn new(matrices: &[&[f32]], inputs: usize) -> Self {
-        assert!(inputs > 0 && matrices.iter().all(|matrix| matrix.len().is_multiple_of(inputs)), "whole rows only");
-        let outputs = matrices.iter().map(|matrix| matrix.len() / inputs).sum();
-        let depth = inputs.div_ceil(2);
-        let mut pairs = filled(usize::div_ceil(outputs, PANEL) * depth, Line([0; PANEL]));
-        let rows = matrices.iter().flat_map(|matrix| matrix.chunks_exact(inputs));
-        for (row, values) in rows.enumerate() {
-            let panel = &mut pairs[row / PANEL * depth..][..depth];
-            for (pair, values) in panel.iter_mut().zip(values.chunks(2)) {
-                let odd = values.get(1).map_or(0, |&odd| round(odd));
-                pair.0[row % PANEL] = round(values[0]) | odd << 16;
-            }
-        }
-        Self { pairs, outputs, inputs }
+        with_held(matrices, inputs, Self::read)
+    }
+
+    /// Packs rows as they are read, on all threads.
+    ///
+    /// # Errors
+    /// If rows cannot be read.
+    pub(super) fn read<E: Send>(rows: StackedRows<'_, E>) -> Result<Self, E> {
+        let (inputs, depth) = (rows.inputs, rows.inputs.div_ceil(2));
+        let mut pairs = filled(rows.panels() * depth, Line([0; PANEL]));
+        pairs.par_chunks_mut(depth).enumerate().try_for_each_init(
+            || vec![0.0; PANEL * inputs],
+            |values, (panel, pairs)| {
+                let count = rows.panel(panel, values)?;
+                for (row, values) in values[..count * inputs].chunks_exact(inputs).enumerate() {
+                    for (pair, values) in pairs.iter_mut().zip(values.chunks(2)) {
+                        let odd = values.get(1).map_or(0, |&odd| round(odd));
+                        pair.0[row] = round(values[0]) | odd << 16;
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        Ok(Self { pairs, outputs: rows.outputs(), inputs })
     }
 
     /// Rows of the matrix.

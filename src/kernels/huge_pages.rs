@@ -3,11 +3,21 @@
 //! With pages of 4 KiB such memory exceeds the processor's TLB, and each block of keys costs a page walk. The system is
 //! asked for huge pages; without them only speed changes.
 
+use rayon::prelude::*;
+use std::mem::MaybeUninit;
+
+/// Bytes from which several threads fill memory: the system clears each page when it is first touched.
+const PARALLEL_BYTES: usize = 4 << 20;
+
 /// `count` times `value`, in huge pages if the system has them.
-pub(crate) fn filled<T: Copy>(count: usize, value: T) -> Vec<T> {
-    let mut values = Vec::with_capacity(count);
+pub(crate) fn filled<T: Copy + Send + Sync>(count: usize, value: T) -> Vec<T> {
+    let mut values: Vec<T> = Vec::with_capacity(count);
     advise_huge_pages(values.spare_capacity_mut());
-    values.resize(count, value);
+    let each = PARALLEL_BYTES / size_of::<T>().max(1);
+    let spare = &mut values.spare_capacity_mut()[..count];
+    spare.par_chunks_mut(each.max(1)).for_each(|chunk| chunk.fill(MaybeUninit::new(value)));
+    // SAFETY: the capacity is at least `count`, and each of the first `count` values was just written.
+    unsafe { values.set_len(count) };
     values
 }
 

@@ -8,6 +8,7 @@
 
 mod fit;
 mod layout;
+mod pack;
 mod rows;
 mod tile;
 #[cfg(target_arch = "x86_64")]
@@ -21,15 +22,13 @@ pub(super) use layout::{BLOCK_INPUTS, ROW8};
 pub(super) use rows::{QuantisedRows, QuantisedRowsMut};
 
 use super::column_writer::ColumnWriter;
-use super::huge_pages::filled;
 use super::isa::Isa;
-use super::layout::{Lane, Line, NO_SUM, NO_SUMS, PANEL, floats, floats_mut, tiles};
+use super::layout::{Lane, NO_SUM, NO_SUMS, PANEL, floats, floats_mut, tiles};
+use super::matrix_rows::with_held;
 use super::parallel::each_panel_range;
 use super::transpose16::transpose16;
-use fit::QuantisedBlock;
 use half::f16;
 use layout::{Int8Panel, Scales, WeightCodes};
-use rayon::prelude::*;
 use tile::{ROW8S_MAX, code, row8_tile, tile};
 
 /// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
@@ -58,34 +57,7 @@ impl Int8Matrix {
     /// # Panics
     /// Where a matrix's length is not a multiple of `inputs`.
     pub fn new(matrices: &[&[f32]], inputs: usize) -> Self {
-        assert!(inputs > 0 && matrices.iter().all(|matrix| matrix.len().is_multiple_of(inputs)), "whole rows only");
-        let rows: Vec<&[f32]> = matrices.iter().flat_map(|matrix| matrix.chunks_exact(inputs)).collect();
-        let unit = unit(&rows);
-        let scaled = |row: &[f32]| row.iter().map(|weight| weight / unit).collect::<Vec<_>>();
-        let nibbles = rows
-            .par_iter()
-            .all(|row| scaled(row).chunks(BLOCK_INPUTS).all(|block| QuantisedBlock::in_nibbles(block).is_some()));
-        let (panels, blocks) = (rows.len().div_ceil(PANEL), inputs.div_ceil(BLOCK_INPUTS));
-        let lines = if nibbles { 4 } else { 8 };
-        let mut codes = filled(panels * blocks * lines, Line([0; 64]));
-        let mut scales = filled(panels * blocks, Scales::default());
-        let each = codes.par_chunks_mut(blocks * lines).zip(scales.par_chunks_mut(blocks)).zip(rows.par_chunks(PANEL));
-        each.for_each(|((codes, scales), rows)| {
-            for (output, row) in rows.iter().enumerate() {
-                for (block, weights) in scaled(row).chunks(BLOCK_INPUTS).enumerate() {
-                    let fit = nibbles.then(|| QuantisedBlock::in_nibbles(weights)).flatten();
-                    let fit = fit.unwrap_or_else(|| QuantisedBlock::in_bytes(weights));
-                    let scales = &mut scales[block];
-                    scales.step[output] = fit.step.to_bits();
-                    scales.floor[output] = fit.floor.to_bits();
-                    for (input, &code) in fit.codes.iter().enumerate() {
-                        let (line, shift) = if nibbles { (input / 8, input / 4 % 2 * 4) } else { (input / 4, 0) };
-                        codes[block * lines + line].0[output * 4 + input % 4] |= code << shift;
-                    }
-                }
-            }
-        });
-        Self { codes, scales, nibbles, unit, outputs: rows.len(), inputs }
+        with_held(matrices, inputs, Self::read)
     }
 
     /// Bytes of a matrix in nibbles or in bytes.
@@ -220,11 +192,4 @@ impl Int8Matrix {
             unit: self.unit,
         }
     }
-}
-
-/// A power of two near 2^-8 of the largest weight: steps and floors are then well within the range of f16.
-fn unit(rows: &[&[f32]]) -> f32 {
-    let most = |row: &&[f32]| row.iter().fold(0.0f32, |most, weight| most.max(weight.abs()));
-    let most = rows.par_iter().map(most).reduce(|| 0.0, f32::max);
-    if most.is_normal() { (most.log2().floor() - 8.0).max(-126.0).exp2() } else { 1.0 }
 }

@@ -5,7 +5,9 @@
 
 use super::huge_pages::filled;
 use super::layout::{Lane, Line, PANEL, floats, floats_mut};
+use super::matrix_rows::{StackedRows, with_held};
 use super::operands::RhsPanels;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
@@ -29,10 +31,30 @@ impl PackedMatrix {
     /// # Panics
     /// Where a matrix's length is not a multiple of `inputs`.
     pub fn new(matrices: &[&[f32]], inputs: usize) -> Self {
-        assert!(inputs > 0, "whole rows only");
-        let mut packed = Self::zeros(matrices.iter().map(|matrix| matrix.len() / inputs).sum(), inputs);
-        packed.refill(matrices);
-        packed
+        with_held(matrices, inputs, Self::read)
+    }
+
+    /// Packs rows as they are read, on all threads.
+    ///
+    /// # Errors
+    /// If rows cannot be read.
+    pub(super) fn read<E: Send>(rows: StackedRows<'_, E>) -> Result<Self, E> {
+        let inputs = rows.inputs;
+        let mut packed = Self::zeros(rows.outputs(), inputs);
+        let panels = packed.lanes.par_chunks_mut(inputs).enumerate();
+        panels.try_for_each_init(
+            || vec![0.0; PANEL * inputs],
+            |values, (panel, lanes)| {
+                let count = rows.panel(panel, values)?;
+                for (input, lane) in lanes.iter_mut().enumerate() {
+                    for (to, row) in lane.0.iter_mut().zip(values[..count * inputs].chunks_exact(inputs)) {
+                        *to = row[input];
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        Ok(packed)
     }
 
     /// A matrix of zeros.

@@ -3,6 +3,7 @@
 use super::activation_rows::ActivationRows;
 use super::bf16::Bf16Matrix;
 use super::int8::Int8Matrix;
+use super::matrix_rows::{MatrixRows, StackedRows, with_held};
 use super::packed_matrix::{PackedMatrix, unpack_rows};
 use super::precision::Precision;
 
@@ -30,14 +31,30 @@ impl Weight {
     /// # Panics
     /// Where a matrix's length is not a multiple of `inputs`.
     pub fn new(matrices: &[&[f32]], inputs: usize, precision: Precision, score: bool) -> Self {
+        with_held(matrices, inputs, |rows| Self::pack(rows, precision, score))
+    }
+
+    /// As [`Weight::new`], of rows that are read while they are packed, on all threads.
+    ///
+    /// # Errors
+    /// If rows cannot be read.
+    pub fn read<E: Send>(
+        parts: &[&dyn MatrixRows<Error = E>],
+        inputs: usize,
+        precision: Precision,
+        score: bool,
+    ) -> Result<Self, E> {
+        Self::pack(StackedRows::new(parts, inputs), precision, score)
+    }
+
+    fn pack<E: Send>(rows: StackedRows<'_, E>, precision: Precision, score: bool) -> Result<Self, E> {
         let narrow = match precision {
             Precision::F32 => None,
-            Precision::Bf16 => Some(NarrowWeight::Bf16(Bf16Matrix::new(matrices, inputs))),
-            Precision::Int8 => Some(NarrowWeight::Int8(Int8Matrix::new(matrices, inputs))),
+            Precision::Bf16 => Some(NarrowWeight::Bf16(Bf16Matrix::read(rows)?)),
+            Precision::Int8 => Some(NarrowWeight::Int8(Int8Matrix::read(rows)?)),
         };
-        let full = (score || narrow.is_none()).then(|| PackedMatrix::new(matrices, inputs));
-        let outputs = matrices.iter().map(|matrix| matrix.len() / inputs).sum();
-        Self { full, narrow, outputs, inputs }
+        let full = (score || narrow.is_none()).then(|| PackedMatrix::read(rows)).transpose()?;
+        Ok(Self { full, narrow, outputs: rows.outputs(), inputs: rows.inputs })
     }
 
     /// Bytes that a matrix will take, both forms together; `coarse` if its file has 4 bits a weight.

@@ -33,7 +33,7 @@ impl FullWeights {
     ///
     /// # Errors
     /// Where one is missing or of another shape.
-    pub fn from_weights(spec: &ModelSpec, weights: &mut dyn WeightReader) -> Result<Self> {
+    pub fn from_weights(spec: &ModelSpec, weights: &dyn WeightReader) -> Result<Self> {
         Ok(Self::new(Stack::load(spec, weights, Panels { precision: Precision::F32, score: true })?))
     }
 

@@ -2,7 +2,8 @@
 
 use super::dense::Dense;
 use super::{Transformer, device};
-use crate::formats::{OpenedModel, open, template, tokenizer};
+use crate::formats::spec::ModelSpec;
+use crate::formats::{OpenedModel, WeightReader, open_and, template, tokenizer};
 use crate::kernels::{Precision, Weight};
 use crate::transformer::error::{Error, Result};
 use candle_core::Device;
@@ -12,15 +13,17 @@ use std::sync::Arc;
 impl OpenedModel {
     /// Bytes of weights that [`load_on`] would load onto `device`.
     pub fn bytes(&self, device: &Device, precision: Precision, score: bool) -> usize {
-        let of_tensor = |(name, shape): &(String, Vec<usize>)| match shape[..] {
-            [outputs, inputs] if !device.is_cpu() => outputs * inputs * device::dtype(device).size_in_bytes(),
-            [outputs, inputs] => {
-                Weight::planned_bytes(outputs, inputs, precision, score, self.weights.is_four_bit(name))
-            }
-            _ => size_of::<f32>() * shape.iter().product::<usize>(),
-        };
-        self.spec.tensors().iter().map(of_tensor).sum()
+        bytes(&self.spec, self.weights.as_ref(), device, precision, score)
     }
+}
+
+fn bytes(spec: &ModelSpec, weights: &dyn WeightReader, device: &Device, precision: Precision, score: bool) -> usize {
+    let of_tensor = |(name, shape): &(String, Vec<usize>)| match shape[..] {
+        [outputs, inputs] if !device.is_cpu() => outputs * inputs * device::dtype(device).size_in_bytes(),
+        [outputs, inputs] => Weight::planned_bytes(outputs, inputs, precision, score, weights.is_four_bit(name)),
+        _ => size_of::<f32>() * shape.iter().product::<usize>(),
+    };
+    spec.tensors().iter().map(of_tensor).sum()
 }
 
 /// A model in memory, ready for both passes.
@@ -37,7 +40,7 @@ pub struct Loaded {
 /// Opens a model and loads its weights for the CPU, in f32 and for both passes.
 ///
 /// # Errors
-/// As [`open`], and where a tensor is missing or of another shape.
+/// As [`open`](crate::formats::open), and where a tensor is missing or of another shape.
 pub fn load(path: &Path) -> Result<Loaded> {
     load_on(path, &Device::Cpu, Precision::F32, true)
 }
@@ -48,17 +51,23 @@ pub fn load(path: &Path) -> Result<Loaded> {
 /// # Errors
 /// As [`load`], where the weights do not fit the memory, and where the device fails.
 pub fn load_on(path: &Path, device: &Device, precision: Precision, score: bool) -> Result<Loaded> {
-    let mut opened = open(path)?;
-    let needed = opened.bytes(device, precision, score);
-    if let Some(available) = device::available_bytes(device).filter(|available| needed > *available) {
-        return Err(Error::Memory { path: path.to_owned(), needed_mib: needed >> 20, available_mib: available >> 20 });
-    }
-    let (spec, weights) = (&opened.spec, opened.weights.as_mut());
-    let transformer = if device.is_cpu() {
-        Transformer::load(spec, weights, precision, score)?
-    } else {
-        let layout = Dense { device: device.clone(), dtype: device::dtype(device) };
-        Transformer::dense(spec, weights, layout)?
+    let load = |spec: &ModelSpec, weights: &dyn WeightReader| {
+        let needed = bytes(spec, weights, device, precision, score);
+        if let Some(available) = device::available_bytes(device).filter(|available| needed > *available) {
+            return Err(Error::Memory {
+                path: path.to_owned(),
+                needed_mib: needed >> 20,
+                available_mib: available >> 20,
+            });
+        }
+        match device.is_cpu() {
+            true => Transformer::load(spec, weights, precision, score),
+            false => {
+                let layout = Dense { device: device.clone(), dtype: device::dtype(device) };
+                Transformer::dense(spec, weights, layout)
+            }
+        }
     };
-    Ok(Loaded { transformer: Arc::new(transformer), tokenizer: opened.tokenizer, template: opened.template })
+    let (OpenedModel { tokenizer, template, .. }, transformer) = open_and(path, load)?;
+    Ok(Loaded { transformer: Arc::new(transformer?), tokenizer, template })
 }

@@ -24,7 +24,7 @@ impl Transformer {
     ///
     /// # Errors
     /// Where a tensor is missing, unreadable or of another shape.
-    pub fn load(spec: &ModelSpec, weights: &mut dyn WeightReader, precision: Precision, score: bool) -> Result<Self> {
+    pub fn load(spec: &ModelSpec, weights: &dyn WeightReader, precision: Precision, score: bool) -> Result<Self> {
         Ok(Self(Arc::new(Stack::load(spec, weights, Panels { precision, score })?)))
     }
 
@@ -32,7 +32,7 @@ impl Transformer {
     ///
     /// # Errors
     /// As [`Transformer::load`], and where the device fails.
-    pub(crate) fn dense(spec: &ModelSpec, weights: &mut dyn WeightReader, layout: Dense) -> Result<Self> {
+    pub(crate) fn dense(spec: &ModelSpec, weights: &dyn WeightReader, layout: Dense) -> Result<Self> {
         if !spec.runs_on_gpus() {
             let device = super::device::name(&layout.device);
             return Err(Error::FamilyOnCpuOnly { family: spec.family.name(), device });

@@ -38,6 +38,9 @@ impl Linear {
     }
 }
 
+/// A tensor that makes up a matrix, or a part of one: its name and its `(outputs, inputs)`.
+pub(crate) type Part = (String, [usize; 2]);
+
 /// How a device stores weights.
 pub(crate) trait WeightLayout: Debug + Send + Sync {
     /// A linear's weight, `(outputs, inputs)`.
@@ -49,8 +52,8 @@ pub(crate) trait WeightLayout: Debug + Send + Sync {
     fn device(&self) -> Device;
     /// The type of the weights that the decode pass reads.
     fn precision(&self) -> Precision;
-    /// Row-major matrices of `(outputs_i, inputs)`, concatenated along the outputs.
-    fn matrix(&self, parts: &[&[f32]], inputs: usize) -> Result<Self::Matrix>;
+    /// Reads the tensors `parts`, concatenated along the outputs.
+    fn matrix(&self, weights: &dyn WeightReader, parts: &[Part]) -> Result<Self::Matrix>;
     /// A norm's weight, or a bias.
     fn vector(&self, values: Vec<f32>) -> Result<Self::Vector>;
     /// Bytes of a matrix.
@@ -134,12 +137,13 @@ impl<L: WeightLayout> Stack<L> {
     ///
     /// # Errors
     /// Where a tensor is missing, unreadable or of another shape, or the device fails.
-    pub(super) fn load(spec: &ModelSpec, weights: &mut dyn WeightReader, layout: L) -> Result<Self> {
+    pub(super) fn load(spec: &ModelSpec, weights: &dyn WeightReader, layout: L) -> Result<Self> {
         let hidden = spec.hidden;
-        let embedding = layout.matrix(&[&weights.get("model.embed_tokens.weight", &[spec.vocab, hidden])?], hidden)?;
+        let of_vocab = |name: &str| layout.matrix(weights, &[(name.to_owned(), [spec.vocab, hidden])]);
+        let embedding = of_vocab("model.embed_tokens.weight")?;
         let head = match spec.tied {
             true => embedding.clone(),
-            false => layout.matrix(&[&weights.get("lm_head.weight", &[spec.vocab, hidden])?], hidden)?,
+            false => of_vocab("lm_head.weight")?,
         };
         let layers = (0..spec.layers).map(|layer| Layer::load(layer, spec, weights, &layout)).collect::<Result<_>>()?;
         let norm = layout.vector(weights.get("model.norm.weight", &[hidden])?)?;
@@ -246,23 +250,19 @@ fn input<P: Pass>(pass: &mut P, x: &P::Rows, norm: Option<&VectorOf<P>>) -> Resu
 }
 
 impl<L: WeightLayout> Layer<L> {
-    fn load(layer: usize, spec: &ModelSpec, weights: &mut dyn WeightReader, layout: &L) -> Result<Self> {
-        let mut fused = |linear: Linear| -> Result<L::Matrix> {
-            let mut parts = vec![];
-            let mut inputs = 0;
-            for &projection in linear.projections() {
-                let (from, to) = projection.sizes(spec);
-                inputs = from;
+    fn load(layer: usize, spec: &ModelSpec, weights: &dyn WeightReader, layout: &L) -> Result<Self> {
+        let fused = |linear: Linear| -> Result<L::Matrix> {
+            let part = |projection: &Projection| -> Part {
+                let (inputs, outputs) = projection.sizes(spec);
                 let name = format!("model.layers.{layer}.{}.{}.weight", projection.module(), projection.name());
-                parts.push(weights.get(&name, &[to, from])?);
-            }
-            let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
-            layout.matrix(&parts, inputs)
+                (name, [outputs, inputs])
+            };
+            layout.matrix(weights, &linear.projections().iter().map(part).collect::<Vec<_>>())
         };
         let (qkv, output) = (fused(Linear::Qkv)?, fused(Linear::Output)?);
         let (gate_up, down) = (fused(Linear::GateUp)?, fused(Linear::Down)?);
-        let mut get = |name: &str, width| weights.get(&format!("model.layers.{layer}.{name}"), &[width]);
-        let mut bias = |linear: Linear| -> Result<Option<L::Vector>> {
+        let get = |name: &str, width| weights.get(&format!("model.layers.{layer}.{name}"), &[width]);
+        let bias = |linear: Linear| -> Result<Option<L::Vector>> {
             if !linear.projections().iter().all(|&projection| spec.layer_spec.has_bias(projection)) {
                 return Ok(None);
             }
@@ -277,11 +277,11 @@ impl<L: WeightLayout> Layer<L> {
         let (gate_up_bias, down_bias) = (bias(Linear::GateUp)?, bias(Linear::Down)?);
         let mut qk_norms = None;
         if spec.layer_spec.qk_norm {
-            let mut vector = |name: &str, width| layout.vector(get(&format!("self_attn.{name}.weight"), width)?);
+            let vector = |name: &str, width| layout.vector(get(&format!("self_attn.{name}.weight"), width)?);
             let [q, k] = spec.qk_norm_widths();
             qk_norms = Some(QkNorms { q: vector("q_norm", q)?, k: vector("k_norm", k)? });
         }
-        let mut norm = |name: Option<&str>| -> Result<Option<L::Vector>> {
+        let norm = |name: Option<&str>| -> Result<Option<L::Vector>> {
             let Some(name) = name else { return Ok(None) };
             layout.vector(get(&format!("{name}.weight"), spec.hidden)?).map(Some)
         };

@@ -146,7 +146,7 @@ fn refused_values(bytes: &[u8]) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
     fs::write(&path, bytes).unwrap();
-    let mut model = formats::open(&path).unwrap();
+    let model = formats::open(&path).unwrap();
     let (name, shape) = model.spec.tensors().into_iter().find(|(name, _)| name.ends_with("q_proj.weight")).unwrap();
     refused("tensor blk.0.attn_q.weight: expected finite values, got NaN at 0", || model.weights.get(&name, &shape));
 }

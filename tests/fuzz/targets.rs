@@ -76,7 +76,7 @@ fn copied(from: &Path, to: &Path) -> PathBuf {
 }
 
 /// Every tensor, and a text there and back.
-fn use_model(mut model: OpenedModel) -> Result<(), String> {
+fn use_model(model: OpenedModel) -> Result<(), String> {
     for (name, shape) in model.spec.tensors() {
         model.weights.get(&name, &shape).map_err(|error| error.to_string())?;
     }

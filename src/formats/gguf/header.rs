@@ -36,15 +36,18 @@ impl Header<'_> {
     }
 
     fn whole(&self, key: &str, value: &Value) -> Result<usize> {
-        let signed = value.to_i64().ok().or_else(|| match value {
-            Value::I8(n) => Some((*n).into()),
-            Value::I16(n) => Some((*n).into()),
-            Value::I32(n) => Some((*n).into()),
+        // The values' own conversions make an error, with the backtrace of each, of every other type.
+        let whole = match *value {
+            Value::U8(n) => Some(n.into()),
+            Value::U16(n) => Some(n.into()),
+            Value::U32(n) => usize::try_from(n).ok(),
+            Value::U64(n) => usize::try_from(n).ok(),
+            Value::I8(n) => usize::try_from(n).ok(),
+            Value::I16(n) => usize::try_from(n).ok(),
+            Value::I32(n) => usize::try_from(n).ok(),
+            Value::I64(n) => usize::try_from(n).ok(),
+            Value::Bool(flag) => Some(flag.into()),
             _ => None,
-        });
-        let whole = match signed {
-            Some(signed) => usize::try_from(signed).ok(),
-            None => value.to_u64().ok().and_then(|n| usize::try_from(n).ok()),
         };
         whole.ok_or_else(|| self.wrong(key, "a whole number from 0 up", value))
     }

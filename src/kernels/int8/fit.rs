@@ -1,79 +1,228 @@
 //! Quantisation of weights: a block of 32 on at most 16 or 128 steps.
 
 use super::layout::BLOCK_INPUTS;
+use crate::kernels::matrix_rows::CodedBlock;
 use crate::kernels::ops::vectorised;
 use half::f16;
 
 /// 32 quantised weights of one output.
+#[derive(Clone, Copy)]
 pub(super) struct QuantisedBlock {
     pub(super) step: f16,
     pub(super) floor: f16,
     pub(super) codes: [u8; BLOCK_INPUTS],
-    /// Largest distance of a weight from its step, in steps.
-    error: f32,
 }
 
+/// The largest code: the number of steps, and the least number that is tried.
+const CODE_MAX: u8 = 127;
+const LEVELS_MIN: u8 = 112;
+const LEVELS: f32 = CODE_MAX as f32;
+/// Error, in steps, below which a block is on its steps: an eighth of that of rounding to 128 steps.
+const ON_STEPS: f32 = 1.0 / 64.0;
 /// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer.
 const ROUND: f32 = 12_582_912.0;
 
-/// Rounds `weights` to steps of `1 / inverse` above `floor`, from 0 to `levels`. Returns the largest distance from a
-/// step, in steps.
+/// The larger one; the second if one is NaN.
 #[inline(always)]
-fn round_body(weights: &[f32], codes: &mut [u8], floor: f32, inverse: f32, levels: f32) -> f32 {
-    let mut errors = [0.0f32; 8];
-    for (codes, weights) in codes.chunks_mut(8).zip(weights.chunks(8)) {
-        for ((error, code), weight) in errors.iter_mut().zip(codes).zip(weights) {
-            let steps = (weight - floor) * inverse;
-            let nearest = ((steps + ROUND) - ROUND).clamp(0.0, levels);
-            *error = error.max((steps - nearest).abs());
-            *code = nearest as i32 as u8;
-        }
-    }
-    errors.into_iter().fold(0.0, f32::max)
+fn larger(one: f32, other: f32) -> f32 {
+    if one > other { one } else { other }
 }
-vectorised!(round_to_steps, round_body, (weights: &[f32], codes: &mut [u8], floor: f32, inverse: f32, levels: f32) -> f32);
+
+/// The largest of 32 values, by halves: a chain of 32 comparisons would take as long as all else.
+#[inline(always)]
+fn largest(values: &[f32; BLOCK_INPUTS]) -> f32 {
+    let mut halves = *values;
+    let mut count = BLOCK_INPUTS / 2;
+    while count > 0 {
+        for at in 0..count {
+            halves[at] = larger(halves[at], halves[at + count]);
+        }
+        count /= 2;
+    }
+    halves[0]
+}
+
+/// The largest distance of `weights` from a step of `1 / inverse` above `floor`, in steps. There are steps enough.
+#[inline(always)]
+fn error(weights: &[f32; BLOCK_INPUTS], floor: f32, inverse: f32) -> f32 {
+    let mut errors = [0.0f32; BLOCK_INPUTS];
+    for (error, weight) in errors.iter_mut().zip(weights) {
+        let steps = (weight - floor) * inverse;
+        *error = (steps - ((steps + ROUND) - ROUND)).abs();
+    }
+    largest(&errors)
+}
 
 impl QuantisedBlock {
+    const ZERO: Self = Self { step: f16::ZERO, floor: f16::ZERO, codes: [0; BLOCK_INPUTS] };
+
     /// Rounds to `levels` steps from the least to the largest weight.
-    fn on(weights: &[f32], (low, high): (f32, f32), levels: u8) -> Self {
-        let (step, floor) = (f16::from_f32((high - low) / f32::from(levels)), f16::from_f32(low));
-        let mut fit = Self { step, floor, codes: [0; BLOCK_INPUTS], error: 0.0 };
-        let (step, floor) = (step.to_f32(), floor.to_f32());
-        let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
-        fit.error = round_to_steps(weights, &mut fit.codes, floor, inverse, f32::from(levels));
-        fit
+    #[inline(always)]
+    fn on(weights: &[f32; BLOCK_INPUTS], (low, high): (f32, f32), levels: f32) -> Self {
+        let mut block = Self { step: f16::from_f32((high - low) / levels), floor: f16::from_f32(low), ..Self::ZERO };
+        let (floor, inverse) = block.grid();
+        for (code, weight) in block.codes.iter_mut().zip(weights) {
+            let nearest = (((weight - floor) * inverse + ROUND) - ROUND).clamp(0.0, levels);
+            *code = nearest as i32 as u8;
+        }
+        block
     }
 
-    /// Rounds to at most 16 steps if that loses next to nothing: an eighth of the error of 128 steps.
-    pub(super) fn in_nibbles(weights: &[f32]) -> Option<Self> {
+    /// The floor, and one over the step; 0 if all weights are equal.
+    #[inline(always)]
+    fn grid(&self) -> (f32, f32) {
+        let step = self.step.to_f32();
+        (self.floor.to_f32(), if step > 0.0 { 1.0 / step } else { 0.0 })
+    }
+
+    /// The largest distance of `weights` from their codes, in steps.
+    #[inline(always)]
+    fn error(&self, weights: &[f32; BLOCK_INPUTS]) -> f32 {
+        let (floor, inverse) = self.grid();
+        let mut errors = [0.0; BLOCK_INPUTS];
+        for ((error, weight), code) in errors.iter_mut().zip(weights).zip(self.codes) {
+            *error = ((weight - floor) * inverse - f32::from(code)).abs();
+        }
+        largest(&errors)
+    }
+
+    /// Rounds to at most 16 steps if that loses next to nothing.
+    #[inline(always)]
+    fn in_nibbles(weights: &[f32; BLOCK_INPUTS]) -> Option<Self> {
         let extremes = extremes(weights)?;
-        (1..=15).rev().map(|levels| Self::on(weights, extremes, levels)).find(|fit| fit.error < 1.0 / 64.0)
+        for levels in (1..=15u8).rev() {
+            let levels = f32::from(levels);
+            let block = Self::on(weights, extremes, levels);
+            if block.error(weights) < ON_STEPS {
+                return Some(block);
+            }
+        }
+        None
     }
 
     /// Rounds to the best of 113 to 128 steps: where the weights were rounded to a grid before, one of them is exact.
-    pub(super) fn in_bytes(weights: &[f32]) -> Self {
-        let Some(extremes) = extremes(weights) else {
+    #[inline(always)]
+    fn in_bytes(weights: &[f32; BLOCK_INPUTS]) -> Self {
+        match extremes(weights) {
+            Some(extremes) => Self::on_best(weights, extremes),
             // NaN must stay NaN.
-            return Self { step: f16::ZERO, floor: f16::NAN, codes: [0; BLOCK_INPUTS], error: 0.0 };
-        };
-        let mut best = Self::on(weights, extremes, 127);
-        for levels in (112..127).rev() {
-            if best.error < 1.0 / 64.0 {
-                break;
-            }
-            let fit = Self::on(weights, extremes, levels);
-            // Errors are in steps, whose sizes differ.
-            if fit.error * fit.step.to_f32() < best.error * best.step.to_f32() {
-                best = fit;
+            None => Self { floor: f16::NAN, ..Self::ZERO },
+        }
+    }
+
+    #[inline(always)]
+    fn on_best(weights: &[f32; BLOCK_INPUTS], (low, high): (f32, f32)) -> Self {
+        let (mut best, mut best_levels) = (f32::INFINITY, LEVELS);
+        if high > low {
+            for levels in (LEVELS_MIN..=CODE_MAX).rev() {
+                let levels = f32::from(levels);
+                let error = error(weights, low, levels / (high - low));
+                // Errors are in steps, whose sizes differ.
+                if error / levels < best {
+                    (best, best_levels) = (error / levels, levels);
+                }
+                if error < ON_STEPS {
+                    break;
+                }
             }
         }
-        best
+        Self::on(weights, (low, high), best_levels)
+    }
+
+    /// The weights of a file's block, divided by the unit: as they are if the codes span at most 128, else rounded.
+    #[inline(always)]
+    fn of_codes(block: &CodedBlock, inverse_unit: f32, largest_code: u8) -> Self {
+        let (step, floor) = (block.step * inverse_unit, block.floor * inverse_unit);
+        let (mut low, mut high) = (u8::MAX, u8::MIN);
+        for &code in &block.codes {
+            (low, high) = (low.min(code), high.max(code));
+        }
+        if largest_code <= CODE_MAX {
+            low = 0;
+        }
+        let lowest = step * f32::from(low) + floor;
+        if largest_code <= CODE_MAX || high - low <= CODE_MAX {
+            let mut codes = block.codes;
+            for code in &mut codes {
+                *code -= low;
+            }
+            return Self { step: f16::from_f32(step), floor: f16::from_f32(lowest), codes };
+        }
+        let mut weights = [0.0; BLOCK_INPUTS];
+        for (weight, code) in weights.iter_mut().zip(block.codes) {
+            *weight = step * f32::from(code) + floor;
+        }
+        let highest = step * f32::from(high) + floor;
+        Self::on_best(&weights, (lowest.min(highest), lowest.max(highest)))
     }
 }
 
 /// The least and the largest of `weights`; none if one is not finite.
-fn extremes(weights: &[f32]) -> Option<(f32, f32)> {
-    let least = weights.iter().copied().fold(f32::INFINITY, f32::min);
-    let largest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    weights.iter().all(|weight| weight.is_finite()).then_some((least, largest))
+#[inline(always)]
+fn extremes(weights: &[f32; BLOCK_INPUTS]) -> Option<(f32, f32)> {
+    let mut negated = [0.0; BLOCK_INPUTS];
+    let mut nothing = [0.0; BLOCK_INPUTS];
+    for ((weight, negated), nothing) in weights.iter().zip(&mut negated).zip(&mut nothing) {
+        (*negated, *nothing) = (-weight, (weight * 0.0).abs());
+    }
+    let is_finite = nothing.iter().all(|value| *value == 0.0);
+    is_finite.then_some((-largest(&negated), largest(weights)))
+}
+
+/// The block `index` of a row, and how many of its weights are the row's: a short last one is padded with its first
+/// weight, which changes no extreme.
+#[inline(always)]
+fn block(weights: &[f32], index: usize) -> ([f32; BLOCK_INPUTS], usize) {
+    let weights = &weights[index * BLOCK_INPUTS..];
+    if let Some(whole) = weights.first_chunk() {
+        return (*whole, BLOCK_INPUTS);
+    }
+    let mut padded = [weights[0]; BLOCK_INPUTS];
+    padded[..weights.len()].copy_from_slice(weights);
+    (padded, weights.len())
+}
+
+#[inline(always)]
+fn nibbles_body(weights: &[f32], blocks: &mut [QuantisedBlock]) -> bool {
+    for (index, to) in blocks.iter_mut().enumerate() {
+        let (weights, count) = block(weights, index);
+        let Some(fit) = QuantisedBlock::in_nibbles(&weights) else { return false };
+        *to = fit;
+        to.codes[count..].fill(0);
+    }
+    true
+}
+vectorised!(
+    /// Rounds a row to at most 16 steps a block. Returns whether that loses next to nothing; if not, the blocks are
+    /// unspecified.
+    fit_nibbles, nibbles_body, (weights: &[f32], blocks: &mut [QuantisedBlock]) -> bool
+);
+
+#[inline(always)]
+fn bytes_body(weights: &[f32], blocks: &mut [QuantisedBlock]) {
+    for (index, to) in blocks.iter_mut().enumerate() {
+        let (weights, count) = block(weights, index);
+        *to = QuantisedBlock::in_bytes(&weights);
+        to.codes[count..].fill(0);
+    }
+}
+vectorised!(
+    /// Rounds a row to 128 steps a block.
+    fit_bytes, bytes_body, (weights: &[f32], blocks: &mut [QuantisedBlock])
+);
+
+#[inline(always)]
+fn codes_body(row: &[CodedBlock], inverse_unit: f32, largest_code: u8, blocks: &mut [QuantisedBlock]) {
+    for (block, coded) in blocks.iter_mut().zip(row) {
+        *block = QuantisedBlock::of_codes(coded, inverse_unit, largest_code);
+    }
+}
+vectorised!(
+    /// A row that a file stores in codes, divided by the unit.
+    fit_codes, codes_body, (row: &[CodedBlock], inverse_unit: f32, largest_code: u8, blocks: &mut [QuantisedBlock])
+);
+
+/// Memory for the blocks of a row.
+pub(super) fn blocks(count: usize) -> Vec<QuantisedBlock> {
+    vec![QuantisedBlock::ZERO; count]
 }

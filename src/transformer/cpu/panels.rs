@@ -1,8 +1,9 @@
 //! Weights in panels: the layout that the CPU's kernels read.
 
-use crate::kernels::{Precision, Weight};
+use crate::formats::{self, WeightReader};
+use crate::kernels::{MatrixRows, Precision, Weight};
 use crate::transformer::error::Result;
-use crate::transformer::stack::{Stack, WeightLayout};
+use crate::transformer::stack::{Part, Stack, WeightLayout};
 use candle_core::Device;
 use std::sync::Arc;
 
@@ -27,8 +28,11 @@ impl WeightLayout for Panels {
         self.precision
     }
 
-    fn matrix(&self, parts: &[&[f32]], inputs: usize) -> Result<Arc<Weight>> {
-        Ok(Arc::new(Weight::new(parts, inputs, self.precision, self.score)))
+    fn matrix(&self, weights: &dyn WeightReader, parts: &[Part]) -> Result<Arc<Weight>> {
+        let inputs = parts.first().map_or(1, |(_, [_, inputs])| *inputs);
+        let rows = parts.iter().map(|(name, shape)| weights.rows(name, *shape)).collect::<Result<Vec<_>, _>>()?;
+        let rows: Vec<&dyn MatrixRows<Error = formats::Error>> = rows.iter().map(|rows| &**rows as _).collect();
+        Ok(Arc::new(Weight::read(&rows, inputs, self.precision, self.score)?))
     }
 
     fn vector(&self, values: Vec<f32>) -> Result<Vec<f32>> {

@@ -1,8 +1,9 @@
 //! Weights as tensors on any device: `(outputs, inputs)` in one type, bf16 on a GPU.
 
+use crate::formats::WeightReader;
 use crate::kernels::Precision;
 use crate::transformer::error::Result;
-use crate::transformer::stack::{Stack, WeightLayout};
+use crate::transformer::stack::{Part, Stack, WeightLayout};
 use candle_core::{DType, Device, Tensor};
 
 /// Weights as tensors of `dtype` on `device`; norms and biases are f32.
@@ -26,10 +27,10 @@ impl WeightLayout for Dense {
         if self.dtype == DType::F32 { Precision::F32 } else { Precision::Bf16 }
     }
 
-    fn matrix(&self, parts: &[&[f32]], inputs: usize) -> Result<Tensor> {
-        let place = |part: &&[f32]| -> Result<Tensor> {
+    fn matrix(&self, weights: &dyn WeightReader, parts: &[Part]) -> Result<Tensor> {
+        let place = |(name, shape): &Part| -> Result<Tensor> {
             // Converted on the host, so that f32 values are never copied to the device.
-            let part = Tensor::from_slice(part, (part.len() / inputs, inputs), &Device::Cpu)?;
+            let part = Tensor::from_vec(weights.get(name, shape)?, (shape[0], shape[1]), &Device::Cpu)?;
             Ok(part.to_dtype(self.dtype)?.to_device(&self.device)?)
         };
         let parts = parts.iter().map(place).collect::<Result<Vec<_>>>()?;

@@ -32,9 +32,9 @@ fn panels(name: &str) -> Arc<Transformer> {
 
 /// The model as a GPU would hold it, on the CPU.
 fn dense(name: &str, dtype: DType) -> Arc<Transformer> {
-    let mut opened = crate::formats::open(&golden(name)).unwrap();
+    let opened = crate::formats::open(&golden(name)).unwrap();
     let layout = Dense { device: Device::Cpu, dtype };
-    Arc::new(Transformer::dense(&opened.spec, opened.weights.as_mut(), layout).unwrap())
+    Arc::new(Transformer::dense(&opened.spec, opened.weights.as_ref(), layout).unwrap())
 }
 
 fn adapter(name: &str, model: &Transformer) -> Adapter {

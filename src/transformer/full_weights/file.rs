@@ -27,7 +27,7 @@ impl FullWeights {
     /// # Errors
     /// Where it is unreadable, lacks a tensor of the model, or has one of another shape or type.
     pub fn load(dir: &Path, spec: &ModelSpec) -> Result<Self> {
-        Self::from_weights(spec, safetensors::file(&dir.join(WEIGHTS_FILE))?.as_mut())
+        Self::from_weights(spec, safetensors::file(&dir.join(WEIGHTS_FILE))?.as_ref())
     }
 }
 

@@ -19,7 +19,7 @@ fn whole(name: &str) -> FullWeights {
 #[test]
 fn every_tensor_of_a_model_lies_in_one_slot_and_comes_back_from_it() {
     for name in MODELS {
-        let mut opened = crate::formats::open(&folder(name)).unwrap();
+        let opened = crate::formats::open(&folder(name)).unwrap();
         let (whole, spec) = (whole(name), opened.spec.clone());
         let mut found = BTreeMap::new();
         for block in ParamBlock::all(&spec) {

@@ -153,8 +153,8 @@ fn what_a_config_says_of_windows_bases_and_scales_is_what_is_computed() {
 #[test]
 fn a_gguf_file_holds_the_same_model_as_the_folder_it_was_made_of() {
     for family in FAMILIES {
-        let mut file = formats::open(&golden(&format!("tiny_{family}.f32.gguf"))).unwrap();
-        let mut folder = formats::open(&golden(&format!("tiny_{family}"))).unwrap();
+        let file = formats::open(&golden(&format!("tiny_{family}.f32.gguf"))).unwrap();
+        let folder = formats::open(&golden(&format!("tiny_{family}"))).unwrap();
         for (name, shape) in folder.spec.tensors() {
             assert_eq!(file.weights.get(&name, &shape).unwrap(), folder.weights.get(&name, &shape).unwrap(), "{name}");
         }

@@ -72,7 +72,7 @@ fn the_quickstarts_tokenizer_and_template_are_those_of_transformers() {
 
 #[test]
 fn the_quickstarts_model_has_the_sizes_of_its_card() {
-    let mut model = quickstart_model();
+    let model = quickstart_model();
     let spec = &model.spec;
     assert_eq!((spec.layers, spec.hidden, spec.heads, spec.kv_heads, spec.head_dim), (30, 576, 9, 3, 64));
     assert_eq!((spec.intermediate, spec.vocab, spec.context_tokens, spec.tied), (1536, 49_152, 8192, true));
