@@ -42,7 +42,7 @@ pub use bf16::Bf16Matrix;
 pub(crate) use cut_cross_entropy::{log_probs, working_floats as log_probs_floats};
 pub use heap_limit::{HeapLimit, LimitedAllocator};
 pub(crate) use huge_pages::advise_huge_pages;
-pub use int8::Int8Matrix;
+pub use int8::{Int8Matrix, StoredInt8};
 pub(crate) use isa::has_tiles;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use isa::{has_avx2_fma, has_avx512};

@@ -14,6 +14,7 @@ pub mod full_weights;
 mod heads;
 pub mod load;
 mod model;
+mod packed_cache;
 mod paging;
 mod prepared;
 #[doc(hidden)]

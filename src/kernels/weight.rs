@@ -2,7 +2,7 @@
 
 use super::activation_rows::ActivationRows;
 use super::bf16::Bf16Matrix;
-use super::int8::Int8Matrix;
+use super::int8::{Int8Matrix, StoredInt8};
 use super::matrix_rows::{MatrixRows, StackedRows, with_held};
 use super::packed_matrix::{PackedMatrix, unpack_rows};
 use super::precision::Precision;
@@ -55,6 +55,27 @@ impl Weight {
         };
         let full = (score || narrow.is_none()).then(|| PackedMatrix::read(rows)).transpose()?;
         Ok(Self { full, narrow, outputs: rows.outputs(), inputs: rows.inputs })
+    }
+
+    /// The int8 form as a file keeps it, codes and scales; none if there is none.
+    pub(crate) fn stored(&self) -> Option<(StoredInt8, [&[u8]; 2])> {
+        match &self.narrow {
+            Some(NarrowWeight::Int8(matrix)) => Some(matrix.stored()),
+            _ => None,
+        }
+    }
+
+    /// A weight for the decode pass alone, of whose int8 form `fill` writes codes and scales.
+    ///
+    /// # Errors
+    /// As `fill`.
+    pub(crate) fn from_stored<E>(
+        stored: StoredInt8,
+        fill: impl FnOnce([&mut [u8]; 2]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let narrow = Some(NarrowWeight::Int8(Int8Matrix::from_stored(stored, fill)?));
+        let [outputs, inputs] = stored.shape();
+        Ok(Self { full: None, narrow, outputs, inputs })
     }
 
     /// Bytes that a matrix will take, both forms together; `coarse` if its file has 4 bits a weight.

@@ -11,7 +11,7 @@ pub use file::{WEIGHTS_FILE, write};
 pub(crate) use param_block::{NamedShape, ParamBlock, Vector};
 
 use super::cpu::Panels;
-use super::stack::Stack;
+use super::stack::{Stack, WeightLayout as _};
 use crate::formats::WeightReader;
 use crate::formats::adapter::Adapter;
 use crate::formats::spec::ModelSpec;
@@ -34,7 +34,8 @@ impl FullWeights {
     /// # Errors
     /// Where one is missing or of another shape.
     pub fn from_weights(spec: &ModelSpec, weights: &dyn WeightReader) -> Result<Self> {
-        Ok(Self::new(Stack::load(spec, weights, Panels { precision: Precision::F32, score: true })?))
+        let layout = Panels { precision: Precision::F32, score: true };
+        Ok(Self::new(Stack::load(spec, weights, layout, |layout, parts| layout.matrix(weights, parts))?))
     }
 
     /// The model's sizes.

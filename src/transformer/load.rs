@@ -1,6 +1,7 @@
 //! A model in memory: weights on their device, tokenizer and chat template.
 
 use super::dense::Dense;
+use super::packed_cache::{CacheWriter, PackedCache};
 use super::{Transformer, device};
 use crate::formats::spec::ModelSpec;
 use crate::formats::{OpenedModel, WeightReader, open_and, template, tokenizer};
@@ -35,6 +36,8 @@ pub struct Loaded {
     pub tokenizer: tokenizer::Tokenizer,
     /// Conversation to text.
     pub template: template::ChatTemplate,
+    /// Writes packed weights for the next start.
+    _writer: Option<Arc<CacheWriter>>,
 }
 
 /// Opens a model and loads its weights for the CPU, in f32 and for both passes.
@@ -61,13 +64,19 @@ pub fn load_on(path: &Path, device: &Device, precision: Precision, score: bool) 
             });
         }
         match device.is_cpu() {
-            true => Transformer::load(spec, weights, precision, score),
+            true => {
+                let is_cached = precision == Precision::Int8 && !score;
+                let cache = is_cached.then(|| PackedCache::of(path, needed)).flatten();
+                let transformer = Transformer::load_cached(spec, weights, precision, score, cache.as_ref())?;
+                Ok((transformer, cache.and_then(PackedCache::finish)))
+            }
             false => {
                 let layout = Dense { device: device.clone(), dtype: device::dtype(device) };
-                Transformer::dense(spec, weights, layout)
+                Ok((Transformer::dense(spec, weights, layout)?, None))
             }
         }
     };
-    let (OpenedModel { tokenizer, template, .. }, transformer) = open_and(path, load)?;
-    Ok(Loaded { transformer: Arc::new(transformer?), tokenizer, template })
+    let (OpenedModel { tokenizer, template, .. }, loaded) = open_and(path, load)?;
+    let (transformer, writer) = loaded?;
+    Ok(Loaded { transformer: Arc::new(transformer), tokenizer, template, _writer: writer.map(Arc::new) })
 }

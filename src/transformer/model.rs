@@ -7,7 +7,8 @@ use super::cpu::Panels;
 use super::decode::PackedAdapter;
 use super::dense::Dense;
 use super::full_weights::{CriticWeights, FullWeights};
-use super::stack::Stack;
+use super::packed_cache::PackedCache;
+use super::stack::{Stack, WeightLayout as _};
 use crate::formats::{WeightReader, spec::ModelSpec};
 use crate::kernels::Precision;
 use crate::transformer::error::{Error, Result};
@@ -25,7 +26,25 @@ impl Transformer {
     /// # Errors
     /// Where a tensor is missing, unreadable or of another shape.
     pub fn load(spec: &ModelSpec, weights: &dyn WeightReader, precision: Precision, score: bool) -> Result<Self> {
-        Ok(Self(Arc::new(Stack::load(spec, weights, Panels { precision, score })?)))
+        Self::load_cached(spec, weights, precision, score, None)
+    }
+
+    /// As [`Transformer::load`], with matrices of the int8 decode pass from `cache`.
+    ///
+    /// # Errors
+    /// As [`Transformer::load`].
+    pub(super) fn load_cached(
+        spec: &ModelSpec,
+        weights: &dyn WeightReader,
+        precision: Precision,
+        score: bool,
+        cache: Option<&PackedCache>,
+    ) -> Result<Self> {
+        let stack = Stack::load(spec, weights, Panels { precision, score }, |layout, parts| match cache {
+            Some(cache) => cache.matrix(parts, || layout.matrix(weights, parts)),
+            None => layout.matrix(weights, parts),
+        });
+        Ok(Self(Arc::new(stack?)))
     }
 
     /// Loads every weight as a tensor, for both passes.
@@ -37,7 +56,7 @@ impl Transformer {
             let device = super::device::name(&layout.device);
             return Err(Error::FamilyOnCpuOnly { family: spec.family.name(), device });
         }
-        let stack = Stack::load(spec, weights, layout)?;
+        let stack = Stack::load(spec, weights, layout, |layout, parts| layout.matrix(weights, parts))?;
         // Another thread may compute with the weights, on a stream of its own.
         stack.layout.device.synchronize()?;
         Ok(Self(Arc::new(stack)))

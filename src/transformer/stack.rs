@@ -133,19 +133,25 @@ type MatrixOf<P> = <<P as Pass>::Layout as WeightLayout>::Matrix;
 type VectorOf<P> = <<P as Pass>::Layout as WeightLayout>::Vector;
 
 impl<L: WeightLayout> Stack<L> {
-    /// Reads every weight from `weights`.
+    /// Reads every weight from `weights`, matrices by `matrix`.
     ///
     /// # Errors
     /// Where a tensor is missing, unreadable or of another shape, or the device fails.
-    pub(super) fn load(spec: &ModelSpec, weights: &dyn WeightReader, layout: L) -> Result<Self> {
+    pub(super) fn load(
+        spec: &ModelSpec,
+        weights: &dyn WeightReader,
+        layout: L,
+        matrix: impl Fn(&L, &[Part]) -> Result<L::Matrix>,
+    ) -> Result<Self> {
         let hidden = spec.hidden;
-        let of_vocab = |name: &str| layout.matrix(weights, &[(name.to_owned(), [spec.vocab, hidden])]);
+        let of_vocab = |name: &str| matrix(&layout, &[(name.to_owned(), [spec.vocab, hidden])]);
         let embedding = of_vocab("model.embed_tokens.weight")?;
         let head = match spec.tied {
             true => embedding.clone(),
             false => of_vocab("lm_head.weight")?,
         };
-        let layers = (0..spec.layers).map(|layer| Layer::load(layer, spec, weights, &layout)).collect::<Result<_>>()?;
+        let layers =
+            (0..spec.layers).map(|layer| Layer::load(layer, spec, weights, &layout, &matrix)).collect::<Result<_>>()?;
         let norm = layout.vector(weights.get("model.norm.weight", &[hidden])?)?;
         Ok(Self { spec: spec.clone(), layout, embedding, layers, norm, head })
     }
@@ -250,14 +256,20 @@ fn input<P: Pass>(pass: &mut P, x: &P::Rows, norm: Option<&VectorOf<P>>) -> Resu
 }
 
 impl<L: WeightLayout> Layer<L> {
-    fn load(layer: usize, spec: &ModelSpec, weights: &dyn WeightReader, layout: &L) -> Result<Self> {
+    fn load(
+        layer: usize,
+        spec: &ModelSpec,
+        weights: &dyn WeightReader,
+        layout: &L,
+        matrix: &impl Fn(&L, &[Part]) -> Result<L::Matrix>,
+    ) -> Result<Self> {
         let fused = |linear: Linear| -> Result<L::Matrix> {
             let part = |projection: &Projection| -> Part {
                 let (inputs, outputs) = projection.sizes(spec);
                 let name = format!("model.layers.{layer}.{}.{}.weight", projection.module(), projection.name());
                 (name, [outputs, inputs])
             };
-            layout.matrix(weights, &linear.projections().iter().map(part).collect::<Vec<_>>())
+            matrix(layout, &linear.projections().iter().map(part).collect::<Vec<_>>())
         };
         let (qkv, output) = (fused(Linear::Qkv)?, fused(Linear::Output)?);
         let (gate_up, down) = (fused(Linear::GateUp)?, fused(Linear::Down)?);

@@ -1,5 +1,6 @@
 //! The digest that identifies a model.
 
+use super::known::{self, Stamp};
 use crate::disk;
 use crate::formats::error::{Error, Result};
 use crate::formats::safetensors;
@@ -7,6 +8,8 @@ use sha2::{Digest as _, Sha256};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+/// Files up to this length are digested in no time.
+const QUICK_BYTES_MAX: u64 = 16 << 20;
 /// The longest `*.json` file. Gemma's `tokenizer.json` has 33 MB.
 const JSON_BYTES_MAX: u64 = 256 << 20;
 
@@ -19,6 +22,43 @@ pub fn digest(path: &Path) -> Result<String> {
     if !path.is_dir() {
         return of_file(path, u64::MAX);
     }
+    let files = files(path)?;
+    let line = |(file, bytes_max): &(PathBuf, u64)| Ok(line(file, &of_file(file, *bytes_max)?));
+    let lines = files.iter().map(line).collect::<Result<String>>()?;
+    of_lines(&lines, path)
+}
+
+/// The stamps of a model's files; see [`stamps`].
+pub(crate) type Stamps = Vec<(PathBuf, Option<Stamp>)>;
+
+/// What the system says of the content of each file of the model at `path`. As long as it says the same, so does [`digest`].
+///
+/// # Errors
+/// If the folder cannot be read.
+pub(crate) fn stamps(path: &Path) -> Result<Stamps> {
+    let files = if path.is_dir() { files(path)? } else { vec![(path.to_owned(), u64::MAX)] };
+    Ok(files.into_iter().map(|(file, _)| (file.clone(), Stamp::of(&file))).collect())
+}
+
+/// The [`digest`] of the model at `path`, if those of its large files are known: then it takes no time.
+pub(crate) fn known_digest(path: &Path) -> Option<String> {
+    let large = |file: &Path| std::fs::metadata(file).is_ok_and(|file| file.len() > QUICK_BYTES_MAX);
+    let known = |file: &Path| !large(file) || known::find(file).is_some();
+    let files = if path.is_dir() { files(path).ok()? } else { vec![(path.to_owned(), u64::MAX)] };
+    files.iter().all(|(file, _)| known(file)).then(|| digest(path).ok()).flatten()
+}
+
+fn line(file: &Path, digest: &str) -> String {
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    format!("{digest}  {name}\n")
+}
+
+fn of_lines(lines: &str, path: &Path) -> Result<String> {
+    Ok(copy_and_digest(&mut lines.as_bytes(), &mut io::sink()).map_err(Error::io(path))?.0)
+}
+
+/// The files of the folder `path` that are part of the model, with the most bytes that each may have.
+fn files(path: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let weights = safetensors::weight_files(path)?;
     let mut files = vec![];
     for entry in std::fs::read_dir(path).map_err(Error::io(path))? {
@@ -31,15 +71,18 @@ pub fn digest(path: &Path) -> Result<String> {
         files.push((file, if is_json { JSON_BYTES_MAX } else { u64::MAX }));
     }
     files.sort_unstable();
-    let line = |(file, bytes_max): &(PathBuf, u64)| {
-        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(format!("{}  {name}\n", of_file(file, *bytes_max)?))
-    };
-    let lines = files.iter().map(line).collect::<Result<String>>()?;
-    Ok(copy_and_digest(&mut lines.as_bytes(), &mut io::sink()).map_err(Error::io(path))?.0)
+    Ok(files)
 }
 
-fn of_file(path: &Path, bytes_max: u64) -> Result<String> {
+/// The sha256 of the file `path`, which has at most `bytes_max` bytes; computed only if it is not [known].
+///
+/// # Errors
+/// If it cannot be read, or is longer.
+pub(super) fn of_file(path: &Path, bytes_max: u64) -> Result<String> {
+    if let Some(sha256) = known::find(path) {
+        return Ok(sha256);
+    }
+    let stamp = Stamp::of(path);
     let file = disk::open(path).map_err(Error::io(path))?;
     let mut file = file.take(bytes_max.saturating_add(1));
     let (digest, bytes) = copy_and_digest(&mut file, &mut io::sink()).map_err(Error::io(path))?;
@@ -49,6 +92,7 @@ fn of_file(path: &Path, bytes_max: u64) -> Result<String> {
             why: format!("expected at most {bytes_max} bytes, got more"),
         });
     }
+    known::remember(path, stamp, &digest);
     Ok(digest)
 }
 

