@@ -182,7 +182,7 @@ mod tests {
         fn new(outputs: usize, depth: usize, largest: u8) -> Self {
             let block = |index: usize| {
                 // Steps of both signs, as files have them, and floors of one sign or in the middle.
-                let step = (1.0 + index as f32 % 7.0) * if index % 3 == 0 { -0.001 } else { 0.001 };
+                let step = (1.0 + index as f32 % 7.0) * if index.is_multiple_of(3) { -0.001 } else { 0.001 };
                 let code = |input: usize| (index * 37 + input * 11) as u32 * 97 % (u32::from(largest) + 1);
                 CodedBlock {
                     step: half::f16::from_f32(step).to_f32(),

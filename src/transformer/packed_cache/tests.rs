@@ -40,13 +40,16 @@ fn logits_are_the_same_to_the_bit_with_and_without_the_cache() {
     assert_eq!(logits(Some(folder.path())), (expected, false));
 }
 
+/// What happens to a file.
+type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 #[test]
 fn a_damaged_file_is_ignored_and_written_again() {
     let folder = tempfile::tempdir().unwrap();
     let expected = logits(Some(folder.path())).0;
     let path = only_file(folder.path());
     let whole = fs::read(&path).unwrap();
-    let damage: [&dyn Fn(&mut Vec<u8>); 6] = [
+    let damage: [Damage; 6] = [
         &|bytes| bytes[1000] ^= 1,
         &|bytes| {
             let in_header = bytes.len() - 100;
