@@ -156,7 +156,12 @@ impl GgufWeights {
 
     /// The tensor of `shape` that the file calls `inner`, or those of its rows.
     fn rows_of(&self, inner: &str, info: &TensorInfo, shape: &[usize], order: RowOrder) -> Result<GgufRows<'_>> {
-        let (inputs, dtype) = (shape[shape.len() - 1], info.ggml_dtype);
+        // Of a vector in another order, each value is a row.
+        let inputs = match (shape, order) {
+            ([_], RowOrder::Pairs(_) | RowOrder::From(1..)) => 1,
+            _ => shape[shape.len() - 1],
+        };
+        let dtype = info.ggml_dtype;
         if !inputs.is_multiple_of(dtype.block_size()) {
             let why =
                 format!("tensor {inner}: expected rows of whole blocks of {dtype:?}, got rows of {inputs} values");

@@ -4,6 +4,7 @@
 //! online softmax. Rows that share a block (tokens of a prefill, siblings of a fork) read it together. A query's result
 //! depends on the keys before it alone: not on its chunk, nor on its neighbours in the batch.
 
+mod attend;
 mod cache;
 mod element;
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +23,7 @@ pub(crate) use layout::{AttentionRow, Heads, slot, visible};
 use super::layout::tiles;
 use super::ops;
 use super::{prefetch, thread_pool};
+use attend::Attend;
 use cache::{KvHead, KvLayer, KvLayers};
 use element::KvElement;
 use online::Queries;
@@ -73,7 +75,7 @@ impl KvCache {
     }
 }
 
-fn attend<T: KvElement>(
+fn attend<T: Attend>(
     cache: &mut KvLayer<T>,
     heads: Heads,
     qkv: &[f32],
@@ -133,7 +135,7 @@ fn parts(rows: &[AttentionRow<'_>], size: usize, group: usize) -> Vec<Range<usiz
 }
 
 /// Attention of the rows `piece` of `rows` over one KV head; `out` becomes `(rows of the piece, group, head_dim)`.
-fn attend_piece<T: KvElement>(
+fn attend_piece<T: Attend>(
     KvHead { keys, values }: &KvHead<T>,
     (kv_head, heads): (usize, Heads),
     qkv: &[f32],

@@ -1,12 +1,6 @@
 //! What a KV cache stores: f32, or pairs of bf16.
 
-#[cfg(target_arch = "x86_64")]
-use super::joint_dot;
-use super::joint_prefill;
 use super::layout::BLOCK_TOKENS;
-use super::online::{self, Queries};
-#[cfg(target_arch = "x86_64")]
-use super::online_dot;
 use crate::kernels::PanelBuffer;
 use crate::kernels::ops::vectorised;
 
@@ -33,12 +27,6 @@ pub(super) trait KvElement: Copy + Send + Sync {
     fn put_value(values: &mut [Self], place: usize, value: &[f32]);
     /// Widens rows of `columns` elements into panels of 16 columns.
     fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer);
-    /// Attention of `queries` over the cache of their KV head; `out` becomes `(rows, group, head_dim)`.
-    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]);
-    /// The same where joint prefill applies.
-    fn attend_joint(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
-        joint_prefill::attend(queries, keys, values, out);
-    }
 }
 
 impl KvElement for f32 {
@@ -68,10 +56,6 @@ impl KvElement for f32 {
 
     fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer) {
         to.fill(values, columns, 1, Self::widen);
-    }
-
-    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
-        online::attend_f32(queries, keys, values, out);
     }
 }
 
@@ -128,22 +112,6 @@ impl KvElement for Bf16Pair {
 
     fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer) {
         widen_bf16(values, columns, to);
-    }
-
-    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
-        #[cfg(target_arch = "x86_64")]
-        if joint_dot::applies(queries.heads.head_dim) {
-            return online_dot::attend(queries, keys, values, out);
-        }
-        online::attend_bf16(queries, keys, values, out);
-    }
-
-    fn attend_joint(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
-        #[cfg(target_arch = "x86_64")]
-        if joint_dot::applies(queries.heads.head_dim) {
-            return joint_dot::attend(queries, keys, values, out);
-        }
-        joint_prefill::attend(queries, keys, values, out);
     }
 }
 
