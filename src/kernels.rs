@@ -7,6 +7,7 @@
 
 mod activation_rows;
 pub(crate) mod attention;
+pub mod bandwidth;
 mod bf16;
 mod column_writer;
 mod cut_cross_entropy;

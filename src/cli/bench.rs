@@ -1,7 +1,7 @@
 //! `rco-node bench`: measures how fast this machine generates and learns, relative to its peak.
 //!
 //! Every run has a fresh engine with an empty cache, except with `decode --warm`. All runs are reported; the other figures
-//! are those of the median run.
+//! are those of the median run. `bench scale` runs the others, each point in a process of its own.
 
 mod decode;
 mod episode;
@@ -13,6 +13,7 @@ mod machine;
 mod participants;
 mod prefill;
 mod prompts;
+mod scale;
 
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::config::Config;
@@ -40,6 +41,8 @@ enum BenchCommand {
     Judge(judge::JudgeArguments),
     /// Learner steps on groups of a given shape: critique tokens a second.
     Learn(learn::LearnArguments),
+    /// How each cost grows, with sequences, context, N and M, threads and model, beside the machine's limits.
+    Scale(scale::ScaleArguments),
 }
 
 /// Runs the command.
@@ -59,5 +62,6 @@ pub(super) fn run(config: Config, arguments: &BenchArguments) -> Result<Exit, Co
             config.engine.weights = Precision::F32;
             learn::run(Bench::new(config, &arguments.common, true)?, arguments)
         }
+        BenchCommand::Scale(arguments) => scale::run(config, arguments),
     }
 }

@@ -76,19 +76,24 @@ impl Bench {
 
     /// The config's engine with room for all these prompts at once, each with `max_tokens` generated tokens.
     pub(super) fn engine_for(&self, prompts: &[Vec<u32>], max_tokens: usize) -> EngineConfig {
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0) + max_tokens;
-        let blocks: usize = prompts.iter().map(|prompt| (prompt.len() + max_tokens).div_ceil(BLOCK_TOKENS)).sum();
+        let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.len() + max_tokens).collect();
         let model = &self.model.transformer;
-        let bytes = blocks * Decoder::block_bytes(model.spec(), model.precision(), &model.device());
-        let sequences = prompts.len().max(1);
-        EngineConfig {
-            step_tokens_max: self.config.engine.step_tokens_max.max(sequences),
-            sequences_max: sequences,
-            context_tokens_max: longest,
-            kv_cache_mib: bytes.div_ceil(1 << 20),
-            versions_max: self.config.engine.versions_max,
-            weights: self.config.engine.weights,
-        }
+        let block = Decoder::block_bytes(model.spec(), model.precision(), &model.device());
+        sized_engine(&self.config.engine, block, &lengths)
+    }
+}
+
+/// `engine` with room for sequences of these `lengths` at once, in cache blocks of `block_bytes`.
+pub(super) fn sized_engine(engine: &EngineConfig, block_bytes: usize, lengths: &[usize]) -> EngineConfig {
+    let blocks: usize = lengths.iter().map(|length| length.div_ceil(BLOCK_TOKENS)).sum();
+    let sequences = lengths.len().max(1);
+    EngineConfig {
+        step_tokens_max: engine.step_tokens_max.max(sequences),
+        sequences_max: sequences,
+        context_tokens_max: lengths.iter().copied().max().unwrap_or(0),
+        kv_cache_mib: (blocks * block_bytes).div_ceil(1 << 20),
+        versions_max: engine.versions_max,
+        weights: engine.weights,
     }
 }
 

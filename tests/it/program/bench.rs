@@ -161,3 +161,86 @@ fn on_the_real_model_a_tree_of_four_by_five_computes_at_most_a_twentieth_too_muc
     assert!(number(&result, "asked_prompt_tokens") > 4.0 * number(&result, "distinct_tokens"), "{result}");
     assert_eq!(number(&result, "learned_tokens"), 0.0);
 }
+
+/// Runs `bench scale` on the tiny model.
+fn scale(arguments: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_rco-node"))
+        .args(["bench", "scale", "--quick", "--model", &tiny(), "--set", "engine.kv_cache_mib=64"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn scale_measures_how_costs_grow_each_point_in_a_process_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let plot = folder.path().join("scale.svg");
+    let output = scale(&["--only", "sequences,context", "--json", "--plot", plot.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    // Progress as points end.
+    assert_eq!(said.matches("measured").count(), 3 + 3 + 3, "{said}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let result: Value = serde_json::from_str(&text).unwrap();
+    assert!(number(&result["limits"][0], "memory_gigabytes_per_second") > 0.0, "{result}");
+    let series = result["series"].as_array().unwrap();
+    let names: Vec<_> = series.iter().map(|one| one["series"].as_str().unwrap()).collect();
+    assert_eq!(names, ["sequences", "context_prefill", "context_decode"]);
+    // A quarter of the model's context, a half, and what leaves room for the tokens that are generated.
+    let sizes = [[1.0, 4.0, 16.0], [64.0, 128.0, 255.0], [64.0, 128.0, 248.0]];
+    for (one, sizes) in series.iter().zip(sizes) {
+        assert!(number(one, "exponent").is_finite() && number(one, "deviation") >= 0.0, "{one}");
+        assert!(one["skipped"].as_array().unwrap().is_empty() && one["failed"].as_array().unwrap().is_empty(), "{one}");
+        let points = one["points"].as_array().unwrap();
+        assert_eq!(points.iter().map(|point| number(point, "size")).collect::<Vec<_>>(), sizes);
+        for point in points {
+            for key in ["value", "arithmetic_limit", "memory_limit"] {
+                assert!(number(point, key) > 0.0, "{key}: {point}");
+            }
+        }
+        // The exponent is between the steepest and the flattest slope from point to point.
+        let log = |point: &Value| (number(point, "size").ln(), number(point, "value").ln());
+        let slope = |pair: &[Value]| (log(&pair[1]).1 - log(&pair[0]).1) / (log(&pair[1]).0 - log(&pair[0]).0);
+        let slopes: Vec<f64> = points.windows(2).map(slope).collect();
+        let (low, high) = (
+            slopes.iter().copied().fold(f64::INFINITY, f64::min),
+            slopes.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        );
+        assert!((low - 1e-9..=high + 1e-9).contains(&number(one, "exponent")), "{slopes:?}: {one}");
+    }
+    let drawn = std::fs::read_to_string(plot).unwrap();
+    assert!(drawn.starts_with("<svg ") && drawn.matches("<circle").count() == 9, "{drawn}");
+}
+
+#[test]
+fn scale_measures_trees_threads_and_several_models() {
+    let output = scale(&["--only", "tree,threads,model", "--model", &tiny()]);
+    let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}\n{said}");
+    for part in
+        ["seconds ~ N^", "seconds ~ M^", "decoding, by threads: ", "f32 peak", "no exponent, for want of two sizes"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn scale_skips_what_does_not_fit_names_what_fails_and_refuses_what_cannot_be() {
+    let ended = |arguments: &[&str], code: i32, printed: &[&str]| {
+        let output = scale(arguments);
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        let is_said = printed.iter().all(|part| text.contains(part));
+        assert_eq!((output.status.code(), is_said), (Some(code), true), "{text}");
+    };
+    let huge = ["--only", "sequences", "--set", "engine.step_tokens_max=1000000000000"];
+    ended(&huge, 0, &["1 skipped: needs ", "16 skipped: needs ", "no exponent"]);
+    // Each point of an episode fails; the others go on.
+    let failing = ["--only", "sequences,tree", "--set", "engine.context_tokens_max=64", "--max-sequences", "1"];
+    ended(&failing, 1, &["2 failed: ", "4 failed: ", "expected 1 to 63", "no exponent"]);
+    ended(&["--max-context", "257"], 2, &["--max-context: expected at most the model's 256, got 257"]);
+    ended(&["--max-sequences", "0"], 2, &["at least 1"]);
+    ended(&["--only", "weather"], 2, &["weather", "sequences"]);
+    ended(&["--plot", "nowhere/scale.svg"], 2, &["nowhere/scale.svg"]);
+    ended(&["--model", "/nowhere"], 3, &["nowhere"]);
+}
