@@ -72,7 +72,7 @@ fn legend(out: &mut String, top: f64, columns: usize) {
     let a_row = if columns < COLUMNS { 1 } else { 2 };
     let (mut x, mut y) = (LEFT, top + 16.0 / a_row as f64);
     for (place, (style, what)) in lines.iter().enumerate() {
-        if place > 0 && place % (2 * a_row) == 0 || columns == 1 && place > 0 {
+        if place > 0 && (columns == 1 || place.is_multiple_of(2 * a_row)) {
             (x, y) = (LEFT, y + 13.0);
         }
         let _ = writeln!(
