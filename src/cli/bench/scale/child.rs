@@ -55,7 +55,7 @@ fn read(output: &Output) -> Result<Measurement, String> {
     serde_json::from_slice(&output.stdout).map_err(|error| format!("expected the figures of a bench, got: {error}"))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
