@@ -42,15 +42,29 @@ fn largest(values: &[f32; BLOCK_INPUTS]) -> f32 {
     halves[0]
 }
 
-/// The largest distance of `weights` from a step of `1 / inverse` above `floor`, in steps. There are steps enough.
+/// The largest distance of `weights` from one of `levels` steps of `1 / inverse` above `floor`, in steps.
 #[inline(always)]
-fn error(weights: &[f32; BLOCK_INPUTS], floor: f32, inverse: f32) -> f32 {
+fn error(weights: &[f32; BLOCK_INPUTS], floor: f32, inverse: f32, levels: f32) -> f32 {
     let mut errors = [0.0f32; BLOCK_INPUTS];
     for (error, weight) in errors.iter_mut().zip(weights) {
         let steps = (weight - floor) * inverse;
-        *error = (steps - ((steps + ROUND) - ROUND)).abs();
+        *error = (steps - ((steps + ROUND) - ROUND).clamp(0.0, levels)).abs();
     }
     largest(&errors)
+}
+
+/// `value`, which is not negative, rounded to f16. The conversion itself is a call, which costs more than a loop over a block.
+#[inline(always)]
+fn rounded(value: f32) -> f32 {
+    /// Bits of an f32's mantissa that an f16 has not.
+    const LOST: u32 = 13;
+    if !(f16::MIN_POSITIVE.to_f32_const()..=f16::MAX.to_f32_const()).contains(&value) {
+        return f16::from_f32(value).to_f32();
+    }
+    let bits = value.to_bits();
+    // To the nearest, ties to even.
+    let half = (1 << (LOST - 1)) - 1 + (bits >> LOST & 1);
+    f32::from_bits((bits + half) >> LOST << LOST)
 }
 
 impl QuantisedBlock {
@@ -75,17 +89,6 @@ impl QuantisedBlock {
         (self.floor.to_f32(), if step > 0.0 { 1.0 / step } else { 0.0 })
     }
 
-    /// The largest distance of `weights` from their codes, in steps.
-    #[inline(always)]
-    fn error(&self, weights: &[f32; BLOCK_INPUTS]) -> f32 {
-        let (floor, inverse) = self.grid();
-        let mut errors = [0.0; BLOCK_INPUTS];
-        for ((error, weight), code) in errors.iter_mut().zip(weights).zip(self.codes) {
-            *error = ((weight - floor) * inverse - f32::from(code)).abs();
-        }
-        largest(&errors)
-    }
-
     /// Rounds to at most 16 steps if that loses next to nothing.
     #[inline(always)]
     fn in_nibbles(weights: &[f32; BLOCK_INPUTS]) -> Option<Self> {
@@ -93,7 +96,8 @@ impl QuantisedBlock {
         for levels in (1..=15u8).rev() {
             let levels = f32::from(levels);
             let block = Self::on(weights, extremes, levels);
-            if block.error(weights) < ON_STEPS {
+            let (floor, inverse) = block.grid();
+            if error(weights, floor, inverse, levels) < ON_STEPS {
                 return Some(block);
             }
         }
@@ -112,18 +116,18 @@ impl QuantisedBlock {
 
     #[inline(always)]
     fn on_best(weights: &[f32; BLOCK_INPUTS], (low, high): (f32, f32)) -> Self {
+        let floor = f16::from_f32(low).to_f32();
         let (mut best, mut best_levels) = (f32::INFINITY, LEVELS);
-        if high > low {
-            for levels in (LEVELS_MIN..=CODE_MAX).rev() {
-                let levels = f32::from(levels);
-                let error = error(weights, low, levels / (high - low));
-                // Errors are in steps, whose sizes differ.
-                if error / levels < best {
-                    (best, best_levels) = (error / levels, levels);
-                }
-                if error < ON_STEPS {
-                    break;
-                }
+        for levels in (LEVELS_MIN..=CODE_MAX).rev() {
+            let levels = f32::from(levels);
+            let step = rounded((high - low) / levels);
+            let error = error(weights, floor, if step > 0.0 { 1.0 / step } else { 0.0 }, levels);
+            // Errors are in steps, whose sizes differ.
+            if error * step < best {
+                (best, best_levels) = (error * step, levels);
+            }
+            if error < ON_STEPS {
+                break;
             }
         }
         Self::on(weights, (low, high), best_levels)
@@ -225,4 +229,18 @@ vectorised!(
 /// Memory for the blocks of a row.
 pub(super) fn blocks(count: usize) -> Vec<QuantisedBlock> {
     vec![QuantisedBlock::ZERO; count]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_that_of_the_conversion_to_f16() {
+        let edges = [0.0, 1e-9, 5e-8, 3e-5, 6.1e-5, 6.2e-5, 1.000_488_3, 1.001_464_8, 65_519.0, 65_520.0, 1e6];
+        let many = (0..4096u32).map(|i| f32::from_bits(0x3f80_0000 + i * 1021));
+        for value in edges.into_iter().chain(many) {
+            assert_eq!(rounded(value), f16::from_f32(value).to_f32(), "{value}");
+        }
+    }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Changes with what a file holds, and with how weights are quantised.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The last bytes of a file.
 const MAGIC: [u8; 8] = *b"rcopack\n";
 /// Bytes with one checksum; pieces are read by several threads.

@@ -80,7 +80,7 @@ fn a_file_of_another_version_or_model_is_written_again() {
     let whole = fs::read(&path).unwrap();
     let digest = source::digest(&golden()).unwrap();
     for (from, to) in
-        [("\"version\":1", "\"version\":9"), ("int8 16x32", "int8 16x64"), (digest.as_str(), &"0".repeat(64))]
+        [("\"version\":2", "\"version\":9"), ("int8 16x32", "int8 16x64"), (digest.as_str(), &"0".repeat(64))]
     {
         let mut bytes = whole.clone();
         let (trailer, start) = (bytes.len() - 28, bytes.len() - 28 - header_bytes(&whole));
