@@ -55,18 +55,9 @@ pub fn svg(figures: &Figures, title: &str, of_interest: &[&str]) -> String {
         });
     }
     let width = CHART_WIDTH * panels.len() as f64;
-    let mut out = String::new();
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {HEIGHT}\" width=\"{width}\" \
-         height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-         <text x=\"{}\" y=\"20\" text-anchor=\"middle\" font-size=\"14\">{}</text>",
-        width / 2.0,
-        escaped(title)
-    );
+    let mut out = head(width, HEIGHT, 12, title);
     for (place, panel) in panels.iter().enumerate() {
+        // Writing to a String cannot fail.
         let _ = writeln!(out, "<g transform=\"translate({} 0)\">", CHART_WIDTH * place as f64);
         panel.draw(&mut out);
         panel.draw_legend(&mut out, of_interest);
@@ -74,6 +65,18 @@ pub fn svg(figures: &Figures, title: &str, of_interest: &[&str]) -> String {
     }
     out.push_str("</svg>\n");
     out
+}
+
+/// The beginning of a picture: white, with a title over its whole width.
+pub(crate) fn head(width: f64, height: f64, font_size: usize, title: &str) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+         font-family=\"sans-serif\" font-size=\"{font_size}\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+         <text x=\"{}\" y=\"20\" text-anchor=\"middle\" font-size=\"14\">{}</text>\n",
+        width / 2.0,
+        escaped(title)
+    )
 }
 
 /// The y coordinate of a share from 0 to 100.

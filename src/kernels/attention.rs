@@ -180,7 +180,7 @@ fn store<T: KvElement>(
     };
     let mut rotated = vec![0.0; dim];
     for (index, (row, qkv)) in rows.iter().zip(qkv.chunks_exact(q_width + 2 * kv_width)).enumerate() {
-        // A key touches as many cache lines as it has dimensions: those of the next key are prefetched meanwhile.
+        // A key's dimensions are cache lines apart: those of the next key are prefetched meanwhile.
         if let Some(next) = rows.get(index + 1) {
             prefetch(&head.keys[place_of(next).0..][..T::block_len(dim)]);
         }

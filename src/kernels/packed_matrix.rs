@@ -4,9 +4,11 @@
 //! gradients and moments have the weights' layout, and only files need rows. Knows no product.
 
 use super::huge_pages::filled;
+use super::isa::Isa;
 use super::layout::{Lane, Line, PANEL, floats, floats_mut};
 use super::matrix_rows::{StackedRows, with_held};
 use super::operands::RhsPanels;
+use super::transpose16::rows_to_panels;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -39,18 +41,14 @@ impl PackedMatrix {
     /// # Errors
     /// If rows cannot be read.
     pub(super) fn read<E: Send>(rows: StackedRows<'_, E>) -> Result<Self, E> {
-        let inputs = rows.inputs;
+        let (isa, inputs) = (Isa::detect(), rows.inputs);
         let mut packed = Self::zeros(rows.outputs(), inputs);
         let panels = packed.lanes.par_chunks_mut(inputs).enumerate();
         panels.try_for_each_init(
             || vec![0.0; PANEL * inputs],
             |values, (panel, lanes)| {
                 let count = rows.panel(panel, values)?;
-                for (input, lane) in lanes.iter_mut().enumerate() {
-                    for (to, row) in lane.0.iter_mut().zip(values[..count * inputs].chunks_exact(inputs)) {
-                        *to = row[input];
-                    }
-                }
+                rows_to_panels(isa, (&values[..count * inputs], inputs), count, std::iter::once(lanes));
                 Ok(())
             },
         )?;

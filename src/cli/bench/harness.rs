@@ -68,6 +68,17 @@ impl Bench {
         Ok(Engine::new(decoder, self.model.tokenizer.clone(), config.clone()))
     }
 
+    /// Runs of `requests`, which generate `tokens` tokens, each on a fresh engine.
+    pub(super) fn fresh_runs(
+        &self,
+        engine: &EngineConfig,
+        requests: &[Request],
+        tokens: usize,
+        runs: usize,
+    ) -> Result<Vec<Run>, CommandError> {
+        (1..=runs).map(|run| Run::of(&mut self.engine(engine)?, requests, Progress::new(run, runs, tokens))).collect()
+    }
+
     /// The memory plan of `check` for an engine that generates.
     pub(super) fn plan(&self, engine: &EngineConfig) -> MemoryPlan {
         let model = &self.model.transformer;

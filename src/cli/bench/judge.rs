@@ -4,7 +4,7 @@
 //! with is computed once. Texts are cut from the prompts, so that pairs have one length.
 
 use super::figures::{BenchResult, Figures, median};
-use super::harness::{Bench, Common, Progress, Run};
+use super::harness::{Bench, Common};
 use super::prompts;
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::parse::at_least_one;
@@ -14,7 +14,6 @@ use crate::engine::{Policy, Request};
 use crate::episode::judge::model::ModelJudge;
 use crate::formats::conversation;
 use crate::roles::judge::{Judge, VerdictMethod};
-use crate::types::Prompt;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -70,11 +69,7 @@ pub(super) fn run(bench: &Bench, arguments: &JudgeArguments) -> Result<Exit, Com
     let written = requests.first().map_or(1, |asked| asked.sampling.max_tokens);
     let engine = bench.engine_for(&prompts, written);
     let prompt_tokens: usize = prompts.iter().map(Vec::len).sum();
-    let mut runs = Vec::with_capacity(common.runs);
-    for run in 1..=common.runs {
-        let progress = Progress::new(run, common.runs, written * requests.len());
-        runs.push(Run::of(&mut bench.engine(&engine)?, &requests, progress)?);
-    }
+    let runs = bench.fresh_runs(&engine, &requests, written * requests.len(), common.runs)?;
     let rates: Vec<f64> = runs.iter().map(|run| prompt_tokens as f64 / run.seconds).collect();
     let middle = median(&rates);
     let (cost, plan) = (StepCost::new(&bench.model.transformer, None), bench.plan(&engine));
@@ -108,7 +103,7 @@ fn requests(bench: &Bench, arguments: &JudgeArguments) -> anyhow::Result<Vec<Req
     };
     let mut requests = Vec::with_capacity(2 * pairs);
     for pair in 0..*pairs {
-        let prompt: &Prompt = &loaded[pair % loaded.len()];
+        let prompt = &loaded[pair % loaded.len()];
         let [one, other] = [text(2 * pair)?, text(2 * pair + 1)?];
         for turns in judge.orders(prompt, &one, &other) {
             let ids = conversation::ids(&template, tokenizer, &turns)?;

@@ -1,7 +1,7 @@
 //! `rco-node bench prefill`: one prompt to its first logits.
 
 use super::figures::{BenchResult, Figures, median};
-use super::harness::{Bench, Common, Progress, Run};
+use super::harness::{Bench, Common};
 use super::prompts;
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::parse::at_least_one;
@@ -41,10 +41,7 @@ pub(super) fn run(bench: &Bench, arguments: &PrefillArguments) -> Result<Exit, C
     let engine = bench.engine_for(&prompts, 1);
     let request = |prompt| Request::new(prompt, 1, SamplingConfig::greedy(1), vec![], common.seed);
     let requests: Vec<Request> = prompts.into_iter().map(request).collect();
-    let mut runs = Vec::with_capacity(common.runs);
-    for run in 1..=common.runs {
-        runs.push(Run::of(&mut bench.engine(&engine)?, &requests, Progress::new(run, common.runs, 1))?);
-    }
+    let runs = bench.fresh_runs(&engine, &requests, 1, common.runs)?;
     let rates: Vec<f64> = runs.iter().map(|run| *context as f64 / run.seconds).collect();
     let middle = median(&rates);
     let (cost, plan) = (StepCost::new(&bench.model.transformer, None), bench.plan(&engine));

@@ -6,7 +6,7 @@ use crate::kernels::ops::vectorised;
 
 /// An element of the KV cache: one value, or several that are summed one after the other.
 ///
-/// A block's keys are `(head_dim / TOGETHER, 32)`, so that 32 scores of a query are one vector loop; its values are
+/// `head_dim` is even. A block's keys are `(head_dim / TOGETHER, 32)`, so that 32 scores of a query are one vector loop; its values are
 /// `(32 / TOGETHER, head_dim)`.
 pub(super) trait KvElement: Copy + Send + Sync {
     /// Dimensions of a key, or places of a value, in one element.
@@ -72,10 +72,16 @@ fn bf16_bits(value: f32) -> u32 {
     if value.is_nan() { 0x7fc0_0000 } else { finite }
 }
 
-/// Two values rounded to bf16.
+/// The upper halves of two words.
 #[inline(always)]
-fn bf16_pair(first: f32, second: f32) -> Bf16Pair {
-    bf16_bits(first) | bf16_bits(second) >> 16
+fn joined(first: u32, second: u32) -> Bf16Pair {
+    first & 0xffff_0000 | second >> 16
+}
+
+/// A pair of two values that are rounded to bf16 already.
+#[inline(always)]
+pub(super) fn pair_of_rounded(first: f32, second: f32) -> Bf16Pair {
+    joined(first.to_bits(), second.to_bits())
 }
 
 impl KvElement for Bf16Pair {
@@ -97,7 +103,7 @@ impl KvElement for Bf16Pair {
 
     fn put_key(keys: &mut [Self], place: usize, key: &[f32]) {
         for (to, pair) in keys[place..].iter_mut().step_by(BLOCK_TOKENS).zip(key.as_chunks::<2>().0) {
-            *to = bf16_pair(pair[0], pair[1]);
+            *to = joined(bf16_bits(pair[0]), bf16_bits(pair[1]));
         }
     }
 
@@ -106,7 +112,7 @@ impl KvElement for Bf16Pair {
             // A place is written after those before it: the one behind it becomes 0, or what was there before, not a
             // number maybe, would count with its weight of 0.
             let bits = bf16_bits(*value);
-            *to = if place.is_multiple_of(2) { bits } else { *to & 0xffff_0000 | bits >> 16 };
+            *to = if place.is_multiple_of(2) { bits } else { joined(*to, bits) };
         }
     }
 

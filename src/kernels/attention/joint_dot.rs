@@ -5,7 +5,7 @@
 //! blocks that no query sees are left out. A dot product of pairs is two fused multiply-adds, the pair's first before its
 //! second, so results equal those of [`super::online`] to the last bit.
 
-use super::element::Bf16Pair;
+use super::element::{Bf16Pair, KvElement as _, pair_of_rounded};
 use super::layout::{AttentionRow, BLOCK_TOKENS, visible};
 use super::online::Queries;
 use crate::kernels::isa::{Isa, has_bf16_dots};
@@ -15,7 +15,6 @@ use crate::kernels::transpose16::{panel_to_rows, transpose16};
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::ops::Range;
-use std::sync::OnceLock;
 
 /// Vectors of 16 queries in the largest strip: with eight keys or dimensions its sums take 24 of 32 registers.
 const VECTORS_MAX: usize = 3;
@@ -27,7 +26,7 @@ const TILE: usize = 8;
 struct Scratch {
     /// `(head_dim / 2, vectors)`: pairs of each query.
     queries: Vec<Lane>,
-    /// `(32, vectors)` scores, then weights.
+    /// `(32, vectors)`.
     scores: Vec<Lane>,
     /// `(16, vectors)`: pairs of weights.
     weights: Vec<Lane>,
@@ -43,8 +42,7 @@ thread_local! {
 
 /// Whether this processor has bf16 dot products, and a head of `dim` dimensions is made of their tiles.
 pub(super) fn applies(dim: usize) -> bool {
-    static HAS: OnceLock<bool> = OnceLock::new();
-    dim.is_multiple_of(2 * PANEL) && *HAS.get_or_init(has_bf16_dots)
+    dim.is_multiple_of(2 * PANEL) && has_bf16_dots()
 }
 
 /// Attention of `queries`, all of one sequence, rounded to bf16; `out` becomes `(rows, group, head_dim)`.
@@ -113,7 +111,7 @@ impl Strip<'_> {
         let (oldest, newest) = (visible(first.position, self.window).start, last.position);
         for index in oldest / BLOCK_TOKENS..=newest / BLOCK_TOKENS {
             let Some(&block) = blocks.get(index) else { break };
-            let size = BLOCK_TOKENS / 2 * dim;
+            let size = Bf16Pair::block_len(dim);
             let place = |block: u32| block as usize * size..(block as usize + 1) * size;
             let (keys_here, values_here) = (&keys[place(block)], &values[place(block)]);
             scores::<V>(&scratch.queries, keys_here, &mut scratch.scores);
@@ -125,7 +123,7 @@ impl Strip<'_> {
             }
             let rescale = weigh::<V>(&scratch.scores, &mut states, &mut scratch.weights);
             let places = oldest.max(from) - from..(newest + 1).min(from + BLOCK_TOKENS) - from;
-            let pairs = places.start / 2..places.end.div_ceil(2);
+            let pairs = places.start / Bf16Pair::TOGETHER..places.end.div_ceil(Bf16Pair::TOGETHER);
             add_values::<V>(&scratch.weights, values_here, pairs, &rescale, &mut scratch.sums);
         }
         self.write::<V>(&scratch.sums, &states, out);
@@ -193,9 +191,8 @@ impl Scratch {
                 transpose16(isa, (&q[v * PANEL * dim + first..], dim), (floats_mut(&mut square), PANEL));
                 for (pair, lanes) in square.as_chunks::<2>().0.iter().enumerate() {
                     let to = &mut self.queries[(first / 2 + pair) * V + v].0;
-                    for ((to, a), b) in to.iter_mut().zip(&lanes[0].0).zip(&lanes[1].0) {
-                        // They are rounded already.
-                        *to = f32::from_bits(a.to_bits() & 0xffff_0000 | b.to_bits() >> 16);
+                    for ((to, first), second) in to.iter_mut().zip(&lanes[0].0).zip(&lanes[1].0) {
+                        *to = f32::from_bits(pair_of_rounded(*first, *second));
                     }
                 }
             }

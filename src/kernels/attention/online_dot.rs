@@ -1,6 +1,6 @@
 //! Attention of a few queries by bf16 dot products (AVX-512 BF16): lanes are keys, then dimensions.
 
-use super::element::{Bf16Pair, KvElement};
+use super::element::{Bf16Pair, KvElement, pair_of_rounded};
 use super::layout::BLOCK_TOKENS;
 use super::online::{BlockWeights, Products, Queries, attend_rows};
 use crate::kernels::layout::PANEL;
@@ -31,7 +31,7 @@ impl Products for Dots {
     /// Pairs of dimensions.
     #[inline(always)]
     fn pack(q: &[f32]) -> Cow<'_, [f32]> {
-        Cow::Owned(q.as_chunks::<2>().0.iter().map(|pair| f32::from_bits(packed(*pair))).collect())
+        Cow::Owned(q.as_chunks::<2>().0.iter().map(|pair| f32::from_bits(pair_of_rounded(pair[0], pair[1]))).collect())
     }
 
     #[inline(always)]
@@ -51,12 +51,6 @@ impl Products for Dots {
             }
         }
     }
-}
-
-/// A pair of numbers that are rounded to bf16 already.
-#[inline(always)]
-fn packed([first, second]: [f32; 2]) -> Bf16Pair {
-    first.to_bits() | second.to_bits() >> 16
 }
 
 /// `sum` and the products of 16 pairs with one.
@@ -121,7 +115,8 @@ fn add_values<const Q: usize, const V: usize>(weights: &BlockWeights<Q>, values:
         for place in places.start / together..places.end.div_ceil(together) {
             let values: [__m512i; V] = std::array::from_fn(|v| load(values, place * dim + first + v * PANEL));
             for (sums, pairs) in sums.iter_mut().zip(pairs) {
-                let weight = packed(pairs[place]);
+                let [first, second] = pairs[place];
+                let weight = pair_of_rounded(first, second);
                 sums.iter_mut().zip(values).for_each(|(sum, values)| *sum = add_dots(*sum, values, weight));
             }
         }

@@ -1,6 +1,7 @@
 //! Packing rows in panels, as they are read.
 //!
-//! The first pass over the rows finds the unit, the second packs them. Where a file has codes for each 32 inputs, these
+//! A first pass over the rows finds the unit, a second whether nibbles hold all codes, which ends with the first panel where
+//! they do not, and a third packs them. Where a file has codes for each 32 inputs, these
 //! are the panel's codes too, with the file's own steps and floors; all else is rounded.
 
 use super::Int8Matrix;

@@ -4,7 +4,7 @@
 
 use super::result::{MeasuredSeries, Point, Scale};
 use super::table::number;
-use crate::eval::plot::escaped;
+use crate::eval::plot;
 use std::fmt::Write;
 
 const WIDTH: f64 = 350.0;
@@ -38,20 +38,11 @@ pub(super) fn svg(scale: &Scale) -> String {
     // Without the folder before the name and the checksum behind it.
     let model = scale.model.split('?').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
     let title = format!("{model}, {}, {}{threads}", scale.weights, scale.kernels);
-    let mut out = String::new();
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
-         height=\"{height}\" font-family=\"sans-serif\" font-size=\"11\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-         <text x=\"{:.1}\" y=\"22\" text-anchor=\"middle\" font-size=\"14\">{}</text>",
-        width / 2.0,
-        escaped(&title)
-    );
+    let mut out = plot::head(width, height, 11, &title);
     for (place, series) in panels.iter().enumerate() {
         let (column, row) = (place % columns, place / columns);
         let (x, y) = (WIDTH * column as f64, HEAD + HEIGHT * row as f64);
+        // Writing to a String cannot fail.
         let _ = writeln!(out, "<g transform=\"translate({x} {y})\">");
         Panel::of(series).draw(&mut out);
         out.push_str("</g>\n");
@@ -144,7 +135,7 @@ impl<'a> Panel<'a> {
             let _ = writeln!(
                 out,
                 "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.2\" fill=\"#2f6fa8\"><title>{}: {} {} ({} {})</title></circle>",
-                escaped(&point.model),
+                plot::escaped(&point.model),
                 number(point.value),
                 self.series.unit,
                 point.size,
