@@ -18,6 +18,8 @@ const DRAWS: Duration = Duration::from_secs(60);
 struct Terminal {
     tmux: PathBuf,
     socket: PathBuf,
+    /// The file with the number of the program's process.
+    process: PathBuf,
 }
 
 impl Drop for Terminal {
@@ -27,9 +29,9 @@ impl Drop for Terminal {
 }
 
 impl Terminal {
-    /// Starts the shell script `script` on a screen of `columns` and 16 rows.
+    /// Starts the shell script `script`, which tells its program's process, on a screen of `columns` and 16 rows.
     fn start(tmux: PathBuf, folder: &Path, columns: usize, script: &Path) -> Self {
-        let terminal = Self { tmux, socket: folder.join("tmux") };
+        let terminal = Self { tmux, socket: folder.join("tmux"), process: folder.join(PROCESS) };
         let size = ["-x", &columns.to_string(), "-y", "16"];
         let new = [&["new-session", "-d", "-s", "shown"], &size[..], &["sh", script.to_str().unwrap()]].concat();
         terminal.tmux(&new).unwrap();
@@ -55,8 +57,22 @@ impl Terminal {
         text.trim_end().lines().map(|line| line.trim_end().to_owned()).collect()
     }
 
+    /// Resizes the terminal while the program stands still: tmux tells a new size late, and what is drawn before that is drawn
+    /// for the old one.
     fn resize(&self, columns: usize) {
+        let tty = self.tmux(&["display-message", "-p", "-t", "shown", "#{pane_tty}"]).unwrap();
+        self.signal("STOP");
         self.tmux(&["resize-window", "-t", "shown", "-x", &columns.to_string()]).unwrap();
+        within(DRAWS, "a terminal of the new size", || {
+            let size = Command::new("stty").args(["-F", tty.trim(), "size"]).output().unwrap();
+            String::from_utf8_lossy(&size.stdout).split_whitespace().nth(1) == Some(&columns.to_string())
+        });
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let process = fs::read_to_string(&self.process).unwrap();
+        assert!(Command::new("kill").args([&format!("-{name}"), process.trim()]).status().unwrap().success());
     }
 }
 
@@ -97,20 +113,25 @@ fn assert_whole(lines: &[String], columns: usize) -> Vec<usize> {
     parts(&block[0]).unwrap_or_else(|| panic!("torn: {:?} in {shown}", block[0]))
 }
 
+/// The file in which the node's script notes its process.
+const PROCESS: &str = "process";
+
 /// A shell script in `folder` that runs a node which logs each publication, and says its exit code.
 fn script(folder: &Path) -> PathBuf {
     let more = format!("{}\nlearner.publish_every_steps=2\ncheckpoint.keep=1", judged(folder));
     let node = program(folder, &more, &["start"]);
     let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\\''"));
     let words = std::iter::once(node.get_program()).chain(node.get_args()).map(|word| quoted(word.to_str().unwrap()));
-    let script = folder.join("script");
     let command = words.collect::<Vec<_>>().join(" ");
-    fs::write(
-        &script,
-        format!("trap : INT\nexport RCO_LOG=info NO_COLOR=1\n{command}\necho ended with $?\nexec sleep 120\n"),
-    )
-    .unwrap();
-    script
+    let write = |name: &str, lines: &[String]| {
+        fs::write(folder.join(name), lines.join("\n")).unwrap();
+        folder.join(name)
+    };
+    let process = quoted(folder.join(PROCESS).to_str().unwrap());
+    let node = write("node", &[format!("echo $$ > {process}"), format!("exec {command}")]);
+    let run = format!("sh {}", quoted(node.to_str().unwrap()));
+    let lines = ["trap : INT", "export RCO_LOG=info NO_COLOR=1", &run, "echo ended with $?", "exec sleep 120"];
+    write("script", &lines.map(str::to_owned))
 }
 
 #[test]
