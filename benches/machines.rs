@@ -9,7 +9,7 @@ use rco_node::engine::probe::{Pool, Sampling, Scheduling, key};
 use rco_node::engine::sampler::SamplingConfig;
 use rco_node::formats::rotary::Rotary;
 use rco_node::formats::{spec::Family, spec::ModelSpec};
-use rco_node::kernels::{Precision, Weight, peak};
+use rco_node::kernels::{PassPrecisions, Precision, Weight, peak};
 use rco_node::transformer::probe::Attention;
 use std::cell::Cell;
 use std::hint::black_box;
@@ -98,7 +98,7 @@ fn main() {
         let (x, mut y) = (wave(rows * inputs, 0.3), vec![0.0; rows * outputs]);
         let arithmetic = 2.0 * (rows * inputs * outputs) as f64 / peak;
         for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
-            let weight = Weight::new(&[&weights], inputs, precision, false);
+            let weight = Weight::new(&[&weights], inputs, PassPrecisions::decode_only(precision));
             let floor = arithmetic.max(reading(weight.decode_bytes() / size_of::<f32>()) / threads);
             let name = format!("linear/{precision}/{outputs}x{inputs}/{rows} rows");
             bench(criterion, &name, floor, || rayon::scope(|_| weight.decode(&x, &mut y)));

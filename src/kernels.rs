@@ -9,6 +9,8 @@ mod activation_rows;
 pub(crate) mod attention;
 pub mod bandwidth;
 mod bf16;
+#[cfg(target_arch = "x86_64")]
+mod bf16_gemm;
 mod column_writer;
 mod cut_cross_entropy;
 mod gemm;
@@ -30,6 +32,7 @@ mod parallel;
 pub mod peak;
 mod precision;
 mod prefetch;
+mod products;
 mod rhs;
 pub(crate) mod thread_pool;
 mod tile;
@@ -40,7 +43,9 @@ mod weight_prefetch;
 
 pub(crate) use activation_rows::ActivationRows;
 pub use bf16::Bf16Matrix;
-pub(crate) use cut_cross_entropy::{log_probs, working_floats as log_probs_floats};
+pub(crate) use cut_cross_entropy::{
+    block_floats as log_probs_block_floats, log_probs, working_floats as log_probs_floats,
+};
 pub use heap_limit::{HeapLimit, LimitedAllocator};
 pub(crate) use huge_pages::advise_huge_pages;
 pub use int8::{Int8Matrix, StoredInt8};
@@ -56,8 +61,9 @@ pub(crate) use outer_product::{ColumnSlice, OuterProduct};
 pub use packed_matrix::PackedMatrix;
 pub(crate) use packed_matrix::{add_row, pack_rows, packed_len, unpack_rows};
 pub(crate) use panel_buffer::PanelBuffer;
-pub use precision::Precision;
+pub use precision::{PassPrecisions, Precision};
 pub(crate) use prefetch::prefetch;
+pub use products::Products;
 pub use weight::Weight;
 pub(crate) use weight_gradient::add_weight_gradient;
 

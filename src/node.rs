@@ -35,7 +35,7 @@ use crate::run::storage;
 use crate::verify::sandbox::{Protection, Sandbox};
 pub use error::Error;
 pub use models::check_device;
-pub(crate) use models::{checker, models, note_peak};
+pub(crate) use models::{checker, learning_precisions, models, note_peak, precisions};
 pub use options::Options;
 pub(crate) use prepare::lock;
 use prepare::prepare;

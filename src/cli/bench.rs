@@ -17,7 +17,6 @@ mod scale;
 
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::config::Config;
-use crate::kernels::Precision;
 use crate::telemetry;
 use clap::{Args, Subcommand};
 use harness::Bench;
@@ -59,7 +58,7 @@ pub(super) fn run(config: Config, arguments: &BenchArguments) -> Result<Exit, Co
         BenchCommand::Learn(arguments) => {
             let mut config = config;
             // One copy of the weights, unless another beside it is asked for.
-            config.engine.weights = Precision::F32;
+            config.engine.weights = config.learner.base_precision();
             learn::run(Bench::new(config, &arguments.common, true)?, arguments)
         }
         BenchCommand::Scale(arguments) => scale::run(config, arguments),

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::formats;
 use crate::formats::OpenedModel;
 use crate::formats::source::Source;
+use crate::kernels::PassPrecisions;
 use crate::node;
 use crate::node::memory_plan::{MemoryPlan, check_context, check_memory, mib};
 use crate::telemetry;
@@ -58,13 +59,18 @@ pub(super) fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, C
     let path = fetch_model(config)?;
     let opened = formats::open(&path).or_exit(Exit::Model)?;
     try_template(&opened).or_exit(Exit::Model)?;
-    let weights = opened.bytes(&device, config.engine.weights, true);
+    let weights = opened.bytes(&device, node::precisions(config, true));
     let spec = opened.spec.clone();
     let mut plan = MemoryPlan::new(&spec, weights, config, &device);
     let judge = judge(config).or_exit(Exit::Model)?;
     if let Some(judge) = &judge {
         let engine = config.judge_engine();
-        plan = plan.with_judge(&judge.spec, judge.bytes(&device, engine.weights, false), &engine, &device);
+        plan = plan.with_judge(
+            &judge.spec,
+            judge.bytes(&device, PassPrecisions::decode_only(engine.weights)),
+            &engine,
+            &device,
+        );
         check_context(&judge.spec, &engine, &device, "judge.kv_cache_mib").or_exit(Exit::Usage)?;
     }
     let asked = judge.as_ref().map_or((&opened.template, &opened.tokenizer), |own| (&own.template, &own.tokenizer));

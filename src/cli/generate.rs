@@ -14,7 +14,7 @@ use crate::transformer::decode::Decoder;
 use crate::transformer::load::Loaded;
 use crate::types::Completion;
 use crate::types::{CriticVersion, Prompt, Turn};
-use crate::{engine::sampler::SamplingConfig, telemetry};
+use crate::{engine::sampler::SamplingConfig, node, telemetry};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -118,7 +118,7 @@ pub(super) fn run(config: &Config, arguments: &GenerateArguments) -> Result<Exit
     }
     let critic = arguments.adapter.as_deref();
     let critic = critic.map(|critic| CriticSource::find_existing("--adapter", critic)).transpose()?;
-    let model = load_model(config, config.engine.weights, false)?;
+    let model = load_model(config, node::precisions(config, false))?;
     let prompts = texts.iter().map(|text| text.ids(&model)).collect::<Result<Vec<_>, _>>()?;
     let mut engine = engine(config, &model)?;
     if let Some(critic) = &critic {

@@ -14,7 +14,6 @@ use crate::cli::signals;
 use crate::config::Config;
 use crate::formats::source::Source;
 use crate::groups::{self, RecordedGroup};
-use crate::kernels::Precision;
 use crate::learner::{self, FailureStreak, Learner, LearnerConfig, Report, State};
 use crate::node;
 use crate::replay::Replay;
@@ -110,7 +109,7 @@ pub(super) fn run(mut config: Config, arguments: &LearnArguments) -> Result<Exit
     let _lock = node::lock(&arguments.out).map_err(of_node)?;
     let root = arguments.out.join("checkpoints");
     occupy(&arguments.out, &root, arguments.resume, &data.identity)?;
-    let model = load_model(&config, Precision::F32, true)?;
+    let model = load_model(&config, node::learning_precisions(&config))?;
     let spec = model.transformer.spec().clone();
     let text = toml::to_string(&config)?;
     let checkpoints =

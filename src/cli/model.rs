@@ -3,7 +3,7 @@
 use super::exit::{CommandError, Exit, OrExit};
 use crate::config::Config;
 use crate::formats::source::Source;
-use crate::kernels::Precision;
+use crate::kernels::PassPrecisions;
 use crate::transformer::{device, load, load::Loaded};
 use anyhow::Context as _;
 use std::path::PathBuf;
@@ -14,10 +14,10 @@ pub(crate) fn fetch_model(config: &Config) -> Result<PathBuf, CommandError> {
     Source::parse(&config.model.source).context(key).or_exit(Exit::Usage)?.fetch().context(key).or_exit(Exit::Model)
 }
 
-/// Fetches and loads the config's model, for a decode pass of `precision` and, with `score`, for scoring too.
-pub(crate) fn load_model(config: &Config, precision: Precision, score: bool) -> Result<Loaded, CommandError> {
+/// Fetches and loads the config's model as the passes read it.
+pub(crate) fn load_model(config: &Config, precisions: PassPrecisions) -> Result<Loaded, CommandError> {
     let path = fetch_model(config)?;
     let device = config.model.device.open().or_exit(Exit::Usage)?;
     tracing::info!(path = %path.display(), device = device::name(&device), "loading model");
-    load::load_on(&path, &device, precision, score).or_exit(Exit::Model)
+    load::load_on(&path, &device, precisions).or_exit(Exit::Model)
 }

@@ -5,7 +5,7 @@ use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::model::load_model;
 use crate::cli::output::print_line;
 use crate::config::Config;
-use crate::kernels::Precision;
+use crate::node;
 use crate::prompts;
 use crate::telemetry;
 use crate::transformer::Transformer;
@@ -72,11 +72,11 @@ pub(super) fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, C
         return Err(anyhow::anyhow!("--temperature: expected a number above 0, got {got}")).or_exit(Exit::Usage);
     }
     // Each pass keeps the weights in the precision that the node uses for it.
-    let (precision, score) = match arguments.pass {
-        Pass::Decode => (config.engine.weights, false),
-        Pass::Score => (Precision::F32, true),
+    let precisions = match arguments.pass {
+        Pass::Decode => node::precisions(config, false),
+        Pass::Score => node::learning_precisions(config),
     };
-    let model = load_model(config, precision, score)?.transformer;
+    let model = load_model(config, precisions)?.transformer;
     let load = |argument: &str| CriticSource::find(argument)?.load(model.spec());
     let critic = arguments.adapter.as_deref().map(load).transpose()?;
     for (line, input) in inputs.iter().enumerate() {

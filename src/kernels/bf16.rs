@@ -9,8 +9,9 @@ mod x86;
 use super::column_writer::ColumnWriter;
 use super::huge_pages::filled;
 use super::isa::Isa;
-use super::layout::{Bf16Pair, Line, NO_SUMS, PANEL, Sums, tiles};
+use super::layout::{Bf16Pair, Lane, Line, NO_SUMS, PANEL, Sums, tiles};
 use super::matrix_rows::{StackedRows, with_held};
+use super::ops::vectorised;
 use super::parallel::each_panel;
 use rayon::prelude::*;
 
@@ -102,6 +103,12 @@ impl Bf16Matrix {
         }
     }
 
+    /// Widens panel `panel`, one lane an input.
+    pub(super) fn widen_panel(&self, panel: usize, lanes: &mut [Lane]) {
+        let depth = self.inputs.div_ceil(2);
+        widen_pairs(&self.pairs[panel * depth..][..depth], lanes);
+    }
+
     /// `y = x W^T`: `x` is `(rows, inputs)`, `y` becomes `(rows, outputs)`, both row-major.
     ///
     /// # Panics
@@ -127,6 +134,15 @@ impl Bf16Matrix {
         });
     }
 }
+
+#[inline(always)]
+fn widen_each(pairs: &[Bf16Pair], lanes: &mut [Lane]) {
+    for (pair, lanes) in pairs.iter().zip(lanes.chunks_mut(2)) {
+        let halves = [pair.0.map(|word| word << 16), pair.0.map(|word| word & 0xffff_0000)];
+        lanes.iter_mut().zip(halves).for_each(|(lane, bits)| lane.0 = bits.map(f32::from_bits));
+    }
+}
+vectorised!(widen_pairs, widen_each, (pairs: &[Bf16Pair], lanes: &mut [Lane]));
 
 /// `height` rows of `depth` inputs times one panel.
 fn tile(isa: Isa, height: usize, a: &[f32], depth: usize, pairs: &[Bf16Pair], sums: &mut Sums) {

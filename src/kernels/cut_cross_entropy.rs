@@ -15,6 +15,7 @@ use super::packed_matrix::PackedMatrix;
 use super::packed_rows::{PackedRows, multiply_panels, pack_tiles, panel_groups};
 use super::rhs::Rhs;
 use super::thread_pool;
+use super::weight::Weight;
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -46,6 +47,8 @@ struct VocabSegment {
 struct LogitBlock {
     logits: Vec<Lane>,
     terms: Rhs,
+    /// The block's weights, where they are not held in f32.
+    widened: PackedMatrix,
 }
 
 // Reused: fresh memory costs as much as the computation on it.
@@ -74,7 +77,7 @@ pub(crate) struct RowSoftmax {
 /// # Panics
 /// Where the lengths do not fit, or a target is no output of `w`.
 pub(crate) fn log_probs(
-    w: &PackedMatrix,
+    w: &Weight,
     hidden: &mut [f32],
     targets: &[u32],
     scale: f32,
@@ -89,10 +92,15 @@ pub(crate) fn working_floats(vocab: usize, inputs: usize) -> usize {
     inputs * vocab.div_ceil(SEGMENT_OUTPUTS)
 }
 
+/// Floats of the block of weights that a thread widens.
+pub(crate) fn block_floats(inputs: usize) -> usize {
+    BLOCK_OUTPUTS * inputs
+}
+
 /// [`log_probs`] with segments of `segment` outputs, which are whole blocks.
 fn log_probs_by(
     segment: usize,
-    w: &PackedMatrix,
+    w: &Weight,
     hidden: &mut [f32],
     (targets, scale, with_gradient): (&[u32], f32, bool),
     out: &mut [f32],
@@ -149,11 +157,11 @@ impl VocabSegment {
     fn accumulate(
         &mut self,
         isa: Isa,
-        (w, outputs): (&PackedMatrix, Range<usize>),
+        (w, outputs): (&Weight, Range<usize>),
         x: PackedRows<'_>,
         targets: &[u32],
         (scale, with_gradient): (f32, bool),
-        LogitBlock { logits, terms }: &mut LogitBlock,
+        LogitBlock { logits, terms, widened }: &mut LogitBlock,
     ) {
         let (rows, inputs, Self { softmax, expected }) = (targets.len(), w.inputs(), self);
         softmax.clear();
@@ -164,9 +172,11 @@ impl VocabSegment {
         for first in outputs.clone().step_by(BLOCK_OUTPUTS) {
             let outputs = first..(first + BLOCK_OUTPUTS).min(outputs.end);
             let panels = first / PANEL..outputs.end.div_ceil(PANEL);
+            let (w, shift) = w.score_panels(&panels, widened);
+            let held = panels.start - shift..panels.end - shift;
             logits.resize(panels.len() * rows, NO_SUM);
             let mut rest = logits.as_mut_slice();
-            for panels in panel_groups(isa, panels.clone()) {
+            for panels in panel_groups(isa, held.clone()) {
                 let logits = rest.split_off_mut(..panels.len() * rows).unwrap_or_default();
                 multiply_panels(isa, (w, panels), &x, None, logits, (|_, _| {}, |_, _, _: &[Lane]| {}));
             }
@@ -185,7 +195,8 @@ impl VocabSegment {
             if with_gradient {
                 expected.scale_rows(softmax.iter().map(|softmax| softmax.rescale));
                 terms.fill_transposed(isa, logits, rows);
-                expected.add(isa, w, (0..inputs, 0), outputs.clone(), terms.slice(&(0..outputs.len())));
+                let held = held.start * PANEL..outputs.end - shift * PANEL;
+                expected.add(isa, w, (0..inputs, 0), held, terms.slice(&(0..outputs.len())));
             }
         }
     }
@@ -195,7 +206,7 @@ impl VocabSegment {
 /// gradients to `hidden` where it is given.
 fn combine_segments(
     isa: Isa,
-    (w, segment): (&PackedMatrix, usize),
+    (w, segment): (&Weight, usize),
     segments: &[MutexGuard<'_, VocabSegment>],
     (targets, scale): (&[u32], f32),
     out: &mut [f32],
@@ -216,7 +227,7 @@ fn combine_segments(
     let Some(hidden) = hidden else { return };
     let (inputs, mut output) = (w.inputs(), vec![0.0; w.inputs()]);
     for (hidden, &id) in hidden.chunks_exact_mut(inputs).zip(targets) {
-        w.row(id as usize, &mut output);
+        w.score_row(id as usize, &mut output);
         hidden.iter_mut().zip(&output).for_each(|(gradient, output)| *gradient = scale * output);
     }
     for segment in segments {
@@ -260,6 +271,7 @@ ops::vectorised!(exponentiate, exponentiate_rows, (logits: &mut [Lane], softmax:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::PassPrecisions;
     use proptest::prelude::*;
 
     /// The log-probability and its gradient in double precision.
@@ -302,7 +314,7 @@ mod tests {
             let w: Vec<f32> = (0..outputs * inputs).map(|at| draw() * steep * (at / inputs) as f32 / outputs as f32).collect();
             let hidden: Vec<f32> = (0..rows * inputs).map(|_| 2.0 * draw()).collect();
             let targets: Vec<u32> = (0..rows).map(|row| (row * 7 % outputs) as u32).collect();
-            let packed = PackedMatrix::new(&[&w], inputs);
+            let packed = Weight::new(&[&w], inputs, PassPrecisions::F32);
             let (mut gradients, mut found, mut again) = (hidden.clone(), vec![0.0; rows], vec![0.0; rows]);
             log_probs_by(segment, &packed, &mut gradients, (&targets, scale, true), &mut found);
             log_probs_by(segment, &packed, &mut hidden.clone(), (&targets, scale, false), &mut again);

@@ -12,6 +12,7 @@ mod pack;
 mod rows;
 mod stored;
 mod tile;
+mod widen;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
@@ -130,6 +131,11 @@ impl Int8Matrix {
                 *out = (step * f32::from(code) + floor) * self.unit;
             }
         }
+    }
+
+    /// Widens panel `panel`, one lane an input.
+    pub(super) fn widen_panel(&self, panel: usize, lanes: &mut [Lane]) {
+        widen::panel(self.panel(panel), lanes);
     }
 
     /// `y = x W^T`: `x` is `(rows, inputs)`, `y` becomes `(rows, outputs)`, both row-major.

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// A matrix `W` of `(outputs, inputs)` in panels of 16 outputs.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct PackedMatrix {
     /// `panels x inputs` lanes; outputs past the last are zero.
     lanes: Vec<Lane>,
@@ -59,6 +59,21 @@ impl PackedMatrix {
     pub(crate) fn zeros(outputs: usize, inputs: usize) -> Self {
         let lanes = filled(usize::div_ceil(outputs, PANEL) * inputs, Line([0.0; PANEL]));
         Self { lanes, outputs, inputs }
+    }
+
+    /// Resizes to `(outputs, inputs)` with unspecified values; memory is only added.
+    pub(super) fn reshape(&mut self, outputs: usize, inputs: usize) {
+        let lanes = usize::div_ceil(outputs, PANEL) * inputs;
+        if self.lanes.capacity() < lanes {
+            self.lanes = filled(lanes, Line([0.0; PANEL]));
+        }
+        self.lanes.resize(lanes, Line([0.0; PANEL]));
+        (self.outputs, self.inputs) = (outputs, inputs);
+    }
+
+    /// Its panels, one lane an input.
+    pub(super) fn panels_mut(&mut self) -> impl Iterator<Item = &mut [Lane]> {
+        self.lanes.chunks_exact_mut(self.inputs.max(1))
     }
 
     /// Replaces the values by those of `matrices`, one below the other, without allocating.

@@ -1,23 +1,27 @@
-//! The precision of the decode pass's weights.
+//! The precision of weights, by pass.
 
+use super::products::Products;
 use serde::{Deserialize, Serialize};
 
-/// Precision of the decode pass's linears and embedding. Norms and biases stay f32.
+/// Precision of a pass's linears and embedding. Norms and biases stay f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// The score pass's own weights: 4 bytes a weight, one copy for both passes.
+    /// 4 bytes a weight.
     F32,
     /// Rounded to bf16, sums in f32: 2 bytes a weight.
     Bf16,
     /// 8-bit products: weights on 128 steps between the extremes of each 32 inputs, 1.2 bytes a weight; or on 16 steps,
-    /// 0.7 bytes, where that loses nothing, as for files with 4 bits a weight. Activations are rounded to 255 steps for
-    /// each row and 32 inputs; sums are 32-bit.
+    /// 0.7 bytes, where that loses nothing, as for files with 4 bits a weight. In the decode pass activations are rounded to
+    /// 255 steps for each row and 32 inputs, and sums are 32-bit; the score pass widens the weights to f32.
     #[default]
     Int8,
 }
 
 impl Precision {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
+
     /// Whether it is narrower than f32; keys and values are then bf16.
     pub fn is_narrow(self) -> bool {
         self != Self::F32
@@ -43,8 +47,38 @@ impl std::str::FromStr for Precision {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let known = [Self::F32, Self::Bf16, Self::Int8];
-        let found = known.into_iter().find(|precision| precision.name() == name);
+        let found = Self::ALL.into_iter().find(|precision| precision.name() == name);
         found.ok_or_else(|| format!("expected f32, bf16 or int8, got {name:?}"))
+    }
+}
+
+/// The precision of each pass. Passes that read the same weights share one copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassPrecisions {
+    /// What the decode pass reads.
+    pub decode: Precision,
+    /// What the score pass reads; none for a model that only writes.
+    pub score: Option<Precision>,
+    /// What the linears of the score pass multiply.
+    pub products: Products,
+}
+
+impl PassPrecisions {
+    /// Both passes in f32.
+    pub const F32: Self = Self::both(Precision::F32, Precision::F32);
+
+    /// Weights for the decode pass alone.
+    pub fn decode_only(decode: Precision) -> Self {
+        Self { decode, score: None, products: Products::F32 }
+    }
+
+    /// Weights for both passes, whose products are of f32.
+    pub const fn both(decode: Precision, score: Precision) -> Self {
+        Self { decode, score: Some(score), products: Products::F32 }
+    }
+
+    /// Whether one of the passes reads weights of `precision`.
+    pub fn have(self, precision: Precision) -> bool {
+        self.decode == precision || self.score == Some(precision)
     }
 }

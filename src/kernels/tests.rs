@@ -124,7 +124,7 @@ proptest! {
         let (outputs, inputs) = (200, 96);
         let x = values(rows * inputs, !seed);
         for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
-            let packed = Weight::new(&[&values(outputs * inputs, seed)], inputs, precision, false);
+            let packed = Weight::new(&[&values(outputs * inputs, seed)], inputs, PassPrecisions::decode_only(precision));
             let (mut joint, mut alone) = (vec![0.0; rows * outputs], vec![0.0; outputs]);
             packed.decode(&x, &mut joint);
             for row in 0..rows {
@@ -307,12 +307,47 @@ fn a_branch_adds_to_its_linear_forward_and_backward() {
 fn matrices_are_stacked_and_rows_come_back() {
     let (first, second) = (values(3 * 5, 1), values(20 * 5, 2));
     for (precision, tolerance) in [(Precision::F32, 0.0), (Precision::Bf16, 4e-3), (Precision::Int8, 9e-3)] {
-        let packed = Weight::new(&[&first, &second], 5, precision, false);
+        let packed = Weight::new(&[&first, &second], 5, PassPrecisions::decode_only(precision));
         let mut row = [0.0; 5];
         packed.decode_row(2, &mut row);
         assert_close(&row, &first[10..15], tolerance);
         packed.decode_row(3 + 19, &mut row);
         assert_close(&row, &second[95..100], tolerance);
+    }
+}
+
+#[test]
+fn the_score_pass_reads_a_narrow_form_as_it_is_held_in_each_block() {
+    // 43 outputs end within a panel, 70 inputs within a block; the second matrix is on 16 steps.
+    let (outputs, inputs) = (43, 70);
+    let coarse: Vec<f32> = values(outputs * inputs, 7).iter().map(|w| (w * 7.0).round() / 8.0).collect();
+    for w in [values(outputs * inputs, 6), coarse] {
+        for precision in Precision::ALL {
+            let weight = Weight::new(&[&w], inputs, PassPrecisions::both(Precision::Int8, precision));
+            let mut scratch = PackedMatrix::default();
+            let held = unpacked(outputs, inputs, |row, out| weight.score_row(row, out));
+            let whole = weight.score_in(&mut scratch).clone();
+            assert_eq!(whole.values(), PackedMatrix::new(&[&held], inputs).values(), "{precision}: padding is 0");
+            let (block, first) = weight.score_panels(&(1..3), &mut scratch);
+            for output in 16..outputs {
+                let mut row = vec![0.0; inputs];
+                block.row(output - first * PANEL, &mut row);
+                assert_eq!(row, held[output * inputs..][..inputs], "{precision}: output {output}");
+            }
+        }
+    }
+}
+
+#[test]
+fn passes_of_one_precision_share_their_weights() {
+    let w = values(64 * 64, 3);
+    for (decode, score) in Precision::ALL.into_iter().flat_map(|one| Precision::ALL.map(|other| (one, other))) {
+        let alone = |precision| Weight::new(&[&w], 64, PassPrecisions::decode_only(precision)).bytes();
+        let both = PassPrecisions::both(decode, score);
+        let held = Weight::new(&[&w], 64, both);
+        assert_eq!(held.bytes(), Weight::planned_bytes(64, 64, both, false), "{both:?}");
+        assert_eq!(held.decode_bytes(), alone(decode));
+        assert_eq!(held.bytes(), alone(decode) + if decode == score { 0 } else { alone(score) }, "{both:?}");
     }
 }
 

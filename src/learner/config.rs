@@ -2,6 +2,7 @@
 
 use super::objective::{Annealed, Baseline, Options, Schedule, Truncation};
 use crate::formats::adapter::LoraConfig;
+use crate::kernels::{Precision, Products};
 use crate::transformer::score::ActivationPolicy;
 use crate::types::Objective;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,10 @@ pub struct LearnerConfig {
     pub mode: Mode,
     /// The folder of the weights to start from, an adapter or all weights; empty: as the base model.
     pub start_from: String,
+    /// How the learner's pass keeps the base's weights on the CPU; in the mode `full` they are always f32.
+    pub base: Precision,
+    /// What the linears of the learner's pass multiply on the CPU; in the mode `full` always f32.
+    pub products: Products,
     /// The objective. DPCO uses `beta`, its schedule and the reference; the keys from `baseline` to `second_moment_max`
     /// are only for RCO.
     pub objective: Objective,
@@ -109,6 +114,16 @@ impl LearnerConfig {
     /// Whether the critic of `step` is to be published, the last publication being that of `published_step`.
     pub fn is_publication_due(&self, step: u64, published_step: u64) -> bool {
         step >= published_step + self.publish_every_steps
+    }
+
+    /// How the learner's pass keeps the base's weights on the CPU.
+    pub fn base_precision(&self) -> Precision {
+        if self.mode == Mode::Full { Precision::F32 } else { self.base }
+    }
+
+    /// What the linears of the learner's pass multiply on the CPU.
+    pub fn linear_products(&self) -> Products {
+        if self.mode == Mode::Full { Products::F32 } else { self.products }
     }
 
     /// The folder of the weights to start from, if there is one.

@@ -4,13 +4,13 @@ use crate::config::Config;
 use crate::engine::EngineConfig;
 use crate::formats::spec::ModelSpec;
 use crate::formats::spec::Projection;
-use crate::kernels::{Precision, Weight};
+use crate::kernels::{PassPrecisions, Precision, Weight};
 use crate::learner::{LearnerConfig, Mode};
 use crate::telemetry::metrics::{Label, MemoryOwner};
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
 use crate::transformer::dense::decode::DenseDecoder;
 use crate::transformer::device;
-use crate::transformer::score::activation_floats;
+use crate::transformer::score::{activation_floats, widened_floats};
 use candle_core::Device;
 
 /// Memory by purpose, in bytes.
@@ -87,6 +87,7 @@ impl MemoryPlan {
         let targets = targets.min(learner.micro_batch_tokens);
         let rank = if learner.mode == Mode::Full { 0 } else { learner.lora.rank };
         let learning = activation_floats(spec, rank, learner.micro_batch_tokens, targets, learner.activation_policy());
+        let learning = learning + if device.is_cpu() { widened_floats(spec, learner.base_precision()) } else { 0 };
         if learner.mode == Mode::Full {
             // The critic's weights, which the score pass reads in place; their gradient and two moments.
             let whole = spec.parameters() * F32;
@@ -212,7 +213,7 @@ fn served(spec: &ModelSpec, precision: Precision) -> usize {
     let of_tensor = |(_, shape): &(String, Vec<usize>)| match shape[..] {
         // In f32 the stored weights are served.
         _ if precision == Precision::F32 => 0,
-        [outputs, inputs] => Weight::planned_bytes(outputs, inputs, precision, false, false),
+        [outputs, inputs] => Weight::planned_bytes(outputs, inputs, PassPrecisions::decode_only(precision), false),
         _ => F32 * shape.iter().product::<usize>(),
     };
     spec.tensors().iter().map(of_tensor).sum()

@@ -7,7 +7,7 @@ use crate::episode::judge::model::ModelJudge;
 use crate::episode::judge::{Compare, JudgeSource, Judges};
 use crate::episode::models::{Models, Remotes, RoleConfig};
 use crate::formats::source::Source;
-use crate::kernels::peak;
+use crate::kernels::{PassPrecisions, peak};
 use crate::learner::Mode;
 use crate::remote::{Client, RemoteConfig, ask_verifier};
 use crate::roles::judge::JudgeKind;
@@ -48,7 +48,7 @@ pub(crate) fn models(
     check_device(config, device.location())?;
     let path = fetch("model.source", &config.model.source)?;
     events.emit(Event::ActivityChanged(Activity::Loading));
-    let model = crate::transformer::load::load_on(&path, &device, config.engine.weights, score)?;
+    let model = crate::transformer::load::load_on(&path, &device, precisions(config, score))?;
     // Every role needs a chat template: a base model is refused here, not by its first episode.
     model.template.present()?;
     let judge_model = judge_model(config, &device)?;
@@ -122,9 +122,21 @@ fn judge_model(config: &Config, device: &candle_core::Device) -> Result<Option<(
     let Some(source) = config.judge_model() else { return Ok(None) };
     let path = fetch("judge.model", source)?;
     let engine = config.judge_engine();
-    let model = crate::transformer::load::load_on(&path, device, engine.weights, false)?;
+    let model = crate::transformer::load::load_on(&path, device, PassPrecisions::decode_only(engine.weights))?;
     model.template.present()?;
     Ok(Some((model, engine)))
+}
+
+/// How the passes over the base model read its weights; without `score` it only writes.
+pub(crate) fn precisions(config: &Config, score: bool) -> PassPrecisions {
+    let (decode, learner) = (config.engine.weights, &config.learner);
+    let score = score.then(|| learner.base_precision());
+    PassPrecisions { decode, score, products: learner.linear_products() }
+}
+
+/// [`precisions`] of a process whose passes are all the learner's.
+pub(crate) fn learning_precisions(config: &Config) -> PassPrecisions {
+    PassPrecisions { decode: config.learner.base_precision(), ..precisions(config, true) }
 }
 
 /// Whether the critic that `config` describes can be trained and served on `device`.

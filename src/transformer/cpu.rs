@@ -19,6 +19,7 @@ use super::full_weights::{CriticWeights, FullWeights};
 use super::score::{ActivationPolicy, Arena, Recorded, ScoreAdapter, ScoreBatch, Scored};
 use super::stack::Stack;
 use crate::formats::adapter::Adapter;
+use crate::kernels::Precision;
 use crate::transformer::error::{Error, Result};
 use critic::CpuCritic;
 use decode::CpuDecoder;
@@ -38,7 +39,7 @@ impl Backend for Stack<Panels> {
                 PackedAdapter::new(adapter, self.spec())
             }
             CriticWeights::Full(weights) => {
-                let served = weights.for_decode(self.layout().precision);
+                let served = weights.for_decode(self.layout().precisions.decode);
                 let bytes = served.bytes();
                 PackedAdapter::replacing_base(CpuCritic::Full(served), bytes)
             }
@@ -46,8 +47,10 @@ impl Backend for Stack<Panels> {
     }
 
     fn copy_weights(&self) -> Result<FullWeights> {
-        if !self.has_score() {
-            return Err(Error::DecodeOnly);
+        match self.layout().precisions.score {
+            None => return Err(Error::DecodeOnly),
+            Some(Precision::F32) => {}
+            Some(precision) => return Err(Error::NarrowBase { precision }),
         }
         if !self.spec().trains_whole() {
             return Err(Error::NotTrainedWhole { family: self.spec().family.name() });
@@ -63,7 +66,7 @@ impl Backend for Stack<Panels> {
         if !self.has_score() {
             return Err(Error::DecodeOnly);
         }
-        let head = ends.merged_head(self.head().score());
+        let head = ends.merged_head(self.head());
         Ok(ScoreAdapter::new_for(lora.with_ends(ends, head)))
     }
 

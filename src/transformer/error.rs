@@ -1,6 +1,7 @@
 //! The error of `transformer`: what a model in memory refuses, and what its files refuse.
 
 use crate::formats;
+use crate::kernels::Precision;
 use std::path::PathBuf;
 
 /// Why a model could not be loaded or run.
@@ -20,6 +21,12 @@ pub enum Error {
     /// The score pass was run on weights that were loaded for the decode pass only.
     #[error("expected weights loaded for scoring, got weights for decoding only")]
     DecodeOnly,
+    /// All weights are to be trained, and the score pass reads them in less than f32.
+    #[error("expected weights in f32, which are trained, got {precision}; set learner.base to f32")]
+    NarrowBase {
+        /// What the score pass reads.
+        precision: Precision,
+    },
     /// The prompt or the completion to score is empty.
     #[error("expected a prompt and a completion of at least one token each, got an empty one")]
     EmptyText,

@@ -15,7 +15,7 @@ use super::stack::{Stack, WeightLayout as _};
 use crate::formats::WeightReader;
 use crate::formats::adapter::Adapter;
 use crate::formats::spec::ModelSpec;
-use crate::kernels::Precision;
+use crate::kernels::{PassPrecisions, Precision};
 use crate::transformer::error::Result;
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl FullWeights {
     /// # Errors
     /// Where one is missing or of another shape.
     pub fn from_weights(spec: &ModelSpec, weights: &dyn WeightReader) -> Result<Self> {
-        let layout = Panels { precision: Precision::F32, score: true };
+        let layout = Panels { precisions: PassPrecisions::F32 };
         Ok(Self::new(Stack::load(spec, weights, layout, |layout, parts| layout.matrix(weights, parts))?))
     }
 

@@ -5,7 +5,7 @@ use super::packed_cache::{CacheWriter, PackedCache};
 use super::{Transformer, device};
 use crate::formats::spec::ModelSpec;
 use crate::formats::{OpenedModel, WeightReader, open_and, template, tokenizer};
-use crate::kernels::{Precision, Weight};
+use crate::kernels::{PassPrecisions, Precision, Weight};
 use crate::transformer::error::{Error, Result};
 use candle_core::Device;
 use std::path::Path;
@@ -13,15 +13,15 @@ use std::sync::Arc;
 
 impl OpenedModel {
     /// Bytes of weights that [`load_on`] would load onto `device`.
-    pub fn bytes(&self, device: &Device, precision: Precision, score: bool) -> usize {
-        bytes(&self.spec, self.weights.as_ref(), device, precision, score)
+    pub fn bytes(&self, device: &Device, precisions: PassPrecisions) -> usize {
+        bytes(&self.spec, self.weights.as_ref(), device, precisions)
     }
 }
 
-fn bytes(spec: &ModelSpec, weights: &dyn WeightReader, device: &Device, precision: Precision, score: bool) -> usize {
+fn bytes(spec: &ModelSpec, weights: &dyn WeightReader, device: &Device, precisions: PassPrecisions) -> usize {
     let of_tensor = |(name, shape): &(String, Vec<usize>)| match shape[..] {
         [outputs, inputs] if !device.is_cpu() => outputs * inputs * device::dtype(device).size_in_bytes(),
-        [outputs, inputs] => Weight::planned_bytes(outputs, inputs, precision, score, weights.is_four_bit(name)),
+        [outputs, inputs] => Weight::planned_bytes(outputs, inputs, precisions, weights.is_four_bit(name)),
         _ => size_of::<f32>() * shape.iter().product::<usize>(),
     };
     spec.tensors().iter().map(of_tensor).sum()
@@ -45,17 +45,17 @@ pub struct Loaded {
 /// # Errors
 /// As [`open`](crate::formats::open), and where a tensor is missing or of another shape.
 pub fn load(path: &Path) -> Result<Loaded> {
-    load_on(path, &Device::Cpu, Precision::F32, true)
+    load_on(path, &Device::Cpu, PassPrecisions::F32)
 }
 
-/// Opens a model and loads its weights onto `device`. The CPU holds one copy in `precision` for the decode pass and, if
-/// `score` is set, one in f32 for the score pass; a GPU holds one copy in bf16 for both.
+/// Opens a model and loads its weights onto `device`. The CPU holds one copy for each of `precisions`; a GPU holds one in
+/// bf16 for both passes.
 ///
 /// # Errors
 /// As [`load`], where the weights do not fit the memory, and where the device fails.
-pub fn load_on(path: &Path, device: &Device, precision: Precision, score: bool) -> Result<Loaded> {
+pub fn load_on(path: &Path, device: &Device, precisions: PassPrecisions) -> Result<Loaded> {
     let load = |spec: &ModelSpec, weights: &dyn WeightReader| {
-        let needed = bytes(spec, weights, device, precision, score);
+        let needed = bytes(spec, weights, device, precisions);
         if let Some(available) = device::available_bytes(device).filter(|available| needed > *available) {
             return Err(Error::Memory {
                 path: path.to_owned(),
@@ -65,9 +65,10 @@ pub fn load_on(path: &Path, device: &Device, precision: Precision, score: bool) 
         }
         match device.is_cpu() {
             true => {
-                let is_cached = precision == Precision::Int8 && !score;
+                let is_cached =
+                    Precision::ALL.into_iter().all(|form| precisions.have(form) == (form == Precision::Int8));
                 let cache = is_cached.then(|| PackedCache::of(path, needed)).flatten();
-                let transformer = Transformer::load_cached(spec, weights, precision, score, cache.as_ref())?;
+                let transformer = Transformer::load_cached(spec, weights, precisions, cache.as_ref())?;
                 Ok((transformer, cache.and_then(PackedCache::finish)))
             }
             false => {

@@ -10,7 +10,7 @@ use super::full_weights::{CriticWeights, FullWeights};
 use super::packed_cache::PackedCache;
 use super::stack::{Stack, WeightLayout as _};
 use crate::formats::{WeightReader, spec::ModelSpec};
-use crate::kernels::Precision;
+use crate::kernels::{PassPrecisions, Precision};
 use crate::transformer::error::{Error, Result};
 use candle_core::Device;
 use std::sync::Arc;
@@ -20,28 +20,26 @@ use std::sync::Arc;
 pub struct Transformer(Arc<dyn Backend>);
 
 impl Transformer {
-    /// Loads and packs every weight for the CPU: for a decode pass of `precision`, and in f32 for the score pass if
-    /// `score` is set.
+    /// Loads and packs every weight for the CPU, as the passes read them.
     ///
     /// # Errors
     /// Where a tensor is missing, unreadable or of another shape.
-    pub fn load(spec: &ModelSpec, weights: &dyn WeightReader, precision: Precision, score: bool) -> Result<Self> {
-        Self::load_cached(spec, weights, precision, score, None)
+    pub fn load(spec: &ModelSpec, weights: &dyn WeightReader, precisions: PassPrecisions) -> Result<Self> {
+        Self::load_cached(spec, weights, precisions, None)
     }
 
-    /// As [`Transformer::load`], with matrices of the int8 decode pass from `cache`.
+    /// As [`Transformer::load`], with matrices in int8 from `cache`.
     ///
     /// # Errors
     /// As [`Transformer::load`].
     pub(super) fn load_cached(
         spec: &ModelSpec,
         weights: &dyn WeightReader,
-        precision: Precision,
-        score: bool,
+        precisions: PassPrecisions,
         cache: Option<&PackedCache>,
     ) -> Result<Self> {
-        let stack = Stack::load(spec, weights, Panels { precision, score }, |layout, parts| match cache {
-            Some(cache) => cache.matrix(parts, || layout.matrix(weights, parts)),
+        let stack = Stack::load(spec, weights, Panels { precisions }, |layout, parts| match cache {
+            Some(cache) => cache.matrix(parts, precisions, || layout.matrix(weights, parts)),
             None => layout.matrix(weights, parts),
         });
         Ok(Self(Arc::new(stack?)))

@@ -2,7 +2,7 @@
 //!
 //! A file holds the int8 matrices of one model, by the model's digest. It is written behind the first start, under a
 //! temporary name; one that is damaged, of another version or of another layout is ignored, which is said once, and written
-//! again. The f32 form is not kept: it is as large as it is quick to make.
+//! again. Other forms are not kept: they are as large as they are quick to make.
 
 mod file;
 mod writer;
@@ -11,7 +11,7 @@ pub(crate) use writer::CacheWriter;
 
 use super::stack::Part;
 use crate::formats::source::{self, Stamps};
-use crate::kernels::Weight;
+use crate::kernels::{PassPrecisions, Weight};
 use crate::transformer::error::Result;
 use file::PackedFile;
 use std::path::{Path, PathBuf};
@@ -61,10 +61,16 @@ impl PackedCache {
         Some(cache)
     }
 
-    /// The matrix of `parts`: from the file if it is there and whole, else as `pack` makes it.
-    pub(super) fn matrix(&self, parts: &[Part], pack: impl FnOnce() -> Result<Arc<Weight>>) -> Result<Arc<Weight>> {
+    /// The matrix of `parts` in int8, which is all that `precisions` have: from the file if it is there and whole, else as
+    /// `pack` makes it.
+    pub(super) fn matrix(
+        &self,
+        parts: &[Part],
+        precisions: PassPrecisions,
+        pack: impl FnOnce() -> Result<Arc<Weight>>,
+    ) -> Result<Arc<Weight>> {
         let name = parts.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(" ");
-        let stored = self.file.as_ref().and_then(|file| match file.read(&name, parts) {
+        let stored = self.file.as_ref().and_then(|file| match file.read(&name, parts, precisions) {
             Ok(weight) => Some(Arc::new(weight)),
             Err(why) => {
                 self.tell(&why);

@@ -14,7 +14,7 @@ mod recorded;
 #[cfg(test)]
 mod tests;
 
-pub use super::cpu::score::activation_floats;
+pub use super::cpu::score::{activation_floats, widened_floats};
 pub use adapter::ScoreAdapter;
 pub(crate) use arena::Arena;
 pub use batch::{ActivationPolicy, ScoreBatch, Scored};

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::engine::distinct::DistinctTokens;
 use crate::engine::{Counters, Engine, EngineConfig, Request, RequestId};
 use crate::kernels::Precision;
+use crate::node;
 use crate::node::memory_plan::MemoryPlan;
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
 use crate::transformer::load::Loaded;
@@ -57,7 +58,7 @@ impl Bench {
             config.model.source.clone_from(source);
         }
         config.engine.weights = common.weights.unwrap_or(config.engine.weights);
-        let model = load_model(&config, config.engine.weights, score)?;
+        let model = load_model(&config, node::precisions(&config, score))?;
         tracing::info!("measuring the machine's peak");
         Ok(Self { config, model, machine: Machine::measure() })
     }

@@ -19,6 +19,7 @@ use crate::cli::parse::at_least_one;
 use crate::config::Config;
 use crate::disk;
 use crate::kernels::{self, Precision, bandwidth, peak};
+use crate::node;
 use crate::node::memory_plan::mib;
 use crate::transformer::device;
 use anyhow::Context;
@@ -262,7 +263,7 @@ fn opened(config: &Config, source: &str, device: &Device) -> Result<ModelSizes, 
     let mut config = config.clone();
     source.clone_into(&mut config.model.source);
     let model = crate::formats::open(&fetch_model(&config)?).or_exit(Exit::Model)?;
-    let bytes = |score| model.bytes(device, config.engine.weights, score);
+    let bytes = |score| model.bytes(device, node::precisions(&config, score));
     let (engine_bytes, both_bytes) = (bytes(false), bytes(true));
     Ok(ModelSizes { source: source.to_owned(), spec: model.spec, engine_bytes, both_bytes })
 }

@@ -29,7 +29,7 @@ pub(super) struct CpuDecoder {
 impl CpuDecoder {
     /// A decoder with a KV cache of `blocks` blocks.
     pub(super) fn new(model: Arc<Stack<Panels>>, blocks: usize) -> Self {
-        let (spec, narrow) = (model.spec(), model.layout().precision.is_narrow());
+        let (spec, narrow) = (model.spec(), model.layout().precisions.decode.is_narrow());
         let cache = KvCache::new(spec.layers, Heads::of(spec), blocks, narrow);
         Self { model, cache, spare: Vec::new(), set_logits: Vec::new() }
     }
@@ -47,7 +47,7 @@ impl CpuDecoder {
             .collect();
         let positions: Vec<usize> = rows.iter().map(|row| row.position).collect();
         let (angles, adapted) = (Tables::new(spec, &positions), adapted_rows(batch)?);
-        let (precision, Self { cache, spare, .. }) = (model.layout().precision, self);
+        let (precision, Self { cache, spare, .. }) = (model.layout().precisions.decode, self);
         let mut pass = DecodePass { spec, precision, cache, spare, rows: &rows, angles, adapted };
         let mut x = pass.take();
         x.resize(rows.len() * spec.hidden);

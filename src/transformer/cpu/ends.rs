@@ -5,7 +5,7 @@
 
 use super::panels::Panels;
 use crate::formats::adapter::{Adapter, Brought, Factors};
-use crate::kernels::PackedMatrix;
+use crate::kernels::{PackedMatrix, Precision, Weight};
 use crate::transformer::error::{Error, Result};
 use crate::transformer::stack::Stack;
 
@@ -56,20 +56,20 @@ impl EndBranches {
     }
 
     /// The head `weight` with the factors added; none where they leave it as it is.
-    pub(super) fn merged_head(&self, weight: &PackedMatrix) -> Option<PackedMatrix> {
+    pub(super) fn merged_head(&self, weight: &Weight) -> Option<Weight> {
         let (a, b) = self.head.as_ref()?;
         let (hidden, mut row) = (weight.inputs(), vec![0.0; self.rank]);
         let mut factors = vec![vec![0.0; hidden]; self.rank];
         factors.iter_mut().enumerate().for_each(|(inner, values)| a.row(inner, values));
         let mut merged = vec![0.0; weight.outputs() * hidden];
         for (id, out) in merged.chunks_exact_mut(hidden).enumerate() {
-            weight.row(id, out);
+            weight.score_row(id, out);
             b.row(id, &mut row);
             for (factor, values) in row.iter().zip(&factors) {
                 out.iter_mut().zip(values).for_each(|(out, value)| *out += self.scale * factor * value);
             }
         }
-        Some(PackedMatrix::new(&[&merged], hidden))
+        Some(Weight::of_f32(PackedMatrix::new(&[&merged], hidden)))
     }
 }
 
@@ -90,9 +90,9 @@ impl Stack<Panels> {
         for Brought { is_head, values } in &adapter.ends.brought {
             let weight = if *is_head { self.head() } else { &self.embedding };
             let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-            let is_exact = weight.has_score();
+            let is_exact = weight.precisions().score == Some(Precision::F32);
             let read = |id: usize, row: &mut [f32]| match is_exact {
-                true => weight.score().row(id, row),
+                true => weight.score_row(id, row),
                 false => weight.decode_row(id, row),
             };
             let mut row = vec![0.0; hidden];

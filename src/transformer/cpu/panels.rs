@@ -1,7 +1,7 @@
 //! Weights in panels: the layout that the CPU's kernels read.
 
 use crate::formats::{self, WeightReader};
-use crate::kernels::{MatrixRows, Precision, Weight};
+use crate::kernels::{MatrixRows, PassPrecisions, Precision, Weight};
 use crate::transformer::error::Result;
 use crate::transformer::stack::{Part, Stack, WeightLayout};
 use candle_core::Device;
@@ -10,10 +10,8 @@ use std::sync::Arc;
 /// Weights in panels for the CPU's kernels.
 #[derive(Debug)]
 pub(crate) struct Panels {
-    /// The type that the decode pass reads.
-    pub(crate) precision: Precision,
-    /// Whether there is an f32 copy for the score pass.
-    pub(in crate::transformer) score: bool,
+    /// What the passes read.
+    pub(crate) precisions: PassPrecisions,
 }
 
 impl WeightLayout for Panels {
@@ -25,14 +23,14 @@ impl WeightLayout for Panels {
     }
 
     fn precision(&self) -> Precision {
-        self.precision
+        self.precisions.decode
     }
 
     fn matrix(&self, weights: &dyn WeightReader, parts: &[Part]) -> Result<Arc<Weight>> {
         let inputs = parts.first().map_or(1, |(_, [_, inputs])| *inputs);
         let rows = parts.iter().map(|(name, shape)| weights.rows(name, *shape)).collect::<Result<Vec<_>, _>>()?;
         let rows: Vec<&dyn MatrixRows<Error = formats::Error>> = rows.iter().map(|rows| &**rows as _).collect();
-        Ok(Arc::new(Weight::read(&rows, inputs, self.precision, self.score)?))
+        Ok(Arc::new(Weight::read(&rows, inputs, self.precisions)?))
     }
 
     fn vector(&self, values: Vec<f32>) -> Result<Vec<f32>> {
@@ -48,7 +46,7 @@ impl WeightLayout for Panels {
     }
 
     fn has_score(matrix: &Arc<Weight>) -> bool {
-        matrix.has_score()
+        matrix.precisions().score.is_some()
     }
 
     fn len(vector: &Vec<f32>) -> usize {

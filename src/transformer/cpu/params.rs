@@ -1,7 +1,7 @@
 //! Weights in panels as parameters: copied, read and changed block by block, and packed for the decode pass.
 
 use super::panels::Panels;
-use crate::kernels::{Precision, Weight};
+use crate::kernels::{PassPrecisions, Precision, Weight};
 use crate::transformer::full_weights::{ParamBlock, Vector};
 use crate::transformer::stack::{Layer, Linear, QkNorms, Stack};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Stack<Panels> {
     /// # Panics
     /// Where the weights were loaded for the decode pass alone.
     pub(crate) fn copied(&self) -> Self {
-        self.map(Panels { precision: Precision::F32, score: true }, &Weight::copied)
+        self.map(Panels { precisions: PassPrecisions::F32 }, &Weight::copied)
     }
 
     /// The same weights, packed for a decode pass of `precision` and for that pass alone.
@@ -76,7 +76,7 @@ impl Stack<Panels> {
     /// # Panics
     /// As [`Stack::copied`].
     pub(crate) fn for_decode(&self, precision: Precision) -> Self {
-        self.map(Panels { precision, score: false }, &|weight| weight.for_decode(precision))
+        self.map(Panels { precisions: PassPrecisions::decode_only(precision) }, &|weight| weight.for_decode(precision))
     }
 
     fn map(&self, layout: Panels, matrix: &impl Fn(&Weight) -> Weight) -> Self {
@@ -92,8 +92,8 @@ impl Stack<Panels> {
     /// Where the model has no such block, or was loaded for the decode pass alone.
     pub(crate) fn block(&self, block: ParamBlock) -> &[f32] {
         match block {
-            ParamBlock::Embedding => self.embedding.score().values(),
-            ParamBlock::Head => self.head.score().values(),
+            ParamBlock::Embedding => self.embedding.in_f32().values(),
+            ParamBlock::Head => self.head.in_f32().values(),
             ParamBlock::Norm => &self.norm,
             ParamBlock::Linear(layer, linear) => {
                 let layer = &self.layers[layer];
@@ -103,7 +103,7 @@ impl Stack<Panels> {
                     Linear::GateUp => &layer.gate_up,
                     Linear::Down => &layer.down,
                 };
-                weight.score().values()
+                weight.in_f32().values()
             }
             ParamBlock::Vector(layer, vector) => {
                 self.layers[layer].vector(vector).expect("the family has such a vector")
@@ -117,7 +117,7 @@ impl Stack<Panels> {
     /// Where a weight is shared, or was loaded for the decode pass alone.
     pub(crate) fn for_each_block_mut(&mut self, mut change: impl FnMut(ParamBlock, &mut [f32])) {
         fn values(weight: &mut Arc<Weight>) -> &mut [f32] {
-            Arc::get_mut(weight).expect("weights that are trained are not shared").score_mut().values_mut()
+            Arc::get_mut(weight).expect("weights that are trained are not shared").in_f32_mut().values_mut()
         }
         if self.spec.tied {
             // The head shares the embedding, which must be unshared while it changes.

@@ -15,14 +15,14 @@ pub(super) use lora::ScoreLora;
 
 use super::panels::Panels;
 use crate::formats::spec::ModelSpec;
-use crate::kernels::ops;
+use crate::kernels::{Precision, Weight, ops, thread_pool};
 use crate::transformer::error::{Error, Result};
 use crate::transformer::full_weights::ParamBlock;
 use crate::transformer::rope::Tables;
 use crate::transformer::score::{
     ActivationPolicy, AdapterGradients, Arena, FullGradients, RecordedPass, ScoreBatch, Scored,
 };
-use crate::transformer::stack::Stack;
+use crate::transformer::stack::{Linear, Stack};
 use attention::{QueryBlocks, SequenceRows};
 use grad_target::GradTarget;
 use layer::{LayerContext, LayerTape};
@@ -49,6 +49,19 @@ pub fn activation_floats(
         _ => tokens * head::log_probs_floats(spec.vocab, spec.hidden),
     };
     tokens * (kept + layer::working_floats(spec, rank) + spec.hidden) + head
+}
+
+/// Floats into which a pass widens the weights of a model that holds them for it in `base`.
+pub fn widened_floats(spec: &ModelSpec, base: Precision) -> usize {
+    if base == Precision::F32 {
+        return 0;
+    }
+    let size = |linear: Linear| {
+        let sizes = linear.projections().iter().map(|projection| projection.sizes(spec));
+        sizes.map(|(inputs, outputs)| inputs * outputs).sum::<usize>()
+    };
+    let linear = Linear::ALL.into_iter().map(size).max().unwrap_or(0);
+    linear + thread_pool::threads() * head::block_floats(spec.hidden)
 }
 
 /// What the backward pass reads of a forward pass.
@@ -96,7 +109,7 @@ impl<'a> PassTape<'a> {
         let (spec, scale) = (model.spec(), 1.0 / batch.temperature);
         arena.begin(ids.len());
         let mut x = arena.take(ids.len(), spec.hidden);
-        model.embed(&ids, |weight, row, out| weight.score().row(row, out), &mut x)?;
+        model.embed(&ids, Weight::score_row, &mut x)?;
         if let Some(ends) = lora.and_then(ScoreLora::ends) {
             ends.add_embeddings(&ids, spec.embedding_scale, &mut x);
         }
@@ -127,7 +140,7 @@ impl<'a> PassTape<'a> {
         let prefixes = first_targets.iter().map(state).collect();
         let with_gradient = policy.is_some() && !is_full;
         let mut log_probs = vec![0.0; targets.len()];
-        let head = lora.and_then(ScoreLora::head).unwrap_or_else(|| model.head().score());
+        let head = lora.and_then(ScoreLora::head).unwrap_or_else(|| model.head());
         head::log_probs(head, &mut hidden, &targets, scale, with_gradient, &mut log_probs);
         if policy.is_some() {
             (tape.last, tape.d_hidden) = (x, hidden);
@@ -221,7 +234,7 @@ impl<'a> PassTape<'a> {
     fn head_backward(&mut self, weights: &[f32], gradients: &mut FullGradients, arena: &mut Arena) {
         let Some(HeadInputs { targets, scale, .. }) = &self.head_inputs else { return };
         let block = if self.model.spec().tied { ParamBlock::Embedding } else { ParamBlock::Head };
-        let (weight, gradient) = (self.model.head().score(), gradients.block_mut(block));
+        let (weight, gradient) = (self.model.head().in_f32(), gradients.block_mut(block));
         head::backward(weight, &mut self.d_hidden, (targets, weights), *scale, gradient, &mut arena.logits);
     }
 }

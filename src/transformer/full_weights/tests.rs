@@ -1,7 +1,7 @@
 //! Promises of weight sets: nothing is lost or moved on the way through panels and files.
 
 use super::*;
-use crate::kernels::Weight;
+use crate::kernels::{PassPrecisions, Weight};
 use crate::transformer::error::Error;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -80,7 +80,7 @@ fn a_copy_shares_nothing_and_a_tied_head_stays_the_embedding() {
         });
         assert!(base == FullWeights::copy_of(&model).unwrap() && copy != base, "{name}");
         let stack = copy.stack();
-        let head = stack.head().score().values();
+        let head = stack.head().in_f32().values();
         assert_eq!(head.iter().all(|value| *value == 0.5), name == "llama_tied", "{name}");
     }
 }
@@ -92,7 +92,7 @@ fn weights_packed_for_serving_are_those_that_a_file_of_them_would_give() {
     let inputs = whole.spec().intermediate;
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         let served = whole.for_decode(precision);
-        let expected = Weight::new(&[&rows], inputs, precision, false);
+        let expected = Weight::new(&[&rows], inputs, PassPrecisions::decode_only(precision));
         let x: Vec<f32> = (0..2 * inputs).map(|i| (i as f32 * 0.3).sin()).collect();
         let mut found = [vec![0.0; 2 * expected.outputs()], vec![0.0; 2 * expected.outputs()]];
         served.layer(1).down.decode(&x, &mut found[0]);

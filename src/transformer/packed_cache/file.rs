@@ -4,7 +4,7 @@
 //! demands, whatever a header says.
 
 use crate::disk;
-use crate::kernels::{StoredInt8, Weight};
+use crate::kernels::{PassPrecisions, StoredInt8, Weight};
 use crate::transformer::stack::Part;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,7 @@ impl PackedFile {
     ///
     /// # Errors
     /// With what is wrong with it.
-    pub(super) fn read(&self, name: &str, parts: &[Part]) -> Result<Weight, String> {
+    pub(super) fn read(&self, name: &str, parts: &[Part], precisions: PassPrecisions) -> Result<Weight, String> {
         let Place { form, start, checksums } = self.matrices.get(name).ok_or_else(|| format!("{name} is missing"))?;
         let outputs = parts.iter().map(|(_, [outputs, _])| outputs).sum();
         if parts.iter().any(|(_, [_, inputs])| [outputs, *inputs] != form.shape()) {
@@ -96,7 +96,7 @@ impl PackedFile {
         if checksums.len() != code_pieces + scale_pieces {
             return Err(format!("{name}: expected {} pieces, got {}", code_pieces + scale_pieces, checksums.len()));
         }
-        Weight::from_stored(*form, |[to_codes, to_scales]| {
+        Weight::from_stored(*form, precisions, |[to_codes, to_scales]| {
             let starts = (0..code_pieces).map(|piece| piece * PIECE_BYTES);
             let starts = starts.chain((0..scale_pieces).map(|piece| codes + piece * PIECE_BYTES));
             let pieces = to_codes.chunks_mut(PIECE_BYTES).chain(to_scales.chunks_mut(PIECE_BYTES));

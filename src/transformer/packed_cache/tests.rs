@@ -1,6 +1,6 @@
 use super::*;
 use crate::formats;
-use crate::kernels::Precision;
+use crate::kernels::{PassPrecisions, Precision};
 use crate::transformer::Transformer;
 use crate::transformer::decode::{Batch, Decoder, Forward as _};
 use std::fs;
@@ -13,7 +13,12 @@ fn golden() -> PathBuf {
 fn logits(folder: Option<&Path>) -> (Vec<f32>, bool) {
     let opened = formats::open(&golden()).unwrap();
     let cache = folder.map(|folder| PackedCache::in_folder(folder.to_owned(), &golden()).unwrap());
-    let model = Transformer::load_cached(&opened.spec, opened.weights.as_ref(), Precision::Int8, false, cache.as_ref());
+    let model = Transformer::load_cached(
+        &opened.spec,
+        opened.weights.as_ref(),
+        PassPrecisions::decode_only(Precision::Int8),
+        cache.as_ref(),
+    );
     let writer = cache.and_then(PackedCache::finish);
     let is_written = writer.is_some();
     drop(writer);

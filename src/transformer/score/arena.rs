@@ -3,7 +3,7 @@
 //! Micro-batches differ in their rows. Vectors of their exact size would fragment the heap; here every vector has capacity
 //! for the most rows from the start, and only what is used of it is ever touched.
 
-use crate::kernels::advise_huge_pages;
+use crate::kernels::{PackedMatrix, advise_huge_pages};
 
 /// Vectors that are free to be reused.
 #[derive(Debug, Default)]
@@ -13,6 +13,8 @@ pub(crate) struct Arena {
     row_capacity: usize,
     /// Logits of a trained head, whose size does not depend on the rows of the batch.
     pub(in crate::transformer) logits: Vec<f32>,
+    /// A linear's weight in f32, where the model holds it in less.
+    pub(in crate::transformer) widened: PackedMatrix,
 }
 
 impl Arena {
@@ -64,6 +66,6 @@ impl Arena {
     /// Floats that it holds.
     #[cfg(test)]
     pub(super) fn floats(&self) -> usize {
-        self.free.iter().map(Vec::capacity).sum::<usize>() + self.logits.capacity()
+        self.free.iter().map(Vec::capacity).sum::<usize>() + self.logits.capacity() + self.widened.values().len()
     }
 }

@@ -1,6 +1,8 @@
 //! Promises of the score pass over panels that need no reference program.
 
 use super::*;
+use crate::formats::WeightReader;
+use crate::kernels::{PassPrecisions, Precision, Weight};
 use crate::transformer::decode::BLOCK_TOKENS;
 use proptest::prelude::*;
 use std::path::Path;
@@ -167,6 +169,75 @@ fn so_it_is_where_every_weight_is_trained() {
             assert!(held <= planned && held >= 0.7 * planned, "{name}, {policy:?}: {held} of {planned}");
         }
     }
+}
+
+/// Weights as a model of `precision` holds them, in f32.
+struct Held<'a>(&'a dyn WeightReader, Precision);
+
+impl WeightReader for Held<'_> {
+    fn get(&self, name: &str, shape: &[usize]) -> crate::formats::Result<Vec<f32>> {
+        let mut values = self.0.get(name, shape)?;
+        if let [_, inputs] = *shape {
+            let weight = Weight::new(&[&values], inputs, PassPrecisions::decode_only(self.1));
+            values.chunks_mut(inputs).enumerate().for_each(|(row, out)| weight.decode_row(row, out));
+        }
+        Ok(values)
+    }
+    fn has(&self, name: &str) -> bool {
+        self.0.has(name)
+    }
+    fn is_four_bit(&self, _: &str) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_base_held_in_less_is_that_base_to_the_last_bit_and_near_the_one_in_f32() {
+    let trees: Vec<TestSequence> =
+        (0..3).map(|seed| (ids(60, seed), vec![ids(40, seed + 3), ids(25, seed + 6)])).collect();
+    let all: Vec<Packed<'_>> = trees.iter().map(packed).collect();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for (name, precision, allowed) in
+        [("llama", Precision::Bf16, 0.1), ("llama", Precision::Int8, 0.5), ("gemma3", Precision::Bf16, 0.3)]
+    {
+        let (exact, adapter) = tiny(name);
+        let opened = crate::formats::open(&golden.join(format!("tiny_{name}"))).unwrap();
+        let load =
+            |weights: &dyn WeightReader, precisions| Transformer::load(&opened.spec, weights, precisions).unwrap();
+        let narrow = load(opened.weights.as_ref(), PassPrecisions::both(Precision::F32, precision));
+        let held = load(&Held(opened.weights.as_ref(), precision), PassPrecisions::F32);
+        for policy in [ActivationPolicy::KeepAll, ActivationPolicy::Recompute] {
+            let weights = vec![0.5; trees.len() * 65];
+            let of = |model: &Transformer| learned(model, &adapter, &all, &weights, policy);
+            let ((scored, gradients), (expected, expected_gradients)) = (of(&narrow), of(&held));
+            assert_eq!(scored.log_probs, expected.log_probs, "{name}, {precision}");
+            assert_eq!(gradients, expected_gradients, "{name}, {precision}");
+            let off = farthest(&scored.log_probs, &of(&exact).0.log_probs);
+            assert!(off > 0.0 && off < allowed, "{name}, {precision}: {off}");
+        }
+        assert!(narrow.backend().copy_weights().is_err_and(|error| error.to_string().contains("learner.base")));
+    }
+}
+
+#[test]
+fn what_widens_the_base_is_planned_too() {
+    let tree: TestSequence = (ids(60, 1), vec![ids(40, 2)]);
+    let all = [packed(&tree)];
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let opened = crate::formats::open(&golden.join("tiny_llama")).unwrap();
+    let (_, adapter) = tiny("llama");
+    for base in [Precision::Bf16, Precision::Int8] {
+        let precisions = PassPrecisions::both(base, base);
+        let model = Transformer::load(&opened.spec, opened.weights.as_ref(), precisions).unwrap();
+        let mut arena = Arena::new(100);
+        let score_adapter = ScoreAdapter::new(&model, &adapter).unwrap();
+        let batch = ScoreBatch { packed: &all, temperature: 1.0 };
+        let recorded = record_in(&model, batch, &score_adapter, ActivationPolicy::KeepAll, &mut arena).unwrap();
+        recorded.backward_in(&[1.0; 40], &mut AdapterGradients::default(), &mut arena).unwrap();
+        let (held, planned) = (arena.widened.values().len(), widened_floats(model.spec(), base));
+        assert!(held > 0 && held <= planned && planned <= 16 * held, "{base}: {held} of {planned}");
+    }
+    assert_eq!(widened_floats(&opened.spec, Precision::F32), 0);
 }
 
 #[test]

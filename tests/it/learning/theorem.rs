@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rco_node::formats;
 use rco_node::formats::WeightReader;
 use rco_node::formats::adapter::Adapter;
-use rco_node::kernels::Precision;
+use rco_node::kernels::PassPrecisions;
 use rco_node::learner::objective::Baseline;
 use rco_node::learner::{Learner, LearnerConfig};
 use rco_node::transformer::Transformer;
@@ -78,7 +78,7 @@ fn task() -> &'static Task {
         let opened = formats::open(&golden("tiny_llama")).unwrap();
         let mut spec = opened.spec;
         spec.vocab = SYMBOLS;
-        let model = Transformer::load(&spec, &Symbols(opened.weights), Precision::F32, true).unwrap();
+        let model = Transformer::load(&spec, &Symbols(opened.weights), PassPrecisions::F32).unwrap();
         let symbol = |critique: usize, place: u32| (critique / SYMBOLS.pow(place) % SYMBOLS) as u32;
         let critiques = (0..CRITIQUES).map(|critique| [0, 1, 2].map(|place| symbol(critique, place))).collect();
         // Tenths, as five refinements and ties give them.

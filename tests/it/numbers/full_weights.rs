@@ -10,7 +10,7 @@ use candle_core::Device;
 use rco_node::checkpoint;
 use rco_node::engine::{Engine, EngineConfig, Policy, Request, RequestId};
 use rco_node::export::{Dtype, MergedLayout, ModelCard, write_merged};
-use rco_node::kernels::Precision;
+use rco_node::kernels::{PassPrecisions, Precision};
 use rco_node::learner::{Learner, LearnerConfig, Mode};
 use rco_node::run::events::Event;
 use rco_node::transformer::decode::Decoder;
@@ -211,7 +211,7 @@ fn as_model(critic: &CriticWeights, out: &Path, precision: Precision) -> Loaded 
         let shape = MergedLayout { dtype: Dtype::F32, shard_bytes: 1 << 30 };
         write_merged(out, &golden("tiny_llama"), Some(critic), (&base(), &ModelCard::default()), shape).unwrap();
     }
-    load::load_on(out, &Device::Cpu, precision, false).unwrap()
+    load::load_on(out, &Device::Cpu, PassPrecisions::decode_only(precision)).unwrap()
 }
 
 fn engine(model: &Loaded) -> Engine {
@@ -242,7 +242,8 @@ fn critics_of_their_own_weights_write_side_by_side_what_each_writes_as_a_model_a
     let critics = critics();
     let place = tempfile::tempdir().unwrap();
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
-        let model = load::load_on(&golden("tiny_llama"), &Device::Cpu, precision, true).unwrap();
+        let model = load::load_on(&golden("tiny_llama"), &Device::Cpu, PassPrecisions::both(precision, Precision::F32))
+            .unwrap();
         let mut mixed = engine(&model);
         let served = critics.clone().map(|critic| Arc::new(model.transformer.pack(&critic).unwrap()));
         let mut expected = vec![];

@@ -1,11 +1,15 @@
 //! The real model against transformers in f32: tokenizer, log-probs, greedy text, both passes.
 
 use crate::numbers::passes::log_probs;
-use crate::support::models::{Numbers, farthest, golden, quickstart, smollm2, smollm2_in, smollm2_opened};
+use crate::support::models::{
+    Numbers, farthest, golden, quickstart, smollm2, smollm2_in, smollm2_opened, smollm2_with,
+};
 use candle_core::Device;
 use rco_node::engine::{Engine, EngineConfig, Request, sampler::SamplingConfig};
-use rco_node::kernels::Precision;
-use rco_node::transformer::score::Packed;
+use rco_node::formats::adapter::{Adapter, Factors};
+use rco_node::kernels::{PassPrecisions, Precision, Products};
+use rco_node::learner::LearnerConfig;
+use rco_node::transformer::score::{ActivationPolicy, Packed, ScoreAdapter, ScoreBatch, record};
 use rco_node::transformer::{decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward};
 
 const PROMPTS: usize = 20;
@@ -105,7 +109,7 @@ fn narrow_weights_write_by_almost_the_distribution_of_f32() {
 fn a_models_memory_is_planned_before_it_is_loaded() {
     for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
         let held = smollm2_in(precision).transformer.bytes() as f64;
-        let planned = smollm2_opened().bytes(&Device::Cpu, precision, false) as f64;
+        let planned = smollm2_opened().bytes(&Device::Cpu, PassPrecisions::decode_only(precision)) as f64;
         assert!((planned / held - 1.0).abs() < 1e-3, "{precision}: planned {planned}, held {held}");
     }
 }
@@ -129,4 +133,55 @@ fn next_log_probs(ids: &[u32]) -> Vec<f32> {
     batch.push(ids, 0, &blocks, None, 1);
     decoder.step(&batch, &mut logits).unwrap();
     log_softmax(&logits).into_iter().map(|log_prob| log_prob as f32).collect()
+}
+
+/// What a learner's pass computes of the real model: log-probs, and the gradients of all factors one behind the other.
+fn learned(precisions: PassPrecisions, texts: &[(Vec<u32>, Vec<u32>)]) -> (Vec<f32>, Vec<f32>) {
+    let model = smollm2_with(precisions).transformer;
+    let config: LearnerConfig = quickstart("learner");
+    let spec = model.spec();
+    // As after some steps: neither factor is 0.
+    let wave = |count: usize, seed: usize| (0..count).map(|at| 0.02 * ((at * 7 + seed) as f32 * 0.61).sin()).collect();
+    let places = (0..spec.layers).flat_map(|layer| config.lora.targets.iter().map(move |target| (layer, *target)));
+    let factors = places.map(|(layer, target)| {
+        let (inputs, outputs) = target.sizes(spec);
+        let rank = config.lora.rank;
+        ((layer, target), Factors { a: wave(rank * inputs, layer), b: wave(outputs * rank, layer + 40) })
+    });
+    let adapter = ScoreAdapter::new(&model, &Adapter::new(config.lora.clone(), factors.collect())).unwrap();
+    let packed: Vec<_> = texts.iter().map(|(prefix, text)| Packed { prefix, texts: vec![text] }).collect();
+    let batch = ScoreBatch { packed: &packed, temperature: 1.0 };
+    let recorded = record(&model, batch, &adapter, ActivationPolicy::KeepAll).unwrap();
+    let log_probs = recorded.scored.log_probs.clone();
+    // Texts are pushed up and down, as critiques of one response are.
+    let signs =
+        texts.iter().enumerate().flat_map(|(i, (_, text))| vec![if i % 2 == 0 { 1.0 } else { -1.0 }; text.len()]);
+    let gradients = recorded.backward(&signs.collect::<Vec<f32>>()).unwrap();
+    (log_probs, gradients.factors.into_values().flat_map(|Factors { a, b }| [a, b].concat()).collect())
+}
+
+#[test]
+fn a_learner_in_less_than_f32_computes_almost_what_it_does_in_f32() {
+    let numbers = Numbers::read("smollm2.safetensors");
+    let text = |i| (numbers.u32(&format!("ids.{i}")), numbers.u32(&format!("greedy.{i}")));
+    let texts: Vec<_> = (0..6).map(text).collect();
+    let (log_probs, gradients) = learned(PassPrecisions::F32, &texts);
+    let norm = |values: &[f32]| values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+    for (base, products, log_prob_max, gradient_max) in [
+        (Precision::Bf16, Products::F32, 0.02, 0.02),
+        (Precision::Int8, Products::F32, 0.02, 0.02),
+        (Precision::F32, Products::Bf16, 0.03, 0.03),
+        (Precision::Int8, Products::Bf16, 0.03, 0.03),
+    ] {
+        let (got, got_gradients) = learned(PassPrecisions { products, ..PassPrecisions::both(base, base) }, &texts);
+        let off: Vec<f32> = got.iter().zip(&log_probs).map(|(got, exact)| got - exact).collect();
+        let (mean, most) = (norm(&off) / (off.len() as f64).sqrt(), farthest(&got, &log_probs));
+        let off: Vec<f32> = got_gradients.iter().zip(&gradients).map(|(got, exact)| got - exact).collect();
+        let gradient = norm(&off) / norm(&gradients);
+        eprintln!(
+            "base {base}, products {}: log-probs {mean:.1e} (root mean square), {most:.1e} at most; gradient {gradient:.1e}",
+            products.supported().name()
+        );
+        assert!(mean < log_prob_max && gradient < gradient_max, "{base}, {products:?}: {mean:.1e}, {gradient:.1e}");
+    }
 }

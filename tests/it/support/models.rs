@@ -4,7 +4,7 @@ use candle_core::Device;
 use rco_node::formats;
 use rco_node::formats::OpenedModel;
 use rco_node::formats::source::Source;
-use rco_node::kernels::Precision;
+use rco_node::kernels::{PassPrecisions, Precision};
 use rco_node::transformer::load;
 use rco_node::transformer::load::Loaded;
 use safetensors::{Dtype, SafeTensors};
@@ -36,7 +36,12 @@ pub fn smollm2() -> &'static Loaded {
 
 /// The quickstart's model for a decode pass of `precision` alone.
 pub fn smollm2_in(precision: Precision) -> Loaded {
-    load::load_on(&smollm2_path(), &Device::Cpu, precision, false).unwrap()
+    smollm2_with(PassPrecisions::decode_only(precision))
+}
+
+/// The quickstart's model as the passes are to read it.
+pub fn smollm2_with(precisions: PassPrecisions) -> Loaded {
+    load::load_on(&smollm2_path(), &Device::Cpu, precisions).unwrap()
 }
 
 /// The quickstart's model, not yet loaded.

@@ -6,7 +6,7 @@
 
 use crate::kernels::ops;
 use crate::kernels::{PackedMatrix, add_weight_gradient};
-pub(super) use crate::kernels::{log_probs, log_probs_floats};
+pub(super) use crate::kernels::{log_probs, log_probs_block_floats as block_floats, log_probs_floats};
 
 /// Rows whose logits are computed at once.
 const ROWS: usize = 128;

@@ -7,7 +7,7 @@ use crate::formats::adapter::Factors;
 use crate::formats::spec::{ModelSpec, Projection};
 use crate::kernels::gemm_lora::LoraBranch;
 use crate::kernels::thread_pool;
-use crate::kernels::{ColumnSlice, OuterProduct, PackedMatrix};
+use crate::kernels::{ColumnSlice, OuterProduct, PackedMatrix, Weight};
 use crate::transformer::cpu::ends::EndBranches;
 use crate::transformer::score::{AdapterGradients, ScoreAdapter};
 use crate::transformer::stack::Linear;
@@ -20,7 +20,7 @@ pub(in crate::transformer) struct ScoreLora {
     branches: BTreeMap<(usize, usize), LinearLora>,
     ends: Option<EndBranches>,
     /// The head with the factors on it added, if there are some.
-    head: Option<PackedMatrix>,
+    head: Option<Weight>,
 }
 
 /// The branch of one linear: `y += (x A^T) B^T`.
@@ -58,7 +58,7 @@ impl ScoreLora {
     }
 
     /// The same with factors on embedding and head; `head` is the model's with these added.
-    pub(in crate::transformer) fn with_ends(self, ends: EndBranches, head: Option<PackedMatrix>) -> Self {
+    pub(in crate::transformer) fn with_ends(self, ends: EndBranches, head: Option<Weight>) -> Self {
         Self { ends: Some(ends), head, ..self }
     }
 
@@ -68,7 +68,7 @@ impl ScoreLora {
     }
 
     /// The head that replaces the model's.
-    pub(super) fn head(&self) -> Option<&PackedMatrix> {
+    pub(super) fn head(&self) -> Option<&Weight> {
         self.head.as_ref()
     }
 

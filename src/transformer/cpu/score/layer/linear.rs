@@ -2,7 +2,7 @@
 
 use super::context::LayerContext;
 use crate::kernels::thread_pool::Overlap;
-use crate::kernels::{OuterProduct, Weight, gemm_lora, padded_stride};
+use crate::kernels::{OuterProduct, Products, Weight, padded_stride};
 use crate::transformer::cpu::score::grad_target::GradTarget;
 use crate::transformer::cpu::score::lora::LinearLora;
 use crate::transformer::score::Arena;
@@ -30,6 +30,10 @@ impl LayerContext<'_> {
         self.lora.and_then(|lora| lora.of(layer, linear))
     }
 
+    fn products(&self) -> Products {
+        self.model.layout().precisions.products
+    }
+
     /// `x W^T` plus the adapter's branch, and the branch's inner rows.
     pub(super) fn linear(
         &self,
@@ -41,7 +45,8 @@ impl LayerContext<'_> {
         let (branch, rows) = (self.branch(at.0, at.1), x.len() / weight.inputs());
         let mut y = arena.take(rows, output_stride(at.1, weight));
         let mut inner = branch.map(|branch| arena.take(rows, branch.width())).unwrap_or_default();
-        gemm_lora::forward(weight.score(), branch.map(LinearLora::as_branch), x, &mut inner, &mut y);
+        let w = weight.score_in(&mut arena.widened);
+        self.products().forward(w, branch.map(LinearLora::as_branch), x, &mut inner, &mut y);
         (y, inner)
     }
 
@@ -58,9 +63,10 @@ impl LayerContext<'_> {
     ) -> [Vec<f32>; 2] {
         let (branch, rows) = (self.branch(layer, linear), dy.len() / output_stride(linear, weight));
         let (mut dx, mut d_inner) = (arena.take(rows, weight.inputs()), arena.take(rows, inner.len() / rows));
+        let w = weight.score_in(&mut arena.widened);
         let mut backward = |overlap| {
             let branch = branch.map(LinearLora::as_branch);
-            gemm_lora::backward(weight.score(), branch, dy, [&mut d_inner, &mut dx], overlap);
+            self.products().backward(w, branch, dy, [&mut d_inner, &mut dx], overlap);
         };
         match target {
             GradTarget::Full(_) => {
