@@ -9,7 +9,7 @@ use rco_node::engine::probe::{Pool, Sampling, Scheduling, key};
 use rco_node::engine::sampler::SamplingConfig;
 use rco_node::formats::rotary::Rotary;
 use rco_node::formats::{spec::Family, spec::ModelSpec};
-use rco_node::kernels::{PassPrecisions, Precision, Weight, peak};
+use rco_node::kernels::{KvKind, PassPrecisions, Precision, Weight, peak};
 use rco_node::transformer::probe::Attention;
 use std::cell::Cell;
 use std::hint::black_box;
@@ -104,13 +104,15 @@ fn main() {
             bench(criterion, &name, floor, || rayon::scope(|_| weight.decode(&x, &mut y)));
         }
     }
-    for (sequences, context) in [(32, 128), (32, 1024), (4, 4096)] {
-        let mut attention = Attention::new(&spec, sequences, context, true);
-        // Keys and values of two bytes each.
-        let floats = sequences * context * spec.kv_heads * spec.head_dim;
-        let arithmetic = 4.0 * (sequences * context * spec.heads * spec.head_dim) as f64 / peak;
-        let floor = arithmetic.max(reading(floats) / threads);
-        bench(criterion, &format!("attention/{sequences} x {context}"), floor, || attention.attend());
+    for (kv, bytes) in [(KvKind::Bf16, 2), (KvKind::Int8, 1)] {
+        for (sequences, context) in [(32, 128), (32, 1024), (4, 4096)] {
+            let mut attention = Attention::new(&spec, sequences, context, kv);
+            // Keys and values of `bytes` each.
+            let floats = 2 * bytes * sequences * context * spec.kv_heads * spec.head_dim / size_of::<f32>();
+            let arithmetic = 4.0 * (sequences * context * spec.heads * spec.head_dim) as f64 / peak;
+            let floor = arithmetic.max(reading(floats) / threads);
+            bench(criterion, &format!("attention/{kv:?}/{sequences} x {context}"), floor, || attention.attend());
+        }
     }
     for (name, spread, top_p) in [("whole", 8.0, 1.0), ("top-p", 8.0, 0.95), ("top-p of flat rows", 1e-3, 0.95)] {
         let logits: Vec<f32> = wave(64 * spec.vocab, 1.7).into_iter().map(|value| value * spread).collect();

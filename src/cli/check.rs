@@ -81,7 +81,7 @@ pub(super) fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, C
         print_line(&format!("# {name:<12} {:>8.1}", mib(*bytes)));
     }
     print_line(&format!("# {:<12} {:>8.1}", "total", mib(plan.total())));
-    let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(&spec, config.engine.weights, &device);
+    let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(&spec, config.engine.kv_kind(), &device);
     print_line(&format!("# KV cache: {} tokens", blocks * BLOCK_TOKENS));
     check_memory(&plan, &spec, config, &device).or_exit(Exit::Usage)?;
     Ok(Exit::Done)

@@ -13,12 +13,13 @@ use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::output::print_line;
 use crate::config::Config;
 use crate::device::Device;
+use crate::engine::EngineConfig;
 use crate::episode::eval_runner::{Candidate, EvalRunner};
 use crate::episode::models::Models;
 use crate::episode::sampling::SampleError;
 use crate::eval::figures::Figures;
 use crate::eval::{Record, plot, table};
-use crate::kernels;
+use crate::kernels::{self, KvPrecision};
 use crate::node;
 use crate::run::events::EventBus;
 use crate::telemetry;
@@ -98,7 +99,11 @@ fn check_plot(plot: Option<&Path>) -> anyhow::Result<()> {
 /// What computed the texts. The figures of one model differ a little between kernels: they round differently.
 fn machine(device: &candle_core::Device, config: &Config) -> String {
     match device.is_cpu() {
-        true => format!("cpu with {} kernels, {} weights", kernels::path(), config.engine.weights.name()),
+        true => {
+            let EngineConfig { weights, kv, .. } = &config.engine;
+            let kv = if *kv == KvPrecision::Auto { String::new() } else { format!(", keys and values in {kv}") };
+            format!("cpu with {} kernels, {weights} weights{kv}", kernels::path())
+        }
         false => device::name(device),
     }
 }

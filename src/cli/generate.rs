@@ -178,7 +178,7 @@ fn report(arguments: &GenerateArguments, inputs: &[Input], prompts: &[Vec<u32>],
 
 /// The engine of the config over a loaded model.
 fn engine(config: &Config, model: &Loaded) -> crate::transformer::Result<Engine<Decoder>> {
-    let decoder = Decoder::sized(model.transformer.clone(), config.engine.kv_cache_mib)?;
+    let decoder = Decoder::sized(model.transformer.clone(), config.engine.kv, config.engine.kv_cache_mib)?;
     Ok(Engine::new(decoder, model.tokenizer.clone(), config.engine.clone()))
 }
 

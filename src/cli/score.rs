@@ -5,6 +5,7 @@ use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::model::load_model;
 use crate::cli::output::print_line;
 use crate::config::Config;
+use crate::kernels::KvPrecision;
 use crate::node;
 use crate::prompts;
 use crate::telemetry;
@@ -71,7 +72,7 @@ pub(super) fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, C
         let got = arguments.temperature;
         return Err(anyhow::anyhow!("--temperature: expected a number above 0, got {got}")).or_exit(Exit::Usage);
     }
-    // Each pass keeps the weights in the precision that the node uses for it.
+    // Each pass keeps weights, keys and values in the precision that the node uses for it.
     let precisions = match arguments.pass {
         Pass::Decode => node::precisions(config, false),
         Pass::Score => node::learning_precisions(config),
@@ -81,7 +82,7 @@ pub(super) fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, C
     let critic = arguments.adapter.as_deref().map(load).transpose()?;
     for (line, input) in inputs.iter().enumerate() {
         let scored = match arguments.pass {
-            Pass::Decode => by_decoding(&model, input, critic.as_ref(), arguments.temperature),
+            Pass::Decode => by_decoding(&model, config.engine.kv, input, critic.as_ref(), arguments.temperature),
             Pass::Score => by_scoring(&model, input, critic.as_ref(), arguments.temperature),
         };
         let log_probs = scored.with_context(|| format!("line {}", line + 1)).or_exit(Exit::Usage)?;
@@ -139,13 +140,14 @@ fn by_scoring(
 /// Prefills the prompt, then feeds the completion token by token, as the engine does.
 fn by_decoding(
     model: &Arc<Transformer>,
+    kv: KvPrecision,
     input: &Input,
     critic: Option<&CriticWeights>,
     temperature: f32,
 ) -> crate::transformer::Result<Vec<f32>> {
     let tokens = input.prompt_ids.len() + input.completion_ids.len();
     let blocks: Vec<u32> = (0..tokens.div_ceil(BLOCK_TOKENS) as u32).collect();
-    let mut decoder = Decoder::new(model.clone(), blocks.len())?;
+    let mut decoder = Decoder::with_kv(model.clone(), kv, blocks.len())?;
     let critic = critic.map(|critic| model.pack(critic)).transpose()?.map(Arc::new);
     let (mut batch, mut logits) = (Batch::default(), vec![]);
     let mut cached = 0;

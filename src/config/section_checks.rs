@@ -14,8 +14,15 @@ use crate::roles::judge::JudgeKind;
 
 /// The engine's limits.
 pub(super) fn engine(config: &EngineConfig) -> Vec<String> {
-    let EngineConfig { step_tokens_max, sequences_max, context_tokens_max, kv_cache_mib, versions_max, weights: _ } =
-        config;
+    let EngineConfig {
+        step_tokens_max,
+        sequences_max,
+        context_tokens_max,
+        kv_cache_mib,
+        versions_max,
+        weights: _,
+        kv: _,
+    } = config;
     let mut complaints = Complaints::of("engine");
     complaints.at_least_one(&[
         ("sequences_max", *sequences_max as u64),

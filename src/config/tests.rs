@@ -119,6 +119,7 @@ fn a_wrong_type_is_told_with_both_types() {
             "learner.baseline: expected one of `vargrad`, `partition`, `mean`, `value`, got \"worth\"",
         ),
         ("model.device=gpu", "model.device: expected `auto`, `cpu` or `cuda:` and a number, got \"gpu\""),
+        ("engine.kv=int4", "engine.kv: expected one of `auto`, `f32`, `bf16`, `int8`, got \"int4\""),
         ("judge.kind=jury", "judge.kind: expected one of `verifier`, `model`, `remote`, got \"jury\""),
         ("engine", "--set engine: expected section.key=value"),
     ] {

@@ -56,7 +56,7 @@ pub(super) struct EngineHost {
 
 impl EngineHost {
     pub(super) fn new(model: Arc<Transformer>, tokenizer: Tokenizer, config: EngineConfig) -> Result<Self, Error> {
-        let decoder = Decoder::sized(model, config.kv_cache_mib)?;
+        let decoder = Decoder::sized(model, config.kv, config.kv_cache_mib)?;
         let kv_bytes = config.kv_cache_mib << 20;
         Ok(Self { engine: Engine::new(decoder, tokenizer, config), callers: HashMap::new(), kv_bytes })
     }

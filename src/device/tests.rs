@@ -4,7 +4,7 @@
 use super::*;
 use crate::engine::sampler::SamplingConfig;
 use crate::engine::{EngineConfig, Request};
-use crate::kernels::Precision;
+use crate::kernels::{KvPrecision, Precision};
 use crate::transformer::load::load;
 use crate::types::EngineLoad;
 use std::path::Path;
@@ -42,6 +42,7 @@ async fn device() -> (Device, Seen) {
         kv_cache_mib: 4,
         versions_max: 2,
         weights: Precision::F32,
+        kv: KvPrecision::Auto,
     };
     let setup = Setup {
         model: loaded.transformer,

@@ -1,6 +1,6 @@
 //! Limits of the engine, as `[engine]` of the config names them.
 
-use crate::kernels::Precision;
+use crate::kernels::{KvKind, KvPrecision, Precision};
 use serde::{Deserialize, Serialize};
 
 /// Limits of the engine.
@@ -19,4 +19,13 @@ pub struct EngineConfig {
     pub versions_max: usize,
     /// How the decode pass keeps the weights.
     pub weights: Precision,
+    /// How the KV cache keeps keys and values.
+    pub kv: KvPrecision,
+}
+
+impl EngineConfig {
+    /// What the KV cache stores on the CPU.
+    pub fn kv_kind(&self) -> KvKind {
+        self.kv.kind(self.weights)
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::report::StepWork;
 use crate::formats::adapter::LoraConfig;
+use crate::kernels::KvPrecision;
 use crate::transformer::Transformer;
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
 
@@ -17,8 +18,8 @@ pub struct StepCost {
 }
 
 impl StepCost {
-    /// The cost for `model`, with an adapter like `lora` if given.
-    pub fn new(model: &Transformer, lora: Option<&LoraConfig>) -> Self {
+    /// The cost for `model` with keys and values in `kv`, with an adapter like `lora` if given.
+    pub fn new(model: &Transformer, kv: KvPrecision, lora: Option<&LoraConfig>) -> Self {
         let spec = model.spec();
         let weights = |(name, shape): &(String, Vec<usize>)| {
             let in_layer = name.starts_with("model.layers.") && shape.len() == 2;
@@ -36,7 +37,7 @@ impl StepCost {
             pair_flops: 4.0 * (spec.layers * spec.heads * spec.head_dim) as f64,
             row_flops: 2.0 * (spec.hidden * spec.vocab) as f64,
             weight_bytes: model.decode_bytes() as f64,
-            context_bytes: kv_bytes(model),
+            context_bytes: kv_bytes(model, kv),
         }
     }
 
@@ -56,6 +57,6 @@ impl StepCost {
 }
 
 /// Bytes of one token's keys and values.
-fn kv_bytes(model: &Transformer) -> f64 {
-    Decoder::block_bytes(model.spec(), model.precision(), &model.device()) as f64 / BLOCK_TOKENS as f64
+fn kv_bytes(model: &Transformer, kv: KvPrecision) -> f64 {
+    Decoder::block_bytes(model.spec(), kv.kind(model.precision()), &model.device()) as f64 / BLOCK_TOKENS as f64
 }

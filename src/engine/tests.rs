@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::kernels::Precision;
+use crate::kernels::{KvPrecision, Precision};
 use crate::types::splitmix::{GOLDEN_GAMMA, mix64};
 use crate::types::{FinishReason, Origin};
 use crate::{formats, transformer};
@@ -132,6 +132,7 @@ fn config(step_tokens_max: usize, sequences_max: usize) -> EngineConfig {
         kv_cache_mib: 1,
         versions_max: 2,
         weights: Precision::F32,
+        kv: KvPrecision::Auto,
     }
 }
 

@@ -68,7 +68,7 @@ impl Models {
         served: Option<CriticWeights>,
     ) -> device::Setup {
         let lora = learner.as_ref().map(|learner| &learner.config.lora);
-        let cost = StepCost::new(&self.model.transformer, lora);
+        let cost = StepCost::new(&self.model.transformer, self.engine.kv, lora);
         let judge = self.judge_model.as_ref().map(|(model, engine)| JudgeSetup {
             model: model.transformer.clone(),
             tokenizer: model.tokenizer.clone(),

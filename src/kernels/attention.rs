@@ -6,15 +6,25 @@
 
 mod attend;
 mod cache;
+mod codes;
 mod element;
+#[cfg(target_arch = "x86_64")]
+mod joint_codes;
 #[cfg(target_arch = "x86_64")]
 mod joint_dot;
 mod joint_prefill;
+#[cfg(target_arch = "x86_64")]
+mod joint_strip;
 mod layout;
 mod online;
 #[cfg(target_arch = "x86_64")]
+mod online_code_dot;
+mod online_codes;
+#[cfg(target_arch = "x86_64")]
 mod online_dot;
 mod softmax;
+#[cfg(target_arch = "x86_64")]
+mod softmax_wide;
 
 pub(crate) use cache::KvCache;
 pub use layout::BLOCK_TOKENS;
@@ -71,6 +81,7 @@ impl KvCache {
         match &mut self.layers {
             KvLayers::F32(layers) => attend(&mut layers[layer], self.heads, qkv, out, rows, params),
             KvLayers::Bf16(layers) => attend(&mut layers[layer], self.heads, qkv, out, rows, params),
+            KvLayers::Int8(layers) => attend(&mut layers[layer], self.heads, qkv, out, rows, params),
         }
     }
 }
@@ -173,23 +184,24 @@ fn store<T: KvElement>(
     params: AttentionParams<'_>,
 ) {
     let (q_width, kv_width, dim) = (heads.q_width(), heads.kv_width(), heads.head_dim);
-    // Where the block of a row begins, and the row's place in it.
+    // The block of a row, and the row's place in it.
     let place_of = |row: &AttentionRow<'_>| {
         let slot = slot(row.blocks, row.position);
-        (slot / BLOCK_TOKENS * T::block_len(dim), slot % BLOCK_TOKENS)
+        (slot / BLOCK_TOKENS, slot % BLOCK_TOKENS)
     };
+    let (keys_len, values_len) = (T::keys_len(dim), T::values_len(dim));
     let mut rotated = vec![0.0; dim];
     for (index, (row, qkv)) in rows.iter().zip(qkv.chunks_exact(q_width + 2 * kv_width)).enumerate() {
         // A key's dimensions are cache lines apart: those of the next key are prefetched meanwhile.
         if let Some(next) = rows.get(index + 1) {
-            prefetch(&head.keys[place_of(next).0..][..T::block_len(dim)]);
+            prefetch(&head.keys[place_of(next).0 * keys_len..][..keys_len]);
         }
         let of_head = kv_head * dim..(kv_head + 1) * dim;
         let (k, v) = qkv[q_width..].split_at(kv_width);
         params.prepare(index, &k[of_head.clone()], &mut rotated, params.qk_norms.map(|(_, k)| k), (dim, 1.0));
         let (block, place) = place_of(row);
-        T::put_key(&mut head.keys[block..][..T::block_len(dim)], place, &rotated);
-        T::put_value(&mut head.values[block..][..T::block_len(dim)], place, &v[of_head]);
+        T::put_key(&mut head.keys[block * keys_len..][..keys_len], place, &rotated);
+        T::put_value(&mut head.values[block * values_len..][..values_len], place, &v[of_head]);
     }
 }
 

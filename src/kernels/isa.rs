@@ -164,6 +164,12 @@ pub(super) fn has_bf16_dots() -> bool {
     has_avx512() && Isa::limit() >= Isa::Vnni && is_x86_feature_detected!("avx512bf16")
 }
 
+/// Whether attention over 8-bit keys and values uses 8-bit dot products.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_int8_dots() -> bool {
+    has_avx512() && Isa::limit() >= Isa::Vnni && is_x86_feature_detected!("avx512vnni")
+}
+
 /// Whether elementwise loops use AVX2.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn has_avx2_fma() -> bool {

@@ -1,4 +1,4 @@
-//! The precision of weights, by pass.
+//! The precision of weights, by pass, and of keys and values.
 
 use super::products::Products;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ impl Precision {
     /// Each of them.
     pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::Int8];
 
-    /// Whether it is narrower than f32; keys and values are then bf16.
+    /// Whether it is narrower than f32.
     pub fn is_narrow(self) -> bool {
         self != Self::F32
     }
@@ -81,4 +81,69 @@ impl PassPrecisions {
     pub fn have(self, precision: Precision) -> bool {
         self.decode == precision || self.score == Some(precision)
     }
+}
+
+/// Precision of the KV cache, as a config names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvPrecision {
+    /// f32 where the weights are f32, else bf16.
+    #[default]
+    Auto,
+    /// 4 bytes a number.
+    F32,
+    /// Rounded to bf16, as queries and weights of attention are: 2 bytes a number.
+    Bf16,
+    /// On 255 steps, of keys for each 32 dimensions, of values for each head: a little more than a byte a number. Queries and
+    /// weights of attention are rounded to 16 bits, and sums are exact.
+    Int8,
+}
+
+impl KvPrecision {
+    /// What the cache stores beside weights of `weights`.
+    pub fn kind(self, weights: Precision) -> KvKind {
+        match self {
+            Self::Auto if weights.is_narrow() => KvKind::Bf16,
+            Self::Auto | Self::F32 => KvKind::F32,
+            Self::Bf16 => KvKind::Bf16,
+            Self::Int8 => KvKind::Int8,
+        }
+    }
+
+    /// Its name in a config.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+impl std::fmt::Display for KvPrecision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for KvPrecision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = [Self::Auto, Self::F32, Self::Bf16, Self::Int8];
+        let found = known.into_iter().find(|precision| precision.name() == name);
+        found.ok_or_else(|| format!("expected auto, f32, bf16 or int8, got {name:?}"))
+    }
+}
+
+/// What a KV cache stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvKind {
+    /// f32.
+    F32,
+    /// Pairs of bf16.
+    Bf16,
+    /// 8-bit codes with steps.
+    Int8,
 }

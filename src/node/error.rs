@@ -138,7 +138,11 @@ impl Error {
     /// The exit code of a process that fails with it.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Model(transformer::Error::Device { .. } | transformer::Error::CpuOnly { .. }) => Exit::Usage,
+            Self::Model(
+                transformer::Error::Device { .. }
+                | transformer::Error::CpuOnly { .. }
+                | transformer::Error::KvPrecision { .. },
+            ) => Exit::Usage,
             Self::Model(_) | Self::Source { .. } => Exit::Model,
             Self::Checkpoint(_) | Self::Journal(_) | Self::JournalGap { .. } => Exit::Checkpoint,
             Self::Actors { exit, .. } => *exit,

@@ -173,7 +173,7 @@ pub(crate) fn check_context(
         spec.context_tokens,
         engine.context_tokens_max
     );
-    let block = Decoder::block_bytes(spec, engine.weights, device);
+    let block = Decoder::block_bytes(spec, engine.kv_kind(), device);
     let one = engine.context_tokens_max.div_ceil(BLOCK_TOKENS) * block;
     anyhow::ensure!(
         one <= engine.kv_cache_mib << 20,

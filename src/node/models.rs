@@ -142,8 +142,11 @@ pub(crate) fn learning_precisions(config: &Config) -> PassPrecisions {
 /// Whether the critic that `config` describes can be trained and served on `device`.
 ///
 /// # Errors
-/// If all weights are to be trained and the device is not the CPU.
+/// If the device is not the CPU and all weights are to be trained, or the KV cache is to be of another precision than there.
 pub fn check_device(config: &Config, device: DeviceLocation) -> Result<(), Error> {
+    if device != DeviceLocation::Cpu {
+        transformer::device::check_kv(config.engine.kv, device)?;
+    }
     if config.learner.mode == Mode::Full && device != DeviceLocation::Cpu {
         return Err(transformer::Error::CpuOnly { device: transformer::device::name_of(device) }.into());
     }

@@ -9,7 +9,7 @@ use super::score::{ActivationPolicy, Arena, Recorded, ScoreAdapter, ScoreBatch, 
 use super::stack::{Stack, WeightLayout};
 use crate::formats::adapter::Adapter;
 use crate::formats::spec::ModelSpec;
-use crate::kernels::Precision;
+use crate::kernels::{KvPrecision, Precision};
 use crate::transformer::error::Result;
 use candle_core::Device;
 use std::fmt::Debug;
@@ -59,8 +59,8 @@ impl<L: WeightLayout> StoredWeights for Stack<L> {
 
 /// The passes over a model's weights. Batches were validated by the caller.
 pub(super) trait Backend: StoredWeights {
-    /// A decoder with a KV cache of `blocks` blocks.
-    fn decoder(self: Arc<Self>, blocks: usize) -> Result<Box<dyn Forward + Send>>;
+    /// A decoder with a KV cache of `blocks` blocks of precision `kv`.
+    fn decoder(self: Arc<Self>, kv: KvPrecision, blocks: usize) -> Result<Box<dyn Forward + Send>>;
     /// Prepares `critic` for the decode pass.
     fn pack(&self, critic: &CriticWeights) -> Result<PackedAdapter>;
     /// A copy of all weights in f32, to be trained.

@@ -19,7 +19,7 @@ use super::full_weights::{CriticWeights, FullWeights};
 use super::score::{ActivationPolicy, Arena, Recorded, ScoreAdapter, ScoreBatch, Scored};
 use super::stack::Stack;
 use crate::formats::adapter::Adapter;
-use crate::kernels::Precision;
+use crate::kernels::{KvPrecision, Precision};
 use crate::transformer::error::{Error, Result};
 use critic::CpuCritic;
 use decode::CpuDecoder;
@@ -28,8 +28,8 @@ use score::{PassTape, ScoreLora};
 use std::sync::Arc;
 
 impl Backend for Stack<Panels> {
-    fn decoder(self: Arc<Self>, blocks: usize) -> Result<Box<dyn Forward + Send>> {
-        Ok(Box::new(CpuDecoder::new(self, blocks)))
+    fn decoder(self: Arc<Self>, kv: KvPrecision, blocks: usize) -> Result<Box<dyn Forward + Send>> {
+        Ok(Box::new(CpuDecoder::new(self, kv, blocks)))
     }
 
     fn pack(&self, critic: &CriticWeights) -> Result<PackedAdapter> {

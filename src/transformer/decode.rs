@@ -12,8 +12,8 @@ pub use forward::Forward;
 use super::dense::decode::DenseDecoder;
 use super::{Transformer, device};
 use crate::formats::spec::ModelSpec;
-use crate::kernels::Precision;
 use crate::kernels::attention::{Heads, KvCache};
+use crate::kernels::{KvKind, KvPrecision};
 use crate::transformer::error::Result;
 use candle_core::Device;
 use std::sync::Arc;
@@ -22,28 +22,35 @@ use std::sync::Arc;
 pub struct Decoder(Box<dyn Forward + Send>);
 
 impl Decoder {
-    /// A decoder with a KV cache of `blocks` blocks, on the device of the weights.
+    /// A decoder with a KV cache of `blocks` blocks of the precision that goes with the weights, on their device.
     ///
     /// # Errors
     /// Where the device has no room for the cache.
     pub fn new(model: Arc<Transformer>, blocks: usize) -> Result<Self> {
-        Ok(Self(model.backend().clone().decoder(blocks)?))
+        Self::with_kv(model, KvPrecision::Auto, blocks)
+    }
+
+    /// A decoder with a KV cache of `blocks` blocks of precision `kv`.
+    ///
+    /// # Errors
+    /// Where the device has no room for such a cache, or does not compute with it.
+    pub fn with_kv(model: Arc<Transformer>, kv: KvPrecision, blocks: usize) -> Result<Self> {
+        Ok(Self(model.backend().clone().decoder(kv, blocks)?))
     }
 
     /// A decoder with as many blocks as fit `kv_cache_mib`.
     ///
     /// # Errors
-    /// Where the device has no room for the cache.
-    pub fn sized(model: Arc<Transformer>, kv_cache_mib: usize) -> Result<Self> {
-        let block_bytes = Self::block_bytes(model.spec(), model.precision(), &model.device());
-        Self::new(model, (kv_cache_mib << 20) / block_bytes)
+    /// Where the device has no room for such a cache, or does not compute with it.
+    pub fn sized(model: Arc<Transformer>, kv: KvPrecision, kv_cache_mib: usize) -> Result<Self> {
+        let block_bytes = Self::block_bytes(model.spec(), kv.kind(model.precision()), &model.device());
+        Self::with_kv(model, kv, (kv_cache_mib << 20) / block_bytes)
     }
 
-    /// Bytes of one KV block over all layers. On a GPU the cache is bf16; on the CPU it is bf16 where the decode pass's
-    /// weights are narrower than f32, else f32.
-    pub fn block_bytes(spec: &ModelSpec, precision: Precision, device: &Device) -> usize {
+    /// Bytes of one KV block over all layers. On a GPU the cache is bf16; on the CPU it is as `kind` says.
+    pub fn block_bytes(spec: &ModelSpec, kind: KvKind, device: &Device) -> usize {
         if device.is_cpu() {
-            return KvCache::block_bytes(spec.layers, Heads::of(spec), precision.is_narrow());
+            return KvCache::block_bytes(spec.layers, Heads::of(spec), kind);
         }
         DenseDecoder::block_bytes(spec, device::dtype(device))
     }

@@ -19,6 +19,7 @@ use super::full_weights::{CriticWeights, FullWeights};
 use super::score::{ActivationPolicy, Arena, Recorded, ScoreAdapter, ScoreBatch, Scored};
 use super::stack::Stack;
 use crate::formats::adapter::Adapter;
+use crate::kernels::KvPrecision;
 use crate::transformer::error::{Error, Result};
 use adapter::{AdapterTensors, AdapterVars};
 use decode::DenseDecoder;
@@ -38,7 +39,8 @@ impl Stack<Dense> {
 }
 
 impl Backend for Stack<Dense> {
-    fn decoder(self: Arc<Self>, blocks: usize) -> Result<Box<dyn Forward + Send>> {
+    fn decoder(self: Arc<Self>, kv: KvPrecision, blocks: usize) -> Result<Box<dyn Forward + Send>> {
+        device::check_kv(kv, self.layout().device.location())?;
         Ok(Box::new(DenseDecoder::new(self, blocks)?))
     }
 

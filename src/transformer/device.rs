@@ -2,6 +2,7 @@
 //!
 //! A GPU needs a build with the feature `cuda`; without it, asking for a GPU is an error that says so.
 
+use crate::kernels::KvPrecision;
 use crate::transformer::error::{Error, Result};
 use candle_core::{DType, Device, DeviceLocation};
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,18 @@ impl DeviceChoice {
 /// The type of weights, keys and values as tensors on a device.
 pub(crate) fn dtype(device: &Device) -> DType {
     if device.is_cpu() { DType::F32 } else { DType::BF16 }
+}
+
+/// Whether the passes over tensors, those of every device but the CPU, keep keys and values in `kv`.
+///
+/// # Errors
+/// Where the device at `location` does not.
+pub(crate) fn check_kv(kv: KvPrecision, location: DeviceLocation) -> Result<()> {
+    let own = if location == DeviceLocation::Cpu { KvPrecision::F32 } else { KvPrecision::Bf16 };
+    if kv == KvPrecision::Auto || kv == own {
+        return Ok(());
+    }
+    Err(Error::KvPrecision { kv: kv.name(), own: own.name(), device: name_of(location) })
 }
 
 /// The name of an open device, in the form of [`DeviceChoice`].

@@ -92,6 +92,16 @@ pub enum Error {
         /// The device.
         device: String,
     },
+    /// The passes over tensors keep keys and values in the type of the weights.
+    #[error("engine.kv: expected auto or {own} on {device}, got {kv}")]
+    KvPrecision {
+        /// What is asked for.
+        kv: &'static str,
+        /// What the device has.
+        own: &'static str,
+        /// The device.
+        device: String,
+    },
     /// Factors on embedding or head are supported on the CPU only.
     #[error(
         "adapter: factors on embed_tokens or lm_head run on the CPU only, got a model on {device}; merge the adapter into its \

@@ -3,6 +3,7 @@
 //! Not part of the crate's interface.
 
 use crate::formats::spec::ModelSpec;
+use crate::kernels::KvKind;
 use crate::kernels::attention::{AttentionParams, AttentionRow, BLOCK_TOKENS, Heads, KvCache};
 
 /// Decoding sequences, one query row each, over a cache of one layer.
@@ -16,11 +17,11 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `sequences` of `context` tokens with the heads of `spec`, keys and values in bf16 if `narrow`.
-    pub fn new(spec: &ModelSpec, sequences: usize, context: usize, narrow: bool) -> Self {
+    /// `sequences` of `context` tokens with the heads of `spec`, keys and values as `kind` says.
+    pub fn new(spec: &ModelSpec, sequences: usize, context: usize, kind: KvKind) -> Self {
         let heads = Heads::of(spec);
         let blocks = context.div_ceil(BLOCK_TOKENS);
-        let cache = KvCache::new(1, heads, sequences * blocks, narrow);
+        let cache = KvCache::new(1, heads, sequences * blocks, kind);
         let tables: Vec<Vec<u32>> =
             (0..sequences).map(|s| (0..blocks).map(|b| (b * sequences + s) as u32).collect()).collect();
         let row = heads.q_width() + 2 * heads.kv_width();

@@ -89,7 +89,7 @@ pub(super) fn run(bench: &Bench, arguments: &DecodeArguments) -> Result<Exit, Co
     }
     let rates: Vec<f64> = runs.iter().map(|run| run.counters.sampled_tokens as f64 / run.seconds).collect();
     let middle = median(&rates);
-    let (cost, plan) = (StepCost::new(&bench.model.transformer, None), bench.plan(&engine));
+    let (cost, plan) = (StepCost::new(&bench.model.transformer, engine.kv, None), bench.plan(&engine));
     let figures = Figures::new(bench, &runs[middle], runs[middle].seconds, &cost, &plan);
     let head = vec![
         ("decode", format!("{:.1} tokens/s", rates[middle])),

@@ -88,7 +88,7 @@ pub(super) fn run(bench: &Bench, arguments: &EpisodeArguments) -> Result<Exit, C
         judge: arguments.judge,
         learns: !arguments.no_learn,
     };
-    let cost = StepCost::new(&bench.model.transformer, Some(&bench.config.learner.lora));
+    let cost = StepCost::new(&bench.model.transformer, bench.config.engine.kv, Some(&bench.config.learner.lora));
     let (spec, weights) = (bench.model.transformer.spec(), bench.model.transformer.bytes());
     let plan = match arguments.no_learn {
         true => bench.plan(&bench.config.engine),

@@ -7,7 +7,7 @@ use crate::cli::parse::at_least_one;
 use crate::config::Config;
 use crate::engine::distinct::DistinctTokens;
 use crate::engine::{Counters, Engine, EngineConfig, Request, RequestId};
-use crate::kernels::Precision;
+use crate::kernels::{KvPrecision, Precision};
 use crate::node;
 use crate::node::memory_plan::MemoryPlan;
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
@@ -27,6 +27,9 @@ pub(super) struct Common {
     /// How the decode pass keeps the weights: f32, bf16 or int8 [default: the config's].
     #[arg(long)]
     pub(super) weights: Option<Precision>,
+    /// How the KV cache keeps keys and values: auto, f32, bf16 or int8 [default: the config's].
+    #[arg(long)]
+    pub(super) kv: Option<KvPrecision>,
     /// Prompts: JSONL of {"prompt"}, or one JSON object of {"prompts": [...]} [default: the config's].
     #[arg(long, value_name = "FILE")]
     pub(super) prompts: Option<PathBuf>,
@@ -58,6 +61,7 @@ impl Bench {
             config.model.source.clone_from(source);
         }
         config.engine.weights = common.weights.unwrap_or(config.engine.weights);
+        config.engine.kv = common.kv.unwrap_or(config.engine.kv);
         let model = load_model(&config, node::precisions(&config, score))?;
         tracing::info!("measuring the machine's peak");
         Ok(Self { config, model, machine: Machine::measure() })
@@ -65,7 +69,7 @@ impl Bench {
 
     /// A fresh engine.
     pub(super) fn engine(&self, config: &EngineConfig) -> crate::transformer::Result<Engine<Decoder>> {
-        let decoder = Decoder::sized(self.model.transformer.clone(), config.kv_cache_mib)?;
+        let decoder = Decoder::sized(self.model.transformer.clone(), config.kv, config.kv_cache_mib)?;
         Ok(Engine::new(decoder, self.model.tokenizer.clone(), config.clone()))
     }
 
@@ -90,7 +94,7 @@ impl Bench {
     pub(super) fn engine_for(&self, prompts: &[Vec<u32>], max_tokens: usize) -> EngineConfig {
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.len() + max_tokens).collect();
         let model = &self.model.transformer;
-        let block = Decoder::block_bytes(model.spec(), model.precision(), &model.device());
+        let block = Decoder::block_bytes(model.spec(), self.config.engine.kv_kind(), &model.device());
         sized_engine(&self.config.engine, block, &lengths)
     }
 }
@@ -106,6 +110,7 @@ pub(super) fn sized_engine(engine: &EngineConfig, block_bytes: usize, lengths: &
         kv_cache_mib: (blocks * block_bytes).div_ceil(1 << 20),
         versions_max: engine.versions_max,
         weights: engine.weights,
+        kv: engine.kv,
     }
 }
 

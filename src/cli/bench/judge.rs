@@ -72,7 +72,7 @@ pub(super) fn run(bench: &Bench, arguments: &JudgeArguments) -> Result<Exit, Com
     let runs = bench.fresh_runs(&engine, &requests, written * requests.len(), common.runs)?;
     let rates: Vec<f64> = runs.iter().map(|run| prompt_tokens as f64 / run.seconds).collect();
     let middle = median(&rates);
-    let (cost, plan) = (StepCost::new(&bench.model.transformer, None), bench.plan(&engine));
+    let (cost, plan) = (StepCost::new(&bench.model.transformer, engine.kv, None), bench.plan(&engine));
     let figures = Figures::new(bench, &runs[middle], runs[middle].seconds, &cost, &plan);
     let pairs_per_second = *pairs as f64 / runs[middle].seconds;
     let head = vec![

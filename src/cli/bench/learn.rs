@@ -208,7 +208,8 @@ fn flops(bench: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
         counters.work.logit_rows += work.logit_rows;
         counters.work.attended_pairs += work.attended_pairs;
     }
-    let cost = StepCost::new(&bench.model.transformer, None);
+    let cost_with = |lora| StepCost::new(&bench.model.transformer, bench.config.engine.kv, lora);
+    let cost = cost_with(None);
     let base = cost.flops(&counters.work);
     if bench.config.learner.mode == Mode::Full {
         // Attention has no weights.
@@ -223,8 +224,7 @@ fn flops(bench: &Bench, groups: &[Arc<CritiqueGroup>]) -> f64 {
         return 3.0 * base - cost.flops(&pairs.work) + cost.flops(&rows.work);
     }
     counters.work.adapted_tokens = counters.work.tokens;
-    let adapted =
-        StepCost::new(&bench.model.transformer, Some(&bench.config.learner.lora)).flops(&counters.work) - base;
+    let adapted = cost_with(Some(&bench.config.learner.lora)).flops(&counters.work) - base;
     2.0 * base + 3.0 * adapted
 }
 

@@ -44,7 +44,7 @@ pub(super) fn run(bench: &Bench, arguments: &PrefillArguments) -> Result<Exit, C
     let runs = bench.fresh_runs(&engine, &requests, 1, common.runs)?;
     let rates: Vec<f64> = runs.iter().map(|run| *context as f64 / run.seconds).collect();
     let middle = median(&rates);
-    let (cost, plan) = (StepCost::new(&bench.model.transformer, None), bench.plan(&engine));
+    let (cost, plan) = (StepCost::new(&bench.model.transformer, engine.kv, None), bench.plan(&engine));
     let figures = Figures::new(bench, &runs[middle], runs[middle].seconds, &cost, &plan);
     let head = vec![
         ("prefill", format!("{:.1} tokens/s", rates[middle])),

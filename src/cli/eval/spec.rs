@@ -10,7 +10,7 @@ use crate::eval::bootstrap::Resampling;
 use crate::eval::{EvalConfig, figures};
 use crate::formats::source::Source;
 use crate::formats::spec::ModelSpec;
-use crate::kernels::Precision;
+use crate::kernels::{KvPrecision, Precision};
 use crate::remote::RemoteConfig;
 use crate::roles::critic::CriticConfig;
 use crate::roles::generator::GeneratorConfig;
@@ -156,6 +156,9 @@ struct RecordConfig<'a> {
     /// URL and model of the servers that generate and judge, if any.
     remote: [Option<[&'a str; 2]>; 2],
     weights: Precision,
+    /// None while the weights decide, as in records of before it could be chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kv: Option<KvPrecision>,
     context_tokens_max: usize,
     texts: [&'a str; 3],
 }
@@ -171,6 +174,7 @@ impl<'a> RecordConfig<'a> {
             judge: &config.judge,
             remote: [config.remote_generator().map(server), config.remote_judge().map(server)],
             weights: config.engine.weights,
+            kv: Some(config.engine.kv).filter(|kv| *kv != KvPrecision::Auto),
             context_tokens_max: config.engine.context_tokens_max,
             texts: [empty_critique, self_prompt, oracle_critique],
         }

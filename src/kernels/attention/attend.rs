@@ -1,10 +1,11 @@
 //! Which kernel computes attention: by what the cache stores, the queries and the processor.
 
+use super::codes::CodeQuad;
 use super::element::{Bf16Pair, KvElement};
-use super::joint_prefill;
 use super::online::{self, Queries};
 #[cfg(target_arch = "x86_64")]
-use super::{joint_dot, online_dot};
+use super::{joint_codes, joint_dot, online_code_dot, online_dot};
+use super::{joint_prefill, online_codes};
 
 /// Attention over a cache of such elements. Whatever the kernel, results are the same to the last bit.
 pub(super) trait Attend: KvElement {
@@ -39,5 +40,24 @@ impl Attend for Bf16Pair {
             return joint_dot::attend(queries, keys, values, out);
         }
         joint_prefill::attend(queries, keys, values, out);
+    }
+}
+
+impl Attend for CodeQuad {
+    fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if joint_codes::applies(queries.heads.head_dim) {
+            return online_code_dot::attend(queries, keys, values, out);
+        }
+        online_codes::attend(queries, keys, values, out);
+    }
+
+    fn attend_joint(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if joint_codes::applies(queries.heads.head_dim) {
+            return joint_codes::attend(queries, keys, values, out);
+        }
+        out.fill(0.0);
+        online_codes::attend(queries, keys, values, out);
     }
 }

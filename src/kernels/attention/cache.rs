@@ -2,9 +2,10 @@
 //!
 //! A block holds 32 positions of every KV head, by head: see [`KvElement`].
 
+use super::codes::CodeQuad;
 use super::element::{Bf16Pair, KvElement};
-use super::layout::{BLOCK_TOKENS, Heads};
-use crate::kernels::advise_huge_pages;
+use super::layout::Heads;
+use crate::kernels::{KvKind, LazyZeros};
 
 /// Keys and values of every layer, in blocks.
 pub(crate) struct KvCache {
@@ -13,10 +14,11 @@ pub(crate) struct KvCache {
     blocks: usize,
 }
 
-/// Keys and values by layer, in f32 or in bf16.
+/// Keys and values by layer, of one kind.
 pub(super) enum KvLayers {
     F32(Vec<KvLayer<f32>>),
     Bf16(Vec<KvLayer<Bf16Pair>>),
+    Int8(Vec<KvLayer<CodeQuad>>),
 }
 
 /// Keys and values of one layer, by KV head.
@@ -24,21 +26,27 @@ pub(super) type KvLayer<T> = Vec<KvHead<T>>;
 
 /// Keys and values of one KV head, `blocks` blocks each.
 pub(super) struct KvHead<T> {
-    pub(super) keys: Vec<T>,
-    pub(super) values: Vec<T>,
+    pub(super) keys: LazyZeros<T>,
+    pub(super) values: LazyZeros<T>,
 }
 
 impl KvCache {
     /// Bytes of one block over all layers, keys and values.
-    pub(crate) fn block_bytes(layers: usize, heads: Heads, narrow: bool) -> usize {
-        let size = if narrow { size_of::<u16>() } else { size_of::<f32>() };
-        layers * 2 * BLOCK_TOKENS * heads.kv_width() * size
+    pub(crate) fn block_bytes(layers: usize, heads: Heads, kind: KvKind) -> usize {
+        fn bytes<T: KvElement>(dim: usize) -> usize {
+            (T::keys_len(dim) + T::values_len(dim)) * size_of::<T>()
+        }
+        let of_head = match kind {
+            KvKind::F32 => bytes::<f32>,
+            KvKind::Bf16 => bytes::<Bf16Pair>,
+            KvKind::Int8 => bytes::<CodeQuad>,
+        };
+        layers * heads.kv_heads * of_head(heads.head_dim)
     }
 
-    /// A cache of `blocks` blocks, in bf16 if `narrow`, else in f32. The system allocates its pages when they are first
-    /// written.
-    pub(crate) fn new(layers: usize, heads: Heads, blocks: usize, narrow: bool) -> Self {
-        Self { layers: KvLayers::new(layers, heads, blocks, narrow), heads, blocks }
+    /// A cache of `blocks` blocks. The system allocates its pages when they are first written.
+    pub(crate) fn new(layers: usize, heads: Heads, blocks: usize, kind: KvKind) -> Self {
+        Self { layers: KvLayers::new(layers, heads, blocks, kind), heads, blocks }
     }
 
     pub(crate) fn blocks(&self) -> usize {
@@ -48,12 +56,14 @@ impl KvCache {
     /// Copies whole blocks, `(from, to)`, in every layer.
     pub(crate) fn copy_blocks(&mut self, pairs: &[(u32, u32)]) {
         fn copy<T: KvElement>(layers: &mut [KvLayer<T>], pairs: &[(u32, u32)], dim: usize) {
-            let size = T::block_len(dim);
+            let copy = |elements: &mut [T], size: usize, from: u32, to: u32| {
+                let (from, to) = (from as usize * size, to as usize * size);
+                elements.copy_within(from..from + size, to);
+            };
             for KvHead { keys, values } in layers.iter_mut().flatten() {
                 for &(from, to) in pairs {
-                    let (from, to) = (from as usize * size, to as usize * size);
-                    keys.copy_within(from..from + size, to);
-                    values.copy_within(from..from + size, to);
+                    copy(keys, T::keys_len(dim), from, to);
+                    copy(values, T::values_len(dim), from, to);
                 }
             }
         }
@@ -61,21 +71,23 @@ impl KvCache {
         match &mut self.layers {
             KvLayers::F32(layers) => copy(layers, pairs, dim),
             KvLayers::Bf16(layers) => copy(layers, pairs, dim),
+            KvLayers::Int8(layers) => copy(layers, pairs, dim),
         }
     }
 }
 
 impl KvLayers {
-    fn new(layers: usize, heads: Heads, blocks: usize, narrow: bool) -> Self {
+    fn new(layers: usize, heads: Heads, blocks: usize, kind: KvKind) -> Self {
         fn zeros<T: KvElement>(layers: usize, heads: Heads, blocks: usize) -> Vec<KvLayer<T>> {
-            let values = || {
-                let values = T::zeros(blocks * T::block_len(heads.head_dim));
-                advise_huge_pages(&values);
-                values
-            };
-            let head = |_| KvHead { keys: values(), values: values() };
+            let elements = |of_block: usize| LazyZeros::new(blocks * of_block);
+            let dim = heads.head_dim;
+            let head = |_| KvHead { keys: elements(T::keys_len(dim)), values: elements(T::values_len(dim)) };
             (0..layers).map(|_| (0..heads.kv_heads).map(head).collect()).collect()
         }
-        if narrow { Self::Bf16(zeros(layers, heads, blocks)) } else { Self::F32(zeros(layers, heads, blocks)) }
+        match kind {
+            KvKind::F32 => Self::F32(zeros(layers, heads, blocks)),
+            KvKind::Bf16 => Self::Bf16(zeros(layers, heads, blocks)),
+            KvKind::Int8 => Self::Int8(zeros(layers, heads, blocks)),
+        }
     }
 }

@@ -1,49 +1,62 @@
-//! What a KV cache stores: f32, or pairs of bf16.
+//! What a KV cache stores: f32, or pairs of bf16. 8-bit codes are [`super::codes`].
 
 use super::layout::BLOCK_TOKENS;
 use crate::kernels::PanelBuffer;
 use crate::kernels::ops::vectorised;
+use bytemuck::Pod;
 
-/// An element of the KV cache: one value, or several that are summed one after the other.
-///
-/// `head_dim` is even. A block's keys are `(head_dim / TOGETHER, 32)`, so that 32 scores of a query are one vector loop; its values are
-/// `(32 / TOGETHER, head_dim)`.
-pub(super) trait KvElement: Copy + Send + Sync {
-    /// Dimensions of a key, or places of a value, in one element.
-    const TOGETHER: usize;
-    /// Elements of one block's keys, and of its values.
-    fn block_len(dim: usize) -> usize {
-        BLOCK_TOKENS / Self::TOGETHER * dim
-    }
-    /// `count` zeros in memory that is not touched yet.
-    fn zeros(count: usize) -> Vec<Self>;
-    /// A query's or a weight's value as it is multiplied.
+/// An element of the KV cache. `head_dim` is even.
+pub(super) trait KvElement: Pod + Send + Sync {
+    /// Elements of one block's keys.
+    fn keys_len(dim: usize) -> usize;
+    /// Elements of one block's values.
+    fn values_len(dim: usize) -> usize;
+    /// A query's or a weight's value as it is multiplied, unless a product rounds it itself.
     fn rounded(value: f32) -> f32;
-    /// The value `part` of the element.
-    fn widen(self, part: usize) -> f32;
     /// Writes a key to the place `place` of its block.
     fn put_key(keys: &mut [Self], place: usize, key: &[f32]);
     /// Writes a value to the place `place` of its block.
     fn put_value(values: &mut [Self], place: usize, value: &[f32]);
+}
+
+/// An element of one number, or of several that are summed one after the other.
+///
+/// A block's keys are `(head_dim / TOGETHER, 32)`, so that 32 scores of a query are one vector loop; its values are
+/// `(32 / TOGETHER, head_dim)`.
+pub(super) trait FloatElement: KvElement {
+    /// Dimensions of a key, or places of a value, in one element.
+    const TOGETHER: usize;
+    /// The value `part` of the element.
+    fn widen(self, part: usize) -> f32;
     /// Widens rows of `columns` elements into panels of 16 columns.
     fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer);
 }
 
-impl KvElement for f32 {
+impl FloatElement for f32 {
     const TOGETHER: usize = 1;
 
-    fn zeros(count: usize) -> Vec<Self> {
-        vec![0.0; count]
+    #[inline(always)]
+    fn widen(self, _part: usize) -> f32 {
+        self
+    }
+
+    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer) {
+        to.fill(values, columns, 1, Self::widen);
+    }
+}
+
+impl KvElement for f32 {
+    fn keys_len(dim: usize) -> usize {
+        BLOCK_TOKENS * dim
+    }
+
+    fn values_len(dim: usize) -> usize {
+        BLOCK_TOKENS * dim
     }
 
     #[inline(always)]
     fn rounded(value: f32) -> f32 {
         value
-    }
-
-    #[inline(always)]
-    fn widen(self, _part: usize) -> f32 {
-        self
     }
 
     fn put_key(keys: &mut [Self], place: usize, key: &[f32]) {
@@ -52,10 +65,6 @@ impl KvElement for f32 {
 
     fn put_value(values: &mut [Self], place: usize, value: &[f32]) {
         values[place * value.len()..][..value.len()].copy_from_slice(value);
-    }
-
-    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer) {
-        to.fill(values, columns, 1, Self::widen);
     }
 }
 
@@ -84,21 +93,31 @@ pub(super) fn pair_of_rounded(first: f32, second: f32) -> Bf16Pair {
     joined(first.to_bits(), second.to_bits())
 }
 
-impl KvElement for Bf16Pair {
+impl FloatElement for Bf16Pair {
     const TOGETHER: usize = 2;
 
-    fn zeros(count: usize) -> Vec<Self> {
-        vec![0; count]
+    #[inline(always)]
+    fn widen(self, part: usize) -> f32 {
+        f32::from_bits(if part == 0 { self & 0xffff_0000 } else { self << 16 })
+    }
+
+    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer) {
+        widen_bf16(values, columns, to);
+    }
+}
+
+impl KvElement for Bf16Pair {
+    fn keys_len(dim: usize) -> usize {
+        BLOCK_TOKENS / Self::TOGETHER * dim
+    }
+
+    fn values_len(dim: usize) -> usize {
+        BLOCK_TOKENS / Self::TOGETHER * dim
     }
 
     #[inline(always)]
     fn rounded(value: f32) -> f32 {
         f32::from_bits(bf16_bits(value))
-    }
-
-    #[inline(always)]
-    fn widen(self, part: usize) -> f32 {
-        f32::from_bits(if part == 0 { self & 0xffff_0000 } else { self << 16 })
     }
 
     fn put_key(keys: &mut [Self], place: usize, key: &[f32]) {
@@ -114,10 +133,6 @@ impl KvElement for Bf16Pair {
             let bits = bf16_bits(*value);
             *to = if place.is_multiple_of(2) { bits } else { joined(*to, bits) };
         }
-    }
-
-    fn widen_all(values: &[Self], columns: usize, to: &mut PanelBuffer) {
-        widen_bf16(values, columns, to);
     }
 }
 

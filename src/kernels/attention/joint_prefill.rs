@@ -3,7 +3,7 @@
 //! There are enough queries to widen a block once for all of them and to compute both products by tiles. A query's
 //! result equals that of [`super::online`] to the last bit.
 
-use super::element::KvElement;
+use super::element::FloatElement;
 use super::layout::{BLOCK_TOKENS, visible};
 use super::online::Queries;
 use super::softmax::SoftmaxState;
@@ -45,14 +45,14 @@ pub(super) fn applies(queries: &Queries<'_>) -> bool {
 }
 
 /// Attention of `queries`; `out` becomes `(rows, group, head_dim)`.
-pub(super) fn attend<T: KvElement>(queries: Queries<'_>, keys: &[T], values: &[T], out: &mut [f32]) {
+pub(super) fn attend<T: FloatElement>(queries: Queries<'_>, keys: &[T], values: &[T], out: &mut [f32]) {
     let mut scratch = SCRATCH.take();
     scratch.attend(queries, keys, values, out);
     SCRATCH.set(scratch);
 }
 
 impl Scratch {
-    fn attend<T: KvElement>(&mut self, queries: Queries<'_>, keys: &[T], values: &[T], out: &mut [f32]) {
+    fn attend<T: FloatElement>(&mut self, queries: Queries<'_>, keys: &[T], values: &[T], out: &mut [f32]) {
         let Queries { values: q, rows, heads, window } = queries;
         let (dim, group) = (heads.head_dim, heads.group());
         let (count, panels) = (rows.len() * group, dim.div_ceil(PanelBuffer::WIDTH));
@@ -66,7 +66,9 @@ impl Scratch {
 
         let oldest = rows.iter().map(|row| visible(row.position, window).start).min().unwrap_or(0);
         let newest = rows.iter().map(|row| row.position).max().unwrap_or(0);
-        let place = |block: u32| block as usize * T::block_len(dim)..(block as usize + 1) * T::block_len(dim);
+        // Keys and values of a block are as many elements.
+        let size = T::keys_len(dim);
+        let place = |block: u32| block as usize * size..(block as usize + 1) * size;
         for index in oldest / BLOCK_TOKENS..=newest / BLOCK_TOKENS {
             let Some(&block) = rows[0].blocks.get(index) else { break };
             let from = index * BLOCK_TOKENS;

@@ -3,7 +3,7 @@
 //!
 //! Plain safe loops over fixed widths, compiled for AVX-512, for AVX2 and for any processor.
 
-use super::element::{Bf16Pair, KvElement};
+use super::element::{Bf16Pair, FloatElement, KvElement};
 use super::layout::{AttentionRow, BLOCK_TOKENS, Heads, visible};
 use super::softmax::SoftmaxState;
 use crate::kernels::ops::vectorised;
@@ -18,6 +18,9 @@ const QUERIES_MAX: usize = 6;
 const WIDTH: usize = 16;
 /// [`WIDTH`] with AVX-512's registers.
 const WIDTH_WIDE: usize = 32;
+
+/// Bytes of a block, of which two fit the first-level cache beside what is computed.
+const PREFETCHED_BYTES_MAX: usize = 10 << 10;
 
 /// The queries of neighbouring rows for one KV head.
 #[derive(Clone, Copy)]
@@ -34,12 +37,28 @@ pub(super) struct Queries<'a> {
 pub(super) trait Products {
     /// What the block stores.
     type Element: KvElement;
-    /// Dimensions of a packed query's float.
-    const PACKED: usize;
-    /// Queries as [`Self::scores`] reads them.
-    fn pack(q: &[f32]) -> Cow<'_, [f32]>;
-    /// The scores of `Q` queries over a block's 32 keys.
-    fn scores<const Q: usize>(q: &[f32], keys: &[Self::Element]) -> [[f32; BLOCK_TOKENS]; Q];
+    /// What a packed query is made of.
+    type Word: Copy;
+    /// Queries of `dim` dimensions as [`Self::scores`] reads them, all of the same length.
+    fn pack(q: &[f32], dim: usize) -> Cow<'_, [Self::Word]>;
+    /// The scores of `Q` packed queries over a block's 32 keys.
+    fn scores<const Q: usize>(q: &[Self::Word], keys: &[Self::Element]) -> [[f32; BLOCK_TOKENS]; Q];
+    /// Turns the scores of the places that each query sees into weights, and the others into 0, and updates the states. Returns
+    /// the factors on the outputs so far.
+    #[inline(always)]
+    fn weigh<const Q: usize>(
+        scores: &mut [[f32; BLOCK_TOKENS]; Q],
+        seen: &[Range<usize>; Q],
+        states: &mut [SoftmaxState],
+    ) -> [f32; Q] {
+        let mut rescale = [0.0; Q];
+        for (((scores, seen), state), rescale) in scores.iter_mut().zip(seen).zip(states).zip(&mut rescale) {
+            scores[..seen.start].fill(f32::NEG_INFINITY);
+            scores[seen.end..].fill(f32::NEG_INFINITY);
+            *rescale = state.update(scores);
+        }
+        rescale
+    }
     /// `out = out * rescale + weights * values`, for `Q` queries.
     fn add_values<const Q: usize>(weights: &BlockWeights<Q>, values: &[Self::Element], out: &mut [f32]);
 }
@@ -61,8 +80,12 @@ pub(super) fn attend_rows<P: Products>(
 ) {
     let Queries { values: q, rows, heads, window } = queries;
     let (dim, group) = (heads.head_dim, heads.group());
-    let (q, packed) = (P::pack(q), dim / P::PACKED);
+    let q = P::pack(q, dim);
     let mut states = vec![SoftmaxState::NEW; rows.len() * group];
+    let packed = q.len() / states.len().max(1);
+    let (keys_len, values_len) = (P::Element::keys_len(dim), P::Element::values_len(dim));
+    let two_fit = (keys_len + values_len) * size_of::<P::Element>() <= PREFETCHED_BYTES_MAX;
+    let place = |block: u32, len: usize| block as usize * len..(block as usize + 1) * len;
     let oldest = |row: &AttentionRow<'_>| visible(row.position, window).start;
     let first = rows.iter().map(oldest).min().unwrap_or(0) / BLOCK_TOKENS;
     let last = rows.iter().map(|row| row.position / BLOCK_TOKENS).max().unwrap_or(0);
@@ -76,19 +99,20 @@ pub(super) fn attend_rows<P: Products>(
                 row += run;
                 continue;
             };
-            let start = |block: u32| block as usize * P::Element::block_len(dim);
-            // Blocks lie anywhere in memory. Values are prefetched while scores are computed, and the next rows' keys
-            // while values are summed; behind the last run come the first rows' keys of the next block.
+            // Blocks lie anywhere in memory. While one is computed the next is prefetched, which is that of the next rows;
+            // behind the last run comes the first rows' next one. Where two do not fit the first-level cache, values are
+            // prefetched while the scores before them are computed.
             let next = match rows.get(row + run) {
                 Some(row) => row.blocks.get(index),
                 None => rows[0].blocks.get(index + 1),
             };
-            let place = |block: u32| start(block)..start(block) + P::Element::block_len(dim);
-            prefetch(&values[place(block)]);
             if let Some(&next) = next {
-                prefetch(&keys[place(next)]);
+                prefetch(&keys[place(next, keys_len)]);
             }
-            let (keys, values) = (&keys[place(block)], &values[place(block)]);
+            if let Some(&block) = if two_fit { next } else { Some(&block) } {
+                prefetch(&values[place(block, values_len)]);
+            }
+            let (keys, values) = (&keys[place(block, keys_len)], &values[place(block, values_len)]);
             let mut query = row * group;
             let end = (row + run) * group;
             while query < end {
@@ -150,20 +174,16 @@ vectorised!(
 /// `Q` queries over one block.
 #[inline(always)]
 fn attend_block<P: Products, const Q: usize>(
-    q: &[f32],
+    q: &[P::Word],
     keys: &[P::Element],
     values: &[P::Element],
     seen: [Range<usize>; Q],
     states: &mut [SoftmaxState],
     out: &mut [f32],
 ) {
-    let (mut weights, mut rescale) = (P::scores::<Q>(q, keys), [0.0; Q]);
-    for (((weights, seen), state), rescale) in weights.iter_mut().zip(&seen).zip(states).zip(&mut rescale) {
-        weights[..seen.start].fill(f32::NEG_INFINITY);
-        weights[seen.end..].fill(f32::NEG_INFINITY);
-        *rescale = state.update(weights);
-        weights.iter_mut().for_each(|weight| *weight = P::Element::rounded(*weight));
-    }
+    let mut weights = P::scores::<Q>(q, keys);
+    let rescale = P::weigh(&mut weights, &seen, states);
+    weights.as_flattened_mut().iter_mut().for_each(|weight| *weight = P::Element::rounded(*weight));
     // A place that only some queries see has weight 0 for the others.
     let first = seen.iter().map(|seen| seen.start).min().unwrap_or(0);
     let last = seen.iter().map(|seen| seen.end).max().unwrap_or(0);
@@ -173,12 +193,12 @@ fn attend_block<P: Products, const Q: usize>(
 /// Loops over `WIDTH` floats of each query in registers.
 struct Loops<T, const WIDTH: usize>(PhantomData<T>);
 
-impl<T: KvElement, const WIDTH: usize> Products for Loops<T, WIDTH> {
+impl<T: FloatElement, const WIDTH: usize> Products for Loops<T, WIDTH> {
     type Element = T;
-    const PACKED: usize = 1;
+    type Word = f32;
 
     #[inline(always)]
-    fn pack(q: &[f32]) -> Cow<'_, [f32]> {
+    fn pack(q: &[f32], _dim: usize) -> Cow<'_, [f32]> {
         Cow::Borrowed(q)
     }
 
@@ -229,7 +249,7 @@ impl<T: KvElement, const WIDTH: usize> Products for Loops<T, WIDTH> {
 impl<const Q: usize> BlockWeights<Q> {
     /// `out = out * rescale + weights * values`, columns `from .. from + W`.
     #[inline(always)]
-    fn add_columns<T: KvElement, const W: usize>(&self, values: &[T], from: usize, out: &mut [f32]) {
+    fn add_columns<T: FloatElement, const W: usize>(&self, values: &[T], from: usize, out: &mut [f32]) {
         let dim = out.len() / Q;
         let mut sums = [[0.0f32; W]; Q];
         for (i, sums) in sums.iter_mut().enumerate() {

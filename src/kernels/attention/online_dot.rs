@@ -1,11 +1,14 @@
 //! Attention of a few queries by bf16 dot products (AVX-512 BF16): lanes are keys, then dimensions.
 
-use super::element::{Bf16Pair, KvElement, pair_of_rounded};
+use super::element::{Bf16Pair, FloatElement, pair_of_rounded};
 use super::layout::BLOCK_TOKENS;
 use super::online::{BlockWeights, Products, Queries, attend_rows};
+use super::softmax::SoftmaxState;
+use super::softmax_wide;
 use crate::kernels::layout::PANEL;
 use std::arch::x86_64::*;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Attention of `queries`, rounded to bf16; `out` becomes `(rows, group, head_dim)`.
 ///
@@ -26,11 +29,11 @@ struct Dots;
 
 impl Products for Dots {
     type Element = Bf16Pair;
-    const PACKED: usize = 2;
+    type Word = f32;
 
     /// Pairs of dimensions.
     #[inline(always)]
-    fn pack(q: &[f32]) -> Cow<'_, [f32]> {
+    fn pack(q: &[f32], _dim: usize) -> Cow<'_, [f32]> {
         Cow::Owned(q.as_chunks::<2>().0.iter().map(|pair| f32::from_bits(pair_of_rounded(pair[0], pair[1]))).collect())
     }
 
@@ -38,6 +41,16 @@ impl Products for Dots {
     fn scores<const Q: usize>(q: &[f32], keys: &[Bf16Pair]) -> [[f32; BLOCK_TOKENS]; Q] {
         // SAFETY: the processor has the instructions.
         unsafe { scores(q, keys) }
+    }
+
+    #[inline(always)]
+    fn weigh<const Q: usize>(
+        scores: &mut [[f32; BLOCK_TOKENS]; Q],
+        seen: &[Range<usize>; Q],
+        states: &mut [SoftmaxState],
+    ) -> [f32; Q] {
+        // SAFETY: the processor has the instructions.
+        unsafe { softmax_wide::update(scores, seen, states) }
     }
 
     #[inline(always)]

@@ -6,8 +6,8 @@ use crate::kernels::ops::exp;
 /// Running maximum and sum of one query's softmax.
 #[derive(Clone, Copy)]
 pub(super) struct SoftmaxState {
-    max: f32,
-    sum: f32,
+    pub(super) max: f32,
+    pub(super) sum: f32,
 }
 
 impl SoftmaxState {

@@ -83,8 +83,8 @@ unsafe fn add_tile<const H: usize, const P: usize>(
             }
             for row in 0..H {
                 let factor = _mm512_set1_epi32(pairs.add(row * stride + pair).read().cast_signed());
-                for panel in 0..P {
-                    registers.0[panel][row] = dot(registers.0[panel][row], factor, weights[panel]);
+                for (panel, weights) in weights.iter().enumerate() {
+                    registers.0[panel][row] = dot(registers.0[panel][row], factor, *weights);
                 }
             }
         }

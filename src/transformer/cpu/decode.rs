@@ -8,7 +8,7 @@ use super::weight_sets::WeightSet;
 use crate::formats::spec::ModelSpec;
 use crate::kernels::attention::{AttentionParams, AttentionRow, Heads, KvCache};
 use crate::kernels::ops;
-use crate::kernels::{ActivationRows, Precision, Weight};
+use crate::kernels::{ActivationRows, KvPrecision, Precision, Weight};
 use crate::transformer::decode::{Batch, Forward};
 use crate::transformer::error::{Error, Result};
 use crate::transformer::rope::Tables;
@@ -27,10 +27,10 @@ pub(super) struct CpuDecoder {
 }
 
 impl CpuDecoder {
-    /// A decoder with a KV cache of `blocks` blocks.
-    pub(super) fn new(model: Arc<Stack<Panels>>, blocks: usize) -> Self {
-        let (spec, narrow) = (model.spec(), model.layout().precisions.decode.is_narrow());
-        let cache = KvCache::new(spec.layers, Heads::of(spec), blocks, narrow);
+    /// A decoder with a KV cache of `blocks` blocks of precision `kv`.
+    pub(super) fn new(model: Arc<Stack<Panels>>, kv: KvPrecision, blocks: usize) -> Self {
+        let (spec, kind) = (model.spec(), kv.kind(model.layout().precisions.decode));
+        let cache = KvCache::new(spec.layers, Heads::of(spec), blocks, kind);
         Self { model, cache, spare: Vec::new(), set_logits: Vec::new() }
     }
 

@@ -189,6 +189,18 @@ fn both_passes_agree_in_bf16_as_well() {
 }
 
 #[test]
+fn keys_and_values_of_another_type_than_the_device_has_are_refused() {
+    let dense = dense("tiny_llama", DType::F32);
+    for (kv, accepted) in [("auto", true), ("f32", true), ("bf16", false), ("int8", false)] {
+        let decoder = Decoder::with_kv(dense.clone(), kv.parse().unwrap(), 1);
+        assert_eq!(decoder.is_ok(), accepted, "{kv}");
+        if let Err(error) = decoder {
+            assert_eq!(error.to_string(), format!("engine.kv: expected auto or f32 on cpu, got {kv}"));
+        }
+    }
+}
+
+#[test]
 fn an_adapter_for_other_weights_is_refused() {
     let (panels, dense) = (panels("tiny_llama"), dense("tiny_llama", DType::F32));
     let adapter = adapter("tiny_lora", &panels);

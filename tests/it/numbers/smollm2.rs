@@ -7,10 +7,12 @@ use crate::support::models::{
 use candle_core::Device;
 use rco_node::engine::{Engine, EngineConfig, Request, sampler::SamplingConfig};
 use rco_node::formats::adapter::{Adapter, Factors};
-use rco_node::kernels::{PassPrecisions, Precision, Products};
+use rco_node::kernels::{KvPrecision, PassPrecisions, Precision, Products};
 use rco_node::learner::LearnerConfig;
+use rco_node::transformer::Transformer;
 use rco_node::transformer::score::{ActivationPolicy, Packed, ScoreAdapter, ScoreBatch, record};
 use rco_node::transformer::{decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward};
+use std::sync::Arc;
 
 const PROMPTS: usize = 20;
 
@@ -20,7 +22,7 @@ fn the_real_model_gives_the_log_probs_and_the_greedy_text_of_transformers() {
     let prompts: Vec<String> = serde_json::from_slice(&std::fs::read(golden("smollm2_prompts.json")).unwrap()).unwrap();
     assert_eq!(prompts.len(), PROMPTS);
     let config = quickstart::<EngineConfig>("engine");
-    let decoder = Decoder::sized(model.transformer.clone(), config.kv_cache_mib).unwrap();
+    let decoder = Decoder::sized(model.transformer.clone(), config.kv, config.kv_cache_mib).unwrap();
     let mut engine = Engine::new(decoder, model.tokenizer.clone(), config);
     let mut requests = vec![];
     let mut farthest_off: f32 = 0.0;
@@ -63,23 +65,30 @@ fn on_the_real_model_the_score_pass_agrees_with_decode_and_with_transformers() {
     }
 }
 
-/// Mean KL divergence from f32, in nats a position, over real prompts and the texts behind them; keys and values are
-/// narrow too.
+/// Mean KL divergence from f32, in nats a position, over real prompts and the texts behind them.
 #[test]
 fn narrow_weights_write_by_almost_the_distribution_of_f32() {
     let numbers = Numbers::read("smollm2.safetensors");
     let texts: Vec<Vec<u32>> = (0..PROMPTS)
         .map(|i| [numbers.u32(&format!("ids.{i}")), numbers.u32(&format!("greedy.{i}"))].concat())
         .collect();
-    let limits = [(Precision::Bf16, 2e-4), (Precision::Int8, 5e-3)];
-    let narrow: Vec<_> = limits.iter().map(|&(precision, _)| smollm2_in(precision)).collect();
-    let models = std::iter::once(smollm2()).chain(&narrow);
+    let [bf16, int8] = [Precision::Bf16, Precision::Int8].map(|precision| smollm2_in(precision).transformer);
+    let full = &smollm2().transformer;
+    let limits = [
+        ("bf16", &bf16, KvPrecision::Auto, 2e-4),
+        ("int8", &int8, KvPrecision::Auto, 5e-3),
+        ("int8 with kv in int8", &int8, KvPrecision::Int8, 7e-3),
+        ("f32 with kv in bf16", full, KvPrecision::Bf16, 2e-4),
+        ("f32 with kv in int8", full, KvPrecision::Int8, 1.5e-3),
+    ];
     let longest = texts.iter().map(Vec::len).max().unwrap();
     let blocks = longest.div_ceil(BLOCK_TOKENS) as u32;
-    let mut decoders: Vec<Decoder> =
-        models.map(|model| Decoder::new(model.transformer.clone(), PROMPTS * blocks as usize).unwrap()).collect();
+    let decoder =
+        |model: &Arc<Transformer>, kv| Decoder::with_kv(model.clone(), kv, PROMPTS * blocks as usize).unwrap();
+    let mut decoders = vec![decoder(full, KvPrecision::F32)];
+    decoders.extend(limits.iter().map(|(_, model, kv, _)| decoder(model, *kv)));
     let tables: Vec<Vec<u32>> = (0..PROMPTS as u32).map(|i| (i * blocks..(i + 1) * blocks).collect()).collect();
-    let (mut sums, mut count, mut batch) = ([0.0; 2], 0, Batch::default());
+    let (mut sums, mut count, mut batch) = (vec![0.0; limits.len()], 0, Batch::default());
     for position in 0..longest {
         batch.clear();
         for (text, table) in texts.iter().zip(&tables) {
@@ -98,10 +107,77 @@ fn narrow_weights_write_by_almost_the_distribution_of_f32() {
             *sum += log_probs[0].iter().zip(narrow).map(|(full, narrow)| divergence(full, narrow)).sum::<f64>();
         }
     }
-    for ((precision, limit), sum) in limits.into_iter().zip(sums) {
+    for ((what, _, _, limit), sum) in limits.into_iter().zip(sums) {
         let mean = sum / count as f64;
-        eprintln!("{precision}: mean KL to f32 {mean:.2e} nats over {count} positions");
-        assert!(mean < limit, "{precision}: {mean:.2e}");
+        eprintln!("{what}: mean KL to f32 {mean:.2e} nats over {count} positions");
+        assert!(mean < limit, "{what}: {mean:.2e}");
+    }
+}
+
+/// The same behind a long context, in chunks of a prefill: what keys and values of fewer bits change by themselves.
+#[test]
+fn narrow_keys_and_values_behind_a_long_context_change_little() {
+    const CHUNK: usize = 100;
+    let numbers = Numbers::read("smollm2.safetensors");
+    let texts = (0..PROMPTS).flat_map(|i| [numbers.u32(&format!("ids.{i}")), numbers.u32(&format!("greedy.{i}"))]);
+    let ids: Vec<u32> = texts.flatten().collect();
+    let table: Vec<u32> = (0..ids.len().div_ceil(BLOCK_TOKENS) as u32).rev().collect();
+    let limits = [(KvPrecision::Bf16, 2e-4), (KvPrecision::Int8, 1.5e-3)];
+    let kinds = [KvPrecision::F32, limits[0].0, limits[1].0];
+    let mut decoders = kinds.map(|kv| Decoder::with_kv(smollm2().transformer.clone(), kv, table.len()).unwrap());
+    let (mut sums, mut batch, mut cached) = ([0.0; 2], Batch::default(), 0);
+    for chunk in ids.chunks(CHUNK) {
+        batch.clear();
+        batch.push(chunk, cached, &table[..(cached + chunk.len()).div_ceil(BLOCK_TOKENS)], None, chunk.len());
+        cached += chunk.len();
+        let [full, narrow @ ..] = decoders.each_mut().map(|decoder| {
+            let mut logits = vec![];
+            decoder.step(&batch, &mut logits).unwrap();
+            logits.chunks_exact(decoder.vocab()).map(log_softmax).collect::<Vec<_>>()
+        });
+        for (sum, narrow) in sums.iter_mut().zip(&narrow) {
+            *sum += full.iter().zip(narrow).map(|(full, narrow)| divergence(full, narrow)).sum::<f64>();
+        }
+    }
+    for ((kv, limit), sum) in limits.into_iter().zip(sums) {
+        let mean = sum / cached as f64;
+        eprintln!("keys and values in {kv}: mean KL to f32 {mean:.2e} nats over {cached} positions of one text");
+        assert!(mean > 0.0 && mean < limit, "{kv}: {mean:.2e}");
+    }
+}
+
+/// Whatever the cache keeps: a text that is prefilled at once, in chunks, beside another or token by token has the same
+/// logits, to the last bit; so has one behind a copied block.
+#[test]
+fn chunks_neighbours_and_copies_change_no_bit_of_the_real_model() {
+    let numbers = Numbers::read("smollm2.safetensors");
+    let ids: Vec<u32> = (0..2).flat_map(|i| numbers.u32(&format!("ids.{i}"))).take(70).collect();
+    let int8 = smollm2_in(Precision::Int8).transformer;
+    for kv in [KvPrecision::Bf16, KvPrecision::Int8] {
+        let run = |chunk: usize, copied: bool, beside: bool| {
+            let mut decoder = Decoder::with_kv(int8.clone(), kv, 8).unwrap();
+            let (mut table, mut logits, mut cached) = (vec![5u32, 1, 3], vec![], 0);
+            for part in ids.chunks(chunk) {
+                if copied && cached > 40 && table[1] == 1 {
+                    decoder.copy_blocks(&[(1, 2)]).unwrap();
+                    table[1] = 2;
+                }
+                let mut batch = Batch::default();
+                batch.push(part, cached, &table, None, 1);
+                if beside {
+                    batch.push(&ids[..1], 0, &[7], None, 1);
+                }
+                decoder.step(&batch, &mut logits).unwrap();
+                cached += part.len();
+            }
+            logits.truncate(decoder.vocab());
+            logits
+        };
+        let whole = run(ids.len(), false, false);
+        for (chunk, copied, beside) in [(1, false, false), (1, true, true), (9, true, false), (33, false, true)] {
+            let same = run(chunk, copied, beside) == whole;
+            assert!(same, "{kv}: chunks of {chunk}, copied {copied}, beside another {beside}");
+        }
     }
 }
 

@@ -90,7 +90,8 @@ fn decode_writes_what_is_asked_and_computes_each_distinct_token_once() {
     // Of a prompt that is in the cache the last token is computed, for its logits; of what is written all but the last.
     let warm = bench(Some(&tiny()), &[&asked[..], &[listed.to_str().unwrap(), "--warm"]].concat());
     assert_eq!((number(&warm, "computed_tokens"), number(&warm, "generated_tokens")), (240.0, 240.0));
-    let filled = bench(Some(&tiny()), &["decode", "--sequences", "3", "--max-tokens", "5", "--context", "700"]);
+    let filled = ["decode", "--sequences", "3", "--max-tokens", "5", "--context", "700", "--kv", "int8"];
+    let filled = bench(Some(&tiny()), &filled);
     assert_eq!(number(&filled, "prompt_tokens"), 2100.0);
 }
 
@@ -110,6 +111,7 @@ fn what_cannot_be_measured_is_refused_with_its_reason() {
     refused(&["decode", "--prompts", "nowhere.jsonl"], "nowhere.jsonl");
     refused(&["decode", "--prompts", golden("dro.py").to_str().unwrap()], "line 1");
     refused(&["decode", "--temperature=-1"], "temperature");
+    refused(&["prefill", "--kv", "int4"], "expected auto, f32, bf16 or int8, got \"int4\"");
     // A byte a token: the critic's prompt is longer than the context.
     refused(&["episode", "--episodes", "1", "--max-tokens", "150"], "expected 1 to 255");
 }

@@ -84,6 +84,14 @@ fn check_prints_a_config_that_resolves_again_and_a_memory_plan() {
     for part in ["weights", "kv cache", "adapter", "optimizer", "activations", "total"] {
         assert!(printed.lines().any(|line| line.starts_with(&format!("# {part}"))), "{part}: {printed}");
     }
+    let tokens = |kv: &str| -> f64 {
+        let printed = text(&run(&["check", "--set", kv], "").stdout);
+        let line = printed.lines().find_map(|line| line.strip_prefix("# KV cache: ")).unwrap();
+        line.strip_suffix(" tokens").unwrap().parse().unwrap()
+    };
+    let [full, half, codes] = ["f32", "bf16", "int8"].map(|kv| tokens(&format!("engine.kv='{kv}'")));
+    assert!((half / full - 2.0).abs() < 0.01 && codes > 1.5 * half, "{full}, {half}, {codes} tokens");
+    assert_eq!(tokens("engine.kv='auto'"), half, "the default weights are int8");
     assert_refused(&run(&["check", "--set", "engine.kv_cache_mib=100000000"], ""), 2, &["memory", "available"]);
     assert_refused(
         &run(&["check", "--set", "engine.context_tokens_max=100000"], ""),

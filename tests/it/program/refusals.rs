@@ -279,6 +279,21 @@ fn a_critic_with_all_weights_trained_is_refused_on_a_gpu() {
     }
 }
 
+#[test]
+fn keys_and_values_that_a_gpu_does_not_keep_are_refused_there() {
+    let folder = tempfile::tempdir().unwrap();
+    for (kv, refused) in [("auto", false), ("bf16", false), ("int8", true), ("f32", true)] {
+        let config = config(folder.path(), &format!("engine.kv='{kv}'"));
+        assert!(check_device(&config, DeviceLocation::Cpu).is_ok());
+        let checked = check_device(&config, DeviceLocation::Cuda { gpu_id: 1 });
+        assert_eq!(checked.is_err(), refused, "{kv}");
+        let Err(error) = checked else { continue };
+        assert_eq!(error.exit(), Exit::Usage);
+        let why = error.to_string();
+        assert!(why.contains("engine.kv: expected auto or bf16 on cuda:1") && why.contains(kv), "{why}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_text_that_the_template_refuses_ends_its_episode_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();

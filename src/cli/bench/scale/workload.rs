@@ -47,7 +47,7 @@ impl Workload {
     pub(super) fn bytes(&self, model: &ModelSizes, config: &Config, device: &Device) -> usize {
         let ModelSizes { spec, engine_bytes, both_bytes, .. } = model;
         let mut engine = config.engine.clone();
-        let block = Decoder::block_bytes(spec, engine.weights, device);
+        let block = Decoder::block_bytes(spec, engine.kv_kind(), device);
         match *self {
             Self::Decode { sequences, context, max_tokens } => {
                 engine = sized_engine(&engine, block, &vec![context + max_tokens; sequences]);
