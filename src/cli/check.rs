@@ -81,9 +81,20 @@ pub(super) fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, C
         print_line(&format!("# {name:<12} {:>8.1}", mib(*bytes)));
     }
     print_line(&format!("# {:<12} {:>8.1}", "total", mib(plan.total())));
+    if device.is_cpu() {
+        let caches = plan.parts.iter().filter(|(name, _)| name.ends_with("kv") || name.starts_with("kv"));
+        let rest = plan.total() - caches.map(|(_, bytes)| bytes).sum::<usize>();
+        print_line(&format!(
+            "# {:<12} {:>8.1}: keys and values take memory as they are written",
+            "without KV",
+            mib(rest)
+        ));
+        let (base, products) = (config.learner.base_precision(), config.learner.linear_products().supported());
+        print_line(&format!("# learner: base in {base}, products in {}", products.name()));
+    }
     let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(&spec, config.engine.kv_kind(), &device);
     print_line(&format!("# KV cache: {} tokens", blocks * BLOCK_TOKENS));
-    check_memory(&plan, &spec, config, &device).or_exit(Exit::Usage)?;
+    check_memory(&plan, &spec, config, &device, 0).or_exit(Exit::Usage)?;
     Ok(Exit::Done)
 }
 

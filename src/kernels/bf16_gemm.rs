@@ -9,7 +9,7 @@ mod operands;
 mod x86;
 
 use super::column_writer::ColumnWriter;
-use super::gemm_lora::LoraBranch;
+use super::gemm_lora::{self, LoraBranch};
 use super::isa::has_bf16_dots;
 use super::layout::{Lane, NO_SUM, PANEL, tiles};
 use super::packed_matrix::PackedMatrix;
@@ -54,7 +54,7 @@ pub(crate) fn applies() -> bool {
 /// Where the lengths do not fit, or the processor lacks the dot products.
 pub(crate) fn forward(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, x: &[f32], u: &mut [f32], y: &mut [f32]) {
     assert!(applies(), "a processor with bf16 dot products");
-    let rows = x.len() / w.inputs();
+    let rows = gemm_lora::check(w, branch, [x.len(), u.len(), y.len()]);
     let mut scratch = SCRATCH.take();
     let Scratch { w: panels, addend, inner, x: left, u: left_inner } = &mut scratch;
     panels.pack(w);
@@ -84,7 +84,7 @@ pub(crate) fn backward(
     overlap: Overlap<'_>,
 ) {
     assert!(applies(), "a processor with bf16 dot products");
-    let rows = dx.len() / w.inputs();
+    let rows = gemm_lora::check(w, branch, [dx.len(), du.len(), dy.len()]);
     let stride = dy.len() / rows.max(1);
     let mut scratch = SCRATCH.take();
     let Scratch { w: panels, addend, inner, x: left, u: left_inner } = &mut scratch;

@@ -192,7 +192,7 @@ impl Width for Option<LoraBranch<'_>> {
 }
 
 /// Checks the lengths of inputs, inner columns and outputs; returns the number of rows.
-fn check(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, [inputs, inner, outputs]: [usize; 3]) -> usize {
+pub(super) fn check(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, [inputs, inner, outputs]: [usize; 3]) -> usize {
     let rows = inputs / w.inputs();
     let stride = outputs / rows.max(1);
     let fits = inputs == rows * w.inputs() && inner == rows * branch.width();

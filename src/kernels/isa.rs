@@ -1,6 +1,7 @@
 //! The processor's instruction set, and the tile sizes for it.
 //!
-//! Every instruction set does the same operations in the same order; only the number done at once differs.
+//! Every instruction set does the same operations in the same order; only the number done at once differs. Products that are
+//! asked for in bf16 are the exception: where the processor lacks them they are in f32.
 
 use super::layout::ROWS_MAX;
 use std::sync::OnceLock;
@@ -158,7 +159,7 @@ pub(crate) fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512vl")
 }
 
-/// Whether attention uses bf16 dot products.
+/// Whether attention, and products in bf16, use bf16 dot products.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn has_bf16_dots() -> bool {
     has_avx512() && Isa::limit() >= Isa::Vnni && is_x86_feature_detected!("avx512bf16")

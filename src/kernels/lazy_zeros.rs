@@ -6,6 +6,7 @@
 use super::huge_pages::advise_huge_pages;
 use bytemuck::Pod;
 use memmap2::MmapMut;
+use std::io;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
@@ -20,13 +21,13 @@ pub(crate) struct LazyZeros<T> {
 impl<T: Pod> LazyZeros<T> {
     /// `count` zeros.
     ///
-    /// # Panics
+    /// # Errors
     /// Where the system has no address space for them.
-    pub(crate) fn new(count: usize) -> Self {
-        let bytes = count * size_of::<T>();
-        let pages = MmapMut::map_anon(bytes.max(1)).unwrap_or_else(|error| panic!("mapping {bytes} bytes: {error}"));
+    pub(crate) fn new(count: usize) -> io::Result<Self> {
+        let bytes = count.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let pages = MmapMut::map_anon(bytes.max(1))?;
         advise_huge_pages(&pages);
-        Self { pages, bytes, _elements: PhantomData }
+        Ok(Self { pages, bytes, _elements: PhantomData })
     }
 }
 
@@ -45,6 +46,7 @@ impl<T: Pod> DerefMut for LazyZeros<T> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -59,7 +61,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn what_is_not_written_takes_no_memory() {
         let (before, count) = (resident(), 1 << 30);
-        let mut zeros = LazyZeros::<f32>::new(count);
+        let mut zeros = LazyZeros::<f32>::new(count).unwrap();
         zeros[count - 1] = 1.0;
         assert!(zeros.len() == count && zeros[count / 2] == 0.0 && zeros[count - 1] == 1.0);
         // Other tests allocate meanwhile, and a page may be huge.
@@ -67,7 +69,12 @@ mod tests {
     }
 
     #[test]
+    fn more_than_there_is_address_space_for_is_an_error() {
+        assert!(LazyZeros::<f32>::new(usize::MAX / 8).is_err() && LazyZeros::<f32>::new(usize::MAX).is_err());
+    }
+
+    #[test]
     fn none_are_none() {
-        assert!(LazyZeros::<u32>::new(0).is_empty());
+        assert!(LazyZeros::<u32>::new(0).unwrap().is_empty());
     }
 }

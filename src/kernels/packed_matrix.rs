@@ -64,16 +64,28 @@ impl PackedMatrix {
     /// Resizes to `(outputs, inputs)` with unspecified values; memory is only added.
     pub(super) fn reshape(&mut self, outputs: usize, inputs: usize) {
         let lanes = usize::div_ceil(outputs, PANEL) * inputs;
-        if self.lanes.capacity() < lanes {
+        if self.lanes.len() < lanes {
+            self.lanes = vec![];
             self.lanes = filled(lanes, Line([0.0; PANEL]));
         }
-        self.lanes.resize(lanes, Line([0.0; PANEL]));
         (self.outputs, self.inputs) = (outputs, inputs);
+    }
+
+    /// Lanes in use: a matrix that was reshaped may hold more.
+    fn len(&self) -> usize {
+        self.outputs.div_ceil(PANEL) * self.inputs
+    }
+
+    /// Floats that it has memory for.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.lanes.len() * PANEL
     }
 
     /// Its panels, one lane an input.
     pub(super) fn panels_mut(&mut self) -> impl Iterator<Item = &mut [Lane]> {
-        self.lanes.chunks_exact_mut(self.inputs.max(1))
+        let (used, inputs) = (self.len(), self.inputs.max(1));
+        self.lanes[..used].chunks_exact_mut(inputs)
     }
 
     /// Replaces the values by those of `matrices`, one below the other, without allocating.
@@ -151,12 +163,13 @@ impl PackedMatrix {
 
     /// The values in their layout: panels of 16 outputs, input by input.
     pub(crate) fn values(&self) -> &[f32] {
-        floats(&self.lanes)
+        floats(&self.lanes[..self.len()])
     }
 
     /// The values in their layout, mutable. Those past the last output must stay zero.
     pub(crate) fn values_mut(&mut self) -> &mut [f32] {
-        floats_mut(&mut self.lanes)
+        let used = self.len();
+        floats_mut(&mut self.lanes[..used])
     }
 }
 

@@ -56,6 +56,9 @@ pub enum Error {
         /// The longest that fits, in tokens.
         room: usize,
     },
+    /// The memory plan does not fit.
+    #[error("{0}")]
+    Memory(String),
     /// Another node uses it.
     #[error("{0} is in use by another node")]
     Locked(PathBuf),

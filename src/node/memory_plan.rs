@@ -21,18 +21,22 @@ pub(crate) struct MemoryPlan {
 }
 
 const F32: usize = size_of::<f32>();
-/// Memory of a node without a model: code, tokenizer, templates, threads.
-const PROGRAM: usize = 64 << 20;
-/// What the allocator keeps of freed activations in pages that are still in part in use, over their planned size. On the
-/// quickstart with a full KV cache 350 MiB were measured over a plan with 400 MiB of activations.
-const KEPT_BY_ALLOCATOR: f64 = 0.9;
+// What cannot be counted was measured on SmolLM2: see "Memory" in docs/performance.md.
+/// Memory of an engine or a learner without its model: code, tokenizer, threads.
+const PROGRAM: usize = 85 << 20;
+/// What a node has besides: actors, checkers, templates, records, and the heaps of their threads.
+const NODE: usize = 205 << 20;
+/// What the scheduler keeps of cached tokens, as a share of their keys and values.
+const CACHE_INDEX: f64 = 0.02;
+/// What the allocator and huge pages add to the activations of a learner, as a share of them.
+const ROUNDING: f64 = 0.29;
 
 impl MemoryPlan {
     /// The plan of an engine on `device`, without a learner; `weights` is the size of the model's weights there, in bytes.
     pub(crate) fn of_writing(spec: &ModelSpec, weights: usize, engine: &EngineConfig, device: &Device) -> Self {
-        // A step's rows in the widest part of a layer, and the logits of every row that is sampled.
+        // A step's rows in the widest part of a layer, and the logits of every row that is sampled, with the sampler's copy.
         let widest = 2 * spec.hidden + 3 * spec.intermediate;
-        let mut writing = engine.step_tokens_max * widest + engine.sequences_max * spec.vocab;
+        let mut writing = engine.step_tokens_max * widest + 2 * engine.sequences_max * spec.vocab;
         if !device.is_cpu() {
             writing += DenseDecoder::attention_floats(spec, engine.sequences_max, engine.context_tokens_max);
         }
@@ -40,7 +44,7 @@ impl MemoryPlan {
             parts: vec![
                 ("weights", weights),
                 ("kv cache", engine.kv_cache_mib << 20),
-                ("program", program(device)),
+                ("program", program(device) + share(CACHE_INDEX, engine.kv_cache_mib << 20)),
                 ("activations", writing * F32),
             ],
         }
@@ -48,6 +52,15 @@ impl MemoryPlan {
 
     /// The plan of a node on `device`; `weights` is the size of the model's weights there for both passes, in bytes.
     pub(crate) fn new(spec: &ModelSpec, weights: usize, config: &Config, device: &Device) -> Self {
+        let mut plan = Self::of_both(spec, weights, config, device);
+        if device.is_cpu() {
+            plan.parts.iter_mut().filter(|(name, _)| *name == "program").for_each(|(_, bytes)| *bytes += NODE);
+        }
+        plan
+    }
+
+    /// The plan of a node's engine and learner without the node around them.
+    pub(crate) fn of_both(spec: &ModelSpec, weights: usize, config: &Config, device: &Device) -> Self {
         let targets = config.rollout.critiques * config.critic.sampling.max_tokens;
         let mut plan = Self::of_writing(spec, weights, &config.engine, device);
         let mut learning = Self::of_learning(spec, 0, &config.learner, targets, device).parts;
@@ -57,21 +70,21 @@ impl MemoryPlan {
             learning.push(("in service", 2 * (spec.parameters() * F32 + served(spec, config.engine.weights))));
             learning.push(("optimizer", 2 * spec.parameters() * F32));
         }
-        // A checkpoint copies the adapter and two moments, and serialising it copies them again. Like the program itself,
-        // these copies are in host memory.
-        if let Some((_, bytes)) = learning.iter().find(|(name, _)| *name == "adapter").filter(|_| device.is_cpu()) {
-            learning.push(("checkpoint", 2 * 3 * (bytes / 4)));
+        if let Some((_, bytes)) = learning.iter_mut().find(|(name, _)| *name == "adapter") {
+            // The learner's weights and their copy for the score pass, and two served versions during a publication.
+            let adapter = *bytes / 2;
+            *bytes *= 2;
+            // A checkpoint copies the adapter and two moments, and serialising it copies them again. Like the program itself,
+            // these copies are in host memory.
+            if device.is_cpu() {
+                learning.push(("checkpoint", 2 * 3 * adapter));
+            }
         }
         for (name, bytes) in learning.into_iter().filter(|(name, _)| *name != "program") {
             match plan.parts.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, size)) => *size += bytes,
                 None => plan.parts.insert(plan.parts.len() - 1, (name, bytes)),
             }
-        }
-        if device.is_cpu() {
-            let activations = plan.parts.iter().filter(|(name, _)| *name == "activations").map(|(_, bytes)| bytes);
-            let kept = (KEPT_BY_ALLOCATOR * activations.sum::<usize>() as f64) as usize;
-            plan.parts.push(("allocator", kept));
         }
         plan
     }
@@ -87,13 +100,20 @@ impl MemoryPlan {
         let targets = targets.min(learner.micro_batch_tokens);
         let rank = if learner.mode == Mode::Full { 0 } else { learner.lora.rank };
         let learning = activation_floats(spec, rank, learner.micro_batch_tokens, targets, learner.activation_policy());
-        let learning = learning + if device.is_cpu() { widened_floats(spec, learner.base_precision()) } else { 0 };
+        let (base, products) = (learner.base_precision(), learner.linear_products());
+        let precisions = PassPrecisions { products, ..PassPrecisions::both(base, base) };
+        let widened = if device.is_cpu() { widened_floats(spec, precisions, learner.micro_batch_tokens) } else { 0 };
         if learner.mode == Mode::Full {
             // The critic's weights, which the score pass reads in place; their gradient and two moments.
             let whole = spec.parameters() * F32;
-            let parts =
-                [("weights", weights), ("critic", whole), ("optimizer", 3 * whole), ("activations", learning * F32)];
-            return Self { parts: [("program", program(device))].into_iter().chain(parts).collect() };
+            let parts = [
+                ("weights", weights),
+                ("critic", whole),
+                ("optimizer", 3 * whole),
+                ("activations", (learning + widened) * F32),
+            ];
+            let parts = [("program", program(device))].into_iter().chain(parts);
+            return Self { parts: parts.chain(rounding(learning, device)).collect() };
         }
         let lora = &learner.lora;
         let of_site = |site: &Projection| {
@@ -103,15 +123,15 @@ impl MemoryPlan {
         let adapter = spec.layers * lora.targets.iter().map(of_site).sum::<usize>();
         // The gradient, a micro-batch's gradient and two moments; with a GPU the moments stay in host memory.
         let optimizer = if device.is_cpu() { 4 } else { 1 } * adapter * F32;
-        let parts = vec![
+        let parts = [
             ("weights", weights),
-            // The learner's weights, their copy for the score pass, and two served versions during a publication.
-            ("adapter", 4 * adapter * F32),
+            // The learner's weights and their copy for the score pass.
+            ("adapter", 2 * adapter * F32),
             ("optimizer", optimizer),
             ("program", program(device)),
-            ("activations", learning * F32),
+            ("activations", (learning + widened) * F32),
         ];
-        Self { parts }
+        Self { parts: parts.into_iter().chain(rounding(learning, device)).collect() }
     }
 
     /// Adds a judge with its own model, whose weights take `weights` bytes.
@@ -185,7 +205,7 @@ pub(crate) fn check_context(
     Ok(())
 }
 
-/// Refuses a plan that does not fit this device.
+/// Refuses a plan that does not fit this device, where this process holds `held` bytes of it already.
 ///
 /// # Errors
 /// Names what does not fit, its size, and the size available.
@@ -194,12 +214,15 @@ pub(crate) fn check_memory(
     spec: &ModelSpec,
     config: &Config,
     device: &Device,
+    held: usize,
 ) -> anyhow::Result<()> {
     check_context(spec, &config.engine, device, "engine.kv_cache_mib")?;
     if let Some(available) = device::available_bytes(device) {
+        let beside =
+            if held > 0 { format!(" beside the {:.0} that this process holds", mib(held)) } else { String::new() };
         anyhow::ensure!(
-            plan.total() <= available,
-            "memory: the plan needs {:.0} MiB, {} has {:.0} MiB available",
+            plan.total() <= available + held,
+            "memory: the plan needs {:.0} MiB, {} has {:.0} MiB available{beside}",
             mib(plan.total()),
             device::name(device),
             mib(available)
@@ -217,6 +240,16 @@ fn served(spec: &ModelSpec, precision: Precision) -> usize {
         _ => F32 * shape.iter().product::<usize>(),
     };
     spec.tensors().iter().map(of_tensor).sum()
+}
+
+/// `share` of `bytes`.
+fn share(share: f64, bytes: usize) -> usize {
+    (share * bytes as f64) as usize
+}
+
+/// The part that a learner's `floats` of activations take beyond their size.
+fn rounding(floats: usize, device: &Device) -> Option<(&'static str, usize)> {
+    device.is_cpu().then(|| ("allocator", share(ROUNDING, floats * F32)))
 }
 
 /// Memory of the program itself on `device`.

@@ -48,7 +48,12 @@ pub(crate) fn models(
     check_device(config, device.location())?;
     let path = fetch("model.source", &config.model.source)?;
     events.emit(Event::ActivityChanged(Activity::Loading));
-    let model = crate::transformer::load::load_on(&path, &device, precisions(config, score))?;
+    let passes = precisions(config, score);
+    if let Some(base) = passes.score.filter(|_| device.is_cpu()) {
+        let products = passes.products.supported().name();
+        tracing::info!(%base, products, "the learner's pass");
+    }
+    let model = crate::transformer::load::load_on(&path, &device, passes)?;
     // Every role needs a chat template: a base model is refused here, not by its first episode.
     model.template.present()?;
     let judge_model = judge_model(config, &device)?;

@@ -5,7 +5,7 @@
 use super::changes::{Change, changes};
 use super::error::Error;
 use super::identity::Identity;
-use super::memory_plan::MemoryPlan;
+use super::memory_plan::{MemoryPlan, check_context, check_memory};
 use super::models::{checker, models, note_peak};
 use super::options::Options;
 use super::published_settings;
@@ -31,6 +31,7 @@ use crate::run::checkpoints::CheckpointStore;
 use crate::run::critics::CriticRegistry;
 use crate::run::events::EventBus;
 use crate::run::journal::{self, Journal, Record};
+use crate::run::memory::resident_bytes;
 use crate::run::state::RunState;
 use crate::telemetry::metrics::MemoryOwner;
 use crate::types::{ModelId, Prompt};
@@ -62,7 +63,7 @@ pub(super) fn prepare(config: Config, options: &Options, events: EventBus) -> Re
     if !options.resume {
         Learner::check_start(&config.learner, &spec)?;
     }
-    note_memory(&models, &config, &events);
+    note_memory(&models, &config, &events)?;
     note_peak(&models);
     let source = &config.model.source;
     let origin = ModelId { name: source.clone(), sha256: Source::parse(source)?.digest(&path)? };
@@ -196,7 +197,10 @@ fn tell_changes(run: &Path, now: &str) {
 }
 
 /// Notes what the weights take and what the rest is planned to take.
-fn note_memory(models: &Models, config: &Config, events: &EventBus) {
+///
+/// # Errors
+/// If there is not the memory for the plan, as `check` says.
+fn note_memory(models: &Models, config: &Config, events: &EventBus) -> Result<(), Error> {
     let transformer = &models.model.transformer;
     let device = transformer.device();
     let mut plan = MemoryPlan::new(transformer.spec(), transformer.bytes(), config, &device);
@@ -205,9 +209,14 @@ fn note_memory(models: &Models, config: &Config, events: &EventBus) {
         let judge = &judge.transformer;
         weights += judge.bytes();
         plan = plan.with_judge(judge.spec(), judge.bytes(), engine, &device);
+        let why = check_context(judge.spec(), engine, &device, "judge.kv_cache_mib");
+        why.map_err(|why| Error::Memory(why.to_string()))?;
     }
     events.memory().holds(MemoryOwner::Weights, weights);
     plan.by_owner().for_each(|(owner, bytes)| events.memory().plan(owner, bytes));
+    let resident = resident_bytes().filter(|_| device.is_cpu()).map_or(weights, |bytes| bytes as usize);
+    let held = resident.clamp(weights, plan.total().max(weights));
+    check_memory(&plan, transformer.spec(), config, &device, held).map_err(|why| Error::Memory(why.to_string()))
 }
 
 /// The run state of the newest checkpoint, or of the beginning, with what the journal holds since.

@@ -61,7 +61,7 @@ impl MemoryLedger {
 }
 
 /// Resident memory of this process, in bytes; none where the system does not say.
-fn resident_bytes() -> Option<u64> {
+pub(crate) fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)

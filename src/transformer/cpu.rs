@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 impl Backend for Stack<Panels> {
     fn decoder(self: Arc<Self>, kv: KvPrecision, blocks: usize) -> Result<Box<dyn Forward + Send>> {
-        Ok(Box::new(CpuDecoder::new(self, kv, blocks)))
+        Ok(Box::new(CpuDecoder::new(self, kv, blocks)?))
     }
 
     fn pack(&self, critic: &CriticWeights) -> Result<PackedAdapter> {

@@ -21,6 +21,14 @@ pub enum Error {
     /// The score pass was run on weights that were loaded for the decode pass only.
     #[error("expected weights loaded for scoring, got weights for decoding only")]
     DecodeOnly,
+    /// The system has no room for the KV cache.
+    #[error("engine.kv_cache_mib: expected a KV cache that the system has room for, got {mib} MiB: {why}")]
+    KvCache {
+        /// Its size.
+        mib: usize,
+        /// What the system says.
+        why: std::io::Error,
+    },
     /// All weights are to be trained, and the score pass reads them in less than f32.
     #[error("expected weights in f32, which are trained, got {precision}; set learner.base to f32")]
     NarrowBase {

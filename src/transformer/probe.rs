@@ -18,10 +18,13 @@ pub struct Attention {
 
 impl Attention {
     /// `sequences` of `context` tokens with the heads of `spec`, keys and values as `kind` says.
+    ///
+    /// # Panics
+    /// Where the system has no room for their keys and values.
     pub fn new(spec: &ModelSpec, sequences: usize, context: usize, kind: KvKind) -> Self {
         let heads = Heads::of(spec);
         let blocks = context.div_ceil(BLOCK_TOKENS);
-        let cache = KvCache::new(1, heads, sequences * blocks, kind);
+        let cache = KvCache::new(1, heads, sequences * blocks, kind).expect("room for keys and values");
         let tables: Vec<Vec<u32>> =
             (0..sequences).map(|s| (0..blocks).map(|b| (b * sequences + s) as u32).collect()).collect();
         let row = heads.q_width() + 2 * heads.kv_width();

@@ -92,7 +92,7 @@ pub(super) fn run(bench: &Bench, arguments: &EpisodeArguments) -> Result<Exit, C
     let (spec, weights) = (bench.model.transformer.spec(), bench.model.transformer.bytes());
     let plan = match arguments.no_learn {
         true => bench.plan(&bench.config.engine),
-        false => MemoryPlan::new(spec, weights, &bench.config, &bench.model.transformer.device()),
+        false => MemoryPlan::of_both(spec, weights, &bench.config, &bench.model.transformer.device()),
     };
     let mut runs = Vec::with_capacity(common.runs);
     for run in 1..=common.runs {

@@ -6,6 +6,7 @@ use super::codes::CodeQuad;
 use super::element::{Bf16Pair, KvElement};
 use super::layout::Heads;
 use crate::kernels::{KvKind, LazyZeros};
+use std::io;
 
 /// Keys and values of every layer, in blocks.
 pub(crate) struct KvCache {
@@ -45,8 +46,11 @@ impl KvCache {
     }
 
     /// A cache of `blocks` blocks. The system allocates its pages when they are first written.
-    pub(crate) fn new(layers: usize, heads: Heads, blocks: usize, kind: KvKind) -> Self {
-        Self { layers: KvLayers::new(layers, heads, blocks, kind), heads, blocks }
+    ///
+    /// # Errors
+    /// Where the system has no address space for it.
+    pub(crate) fn new(layers: usize, heads: Heads, blocks: usize, kind: KvKind) -> io::Result<Self> {
+        Ok(Self { layers: KvLayers::new(layers, heads, blocks, kind)?, heads, blocks })
     }
 
     pub(crate) fn blocks(&self) -> usize {
@@ -77,17 +81,17 @@ impl KvCache {
 }
 
 impl KvLayers {
-    fn new(layers: usize, heads: Heads, blocks: usize, kind: KvKind) -> Self {
-        fn zeros<T: KvElement>(layers: usize, heads: Heads, blocks: usize) -> Vec<KvLayer<T>> {
+    fn new(layers: usize, heads: Heads, blocks: usize, kind: KvKind) -> io::Result<Self> {
+        fn zeros<T: KvElement>(layers: usize, heads: Heads, blocks: usize) -> io::Result<Vec<KvLayer<T>>> {
             let elements = |of_block: usize| LazyZeros::new(blocks * of_block);
             let dim = heads.head_dim;
-            let head = |_| KvHead { keys: elements(T::keys_len(dim)), values: elements(T::values_len(dim)) };
+            let head = |_| Ok(KvHead { keys: elements(T::keys_len(dim))?, values: elements(T::values_len(dim))? });
             (0..layers).map(|_| (0..heads.kv_heads).map(head).collect()).collect()
         }
-        match kind {
-            KvKind::F32 => Self::F32(zeros(layers, heads, blocks)),
-            KvKind::Bf16 => Self::Bf16(zeros(layers, heads, blocks)),
-            KvKind::Int8 => Self::Int8(zeros(layers, heads, blocks)),
-        }
+        Ok(match kind {
+            KvKind::F32 => Self::F32(zeros(layers, heads, blocks)?),
+            KvKind::Bf16 => Self::Bf16(zeros(layers, heads, blocks)?),
+            KvKind::Int8 => Self::Int8(zeros(layers, heads, blocks)?),
+        })
     }
 }

@@ -33,8 +33,8 @@ pub(super) struct Queries<'a> {
     pub(super) window: usize,
 }
 
-/// Products of a few queries with one block: by plain loops, or by instructions of their own.
-pub(super) trait Products {
+/// BlockProducts of a few queries with one block: by plain loops, or by instructions of their own.
+pub(super) trait BlockProducts {
     /// What the block stores.
     type Element: KvElement;
     /// What a packed query is made of.
@@ -72,7 +72,7 @@ pub(super) struct BlockWeights<const Q: usize> {
 }
 
 #[inline(always)]
-pub(super) fn attend_rows<P: Products>(
+pub(super) fn attend_rows<P: BlockProducts>(
     queries: Queries<'_>,
     keys: &[P::Element],
     values: &[P::Element],
@@ -173,7 +173,7 @@ vectorised!(
 
 /// `Q` queries over one block.
 #[inline(always)]
-fn attend_block<P: Products, const Q: usize>(
+fn attend_block<P: BlockProducts, const Q: usize>(
     q: &[P::Word],
     keys: &[P::Element],
     values: &[P::Element],
@@ -193,7 +193,7 @@ fn attend_block<P: Products, const Q: usize>(
 /// Loops over `WIDTH` floats of each query in registers.
 struct Loops<T, const WIDTH: usize>(PhantomData<T>);
 
-impl<T: FloatElement, const WIDTH: usize> Products for Loops<T, WIDTH> {
+impl<T: FloatElement, const WIDTH: usize> BlockProducts for Loops<T, WIDTH> {
     type Element = T;
     type Word = f32;
 

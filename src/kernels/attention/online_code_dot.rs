@@ -3,7 +3,7 @@
 
 use super::codes::{CodeQuad, GROUP_QUADS, LEAST, ROUND_UNSIGNED, RoundedQuery, WEIGHT_STEP, WEIGHT_STEPS, quads_of};
 use super::layout::BLOCK_TOKENS;
-use super::online::{BlockWeights, Products, Queries, attend_rows};
+use super::online::{BlockProducts, BlockWeights, Queries, attend_rows};
 use super::online_codes::pack;
 use super::softmax::SoftmaxState;
 use super::softmax_wide;
@@ -26,10 +26,10 @@ pub(super) fn attend(queries: Queries<'_>, keys: &[CodeQuad], values: &[CodeQuad
     unsafe { with_dots(queries, keys, values, out) }
 }
 
-/// Products by 8-bit dot products. Private, and used in [`attend`] alone, which has looked for the instructions.
+/// BlockProducts by 8-bit dot products. Private, and used in [`attend`] alone, which has looked for the instructions.
 struct Dots;
 
-impl Products for Dots {
+impl BlockProducts for Dots {
     type Element = CodeQuad;
     type Word = i32;
 

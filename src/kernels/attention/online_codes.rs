@@ -2,7 +2,7 @@
 
 use super::codes::{CodeQuad, GROUP_QUADS, RoundedQuery, quads_of, query_len, round_query, round_weights, steps};
 use super::layout::BLOCK_TOKENS;
-use super::online::{BlockWeights, Products, Queries, attend_rows};
+use super::online::{BlockProducts, BlockWeights, Queries, attend_rows};
 use crate::kernels::ops::vectorised;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -37,7 +37,7 @@ pub(super) fn pack(q: &[f32], dim: usize) -> Cow<'_, [i32]> {
 /// Loops over `WIDTH` sums of each query in registers.
 struct Loops<const WIDTH: usize>;
 
-impl<const WIDTH: usize> Products for Loops<WIDTH> {
+impl<const WIDTH: usize> BlockProducts for Loops<WIDTH> {
     type Element = CodeQuad;
     type Word = i32;
 

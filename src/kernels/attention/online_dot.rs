@@ -2,7 +2,7 @@
 
 use super::element::{Bf16Pair, FloatElement, pair_of_rounded};
 use super::layout::BLOCK_TOKENS;
-use super::online::{BlockWeights, Products, Queries, attend_rows};
+use super::online::{BlockProducts, BlockWeights, Queries, attend_rows};
 use super::softmax::SoftmaxState;
 use super::softmax_wide;
 use crate::kernels::layout::PANEL;
@@ -24,10 +24,10 @@ pub(super) fn attend(queries: Queries<'_>, keys: &[Bf16Pair], values: &[Bf16Pair
     unsafe { with_dots(queries, keys, values, out) }
 }
 
-/// Products by bf16 dot products. Private, and used in [`attend`] alone, which has looked for the instructions.
+/// BlockProducts by bf16 dot products. Private, and used in [`attend`] alone, which has looked for the instructions.
 struct Dots;
 
-impl Products for Dots {
+impl BlockProducts for Dots {
     type Element = Bf16Pair;
     type Word = f32;
 

@@ -54,7 +54,7 @@ fn paged_attention_is_attention_whatever_the_order_of_blocks() {
     for (heads, (kind, tolerance)) in [HEADS, TILED].into_iter().flat_map(|heads| kinds.map(|kind| (heads, kind))) {
         let width = heads.q_width() + 2 * heads.kv_width();
         let qkv = wave(tokens * width, 0.37);
-        let mut cache = KvCache::new(1, heads, 5, kind);
+        let mut cache = KvCache::new(1, heads, 5, kind).unwrap();
         // Windows: none, of one token, within a block, of a block, over several.
         for window in [1, 7, 32, 50, usize::MAX] {
             let out = attend(&mut cache, &qkv, &rows, window);
@@ -86,8 +86,8 @@ fn places_behind_the_newest_token_count_for_nothing() {
         let width = heads.q_width() + 2 * heads.kv_width();
         let (qkv, blocks) = (wave(21 * width, 0.29), [0u32]);
         let rows = |count: usize| Vec::from_iter((0..count).map(|position| AttentionRow { blocks: &blocks, position }));
-        let mut clean = KvCache::new(1, heads, 1, kind);
-        let mut used = KvCache::new(1, heads, 1, kind);
+        let mut clean = KvCache::new(1, heads, 1, kind).unwrap();
+        let mut used = KvCache::new(1, heads, 1, kind).unwrap();
         attend(&mut used, &vec![f32::NAN; 32 * width], &rows(32), usize::MAX);
         let [clean, used] = [&mut clean, &mut used].map(|cache| attend(cache, &qkv, &rows(21), usize::MAX));
         assert!(clean.iter().all(|value| value.is_finite()) && clean == used, "{heads:?}, {kind:?}");
@@ -107,7 +107,7 @@ fn siblings_over_a_common_prefix_give_what_each_gives_alone() {
         let rows = tables.map(|blocks| AttentionRow { blocks, position: if blocks.len() == 2 { 40 } else { prefix } });
         let qkv = wave(rows.len() * width, 0.53);
         let fresh = || {
-            let mut cache = KvCache::new(1, heads, 10, kind);
+            let mut cache = KvCache::new(1, heads, 10, kind).unwrap();
             attend(&mut cache, &shared, &first, usize::MAX);
             cache
         };
@@ -127,7 +127,7 @@ fn siblings_over_a_common_prefix_give_what_each_gives_alone() {
 fn coded(heads: Heads, tokens: usize) -> (Vec<f32>, KvHead<codes::CodeQuad>) {
     let dim = heads.head_dim;
     let blocks = tokens.div_ceil(BLOCK_TOKENS);
-    let elements = |len: usize| LazyZeros::new(blocks * len);
+    let elements = |len: usize| LazyZeros::new(blocks * len).unwrap();
     let (keys_len, values_len) = (codes::CodeQuad::keys_len(dim), codes::CodeQuad::values_len(dim));
     let mut head = KvHead { keys: elements(keys_len), values: elements(values_len) };
     let (keys, values) = (wave(tokens * dim, 0.37), wave(tokens * dim, 0.71));
@@ -190,7 +190,7 @@ fn what_is_no_number_is_seen_through_codes() {
         for column in [heads.q_width() + 3, heads.q_width() + heads.kv_width() + 3] {
             let mut qkv = wave(9 * width, 0.29);
             qkv[5 * width + column] = odd;
-            let out = attend(&mut KvCache::new(1, heads, 1, KvKind::Int8), &qkv, &rows, usize::MAX);
+            let out = attend(&mut KvCache::new(1, heads, 1, KvKind::Int8).unwrap(), &qkv, &rows, usize::MAX);
             let of_first = |row: usize| &out[row * heads.q_width()..][..heads.head_dim];
             assert!((0..5).all(|row| of_first(row).iter().all(|value| value.is_finite())));
             assert!((5..9).all(|row| of_first(row).iter().any(|value| value.is_nan())), "{heads:?}, {odd}, {column}");

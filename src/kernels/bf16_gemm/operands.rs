@@ -113,7 +113,7 @@ impl PairPanels {
 
     /// The pairs `depth` of `panels`.
     pub(super) fn from(&self, panels: &Range<usize>, depth: &Range<usize>) -> x86::TilePanels<'_> {
-        let lines = &self.lines[panels.start * self.depth + depth.start..];
+        let lines = &self.lines[panels.start * self.depth + depth.start..self.panels() * self.depth];
         x86::TilePanels { lines, stride: self.depth, count: panels.len() }
     }
 }

@@ -28,10 +28,15 @@ pub(super) struct CpuDecoder {
 
 impl CpuDecoder {
     /// A decoder with a KV cache of `blocks` blocks of precision `kv`.
-    pub(super) fn new(model: Arc<Stack<Panels>>, kv: KvPrecision, blocks: usize) -> Self {
+    ///
+    /// # Errors
+    /// Where the system has no room for the cache.
+    pub(super) fn new(model: Arc<Stack<Panels>>, kv: KvPrecision, blocks: usize) -> Result<Self> {
         let (spec, kind) = (model.spec(), kv.kind(model.layout().precisions.decode));
+        let mib = (blocks * KvCache::block_bytes(spec.layers, Heads::of(spec), kind)) >> 20;
         let cache = KvCache::new(spec.layers, Heads::of(spec), blocks, kind);
-        Self { model, cache, spare: Vec::new(), set_logits: Vec::new() }
+        let cache = cache.map_err(|why| Error::KvCache { mib, why })?;
+        Ok(Self { model, cache, spare: Vec::new(), set_logits: Vec::new() })
     }
 
     /// One pass over the weights `model`.

@@ -15,7 +15,7 @@ pub(super) use lora::ScoreLora;
 
 use super::panels::Panels;
 use crate::formats::spec::ModelSpec;
-use crate::kernels::{Precision, Weight, ops, thread_pool};
+use crate::kernels::{PassPrecisions, Precision, Products, Weight, ops, thread_pool};
 use crate::transformer::error::{Error, Result};
 use crate::transformer::full_weights::ParamBlock;
 use crate::transformer::rope::Tables;
@@ -51,17 +51,24 @@ pub fn activation_floats(
     tokens * (kept + layer::working_floats(spec, rank) + spec.hidden) + head
 }
 
-/// Floats into which a pass widens the weights of a model that holds them for it in `base`.
-pub fn widened_floats(spec: &ModelSpec, base: Precision) -> usize {
-    if base == Precision::F32 {
-        return 0;
-    }
+/// Floats into which a pass over at most `rows` rows widens the weights, where it does not hold them in f32, and packs the
+/// operands of products in bf16.
+pub fn widened_floats(spec: &ModelSpec, precisions: PassPrecisions, rows: usize) -> usize {
     let size = |linear: Linear| {
         let sizes = linear.projections().iter().map(|projection| projection.sizes(spec));
         sizes.map(|(inputs, outputs)| inputs * outputs).sum::<usize>()
     };
     let linear = Linear::ALL.into_iter().map(size).max().unwrap_or(0);
-    linear + thread_pool::threads() * head::block_floats(spec.hidden)
+    let widened = match precisions.score {
+        None | Some(Precision::F32) => 0,
+        Some(_) => linear + thread_pool::threads() * head::block_floats(spec.hidden),
+    };
+    let packed = match precisions.products.supported() {
+        Products::F32 => 0,
+        // Two to a float, the rows as wide as the widest gradient.
+        Products::Bf16 => (linear + rows * 2 * spec.intermediate).div_ceil(2),
+    };
+    widened + packed
 }
 
 /// What the backward pass reads of a forward pass.

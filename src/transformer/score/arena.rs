@@ -66,6 +66,6 @@ impl Arena {
     /// Floats that it holds.
     #[cfg(test)]
     pub(super) fn floats(&self) -> usize {
-        self.free.iter().map(Vec::capacity).sum::<usize>() + self.logits.capacity() + self.widened.values().len()
+        self.free.iter().map(Vec::capacity).sum::<usize>() + self.logits.capacity() + self.widened.capacity()
     }
 }

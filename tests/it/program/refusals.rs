@@ -125,6 +125,23 @@ fn a_trainable_tensor_without_a_gradient_stops_the_start() {
 }
 
 #[test]
+fn a_start_refuses_the_memory_that_a_check_refuses() {
+    for (more, parts) in [
+        ("engine.kv_cache_mib=100000000", ["memory: the plan needs", "available"]),
+        (
+            "engine.context_tokens_max=1000000",
+            ["engine.context_tokens_max: expected at most the model's", "got 1000000"],
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for command in ["check", "start"] {
+            assert_ended(&run(folder.path(), more, &[command]), Exit::Usage, &parts);
+        }
+        assert!(!folder.path().join("run/checkpoints").exists(), "{more}: nothing was begun");
+    }
+}
+
+#[test]
 fn a_model_without_a_chat_template_serves_no_node_and_raw_texts() {
     let folder = tempfile::tempdir().unwrap();
     let model = changed_model(folder.path(), |model| set_template(model, |_| None));

@@ -63,7 +63,7 @@ impl Workload {
                 let mut config = config.clone();
                 config.rollout.critiques = n;
                 config.critic.sampling.max_tokens = max_tokens;
-                MemoryPlan::new(spec, *both_bytes, &config, device).total()
+                MemoryPlan::of_both(spec, *both_bytes, &config, device).total()
             }
         }
     }
