@@ -5,7 +5,7 @@ use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::model::load_model;
 use crate::cli::output::print_line;
 use crate::config::Config;
-use crate::kernels::KvPrecision;
+use crate::kernels::{KvPrecision, PassPrecisions};
 use crate::node;
 use crate::prompts;
 use crate::telemetry;
@@ -72,10 +72,10 @@ pub(super) fn run(config: &Config, arguments: &ScoreArguments) -> Result<Exit, C
         let got = arguments.temperature;
         return Err(anyhow::anyhow!("--temperature: expected a number above 0, got {got}")).or_exit(Exit::Usage);
     }
-    // Each pass keeps weights, keys and values in the precision that the node uses for it.
+    // Decoding is as in a node; what it is held against is in f32, whatever the learner reads.
     let precisions = match arguments.pass {
         Pass::Decode => node::precisions(config, false),
-        Pass::Score => node::learning_precisions(config),
+        Pass::Score => PassPrecisions::F32,
     };
     let model = load_model(config, precisions)?.transformer;
     let load = |argument: &str| CriticSource::find(argument)?.load(model.spec());

@@ -25,7 +25,7 @@ const F32: usize = size_of::<f32>();
 /// Memory of an engine or a learner without its model: code, tokenizer, threads.
 const PROGRAM: usize = 85 << 20;
 /// What a node has besides: actors, checkers, templates, records, and the heaps of their threads.
-const NODE: usize = 205 << 20;
+const NODE: usize = 232 << 20;
 /// What the scheduler keeps of cached tokens, as a share of their keys and values.
 const CACHE_INDEX: f64 = 0.02;
 /// What the allocator and huge pages add to the activations of a learner, as a share of them.

@@ -46,7 +46,7 @@ impl Attend for Bf16Pair {
 impl Attend for CodeQuad {
     fn attend(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
-        if joint_codes::applies(queries.heads.head_dim) {
+        if online_code_dot::applies(queries.heads.head_dim) {
             return online_code_dot::attend(queries, keys, values, out);
         }
         online_codes::attend(queries, keys, values, out);
@@ -54,7 +54,7 @@ impl Attend for CodeQuad {
 
     fn attend_joint(queries: Queries<'_>, keys: &[Self], values: &[Self], out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
-        if joint_codes::applies(queries.heads.head_dim) {
+        if online_code_dot::applies(queries.heads.head_dim) {
             return joint_codes::attend(queries, keys, values, out);
         }
         out.fill(0.0);

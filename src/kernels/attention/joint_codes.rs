@@ -6,8 +6,7 @@ use super::codes::{self, CodeQuad, GROUP_QUADS, LEAST, ROUND_UNSIGNED, query_len
 use super::joint_strip::{self, Operands, Scratch, Strip, StripProducts};
 use super::layout::BLOCK_TOKENS;
 use super::online::Queries;
-use super::online_code_dot::joined;
-use crate::kernels::isa::has_int8_dots;
+use super::online_code_dot::{applies, joined};
 use crate::kernels::layout::{Lane, NO_SUM, PANEL};
 use std::arch::x86_64::*;
 use std::cell::Cell;
@@ -20,11 +19,6 @@ const PLACE_QUADS: usize = BLOCK_TOKENS / 4;
 
 thread_local! {
     static SCRATCH: Cell<Scratch<Digits>> = Cell::default();
-}
-
-/// Whether this processor has 8-bit dot products, and a head of `dim` dimensions is made of their tiles.
-pub(super) fn applies(dim: usize) -> bool {
-    dim.is_multiple_of(2 * PANEL) && has_int8_dots()
 }
 
 /// Attention of `queries`, all of one sequence; `out` becomes `(rows, group, head_dim)`.

@@ -80,8 +80,7 @@ pub(super) fn attend_rows<P: BlockProducts>(
 ) {
     let Queries { values: q, rows, heads, window } = queries;
     let (dim, group) = (heads.head_dim, heads.group());
-    let q = P::pack(q, dim);
-    let mut states = vec![SoftmaxState::NEW; rows.len() * group];
+    let (q, mut states) = (P::pack(q, dim), vec![SoftmaxState::NEW; rows.len() * group]);
     let packed = q.len() / states.len().max(1);
     let (keys_len, values_len) = (P::Element::keys_len(dim), P::Element::values_len(dim));
     let two_fit = (keys_len + values_len) * size_of::<P::Element>() <= PREFETCHED_BYTES_MAX;
@@ -113,8 +112,7 @@ pub(super) fn attend_rows<P: BlockProducts>(
                 prefetch(&values[place(block, values_len)]);
             }
             let (keys, values) = (&keys[place(block, keys_len)], &values[place(block, values_len)]);
-            let mut query = row * group;
-            let end = (row + run) * group;
+            let (mut query, end) = (row * group, (row + run) * group);
             while query < end {
                 let count = QUERIES_MAX.min(end - query);
                 let (q, out) = (&q[query * packed..][..count * packed], &mut out[query * dim..][..count * dim]);

@@ -7,21 +7,27 @@ use super::online::{BlockProducts, BlockWeights, Queries, attend_rows};
 use super::online_codes::pack;
 use super::softmax::SoftmaxState;
 use super::softmax_wide;
+use crate::kernels::isa::has_int8_dots;
 use crate::kernels::layout::PANEL;
 use std::arch::x86_64::*;
 use std::borrow::Cow;
 use std::ops::Range;
 
+/// Whether this processor has 8-bit dot products, and a head of `dim` dimensions is made of their tiles.
+pub(super) fn applies(dim: usize) -> bool {
+    dim.is_multiple_of(2 * PANEL) && has_int8_dots()
+}
+
 /// Attention of `queries`; `out` becomes `(rows, group, head_dim)`.
 ///
 /// # Panics
-/// Where [`super::joint_codes::applies`] does not.
+/// Where [`applies`] does not.
 pub(super) fn attend(queries: Queries<'_>, keys: &[CodeQuad], values: &[CodeQuad], out: &mut [f32]) {
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn with_dots(queries: Queries<'_>, keys: &[CodeQuad], values: &[CodeQuad], out: &mut [f32]) {
         attend_rows::<Dots>(queries, keys, values, out);
     }
-    assert!(super::joint_codes::applies(queries.heads.head_dim), "heads of {} dimensions", queries.heads.head_dim);
+    assert!(applies(queries.heads.head_dim), "heads of {} dimensions", queries.heads.head_dim);
     // SAFETY: the processor has the instructions, as just checked.
     unsafe { with_dots(queries, keys, values, out) }
 }
@@ -71,7 +77,7 @@ impl BlockProducts for Dots {
 /// 16 quads from `from` on.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn load(quads: &[CodeQuad], from: usize) -> __m512i {
+fn load(quads: &[CodeQuad], from: usize) -> __m512i {
     let quads = &quads[from..from + PANEL];
     // SAFETY: they are 64 bytes.
     unsafe { _mm512_loadu_si512(quads.as_ptr().cast()) }

@@ -156,7 +156,7 @@ fn attention_over_codes_is_the_same_on_every_processor() {
             assert!(portable == wide && portable == by(online_codes::attend), "{heads:?}, {tokens} tokens");
             assert!(portable.iter().all(|value| value.is_finite()));
             #[cfg(target_arch = "x86_64")]
-            if joint_codes::applies(heads.head_dim) {
+            if online_code_dot::applies(heads.head_dim) {
                 let what = format!("{heads:?}, {tokens} tokens, window {window}");
                 assert_eq!(portable, by(online_code_dot::attend), "{what}");
                 assert_eq!(portable, by(joint_codes::attend), "{what}");
