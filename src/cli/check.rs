@@ -10,7 +10,7 @@ use crate::formats::source::Source;
 use crate::kernels::PassPrecisions;
 use crate::node;
 use crate::node::memory_plan::{MemoryPlan, check_context, check_memory, mib};
-use crate::telemetry;
+use crate::telemetry::{self, metrics::MemoryOwner};
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
 use crate::transformer::device;
 use crate::types::{ChatRole, Turn};
@@ -82,15 +82,15 @@ pub(super) fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, C
     }
     print_line(&format!("# {:<12} {:>8.1}", "total", mib(plan.total())));
     if device.is_cpu() {
-        let caches = plan.parts.iter().filter(|(name, _)| name.ends_with("kv") || name.starts_with("kv"));
+        let caches = plan.by_owner().filter(|(owner, _)| *owner == MemoryOwner::KvCache);
         let rest = plan.total() - caches.map(|(_, bytes)| bytes).sum::<usize>();
         print_line(&format!(
             "# {:<12} {:>8.1}: keys and values take memory as they are written",
             "without KV",
             mib(rest)
         ));
-        let (base, products) = (config.learner.base_precision(), config.learner.linear_products().supported());
-        print_line(&format!("# learner: base in {base}, products in {}", products.name()));
+        let (base, matmul) = (config.learner.base_precision(), config.learner.matmul().supported());
+        print_line(&format!("# learner: base in {base}, matrix products in {}", matmul.name()));
     }
     let blocks = (config.engine.kv_cache_mib << 20) / Decoder::block_bytes(&spec, config.engine.kv_kind(), &device);
     print_line(&format!("# KV cache: {} tokens", blocks * BLOCK_TOKENS));

@@ -9,22 +9,17 @@ mod operands;
 mod x86;
 
 use super::column_writer::ColumnWriter;
-use super::gemm_lora::{self, LoraBranch};
-use super::isa::has_bf16_dots;
+use super::gemm_lora::{self, LoraBranch, row_chunks};
 use super::layout::{Lane, NO_SUM, PANEL, tiles};
 use super::packed_matrix::PackedMatrix;
 use super::thread_pool::{self, Overlap};
 use operands::{PairPanels, PairRows};
 use std::cell::Cell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use x86::{PANELS, ROWS};
 
 /// Pairs of the depth in one step: the lines of a tile's panels stay in the first-level cache for all rows.
 const DEPTH: usize = 144;
-/// Pairs of a chunk's rows that stay in the second-level cache while panels stream through it.
-const CACHED: usize = 3 << 15;
-
 /// The operands of one linear, reused: fresh memory costs as much as the computation on it.
 #[derive(Default)]
 struct Scratch {
@@ -43,17 +38,11 @@ thread_local! {
     static SUMS: Cell<Vec<Lane>> = Cell::default();
 }
 
-/// Whether this processor has bf16 dot products, and `RCO_ISA` allows them.
-pub(crate) fn applies() -> bool {
-    has_bf16_dots()
-}
-
 /// `y = x W^T + u B^T` with `u = x A^T` if there is a branch, in the shapes of [`super::gemm_lora::forward`].
 ///
 /// # Panics
 /// Where the lengths do not fit, or the processor lacks the dot products.
 pub(crate) fn forward(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, x: &[f32], u: &mut [f32], y: &mut [f32]) {
-    assert!(applies(), "a processor with bf16 dot products");
     let rows = gemm_lora::check(w, branch, [x.len(), u.len(), y.len()]);
     let mut scratch = SCRATCH.take();
     let Scratch { w: panels, addend, inner, x: left, u: left_inner } = &mut scratch;
@@ -71,8 +60,8 @@ pub(crate) fn forward(w: &PackedMatrix, branch: Option<LoraBranch<'_>>, x: &[f32
     SCRATCH.set(scratch);
 }
 
-/// `dx = dy W + du A` with `du = dy B` if there is a branch, in the shapes of [`super::gemm_lora::backward`]. Threads that
-/// are done go on with `overlap`.
+/// `dx = dy W + du A` with `du = dy B` if there is a branch, in the shapes of [`super::gemm_lora::backward`], and then the
+/// pieces of `overlap`.
 ///
 /// # Panics
 /// As [`forward`].
@@ -83,7 +72,6 @@ pub(crate) fn backward(
     [du, dx]: [&mut [f32]; 2],
     overlap: Overlap<'_>,
 ) {
-    assert!(applies(), "a processor with bf16 dot products");
     let rows = gemm_lora::check(w, branch, [dx.len(), du.len(), dy.len()]);
     let stride = dy.len() / rows.max(1);
     let mut scratch = SCRATCH.take();
@@ -110,28 +98,18 @@ fn product(a: &PairRows, b: &PairPanels, addend: Addend<'_>, (y, stride): (&mut 
     let fits = y.len() == rows * stride && a.depth() <= b.depth();
     let fits = fits && addend.is_none_or(|(a, b)| a.rows() == rows && a.depth() <= b.depth());
     assert!(fits, "{rows} rows of {} pairs, {} floats", a.depth(), y.len());
-    let chunk = (CACHED / a.depth().max(1)).clamp(12 * ROWS, 1 << 16);
-    let chunks = Vec::from_iter(tiles(rows, chunk));
+    let chunks = row_chunks(rows, ROWS, a.depth().max(1));
     let groups = Vec::from_iter(tiles(b.panels(), PANELS));
     let y = ColumnWriter::with_stride(y, b.outputs(), stride);
-    let (pieces, next) = (chunks.len() * groups.len(), AtomicUsize::new(0));
-    // Neighbouring pieces have the same rows. The last threads to finish wait for one piece at most.
-    let work = || {
-        let mut sums = SUMS.take();
-        while let Some(index) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < pieces) {
-            let (rows, panels) = (&chunks[index / groups.len()], &groups[index % groups.len()]);
-            multiply((a, b), addend, (rows, panels), &mut sums);
-            for (panel, sums) in panels.clone().zip(sums.chunks_exact(rows.len())) {
-                rows.clone().zip(sums).for_each(|(row, sums)| y.write(row, panel * PANEL, &sums.0));
-            }
+    thread_pool::each_of_parts(chunks.len(), groups.len(), |chunk, group| {
+        let (mut sums, rows, panels) = (SUMS.take(), &chunks[chunk], &groups[group]);
+        multiply((a, b), addend, (rows, panels), &mut sums);
+        for (panel, sums) in panels.clone().zip(sums.chunks_exact(rows.len())) {
+            rows.clone().zip(sums).for_each(|(row, sums)| y.write(row, panel * PANEL, &sums.0));
         }
         SUMS.set(sums);
-    };
-    let threads = thread_pool::threads();
-    thread_pool::each(threads + overlap.pieces, |index| match index.checked_sub(threads) {
-        Some(piece) => (overlap.piece)(piece),
-        None => work(),
     });
+    thread_pool::each(overlap.pieces, overlap.piece);
 }
 
 /// The sums of `rows` and `panels`, `(panels, rows)` lanes.

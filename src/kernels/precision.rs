@@ -1,6 +1,6 @@
 //! The precision of weights, by pass, and of keys and values.
 
-use super::products::Products;
+use super::matmul_precision::MatmulPrecision;
 use serde::{Deserialize, Serialize};
 
 /// Precision of a pass's linears and embedding. Norms and biases stay f32.
@@ -60,7 +60,7 @@ pub struct PassPrecisions {
     /// What the score pass reads; none for a model that only writes.
     pub score: Option<Precision>,
     /// What the linears of the score pass multiply.
-    pub products: Products,
+    pub matmul: MatmulPrecision,
 }
 
 impl PassPrecisions {
@@ -69,12 +69,17 @@ impl PassPrecisions {
 
     /// Weights for the decode pass alone.
     pub fn decode_only(decode: Precision) -> Self {
-        Self { decode, score: None, products: Products::F32 }
+        Self { decode, score: None, matmul: MatmulPrecision::F32 }
     }
 
     /// Weights for both passes, whose products are of f32.
     pub const fn both(decode: Precision, score: Precision) -> Self {
-        Self { decode, score: Some(score), products: Products::F32 }
+        Self { decode, score: Some(score), matmul: MatmulPrecision::F32 }
+    }
+
+    /// Whether no pass reads weights but those of `precision`.
+    pub fn have_only(self, precision: Precision) -> bool {
+        Precision::ALL.into_iter().all(|other| self.have(other) == (other == precision))
     }
 
     /// Whether one of the passes reads weights of `precision`.

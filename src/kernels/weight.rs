@@ -71,7 +71,7 @@ impl Weight {
         precisions: PassPrecisions,
         fill: impl FnOnce([&mut [u8]; 2]) -> Result<(), E>,
     ) -> Result<Self, E> {
-        assert!(!precisions.have(Precision::F32) && !precisions.have(Precision::Bf16), "int8 alone: {precisions:?}");
+        assert!(precisions.have_only(Precision::Int8), "int8 alone: {precisions:?}");
         let int8 = Some(Int8Matrix::from_stored(stored, fill)?);
         let [outputs, inputs] = stored.shape();
         Ok(Self { precisions, f32: None, bf16: None, int8, outputs, inputs })

@@ -2,7 +2,7 @@
 
 use super::objective::{Annealed, Baseline, Options, Schedule, Truncation};
 use crate::formats::adapter::LoraConfig;
-use crate::kernels::{Precision, Products};
+use crate::kernels::{MatmulPrecision, Precision};
 use crate::transformer::score::ActivationPolicy;
 use crate::types::Objective;
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ pub struct LearnerConfig {
     /// How the learner's pass keeps the base's weights on the CPU; in the mode `full` they are always f32.
     pub base: Precision,
     /// What the linears of the learner's pass multiply on the CPU; in the mode `full` always f32.
-    pub products: Products,
+    pub matmul_precision: MatmulPrecision,
     /// The objective. DPCO uses `beta`, its schedule and the reference; the keys from `baseline` to `second_moment_max`
     /// are only for RCO.
     pub objective: Objective,
@@ -122,8 +122,8 @@ impl LearnerConfig {
     }
 
     /// What the linears of the learner's pass multiply on the CPU.
-    pub fn linear_products(&self) -> Products {
-        if self.mode == Mode::Full { Products::F32 } else { self.products }
+    pub fn matmul(&self) -> MatmulPrecision {
+        if self.mode == Mode::Full { MatmulPrecision::F32 } else { self.matmul_precision }
     }
 
     /// The folder of the weights to start from, if there is one.

@@ -100,8 +100,8 @@ impl MemoryPlan {
         let targets = targets.min(learner.micro_batch_tokens);
         let rank = if learner.mode == Mode::Full { 0 } else { learner.lora.rank };
         let learning = activation_floats(spec, rank, learner.micro_batch_tokens, targets, learner.activation_policy());
-        let (base, products) = (learner.base_precision(), learner.linear_products());
-        let precisions = PassPrecisions { products, ..PassPrecisions::both(base, base) };
+        let (base, matmul) = (learner.base_precision(), learner.matmul());
+        let precisions = PassPrecisions { matmul, ..PassPrecisions::both(base, base) };
         let widened = if device.is_cpu() { widened_floats(spec, precisions, learner.micro_batch_tokens) } else { 0 };
         if learner.mode == Mode::Full {
             // The critic's weights, which the score pass reads in place; their gradient and two moments.

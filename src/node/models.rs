@@ -50,8 +50,8 @@ pub(crate) fn models(
     events.emit(Event::ActivityChanged(Activity::Loading));
     let passes = precisions(config, score);
     if let Some(base) = passes.score.filter(|_| device.is_cpu()) {
-        let products = passes.products.supported().name();
-        tracing::info!(%base, products, "the learner's pass");
+        let matmul = passes.matmul.supported().name();
+        tracing::info!(%base, matmul, "the learner's pass");
     }
     let model = crate::transformer::load::load_on(&path, &device, passes)?;
     // Every role needs a chat template: a base model is refused here, not by its first episode.
@@ -136,7 +136,7 @@ fn judge_model(config: &Config, device: &candle_core::Device) -> Result<Option<(
 pub(crate) fn precisions(config: &Config, score: bool) -> PassPrecisions {
     let (decode, learner) = (config.engine.weights, &config.learner);
     let score = score.then(|| learner.base_precision());
-    PassPrecisions { decode, score, products: learner.linear_products() }
+    PassPrecisions { decode, score, matmul: learner.matmul() }
 }
 
 /// [`precisions`] of a process whose passes are all the learner's.

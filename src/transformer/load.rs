@@ -65,8 +65,7 @@ pub fn load_on(path: &Path, device: &Device, precisions: PassPrecisions) -> Resu
         }
         match device.is_cpu() {
             true => {
-                let is_cached =
-                    Precision::ALL.into_iter().all(|form| precisions.have(form) == (form == Precision::Int8));
+                let is_cached = precisions.have_only(Precision::Int8);
                 let cache = is_cached.then(|| PackedCache::of(path, needed)).flatten();
                 let transformer = Transformer::load_cached(spec, weights, precisions, cache.as_ref())?;
                 Ok((transformer, cache.and_then(PackedCache::finish)))

@@ -7,6 +7,7 @@ use super::element::{Bf16Pair, FloatElement as _, pair_of_rounded};
 use super::joint_strip::{self, Operands, Scratch, Strip, StripProducts};
 use super::layout::BLOCK_TOKENS;
 use super::online::Queries;
+use crate::kernels::bf16_dots::{interleaved, round};
 use crate::kernels::isa::{Isa, has_bf16_dots};
 use crate::kernels::layout::{Lane, NO_SUM, PANEL, floats_mut};
 use crate::kernels::transpose16::transpose16;
@@ -149,24 +150,10 @@ fn scores<const V: usize>(queries: &[Lane], keys: &[Bf16Pair], scores: &mut [Lan
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 #[inline]
 fn set_weights(to: &mut Lane, [first, second]: [__m512; 2]) {
-    // SAFETY: both are 64 bytes of plain numbers; a lane is aligned to 64.
-    unsafe {
-        let narrow = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(first, second));
-        _mm512_store_si512(to.0.as_mut_ptr().cast(), _mm512_permutexvar_epi16(interleaved(), narrow));
-    }
-}
-
-/// The order that interleaves the two halves of a register of bf16, the upper half's numbers first: narrowed, the first
-/// operand is in the upper half, and a pair's first number is its upper one.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn interleaved() -> __m512i {
-    let mut order = [0u16; 2 * PANEL];
-    for lane in 0..PANEL {
-        (order[2 * lane], order[2 * lane + 1]) = (lane as u16, (PANEL + lane) as u16);
-    }
-    // SAFETY: both are 64 bytes of plain numbers.
-    unsafe { std::mem::transmute::<[u16; 2 * PANEL], __m512i>(order) }
+    // A pair's first number is its upper one.
+    let pairs = interleaved(round(second, first));
+    // SAFETY: a lane is 64 bytes that are aligned to 64.
+    unsafe { _mm512_store_si512(to.0.as_mut_ptr().cast(), pairs) }
 }
 
 /// Rescales the sums and adds the block's values, `(16, head_dim)` pairs, of which `places` count.

@@ -33,7 +33,7 @@ pub(super) struct Queries<'a> {
     pub(super) window: usize,
 }
 
-/// BlockProducts of a few queries with one block: by plain loops, or by instructions of their own.
+/// Products of a few queries with one block: by plain loops, or by instructions of their own.
 pub(super) trait BlockProducts {
     /// What the block stores.
     type Element: KvElement;

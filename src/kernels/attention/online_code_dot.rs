@@ -32,7 +32,7 @@ pub(super) fn attend(queries: Queries<'_>, keys: &[CodeQuad], values: &[CodeQuad
     unsafe { with_dots(queries, keys, values, out) }
 }
 
-/// BlockProducts by 8-bit dot products. Private, and used in [`attend`] alone, which has looked for the instructions.
+/// Products by 8-bit dot products. Private, and used in [`attend`] alone, which has looked for the instructions.
 struct Dots;
 
 impl BlockProducts for Dots {

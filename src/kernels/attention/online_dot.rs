@@ -5,6 +5,7 @@ use super::layout::BLOCK_TOKENS;
 use super::online::{BlockProducts, BlockWeights, Queries, attend_rows};
 use super::softmax::SoftmaxState;
 use super::softmax_wide;
+use crate::kernels::bf16_dots::add_dots;
 use crate::kernels::layout::PANEL;
 use std::arch::x86_64::*;
 use std::borrow::Cow;
@@ -24,7 +25,7 @@ pub(super) fn attend(queries: Queries<'_>, keys: &[Bf16Pair], values: &[Bf16Pair
     unsafe { with_dots(queries, keys, values, out) }
 }
 
-/// BlockProducts by bf16 dot products. Private, and used in [`attend`] alone, which has looked for the instructions.
+/// Products by bf16 dot products. Private, and used in [`attend`] alone, which has looked for the instructions.
 struct Dots;
 
 impl BlockProducts for Dots {
@@ -66,16 +67,11 @@ impl BlockProducts for Dots {
     }
 }
 
-/// `sum` and the products of 16 pairs with one.
-#[target_feature(enable = "avx512f,avx512bf16")]
+/// The pair in all lanes.
+#[target_feature(enable = "avx512f")]
 #[inline]
-fn add_dots(sum: __m512, pairs: __m512i, factor: Bf16Pair) -> __m512 {
-    let factor = _mm512_set1_epi32(factor.cast_signed());
-    // SAFETY: all are 64 bytes of plain numbers.
-    unsafe {
-        let as_pairs = |words: __m512i| std::mem::transmute::<__m512i, __m512bh>(words);
-        _mm512_dpbf16_ps(sum, as_pairs(pairs), as_pairs(factor))
-    }
+fn broadcast(pair: Bf16Pair) -> __m512i {
+    _mm512_set1_epi32(pair.cast_signed())
 }
 
 /// 16 pairs from `from` on.
@@ -95,7 +91,7 @@ fn scores<const Q: usize>(q: &[f32], keys: &[Bf16Pair]) -> [[f32; BLOCK_TOKENS];
     for (pair, keys) in keys.chunks_exact(BLOCK_TOKENS).enumerate() {
         let keys = [load(keys, 0), load(keys, PANEL)];
         for (query, sums) in sums.iter_mut().enumerate() {
-            let q = q[query * width + pair].to_bits();
+            let q = broadcast(q[query * width + pair].to_bits());
             sums.iter_mut().zip(keys).for_each(|(sum, keys)| *sum = add_dots(*sum, keys, q));
         }
     }
@@ -129,7 +125,7 @@ fn add_values<const Q: usize, const V: usize>(weights: &BlockWeights<Q>, values:
             let values: [__m512i; V] = std::array::from_fn(|v| load(values, place * dim + first + v * PANEL));
             for (sums, pairs) in sums.iter_mut().zip(pairs) {
                 let [first, second] = pairs[place];
-                let weight = pair_of_rounded(first, second);
+                let weight = broadcast(pair_of_rounded(first, second));
                 sums.iter_mut().zip(values).for_each(|(sum, values)| *sum = add_dots(*sum, values, weight));
             }
         }

@@ -1,5 +1,6 @@
 //! Rounding to pairs of bf16, and tiles of bf16 dot products (AVX-512 BF16).
 
+use crate::kernels::bf16_dots::{add_dots, interleaved, round};
 use crate::kernels::isa::{Isa, has_bf16_dots};
 use crate::kernels::layout::{Bf16Pair, Lane, NO_SUM, PANEL, floats, floats_mut};
 use crate::kernels::transpose16::transpose16;
@@ -84,7 +85,7 @@ unsafe fn add_tile<const H: usize, const P: usize>(
             for row in 0..H {
                 let factor = _mm512_set1_epi32(pairs.add(row * stride + pair).read().cast_signed());
                 for (panel, weights) in weights.iter().enumerate() {
-                    registers.0[panel][row] = dot(registers.0[panel][row], factor, *weights);
+                    registers.0[panel][row] = add_dots(registers.0[panel][row], factor, *weights);
                 }
             }
         }
@@ -94,25 +95,6 @@ unsafe fn add_tile<const H: usize, const P: usize>(
             }
         }
     }
-}
-
-/// `sum` and the products of 16 pairs with 16 others.
-#[target_feature(enable = "avx512f,avx512bf16")]
-#[inline]
-fn dot(sum: __m512, one: __m512i, other: __m512i) -> __m512 {
-    // SAFETY: all are 64 bytes of plain numbers.
-    unsafe {
-        let as_pairs = |words: __m512i| std::mem::transmute::<__m512i, __m512bh>(words);
-        _mm512_dpbf16_ps(sum, as_pairs(one), as_pairs(other))
-    }
-}
-
-/// Rounds 32 floats: those of `low` come first.
-#[target_feature(enable = "avx512f,avx512bf16")]
-#[inline]
-fn round(low: __m512, high: __m512) -> __m512i {
-    // SAFETY: both are 64 bytes of plain numbers.
-    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
 /// Rounds a row to pairs; an odd last value is paired with 0.
@@ -153,15 +135,12 @@ pub(super) fn round_row(row: &[f32], pairs: &mut [u32]) {
 pub(super) fn pair_inputs(lanes: &[Lane], pairs: &mut [Bf16Pair]) {
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     fn paired(lanes: &[Lane], pairs: &mut [Bf16Pair]) {
-        // Word `i` of the pairs: output `i` of the even input, then of the odd one.
-        let order: [u16; 2 * PANEL] = std::array::from_fn(|half| (half / 2 + half % 2 * PANEL) as u16);
         for (lanes, to) in lanes.chunks(2).zip(pairs) {
             let odd = lanes.get(1).unwrap_or(&NO_SUM);
-            // SAFETY: lanes and pairs are 64 bytes that are aligned to 64, the order 64 bytes.
+            // SAFETY: lanes and pairs are 64 bytes that are aligned to 64.
             unsafe {
-                let order = _mm512_loadu_si512(order.as_ptr().cast());
                 let both = round(_mm512_load_ps(lanes[0].0.as_ptr()), _mm512_load_ps(odd.0.as_ptr()));
-                _mm512_store_si512(to.0.as_mut_ptr().cast(), _mm512_permutexvar_epi16(order, both));
+                _mm512_store_si512(to.0.as_mut_ptr().cast(), interleaved(both));
             }
         }
     }

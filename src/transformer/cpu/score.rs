@@ -15,7 +15,7 @@ pub(super) use lora::ScoreLora;
 
 use super::panels::Panels;
 use crate::formats::spec::ModelSpec;
-use crate::kernels::{PassPrecisions, Precision, Products, Weight, ops, thread_pool};
+use crate::kernels::{MatmulPrecision, PassPrecisions, Precision, Weight, ops, thread_pool};
 use crate::transformer::error::{Error, Result};
 use crate::transformer::full_weights::ParamBlock;
 use crate::transformer::rope::Tables;
@@ -63,10 +63,10 @@ pub fn widened_floats(spec: &ModelSpec, precisions: PassPrecisions, rows: usize)
         None | Some(Precision::F32) => 0,
         Some(_) => linear + thread_pool::threads() * head::block_floats(spec.hidden),
     };
-    let packed = match precisions.products.supported() {
-        Products::F32 => 0,
+    let packed = match precisions.matmul.supported() {
+        MatmulPrecision::F32 => 0,
         // Two to a float, the rows as wide as the widest gradient.
-        Products::Bf16 => (linear + rows * 2 * spec.intermediate).div_ceil(2),
+        MatmulPrecision::Bf16 => (linear + rows * 2 * spec.intermediate).div_ceil(2),
     };
     widened + packed
 }

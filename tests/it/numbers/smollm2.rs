@@ -7,7 +7,7 @@ use crate::support::models::{
 use candle_core::Device;
 use rco_node::engine::{Engine, EngineConfig, Request, sampler::SamplingConfig};
 use rco_node::formats::adapter::{Adapter, Factors};
-use rco_node::kernels::{KvPrecision, PassPrecisions, Precision, Products};
+use rco_node::kernels::{KvPrecision, MatmulPrecision, PassPrecisions, Precision};
 use rco_node::learner::LearnerConfig;
 use rco_node::transformer::Transformer;
 use rco_node::transformer::score::{ActivationPolicy, Packed, ScoreAdapter, ScoreBatch, record};
@@ -243,23 +243,23 @@ fn a_learner_in_less_than_f32_computes_almost_what_it_does_in_f32() {
     let texts: Vec<_> = (0..6).map(text).collect();
     let (log_probs, gradients) = learned(PassPrecisions::F32, &texts);
     let norm = |values: &[f32]| values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-    for (base, products, log_prob_max, gradient_max) in [
-        (Precision::Bf16, Products::F32, 0.02, 0.02),
-        (Precision::Int8, Products::F32, 0.05, 0.05),
-        (Precision::F32, Products::Bf16, 0.03, 0.03),
-        (Precision::Int8, Products::Bf16, 0.05, 0.05),
+    for (base, matmul, log_prob_max, gradient_max) in [
+        (Precision::Bf16, MatmulPrecision::F32, 0.02, 0.02),
+        (Precision::Int8, MatmulPrecision::F32, 0.05, 0.05),
+        (Precision::F32, MatmulPrecision::Bf16, 0.03, 0.03),
+        (Precision::Int8, MatmulPrecision::Bf16, 0.05, 0.05),
     ] {
-        let (got, got_gradients) = learned(PassPrecisions { products, ..PassPrecisions::both(base, base) }, &texts);
+        let (got, got_gradients) = learned(PassPrecisions { matmul, ..PassPrecisions::both(base, base) }, &texts);
         let off: Vec<f32> = got.iter().zip(&log_probs).map(|(got, exact)| got - exact).collect();
         let (mean, most) = (norm(&off) / (off.len() as f64).sqrt(), farthest(&got, &log_probs));
         let off: Vec<f32> = got_gradients.iter().zip(&gradients).map(|(got, exact)| got - exact).collect();
         let gradient = norm(&off) / norm(&gradients);
         eprintln!(
-            "base {base}, products {}: log-probs {mean:.1e} (root mean square), {most:.1e} at most; gradient {gradient:.1e}",
-            products.supported().name()
+            "base {base}, matmul {}: log-probs {mean:.1e} (root mean square), {most:.1e} at most; gradient {gradient:.1e}",
+            matmul.supported().name()
         );
-        let is_exact = base == Precision::F32 && products.supported() == Products::F32;
-        assert!(is_exact || (mean > 0.0 && gradient > 0.0), "{base}, {products:?}: as in f32");
-        assert!(mean < log_prob_max && gradient < gradient_max, "{base}, {products:?}: {mean:.1e}, {gradient:.1e}");
+        let is_exact = base == Precision::F32 && matmul.supported() == MatmulPrecision::F32;
+        assert!(is_exact || (mean > 0.0 && gradient > 0.0), "{base}, {matmul:?}: as in f32");
+        assert!(mean < log_prob_max && gradient < gradient_max, "{base}, {matmul:?}: {mean:.1e}, {gradient:.1e}");
     }
 }

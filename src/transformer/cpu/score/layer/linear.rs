@@ -2,7 +2,7 @@
 
 use super::context::LayerContext;
 use crate::kernels::thread_pool::Overlap;
-use crate::kernels::{OuterProduct, Products, Weight, padded_stride};
+use crate::kernels::{MatmulPrecision, OuterProduct, Weight, padded_stride};
 use crate::transformer::cpu::score::grad_target::GradTarget;
 use crate::transformer::cpu::score::lora::LinearLora;
 use crate::transformer::score::Arena;
@@ -30,8 +30,8 @@ impl LayerContext<'_> {
         self.lora.and_then(|lora| lora.of(layer, linear))
     }
 
-    fn products(&self) -> Products {
-        self.model.layout().precisions.products
+    fn matmul(&self) -> MatmulPrecision {
+        self.model.layout().precisions.matmul
     }
 
     /// `x W^T` plus the adapter's branch, and the branch's inner rows.
@@ -46,7 +46,7 @@ impl LayerContext<'_> {
         let mut y = arena.take(rows, output_stride(at.1, weight));
         let mut inner = branch.map(|branch| arena.take(rows, branch.width())).unwrap_or_default();
         let w = weight.score_in(&mut arena.widened);
-        self.products().forward(w, branch.map(LinearLora::as_branch), x, &mut inner, &mut y);
+        self.matmul().forward(w, branch.map(LinearLora::as_branch), x, &mut inner, &mut y);
         (y, inner)
     }
 
@@ -66,7 +66,7 @@ impl LayerContext<'_> {
         let w = weight.score_in(&mut arena.widened);
         let mut backward = |overlap| {
             let branch = branch.map(LinearLora::as_branch);
-            self.products().backward(w, branch, dy, [&mut d_inner, &mut dx], overlap);
+            self.matmul().backward(w, branch, dy, [&mut d_inner, &mut dx], overlap);
         };
         match target {
             GradTarget::Full(_) => {

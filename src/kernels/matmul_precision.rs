@@ -1,16 +1,18 @@
-//! Linears of the score pass over many rows, in f32 or in bf16.
+//! The precision of a linear's matrix product in the score pass, and the product over many rows in it.
 
 #[cfg(target_arch = "x86_64")]
 use super::bf16_gemm;
 use super::gemm_lora::{self, LoraBranch};
+#[cfg(target_arch = "x86_64")]
+use super::isa::has_bf16_dots;
 use super::packed_matrix::PackedMatrix;
 use super::thread_pool::Overlap;
 use serde::{Deserialize, Serialize};
 
-/// What a linear multiplies. Sums are f32.
+/// Precision of what a linear multiplies. Sums are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Products {
+pub enum MatmulPrecision {
     /// Values as they are.
     #[default]
     F32,
@@ -18,11 +20,11 @@ pub enum Products {
     Bf16,
 }
 
-impl Products {
+impl MatmulPrecision {
     /// What this processor multiplies where these are asked for.
     pub fn supported(self) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if bf16_gemm::applies() {
+        if has_bf16_dots() {
             return self;
         }
         Self::F32
@@ -56,7 +58,7 @@ impl Products {
         }
     }
 
-    /// `dx = dy W + du A` with `du = dy B` if there is a branch, in the shapes of [`Products::forward`]. Threads that are
+    /// `dx = dy W + du A` with `du = dy B` if there is a branch, in the shapes of [`MatmulPrecision::forward`]. Threads that are
     /// done go on with `overlap`.
     ///
     /// # Panics
