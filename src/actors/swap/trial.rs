@@ -107,10 +107,11 @@ impl SwapState {
         let why = format!("writes the critiques of {share} of the episodes, for {} groups", trial.groups);
         self.record(|registry| registry.change(version, CriticState::Canary, &trial.by, &why)).await?;
         self.tell_replay(CriticChange::EnteredTrial { version }).await?;
-        trial.answer(Ok(SwapOutcome { version, state: CriticState::Canary, why }));
-        self.trial = Some(trial);
         self.context.share.send_replace(Some(Share { version, share }));
         self.context.events.emit(Event::TrialBegan { version });
+        // Whoever asked sees the trial once there is an answer.
+        trial.answer(Ok(SwapOutcome { version, state: CriticState::Canary, why }));
+        self.trial = Some(trial);
         Ok(())
     }
 
