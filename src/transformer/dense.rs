@@ -81,5 +81,7 @@ impl Backend for Stack<Dense> {
     }
 }
 
+#[cfg(all(test, feature = "cuda"))]
+mod cuda_tests;
 #[cfg(test)]
 mod tests;

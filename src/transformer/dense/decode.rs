@@ -72,7 +72,7 @@ impl Forward for DenseDecoder {
             spec,
             angles: ByLayerKind::new(spec, |layer| ops::angles(tables.of(spec, layer), rows, device))?,
             slots: self.cache.slots(&paging.slots)?,
-            attention: Attention::new(spec, &paging, device)?,
+            attention: Attention::new(spec, &paging, model.layout())?,
             adapted: adapted(batch, device)?,
             cache: &mut self.cache,
         };
@@ -228,12 +228,13 @@ enum Attention {
 }
 
 impl Attention {
-    fn new(spec: &ModelSpec, paging: &Paging, device: &Device) -> Result<Self> {
+    fn new(spec: &ModelSpec, paging: &Paging, layout: &Dense) -> Result<Self> {
+        // The kernel takes no f32.
         #[cfg(feature = "flash-attn")]
-        if device.is_cuda() {
-            return Ok(Self::Flash(Flash::new(paging, device)?));
+        if layout.device.is_cuda() && layout.dtype == DType::BF16 {
+            return Ok(Self::Flash(Flash::new(paging, &layout.device)?));
         }
-        Ok(Self::Plain(Plain::new(spec, paging, device)?))
+        Ok(Self::Plain(Plain::new(spec, paging, &layout.device)?))
     }
 
     /// Attention of `q`, `(rows, heads, head_dim)`, over the pages of `layer`, `(blocks, 32, kv_heads, head_dim)` each.

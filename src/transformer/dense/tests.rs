@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Models and adapters on them: between them every family, tied and not, with windows shorter than the texts.
-const MODELS: [(&str, &str); 5] = [
+pub(super) const MODELS: [(&str, &str); 5] = [
     ("tiny_llama", "tiny_lora"),
     ("tiny_llama3", "tiny_llama3_lora"),
     ("tiny_qwen2", "tiny_qwen2_lora"),
@@ -26,18 +26,23 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// The model as the CPU's kernels want it.
-fn panels(name: &str) -> Arc<Transformer> {
+pub(super) fn panels(name: &str) -> Arc<Transformer> {
     crate::transformer::load::load(&golden(name)).unwrap().transformer
 }
 
 /// The model as a GPU would hold it, on the CPU.
 fn dense(name: &str, dtype: DType) -> Arc<Transformer> {
+    dense_on(&Device::Cpu, name, dtype)
+}
+
+/// The model as a GPU would hold it, on `device`.
+pub(super) fn dense_on(device: &Device, name: &str, dtype: DType) -> Arc<Transformer> {
     let opened = crate::formats::open(&golden(name)).unwrap();
-    let layout = Dense { device: Device::Cpu, dtype };
+    let layout = Dense { device: device.clone(), dtype };
     Arc::new(Transformer::dense(&opened.spec, opened.weights.as_ref(), layout).unwrap())
 }
 
-fn adapter(name: &str, model: &Transformer) -> Adapter {
+pub(super) fn adapter(name: &str, model: &Transformer) -> Adapter {
     Adapter::load(&golden(name), model.spec()).unwrap()
 }
 
@@ -45,9 +50,11 @@ fn ids(count: usize, seed: usize) -> Vec<u32> {
     (0..count).map(|i| ((i * 37 + seed * 101 + i * i * 3) % 256) as u32).collect()
 }
 
-fn farthest(got: &[f32], expected: &[f32]) -> f32 {
+pub(super) fn farthest(got: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(got.len(), expected.len());
-    got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    // What is no number is as far as can be; a maximum alone would pass over it.
+    let off = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
+    got.iter().zip(expected).map(off).fold(0.0, f32::max)
 }
 
 /// A sequence's part of a step: tokens, tokens cached before them, block table, with the adapter, rows of logits.
@@ -55,7 +62,7 @@ type Part<'a> = (&'a [u32], usize, &'a [u32], bool, usize);
 
 /// Logits of every step of a scene: ragged prefills with and without the adapter, a prefill in chunks, decodes, a fork
 /// whose last block is copied, and a step that the adapter has for itself.
-fn scene(model: &Arc<Transformer>, adapter: &Adapter) -> Vec<Vec<f32>> {
+pub(super) fn scene(model: &Arc<Transformer>, adapter: &Adapter) -> Vec<Vec<f32>> {
     let mut decoder = Decoder::new(model.clone(), 12).unwrap();
     let critic = Arc::new(model.pack(&adapter.clone().into()).unwrap());
     let mut steps = vec![];
@@ -107,13 +114,15 @@ fn writing_gives_the_logits_of_the_cpus_own_kernels_for_every_family() {
     }
 }
 
+/// The log-probabilities of one row of logits.
+pub(super) fn log_softmax(logits: &[f32]) -> Vec<f32> {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f32 = logits.iter().map(|x| (x - top).exp()).sum();
+    logits.iter().map(|x| x - top - sum.ln()).collect()
+}
+
 #[test]
 fn in_bf16_the_log_probs_stay_near() {
-    let log_softmax = |logits: &[f32]| -> Vec<f32> {
-        let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f32 = logits.iter().map(|x| (x - top).exp()).sum();
-        logits.iter().map(|x| x - top - sum.ln()).collect()
-    };
     for (name, lora) in MODELS {
         let (panels, dense) = (panels(name), dense(name, DType::BF16));
         let (adapter, vocab) = (adapter(lora, &panels), panels.spec().vocab);
@@ -128,7 +137,7 @@ fn in_bf16_the_log_probs_stay_near() {
 }
 
 /// Log-probs of three texts behind one prefix, and the gradients of a weighted sum of them.
-fn scored(model: &Transformer, adapter: &Adapter) -> (Vec<f32>, AdapterGradients) {
+pub(super) fn scored(model: &Transformer, adapter: &Adapter) -> (Vec<f32>, AdapterGradients) {
     let (prefix, texts) = (ids(23, 5), [ids(7, 6), ids(31, 7), ids(1, 8)]);
     let packed = [Packed { prefix: &prefix, texts: texts.iter().map(Vec::as_slice).collect() }];
     let score_adapter = ScoreAdapter::new(model, adapter).unwrap();

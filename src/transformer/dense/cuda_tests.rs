@@ -1,0 +1,122 @@
+//! The passes on a GPU against the same passes on the CPU. `scripts/cuda-emulate` runs them where there is none.
+use super::tests::{MODELS, adapter, dense_on, farthest, log_softmax, panels, scene, scored};
+use candle_core::{D, DType, Device, Result, Tensor};
+
+fn gpu() -> Device {
+    Device::new_cuda(0).expect("a GPU, or scripts/cuda-emulate")
+}
+
+/// Values from -1 to 1 that are exact in bf16, the same on every device.
+fn values(shape: &[usize], device: &Device, dtype: DType) -> Result<Tensor> {
+    let count: usize = shape.iter().product();
+    let values: Vec<f32> = (0..count).map(|i| ((i * 37 + i * i * 11) % 255) as f32 / 128.0 - 1.0).collect();
+    Tensor::from_vec(values, shape, device)?.to_dtype(dtype)
+}
+
+/// Operations in the forms that the passes use: strided inputs, rows that are no multiple of a vector or a warp.
+fn operations(device: &Device, dtype: DType) -> Result<Vec<(&'static str, Tensor)>> {
+    let x = values(&[5, 3, 70], device, dtype)?;
+    let rows = values(&[15, 70], device, dtype)?;
+    let ids = Tensor::new(&[4u32, 0, 4, 2], device)?;
+    let places = Tensor::new(&[7u32, 3, 9, 1], device)?.unsqueeze(1)?.broadcast_as((4, 70))?.contiguous()?;
+    let written = rows.copy()?;
+    written.scatter_set(&places, &rows.narrow(0, 1, 4)?.contiguous()?, 0)?;
+    let picks = Tensor::new(&[69u32, 0, 33, 7, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12], device)?.unsqueeze(1)?;
+    let batches = values(&[2, 3, 9, 16], device, dtype)?;
+    Ok(vec![
+        ("matmul", rows.matmul(&values(&[33, 70], device, dtype)?.t()?)?),
+        ("matmul of a batch", batches.matmul(&batches.transpose(2, 3)?.contiguous()?)?),
+        ("index_select", x.index_select(&ids, 0)?),
+        ("index_add", x.index_add(&ids, &x.narrow(0, 0, 4)?.contiguous()?, 0)?),
+        ("scatter_set", written),
+        ("gather", rows.gather(&picks, 1)?),
+        ("cat", Tensor::cat(&[x.narrow(2, 0, 11)?, x.narrow(2, 40, 30)?], 2)?),
+        ("contiguous", x.permute((2, 0, 1))?.contiguous()?),
+        ("sum of many", x.sum_keepdim(D::Minus1)?),
+        ("sum of few", x.sum_keepdim(1)?),
+        ("sum of strided", x.transpose(1, 2)?.sum_keepdim(1)?),
+        ("max", x.max_keepdim(D::Minus1)?),
+        ("mean", x.sqr()?.mean_keepdim(D::Minus1)?),
+        ("broadcast", x.broadcast_mul(&rows.narrow(0, 0, 1)?.squeeze(0)?)?.broadcast_sub(&x.max_keepdim(D::Minus1)?)?),
+        ("unary", ((x.exp()? + x.silu()?)? + x.tanh()?)?),
+        ("affine", x.affine(0.5, -0.25)?),
+        ("cast", x.to_dtype(DType::BF16)?.to_dtype(DType::F32)?.to_dtype(DType::F16)?),
+    ])
+}
+
+#[test]
+fn operations_give_the_cpus_numbers() {
+    for (dtype, limit) in [(DType::F32, 2e-6), (DType::BF16, 1e-2)] {
+        let (on_gpu, on_cpu) = (operations(&gpu(), dtype).unwrap(), operations(&Device::Cpu, dtype).unwrap());
+        for ((name, got), (_, expected)) in on_gpu.iter().zip(&on_cpu) {
+            assert_eq!((got.dims(), got.dtype()), (expected.dims(), expected.dtype()), "{name}");
+            let host = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let (got, expected) = (host(got), host(expected));
+            let largest = expected.iter().fold(1.0f32, |top, x| top.max(x.abs()));
+            let off = farthest(&got, &expected) / largest;
+            assert!(off <= limit, "{name}, {dtype:?}: {off}");
+        }
+    }
+}
+
+#[test]
+fn more_memory_than_the_gpu_has_is_an_error_and_no_more() {
+    let gpu = gpu();
+    assert!(Tensor::zeros(1usize << 44, DType::F32, &gpu).is_err());
+    let free = crate::transformer::device::available_bytes(&gpu).unwrap();
+    let held = Tensor::zeros(1usize << 20, DType::F32, &gpu).unwrap();
+    assert!(held.sum_all().unwrap().to_scalar::<f32>().unwrap() == 0.0);
+    assert!(free > 0);
+}
+
+#[test]
+fn writing_in_f32_gives_the_logits_of_the_cpus_own_kernels() {
+    for (name, lora) in MODELS {
+        let (panels, dense) = (panels(name), dense_on(&gpu(), name, DType::F32));
+        let adapter = adapter(lora, &panels);
+        for (index, (got, expected)) in scene(&dense, &adapter).iter().zip(scene(&panels, &adapter)).enumerate() {
+            let off = farthest(got, &expected);
+            assert!(off < 5e-5, "{name}, step {index}: {off}");
+        }
+    }
+}
+
+#[test]
+fn writing_in_bf16_gives_the_log_probs_of_the_same_pass_on_the_cpu() {
+    for (name, lora) in MODELS {
+        let (on_cpu, on_gpu) = (dense_on(&Device::Cpu, name, DType::BF16), dense_on(&gpu(), name, DType::BF16));
+        let (adapter, vocab) = (adapter(lora, &on_cpu), on_cpu.spec().vocab);
+        let mut worst = 0.0f32;
+        for (got, expected) in scene(&on_gpu, &adapter).iter().zip(scene(&on_cpu, &adapter)) {
+            for (got, expected) in got.chunks_exact(vocab).zip(expected.chunks_exact(vocab)) {
+                worst = worst.max(farthest(&log_softmax(got), &log_softmax(expected)));
+            }
+        }
+        println!("{name}: {worst}");
+        assert!(worst < 0.1, "{name}: {worst}");
+    }
+}
+
+#[test]
+fn scoring_gives_the_log_probs_and_gradients_of_the_same_pass_on_the_cpu() {
+    for (dtype, limit) in [(DType::F32, 1e-5), (DType::BF16, 5e-2)] {
+        for (name, lora) in MODELS {
+            let (on_cpu, on_gpu) = (dense_on(&Device::Cpu, name, dtype), dense_on(&gpu(), name, dtype));
+            let adapter = adapter(lora, &on_cpu);
+            let ((log_probs, gradients), (expected, of_cpu)) = (scored(&on_gpu, &adapter), scored(&on_cpu, &adapter));
+            let off = farthest(&log_probs, &expected);
+            println!("{name} {dtype:?}: log-probs {off}");
+            assert!(off < limit, "{name}, {dtype:?}: log-probs off by {off}");
+            assert!(gradients.factors.keys().eq(adapter.factors.keys()));
+            let mut worst = 0.0f32;
+            for (got, expected) in gradients.factors.values().zip(of_cpu.factors.values()) {
+                for (got, expected) in [(&got.a, &expected.a), (&got.b, &expected.b)] {
+                    let largest = expected.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+                    worst = worst.max(farthest(got, expected) / largest);
+                }
+            }
+            println!("{name} {dtype:?}: gradients {worst}");
+            assert!(worst < limit, "{name}, {dtype:?}: gradients off by {worst}");
+        }
+    }
+}
