@@ -9,6 +9,7 @@ mod changes;
 mod error;
 #[cfg(feature = "faults")]
 mod faults;
+pub(crate) mod gpu_plan;
 mod identity;
 pub(crate) mod memory_plan;
 mod models;

@@ -11,6 +11,7 @@ pub(crate) mod dense;
 pub mod device;
 mod error;
 pub mod full_weights;
+pub(crate) mod gpu_costs;
 mod heads;
 pub mod load;
 mod model;

@@ -17,9 +17,11 @@ use crate::types::{ChatRole, Turn};
 use crate::verify::sandbox::Protection;
 use clap::Args;
 use data::DataCheck;
+use gpu::CardChoice;
 use std::path::PathBuf;
 
 mod data;
+mod gpu;
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -28,13 +30,17 @@ pub(super) struct CheckArguments {
     #[arg(long)]
     offline: bool,
     /// Checks a prompt file instead: counts, token lengths, repeated and held-out prompts, and every invalid line.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "reported")]
     data: Option<PathBuf>,
     /// Prompts that must not be in that file [default: every bundled held-out file].
     #[arg(long, value_name = "FILE", requires = "data")]
     held_out: Option<String>,
+    /// Says instead, by a model and without a GPU, what a node would need and reach on this card: the config's own model
+    /// (not with --offline) and three others.
+    #[arg(long, value_name = "CARD", group = "reported")]
+    plan_gpu: Option<CardChoice>,
     /// Prints one JSON object.
-    #[arg(long, requires = "data")]
+    #[arg(long, requires = "reported")]
     json: bool,
 }
 
@@ -47,6 +53,9 @@ pub(super) fn run(config: &Config, arguments: &CheckArguments) -> Result<Exit, C
     if let Some(file) = &arguments.data {
         let CheckArguments { offline, held_out, json, .. } = arguments;
         return data::run(&DataCheck { config, file, held_out: held_out.as_deref(), offline: *offline, json: *json });
+    }
+    if let Some(card) = arguments.plan_gpu {
+        return gpu::run(config, card, arguments.offline, arguments.json);
     }
     print_line(&config.to_toml());
     let protections = node::check(config).or_exit(Exit::Usage)?;

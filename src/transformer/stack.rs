@@ -36,6 +36,12 @@ impl Linear {
             Self::Down => &[Projection::DownProj],
         }
     }
+
+    /// `(inputs, outputs)` of all of them as one.
+    pub(super) fn sizes(self, spec: &ModelSpec) -> (usize, usize) {
+        let of_each = self.projections().iter().map(|projection| projection.sizes(spec));
+        of_each.fold((0, 0), |(_, outputs), (inputs, more)| (inputs, outputs + more))
+    }
 }
 
 /// A tensor that makes up a matrix, or a part of one: its name and its `(outputs, inputs)`.

@@ -6,6 +6,7 @@ mod cli;
 mod ends;
 mod eval;
 mod export;
+mod gpu_plan;
 mod malformed;
 mod offline;
 mod refusals;

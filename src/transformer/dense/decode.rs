@@ -18,7 +18,7 @@ use candle_core::{DType, Device, Tensor};
 use std::sync::Arc;
 
 /// Rows of logits that are on the device at once.
-const LOGIT_ROWS_MAX: usize = 256;
+pub(crate) const LOGIT_ROWS_MAX: usize = 256;
 
 /// Weights and KV cache on a device, ready to compute steps. One thread owns it.
 pub(crate) struct DenseDecoder {

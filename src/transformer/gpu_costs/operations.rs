@@ -1,0 +1,190 @@
+//! The operations of `dense::ops` as a GPU sees them: kernels launched, bytes moved, multiplications.
+//!
+//! How launches are counted: one for every call of the tensor library that computes something, so `sqr`, `exp`, a sum, a
+//! copy that makes a tensor contiguous, a conversion and a product are one each; `narrow`, `reshape`, `permute`, `t` and
+//! `broadcast_as` of contiguous tensors are none. A mean is two (the sum, and its scale), a concatenation is one for each
+//! part, `index_add` is two (it copies first). These counts are what is to be replaced by measured ones; they are nowhere
+//! else.
+
+use crate::kernels::attention::Heads;
+
+/// Bytes of an activation.
+const F32: f64 = 4.0;
+/// Bytes of a weight, a key or a value.
+const BF16: f64 = 2.0;
+
+/// What the gradient of a matrix product with frozen weights costs, in units of the product: `dy W` alone.
+const LINEAR_BACKWARD: f64 = 1.0;
+/// The same for a product with an adapter's factor: the gradients of both its sides.
+const ADAPTER_BACKWARD: f64 = 2.0;
+/// The same for a piece that is computed again: once for that; its gradients, each zeroed, computed and added, take about
+/// three times as much.
+const PIECE_BACKWARD: f64 = 4.0;
+
+/// The arithmetic that bounds an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// Products of bf16, summed in f32: tensor cores.
+    Bf16,
+    /// Products of f32, and everything that is no product.
+    F32,
+}
+
+/// One operation, or some that are alike in a row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operation {
+    /// Kernels launched.
+    pub(crate) launches: f64,
+    /// Bytes read and written on the device.
+    pub(crate) bytes: f64,
+    /// Floating-point operations; a multiply-add counts as two.
+    pub(crate) flops: f64,
+    /// What computes them.
+    pub(crate) unit: Unit,
+    /// The cost of its gradient, in units of its own.
+    pub(crate) backward: f64,
+}
+
+/// The operations of a pass, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Operations {
+    /// The operations.
+    pub(crate) list: Vec<Operation>,
+    /// Logits that are copied to the host and sampled there.
+    pub(crate) host_logits: f64,
+    /// Other floats copied between host and device.
+    pub(crate) host_floats: f64,
+}
+
+impl Operations {
+    /// `launches` kernels that read and write `floats` f32 numbers together and multiply little.
+    pub(super) fn piece(&mut self, launches: usize, floats: usize) {
+        self.moved(launches, F32 * floats as f64, PIECE_BACKWARD);
+    }
+
+    fn moved(&mut self, launches: usize, bytes: f64, backward: f64) {
+        self.list.push(Operation { launches: launches as f64, bytes, flops: 0.0, unit: Unit::F32, backward });
+    }
+
+    /// `ops::product`: a product with frozen weights in bf16, with the conversions before and after it.
+    pub(super) fn product(&mut self, rows: usize, inputs: usize, outputs: usize) {
+        self.moved(2, (F32 + BF16) * (rows * (inputs + outputs)) as f64, 2.0 * LINEAR_BACKWARD);
+        self.list.push(Operation {
+            launches: 1.0,
+            bytes: BF16 * (rows * inputs + inputs * outputs + rows * outputs) as f64,
+            flops: 2.0 * rows as f64 * (inputs * outputs) as f64,
+            unit: Unit::Bf16,
+            backward: LINEAR_BACKWARD,
+        });
+    }
+
+    /// A product of f32 tensors, `(batch, rows, inner)` by `(batch, inner, columns)`.
+    pub(super) fn f32_product(&mut self, batch: usize, [rows, inner, columns]: [usize; 3], backward: f64) {
+        self.list.push(Operation {
+            launches: 1.0,
+            bytes: F32 * batch as f64 * (rows * inner + inner * columns + rows * columns) as f64,
+            flops: 2.0 * batch as f64 * (rows * inner * columns) as f64,
+            unit: Unit::F32,
+            backward,
+        });
+    }
+
+    /// One adapter's branch beside a projection: two products in f32.
+    pub(super) fn branch(&mut self, rows: usize, inputs: usize, rank: usize, outputs: usize) {
+        self.f32_product(1, [rows, inputs, rank], ADAPTER_BACKWARD);
+        self.f32_product(1, [rows, rank, outputs], ADAPTER_BACKWARD);
+    }
+
+    /// `ops::norm`: a square, a mean (two), an epsilon, a root, a quotient and a product.
+    pub(super) fn norm(&mut self, rows: usize, width: usize) {
+        self.piece(7, 7 * rows * width);
+    }
+
+    /// `ops::gated` with SiLU: a copy of the gate, its activation, the product.
+    pub(super) fn gated(&mut self, rows: usize, width: usize) {
+        self.piece(3, 7 * rows * width);
+    }
+
+    /// `ops::rotate`: four products of half a head, two sums, a concatenation of two.
+    pub(super) fn rotated(&mut self, rows: usize, width: usize) {
+        self.piece(8, 9 * rows * width);
+    }
+
+    /// `ops::attention` of `rows` queries of each of `batch` sequences over `keys` keys. Queries and results are copied only
+    /// where a sequence has several rows: else they are contiguous as they are.
+    pub(super) fn attention(&mut self, heads: Heads, batch: usize, rows: usize, keys: usize) {
+        let Heads { heads, kv_heads, head_dim, .. } = heads;
+        let (queries, cached) = (batch * rows * heads * head_dim, batch * keys * kv_heads * head_dim);
+        let scores = batch * heads * rows * keys;
+        if rows > 1 {
+            self.piece(2, 4 * queries);
+        }
+        self.piece(2, 2 * 2 * cached);
+        let of_head = heads / kv_heads * rows;
+        self.f32_product(batch * kv_heads, [of_head, head_dim, keys], PIECE_BACKWARD);
+        // Scale, mask, maximum, difference, exponential, sum, quotient.
+        self.piece(7, 12 * scores);
+        self.f32_product(batch * kv_heads, [of_head, keys, head_dim], PIECE_BACKWARD);
+    }
+
+    /// The keys and values of `tokens` cached tokens, gathered from their blocks and converted to f32.
+    pub(super) fn gather(&mut self, kv_width: usize, tokens: usize) {
+        self.moved(4, 2.0 * (kv_width * tokens) as f64 * (3.0 * BF16 + F32), 0.0);
+    }
+
+    /// Flash attention's kernel over `cached` tokens, the queries and results converted: `pairs` of a query and a key.
+    pub(super) fn flash(&mut self, heads: Heads, rows: usize, cached: usize, pairs: usize) {
+        let width = heads.heads * heads.head_dim;
+        self.moved(2, 2.0 * (F32 + BF16) * (rows * width) as f64, 0.0);
+        self.list.push(Operation {
+            launches: 1.0,
+            bytes: BF16 * (2 * cached * heads.kv_width() + 2 * rows * width) as f64,
+            flops: 4.0 * (pairs * width) as f64,
+            unit: Unit::Bf16,
+            backward: 0.0,
+        });
+    }
+
+    /// The new keys and values of `rows` tokens, converted and written to their slots.
+    pub(super) fn cached(&mut self, kv_width: usize, rows: usize) {
+        self.moved(4, 2.0 * (F32 + 3.0 * BF16) * (kv_width * rows) as f64, 0.0);
+    }
+
+    /// The embeddings of `rows` ids: their copy to the device, the rows, the conversion, the scale.
+    pub(super) fn embedded(&mut self, rows: usize, hidden: usize) {
+        self.moved(4, (3.0 * BF16 + 3.0 * F32) * (rows * hidden) as f64, 0.0);
+    }
+
+    /// Small tensors made on the host: `copies` of them.
+    pub(super) fn uploaded(&mut self, copies: usize) {
+        self.moved(copies, 0.0, 0.0);
+    }
+
+    /// `layer`, `layers` times.
+    pub(super) fn layers(&mut self, layers: usize, layer: &Self) {
+        let times = layers as f64;
+        let all = layer.list.iter().map(|one| Operation {
+            launches: times * one.launches,
+            bytes: times * one.bytes,
+            flops: times * one.flops,
+            ..*one
+        });
+        self.list.extend(all);
+    }
+
+    /// The operations of the gradient.
+    pub(super) fn gradient(&self) -> Self {
+        let of = |one: &Operation| Operation {
+            launches: one.backward * one.launches,
+            bytes: one.backward * one.bytes,
+            flops: one.backward * one.flops,
+            ..*one
+        };
+        Self { list: self.list.iter().map(of).collect(), ..Self::default() }
+    }
+
+    /// All kernels launched.
+    pub(crate) fn launches(&self) -> f64 {
+        self.list.iter().map(|one| one.launches).sum()
+    }
+}
