@@ -47,8 +47,8 @@ pub use request::{Detokenize, Policy, Request, RequestId, TokenReport, TokenRepo
 use request_state::RequestState;
 pub use resident::Holder;
 use resident::ResidentCritics;
-use sampled::{Sampled, States, sample};
-use sampler::{SamplingConfig, Scratch};
+use sampled::{Computed, Sampled, States, fill_batch, sample};
+use sampler::{Draw, SamplingConfig, Scratch};
 use scheduler::Scheduler;
 use sequence::{Branch, Name, Sequence};
 use std::sync::Arc;
@@ -228,7 +228,7 @@ impl<F: Forward> Engine<F> {
     pub fn step(&mut self) -> Result<StepReport, Error> {
         let mut clock = Instant::now();
         let plan = self.scheduler.schedule();
-        self.fill_batch();
+        fill_batch(&mut self.batch, &self.scheduler, &self.states, self.model.draws());
         let mut report = self.report(&plan);
         report.times.bookkeeping = lap(&mut clock);
         self.run(&plan, &mut report, clock).inspect_err(|_| self.scheduler.preempt_all())?;
@@ -238,10 +238,10 @@ impl<F: Forward> Engine<F> {
     }
 
     fn run(&mut self, plan: &Plan, report: &mut StepReport, mut clock: Instant) -> Result<(), Error> {
-        self.compute(plan)?;
+        let drawn = self.compute(plan)?;
         report.times.model = lap(&mut clock);
-        let vocab = self.model.vocab();
-        let sampled = sample(&self.scheduler, &self.states, &mut self.logits, vocab, &mut self.scratch)?;
+        let computed = Computed { batch: &self.batch, drawn, logits: &mut self.logits, vocab: self.model.vocab() };
+        let sampled = sample(&self.scheduler, &self.states, computed, &mut self.scratch)?;
         report.times.sampling = lap(&mut clock);
         self.write(sampled, report)?;
         report.times.bookkeeping += lap(&mut clock);
@@ -303,19 +303,10 @@ impl<F: Forward> Engine<F> {
         }
     }
 
-    fn fill_batch(&mut self) {
-        self.batch.clear();
-        for sequence in self.scheduler.planned() {
-            let tokens = &sequence.tokens[sequence.cached..sequence.cached + sequence.planned];
-            let adapter = self.states[&sequence.name.request].weights.adapter.as_ref();
-            self.batch.push(tokens, sequence.cached, &sequence.table, adapter, sequence.logit_rows());
-        }
-    }
-
-    /// Computes the planned tokens: the rows of logits that their sequences need.
-    fn compute(&mut self, plan: &Plan) -> Result<(), Error> {
+    /// Computes the planned tokens: the rows of logits that their sequences need, and the tokens that the device draws.
+    fn compute(&mut self, plan: &Plan) -> Result<Vec<Option<Draw>>, Error> {
         if self.batch.spans.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         if !plan.copies.is_empty() {
             self.model.copy_blocks(&plan.copies)?;
@@ -397,5 +388,7 @@ impl<F: Forward> Engine<F> {
     }
 }
 
+#[cfg(all(test, feature = "cuda"))]
+mod device_draws;
 #[cfg(test)]
 mod tests;

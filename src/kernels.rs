@@ -3,7 +3,7 @@
 //! A weight is laid out once, at load, in panels of 16 output columns, input-major, so that a tile reads it front to
 //! back. Every output is one chain of fused multiply-adds in the order of the inputs, whatever the number of rows and
 //! the processor: a row's result does not depend on its batch, to the last bit. Knows no model, no file format and no
-//! tensor library. The only room with `unsafe`, so the allocator's limits are here too.
+//! tensor library. The room with `unsafe`, so the allocator's limits and the loading of CUDA's libraries are here too.
 
 mod activation_rows;
 pub(crate) mod attention;
@@ -14,6 +14,8 @@ mod bf16_dots;
 #[cfg(target_arch = "x86_64")]
 mod bf16_gemm;
 mod column_writer;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod cuda;
 mod cut_cross_entropy;
 mod gemm;
 pub(crate) mod gemm_lora;

@@ -7,9 +7,11 @@ use super::error::Error;
 use super::request::{RequestId, TokenReport};
 use super::request_state::RequestState;
 use super::sampler::{self, Draw, Scratch, Task};
+use super::sampling_config::SamplingConfig;
 use super::scheduler::Scheduler;
 use super::sequence::{Name, Sequence};
 use super::token_report::{Wanted, report_all};
+use crate::transformer::decode::{Batch, RowSampling};
 use std::collections::BTreeMap;
 
 /// What one sequence of a step samples: a token for each of its continuations, if its step ends its tokens.
@@ -31,43 +33,53 @@ pub(crate) struct Sampled {
 /// The requests' states.
 pub(crate) type States = BTreeMap<RequestId, RequestState>;
 
+/// What a step computed.
+pub(crate) struct Computed<'a> {
+    /// Its sequences, in the order of the schedule.
+    pub(crate) batch: &'a Batch,
+    /// The tokens that the device drew itself.
+    pub(crate) drawn: Vec<Option<Draw>>,
+    /// The other rows, of `vocab` each.
+    pub(crate) logits: &'a mut [f32],
+    pub(crate) vocab: usize,
+}
+
 /// Samples for every planned sequence that reached its last token: one row, from which each of its
-/// continuations draws its own token. `logits` are the step's rows of `vocab`; biases are added to them.
+/// continuations draws its own token. Biases are added to the logits.
 pub(crate) fn sample(
     scheduler: &Scheduler,
     states: &States,
-    logits: &mut [f32],
-    vocab: usize,
+    computed: Computed<'_>,
     scratch: &mut Vec<Scratch>,
 ) -> Result<Vec<Sampled>, Error> {
-    let (mut names, mut tasks, mut rows) = (Vec::new(), Vec::new(), 0);
-    for sequence in scheduler.planned() {
+    let Computed { batch, drawn, logits, vocab } = computed;
+    let (mut tasks, mut rows) = (Vec::new(), 0);
+    for (sequence, _) in scheduler.planned().zip(&batch.spans).filter(|(_, span)| !span.is_drawn) {
         let first = rows;
         rows += sequence.logit_rows();
         let state = &states[&sequence.name.request];
         state.request.add_bias(&mut logits[first * vocab..rows * vocab], vocab);
         for index in drawing(sequence, state) {
-            let uniform = sampler::uniform(state.request.seed, index as u64, sequence.sampled() as u64);
+            let uniform = uniform(sequence, state, index);
             tasks.push(Task { row: rows - 1, config: &state.request.sampling, uniform });
-            names.push(Name { index, ..sequence.name });
         }
     }
-    let draws = sampler::draw_all(logits, vocab, &tasks, scratch);
-    let mut drawn = names.iter().zip(draws);
+    let (mut here, mut there) = (sampler::draw_all(logits, vocab, &tasks, scratch).into_iter(), drawn.into_iter());
     let (mut sampled, mut wanted, mut rows) = (Vec::new(), Vec::new(), 0);
-    for sequence in scheduler.planned() {
+    for (sequence, span) in scheduler.planned().zip(&batch.spans) {
         let (first, state) = (rows, &states[&sequence.name.request]);
-        rows += sequence.logit_rows();
-        let count = drawing(sequence, state).count();
-        let draws = drawn.by_ref().take(count).map(|(&Name { request, index }, draw)| {
-            draw.map(|draw| (index, draw)).ok_or(Error::Logits { request: request.0, index })
+        rows += if span.is_drawn { 0 } else { sequence.logit_rows() };
+        let draws = drawing(sequence, state).map(|index| {
+            let draw = if span.is_drawn { there.next() } else { here.next() };
+            let name = sequence.name.request;
+            draw.flatten().map(|draw| (index, draw)).ok_or(Error::Logits { request: name.0, index })
         });
         let draws = draws.collect::<Result<Vec<_>, _>>()?;
         let candidate_log_probs = match draws.first() {
-            Some(&(_, draw)) => {
+            Some(&(_, draw)) if !state.candidates().is_empty() => {
                 candidates::log_probs(&logits[(rows - 1) * vocab..rows * vocab], draw, state.candidates())
             }
-            None => Vec::new(),
+            _ => Vec::new(),
         };
         let (top, before) = (state.request.reports.top.min(vocab), wanted.len());
         let mut prompt_reports = 0;
@@ -92,8 +104,43 @@ pub(crate) fn sample(
     Ok(sampled)
 }
 
+/// Makes `batch` the planned step. Where the device draws tokens, it does so for every row of which ids are all that is wanted.
+pub(crate) fn fill_batch(batch: &mut Batch, scheduler: &Scheduler, states: &States, draws: bool) {
+    batch.clear();
+    for sequence in scheduler.planned() {
+        let tokens = &sequence.tokens[sequence.cached..sequence.cached + sequence.planned];
+        let state = &states[&sequence.name.request];
+        let adapter = state.weights.adapter.as_ref();
+        batch.push(tokens, sequence.cached, &sequence.table, adapter, sequence.logit_rows());
+        if let Some(samplings) = drawn_blindly(sequence, state).filter(|_| draws) {
+            batch.draw(samplings);
+        }
+    }
+}
+
+/// How the continuations of `sequence` draw their tokens, if ids are all that is wanted of its step.
+fn drawn_blindly<'a>(
+    sequence: &'a Sequence,
+    state: &'a RequestState,
+) -> Option<impl Iterator<Item = RowSampling> + 'a> {
+    let SamplingConfig { temperature, top_k, top_p, min_p, .. } = state.request.sampling;
+    let is_row = sequence.samples() && sequence.logit_rows() == 1 && state.writes();
+    let is_blind = state.request.logit_bias.is_empty() && !state.request.reports.any() && state.candidates().is_empty();
+    (is_row && is_blind).then(|| {
+        drawing(sequence, state).map(move |index| {
+            let uniform = uniform(sequence, state, index);
+            RowSampling { row: 0, uniform, temperature, top_k, top_p, min_p }
+        })
+    })
+}
+
+/// The random number of a continuation's next token.
+fn uniform(sequence: &Sequence, state: &RequestState, index: usize) -> f64 {
+    sampler::uniform(state.request.seed, index as u64, sequence.sampled() as u64)
+}
+
 /// The continuations of `sequence` that draw a token.
-fn drawing(sequence: &Sequence, state: &RequestState) -> impl Iterator<Item = usize> {
+fn drawing<'a>(sequence: &'a Sequence, state: &'a RequestState) -> impl Iterator<Item = usize> + 'a {
     sequence.continuations().filter(move |_| sequence.samples() && state.writes())
 }
 

@@ -9,16 +9,9 @@ use super::exp::{self, CHUNK};
 use super::logit_filter::{LogitFilter, Threshold};
 pub use super::sampling_config::SamplingConfig;
 use crate::kernels::thread_pool;
+pub(crate) use crate::transformer::decode::Drawn as Draw;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-/// A sampled token.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Draw {
-    pub(crate) id: u32,
-    /// Log-probability under the distribution it was drawn from (nats).
-    pub(crate) log_prob: f32,
-}
 
 /// One token to sample.
 pub(crate) struct Task<'a> {

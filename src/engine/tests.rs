@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::kernels::{KvPrecision, Precision};
+use crate::transformer::decode::RowSampling;
 use crate::types::splitmix::{GOLDEN_GAMMA, mix64};
 use crate::types::{FinishReason, Origin};
 use crate::{formats, transformer};
@@ -46,12 +47,24 @@ struct HashModel {
     failures: usize,
     /// Contexts that give NaN end with this token.
     poison: Option<u32>,
+    /// Whether it draws tokens itself, as a GPU does, and how many it drew.
+    draws: bool,
+    drawn: usize,
 }
 
 impl HashModel {
     fn new(blocks: usize) -> Self {
         let cells = vec![EMPTY; blocks * BLOCK_TOKENS];
-        Self { cells, adapters: Vec::new(), tokens_max: 0, tokens: 0, failures: 0, poison: None }
+        Self {
+            cells,
+            adapters: Vec::new(),
+            tokens_max: 0,
+            tokens: 0,
+            failures: 0,
+            poison: None,
+            draws: false,
+            drawn: 0,
+        }
     }
 
     fn weights(&self, adapter: &Arc<PackedAdapter>) -> u64 {
@@ -74,7 +87,10 @@ impl Forward for HashModel {
         }
         Ok(())
     }
-    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> transformer::Result<()> {
+    fn draws(&self) -> bool {
+        self.draws
+    }
+    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> transformer::Result<Vec<Option<Draw>>> {
         if self.failures > 0 {
             self.failures -= 1;
             // What a step that broke half-way may leave behind.
@@ -98,6 +114,7 @@ impl Forward for HashModel {
             }
         }
         logits.clear();
+        let mut rows: Vec<Vec<f32>> = Vec::new();
         for span in &batch.spans {
             let weights = span.adapter.map_or(0, |adapter| self.weights(&batch.adapters[adapter]));
             let table = batch.table(span);
@@ -112,10 +129,16 @@ impl Forward for HashModel {
                 if self.poison == batch.tokens.get(span.start + span.len - 1 - back).copied() {
                     row[3] = f32::NAN;
                 }
-                logits.extend(row);
+                if span.is_drawn { rows.push(row) } else { logits.extend(row) }
             }
         }
-        Ok(())
+        let draw = |sampling: &RowSampling| {
+            let &RowSampling { temperature, top_k, top_p, min_p, .. } = sampling;
+            let config = SamplingConfig { temperature, top_k, top_p, min_p, ..SamplingConfig::greedy(1) };
+            sampler::draw(&rows[sampling.row], &config, sampling.uniform, &mut Scratch::default())
+        };
+        self.drawn += batch.draws.len();
+        Ok(batch.draws.iter().map(draw).collect())
     }
 }
 
@@ -244,6 +267,41 @@ fn a_request_gets_the_same_alone_among_others_in_chunks_preempted_and_forked() {
         let found = done.iter().find(|(done, _)| Some(*done) == id).unwrap();
         assert_eq!(written(&found.1), expected, "{blocks} blocks");
     }
+}
+
+#[test]
+fn tokens_that_the_device_draws_are_those_that_the_engine_would_draw() {
+    let texts = |draws: bool| {
+        let mut engine = engine(200, 48, 16);
+        engine.model.draws = draws;
+        for i in 0..24u64 {
+            let mut asked = request(prompt(20 + i as usize, i / 2), 1 + i as usize % 3, 12, i);
+            // A third wants what ids alone do not say, so that steps have rows of both kinds.
+            match i % 6 {
+                0 => asked.sampling.temperature = 0.0,
+                1 => (asked.sampling.top_k, asked.sampling.top_p, asked.sampling.min_p) = (9, 0.8, 0.05),
+                2 => asked.logit_bias = vec![(3, 2.0), (4, -100.0)],
+                3 => drop(engine.score_candidates(Policy::Base, prompt(30, i), vec![1, 5, 7]).unwrap()),
+                _ => {}
+            }
+            engine.submit(asked).unwrap();
+        }
+        let mut done = run(&mut engine);
+        done.sort_by_key(|(id, _)| *id);
+        (done.iter().map(|(_, completions)| written(completions)).collect::<Vec<_>>(), engine.model.drawn)
+    };
+    let ((here, none), (there, drawn)) = (texts(false), texts(true));
+    assert_eq!(here, there);
+    assert!(none == 0 && drawn > 300, "the device drew {none} and {drawn} tokens");
+}
+
+#[test]
+fn a_row_that_is_no_distribution_fails_its_request_whoever_draws() {
+    let mut engine = engine(64, 256, 64);
+    (engine.model.draws, engine.model.poison) = (true, Some(7));
+    let bad = engine.submit(request([prompt(20, 1), vec![7]].concat(), 1, 5, 1)).unwrap();
+    let error = engine.step().unwrap_err();
+    assert_eq!(error.request(), Some(bad.0), "{error}");
 }
 
 #[test]

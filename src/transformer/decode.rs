@@ -3,10 +3,12 @@
 //! Knows flattened tokens and block tables; knows neither requests nor sampling.
 
 mod adapter;
+mod drawn;
 mod forward;
 
 pub use super::paging::{BLOCK_TOKENS, Batch, Span};
 pub use adapter::PackedAdapter;
+pub use drawn::{Drawn, RowSampling};
 pub use forward::Forward;
 
 use super::dense::decode::DenseDecoder;
@@ -69,7 +71,11 @@ impl Forward for Decoder {
         self.0.copy_blocks(pairs)
     }
 
-    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
+    fn draws(&self) -> bool {
+        self.0.draws()
+    }
+
+    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<Vec<Option<Drawn>>> {
         self.0.step(batch, logits)
     }
 }

@@ -4,11 +4,15 @@
 //! tensor library's own operations, so that the CPU can run them too: that is how they are tested.
 
 mod adapter;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub(crate) mod decode;
+mod fused;
 mod layout;
 mod ops;
 mod qkv;
 mod score;
+mod step_adapters;
 
 pub(super) use layout::Dense;
 
@@ -21,9 +25,10 @@ use super::stack::Stack;
 use crate::formats::adapter::Adapter;
 use crate::kernels::KvPrecision;
 use crate::transformer::error::{Error, Result};
-use adapter::{AdapterTensors, AdapterVars};
+use adapter::AdapterVars;
 use decode::DenseDecoder;
 use std::sync::Arc;
+use step_adapters::LinearFactors;
 
 impl Stack<Dense> {
     fn cpu_only(&self) -> Error {
@@ -47,8 +52,8 @@ impl Backend for Stack<Dense> {
     fn pack(&self, critic: &CriticWeights) -> Result<PackedAdapter> {
         let adapter = critic.adapter().ok_or_else(|| self.cpu_only())?;
         self.refuse_ends(adapter)?;
-        let tensors = AdapterTensors::frozen(adapter, self.spec())?.to_device(&self.layout().device)?;
-        Ok(PackedAdapter::beside_base(tensors, adapter.bytes()))
+        let factors = LinearFactors::new(adapter, self.spec(), &self.layout().device)?;
+        Ok(PackedAdapter::beside_base(factors, adapter.bytes()))
     }
 
     fn copy_weights(&self) -> Result<FullWeights> {

@@ -2,6 +2,9 @@
 //!
 //! A GPU needs a build with the feature `cuda`; without it, asking for a GPU is an error that says so.
 
+#[cfg(feature = "cuda")]
+mod gpu;
+
 use crate::kernels::KvPrecision;
 use crate::transformer::error::{Error, Result};
 use candle_core::{DType, Device, DeviceLocation};
@@ -25,21 +28,22 @@ impl DeviceChoice {
     /// Opens the device. One thread at a time may compute on it.
     ///
     /// # Errors
-    /// Where a GPU is asked for by number and this build has no CUDA or no such GPU answers.
+    /// Where a GPU is asked for by number, why it cannot be used: no CUDA in this build, no driver, an old one, no such GPU, one
+    /// that the build is not for, a missing library, or no memory left.
     pub fn open(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Auto if !candle_core::utils::cuda_is_available() => Ok(Device::Cpu),
-            Self::Auto => Ok(Device::new_cuda(0).unwrap_or_else(|error| {
-                tracing::info!(%error, "no gpu answers, running on the cpu");
-                Device::Cpu
-            })),
-            Self::Cuda(_) if !candle_core::utils::cuda_is_available() => {
+            #[cfg(feature = "cuda")]
+            Self::Auto => Ok(gpu::first().unwrap_or(Device::Cpu)),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(number) => gpu::open(number),
+            #[cfg(not(feature = "cuda"))]
+            Self::Auto => Ok(Device::Cpu),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda(_) => {
                 let why = "this build has no CUDA; build with --features cuda, or with flash-attn too";
                 Err(Error::Device { choice: self.to_string(), why: why.to_owned() })
             }
-            Self::Cuda(number) => Device::new_cuda(number)
-                .map_err(|error| Error::Device { choice: self.to_string(), why: error.to_string() }),
         }
     }
 }

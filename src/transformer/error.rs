@@ -120,8 +120,29 @@ pub enum Error {
         device: String,
     },
     /// The tensor library failed.
-    #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    #[error("{}", in_one_line(.0))]
+    Candle(candle_core::Error),
+}
+
+// By hand, so that the error is not its own cause: what it says is said in one line.
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Candle(error)
+    }
+}
+
+/// What the tensor library says, without the backtrace that it prints with its errors.
+pub(super) fn in_one_line(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => in_one_line(inner),
+        candle_core::Error::Context { inner, context } => format!("{context}: {}", in_one_line(inner)),
+        error => match error.to_string() {
+            text if text.contains("CUDA_ERROR_OUT_OF_MEMORY") => {
+                "the gpu is out of memory; `nvidia-smi` lists the programs that hold it, `check` says what this one needs".to_owned()
+            }
+            text => text.lines().collect::<Vec<_>>().join(" "),
+        },
+    }
 }
 
 /// Result of this room.

@@ -6,7 +6,7 @@
 //! Invariants: a row's key is written before any row reads it; a row attends to positions up to its own, within its
 //! window.
 
-use super::decode::PackedAdapter;
+use super::decode::{PackedAdapter, RowSampling};
 pub use crate::kernels::attention::BLOCK_TOKENS;
 pub(crate) use crate::kernels::attention::{slot, visible};
 use std::ops::Range;
@@ -27,6 +27,8 @@ pub struct Span {
     pub adapter: Option<usize>,
     /// The number of its last tokens to compute the logits after: 1 to sample, more to score its tokens, 0 for none.
     pub logit_rows: usize,
+    /// Whether tokens are drawn from the row of its last token, which then gives no logits.
+    pub is_drawn: bool,
 }
 
 /// The flattened tokens of all sequences of one engine step.
@@ -41,6 +43,8 @@ pub struct Batch {
     pub tables: Vec<u32>,
     /// The adapters in use.
     pub adapters: Vec<Arc<PackedAdapter>>,
+    /// The tokens to draw, span after span; only for a device that [draws](super::decode::Forward::draws).
+    pub draws: Vec<RowSampling>,
 }
 
 impl Batch {
@@ -50,6 +54,7 @@ impl Batch {
         self.spans.clear();
         self.tables.clear();
         self.adapters.clear();
+        self.draws.clear();
     }
 
     /// Adds `tokens` of a sequence with `cached` tokens before them and the block table `table`. Logits are computed after
@@ -71,17 +76,39 @@ impl Batch {
         });
         let (start, first) = (self.tokens.len(), self.tables.len());
         let table_end = first + table.len();
-        self.spans.push(Span { start, len: tokens.len(), cached, table: first..table_end, adapter, logit_rows });
+        self.spans.push(Span {
+            start,
+            len: tokens.len(),
+            cached,
+            table: first..table_end,
+            adapter,
+            logit_rows,
+            is_drawn: false,
+        });
         self.tokens.extend_from_slice(tokens);
         self.tables.extend_from_slice(table);
     }
 
     /// Rows of the step to compute logits of, in order.
     pub(crate) fn logit_rows(&self) -> impl Iterator<Item = usize> {
-        self.spans.iter().flat_map(|span| {
+        self.spans.iter().filter(|span| !span.is_drawn).flat_map(|span| {
             let end = span.start + span.len;
             end - span.logit_rows..end
         })
+    }
+
+    /// The rows of tokens that others are drawn after.
+    pub(crate) fn drawn_rows(&self) -> impl Iterator<Item = usize> {
+        self.spans.iter().filter(|span| span.is_drawn).map(|span| span.start + span.len - 1)
+    }
+
+    /// Draws tokens after the last one of the newest span, in the place of its logits; `samplings` name no row yet.
+    pub fn draw(&mut self, samplings: impl Iterator<Item = RowSampling>) {
+        let row = self.drawn_rows().count();
+        if let Some(span) = self.spans.last_mut() {
+            span.is_drawn = true;
+            self.draws.extend(samplings.map(|sampling| RowSampling { row, ..sampling }));
+        }
     }
 
     /// Whether a span adds an adapter's branches to the base's weights.

@@ -19,8 +19,6 @@ const BANDWIDTH_SHARE: f64 = 0.8;
 pub(crate) const LAUNCH_SECONDS: f64 = 6e-6;
 /// Bytes a second between device and host: the tensor library copies into memory that is not pinned.
 const HOST_BYTES_PER_SECOND: f64 = 10e9;
-/// Seconds of sampling for each logit on the host: three passes over a row by vector instructions of one core.
-const SAMPLING_SECONDS: f64 = 0.5e-9;
 /// Seconds of AdamW on the host for each weight: its moments and its gradient are read and written once.
 const ADAM_SECONDS: f64 = 1e-9;
 /// Sequences that decoding is shown for.
@@ -36,7 +34,7 @@ pub(crate) enum Bound {
     Compute,
     /// Launches of kernels.
     Launches,
-    /// Copies to the host, sampling, AdamW.
+    /// Copies to the host, AdamW.
     Host,
 }
 
@@ -88,8 +86,7 @@ impl Seconds {
             }
             seconds.launches += LAUNCH_SECONDS * one.launches;
         }
-        let copied = size_of::<f32>() as f64 * (operations.host_logits + operations.host_floats);
-        seconds.host = copied / HOST_BYTES_PER_SECOND + SAMPLING_SECONDS * operations.host_logits;
+        seconds.host = size_of::<f32>() as f64 * operations.host_floats / HOST_BYTES_PER_SECOND;
         seconds
     }
 

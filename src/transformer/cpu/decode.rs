@@ -9,7 +9,7 @@ use crate::formats::spec::ModelSpec;
 use crate::kernels::attention::{AttentionParams, AttentionRow, Heads, KvCache};
 use crate::kernels::ops;
 use crate::kernels::{ActivationRows, KvPrecision, Precision, Weight};
-use crate::transformer::decode::{Batch, Forward};
+use crate::transformer::decode::{Batch, Drawn, Forward};
 use crate::transformer::error::{Error, Result};
 use crate::transformer::rope::Tables;
 use crate::transformer::stack::{Linear, Pass, QkNorms, Stack};
@@ -95,10 +95,11 @@ impl Forward for CpuDecoder {
         Ok(())
     }
 
-    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
+    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<Vec<Option<Drawn>>> {
         let sets = WeightSet::split(batch)?;
         if sets.is_empty() {
-            return self.step_over(&self.model.clone(), batch, logits);
+            self.step_over(&self.model.clone(), batch, logits)?;
+            return Ok(Vec::new());
         }
         let vocab = self.vocab();
         let mut set_logits = std::mem::take(&mut self.set_logits);
@@ -111,7 +112,7 @@ impl Forward for CpuDecoder {
             }
         }
         self.set_logits = set_logits;
-        Ok(())
+        Ok(Vec::new())
     }
 }
 

@@ -1,9 +1,11 @@
 //! The passes on a GPU against the same passes on the CPU. `scripts/cuda-emulate` runs them where there is none.
 use super::tests::{MODELS, adapter, dense_on, farthest, log_softmax, panels, scene, scored};
+use crate::transformer::decode::RowSampling;
+use crate::transformer::device::DeviceChoice;
 use candle_core::{D, DType, Device, Result, Tensor};
 
 fn gpu() -> Device {
-    Device::new_cuda(0).expect("a GPU, or scripts/cuda-emulate")
+    DeviceChoice::Cuda(0).open().expect("a GPU, or scripts/cuda-emulate")
 }
 
 /// Values from -1 to 1 that are exact in bf16, the same on every device.
@@ -60,6 +62,30 @@ fn operations_give_the_cpus_numbers() {
 }
 
 #[test]
+fn tokens_are_drawn_from_distributions_alone() {
+    let sampling =
+        |temperature, top_k, top_p| RowSampling { row: 0, uniform: 0.5, temperature, top_k, top_p, min_p: 0.0 };
+    let samplings = [sampling(1.0, 0, 1.0), sampling(0.0, 0, 1.0), sampling(1.0, 5, 0.9)];
+    let ids = |row: Vec<f32>| -> Vec<Option<u32>> {
+        let logits = Tensor::from_vec(row.clone(), (1, row.len()), &gpu()).unwrap();
+        super::cuda::draw(&logits, &samplings).unwrap().into_iter().map(|drawn| drawn.map(|drawn| drawn.id)).collect()
+    };
+    for bad in [f32::NAN, f32::INFINITY] {
+        for place in [0, 77, 299] {
+            let mut row = vec![0.5; 300];
+            row[place] = bad;
+            assert_eq!(ids(row), [None; 3]);
+        }
+    }
+    assert_eq!(ids(vec![f32::NEG_INFINITY; 20]), [None; 3]);
+    // Of equals those of lower ids stay: the fifth of five is kept by top-p as well.
+    assert_eq!(ids(vec![1.0; 1000]), [Some(500), Some(0), Some(2)]);
+    let mut two = vec![f32::NEG_INFINITY; 1000];
+    (two[300], two[301]) = (1.0, 1.0);
+    assert_eq!(ids(two), [Some(301), Some(300), Some(301)]);
+}
+
+#[test]
 fn more_memory_than_the_gpu_has_is_an_error_and_no_more() {
     let gpu = gpu();
     assert!(Tensor::zeros(1usize << 44, DType::F32, &gpu).is_err());
@@ -93,7 +119,8 @@ fn writing_in_bf16_gives_the_log_probs_of_the_same_pass_on_the_cpu() {
             }
         }
         println!("{name}: {worst}");
-        assert!(worst < 0.1, "{name}: {worst}");
+        // Random weights give almost flat distributions, and sums have other orders: as the test of bf16 on the CPU.
+        assert!(worst < 0.2, "{name}: {worst}");
     }
 }
 

@@ -3,13 +3,18 @@
 //! With the feature `flash-attn`, a GPU computes the attention of a step in one call of flash attention's kernel. Without
 //! it, and on any other device, attention gathers each sequence's blocks and is computed by its definition.
 
-use super::adapter::AdapterTensors;
+#[cfg(feature = "cuda")]
+use super::cuda;
+use super::fused::{self, HeadsOfRows};
 use super::layout::Dense;
 use super::ops;
-use super::qkv::{ByLayerKind, QkvRotation};
+use super::qkv::{ByLayerKind, RotatedQkv};
+use super::step_adapters::{JoinedAdapters, StepAdapters};
 use crate::formats::spec::ModelSpec;
 use crate::kernels::attention::{BLOCK_TOKENS, Heads};
-use crate::transformer::decode::{Batch, Forward};
+#[cfg(feature = "cuda")]
+use crate::transformer::decode::RowSampling;
+use crate::transformer::decode::{Batch, Drawn, Forward};
 use crate::transformer::error::Result;
 use crate::transformer::paging::{Group, Paging, copies_at_once};
 use crate::transformer::rope::Tables;
@@ -24,13 +29,14 @@ pub(crate) const LOGIT_ROWS_MAX: usize = 256;
 pub(crate) struct DenseDecoder {
     model: Arc<Stack<Dense>>,
     cache: DenseCache,
+    adapters: JoinedAdapters,
 }
 
 impl DenseDecoder {
     /// A decoder with a cache of `blocks` blocks, allocated at once.
     pub(crate) fn new(model: Arc<Stack<Dense>>, blocks: usize) -> Result<Self> {
         let cache = DenseCache::new(model.spec(), blocks, model.layout())?;
-        Ok(Self { model, cache })
+        Ok(Self { model, cache, adapters: JoinedAdapters::default() })
     }
 
     /// Most floats that a step's attention allocates beside the cache: none with flash attention; else the gathered keys and
@@ -60,7 +66,11 @@ impl Forward for DenseDecoder {
         self.cache.copy_blocks(pairs)
     }
 
-    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<()> {
+    fn draws(&self) -> bool {
+        cfg!(feature = "cuda") && self.model.layout().device.is_cuda()
+    }
+
+    fn step(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<Vec<Option<Drawn>>> {
         logits.clear();
         let model = self.model.clone();
         let (spec, device) = (model.spec(), &model.layout().device);
@@ -73,17 +83,41 @@ impl Forward for DenseDecoder {
             angles: ByLayerKind::new(spec, |layer| ops::angles(tables.of(spec, layer), rows, device))?,
             slots: self.cache.slots(&paging.slots)?,
             attention: Attention::new(spec, &paging, model.layout())?,
-            adapted: adapted(batch, device)?,
+            adapters: self.adapters.of_step(batch, device)?,
             cache: &mut self.cache,
         };
         let hidden = model.forward(model.embed(&batch.tokens)?, &mut pass)?; // (rows, hidden)
         let last: Vec<u32> = batch.logit_rows().map(|row| row as u32).collect();
         for rows in last.chunks(LOGIT_ROWS_MAX) {
             let hidden = hidden.index_select(&Tensor::new(rows, device)?, 0)?; // (rows, hidden)
-            let computed = ops::product(&hidden, model.head())?.flatten_all()?.to_vec1()?;
+            let computed = product(&hidden, model.head())?.flatten_all()?.to_vec1()?;
             if logits.is_empty() { *logits = computed } else { logits.extend(computed) }
         }
-        Ok(())
+        self.draw(batch, &hidden)
+    }
+}
+
+impl DenseDecoder {
+    /// Draws the tokens that `batch` asks for, from the states of its rows, `(rows, hidden)`.
+    fn draw(&self, batch: &Batch, hidden: &Tensor) -> Result<Vec<Option<Drawn>>> {
+        let mut drawn = Vec::with_capacity(batch.draws.len());
+        #[cfg(feature = "cuda")]
+        if !batch.draws.is_empty() {
+            let rows: Vec<u32> = batch.drawn_rows().map(|row| row as u32).collect();
+            // The draws are in the order of their rows.
+            let mut rest = batch.draws.as_slice();
+            for (chunk, rows) in rows.chunks(LOGIT_ROWS_MAX).enumerate() {
+                let (first, end) = (chunk * LOGIT_ROWS_MAX, chunk * LOGIT_ROWS_MAX + rows.len());
+                let (ours, others) = rest.split_at(rest.partition_point(|sampling| sampling.row < end));
+                rest = others;
+                let hidden = hidden.index_select(&Tensor::new(rows, hidden.device())?, 0)?; // (rows, hidden)
+                let ours = ours.iter().map(|sampling| RowSampling { row: sampling.row - first, ..*sampling });
+                drawn.extend(cuda::draw(&product(&hidden, self.model.head())?, &ours.collect::<Vec<_>>())?);
+            }
+        }
+        #[cfg(not(feature = "cuda"))]
+        let _ = (batch, hidden, &mut drawn);
+        Ok(drawn)
     }
 }
 
@@ -119,20 +153,33 @@ impl DenseCache {
         Ok(())
     }
 
-    /// `slots` as the index for [`DenseCache::write`], `(rows, kv_width)`.
-    fn slots(&self, slots: &[u32]) -> Result<Tensor> {
-        spread(slots, self.heads.kv_width(), self.layers[0].0.device())
+    /// Whether the GPU's own kernel writes to it.
+    fn has_kernel(&self) -> bool {
+        let pages = &self.layers[0].0;
+        cfg!(feature = "cuda") && pages.device().is_cuda() && pages.dtype() == DType::BF16
     }
 
-    /// Writes the keys and values of the step's rows, `(rows, kv_heads, head_dim)`, to their slots, in place.
-    fn write(&mut self, layer: usize, slots: &Tensor, k: &Tensor, v: &Tensor) -> Result<()> {
+    /// `slots` as [`DenseCache::write`] wants them: `(rows)` for the GPU's own kernel, else an index of `(rows, kv_width)`.
+    fn slots(&self, slots: &[u32]) -> Result<Tensor> {
+        let device = self.layers[0].0.device();
+        if self.has_kernel() { Ok(Tensor::new(slots, device)?) } else { spread(slots, self.heads.kv_width(), device) }
+    }
+
+    /// Makes heads of the step's rows of queries, keys and values, `(rows, q + k + v widths)`, and writes keys and values to
+    /// their slots, in place. Returns the queries, `(rows, heads, head_dim)`.
+    fn write(&mut self, layer: usize, slots: &Tensor, heads: &HeadsOfRows<'_>, qkv: &Tensor) -> Result<Tensor> {
         let (keys, values) = &self.layers[layer];
+        #[cfg(feature = "cuda")]
+        if self.has_kernel() {
+            return Ok(cuda::heads_to_cache(qkv, heads, slots, &self.layers[layer])?);
+        }
+        let RotatedQkv { q, k, v } = heads.rotated(qkv)?;
         let width = self.heads.kv_width();
         for (cached, rows) in [(keys, k), (values, v)] {
-            let rows = rows.reshape(((), width))?.to_dtype(cached.dtype())?;
+            let rows = rows.contiguous()?.reshape(((), width))?.to_dtype(cached.dtype())?;
             cached.reshape((self.blocks * BLOCK_TOKENS, width))?.scatter_set(slots, &rows, 0)?;
         }
-        Ok(())
+        Ok(q)
     }
 
     /// Keys and values of `layer`, `(blocks, 32, kv_heads, head_dim)` each.
@@ -148,22 +195,13 @@ fn spread(rows: &[u32], width: usize, device: &Device) -> Result<Tensor> {
     Ok(Tensor::new(rows, device)?.unsqueeze(1)?.broadcast_as((rows.len(), width))?.contiguous()?)
 }
 
-/// Adapters and the rows they apply to; `None` for all rows.
-type Adapted<'a> = Vec<(&'a AdapterTensors, Option<Tensor>)>;
-
-/// The rows of `batch` that each of its adapters applies to.
-fn adapted<'a>(batch: &'a Batch, device: &Device) -> Result<Adapted<'a>> {
-    let mut adapted = vec![];
-    for (index, adapter) in batch.adapters.iter().enumerate() {
-        let spans = batch.spans.iter().filter(|span| span.adapter == Some(index));
-        let rows: Vec<u32> = spans.flat_map(|span| span.start..span.start + span.len).map(|row| row as u32).collect();
-        if !rows.is_empty() {
-            let all = rows.len() == batch.tokens.len();
-            let rows = if all { None } else { Some(Tensor::new(rows, device)?) };
-            adapted.push((adapter.layout()?, rows));
-        }
+/// `x W^T`: `(rows, inputs)` to `(rows, outputs)`, in f32.
+fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if weight.device().is_cuda() && weight.dtype() == DType::BF16 {
+        return Ok(cuda::product(&x.to_dtype(DType::BF16)?.contiguous()?, weight)?);
     }
-    Ok(adapted)
+    Ok(ops::product(x, weight)?)
 }
 
 struct DecodePass<'a> {
@@ -171,7 +209,7 @@ struct DecodePass<'a> {
     angles: ByLayerKind<(Tensor, Tensor)>,
     slots: Tensor,
     attention: Attention,
-    adapted: Adapted<'a>,
+    adapters: StepAdapters<'a>,
     cache: &'a mut DenseCache,
 }
 
@@ -180,13 +218,8 @@ impl Pass for DecodePass<'_> {
     type Rows = Tensor;
 
     fn linear(&mut self, layer: usize, linear: Linear, weight: &Tensor, x: Tensor) -> Result<Tensor> {
-        let mut y = ops::product(&x, weight)?; // (rows, outputs)
-        for (adapter, rows) in &self.adapted {
-            let chosen = rows.as_ref().map_or_else(|| Ok(x.clone()), |rows| x.index_select(rows, 0))?;
-            let Some(added) = adapter.added(layer, linear, self.spec, &chosen)? else { continue };
-            y = if let Some(rows) = rows { y.index_add(rows, &added, 0)? } else { (y + added)? };
-        }
-        Ok(y)
+        let y = product(&x, weight)?; // (rows, outputs)
+        self.adapters.add(layer, linear, &x, y)
     }
 
     fn bias(&mut self, x: Tensor, bias: &Tensor) -> Result<Tensor> {
@@ -202,19 +235,24 @@ impl Pass for DecodePass<'_> {
     }
 
     fn norm(&mut self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-        Ok(ops::norm(x, weight, self.spec.norm_epsilon)?)
+        Ok(fused::norm(x, weight, self.spec.norm_epsilon)?)
     }
 
     fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Dense>>, qkv: Tensor) -> Result<Tensor> {
-        let rotated = QkvRotation::new(self.spec, norms, self.angles.of(self.spec, layer)).apply(&qkv)?;
-        self.cache.write(layer, &self.slots, &rotated.k, &rotated.v)?;
+        let heads = HeadsOfRows::new(self.spec, norms, self.angles.of(self.spec, layer));
+        let q = self.cache.write(layer, &self.slots, &heads, &qkv)?;
         let pages = self.cache.pages(layer)?;
-        let out = self.attention.over(self.spec, layer, &rotated.q, &pages)?;
+        let out = self.attention.over(self.spec, layer, &q, &pages)?;
         Ok(out.reshape(((), self.cache.heads.q_width()))?) // (rows, heads * head_dim)
     }
 
     fn gated(&mut self, gate_up: Tensor) -> Result<Tensor> {
-        Ok(ops::gated(&gate_up, self.spec.layer_spec.activation)?)
+        let activation = self.spec.layer_spec.activation;
+        #[cfg(feature = "cuda")]
+        if gate_up.device().is_cuda() {
+            return Ok(cuda::gated(&gate_up, activation)?);
+        }
+        Ok(fused::gated(&gate_up, activation)?)
     }
 }
 
@@ -229,9 +267,13 @@ enum Attention {
 
 impl Attention {
     fn new(spec: &ModelSpec, paging: &Paging, layout: &Dense) -> Result<Self> {
-        // The kernel takes no f32.
+        // The kernel takes no f32, and heads of a multiple of 8 values; those of more than 256 are not built.
         #[cfg(feature = "flash-attn")]
-        if layout.device.is_cuda() && layout.dtype == DType::BF16 {
+        if layout.device.is_cuda()
+            && layout.dtype == DType::BF16
+            && spec.head_dim.is_multiple_of(8)
+            && spec.head_dim <= 256
+        {
             return Ok(Self::Flash(Flash::new(paging, &layout.device)?));
         }
         Ok(Self::Plain(Plain::new(spec, paging, &layout.device)?))
@@ -291,7 +333,8 @@ impl Plain {
         let Heads { heads, kv_heads, head_dim, scale } = Heads::of(spec);
         let of_group = |group: &PlainGroup| -> Result<Tensor> {
             let Group { sequences, rows, blocks } = &group.shape;
-            let q = q.index_select(&group.rows, 0)?.reshape((sequences.len(), *rows, heads, head_dim))?;
+            let q = q.index_select(&group.rows, 0)?.to_dtype(DType::F32)?;
+            let q = q.reshape((sequences.len(), *rows, heads, head_dim))?;
             let gathered = |pages: &Tensor| {
                 let pages = pages.index_select(&group.tables, 0)?.to_dtype(DType::F32)?;
                 pages.reshape((sequences.len(), blocks * BLOCK_TOKENS, kv_heads, head_dim))
@@ -347,6 +390,6 @@ impl Flash {
             BLOCK_TOKENS,
             None,
         )?;
-        Ok(out.to_dtype(DType::F32)?) // (rows, heads, head_dim)
+        Ok(out) // (rows, heads, head_dim), in bf16 as the next product wants it
     }
 }

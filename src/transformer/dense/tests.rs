@@ -221,7 +221,7 @@ fn an_adapter_for_other_weights_is_refused() {
         assert!(refused.to_string().contains("adapter"), "{refused}");
     }
     assert!(matches!(
-        PackedAdapter::new(&adapter, panels.spec()).layout::<AdapterTensors>(),
+        PackedAdapter::new(&adapter, panels.spec()).layout::<LinearFactors>(),
         Err(crate::transformer::error::Error::OtherBackend)
     ));
     let refused = crate::transformer::full_weights::FullWeights::copy_of(&dense).unwrap_err().to_string();

@@ -3,8 +3,8 @@
 //! How launches are counted: one for every call of the tensor library that computes something, so `sqr`, `exp`, a sum, a
 //! copy that makes a tensor contiguous, a conversion and a product are one each; `narrow`, `reshape`, `permute`, `t` and
 //! `broadcast_as` of contiguous tensors are none. A mean is two (the sum, and its scale), a concatenation is one for each
-//! part, `index_add` is two (it copies first). These counts are what is to be replaced by measured ones; they are nowhere
-//! else.
+//! part, `index_add` is two (it copies first). The decode pass's own kernels are one each. The emulator's record
+//! (`scripts/cuda-emulate`) is what these counts are held against; they are nowhere else.
 
 use crate::kernels::attention::Heads;
 
@@ -50,9 +50,7 @@ pub(crate) struct Operation {
 pub(crate) struct Operations {
     /// The operations.
     pub(crate) list: Vec<Operation>,
-    /// Logits that are copied to the host and sampled there.
-    pub(crate) host_logits: f64,
-    /// Other floats copied between host and device.
+    /// Floats copied between host and device.
     pub(crate) host_floats: f64,
 }
 
@@ -132,10 +130,9 @@ impl Operations {
         self.moved(4, 2.0 * (kv_width * tokens) as f64 * (3.0 * BF16 + F32), 0.0);
     }
 
-    /// Flash attention's kernel over `cached` tokens, the queries and results converted: `pairs` of a query and a key.
+    /// Flash attention's kernel over `cached` tokens, all in bf16: `pairs` of a query and a key.
     pub(super) fn flash(&mut self, heads: Heads, rows: usize, cached: usize, pairs: usize) {
         let width = heads.heads * heads.head_dim;
-        self.moved(2, 2.0 * (F32 + BF16) * (rows * width) as f64, 0.0);
         self.list.push(Operation {
             launches: 1.0,
             bytes: BF16 * (2 * cached * heads.kv_width() + 2 * rows * width) as f64,
@@ -145,9 +142,48 @@ impl Operations {
         });
     }
 
-    /// The new keys and values of `rows` tokens, converted and written to their slots.
-    pub(super) fn cached(&mut self, kv_width: usize, rows: usize) {
-        self.moved(4, 2.0 * (F32 + 3.0 * BF16) * (kv_width * rows) as f64, 0.0);
+    /// `cuda::product`: a product with frozen weights in bf16 that is summed and kept in f32; its input is converted, unless
+    /// it `is_bf16`.
+    pub(super) fn summed_product(&mut self, [rows, inputs, outputs]: [usize; 3], is_bf16: bool) {
+        if !is_bf16 {
+            self.moved(1, (F32 + BF16) * (rows * inputs) as f64, 0.0);
+        }
+        self.list.push(Operation {
+            launches: 1.0,
+            bytes: BF16 * (rows * inputs + inputs * outputs) as f64 + F32 * (rows * outputs) as f64,
+            flops: 2.0 * rows as f64 * (inputs * outputs) as f64,
+            unit: Unit::Bf16,
+            backward: 0.0,
+        });
+    }
+
+    /// What the adapters of a step add to a linear: `rows` of which `adapted` have one, and the adapter's inputs, ranks and
+    /// outputs. Rows are selected and added by index where not all have one.
+    pub(super) fn joined(&mut self, [rows, adapted]: [usize; 2], [inputs, ranks, outputs]: [usize; 3], is_bf16: bool) {
+        if ranks == 0 {
+            return;
+        }
+        let (some, converted) = (usize::from(adapted < rows), usize::from(is_bf16));
+        self.piece(some + converted, 2 * adapted * inputs * (some + converted));
+        self.f32_product(1, [adapted, inputs, ranks], 0.0);
+        self.f32_product(1, [adapted, ranks, outputs], 0.0);
+        self.piece(1 + some, 3 * rows * outputs);
+    }
+
+    /// `fused::norm`.
+    pub(super) fn fused_norm(&mut self, rows: usize, width: usize) {
+        self.piece(1, 2 * rows * width);
+    }
+
+    /// `cuda::heads_to_cache`: f32 in, bf16 out.
+    pub(super) fn heads(&mut self, heads: Heads, rows: usize) {
+        self.moved(1, (F32 + BF16) * (rows * (heads.q_width() + 2 * heads.kv_width())) as f64, 0.0);
+    }
+
+    /// `cuda::draw`: the samplings there, three looks at each row, ids and log-probabilities back.
+    pub(super) fn drawn(&mut self, rows: usize, vocab: usize) {
+        self.uploaded(3);
+        self.piece(1, 3 * rows * vocab);
     }
 
     /// The embeddings of `rows` ids: their copy to the device, the rows, the conversion, the scale.

@@ -50,36 +50,36 @@ pub(crate) fn decode_layer(spec: &ModelSpec, step: &Step<'_>) -> Operations {
     let heads = Heads::of(spec);
     let rows = step.sequences * step.rows;
     let mut layer = Operations::default();
-    let linear = |layer: &mut Operations, linear: Linear| {
-        product(layer, spec, linear, rows);
+    let linear = |layer: &mut Operations, linear: Linear, is_bf16: bool| {
+        let (inputs, outputs) = linear.sizes(spec);
+        layer.summed_product([rows, inputs, outputs], is_bf16);
+        bias(layer, spec, linear, rows);
         if let Some((lora, adapted)) = step.adapted.filter(|(_, adapted)| *adapted > 0) {
-            added(layer, spec, linear, lora, adapted);
-            if adapted < rows && targeted(linear, lora) {
-                // The rows of `x` that it applies to are selected; `index_add` copies all rows first.
-                let (inputs, outputs) = linear.sizes(spec);
-                layer.piece(2, 2 * adapted * inputs + 2 * rows * outputs);
-            }
+            let parts = linear.projections().iter().filter(|projection| lora.targets.contains(projection)).count();
+            layer.joined([rows, adapted], [inputs, parts * lora.rank, outputs], is_bf16);
         }
     };
-    norms(&mut layer, spec, rows, 1);
-    linear(&mut layer, Linear::Qkv);
-    prepared(&mut layer, spec, rows);
-    layer.cached(heads.kv_width(), rows);
+    let norms_each = if spec.layer_spec.sandwich_norms { 2 } else { 1 };
+    let norms = |layer: &mut Operations| (0..norms_each).for_each(|_| layer.fused_norm(rows, spec.hidden));
+    norms(&mut layer);
+    linear(&mut layer, Linear::Qkv, false);
+    layer.heads(heads, rows);
     match step.attention {
         Attention::Flash => layer.flash(heads, rows, step.sequences * step.context, rows * step.context),
         Attention::Plain => {
             let keys = step.context.next_multiple_of(BLOCK_TOKENS);
-            layer.piece(1, 2 * rows * heads.q_width());
+            // Their rows, and in f32.
+            layer.piece(2, 4 * rows * heads.q_width());
             layer.gather(heads.kv_width(), step.sequences * keys);
             layer.attention(heads, step.sequences, step.rows, keys);
         }
     }
-    linear(&mut layer, Linear::Output);
+    linear(&mut layer, Linear::Output, step.attention == Attention::Flash);
     layer.piece(1, 3 * rows * spec.hidden);
-    norms(&mut layer, spec, rows, 1);
-    linear(&mut layer, Linear::GateUp);
-    layer.gated(rows, spec.intermediate);
-    linear(&mut layer, Linear::Down);
+    norms(&mut layer);
+    linear(&mut layer, Linear::GateUp, false);
+    layer.piece(1, 3 * rows * spec.intermediate);
+    linear(&mut layer, Linear::Down, false);
     layer.piece(1, 3 * rows * spec.hidden);
     layer
 }
@@ -88,16 +88,16 @@ pub(crate) fn decode_layer(spec: &ModelSpec, step: &Step<'_>) -> Operations {
 pub(crate) fn decode(spec: &ModelSpec, step: &Step<'_>) -> Operations {
     let rows = step.sequences * step.rows;
     let mut all = Operations::default();
-    // Angles, slots (two), and what attention needs: rows, tables and mask, or starts and tables.
-    all.uploaded(2 + 2 + 3);
+    // Angles, slots, and what attention needs: rows, tables and mask, or starts and tables.
+    all.uploaded(2 + 1 + 3);
     all.embedded(rows, spec.hidden);
     all.layers(spec.layers, &decode_layer(spec, step));
-    all.norm(rows, spec.hidden);
+    all.fused_norm(rows, spec.hidden);
     if step.logits > 0 {
         all.uploaded(1);
         all.piece(1, 2 * step.logits * spec.hidden);
-        all.product(step.logits, spec.hidden, spec.vocab);
-        all.host_logits = (step.logits * spec.vocab) as f64;
+        all.summed_product([step.logits, spec.hidden, spec.vocab], false);
+        all.drawn(step.logits, spec.vocab);
     }
     all
 }
@@ -164,8 +164,13 @@ fn norms(layer: &mut Operations, spec: &ModelSpec, rows: usize, count: usize) {
 fn product(layer: &mut Operations, spec: &ModelSpec, linear: Linear, rows: usize) {
     let (inputs, outputs) = linear.sizes(spec);
     layer.product(rows, inputs, outputs);
+    bias(layer, spec, linear, rows);
+}
+
+/// The bias of `linear`, if it has one.
+fn bias(layer: &mut Operations, spec: &ModelSpec, linear: Linear, rows: usize) {
     if linear.projections().iter().all(|&projection| spec.layer_spec.has_bias(projection)) {
-        layer.piece(1, 2 * rows * outputs);
+        layer.piece(1, 2 * rows * linear.sizes(spec).1);
     }
 }
 

@@ -92,7 +92,7 @@ struct Fibers {
     }
 };
 // A plain pointer beside what owns it: it is read at every switch.
-thread_local __attribute__((tls_model("initial-exec"))) Fibers *fibers;
+thread_local Fibers *fibers;
 thread_local std::unique_ptr<Fibers> owned;
 thread_local std::vector<char> dynamic;
 

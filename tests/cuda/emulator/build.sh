@@ -5,7 +5,8 @@ set -euo pipefail
 out=$(realpath -m "$1") kernels=$(realpath "$2")/src
 cd "$(dirname "$0")"
 mkdir -p "$out"/{lib,objects,modules}
-modules="affine binary cast fill indexing reduce sort ternary unary"
+modules="affine binary cast fill indexing reduce sort ternary unary decode"
+own=$PWD/../../../src/transformer/dense/cuda
 flags="-std=c++17 -O1 -g1 -fPIC -fvisibility=hidden -Wall -Wextra -Iinclude -I."
 
 # Runs a command unless its output's inputs are as they were: cached OUTPUT INPUT... -- COMMAND...
@@ -21,13 +22,18 @@ cached() {
   fi
 }
 
+# Where a module's source is: candle's, or ours.
+source_of() {
+  if [ -e "$own/$1.cu" ]; then echo "$own/$1.cu"; else echo "$kernels/$1.cu"; fi
+}
+
 # A kernel's source is included in a namespace of its own, because all modules define the same helpers. Its kernels' names
 # are where the preprocessed text defines them.
 module() {
   local name=$1 barriers=false source=$out/modules/$1.cu names
-  case $name in reduce | sort) barriers=true ;; esac
+  case $name in reduce | sort | decode) barriers=true ;; esac
   sed -E 's/extern __shared__ (\w+) (\w+)\[\];/\1 *\2 = static_cast<\1 *>(emulated::dynamic_shared());/' \
-    "$kernels/$name.cu" >"$source"
+    "$(source_of "$name")" >"$source"
   names=$(g++ $flags -I"$kernels" -D__global__=EMULATED_KERNEL -E -P -x c++ "$source" 2>/dev/null | tr '\n' ' ' |
     grep -oE 'extern "C" EMULATED_KERNEL +void +\w+' | sed 's/.* //')
   {
@@ -40,7 +46,7 @@ module() {
 }
 
 for name in $modules; do
-  cached "$out/objects/$name.o" kernel.h emulator.h include/*.h "$kernels/$name.cu" "$kernels"/*.cuh -- module "$name"
+  cached "$out/objects/$name.o" kernel.h emulator.h include/*.h "$(source_of $name)" "$kernels"/*.cuh -- module "$name"
 done
 for name in memory launches blocks driver modules; do
   cached "$out/objects/$name.o" ./*.h include/device.h $name.cpp -- g++ $flags -O2 -c $name.cpp -o "$out/objects/$name.o"
@@ -58,13 +64,6 @@ library() {
 library libcublas.so.13 blas.cpp
 library libcurand.so.10 random.cpp
 library libcublasLt.so.13 unused.cpp
-library libnvrtc.so.13 unused.cpp
-library libcudart.so.13 unused.cpp
-for name in cuda cublas cublasLt curand nvrtc cudart; do
-  versioned=$(basename "$(ls "$out/lib/lib$name.so".*[0-9])")
-  ln -sf "$versioned" "$out/lib/lib$name.so"
-done
-
 # What the crates link into the program: flash attention, and the kernels for quantised weights, which nothing here calls.
 cached "$out/lib/libflashattention_emulated.so" include/*.h flash.cpp -- \
   g++ $flags -fvisibility=default -shared -Wl,-z,defs -Wl,-soname,libflashattention_emulated.so flash.cpp \

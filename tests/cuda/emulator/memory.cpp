@@ -33,6 +33,18 @@ size_t page() {
 size_t rounded(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 size_t total() { return size_t(setting("EMULATED_CUDA_MEMORY_MIB", 8192)) << 20; }
 
+// Writes the memory in use to the file of EMULATED_CUDA_USED, in MiB, where there is one; the emulator's nvidia-smi reads it.
+void tell_used() {
+    static const char *path = getenv("EMULATED_CUDA_USED");
+    static size_t told = ~size_t(0);
+    if (!path || !*path || told == used >> 20) return;
+    told = used >> 20;
+    if (FILE *file = fopen(path, "w")) {
+        fprintf(file, "%zu\n", told);
+        fclose(file);
+    }
+}
+
 // The bytes between an allocation's end and its guard page hold this value.
 constexpr unsigned char PADDING = 0xa5;
 
@@ -91,6 +103,7 @@ Allocated allocate(size_t bytes, void **start) {
     memset(first + bytes, PADDING, size - bytes);
     allocations[uintptr_t(first)] = {bytes, static_cast<char *>(pages), page_bytes + page()};
     used += bytes;
+    tell_used();
     *start = first;
     return Allocated::yes;
 }
@@ -106,6 +119,7 @@ void release(void *start, const char *function) {
             misuse("%s: something wrote beyond the %zu bytes at %p", function, allocation.bytes, start);
     munmap(allocation.pages, allocation.page_bytes);
     used -= allocation.bytes;
+    tell_used();
     allocations.erase(found);
 }
 

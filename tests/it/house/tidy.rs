@@ -129,8 +129,8 @@ pub const ROOMS: &[(&str, &[&str], &[&str])] = &[
 const FILE_LINES_MAX: usize = 400;
 /// Lines of a function, from `fn` to its closing brace.
 const FUNCTION_LINES_MAX: usize = 70;
-/// Where `unsafe` is allowed: a measured kernel needs it there.
-const UNSAFE: &[&str] = &["kernels"];
+/// Where `unsafe` is allowed: a measured kernel or the launch of one needs it there.
+const UNSAFE: &[&str] = &["kernels", "transformer/dense/cuda.rs"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -251,13 +251,16 @@ fn files_and_functions_stay_small_and_say_what_they_are() {
 }
 
 #[test]
-fn unsafe_stays_where_a_measured_kernel_needs_it() {
+fn unsafe_stays_where_a_kernel_needs_it() {
     let sources = sources();
     let lib = sources.iter().find(|source| source.file == "lib.rs").expect("the crate has a root");
     assert!(lib.code.contains("#![deny(unsafe_code)]"), "the root denies unsafe code");
     let has = |source: &&Source| source.names.contains("unsafe") || source.names.contains("unsafe_code");
-    let found: BTreeSet<&str> = sources.iter().filter(has).map(Source::room).filter(|room| *room != "lib").collect();
-    assert_eq!(found, UNSAFE.iter().copied().collect(), "rooms with unsafe code");
+    let place = |source: &Source| {
+        if UNSAFE.contains(&source.file.as_str()) { source.file.clone() } else { source.room().to_owned() }
+    };
+    let found: BTreeSet<String> = sources.iter().filter(has).map(place).filter(|place| place != "lib").collect();
+    assert_eq!(found, UNSAFE.iter().map(ToString::to_string).collect(), "places with unsafe code");
 }
 
 #[test]

@@ -39,7 +39,7 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 // Where the running thread is. Set by the emulator before a thread runs or goes on.
-extern __thread __attribute__((tls_model("initial-exec"))) dim3 threadIdx, blockIdx, blockDim, gridDim;
+extern __thread dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulated {
 // Waits until every thread of the block that still runs waits here as well.
