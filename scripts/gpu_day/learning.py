@@ -28,7 +28,9 @@ def part(day):
 def rehearsal():
     """Settings that make an episode of the tiny model short."""
     lengths = [f"{role}.sampling.max_tokens=4" for role in ("generator", "critic", "refiner")]
-    return [*lengths, "rollout.critiques=2", "learner.groups_per_step=1", "rollout.rollouts_max=2"]
+    # Utilities of the verifier are all 0 here, and would teach nothing: the model judges.
+    judge = ["judge.kind=model", "judge.read=logprob"]
+    return [*lengths, *judge, "rollout.critiques=4", "learner.groups_per_step=1", "rollout.rollouts_max=2", "engine.context_tokens_max=1024"]
 
 
 def gain(day, printed):

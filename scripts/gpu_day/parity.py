@@ -73,7 +73,7 @@ def families(day):
             adapter = ROOT / "tests/golden/tiny_lora"
         if not adapter.exists():
             continue
-        sets = ["--set", f"model.source={model}", "--set", "engine.context_tokens_max=64", "--set", "engine.kv_cache_mib=8"]
+        sets = ["--set", f"model.source={model}", "--set", "engine.context_tokens_max=128", "--set", "engine.kv_cache_mib=8"]
         ids = requests(day, 250, 3, 23, 31)
         compare(day, f"tiny-{family}", sets, ids, adapter, (TINY_MEAN_MAX, TINY_LARGEST_MAX))
 

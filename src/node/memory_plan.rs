@@ -8,8 +8,8 @@ use crate::kernels::{PassPrecisions, Precision, Weight};
 use crate::learner::{LearnerConfig, Mode};
 use crate::telemetry::metrics::{Label, MemoryOwner};
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
-use crate::transformer::dense::decode::DenseDecoder;
 use crate::transformer::device;
+use crate::transformer::gpu_costs::{self, passes::Attention};
 use crate::transformer::score::{activation_floats, widened_floats};
 use candle_core::Device;
 
@@ -36,16 +36,14 @@ impl MemoryPlan {
     pub(crate) fn of_writing(spec: &ModelSpec, weights: usize, engine: &EngineConfig, device: &Device) -> Self {
         // A step's rows in the widest part of a layer, and the logits of every row that is sampled, with the sampler's copy.
         let widest = 2 * spec.hidden + 3 * spec.intermediate;
-        let mut writing = engine.step_tokens_max * widest + 2 * engine.sequences_max * spec.vocab;
-        if !device.is_cpu() {
-            writing += DenseDecoder::attention_floats(spec, engine.sequences_max, engine.context_tokens_max);
-        }
+        let writing = engine.step_tokens_max * widest + 2 * engine.sequences_max * spec.vocab;
+        let activations = if device.is_cpu() { writing * F32 } else { writing_on_gpu(spec, engine) };
         Self {
             parts: vec![
                 ("weights", weights),
                 ("kv cache", engine.kv_cache_mib << 20),
                 ("program", program(device) + share(CACHE_INDEX, engine.kv_cache_mib << 20)),
-                ("activations", writing * F32),
+                ("activations", activations),
             ],
         }
     }
@@ -121,6 +119,10 @@ impl MemoryPlan {
             lora.rank * (inputs + outputs)
         };
         let adapter = spec.layers * lora.targets.iter().map(of_site).sum::<usize>();
+        let activations = match device.is_cpu() {
+            true => (learning + widened) * F32,
+            false => gpu_costs::memory::score_activations(spec, lora, learner.micro_batch_tokens, targets),
+        };
         // The gradient, a micro-batch's gradient and two moments; with a GPU the moments stay in host memory.
         let optimizer = if device.is_cpu() { 4 } else { 1 } * adapter * F32;
         let parts = [
@@ -129,7 +131,7 @@ impl MemoryPlan {
             ("adapter", 2 * adapter * F32),
             ("optimizer", optimizer),
             ("program", program(device)),
-            ("activations", (learning + widened) * F32),
+            ("activations", activations),
         ];
         Self { parts: parts.into_iter().chain(rounding(learning, device)).collect() }
     }
@@ -250,6 +252,15 @@ fn share(share: f64, bytes: usize) -> usize {
 /// The part that a learner's `floats` of activations take beyond their size.
 fn rounding(floats: usize, device: &Device) -> Option<(&'static str, usize)> {
     device.is_cpu().then(|| ("allocator", share(ROUNDING, floats * F32)))
+}
+
+/// What a step of the engine takes on a GPU: all sequences behind whole contexts, or a chunk of one prompt.
+fn writing_on_gpu(spec: &ModelSpec, engine: &EngineConfig) -> usize {
+    let context = engine.context_tokens_max;
+    let flash = Attention::BUILT == Attention::Flash;
+    let of = |sequences, rows| gpu_costs::memory::decode_activations(spec, [sequences, rows, context], flash);
+    let steps = of(engine.sequences_max, 1).max(of(1, engine.step_tokens_max.min(context)));
+    steps + gpu_costs::memory::logits(spec, engine.sequences_max)
 }
 
 /// Memory of the program itself on `device`.

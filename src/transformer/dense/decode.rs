@@ -39,14 +39,6 @@ impl DenseDecoder {
         Ok(Self { model, cache, adapters: JoinedAdapters::default() })
     }
 
-    /// Most floats that a step's attention allocates beside the cache: none with flash attention; else the gathered keys and
-    /// values of each sequence, a transposed copy of them, and the scores.
-    pub(crate) fn attention_floats(spec: &ModelSpec, sequences: usize, context: usize) -> usize {
-        let Heads { heads, .. } = Heads::of(spec);
-        let of_token = 2 * 2 * Heads::of(spec).kv_width() + 3 * heads;
-        if cfg!(feature = "flash-attn") { 0 } else { sequences * context * of_token }
-    }
-
     /// Bytes of one KV block over all layers, keys and values.
     pub(crate) fn block_bytes(spec: &ModelSpec, dtype: DType) -> usize {
         spec.layers * 2 * BLOCK_TOKENS * Heads::of(spec).kv_width() * dtype.size_in_bytes()
