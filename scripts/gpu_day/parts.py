@@ -57,8 +57,9 @@ def bench(day):
 def figures(printed):
     """The JSON line that a bench or a peer prints last."""
     found = json.loads(printed.strip().splitlines()[-1])
-    numbers = {key: value for key, value in found.items() if isinstance(value, (int, float))}
-    return True, {"figures": found, "text": found.get("skipped") or ", ".join(f"{k} {v:.6g}" for k, v in numbers.items())[:160]}
+    wanted = ("tokens_per_second", "seconds_per_episode", "pairs_per_second", "decode_", "prefill_", "lora_")
+    numbers = {key: value for key, value in found.items() if key.startswith(wanted)}
+    return True, {"figures": found, "text": found.get("skipped") or ", ".join(f"{k} {v:.5g}" for k, v in numbers.items())}
 
 
 def passed(printed):
