@@ -94,6 +94,8 @@ pub struct References {
 const GROUPS_MAX: usize = 2048;
 const LOG_PROBS: &str = "reference_log_probs.";
 const HIDDEN: &str = "reference_hidden.";
+/// Stands behind a critique that is shorter than others. A number, because a checkpoint holds nothing else.
+const PADDING: f32 = f32::MAX;
 
 impl References {
     /// Whether all `critiques` of `episode` are known and, if `with_hidden`, also the hidden state of its prefix.
@@ -124,13 +126,13 @@ impl References {
         }
     }
 
-    /// All values as tensors named by episode: log-probabilities (critiques, longest critique), padded with infinity,
+    /// All values as tensors named by episode: log-probabilities (critiques, longest critique), padded with [`PADDING`],
     /// and the hidden state (hidden).
     pub fn tensors(&self) -> Vec<(String, HostTensor)> {
         let of = |(episode, ReferenceValues { log_probs, hidden }): (&u64, &ReferenceValues)| {
             let longest = log_probs.iter().map(Vec::len).max().unwrap_or_default();
             let padded = |critique: &Vec<f32>| {
-                let padding = std::iter::repeat_n(f32::INFINITY, longest - critique.len());
+                let padding = std::iter::repeat_n(PADDING, longest - critique.len());
                 critique.iter().copied().chain(padding).collect::<Vec<_>>()
             };
             let data = log_probs.iter().flat_map(padded).collect();
@@ -158,7 +160,7 @@ impl References {
                 if longest == 0 || data.len() != critiques * longest {
                     return Err(broken());
                 }
-                let unpadded = |row: &[f32]| row.iter().copied().filter(|value| *value < f32::INFINITY).collect();
+                let unpadded = |row: &[f32]| row.iter().copied().filter(|value| *value < PADDING).collect();
                 known.entry(number(episode)?).or_default().log_probs = data.chunks(longest).map(unpadded).collect();
             }
         }
@@ -192,6 +194,8 @@ mod tests {
         references.remember(u64::MAX, 0, vec![vec![-3.0]], &[]);
         assert!(references.knows(7, 3, true) && references.knows(u64::MAX, 1, false) && !references.knows(8, 1, false));
         let mut tensors = references.tensors();
+        // A checkpoint with other numbers is refused.
+        assert!(tensors.iter().all(|(_, tensor)| tensor.data.iter().all(|value| value.is_finite())));
         tensors.push(("layers.0.q_proj.lora_A.m".into(), HostTensor { shape: vec![1], data: vec![0.0] }));
         let restored = References::restore(tensors.iter().map(|(name, tensor)| (name, tensor))).unwrap();
         assert_eq!(restored, references);

@@ -1,6 +1,6 @@
 //! What the NVIDIA driver says of a machine's GPUs.
 
-use super::Unusable;
+use super::unusable::Unusable;
 use libloading::os::unix;
 use std::ffi::{CStr, c_char, c_int, c_uint};
 

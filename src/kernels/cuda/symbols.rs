@@ -35,29 +35,27 @@ extern "C" fn no_compiler() -> i32 {
 /// Defines a function for each name, and the table of them.
 macro_rules! forwarded {
     ($($library:expr, $missing:ident: $($name:ident)+;)+) => {
-        #[expect(non_upper_case_globals, reason = "each is named after its function")]
-        mod slots {
-            use super::*;
-            $($(pub(super) static $name: Slot = Slot::new($missing as *mut c_void);)+)+
-        }
+        $($(
+            #[allow(non_upper_case_globals, reason = "it is named after its function")]
+            static $name: Slot = Slot::new($missing as *mut c_void);
+            const _: () = {
+                // SAFETY: the symbol is NVIDIA's own name for the function that it jumps to, with every argument where it was.
+                #[unsafe(no_mangle)]
+                #[unsafe(naked)]
+                #[allow(non_snake_case)]
+                unsafe extern "C" fn $name() {
+                    #[cfg(target_arch = "x86_64")]
+                    naked_asm!("jmp qword ptr [rip + {slot}]", slot = sym self::$name);
+                    #[cfg(target_arch = "aarch64")]
+                    naked_asm!("adrp x16, {slot}", "ldr x16, [x16, :lo12:{slot}]", "br x16", slot = sym self::$name);
+                }
+            };
+        )+)+
 
         /// Each function: its library, its name, and where it was loaded.
         const FUNCTIONS: &[(Option<Library>, &str, &Slot)] = &[
-            $($(($library, stringify!($name), &slots::$name),)+)+
+            $($(($library, stringify!($name), &$name),)+)+
         ];
-
-        $($(
-            // SAFETY: the symbol is NVIDIA's own name for the function that it jumps to, with every argument where it was.
-            #[unsafe(no_mangle)]
-            #[unsafe(naked)]
-            #[allow(non_snake_case)]
-            unsafe extern "C" fn $name() {
-                #[cfg(target_arch = "x86_64")]
-                naked_asm!("jmp qword ptr [rip + {slot}]", slot = sym slots::$name);
-                #[cfg(target_arch = "aarch64")]
-                naked_asm!("adrp x16, {slot}", "ldr x16, [x16, :lo12:{slot}]", "br x16", slot = sym slots::$name);
-            }
-        )+)+
     };
 }
 
