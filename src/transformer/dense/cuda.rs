@@ -4,6 +4,7 @@
 //! tests. Besides the kernels' room the only place with `unsafe`: a launch is.
 
 #![allow(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "these have no gradient, and the decode pass has none")]
 
 use super::fused::HeadsOfRows;
 use crate::formats::spec::Activation;
