@@ -126,7 +126,7 @@ impl References {
         }
     }
 
-    /// All values as tensors named by episode: log-probabilities (critiques, longest critique), padded with [`PADDING`],
+    /// All values as tensors named by episode: log-probabilities (critiques, longest critique), padded with the largest float,
     /// and the hidden state (hidden).
     pub fn tensors(&self) -> Vec<(String, HostTensor)> {
         let of = |(episode, ReferenceValues { log_probs, hidden }): (&u64, &ReferenceValues)| {
