@@ -35,8 +35,8 @@ def rehearsal():
 
 def gain(day, printed):
     """What the trained critic's utility is over the base's, with its interval."""
-    found = json.loads(printed)
-    trained = next(row for row in found["critics"] if row["name"] == "trained")
-    low = trained["over_base"]["low"]
-    text = f"critique utility {100 * trained['utility']['mean']:.1f}, over base {100 * trained['over_base']['mean']:+.1f}, at least {100 * low:+.1f}"
-    return day.rehearses or low > 0, {"text": text, "critics": found["critics"]}
+    critics = json.loads(printed)["critics"]
+    trained = next(figures for figures in critics if figures["critic"] == "trained")
+    over = trained["cu_over_first"]
+    text = f"critique utility {100 * trained['cu']['value']:.1f}, over base {100 * over['value']:+.1f}, at least {100 * over['low']:+.1f}"
+    return day.rehearses or over["low"] > 0, {"text": text, "critics": critics}

@@ -1,6 +1,5 @@
 """The memory plan of `check` against what the card says while a node runs."""
 
-import json
 import subprocess
 import threading
 import time
@@ -41,9 +40,9 @@ def part(day):
 
 def planned(printed):
     """The total of the plan that `check` prints."""
-    line = next(line for line in printed.splitlines() if "total" in line and "MiB" in line)
-    number = next(word for word in line.replace(",", "").split() if word.replace(".", "").isdigit())
-    return True, {"mib": float(number), "text": line.strip()}
+    line = next(line for line in printed.splitlines() if line.startswith("# total "))
+    mib = float(line.split()[-1])
+    return True, {"mib": mib, "text": f"{mib:.0f} MiB"}
 
 
 def used(day):
@@ -52,5 +51,5 @@ def used(day):
     command = ["nvidia-smi", f"--id={number}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
         return float(subprocess.run(command, env=day.environment, capture_output=True, text=True, timeout=20).stdout.split()[0])
-    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired, json.JSONDecodeError):
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
         return 0.0

@@ -102,7 +102,7 @@ class Day:
             return self.record(name, False, seconds=seconds, code=code, text=f"ended with {code}; {log.name}", end=printed[-2000:])
         try:
             ok, figures = judge(printed)
-        except (ValueError, KeyError, IndexError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, StopIteration) as error:
             ok, figures = False, {"text": f"{error!r} in what it printed; {log.name}"}
         return self.record(name, ok, seconds=seconds, **figures)
 

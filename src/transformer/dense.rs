@@ -1,7 +1,8 @@
 //! The passes over tensors on any device: what a GPU runs.
 //!
-//! Weights are `(outputs, inputs)` in one type, bf16 on a GPU; activations and all sums are f32. Both passes use the
-//! tensor library's own operations, so that the CPU can run them too: that is how they are tested.
+//! Weights are `(outputs, inputs)` in one type, bf16 on a GPU; activations and all sums are f32. Both passes use
+//! operations that every device has, so that the CPU can run them too: that is how they are tested. On a GPU the decode
+//! pass has kernels of its own for some of them.
 
 mod adapter;
 #[cfg(feature = "cuda")]

@@ -1,4 +1,4 @@
-//! An adapter's factors as tensors, frozen for the decode pass or trainable for the score pass.
+//! An adapter's factors as tensors of the score pass: variables to train, or detached from the graph.
 
 use super::layout::Dense;
 use crate::formats::adapter::{Adapter, Factors};
