@@ -20,6 +20,19 @@ pub(crate) fn print_line(line: &str) {
     }
 }
 
+/// A whole number with a comma before each three digits.
+pub(crate) fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// Why a part of the result was not written; none if all of it was.
 pub(crate) fn failure() -> Option<&'static str> {
     FAILURE.get().map(String::as_str)

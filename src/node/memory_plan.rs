@@ -254,13 +254,12 @@ fn rounding(floats: usize, device: &Device) -> Option<(&'static str, usize)> {
     device.is_cpu().then(|| ("allocator", share(ROUNDING, floats * F32)))
 }
 
-/// What a step of the engine takes on a GPU: all sequences behind whole contexts, or a chunk of one prompt.
+/// What a step of the engine takes on a GPU, with its logits.
 fn writing_on_gpu(spec: &ModelSpec, engine: &EngineConfig) -> usize {
-    let context = engine.context_tokens_max;
+    let &EngineConfig { sequences_max, step_tokens_max, context_tokens_max, .. } = engine;
     let flash = Attention::BUILT == Attention::Flash;
-    let of = |sequences, rows| gpu_costs::memory::decode_activations(spec, [sequences, rows, context], flash);
-    let steps = of(engine.sequences_max, 1).max(of(1, engine.step_tokens_max.min(context)));
-    steps + gpu_costs::memory::logits(spec, engine.sequences_max)
+    gpu_costs::memory::engine_activations(spec, sequences_max, step_tokens_max, context_tokens_max, flash)
+        + gpu_costs::memory::logits(spec, sequences_max)
 }
 
 /// Memory of the program itself on `device`.

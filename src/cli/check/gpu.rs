@@ -2,7 +2,7 @@
 
 use crate::cli::exit::{CommandError, Exit, OrExit};
 use crate::cli::model::fetch_model;
-use crate::cli::output::print_line;
+use crate::cli::output::{grouped, print_line};
 use crate::config::Config;
 use crate::formats;
 use crate::node::gpu_plan::card::{CARDS, Card};
@@ -162,7 +162,7 @@ fn row(models: &[GpuPlan], name: &str, cell: impl Fn(&GpuPlan) -> (String, &'sta
 }
 
 fn memory_rows(models: &[GpuPlan]) -> Vec<String> {
-    let size = |bytes: usize| (thousands(mib(bytes)), "");
+    let size = |bytes: usize| (grouped(mib(bytes)), "");
     let parts = models.first().map_or(&[][..], |plan| &plan.memory.parts);
     let mut lines = vec!["memory, MiB".to_owned()];
     for (index, part) in parts.iter().enumerate() {
@@ -176,7 +176,7 @@ fn memory_rows(models: &[GpuPlan]) -> Vec<String> {
     }));
     lines
         .push(row(models, "KV cache, KiB a token", |plan| (decimal(plan.memory.kv_bytes_a_token as f64 / 1024.0), "")));
-    lines.push(row(models, "  tokens, if it gets all", |plan| (thousands(plan.memory.kv_tokens as f64), "")));
+    lines.push(row(models, "  tokens, if it gets all", |plan| (grouped(plan.memory.kv_tokens as f64), "")));
     lines
 }
 
@@ -192,31 +192,18 @@ fn speed_rows(models: &[GpuPlan]) -> Vec<String> {
     lines.push(row(models, "  writing", |plan| cell(plan.speed.writing_seconds)));
     lines.push(row(models, "  learning its group once", |plan| cell(plan.speed.learning_seconds)));
     lines.push(row(models, "  both", |plan| cell(plan.speed.episode_seconds)));
-    lines.push(row(models, "episodes an hour", |plan| (thousands(plan.speed.episodes_per_hour), "")));
-    lines.push(row(models, "launches a layer, decoding", |plan| (thousands(plan.speed.launches_a_layer), "")));
-    lines.push(row(models, "launches a step", |plan| (thousands(plan.speed.launches_a_step), "")));
+    lines.push(row(models, "episodes an hour", |plan| (grouped(plan.speed.episodes_per_hour), "")));
+    lines.push(row(models, "launches a layer, decoding", |plan| (grouped(plan.speed.launches_a_layer), "")));
+    lines.push(row(models, "launches a step", |plan| (grouped(plan.speed.launches_a_step), "")));
     lines
 }
 
 /// A figure and what binds it.
 fn cell(figure: Figure) -> (String, &'static str) {
     let Figure { value, bound } = figure;
-    (if value < 100.0 { decimal(value) } else { thousands(value) }, bound.name())
+    (if value < 100.0 { decimal(value) } else { grouped(value) }, bound.name())
 }
 
 fn decimal(value: f64) -> String {
     if value < 10.0 { format!("{value:.3}") } else { format!("{value:.1}") }
-}
-
-/// A whole number with a comma behind every three digits.
-fn thousands(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut grouped = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
 }

@@ -76,12 +76,10 @@ impl Memory {
     }
 }
 
-/// Bytes that a decode step takes: of all sequences, or of one prompt's chunk, behind a whole context.
+/// Bytes that a step of the engine takes.
 fn decoding(spec: &ModelSpec, workload: &Workload) -> usize {
-    let flash = workload.attention == Attention::Flash;
-    let context = workload.context_tokens;
-    let of = |sequences, rows| costs::decode_activations(spec, [sequences, rows, context], flash);
-    of(workload.sequences, 1).max(of(1, workload.step_tokens.min(context)))
+    let &Workload { sequences, step_tokens, context_tokens, attention, .. } = workload;
+    costs::engine_activations(spec, sequences, step_tokens, context_tokens, attention == Attention::Flash)
 }
 
 /// Bytes that a micro-batch of the learner takes. One that holds a single critique may be longer than the limit.

@@ -53,7 +53,7 @@ pub(crate) fn logits(spec: &ModelSpec, rows: usize) -> usize {
 
 /// Bytes of one layer of a decode step beside weights and cache: `sequences` of `rows` tokens each over `context` tokens,
 /// with plain attention or, where `flash` is set, with flash attention's kernel.
-pub(crate) fn decode_activations(spec: &ModelSpec, [sequences, rows, context]: [usize; 3], flash: bool) -> usize {
+fn decode_activations(spec: &ModelSpec, [sequences, rows, context]: [usize; 3], flash: bool) -> usize {
     let Heads { heads, .. } = Heads::of(spec);
     let all = sequences * rows;
     // The residual stream, the block's input, gate and up in bf16 and f32, their product.
@@ -67,6 +67,19 @@ pub(crate) fn decode_activations(spec: &ModelSpec, [sequences, rows, context]: [
         sequences * keys * of_keys * F32
     };
     feed_forward.max(attention + all * (2 * spec.hidden + 3 * Heads::of(spec).q_width()) * F32)
+}
+
+/// Most bytes of one layer of an engine's steps over contexts of `context` tokens: all `sequences` decode, or one prompt's
+/// chunk of at most `step_tokens`. `flash` as in [`decode_activations`].
+pub(crate) fn engine_activations(
+    spec: &ModelSpec,
+    sequences: usize,
+    step_tokens: usize,
+    context: usize,
+    flash: bool,
+) -> usize {
+    let of = |sequences, rows| decode_activations(spec, [sequences, rows, context], flash);
+    of(sequences, 1).max(of(1, step_tokens.min(context)))
 }
 
 /// Floats that the graph of one layer holds for each row until its gradient is known. The sum of two tensors holds both, so a

@@ -59,8 +59,7 @@ pub(crate) fn decode_layer(spec: &ModelSpec, step: &Step<'_>) -> Operations {
             layer.joined([rows, adapted], [inputs, parts * lora.rank, outputs], is_bf16);
         }
     };
-    let norms_each = if spec.layer_spec.sandwich_norms { 2 } else { 1 };
-    let norms = |layer: &mut Operations| (0..norms_each).for_each(|_| layer.fused_norm(rows, spec.hidden));
+    let norms = |layer: &mut Operations| (0..norms_of_block(spec)).for_each(|_| layer.fused_norm(rows, spec.hidden));
     norms(&mut layer);
     linear(&mut layer, Linear::Qkv, false);
     layer.heads(heads, rows);
@@ -123,13 +122,13 @@ pub(crate) fn score(spec: &ModelSpec, shape: &ScoreShape<'_>) -> Operations {
             added(layer, spec, linear, lora, rows);
         }
     };
-    norms(&mut layer, spec, rows, 1);
+    norms(&mut layer, spec, rows);
     linear(&mut layer, Linear::Qkv);
     prepared(&mut layer, spec, rows);
     layer.attention(heads, 1, rows, rows);
     linear(&mut layer, Linear::Output);
     layer.piece(1, 3 * rows * spec.hidden);
-    norms(&mut layer, spec, rows, 1);
+    norms(&mut layer, spec, rows);
     linear(&mut layer, Linear::GateUp);
     layer.gated(rows, spec.intermediate);
     linear(&mut layer, Linear::Down);
@@ -154,10 +153,14 @@ pub(crate) fn score_gradient(spec: &ModelSpec, shape: &ScoreShape<'_>) -> Operat
     all
 }
 
-/// `count` norms of the residual stream, and as many behind a block where the family has those too.
-fn norms(layer: &mut Operations, spec: &ModelSpec, rows: usize, count: usize) {
-    let each = if spec.layer_spec.sandwich_norms { 2 } else { 1 };
-    (0..count * each).for_each(|_| layer.norm(rows, spec.hidden));
+/// Norms of the residual stream at a block: before it, and behind it where the family has those too.
+fn norms_of_block(spec: &ModelSpec) -> usize {
+    if spec.layer_spec.sandwich_norms { 2 } else { 1 }
+}
+
+/// The norms of a block.
+fn norms(layer: &mut Operations, spec: &ModelSpec, rows: usize) {
+    (0..norms_of_block(spec)).for_each(|_| layer.norm(rows, spec.hidden));
 }
 
 /// The product of `linear`, and its bias.

@@ -1,6 +1,7 @@
 //! The result as tables, one a series.
 
 use super::result::{MeasuredSeries, Scale};
+use crate::cli::output::grouped;
 
 /// The lines of all tables.
 pub(super) fn lines(scale: &Scale) -> Vec<String> {
@@ -64,19 +65,6 @@ pub(super) fn number(value: f64) -> String {
         _ if value >= 0.1 => format!("{value:.2}"),
         _ => format!("{value:.2e}"),
     }
-}
-
-/// A whole number with a comma before each three digits.
-fn grouped(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 #[cfg(test)]
