@@ -3,8 +3,10 @@
 import builtins
 import sys
 
-PATHS = {"os.remove": 1, "os.rmdir": 1, "os.mkdir": 1, "os.truncate": 1, "os.chmod": 1, "os.chown": 1, "os.utime": 1,
-         "os.rename": 2, "os.link": 2, "os.symlink": 2}
+# Which arguments of an event are paths, each with the argument that is the folder's descriptor it is relative to, if any.
+PATHS = {"os.remove": ((0, 1),), "os.rmdir": ((0, 1),), "os.mkdir": ((0, 2),), "os.truncate": ((0, None),),
+         "os.chmod": ((0, 2),), "os.chown": ((0, 3),), "os.utime": ((0, 3),), "os.rename": ((0, 2), (1, 3)),
+         "os.link": ((0, 2), (1, 3)), "os.symlink": ((0, None), (1, 2))}
 NEVER = ("os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.kill", "subprocess.", "pty.", "socket.",
          "ctypes.", "syslog.")
 LOCAL = 1
@@ -16,9 +18,14 @@ class Forbidden(BaseException):
 
 
 def guard_of(forbidden, scratch):
-    def outside(path):
+    device = os.stat(scratch).st_dev
+
+    def outside(path, folder=-1):
         if isinstance(path, int) or path is None:
             return False
+        if folder != -1 and not os.path.isabs(path):
+            # What a descriptor is the folder of cannot be asked here; the scratch folder is a file system of its own.
+            return os.fstat(folder).st_dev != device
         path = os.path.normpath(os.path.join(scratch, os.fsdecode(path)))
         return path != "/dev/null" and os.path.commonpath([path, scratch]) != scratch
 
@@ -29,7 +36,7 @@ def guard_of(forbidden, scratch):
             # A pair of local ones, as asyncio makes for itself, reaches nobody.
             bad = args[1] != LOCAL
         elif event in PATHS:
-            bad = any(outside(path) for path in args[:PATHS[event]])
+            bad = any(outside(args[path], -1 if folder is None else args[folder]) for path, folder in PATHS[event])
         else:
             bad = event.startswith(NEVER)
         if bad:

@@ -103,7 +103,14 @@ fn what_no_answer_may_do_is_forbidden_by_name() {
         assert!(said == what || body.contains("rmtree") && said.starts_with("forbidden: "), "{body}: {said}");
     }
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
-    assert_eq!(said(&sandbox, "    open('own', 'w').write('4'); y = open('own').read(); return x * x\n"), "right");
+    let own = [
+        "    open('own', 'w').write('4'); y = open('own').read(); return x * x\n",
+        "    import os, shutil\n    os.makedirs('a/b', exist_ok=True); open('a/b/c', 'w').close(); shutil.rmtree('a')\n    return x * x\n",
+        "    import tempfile\n    with tempfile.TemporaryDirectory() as d: open(d + '/c', 'w').close()\n    return x * x\n",
+    ];
+    for text in own {
+        assert_eq!(said(&sandbox, text), "right", "{text}");
+    }
 }
 
 #[test]
