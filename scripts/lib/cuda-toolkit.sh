@@ -46,8 +46,8 @@ install_cutlass() {
   echo "$cutlass_commit" >"$checkout/.git/HEAD"
 }
 
-# An nvcc that leaves out flash attention's kernels that the program cannot call: in their place it compiles a function of
-# the same name that ends the process.
+# An nvcc that keeps what it compiled, so that a build which was ended goes on where it was, and that leaves out flash
+# attention's kernels that the program cannot call: in their place it compiles a function of the same name that ends the process.
 write_nvcc() {
   mkdir -p "$1/wrapped/bin"
   ln -sfn ../include "$1/wrapped/include"
@@ -66,7 +66,18 @@ done
 name=$(basename "$source" .cu)
 # Of the paged kernels (splitkv) those of bf16 with heads up to 256 can be called.
 if [[ ${RCO_FLASH_KERNELS:-used} == all || $name != flash_fwd_* || $name =~ ^flash_fwd_splitkv_hdim(64|128|256)_bf16_ ]]; then
-  exec "$real" "$@"
+  [[ -n $out && -f $source ]] || exec "$real" "$@"
+  # By what is compiled and how: the arguments, the source, and the headers beside it.
+  folder=$(dirname "$source")
+  key=$({ printf '%s\n' "${@//"$out"/}" && cat "$source" && find "$folder" -name '*.h' -o -name '*.cuh' | sort | xargs cat; } | sha256sum)
+  kept=$(dirname "$(realpath "$0")")/../../kept/$name-${key:0:16}
+  if [[ ! -e $kept ]]; then
+    "$real" "$@"
+    mkdir -p "$(dirname "$kept")"
+    cp "$out" "$kept.$$" && mv "$kept.$$" "$kept"
+  fi
+  cp "$kept" "$out"
+  exit
 fi
 [[ $name =~ ^flash_fwd_(splitkv_)?hdim([0-9]+)_(bf16|fp16)_(causal_)?sm80$ ]]
 function=run_mha_fwd_ type=half_t causal=false

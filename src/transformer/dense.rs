@@ -5,10 +5,12 @@
 //! pass has kernels of its own for some of them.
 
 mod adapter;
+pub(super) mod attention;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub(crate) mod decode;
 mod fused;
+mod graph;
 mod layout;
 mod ops;
 mod qkv;
@@ -70,15 +72,15 @@ impl Backend for Stack<Dense> {
         score::score(self, batch, adapter.map(ScoreAdapter::layout).transpose()?)
     }
 
-    /// The tensor library keeps its own memory, and each piece of a layer is computed again whatever the policy.
+    /// The tensor library keeps its own memory.
     fn record<'a>(
         &'a self,
         batch: ScoreBatch<'_>,
         adapter: &'a ScoreAdapter,
-        _: ActivationPolicy,
+        policy: ActivationPolicy,
         _: &mut Arena,
     ) -> Result<Recorded<'a>> {
-        let (scored, tape) = score::record(self, batch, adapter.layout()?)?;
+        let (scored, tape) = score::record(self, batch, adapter.layout()?, policy)?;
         Ok(Recorded::new(scored, tape))
     }
 

@@ -218,38 +218,41 @@ impl<L: WeightLayout> Stack<L> {
 
     /// Embeddings `(rows, hidden)` to the final hidden states `(rows, hidden)`, normalised.
     pub(crate) fn forward<P: Pass<Layout = L>>(&self, x: P::Rows, pass: &mut P) -> Result<P::Rows> {
-        let mut x = x;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let h = input(pass, &x, layer.attention_norm.as_ref())?;
-            let mut qkv = pass.linear(index, Linear::Qkv, &layer.qkv, h)?;
-            if let Some(bias) = &layer.qkv_bias {
-                qkv = pass.bias(qkv, bias)?; // (rows, q + k + v widths)
-            }
-            let h = pass.attend(index, layer.qk_norms.as_ref(), qkv)?;
-            let mut h = pass.linear(index, Linear::Output, &layer.output, h)?;
-            if let Some(bias) = &layer.output_bias {
-                h = pass.bias(h, bias)?;
-            }
-            if let Some(norm) = &layer.attention_output_norm {
-                h = pass.norm(&h, norm)?;
-            }
-            x = pass.add(x, h)?; // (rows, hidden)
-            let h = input(pass, &x, layer.mlp_norm.as_ref())?;
-            let mut gate_up = pass.linear(index, Linear::GateUp, &layer.gate_up, h)?;
-            if let Some(bias) = &layer.gate_up_bias {
-                gate_up = pass.bias(gate_up, bias)?; // (rows, 2 intermediate)
-            }
-            let h = pass.gated(gate_up)?;
-            let mut h = pass.linear(index, Linear::Down, &layer.down, h)?;
-            if let Some(bias) = &layer.down_bias {
-                h = pass.bias(h, bias)?;
-            }
-            if let Some(norm) = &layer.mlp_output_norm {
-                h = pass.norm(&h, norm)?;
-            }
-            x = pass.add(x, h)?; // (rows, hidden)
-        }
+        let x = (0..self.layers.len()).try_fold(x, |x, index| self.layer_forward(index, x, pass))?;
         pass.norm(&x, &self.norm)
+    }
+
+    /// The residual stream before layer `index` to that behind it, `(rows, hidden)`.
+    pub(crate) fn layer_forward<P: Pass<Layout = L>>(&self, index: usize, x: P::Rows, pass: &mut P) -> Result<P::Rows> {
+        let layer = &self.layers[index];
+        let h = input(pass, &x, layer.attention_norm.as_ref())?;
+        let mut qkv = pass.linear(index, Linear::Qkv, &layer.qkv, h)?;
+        if let Some(bias) = &layer.qkv_bias {
+            qkv = pass.bias(qkv, bias)?; // (rows, q + k + v widths)
+        }
+        let h = pass.attend(index, layer.qk_norms.as_ref(), qkv)?;
+        let mut h = pass.linear(index, Linear::Output, &layer.output, h)?;
+        if let Some(bias) = &layer.output_bias {
+            h = pass.bias(h, bias)?;
+        }
+        if let Some(norm) = &layer.attention_output_norm {
+            h = pass.norm(&h, norm)?;
+        }
+        let x = pass.add(x, h)?; // (rows, hidden)
+        let h = input(pass, &x, layer.mlp_norm.as_ref())?;
+        let mut gate_up = pass.linear(index, Linear::GateUp, &layer.gate_up, h)?;
+        if let Some(bias) = &layer.gate_up_bias {
+            gate_up = pass.bias(gate_up, bias)?; // (rows, 2 intermediate)
+        }
+        let h = pass.gated(gate_up)?;
+        let mut h = pass.linear(index, Linear::Down, &layer.down, h)?;
+        if let Some(bias) = &layer.down_bias {
+            h = pass.bias(h, bias)?;
+        }
+        if let Some(norm) = &layer.mlp_output_norm {
+            h = pass.norm(&h, norm)?;
+        }
+        pass.add(x, h) // (rows, hidden)
     }
 }
 

@@ -55,13 +55,13 @@ impl AdapterTensors {
         }
         let branch = |&projection: &Projection| -> Result<Tensor> {
             match self.factors.get(&(layer, projection)) {
-                Some((a, b)) => Ok(x.matmul(&a.t()?)?.matmul(&b.t()?)?), // (rows, outputs)
+                // Scaled while it is narrow.
+                Some((a, b)) => Ok((x.matmul(&a.t()?)? * self.scale)?.matmul(&b.t()?)?), // (rows, outputs)
                 None => Ok(Tensor::zeros((x.dim(0)?, projection.sizes(spec).1), x.dtype(), x.device())?),
             }
         };
         let added = projections.iter().map(branch).collect::<Result<Vec<_>>>()?;
-        let added = if let [only] = added.as_slice() { only.clone() } else { Tensor::cat(&added, 1)? };
-        Ok(Some((added * self.scale)?))
+        Ok(Some(if let [only] = added.as_slice() { only.clone() } else { Tensor::cat(&added, 1)? }))
     }
 }
 
@@ -88,15 +88,35 @@ impl AdapterVars {
         AdapterTensors { factors, scale: self.scale }
     }
 
-    /// The gradients in `store`; variables without one are left out.
-    pub(super) fn gradients(&self, store: &GradStore) -> Result<AdapterGradients> {
-        let mut gradients = AdapterGradients::default();
-        for (&(layer, projection), (a, b)) in &self.variables {
-            if let (Some(a), Some(b)) = (store.get(a), store.get(b)) {
-                let host = |t: &Tensor| -> Result<Vec<f32>> { Ok(t.flatten_all()?.to_vec1()?) };
-                gradients.add(layer, projection, Factors { a: host(a)?, b: host(b)? });
-            }
+    /// The first layer that has factors.
+    pub(super) fn first_layer(&self) -> Option<usize> {
+        self.variables.keys().next().map(|&(layer, _)| layer)
+    }
+
+    /// Adds the gradients in `store` to `gradients`, in one copy from the device.
+    pub(super) fn add_gradients(&self, store: &GradStore, gradients: &mut AdapterGradients) -> Result<()> {
+        let found = |(place, (a, b)): (&(usize, Projection), &(Var, Var))| {
+            Some((*place, [store.get(a)?.clone(), store.get(b)?.clone()]))
+        };
+        let found: Vec<_> = self.variables.iter().filter_map(found).collect();
+        let flat = found
+            .iter()
+            .flat_map(|(_, pair)| pair)
+            .map(Tensor::flatten_all)
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        if flat.is_empty() {
+            return Ok(());
         }
-        Ok(gradients)
+        let host = Tensor::cat(&flat, 0)?.to_vec1::<f32>()?;
+        let mut rest = host.as_slice();
+        for ((layer, projection), pair) in found {
+            let [a, b] = pair.map(|factor| {
+                let (ours, others) = rest.split_at(factor.elem_count());
+                rest = others;
+                ours.to_vec()
+            });
+            gradients.add(layer, projection, Factors { a, b });
+        }
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! With the feature `flash-attn`, a GPU computes the attention of a step in one call of flash attention's kernel. Without
 //! it, and on any other device, attention gathers each sequence's blocks and is computed by its definition.
 
+use super::attention;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::fused::{self, HeadsOfRows};
@@ -332,7 +333,7 @@ impl Plain {
                 pages.reshape((sequences.len(), blocks * BLOCK_TOKENS, kv_heads, head_dim))
             };
             let mask = group.masks.of(spec, layer);
-            let out = ops::attention(&q, &gathered(keys)?, &gathered(values)?, mask, scale)?;
+            let out = attention::attend(&q, &gathered(keys)?, &gathered(values)?, mask, scale)?;
             Ok(out.reshape((sequences.len() * rows, heads * head_dim))?)
         };
         let out = Tensor::cat(&self.groups.iter().map(of_group).collect::<Result<Vec<_>>>()?, 0)?;

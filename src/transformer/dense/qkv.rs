@@ -31,6 +31,13 @@ pub(super) struct RotatedQkv {
     pub(super) v: Tensor,
 }
 
+impl RotatedQkv {
+    /// The same values without a graph.
+    pub(super) fn detached(&self) -> Self {
+        Self { q: self.q.detach(), k: self.k.detach(), v: self.v.detach() }
+    }
+}
+
 /// The per-head norms and rotary positions of a layer's rows.
 #[derive(Clone)]
 pub(super) struct QkvRotation {

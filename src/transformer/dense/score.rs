@@ -1,56 +1,71 @@
 //! The `score` pass over plain tensors: plain attention in f32, differentiable with respect to an adapter.
 //!
-//! Each piece of a layer keeps only its input and is computed again for the gradient. Frozen weights get no gradient.
+//! A recorded pass is a chain of pieces, each layer one and the head the last. The gradient goes through them backwards, one
+//! at a time: of a piece its input is kept, and its graph too or computed again ([`ActivationPolicy`]). Within a piece, what is
+//! wide keeps only its input as well. Frozen weights get no gradient.
 
 use super::adapter::{AdapterTensors, AdapterVars};
 use super::layout::Dense;
-use super::ops;
 use super::qkv::{ByLayerKind, QkvRotation};
+use super::{attention, graph, ops};
 use crate::formats::spec::ModelSpec;
 use crate::transformer::error::Error;
 use crate::transformer::error::Result;
 use crate::transformer::rope::Tables;
 use crate::transformer::score::{
-    AdapterGradients, Arena, FullGradients, Packed, RecordedPass, ScoreBatch, Scored, Segments,
+    ActivationPolicy, AdapterGradients, Arena, FullGradients, Packed, RecordedPass, ScoreBatch, Scored, Segments,
 };
 use crate::transformer::stack::{Linear, Pass, QkNorms, Stack};
-use candle_core::Tensor;
-
-/// The graph of a recorded pass.
-pub(super) struct DenseTape<'a> {
-    /// Log-probabilities of each packed sequence's targets.
-    log_probs: Vec<Tensor>,
-    adapter: &'a AdapterVars,
-}
+use candle_core::{Tensor, Var};
 
 /// Log-probabilities of a batch, without a graph.
 pub(super) fn score(model: &Stack<Dense>, batch: ScoreBatch<'_>, adapter: Option<&AdapterVars>) -> Result<Scored> {
-    Ok(score_all(model, batch, adapter.map(|adapter| adapter.tensors(false)).as_ref())?.0)
+    let adapter = adapter.map(|adapter| adapter.tensors(false));
+    let mut scored = Scored::default();
+    for packed in batch.packed {
+        let mut sequence = Sequence::new(model, packed, batch.temperature, adapter.as_ref())?;
+        let x = (0..model.spec().layers).try_fold(sequence.embedded(packed)?, |x, index| sequence.piece(index, &x))?;
+        let log_probs = sequence.piece(model.spec().layers, &x)?;
+        sequence.finish(&x, &log_probs, &mut scored)?;
+    }
+    Ok(scored)
 }
 
-/// Log-probabilities of a batch and their graph.
+/// Log-probabilities of a batch, and what their gradient with respect to `adapter` needs.
 pub(super) fn record<'a>(
-    model: &Stack<Dense>,
+    model: &'a Stack<Dense>,
     batch: ScoreBatch<'_>,
     adapter: &'a AdapterVars,
+    policy: ActivationPolicy,
 ) -> Result<(Scored, DenseTape<'a>)> {
-    let (scored, log_probs) = score_all(model, batch, Some(&adapter.tensors(true)))?;
-    Ok((scored, DenseTape { log_probs, adapter }))
+    let tensors = adapter.tensors(true);
+    let (mut scored, mut sequences) = (Scored::default(), vec![]);
+    for packed in batch.packed {
+        let mut recorded = RecordedSequence {
+            sequence: Sequence::new(model, packed, batch.temperature, Some(&tensors))?,
+            first: adapter.first_layer().unwrap_or(model.spec().layers),
+            pieces: vec![],
+        };
+        recorded.run(packed, policy, &mut scored)?;
+        sequences.push(recorded);
+    }
+    Ok((scored, DenseTape { sequences, adapter }))
+}
+
+/// A recorded pass over a batch.
+pub(super) struct DenseTape<'a> {
+    sequences: Vec<RecordedSequence<'a>>,
+    adapter: &'a AdapterVars,
 }
 
 impl RecordedPass for DenseTape<'_> {
     fn backward(self: Box<Self>, weights: &[f32], gradients: &mut AdapterGradients, _: &mut Arena) -> Result<()> {
         let mut rest = weights;
         *gradients = AdapterGradients::default();
-        for log_probs in self.log_probs {
-            let (ours, others) = rest.split_at(log_probs.elem_count());
+        for sequence in self.sequences {
+            let (ours, others) = rest.split_at(sequence.sequence.targets.elem_count());
             rest = others;
-            let weighted = (&log_probs * Tensor::new(ours, log_probs.device())?)?.sum_all()?;
-            let of_sequence = self.adapter.gradients(&weighted.backward()?)?;
-            of_sequence
-                .factors
-                .into_iter()
-                .for_each(|((layer, projection), pair)| gradients.add(layer, projection, pair));
+            sequence.backward(ours, self.adapter, gradients)?;
         }
         Ok(())
     }
@@ -60,51 +75,137 @@ impl RecordedPass for DenseTape<'_> {
     }
 }
 
-/// Scores each packed sequence by itself. Returns the results, and the log-probabilities as tensors too.
-fn score_all(
-    model: &Stack<Dense>,
-    batch: ScoreBatch<'_>,
-    adapter: Option<&AdapterTensors>,
-) -> Result<(Scored, Vec<Tensor>)> {
-    let (mut scored, mut tensors) = (Scored::default(), vec![]);
-    for packed in batch.packed {
-        let (log_probs, prefix) = score_one(model, packed, 1.0 / batch.temperature, adapter)?;
-        scored.log_probs.extend(log_probs.to_vec1::<f32>()?);
-        scored.prefixes.push(prefix.to_vec1()?);
-        tensors.push(log_probs);
-    }
-    Ok((scored, tensors))
+/// A packed sequence that was scored, as far as its gradient needs it.
+struct RecordedSequence<'a> {
+    sequence: Sequence<'a>,
+    /// The first piece that the gradient reaches: no layer before it has factors.
+    first: usize,
+    /// From that one to the head.
+    pieces: Vec<Piece>,
 }
 
-/// Log-probabilities of the texts' ids, `(targets)`, and the normalised state of the prefix's last token, `(hidden)`.
-fn score_one(
-    model: &Stack<Dense>,
-    packed: &Packed<'_>,
+/// A piece of the pass: what went in, and its graph if that is kept.
+struct Piece {
+    input: Tensor,
+    output: Option<Tensor>,
+}
+
+impl RecordedSequence<'_> {
+    /// Scores `packed` and keeps what `policy` says.
+    fn run(&mut self, packed: &Packed<'_>, policy: ActivationPolicy, scored: &mut Scored) -> Result<()> {
+        let head = self.sequence.model.spec().layers;
+        let mut x = self.sequence.embedded(packed)?;
+        for index in 0..head {
+            x = self.recorded(index, &x, policy)?;
+        }
+        let log_probs = self.recorded(head, &x, policy)?;
+        self.sequence.finish(&x, &log_probs, scored)
+    }
+
+    /// The output of piece `index` for `x`, without a graph.
+    fn recorded(&mut self, index: usize, x: &Tensor, policy: ActivationPolicy) -> Result<Tensor> {
+        if index < self.first {
+            return self.sequence.piece(index, x);
+        }
+        // Nothing before the first piece gets a gradient.
+        let input = if index == self.first { x.clone() } else { Var::from_tensor(x)?.into_inner() };
+        let output = self.sequence.piece(index, &input)?;
+        let kept = (policy == ActivationPolicy::KeepAll).then(|| output.clone());
+        self.pieces.push(Piece { input, output: kept });
+        Ok(output.detach())
+    }
+
+    /// Adds the gradient of the sum of the log-probabilities, each with a weight.
+    fn backward(mut self, weights: &[f32], adapter: &AdapterVars, gradients: &mut AdapterGradients) -> Result<()> {
+        let mut dy = Tensor::new(weights, self.sequence.targets.device())?;
+        for (index, piece) in self.pieces.into_iter().enumerate().rev() {
+            let output = match piece.output {
+                Some(output) => output,
+                None => self.sequence.piece(self.first + index, &piece.input)?,
+            };
+            let store = graph::gradients(&[(output, dy.clone())])?;
+            adapter.add_gradients(&store, gradients)?;
+            if let Some(dx) = store.get(&piece.input) {
+                dy = dx.clone();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One packed sequence to be scored: the model, and what its pieces share.
+struct Sequence<'a> {
+    model: &'a Stack<Dense>,
+    pass: ScorePass<'a>,
+    /// Tokens of the prefix.
+    prefix: usize,
+    /// Rows whose logits predict the targets, `(targets)`.
+    predicting: Tensor,
+    /// Ids of the texts, `(targets)`.
+    targets: Tensor,
+    /// What logits are multiplied by.
     scale: f32,
-    adapter: Option<&AdapterTensors>,
-) -> Result<(Tensor, Tensor)> {
-    let (spec, device) = (model.spec(), &model.layout().device);
-    let segments = Segments::of(packed);
-    let rows = packed.tokens();
-    let positions: Vec<usize> = (0..rows).map(|row| segments.position(row)).collect();
-    let tables = Tables::new(spec, &positions);
-    let mut pass = ScorePass {
-        spec,
-        angles: ByLayerKind::new(spec, |layer| ops::angles(tables.of(spec, layer), rows, device))?,
-        masks: ByLayerKind::new(spec, |layer| {
-            let mask = segments.mask(spec.window(layer));
-            Ok(Tensor::from_vec(mask, (1, rows, rows), device)?)
-        })?,
-        adapter,
-    };
-    let ids: Vec<u32> = packed.ids().collect();
-    let hidden = model.forward(model.embed(&ids)?, &mut pass)?; // (rows, hidden)
-    let prefix = hidden.get(packed.prefix.len() - 1)?.detach(); // (hidden)
-    let hidden = hidden.index_select(&Tensor::new(packed.predicting_rows(), device)?, 0)?; // (targets, hidden)
-    let logits = ops::frozen_product(&hidden, model.head())?; // (targets, vocab)
-    let targets: Vec<u32> = packed.texts.iter().copied().flatten().copied().collect();
-    let targets = Tensor::new(targets, device)?;
-    Ok((ops::recomputed(&logits, move |logits| ops::picked_log_softmax(logits, &targets, scale))?, prefix))
+}
+
+impl<'a> Sequence<'a> {
+    fn new(
+        model: &'a Stack<Dense>,
+        packed: &Packed<'_>,
+        temperature: f32,
+        adapter: Option<&AdapterTensors>,
+    ) -> Result<Self> {
+        let (spec, device) = (model.spec(), &model.layout().device);
+        let segments = Segments::of(packed);
+        let rows = packed.tokens();
+        let positions: Vec<usize> = (0..rows).map(|row| segments.position(row)).collect();
+        let tables = Tables::new(spec, &positions);
+        let pass = ScorePass {
+            spec,
+            angles: ByLayerKind::new(spec, |layer| ops::angles(tables.of(spec, layer), rows, device))?,
+            masks: ByLayerKind::new(spec, |layer| {
+                let mask = segments.mask(spec.window(layer));
+                Ok(Tensor::from_vec(mask, (1, rows, rows), device)?)
+            })?,
+            adapter: adapter.cloned(),
+        };
+        let targets: Vec<u32> = packed.texts.iter().copied().flatten().copied().collect();
+        Ok(Self {
+            model,
+            pass,
+            prefix: packed.prefix.len(),
+            predicting: Tensor::new(packed.predicting_rows(), device)?,
+            targets: Tensor::new(targets, device)?,
+            scale: 1.0 / temperature,
+        })
+    }
+
+    /// The embeddings of `packed`, `(rows, hidden)`.
+    fn embedded(&self, packed: &Packed<'_>) -> Result<Tensor> {
+        self.model.embed(&packed.ids().collect::<Vec<_>>())
+    }
+
+    /// The output of a piece: of layer `index`, `(rows, hidden)` to `(rows, hidden)`; of the head, which follows the layers, the
+    /// log-probabilities of the targets, `(rows, hidden)` to `(targets)`.
+    fn piece(&mut self, index: usize, x: &Tensor) -> Result<Tensor> {
+        if index < self.pass.spec.layers {
+            return self.model.layer_forward(index, x.clone(), &mut self.pass);
+        }
+        let hidden = self.pass.norm(x, self.model.norm())?.index_select(&self.predicting, 0)?; // (targets, hidden)
+        let logits = graph::frozen_product(&hidden, self.model.head())?; // (targets, vocab)
+        let (targets, scale) = (self.targets.clone(), self.scale);
+        let log_probs = ops::picked_log_softmax(&logits.detach(), &targets, scale)?;
+        Ok(graph::node("log-softmax", &logits, log_probs, move |logits, dy| {
+            ops::picked_log_softmax_gradient(logits, &targets, scale, dy)
+        })?)
+    }
+
+    /// Adds the results: `x` is what went into the head, `log_probs` what came out.
+    fn finish(&mut self, x: &Tensor, log_probs: &Tensor, scored: &mut Scored) -> Result<()> {
+        let prefix = self.pass.norm(&x.narrow(0, self.prefix - 1, 1)?, self.model.norm())?; // (1, hidden)
+        scored.log_probs.extend(log_probs.to_vec1::<f32>()?);
+        scored.prefixes.push(prefix.squeeze(0)?.to_vec1()?);
+        Ok(())
+    }
 }
 
 struct ScorePass<'a> {
@@ -112,7 +213,7 @@ struct ScorePass<'a> {
     angles: ByLayerKind<(Tensor, Tensor)>,
     /// Added to the scores, `(1, rows, rows)`.
     masks: ByLayerKind<Tensor>,
-    adapter: Option<&'a AdapterTensors>,
+    adapter: Option<AdapterTensors>,
 }
 
 impl Pass for ScorePass<'_> {
@@ -120,13 +221,14 @@ impl Pass for ScorePass<'_> {
     type Rows = Tensor;
 
     fn linear(&mut self, layer: usize, linear: Linear, weight: &Tensor, x: Tensor) -> Result<Tensor> {
-        let base = ops::frozen_product(&x, weight)?; // (rows, outputs)
-        let added = self.adapter.map(|adapter| adapter.added(layer, linear, self.spec, &x)).transpose()?;
+        let base = graph::frozen_product(&x, weight)?; // (rows, outputs)
+        let added = self.adapter.as_ref().map(|adapter| adapter.added(layer, linear, self.spec, &x)).transpose()?;
         Ok(if let Some(added) = added.flatten() { (base + added)? } else { base })
     }
 
     fn bias(&mut self, x: Tensor, bias: &Tensor) -> Result<Tensor> {
-        Ok(x.broadcast_add(bias)?)
+        let value = x.detach().broadcast_add(bias)?;
+        Ok(graph::node("bias", &x, value, |_, dy| Ok(dy.clone()))?)
     }
 
     fn add(&mut self, x: Tensor, h: Tensor) -> Result<Tensor> {
@@ -139,21 +241,26 @@ impl Pass for ScorePass<'_> {
 
     fn norm(&mut self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let (weight, epsilon) = (weight.clone(), self.spec.norm_epsilon);
-        Ok(ops::recomputed(x, move |x| ops::norm(x, &weight, epsilon))?)
+        Ok(graph::recomputed(x, move |x| ops::norm(x, &weight, epsilon))?)
     }
 
     fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Dense>>, qkv: Tensor) -> Result<Tensor> {
         let rotation = QkvRotation::new(self.spec, norms, self.angles.of(self.spec, layer));
-        let mask = self.masks.of(self.spec, layer).clone();
-        Ok(ops::recomputed(&qkv, move |qkv| {
-            let qkv = rotation.apply(qkv)?;
-            let [q, k, v] = [qkv.q.unsqueeze(0)?, qkv.k.unsqueeze(0)?, qkv.v.unsqueeze(0)?];
-            ops::attention(&q, &k, &v, &mask, rotation.heads.scale)?.squeeze(0) // (rows, heads * head_dim)
+        let (mask, scale) = (self.masks.of(self.spec, layer).clone(), rotation.heads.scale);
+        let tile = attention::tile_rows(qkv.dim(0)?, rotation.heads.heads);
+        let out = attention::attend_in_tiles(&rotation.apply(&qkv.detach())?, &mask, scale, tile)?;
+        Ok(graph::node("attention", &qkv, out, move |qkv, dy| {
+            graph::gradient_of(qkv, |qkv| {
+                let rotated = rotation.apply(qkv)?;
+                let gradient = attention::gradient(&rotated.detached(), &mask, scale, tile, dy)?;
+                Ok(vec![(rotated.q, gradient.q), (rotated.k, gradient.k), (rotated.v, gradient.v)])
+            })
         })?)
     }
 
     fn gated(&mut self, gate_up: Tensor) -> Result<Tensor> {
         let activation = self.spec.layer_spec.activation;
-        Ok(ops::recomputed(&gate_up, move |gate_up| ops::gated(gate_up, activation))?)
+        let value = ops::gated(&gate_up.detach(), activation)?;
+        Ok(graph::node("gate", &gate_up, value, move |x, dy| ops::gated_gradient(x, activation, dy))?)
     }
 }

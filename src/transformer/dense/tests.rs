@@ -1,6 +1,7 @@
 //! Promises of the passes that a GPU runs, held on the CPU against the CPU's own: the same code, another device.
 use super::*;
 use crate::formats::adapter::Adapter;
+use crate::formats::spec::Activation;
 use crate::transformer::Transformer;
 use crate::transformer::{
     decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward, decode::PackedAdapter,
@@ -8,7 +9,7 @@ use crate::transformer::{
 use crate::transformer::{
     score, score::ActivationPolicy, score::AdapterGradients, score::Packed, score::ScoreAdapter, score::record,
 };
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -137,17 +138,12 @@ fn in_bf16_the_log_probs_stay_near() {
 }
 
 /// Log-probs of three texts behind one prefix, and the gradients of a weighted sum of them.
-pub(super) fn scored(model: &Transformer, adapter: &Adapter) -> (Vec<f32>, AdapterGradients) {
+pub(super) fn scored(model: &Transformer, adapter: &Adapter, policy: ActivationPolicy) -> (Vec<f32>, AdapterGradients) {
     let (prefix, texts) = (ids(23, 5), [ids(7, 6), ids(31, 7), ids(1, 8)]);
     let packed = [Packed { prefix: &prefix, texts: texts.iter().map(Vec::as_slice).collect() }];
     let score_adapter = ScoreAdapter::new(model, adapter).unwrap();
-    let recorded = record(
-        model,
-        score::ScoreBatch { packed: &packed, temperature: 0.7 },
-        &score_adapter,
-        ActivationPolicy::KeepAll,
-    )
-    .unwrap();
+    let recorded =
+        record(model, score::ScoreBatch { packed: &packed, temperature: 0.7 }, &score_adapter, policy).unwrap();
     let found = recorded.scored.log_probs.clone();
     let weights: Vec<f32> = (0..found.len()).map(|i| (i as f32 * 0.37).sin()).collect();
     (found, recorded.backward(&weights).unwrap())
@@ -158,7 +154,8 @@ fn scoring_gives_the_log_probs_and_gradients_of_the_cpus_own_operations() {
     for (name, lora) in MODELS {
         let (panels, dense) = (panels(name), dense(name, DType::F32));
         let adapter = adapter(lora, &panels);
-        let ((log_probs, gradients), (expected, of_panels)) = (scored(&dense, &adapter), scored(&panels, &adapter));
+        let scored = |model| scored(model, &adapter, ActivationPolicy::KeepAll);
+        let ((log_probs, gradients), (expected, of_panels)) = (scored(&dense), scored(&panels));
         let off = farthest(&log_probs, &expected);
         assert!(off < 1e-5, "{name}: log-probs off by {off}");
         assert!(
@@ -172,6 +169,47 @@ fn scoring_gives_the_log_probs_and_gradients_of_the_cpus_own_operations() {
             }
         }
     }
+}
+
+#[test]
+fn layers_that_are_computed_again_give_the_same_gradients() {
+    for (name, lora) in MODELS {
+        let dense = dense(name, DType::F32);
+        let mut adapter = adapter(lora, &dense);
+        let kept = scored(&dense, &adapter, ActivationPolicy::KeepAll);
+        assert_eq!(scored(&dense, &adapter, ActivationPolicy::Recompute), kept, "{name}");
+        // Where the first layers have no factors, the others' gradients are the same, and theirs are not there.
+        adapter.factors.iter_mut().filter(|((layer, _), _)| *layer == 0).for_each(|(_, pair)| pair.b.fill(0.0));
+        let (_, mut whole) = scored(&dense, &adapter, ActivationPolicy::KeepAll);
+        let of_first = |place: &(usize, crate::formats::spec::Projection)| place.0 == 0;
+        adapter.factors.retain(|place, _| !of_first(place));
+        whole.factors.retain(|place, _| !of_first(place));
+        assert!(!whole.factors.is_empty());
+        for policy in [ActivationPolicy::KeepAll, ActivationPolicy::Recompute] {
+            assert_eq!(scored(&dense, &adapter, policy).1, whole, "{name}");
+        }
+    }
+}
+
+#[test]
+fn gates_and_log_probs_have_the_tensor_librarys_gradients() {
+    let values = |rows: usize, width: usize, seed: usize| {
+        let value = |i: usize| ((i * 37 + seed * 101 + i * i * 11) % 255) as f32 / 16.0 - 8.0;
+        let values: Vec<f32> = (0..rows * width).map(value).collect();
+        Tensor::from_vec(values, (rows, width), &Device::Cpu).unwrap()
+    };
+    let host = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let (x, dy) = (values(5, 14, 1), values(5, 7, 2));
+    for activation in [Activation::Silu, Activation::GeluTanh] {
+        let expected = graph::gradient_of(&x, |x| Ok(vec![(ops::gated(x, activation)?, dy.clone())])).unwrap();
+        let off = farthest(&host(ops::gated_gradient(&x, activation, &dy).unwrap()), &host(expected));
+        assert!(off < 1e-4, "{activation:?}: {off}");
+    }
+    let ids = Tensor::new(&[0u32, 13, 4, 4, 9], &Device::Cpu).unwrap();
+    let dy = dy.narrow(1, 3, 1).unwrap().squeeze(1).unwrap();
+    let expected = graph::gradient_of(&x, |x| Ok(vec![(ops::picked_log_softmax(x, &ids, 1.4)?, dy.clone())])).unwrap();
+    let off = farthest(&host(ops::picked_log_softmax_gradient(&x, &ids, 1.4, &dy).unwrap()), &host(expected));
+    assert!(off < 1e-5, "{off}");
 }
 
 #[test]
