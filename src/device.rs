@@ -17,6 +17,7 @@ mod thread;
 use crate::engine::Holder;
 pub use crate::engine::{Policy, StreamEvent};
 pub use error::Error;
+pub(crate) use error::has_lost_gpu;
 pub use setup::{Event, JudgeSetup, LearnerSetup, Observer, Setup};
 pub use stream::CompletionStream;
 

@@ -1,6 +1,7 @@
 """Evidence that a critic learns on the device: the quickstart for some steps, then its utility on held-out prompts."""
 
 import json
+import shutil
 
 from . import parity
 
@@ -14,11 +15,16 @@ def part(day):
     if day.rehearses:
         sets += [word for one in rehearsal() for word in ("--set", one)]
     command = [day.program, "start", *parity.base(day), *sets, "--device", day.device, "--learner-steps", steps]
+    # A run that the part's time cut goes on in the next one.
+    command += ["--set", "checkpoint.every_seconds=60"]
+    table = day.out / "eval"
+    if day.options.again or not any(run.glob("checkpoints/*")):
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.rmtree(table, ignore_errors=True)
     if run.exists():
         command.append("--resume")
-    if not day.run("run", command)["ok"]:
+    if not day.run("run", command, lambda _: (f" step={steps} " in day.log("run"), {}))["ok"]:
         return
-    table = day.out / "eval"
     critics = ["--critic", "base", "--critic", f"trained={run}"]
     size = ["--n", 1, "--limit", 1] if day.rehearses else ["--n", 4]
     command = [day.program, "eval", *parity.base(day), *sets, "--device", day.device, *critics, *size, "--out", table, "--json"]
@@ -30,7 +36,7 @@ def rehearsal():
     lengths = [f"{role}.sampling.max_tokens=4" for role in ("generator", "critic", "refiner")]
     # Utilities of the verifier are all 0 here, and would teach nothing: the model judges.
     judge = ["judge.kind=model", "judge.read=logprob"]
-    return [*lengths, *judge, "rollout.critiques=4", "learner.groups_per_step=1", "rollout.rollouts_max=2", "engine.context_tokens_max=1024"]
+    return [*lengths, *judge, "rollout.critiques=4", "learner.groups_per_step=1", "rollout.rollouts_max=2"]
 
 
 def gain(day, printed):
@@ -38,5 +44,7 @@ def gain(day, printed):
     critics = json.loads(printed)["critics"]
     trained = next(figures for figures in critics if figures["critic"] == "trained")
     over = trained["cu_over_first"]
-    text = f"critique utility {100 * trained['cu']['value']:.1f}, over base {100 * over['value']:+.1f}, at least {100 * over['low']:+.1f}"
+    if over is None:
+        return day.rehearses or None, {"text": "no prompt is judged for both critics", "critics": critics}
+    text = f"critique utility {trained['cu']['value']:.1f}, over base {over['value']:+.1f}, at least {over['low']:+.1f}"
     return day.rehearses or over["low"] > 0, {"text": text, "critics": critics}

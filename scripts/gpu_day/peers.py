@@ -1,4 +1,4 @@
-"""The same work by another program on this card: peers.py transformers|vllm MODEL.gguf
+"""The same work by another program on this card: peers.py transformers|vllm [MODEL.gguf]
 
 Decoding 1, 32 and 256 sequences of 64 tokens behind prompts of 51, prefill of 512 tokens, and a LoRA step. Prints one JSON line;
 {"skipped": why} where the peer is not installed or does not read the model.
@@ -31,12 +31,14 @@ def timed(torch, work):
     return time.perf_counter() - start
 
 
-def of_transformers(path):
-    """transformers' generate, and peft's LoRA with AdamW, both in bf16."""
+def of_transformers(_):
+    """transformers' generate, and peft's LoRA with AdamW, both in bf16, on random weights of the node's model: SmolLM2 135M."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16).cuda().eval()
+    sizes = {"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+    heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192, "tie_word_embeddings": True}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, **heads)).to(torch.bfloat16).cuda().eval()
     ids = lambda rows, length: torch.randint(5, 1000, (rows, length), device="cuda")  # noqa: E731
     found = {}
     with torch.inference_mode():
@@ -67,6 +69,8 @@ def of_vllm(path):
     """vLLM's offline engine."""
     from vllm import LLM, SamplingParams
 
+    if not path.is_file():
+        return {"skipped": "vllm: there is no model file"}
     model = LLM(model=str(path), dtype="bfloat16", gpu_memory_utilization=0.5, max_model_len=2048)
     sampling = SamplingParams(temperature=0.7, max_tokens=NEW, ignore_eos=True)
     found = {}

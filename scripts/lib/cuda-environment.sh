@@ -17,7 +17,7 @@ check_entry_points() {
   local module kernel ptx found=0 missing=0
   while read -r module kernel _; do
     case $module in cublas | driver | flash_attention) continue ;; esac
-    ptx=$(ls -t "$1"/release/build/*/out/"$module".ptx 2>/dev/null | head -1)
+    ptx=$(ls -t "$1"/release/build/*/out/"$module".ptx 2>/dev/null | head -1 || true)
     if [[ -n $ptx ]] && grep -qE "\.entry $kernel\(" "$ptx"; then
       found=$((found + 1))
     else

@@ -132,7 +132,11 @@ impl Failure {
     /// Whether a restart cannot help: the same would happen, or a second device thread would run beside one that hangs, or
     /// another thread would wait for the disk.
     pub(crate) fn is_lasting(&self) -> bool {
-        matches!(self, Self::Refusals { .. } | Self::Useless { .. } | Self::DeviceStuck { .. } | Self::DiskStuck { .. })
+        match self {
+            Self::Refusals { .. } | Self::Useless { .. } | Self::DeviceStuck { .. } | Self::DiskStuck { .. } => true,
+            Self::DeviceEnded(why) => device::has_lost_gpu(why),
+            _ => false,
+        }
     }
 
     /// The failure of an actor that ractor could not start: the actor's own, where it gave one.

@@ -31,3 +31,32 @@ impl Error {
         matches!(self, Self::Engine(engine::Error::VersionsFull { .. }))
     }
 }
+
+/// Whether what the device thread ended with says that the GPU's context is lost: every later call of this process fails.
+pub(crate) fn has_lost_gpu(text: &str) -> bool {
+    const LOST: [&str; 10] = [
+        "ASSERT",
+        "ECC_UNCORRECTABLE",
+        "HARDWARE_STACK_ERROR",
+        "ILLEGAL_ADDRESS",
+        "ILLEGAL_INSTRUCTION",
+        "INVALID_ADDRESS_SPACE",
+        "INVALID_PC",
+        "LAUNCH_FAILED",
+        "LAUNCH_TIMEOUT",
+        "MISALIGNED_ADDRESS",
+    ];
+    text.split("CUDA_ERROR_").skip(1).any(|rest| LOST.iter().any(|name| rest.starts_with(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_lost_gpu;
+
+    #[test]
+    fn a_lost_context_is_told_from_an_error_that_passes() {
+        assert!(has_lost_gpu("engine step: DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access\")"));
+        assert!(!has_lost_gpu("engine step: DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"));
+        assert!(!has_lost_gpu("engine step: ILLEGAL_ADDRESS"));
+    }
+}

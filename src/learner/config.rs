@@ -133,7 +133,7 @@ impl LearnerConfig {
 
     /// What a pass keeps for its gradient.
     pub fn activation_policy(&self) -> ActivationPolicy {
-        if self.checkpoint_layers { ActivationPolicy::Recompute } else { ActivationPolicy::KeepAll }
+        ActivationPolicy::of(self.checkpoint_layers)
     }
 
     /// Beta over the steps.

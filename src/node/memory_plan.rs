@@ -9,7 +9,7 @@ use crate::learner::{LearnerConfig, Mode};
 use crate::telemetry::metrics::{Label, MemoryOwner};
 use crate::transformer::decode::{BLOCK_TOKENS, Decoder};
 use crate::transformer::device;
-use crate::transformer::gpu_costs::{self, passes::Attention};
+use crate::transformer::gpu_costs::{self, memory::Recording, passes::Attention};
 use crate::transformer::score::{activation_floats, widened_floats};
 use candle_core::Device;
 
@@ -121,7 +121,10 @@ impl MemoryPlan {
         let adapter = spec.layers * lora.targets.iter().map(of_site).sum::<usize>();
         let activations = match device.is_cpu() {
             true => (learning + widened) * F32,
-            false => gpu_costs::memory::score_activations(spec, lora, learner.micro_batch_tokens, targets),
+            false => {
+                let (rows, policy) = (learner.micro_batch_tokens, learner.activation_policy());
+                gpu_costs::memory::score_activations(spec, &Recording { lora, rows, targets, policy })
+            }
         };
         // The gradient, a micro-batch's gradient and two moments; with a GPU the moments stay in host memory.
         let optimizer = if device.is_cpu() { 4 } else { 1 } * adapter * F32;

@@ -10,9 +10,10 @@ pub(super) mod attention;
 mod cuda;
 pub(crate) mod decode;
 mod fused;
-mod graph;
+pub(super) mod graph;
 mod layout;
 mod ops;
+mod paged_attention;
 mod qkv;
 mod score;
 mod step_adapters;
@@ -28,10 +29,9 @@ use super::stack::Stack;
 use crate::formats::adapter::Adapter;
 use crate::kernels::KvPrecision;
 use crate::transformer::error::{Error, Result};
-use adapter::AdapterVars;
+use adapter::{AdapterVars, LinearFactors};
 use decode::DenseDecoder;
 use std::sync::Arc;
-use step_adapters::LinearFactors;
 
 impl Stack<Dense> {
     fn cpu_only(&self) -> Error {

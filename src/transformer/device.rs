@@ -91,10 +91,29 @@ pub fn available_bytes(device: &Device) -> Option<usize> {
         #[cfg(feature = "cuda")]
         Device::Cuda(gpu) => {
             gpu.cuda_stream().context().bind_to_thread().ok()?;
+            // What was freed is only given back when the device has come to it.
+            gpu.cuda_stream().synchronize().ok()?;
             let (free, _) = candle_core::cuda_backend::cudarc::driver::result::mem_get_info().ok()?;
             Some(free)
         }
         _ => None,
+    }
+}
+
+/// Most bytes of a GPU's memory that tensors held at once; `None` on the CPU, and where the driver does not say.
+pub(crate) fn peak_bytes(device: &Device) -> Option<usize> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => gpu::peak_bytes(gpu),
+        _ => None,
+    }
+}
+
+/// Counts [`peak_bytes`] from now on. Does nothing on the CPU.
+#[cfg(all(test, feature = "cuda"))]
+pub(crate) fn reset_peak(device: &Device) {
+    if let Device::Cuda(gpu) = device {
+        gpu::reset_peak(gpu);
     }
 }
 

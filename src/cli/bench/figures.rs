@@ -57,7 +57,7 @@ impl Figures {
             model_share: share(counters.times.model),
             sampling_share: share(counters.times.sampling),
             bookkeeping_share: share(counters.times.bookkeeping),
-            peak_memory_bytes: peak_memory_bytes(),
+            peak_memory_bytes: peak_memory_bytes(&bench.model.transformer.device()),
             planned_memory_bytes: plan.total() as u64,
         }
     }

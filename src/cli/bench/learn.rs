@@ -138,7 +138,7 @@ pub(super) fn run(mut bench: Bench, arguments: &LearnArguments) -> Result<Exit, 
         micro_batch_seconds_max: micro_batch_max,
         trainable_parameters: trainable,
         machine: bench.machine,
-        peak_memory_bytes: peak_memory_bytes(),
+        peak_memory_bytes: peak_memory_bytes(&transformer.device()),
         planned_memory_bytes: plan.total() as u64,
     };
     result.print(common.json);

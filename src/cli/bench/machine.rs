@@ -1,6 +1,8 @@
 //! The machine: its threads, its peak, the memory of this process.
 
 use crate::kernels::peak;
+use crate::transformer::device;
+use candle_core::Device;
 use serde::Serialize;
 
 /// The machine, measured once per command.
@@ -18,8 +20,11 @@ impl Machine {
     }
 }
 
-/// Peak resident memory of this process, if the system reports it.
-pub(super) fn peak_memory_bytes() -> Option<u64> {
+/// Most memory that this process held, if the system reports it: of a GPU's where `device` is one, else resident.
+pub(super) fn peak_memory_bytes(device: &Device) -> Option<u64> {
+    if !device.is_cpu() {
+        return device::peak_bytes(device).map(|bytes| bytes as u64);
+    }
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -111,14 +111,15 @@ fn head(report: &Report<'_>, config: &Config) -> Vec<String> {
             report.attention
         ),
         format!(
-            "tokens: prompt {}, response {}, critique {}, refinement {}; {} cached on average; engine step {}, micro-batch {}",
+            "tokens: prompt {}, response {}, critique {}, refinement {}; {} cached on average; engine step {}, micro-batch {}, layers {}",
             work.prompt_tokens,
             work.response_tokens,
             work.critique_tokens,
             work.refinement_tokens,
             work.mean_context(),
             work.step_tokens,
-            work.micro_batch_tokens
+            work.micro_batch_tokens,
+            if work.checkpoint_layers { "computed again" } else { "kept" }
         ),
     ];
     lines.push(match &report.own_model_left_out {

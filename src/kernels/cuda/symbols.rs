@@ -61,10 +61,11 @@ macro_rules! forwarded {
 
 forwarded! {
     Some(Library::Driver), no_driver:
-        cuCtxDestroy_v2 cuCtxGetCurrent cuCtxSetCurrent cuCtxSynchronize cuDeviceGet cuDeviceGetAttribute cuDeviceGetCount cuDeviceGetName
+        cuCtxDestroy_v2 cuCtxGetCurrent cuCtxSetCurrent cuCtxSynchronize cuDeviceGet cuDeviceGetAttribute cuDeviceGetCount
+        cuDeviceGetDefaultMemPool cuDeviceGetName
         cuDevicePrimaryCtxRelease_v2 cuDevicePrimaryCtxRetain cuEventCreate cuEventDestroy_v2 cuEventRecord
         cuEventSynchronize cuFuncSetAttribute cuGetErrorName cuGetErrorString cuInit cuLaunchKernel cuMemAllocAsync
-        cuMemAlloc_v2 cuMemFreeAsync cuMemFree_v2 cuMemGetInfo_v2 cuMemcpyDtoDAsync_v2 cuMemcpyDtoHAsync_v2
+        cuMemAlloc_v2 cuMemFreeAsync cuMemFree_v2 cuMemGetInfo_v2 cuMemPoolGetAttribute cuMemPoolSetAttribute cuMemcpyDtoDAsync_v2 cuMemcpyDtoHAsync_v2
         cuMemcpyHtoDAsync_v2 cuMemsetD8Async cuMemcpyPeerAsync cuModuleGetFunction cuModuleLoad cuModuleLoadData cuModuleUnload cuStreamCreate
         cuStreamDestroy_v2 cuStreamIsCapturing cuStreamSynchronize cuStreamWaitEvent;
     Some(Library::Blas), no_blas:

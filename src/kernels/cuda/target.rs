@@ -9,8 +9,18 @@ pub(crate) struct BuildTarget {
     pub(crate) cuda: (u32, u32),
     /// Compute capability, major and minor.
     capability: (u32, u32),
-    /// Whether they run on that capability alone, not on newer ones (`sm_90a`).
-    exact: bool,
+    reach: Reach,
+}
+
+/// The GPUs that kernels for a compute capability run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Those of that capability alone (`sm_90a`).
+    Exact,
+    /// Those of its generation, from that capability on: compiled to instructions.
+    Generation,
+    /// All newer ones too: PTX, which the driver compiles.
+    Newer,
 }
 
 impl BuildTarget {
@@ -23,18 +33,34 @@ impl BuildTarget {
         let capability: u32 = digits.parse().ok()?;
         // PTX 7.x came with CUDA 11, 8.x with CUDA 12, 9.x with CUDA 13.
         let cuda = (major.parse::<u32>().ok()?.checked_add(4)?, minor.trim().parse().ok()?);
-        Some(Self { cuda, capability: (capability / 10, capability % 10), exact: digits != architecture })
+        let reach = if digits == architecture { Reach::Newer } else { Reach::Exact };
+        Some(Self { cuda, capability: (capability / 10, capability % 10), reach })
     }
 
-    /// Whether its kernels run on a GPU of this compute capability: PTX is compiled for newer ones by the driver.
+    /// The target of a build that has kernels for the same capability compiled to instructions as well.
+    #[cfg_attr(not(feature = "flash-attn"), allow(dead_code, reason = "flash attention's kernels are"))]
+    pub(crate) fn with_instructions(self) -> Self {
+        let reach = if self.reach == Reach::Newer { Reach::Generation } else { self.reach };
+        Self { reach, ..self }
+    }
+
+    /// Whether its kernels run on a GPU of this compute capability.
     pub(super) fn runs_on(&self, capability: (u32, u32)) -> bool {
-        if self.exact { capability == self.capability } else { capability >= self.capability }
+        match self.reach {
+            Reach::Exact => capability == self.capability,
+            Reach::Generation => capability.0 == self.capability.0 && capability >= self.capability,
+            Reach::Newer => capability >= self.capability,
+        }
     }
 }
 
 impl fmt::Display for BuildTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (major, minor) = self.capability;
-        write!(f, "{major}.{minor}{}", if self.exact { " alone" } else { " or newer" })
+        match self.reach {
+            Reach::Exact => write!(f, "{major}.{minor} alone"),
+            Reach::Generation => write!(f, "{major}.{minor} to {major}.9"),
+            Reach::Newer => write!(f, "{major}.{minor} or newer"),
+        }
     }
 }

@@ -90,8 +90,8 @@ fn each_thing_that_is_missing_is_one_line_that_says_what_to_do() {
         "finds no GPU",
         "finds no GPU",
         "cuInit gives 999",
-        "there are 2 GPUs",
-        "there are 2 GPUs",
+        "no GPU of that number, expected a number less than 2",
+        "no GPU of that number, expected a number less than 2",
         "GPU number 1 has compute capability 8.9, this build is for 9.0 alone: build with CUDA_COMPUTE_CAP=89",
     ];
     for (line, expected) in lines.iter().zip(expected) {
@@ -108,6 +108,11 @@ fn a_build_states_the_driver_and_the_gpus_that_it_runs_on() {
     let forward = target(".version 8.4\n.target sm_80, debug\n");
     assert_eq!((forward.cuda, forward.to_string().as_str()), ((12, 4), "8.0 or newer"));
     assert!(forward.runs_on((8, 0)) && forward.runs_on((12, 0)) && !forward.runs_on((7, 5)), "{forward}");
+    let compiled = forward.with_instructions();
+    assert!(compiled.runs_on((8, 0)) && compiled.runs_on((8, 9)), "{compiled}");
+    assert!(!compiled.runs_on((9, 0)) && !compiled.runs_on((7, 5)), "{compiled}");
+    assert_eq!(exact.with_instructions(), exact);
+    assert_eq!([exact, compiled, forward].map(|t| t.to_string()), ["9.0 alone", "8.0 to 8.9", "8.0 or newer"]);
     for text in ["", ".version 9.0\n", ".version nine\n.target sm_90\n", ".version 9.0\n.target compute\n"] {
         assert_eq!(BuildTarget::of_ptx(text), None, "{text:?}");
     }

@@ -27,7 +27,7 @@ pub(crate) enum Unusable {
     #[error("the NVIDIA driver finds no GPU; `nvidia-smi -L` lists those it has, CUDA_VISIBLE_DEVICES those it shows")]
     NoDevice,
     /// There is no GPU of this number.
-    #[error("there are {count} GPUs, expected a number less than that")]
+    #[error("there is no GPU of that number, expected a number less than {count}")]
     NoSuchDevice {
         /// The number of GPUs.
         count: u32,

@@ -4,7 +4,7 @@ use super::card::Card;
 use super::workload::Workload;
 use crate::formats::spec::ModelSpec;
 use crate::transformer::decode::BLOCK_TOKENS;
-use crate::transformer::gpu_costs::memory as costs;
+use crate::transformer::gpu_costs::memory::{self as costs, Recording};
 use crate::transformer::gpu_costs::passes::Attention;
 use serde::Serialize;
 
@@ -87,5 +87,5 @@ fn learning(spec: &ModelSpec, workload: &Workload) -> usize {
     let critique = workload.critique_tokens;
     let rows = workload.micro_batch_tokens.max(workload.prefix_tokens() + critique);
     let targets = (workload.learned_critiques * critique).min(rows);
-    costs::score_activations(spec, &workload.lora, rows, targets)
+    costs::score_activations(spec, &Recording { lora: &workload.lora, rows, targets, policy: workload.policy() })
 }

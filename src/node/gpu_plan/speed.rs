@@ -261,7 +261,7 @@ impl Model<'_> {
         };
         let (reference, _) = time(None);
         let (recorded, shape) = time(Some(&work.lora));
-        let gradient = Seconds::of(&score_gradient(self.spec, &shape), self.card);
+        let gradient = Seconds::of(&score_gradient(self.spec, &shape, work.policy()), self.card);
         // A group in slices is first scored whole, because the baseline needs all of its ratios.
         let ratios = if slices > 1 { recorded } else { Seconds::default() };
         let weights = adapter_floats(self.spec, &work.lora) as f64;

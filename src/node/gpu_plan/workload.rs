@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::formats::adapter::LoraConfig;
 use crate::roles::judge::{JudgeKind, VerdictMethod};
 use crate::transformer::gpu_costs::passes::Attention;
+use crate::transformer::score::ActivationPolicy;
 use serde::Serialize;
 
 /// Share of the context that texts leave which prompts take, templates included. The config does not say how long prompts
@@ -43,6 +44,8 @@ pub(crate) struct Workload {
     pub(crate) served_adapters: usize,
     /// Tokens of one micro-batch of the learner.
     pub(crate) micro_batch_tokens: usize,
+    /// Whether the learner keeps only each layer's input.
+    pub(crate) checkpoint_layers: bool,
     /// Groups of a learner step.
     pub(crate) groups_per_step: usize,
     /// The adapter.
@@ -83,10 +86,16 @@ impl Workload {
             step_tokens: engine.step_tokens_max,
             served_adapters: 1 + engine.versions_max,
             micro_batch_tokens: learner.micro_batch_tokens,
+            checkpoint_layers: learner.checkpoint_layers,
             groups_per_step: learner.groups_per_step,
             lora: learner.lora.clone(),
             attention: Attention::BUILT,
         }
+    }
+
+    /// Which activations the learner keeps.
+    pub(crate) fn policy(&self) -> ActivationPolicy {
+        ActivationPolicy::of(self.checkpoint_layers)
     }
 
     /// Tokens of the learner's prefix: prompt and response.

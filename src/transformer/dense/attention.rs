@@ -9,14 +9,31 @@ use super::qkv::RotatedQkv;
 use candle_core::{Result, Tensor};
 use std::ops::Range;
 
-/// Scores of one tile, over all heads: 32 MiB.
+/// Scores of one tile of the score pass, over all heads: 32 MiB.
 pub(crate) const TILE_SCORES: usize = 8 << 20;
+/// Most scores of the decode pass at once: 256 MiB. The tensor library's softmax counts them in 32 bits.
+pub(crate) const SCORES_MAX: usize = 64 << 20;
 
 /// Attention by its definition, heads grouped (arXiv 2305.13245). `q` is `(batch, rows, heads, head_dim)`, `k` and `v` are
 /// `(batch, keys, kv_heads, head_dim)`, `mask` is added to the scores, `(batch, rows, keys)`; gives `(batch, rows, heads * head_dim)`.
-pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Tensor, scale: f32) -> Result<Tensor> {
+/// More scores than `scores_max` are computed one half of the rows after the other.
+pub(super) fn attend(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    mask: &Tensor,
+    scale: f32,
+    scores_max: usize,
+) -> Result<Tensor> {
     let (batch, rows, heads, head_dim) = q.dims4()?;
     let (_, keys, kv_heads, _) = k.dims4()?;
+    if rows > 1 && batch * heads * rows * keys > scores_max {
+        let half = |first, count| {
+            let q = q.narrow(1, first, count)?.contiguous()?;
+            attend(&q, k, v, &mask.narrow(1, first, count)?, scale, scores_max)
+        };
+        return Tensor::cat(&[half(0, rows / 2)?, half(rows / 2, rows - rows / 2)?], 1);
+    }
     let group = heads / kv_heads;
     // Queries of one KV head are contiguous.
     let q = q.reshape((batch, rows, kv_heads, group, head_dim))?.permute((0, 2, 3, 1, 4))?.contiguous()?;
@@ -35,7 +52,7 @@ pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: &Tensor, scale: f
 pub(super) fn attend_in_tiles(qkv: &RotatedQkv, mask: &Tensor, scale: f32, tile: usize) -> Result<Tensor> {
     let of_tile = |tile| {
         let Tile { q, k, v, mask } = Tile::of(qkv, mask, &tile)?;
-        attend(&q.unsqueeze(0)?, &k.unsqueeze(0)?, &v.unsqueeze(0)?, &mask, scale)?.squeeze(0)
+        attend(&q.unsqueeze(0)?, &k.unsqueeze(0)?, &v.unsqueeze(0)?, &mask, scale, usize::MAX)?.squeeze(0)
     };
     Tensor::cat(&tiles(qkv.q.dim(0)?, tile).map(of_tile).collect::<Result<Vec<_>>>()?, 0)
 }
@@ -64,7 +81,7 @@ pub(super) fn gradient(qkv: &RotatedQkv, mask: &Tensor, scale: f32, tile: usize,
 }
 
 /// The queries of one tile of `tile` rows after another.
-fn tiles(rows: usize, tile: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn tiles(rows: usize, tile: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows).step_by(tile).map(move |first| first..rows.min(first + tile))
 }
 

@@ -1,14 +1,11 @@
 //! The `decode` pass over plain tensors: a paged cache on the device, rows with and without adapters in one batch.
-//!
-//! With the feature `flash-attn`, a GPU computes the attention of a step in one call of flash attention's kernel. Without
-//! it, and on any other device, attention gathers each sequence's blocks and is computed by its definition.
 
-use super::attention;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::fused::{self, HeadsOfRows};
 use super::layout::Dense;
 use super::ops;
+use super::paged_attention::PagedAttention;
 use super::qkv::{ByLayerKind, RotatedQkv};
 use super::step_adapters::{JoinedAdapters, StepAdapters};
 use crate::formats::spec::ModelSpec;
@@ -17,7 +14,7 @@ use crate::kernels::attention::{BLOCK_TOKENS, Heads};
 use crate::transformer::decode::RowSampling;
 use crate::transformer::decode::{Batch, Drawn, Forward};
 use crate::transformer::error::Result;
-use crate::transformer::paging::{Group, Paging, copies_at_once};
+use crate::transformer::paging::{Paging, copies_at_once};
 use crate::transformer::rope::Tables;
 use crate::transformer::stack::{Linear, Pass, QkNorms, Stack};
 use candle_core::{DType, Device, Tensor};
@@ -36,6 +33,7 @@ pub(crate) struct DenseDecoder {
 impl DenseDecoder {
     /// A decoder with a cache of `blocks` blocks, allocated at once.
     pub(crate) fn new(model: Arc<Stack<Dense>>, blocks: usize) -> Result<Self> {
+        PagedAttention::check(model.spec(), model.layout())?;
         let cache = DenseCache::new(model.spec(), blocks, model.layout())?;
         Ok(Self { model, cache, adapters: JoinedAdapters::default() })
     }
@@ -75,7 +73,7 @@ impl Forward for DenseDecoder {
             spec,
             angles: ByLayerKind::new(spec, |layer| ops::angles(tables.of(spec, layer), rows, device))?,
             slots: self.cache.slots(&paging.slots)?,
-            attention: Attention::new(spec, &paging, model.layout())?,
+            attention: PagedAttention::new(spec, &paging, model.layout())?,
             adapters: self.adapters.of_step(batch, device)?,
             cache: &mut self.cache,
         };
@@ -83,7 +81,7 @@ impl Forward for DenseDecoder {
         let last: Vec<u32> = batch.logit_rows().map(|row| row as u32).collect();
         for rows in last.chunks(LOGIT_ROWS_MAX) {
             let hidden = hidden.index_select(&Tensor::new(rows, device)?, 0)?; // (rows, hidden)
-            let computed = product(&hidden, model.head())?.flatten_all()?.to_vec1()?;
+            let computed = ops::product(&hidden, model.head())?.flatten_all()?.to_vec1()?;
             if logits.is_empty() { *logits = computed } else { logits.extend(computed) }
         }
         self.draw(batch, &hidden)
@@ -105,7 +103,7 @@ impl DenseDecoder {
                 rest = others;
                 let hidden = hidden.index_select(&Tensor::new(rows, hidden.device())?, 0)?; // (rows, hidden)
                 let ours = ours.iter().map(|sampling| RowSampling { row: sampling.row - first, ..*sampling });
-                drawn.extend(cuda::draw(&product(&hidden, self.model.head())?, &ours.collect::<Vec<_>>())?);
+                drawn.extend(cuda::draw(&ops::product(&hidden, self.model.head())?, &ours.collect::<Vec<_>>())?);
             }
         }
         #[cfg(not(feature = "cuda"))]
@@ -188,20 +186,11 @@ fn spread(rows: &[u32], width: usize, device: &Device) -> Result<Tensor> {
     Ok(Tensor::new(rows, device)?.unsqueeze(1)?.broadcast_as((rows.len(), width))?.contiguous()?)
 }
 
-/// `x W^T`: `(rows, inputs)` to `(rows, outputs)`, in f32.
-fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if weight.device().is_cuda() && weight.dtype() == DType::BF16 {
-        return Ok(cuda::product(&x.to_dtype(DType::BF16)?.contiguous()?, weight)?);
-    }
-    Ok(ops::product(x, weight)?)
-}
-
 struct DecodePass<'a> {
     spec: &'a ModelSpec,
     angles: ByLayerKind<(Tensor, Tensor)>,
     slots: Tensor,
-    attention: Attention,
+    attention: PagedAttention,
     adapters: StepAdapters<'a>,
     cache: &'a mut DenseCache,
 }
@@ -211,7 +200,7 @@ impl Pass for DecodePass<'_> {
     type Rows = Tensor;
 
     fn linear(&mut self, layer: usize, linear: Linear, weight: &Tensor, x: Tensor) -> Result<Tensor> {
-        let y = product(&x, weight)?; // (rows, outputs)
+        let y = ops::product(&x, weight)?; // (rows, outputs)
         self.adapters.add(layer, linear, &x, y)
     }
 
@@ -246,143 +235,5 @@ impl Pass for DecodePass<'_> {
             return Ok(cuda::gated(&gate_up, activation)?);
         }
         Ok(fused::gated(&gate_up, activation)?)
-    }
-}
-
-/// How one step's attention over the paged cache is computed.
-enum Attention {
-    /// Gather and multiply, group by group.
-    Plain(Plain),
-    /// Flash attention's kernel, all sequences in one call.
-    #[cfg(feature = "flash-attn")]
-    Flash(Flash),
-}
-
-impl Attention {
-    fn new(spec: &ModelSpec, paging: &Paging, layout: &Dense) -> Result<Self> {
-        // The kernel takes no f32, and heads of a multiple of 8 values; those of more than 256 are not built.
-        #[cfg(feature = "flash-attn")]
-        if layout.device.is_cuda()
-            && layout.dtype == DType::BF16
-            && spec.head_dim.is_multiple_of(8)
-            && spec.head_dim <= 256
-        {
-            return Ok(Self::Flash(Flash::new(paging, &layout.device)?));
-        }
-        Ok(Self::Plain(Plain::new(spec, paging, &layout.device)?))
-    }
-
-    /// Attention of `q`, `(rows, heads, head_dim)`, over the pages of `layer`, `(blocks, 32, kv_heads, head_dim)` each.
-    fn over(&self, spec: &ModelSpec, layer: usize, q: &Tensor, pages: &(Tensor, Tensor)) -> Result<Tensor> {
-        match self {
-            Self::Plain(plain) => plain.over(spec, layer, q, pages),
-            #[cfg(feature = "flash-attn")]
-            Self::Flash(flash) => flash.over(spec, layer, q, pages),
-        }
-    }
-}
-
-struct Plain {
-    groups: Vec<PlainGroup>,
-    /// Index of each row in the concatenated groups; `None` where they are in the step's order.
-    indices: Option<Tensor>,
-}
-
-struct PlainGroup {
-    shape: Group,
-    /// Rows of the step, `(sequences * rows)`.
-    rows: Tensor,
-    /// Blocks, `(sequences * blocks)`.
-    tables: Tensor,
-    /// Added to the scores, `(sequences, rows, blocks * 32)`.
-    masks: ByLayerKind<Tensor>,
-}
-
-impl Plain {
-    fn new(spec: &ModelSpec, paging: &Paging, device: &Device) -> Result<Self> {
-        let mut order = vec![];
-        let mut groups = vec![];
-        for shape in paging.groups() {
-            let rows = shape.row_indices(paging);
-            order.extend_from_slice(&rows);
-            let of_mask = (shape.sequences.len(), shape.rows, shape.blocks * BLOCK_TOKENS);
-            let masks = ByLayerKind::new(spec, |layer| {
-                Ok(Tensor::from_vec(shape.mask(paging, spec.window(layer)), of_mask, device)?)
-            })?;
-            let tables = Tensor::new(shape.tables(paging), device)?;
-            groups.push(PlainGroup { rows: Tensor::new(rows, device)?, tables, masks, shape });
-        }
-        let indices = if order.is_sorted() {
-            None
-        } else {
-            let mut indices = vec![0u32; order.len()];
-            order.iter().zip(0..).for_each(|(&row, index)| indices[row as usize] = index);
-            Some(Tensor::new(indices, device)?)
-        };
-        Ok(Self { groups, indices })
-    }
-
-    fn over(&self, spec: &ModelSpec, layer: usize, q: &Tensor, (keys, values): &(Tensor, Tensor)) -> Result<Tensor> {
-        let Heads { heads, kv_heads, head_dim, scale } = Heads::of(spec);
-        let of_group = |group: &PlainGroup| -> Result<Tensor> {
-            let Group { sequences, rows, blocks } = &group.shape;
-            let q = q.index_select(&group.rows, 0)?.to_dtype(DType::F32)?;
-            let q = q.reshape((sequences.len(), *rows, heads, head_dim))?;
-            let gathered = |pages: &Tensor| {
-                let pages = pages.index_select(&group.tables, 0)?.to_dtype(DType::F32)?;
-                pages.reshape((sequences.len(), blocks * BLOCK_TOKENS, kv_heads, head_dim))
-            };
-            let mask = group.masks.of(spec, layer);
-            let out = attention::attend(&q, &gathered(keys)?, &gathered(values)?, mask, scale)?;
-            Ok(out.reshape((sequences.len() * rows, heads * head_dim))?)
-        };
-        let out = Tensor::cat(&self.groups.iter().map(of_group).collect::<Result<Vec<_>>>()?, 0)?;
-        Ok(if let Some(indices) = &self.indices { out.index_select(indices, 0)? } else { out })
-    }
-}
-
-#[cfg(feature = "flash-attn")]
-struct Flash {
-    row_starts: Tensor,
-    key_starts: Tensor,
-    tables: Tensor,
-    rows_max: usize,
-    keys_max: usize,
-}
-
-#[cfg(feature = "flash-attn")]
-impl Flash {
-    fn new(paging: &Paging, device: &Device) -> Result<Self> {
-        let sequences = paging.row_starts.len() - 1;
-        Ok(Self {
-            row_starts: Tensor::new(paging.row_starts.as_slice(), device)?,
-            key_starts: Tensor::new(paging.key_starts.as_slice(), device)?,
-            tables: Tensor::from_slice(&paging.tables, (sequences, paging.blocks_max), device)?,
-            rows_max: paging.rows_max,
-            keys_max: paging.keys_max,
-        })
-    }
-
-    fn over(&self, spec: &ModelSpec, layer: usize, q: &Tensor, (keys, values): &(Tensor, Tensor)) -> Result<Tensor> {
-        let window = spec.window(layer);
-        // The kernel counts the tokens before a row's own; `None` is causal attention without a window.
-        let before = (window < usize::MAX).then(|| window - 1);
-        let out = candle_flash_attn::flash_attn_varlen_paged_windowed(
-            &q.to_dtype(keys.dtype())?,
-            keys,
-            values,
-            &self.row_starts,
-            &self.key_starts,
-            &self.tables,
-            None,
-            self.rows_max,
-            self.keys_max,
-            spec.score_scale,
-            before,
-            Some(0),
-            BLOCK_TOKENS,
-            None,
-        )?;
-        Ok(out) // (rows, heads, head_dim), in bf16 as the next product wants it
     }
 }

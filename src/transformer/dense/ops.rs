@@ -8,15 +8,29 @@ use crate::transformer::error;
 use crate::transformer::rope::Angles;
 use candle_core::{D, DType, Device, Result, Tensor};
 
-/// `x W^T` with a frozen `W` of `(outputs, inputs)`: `(rows, inputs)` to `(rows, outputs)`.
+/// `x W^T` with a frozen `W` of `(outputs, inputs)`: `(rows, inputs)` to `(rows, outputs)`, of factors in the type of `W`, summed
+/// in f32. Has no gradient.
 pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    x.to_dtype(weight.dtype())?.matmul(&weight.t()?)?.to_dtype(DType::F32)
+    #[cfg(feature = "cuda")]
+    if weight.device().is_cuda() && weight.dtype() == DType::BF16 {
+        return super::cuda::product(&x.to_dtype(DType::BF16)?.contiguous()?, weight);
+    }
+    let x = x.to_dtype(weight.dtype())?.to_dtype(DType::F32)?;
+    x.matmul(&weight.to_dtype(DType::F32)?.t()?)
 }
 
 /// RMSNorm (arXiv 1910.07467) over the last dimension.
 pub(super) fn norm(x: &Tensor, weight: &Tensor, epsilon: f32) -> Result<Tensor> {
     let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
     x.broadcast_div(&(mean_square + f64::from(epsilon))?.sqrt()?)?.broadcast_mul(weight)
+}
+
+/// The gradient of [`norm`]'s input from that of its output, `(rows, width)` each.
+pub(super) fn norm_gradient(x: &Tensor, weight: &Tensor, epsilon: f32, dy: &Tensor) -> Result<Tensor> {
+    let inverse = (x.sqr()?.mean_keepdim(D::Minus1)? + f64::from(epsilon))?.sqrt()?.recip()?; // (rows, 1)
+    let of_normalised = dy.broadcast_mul(weight)?;
+    let along = ((&of_normalised * x)?.mean_keepdim(D::Minus1)? * inverse.sqr()?)?; // (rows, 1)
+    (of_normalised - x.broadcast_mul(&along)?)?.broadcast_mul(&inverse)
 }
 
 /// `activation(gate) * up` where a row is `gate` then `up`: `(rows, 2 width)` to `(rows, width)`.
@@ -85,13 +99,13 @@ pub(super) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 /// Log-probability of one id a row under softmax(scale * logits): `(rows, vocab)` and `(rows)` to `(rows)`.
 pub(super) fn picked_log_softmax(logits: &Tensor, ids: &Tensor, scale: f32) -> Result<Tensor> {
     let logits = (logits * f64::from(scale))?;
-    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
+    let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?;
     let picked = shifted.gather(&ids.unsqueeze(1)?, 1)?.squeeze(1)?; // (rows)
     picked - shifted.exp()?.sum(D::Minus1)?.log()?
 }
 
 /// The gradient of [`picked_log_softmax`]'s logits, `(rows, vocab)`, from that of its log-probabilities, `(rows)`.
-#[allow(clippy::disallowed_methods, reason = "inside a gradient that is written out")]
+#[allow(clippy::disallowed_methods, reason = "the softmax is differentiated here")]
 pub(super) fn picked_log_softmax_gradient(logits: &Tensor, ids: &Tensor, scale: f32, dy: &Tensor) -> Result<Tensor> {
     let probabilities = candle_nn::ops::softmax_last_dim(&(logits * f64::from(scale))?)?;
     let dy = (dy * f64::from(scale))?.unsqueeze(1)?; // (rows, 1)

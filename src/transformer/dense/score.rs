@@ -4,7 +4,7 @@
 //! at a time: of a piece its input is kept, and its graph too or computed again ([`ActivationPolicy`]). Within a piece, what is
 //! wide keeps only its input as well. Frozen weights get no gradient.
 
-use super::adapter::{AdapterTensors, AdapterVars};
+use super::adapter::{AdapterVars, LinearFactors};
 use super::layout::Dense;
 use super::qkv::{ByLayerKind, QkvRotation};
 use super::{attention, graph, ops};
@@ -17,13 +17,14 @@ use crate::transformer::score::{
 };
 use crate::transformer::stack::{Linear, Pass, QkNorms, Stack};
 use candle_core::{Tensor, Var};
+use std::sync::Arc;
 
 /// Log-probabilities of a batch, without a graph.
 pub(super) fn score(model: &Stack<Dense>, batch: ScoreBatch<'_>, adapter: Option<&AdapterVars>) -> Result<Scored> {
-    let adapter = adapter.map(|adapter| adapter.tensors(false));
+    let adapter = adapter.map(|adapter| Arc::new(adapter.tensors(false)));
     let mut scored = Scored::default();
     for packed in batch.packed {
-        let mut sequence = Sequence::new(model, packed, batch.temperature, adapter.as_ref())?;
+        let mut sequence = Sequence::new(model, packed, batch.temperature, adapter.clone())?;
         let x = (0..model.spec().layers).try_fold(sequence.embedded(packed)?, |x, index| sequence.piece(index, &x))?;
         let log_probs = sequence.piece(model.spec().layers, &x)?;
         sequence.finish(&x, &log_probs, &mut scored)?;
@@ -38,11 +39,11 @@ pub(super) fn record<'a>(
     adapter: &'a AdapterVars,
     policy: ActivationPolicy,
 ) -> Result<(Scored, DenseTape<'a>)> {
-    let tensors = adapter.tensors(true);
+    let tensors = Arc::new(adapter.tensors(true));
     let (mut scored, mut sequences) = (Scored::default(), vec![]);
     for packed in batch.packed {
         let mut recorded = RecordedSequence {
-            sequence: Sequence::new(model, packed, batch.temperature, Some(&tensors))?,
+            sequence: Sequence::new(model, packed, batch.temperature, Some(tensors.clone()))?,
             first: adapter.first_layer().unwrap_or(model.spec().layers),
             pieces: vec![],
         };
@@ -110,7 +111,9 @@ impl RecordedSequence<'_> {
         // Nothing before the first piece gets a gradient.
         let input = if index == self.first { x.clone() } else { Var::from_tensor(x)?.into_inner() };
         let output = self.sequence.piece(index, &input)?;
-        let kept = (policy == ActivationPolicy::KeepAll).then(|| output.clone());
+        // The head's graph holds no logits, only the states that they are computed from.
+        let keeps = policy == ActivationPolicy::KeepAll || index == self.sequence.pass.spec.layers;
+        let kept = keeps.then(|| output.clone());
         self.pieces.push(Piece { input, output: kept });
         Ok(output.detach())
     }
@@ -126,7 +129,7 @@ impl RecordedSequence<'_> {
             let store = graph::gradients(&[(output, dy.clone())])?;
             adapter.add_gradients(&store, gradients)?;
             if let Some(dx) = store.get(&piece.input) {
-                dy = dx.clone();
+                dy = dx.detach();
             }
         }
         Ok(())
@@ -152,7 +155,7 @@ impl<'a> Sequence<'a> {
         model: &'a Stack<Dense>,
         packed: &Packed<'_>,
         temperature: f32,
-        adapter: Option<&AdapterTensors>,
+        adapter: Option<Arc<LinearFactors>>,
     ) -> Result<Self> {
         let (spec, device) = (model.spec(), &model.layout().device);
         let segments = Segments::of(packed);
@@ -166,7 +169,7 @@ impl<'a> Sequence<'a> {
                 let mask = segments.mask(spec.window(layer));
                 Ok(Tensor::from_vec(mask, (1, rows, rows), device)?)
             })?,
-            adapter: adapter.cloned(),
+            adapter,
         };
         let targets: Vec<u32> = packed.texts.iter().copied().flatten().copied().collect();
         Ok(Self {
@@ -191,12 +194,7 @@ impl<'a> Sequence<'a> {
             return self.model.layer_forward(index, x.clone(), &mut self.pass);
         }
         let hidden = self.pass.norm(x, self.model.norm())?.index_select(&self.predicting, 0)?; // (targets, hidden)
-        let logits = graph::frozen_product(&hidden, self.model.head())?; // (targets, vocab)
-        let (targets, scale) = (self.targets.clone(), self.scale);
-        let log_probs = ops::picked_log_softmax(&logits.detach(), &targets, scale)?;
-        Ok(graph::node("log-softmax", &logits, log_probs, move |logits, dy| {
-            ops::picked_log_softmax_gradient(logits, &targets, scale, dy)
-        })?)
+        Ok(graph::log_probs(&hidden, self.model.head(), &self.targets, self.scale)?)
     }
 
     /// Adds the results: `x` is what went into the head, `log_probs` what came out.
@@ -213,7 +211,7 @@ struct ScorePass<'a> {
     angles: ByLayerKind<(Tensor, Tensor)>,
     /// Added to the scores, `(1, rows, rows)`.
     masks: ByLayerKind<Tensor>,
-    adapter: Option<AdapterTensors>,
+    adapter: Option<Arc<LinearFactors>>,
 }
 
 impl Pass for ScorePass<'_> {
@@ -221,9 +219,11 @@ impl Pass for ScorePass<'_> {
     type Rows = Tensor;
 
     fn linear(&mut self, layer: usize, linear: Linear, weight: &Tensor, x: Tensor) -> Result<Tensor> {
-        let base = graph::frozen_product(&x, weight)?; // (rows, outputs)
-        let added = self.adapter.as_ref().map(|adapter| adapter.added(layer, linear, self.spec, &x)).transpose()?;
-        Ok(if let Some(added) = added.flatten() { (base + added)? } else { base })
+        let factors = self.adapter.as_ref().and_then(|adapter| adapter.0.get(&(layer, linear)));
+        Ok(match factors {
+            Some(factors) => graph::adapted_product(&x, weight, factors)?,
+            None => graph::frozen_product(&x, weight)?,
+        })
     }
 
     fn bias(&mut self, x: Tensor, bias: &Tensor) -> Result<Tensor> {
@@ -241,7 +241,8 @@ impl Pass for ScorePass<'_> {
 
     fn norm(&mut self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let (weight, epsilon) = (weight.clone(), self.spec.norm_epsilon);
-        Ok(graph::recomputed(x, move |x| ops::norm(x, &weight, epsilon))?)
+        let value = ops::norm(&x.detach(), &weight, epsilon)?;
+        Ok(graph::node("norm", x, value, move |x, dy| ops::norm_gradient(x, &weight, epsilon, dy))?)
     }
 
     fn attend(&mut self, layer: usize, norms: Option<&QkNorms<Dense>>, qkv: Tensor) -> Result<Tensor> {

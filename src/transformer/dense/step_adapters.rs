@@ -4,8 +4,7 @@
 //! (S-LoRA and Punica group rows by adapter instead, arXiv 2311.03285 and 2310.18547; here versions in service at once are
 //! few and their rows many).
 
-use crate::formats::adapter::Adapter;
-use crate::formats::spec::ModelSpec;
+use super::adapter::{LinearFactors, LowRank};
 use crate::transformer::decode::{Batch, PackedAdapter};
 use crate::transformer::error::Result;
 use crate::transformer::stack::Linear;
@@ -13,81 +12,30 @@ use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// An adapter's factors by layer and linear, on the device.
-#[derive(Debug)]
-pub(crate) struct LinearFactors(BTreeMap<(usize, Linear), Product>);
-
-/// The factors of a linear: `x A^T B^T` is what they add.
+/// The factors of several adapters at a linear, as one pair.
 #[derive(Clone, Debug)]
 struct Product {
-    /// `(ranks, inputs)`: the ranks of its projections, one after another.
-    a: Tensor,
-    /// `(outputs, ranks)`, scaled by `alpha / rank`; 0 where a projection's outputs meet another's ranks.
-    b: Tensor,
+    /// All of them along the rank.
+    factors: LowRank,
     /// Ranks of each adapter.
     ranks: Vec<usize>,
 }
 
-impl LinearFactors {
-    /// The factors of `adapter` on `device`.
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub(super) fn new(adapter: &Adapter, spec: &ModelSpec, device: &Device) -> Result<Self> {
-        let mut factors = BTreeMap::new();
-        for layer in 0..spec.layers {
-            for linear in Linear::ALL {
-                if let Some(product) = Product::new(adapter, layer, linear, spec, device)? {
-                    factors.insert((layer, linear), product);
-                }
-            }
-        }
-        Ok(Self(factors))
-    }
-}
-
 impl Product {
-    fn new(adapter: &Adapter, layer: usize, linear: Linear, spec: &ModelSpec, device: &Device) -> Result<Option<Self>> {
-        let (rank, scale) = (adapter.config.rank, adapter.config.scale());
-        let projections = linear.projections();
-        let adapted = projections.iter().filter(|&&projection| adapter.factors.contains_key(&(layer, projection)));
-        let ranks = rank * adapted.count();
-        if ranks == 0 {
-            return Ok(None);
-        }
-        let inputs = projections[0].sizes(spec).0;
-        let outputs: usize = projections.iter().map(|projection| projection.sizes(spec).1).sum();
-        let (mut a, mut b) = (Vec::with_capacity(ranks * inputs), vec![0.0; outputs * ranks]);
-        let (mut first_output, mut first_rank) = (0, 0);
-        for &projection in projections {
-            let width = projection.sizes(spec).1;
-            if let Some(pair) = adapter.factors.get(&(layer, projection)) {
-                a.extend_from_slice(&pair.a);
-                let rows = b[first_output * ranks..].chunks_exact_mut(ranks);
-                for (row, own) in rows.zip(pair.b.chunks_exact(rank)) {
-                    row[first_rank..][..rank].iter_mut().zip(own).for_each(|(place, value)| *place = value * scale);
-                }
-                first_rank += rank;
-            }
-            first_output += width;
-        }
-        let (a, b) = (Tensor::from_vec(a, (ranks, inputs), device)?, Tensor::from_vec(b, (outputs, ranks), device)?);
-        Ok(Some(Self { a, b, ranks: vec![ranks] }))
-    }
-
-    /// The products of several adapters as one; `None` where none of them has factors.
-    fn joined(products: &[Option<&Self>]) -> Result<Option<Self>> {
-        let present: Vec<&Self> = products.iter().copied().flatten().collect();
-        let ranks = products.iter().map(|product| product.map_or(0, |product| product.ranks[0])).collect();
-        let (a, b) = match present.as_slice() {
+    /// The factors of several adapters as one pair; `None` where none of them has any.
+    fn joined(adapters: &[Option<&LowRank>]) -> Result<Option<Self>> {
+        let present: Vec<&LowRank> = adapters.iter().copied().flatten().collect();
+        let ranks = |factors: &Option<&LowRank>| Ok(factors.map(|factors| factors.a.dim(0)).transpose()?.unwrap_or(0));
+        let ranks = adapters.iter().map(ranks).collect::<Result<_>>()?;
+        let factors = match present.as_slice() {
             [] => return Ok(None),
-            [only] => (only.a.clone(), only.b.clone()),
-            several => (
-                Tensor::cat(&several.iter().map(|product| &product.a).collect::<Vec<_>>(), 0)?, // (all ranks, inputs)
-                Tensor::cat(&several.iter().map(|product| &product.b).collect::<Vec<_>>(), 1)?, // (outputs, all ranks)
-            ),
+            [only] => (*only).clone(),
+            several => LowRank {
+                a: Tensor::cat(&several.iter().map(|factors| &factors.a).collect::<Vec<_>>(), 0)?, // (all ranks, inputs)
+                b: Tensor::cat(&several.iter().map(|factors| &factors.b).collect::<Vec<_>>(), 1)?, // (outputs, all ranks)
+            },
         };
-        Ok(Some(Self { a, b, ranks }))
+        Ok(Some(Self { factors, ranks }))
     }
 }
 
@@ -131,8 +79,8 @@ impl JoinedAdapters {
         let factors = adapters.iter().map(|adapter| adapter.layout::<LinearFactors>()).collect::<Result<Vec<_>>>()?;
         let places = factors.iter().flat_map(|factors| factors.0.keys().copied());
         for place in places.collect::<BTreeSet<_>>() {
-            let products: Vec<_> = factors.iter().map(|factors| factors.0.get(&place)).collect();
-            self.products.extend(Product::joined(&products)?.map(|product| (place, product)));
+            let adapters: Vec<_> = factors.iter().map(|factors| factors.0.get(&place)).collect();
+            self.products.extend(Product::joined(&adapters)?.map(|product| (place, product)));
         }
         self.adapters = adapters.iter().map(|&adapter| adapter.clone()).collect();
         Ok(())
@@ -153,7 +101,8 @@ pub(super) struct StepAdapters<'a> {
 impl StepAdapters<'_> {
     /// `y` plus what the adapters add for `x`: `(rows, outputs)` and `(rows, inputs)`.
     pub(super) fn add(&mut self, layer: usize, linear: Linear, x: &Tensor, y: Tensor) -> Result<Tensor> {
-        let Some(Product { a, b, ranks }) = self.products.get(&(layer, linear)).filter(|_| !self.owners.is_empty())
+        let Some(Product { factors: LowRank { a, b }, ranks }) =
+            self.products.get(&(layer, linear)).filter(|_| !self.owners.is_empty())
         else {
             return Ok(y);
         };

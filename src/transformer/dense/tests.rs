@@ -192,7 +192,7 @@ fn layers_that_are_computed_again_give_the_same_gradients() {
 }
 
 #[test]
-fn gates_and_log_probs_have_the_tensor_librarys_gradients() {
+fn norms_gates_and_log_probs_have_the_tensor_librarys_gradients() {
     let values = |rows: usize, width: usize, seed: usize| {
         let value = |i: usize| ((i * 37 + seed * 101 + i * i * 11) % 255) as f32 / 16.0 - 8.0;
         let values: Vec<f32> = (0..rows * width).map(value).collect();
@@ -205,6 +205,10 @@ fn gates_and_log_probs_have_the_tensor_librarys_gradients() {
         let off = farthest(&host(ops::gated_gradient(&x, activation, &dy).unwrap()), &host(expected));
         assert!(off < 1e-4, "{activation:?}: {off}");
     }
+    let (weight, dx) = (values(1, 14, 3).squeeze(0).unwrap(), values(5, 14, 4));
+    let expected = graph::gradient_of(&x, |x| Ok(vec![(ops::norm(x, &weight, 1e-2)?, dx.clone())])).unwrap();
+    let off = farthest(&host(ops::norm_gradient(&x, &weight, 1e-2, &dx).unwrap()), &host(expected));
+    assert!(off < 1e-5, "{off}");
     let ids = Tensor::new(&[0u32, 13, 4, 4, 9], &Device::Cpu).unwrap();
     let dy = dy.narrow(1, 3, 1).unwrap().squeeze(1).unwrap();
     let expected = graph::gradient_of(&x, |x| Ok(vec![(ops::picked_log_softmax(x, &ids, 1.4)?, dy.clone())])).unwrap();

@@ -3,27 +3,34 @@
 use crate::formats::adapter::LoraConfig;
 use crate::formats::spec::{ModelSpec, Projection};
 use crate::kernels::attention::{BLOCK_TOKENS, Heads};
+use crate::transformer::dense::attention::{self, SCORES_MAX};
 use crate::transformer::dense::decode::{DenseDecoder, LOGIT_ROWS_MAX};
+use crate::transformer::dense::graph::LOGIT_ROWS;
+use crate::transformer::score::ActivationPolicy;
 use crate::transformer::stack::Linear;
 use candle_core::DType;
 
 const F32: usize = size_of::<f32>();
 const BF16: usize = 2;
 
-/// Scores of one layer, `(heads, rows, keys)` in f32, that `ops::attention` holds at once: scaled, masked, shifted and
-/// exponentiated.
-const SCORES_FORWARD: usize = 4;
-// What one piece takes while its gradient is computed: its graph, and gradients that are zeroed, computed and added. Counted
-// from the allocations of recorded passes in f32 on the CPU; with the graph of `recorded_row` they give the peak of models of
-// six shapes within 4 %.
-/// Scores of one layer.
-const SCORES_BACKWARD: usize = 15;
+/// Scores of one layer, `(heads, rows, keys)` in f32, that `attention::attend` holds at once: scaled, masked, and their softmax.
+const SCORES_FORWARD: usize = 3;
+// What one piece takes while its gradient is computed, in f32, held against the most that recorded passes allocate
+// (`dense/cuda_tests.rs`).
+/// Scores of one tile.
+const SCORES_BACKWARD: usize = 4;
 /// Queries, keys and values of one layer, `(rows, q + k + v widths)`, split and rotated.
-const ROTATED_BACKWARD: usize = 14;
+const ROTATED_BACKWARD: usize = 9;
+/// Queries and keys, where heads are normalised.
+const HEAD_NORMS_BACKWARD: usize = 6;
 /// Products of gate and up, `(rows, intermediate)`.
-const GATED_BACKWARD: usize = 32;
-/// Logits, `(targets, vocab)`, beside those that the graph holds.
-const LOGITS_BACKWARD: usize = 12;
+const GATED_BACKWARD: usize = 7;
+/// The residual stream, `(rows, hidden)`, at a norm.
+const NORM_BACKWARD: usize = 9;
+/// The same, beside any other piece.
+const RESIDUAL_BACKWARD: usize = 3;
+/// Logits of some rows, `(rows, vocab)`.
+const LOGITS_BACKWARD: usize = 4;
 
 /// Bytes of the weights: matrices in bf16, norms and biases in f32.
 pub(crate) fn weights(spec: &ModelSpec) -> usize {
@@ -63,8 +70,9 @@ fn decode_activations(spec: &ModelSpec, [sequences, rows, context]: [usize; 3], 
         0
     } else {
         // Gathered keys and values with a transposed copy of each, the scores, and the mask.
-        let of_keys = 4 * Heads::of(spec).kv_width() + SCORES_FORWARD * heads * rows + rows;
-        sequences * keys * of_keys * F32
+        let all_scores = sequences * heads * rows * keys;
+        let scores = if rows > 1 { all_scores.min(SCORES_MAX) } else { all_scores };
+        (sequences * keys * (4 * Heads::of(spec).kv_width() + rows) + SCORES_FORWARD * scores) * F32
     };
     feed_forward.max(attention + all * (2 * spec.hidden + 3 * Heads::of(spec).q_width()) * F32)
 }
@@ -82,23 +90,11 @@ pub(crate) fn engine_activations(
     of(sequences, 1).max(of(1, step_tokens.min(context)))
 }
 
-/// Floats that the graph of one layer holds for each row until its gradient is known. The sum of two tensors holds both, so a
-/// linear with an adapter holds its output four or five times: of the base, of the branches, these side by side, scaled,
-/// and the sum.
-fn recorded_row(spec: &ModelSpec, lora: &LoraConfig) -> usize {
+/// Floats that the graph of one layer holds for each row until its gradient is known.
+fn recorded_row(spec: &ModelSpec) -> usize {
     let of_linear = |&linear: &Linear| {
-        let (_, outputs) = linear.sizes(spec);
-        let parts = linear.projections();
-        let ranks = parts.iter().filter(|part| lora.targets.contains(part)).count();
-        let biased = parts.iter().all(|&part| spec.layer_spec.has_bias(part));
-        // With a bias: the sum, and the gradient of the bias as rows, which is kept although nobody asks for it.
-        let bias = if biased { 2 * outputs } else { 0 };
-        let copies = match (ranks, parts.len()) {
-            (0, _) => 1,
-            (_, 1) => 4,
-            _ => 5,
-        };
-        copies * outputs + ranks * lora.rank + bias
+        let biased = linear.projections().iter().all(|&part| spec.layer_spec.has_bias(part));
+        (1 + usize::from(biased)) * linear.sizes(spec).1
     };
     let linears: usize = Linear::ALL.iter().map(of_linear).sum();
     // Two norms' outputs and the residual stream after each block; attention's output; the gated product.
@@ -106,16 +102,45 @@ fn recorded_row(spec: &ModelSpec, lora: &LoraConfig) -> usize {
     linears + norms * spec.hidden + Heads::of(spec).q_width() + spec.intermediate
 }
 
-/// Most bytes that recording and differentiating a score pass takes beside weights and adapter: `rows` packed tokens, of
-/// which `targets` are predicted.
-pub(crate) fn score_activations(spec: &ModelSpec, lora: &LoraConfig, rows: usize, targets: usize) -> usize {
+/// A score pass that is recorded and differentiated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recording<'a> {
+    /// The adapter.
+    pub(crate) lora: &'a LoraConfig,
+    /// Tokens of all packed sequences, which are recorded before any is differentiated.
+    pub(crate) rows: usize,
+    /// Those that are predicted.
+    pub(crate) targets: usize,
+    /// Which activations are kept.
+    pub(crate) policy: ActivationPolicy,
+}
+
+/// Most bytes that recording and differentiating a score pass takes beside weights and adapter.
+pub(crate) fn score_activations(spec: &ModelSpec, pass: &Recording<'_>) -> usize {
+    let &Recording { lora, rows, targets, policy } = pass;
     let heads = Heads::of(spec);
-    let graph = rows * (spec.layers * recorded_row(spec, lora) + 2 * spec.hidden) + rows * rows;
-    let logits = targets * spec.vocab;
-    let attention = SCORES_BACKWARD * heads.heads * rows * rows
-        + ROTATED_BACKWARD * rows * (heads.q_width() + 2 * heads.kv_width());
-    let gated = GATED_BACKWARD * rows * spec.intermediate;
+    let (queries, keys) = (heads.q_width(), heads.kv_width());
+    // The input of every layer and of the head, the head's states, and a mask for each kind of layer.
+    let kinds = usize::from((0..spec.layers).any(|layer| spec.slides(layer)))
+        + usize::from((0..spec.layers).any(|layer| !spec.slides(layer)));
+    let inputs = rows * (spec.layers + 2) * spec.hidden + targets * spec.hidden + kinds * rows * rows;
+    let layer = rows * recorded_row(spec);
+    let graph = match policy {
+        ActivationPolicy::KeepAll => spec.layers * layer,
+        ActivationPolicy::Recompute => layer,
+    };
+    let rotated = ROTATED_BACKWARD * (queries + 2 * keys)
+        + if spec.layer_spec.qk_norm { HEAD_NORMS_BACKWARD * (queries + keys) } else { 0 };
+    let tile = SCORES_BACKWARD * heads.heads * attention::tile_rows(rows, heads.heads);
+    let residual = RESIDUAL_BACKWARD * spec.hidden;
     // One piece at a time.
-    let piece = attention.max(gated).max(LOGITS_BACKWARD * logits);
-    (graph + logits + piece) * F32
+    let pieces =
+        [residual + rotated + tile, residual + GATED_BACKWARD * spec.intermediate, NORM_BACKWARD * spec.hidden];
+    let of_layers = graph + rows * pieces.into_iter().fold(0, usize::max);
+    // The head's gradient is computed while no layer is computed again.
+    let logits = LOGITS_BACKWARD * targets.min(LOGIT_ROWS) * spec.vocab + rows * residual;
+    let of_head = logits + if policy == ActivationPolicy::KeepAll { graph } else { 0 };
+    // Gradients of one layer's factors, and their copy to be sent to the host.
+    let gradients = 2 * adapter_floats(spec, lora) / spec.layers;
+    (inputs + gradients + of_layers.max(of_head)) * F32
 }

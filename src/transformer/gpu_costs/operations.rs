@@ -7,6 +7,7 @@
 //! (`scripts/cuda-emulate`) is what these counts are held against; they are nowhere else.
 
 use crate::kernels::attention::Heads;
+use crate::transformer::dense::graph::LOGIT_ROWS;
 
 /// Bytes of an activation.
 const F32: f64 = 4.0;
@@ -15,11 +16,17 @@ const BF16: f64 = 2.0;
 
 /// What the gradient of a matrix product with frozen weights costs, in units of the product: `dy W` alone.
 const LINEAR_BACKWARD: f64 = 1.0;
-/// The same for a product with an adapter's factor: the gradients of both its sides.
-const ADAPTER_BACKWARD: f64 = 2.0;
-/// The same for a piece that is computed again: once for that; its gradients, each zeroed, computed and added, take about
-/// three times as much.
+/// The same for the two products with an adapter's factors: five for the gradients of `x`, `A` and `B`.
+const ADAPTER_BACKWARD: f64 = 2.5;
+/// The same for a piece that is computed again, as rotation is: once for that; its gradients, each zeroed, computed and added,
+/// take about three times as much. The gate's, which is written out, comes to as much.
 const PIECE_BACKWARD: f64 = 4.0;
+/// The same for a norm, whose gradient is written out.
+const NORM_BACKWARD: f64 = 2.0;
+/// The same for attention, whose gradient is written out: five products for two, and twice as many passes over the scores.
+const ATTENTION_BACKWARD: f64 = 2.5;
+/// The same for the logits' log-softmax.
+const LOG_PROBS_BACKWARD: f64 = 1.0;
 
 /// The arithmetic that bounds an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +71,12 @@ impl Operations {
         self.list.push(Operation { launches: launches as f64, bytes, flops: 0.0, unit: Unit::F32, backward });
     }
 
-    /// `ops::product`: a product with frozen weights in bf16, with the conversions before and after it.
+    /// `graph::frozen_product`: a product with frozen weights in bf16, summed into f32; the gradient's is bf16 and converted.
     pub(super) fn product(&mut self, rows: usize, inputs: usize, outputs: usize) {
-        self.moved(2, (F32 + BF16) * (rows * (inputs + outputs)) as f64, 2.0 * LINEAR_BACKWARD);
+        self.moved(1, (F32 + BF16) * (rows * inputs) as f64, 2.0 * LINEAR_BACKWARD);
         self.list.push(Operation {
             launches: 1.0,
-            bytes: BF16 * (rows * inputs + inputs * outputs + rows * outputs) as f64,
+            bytes: BF16 * (rows * inputs + inputs * outputs) as f64 + F32 * (rows * outputs) as f64,
             flops: 2.0 * rows as f64 * (inputs * outputs) as f64,
             unit: Unit::Bf16,
             backward: LINEAR_BACKWARD,
@@ -87,7 +94,7 @@ impl Operations {
         });
     }
 
-    /// One adapter's branch beside a projection: two products in f32.
+    /// An adapter's branch beside a linear: two products in f32.
     pub(super) fn branch(&mut self, rows: usize, inputs: usize, rank: usize, outputs: usize) {
         self.f32_product(1, [rows, inputs, rank], ADAPTER_BACKWARD);
         self.f32_product(1, [rows, rank, outputs], ADAPTER_BACKWARD);
@@ -95,7 +102,7 @@ impl Operations {
 
     /// `ops::norm`: a square, a mean (two), an epsilon, a root, a quotient and a product.
     pub(super) fn norm(&mut self, rows: usize, width: usize) {
-        self.piece(7, 7 * rows * width);
+        self.moved(7, 7.0 * F32 * (rows * width) as f64, NORM_BACKWARD);
     }
 
     /// `ops::gated` with SiLU: a copy of the gate, its activation, the product.
@@ -108,21 +115,35 @@ impl Operations {
         self.piece(8, 9 * rows * width);
     }
 
-    /// `ops::attention` of `rows` queries of each of `batch` sequences over `keys` keys. Queries and results are copied only
+    /// `attention::attend` of `rows` queries of each of `batch` sequences over `keys` keys. Queries and results are copied only
     /// where a sequence has several rows: else they are contiguous as they are.
     pub(super) fn attention(&mut self, heads: Heads, batch: usize, rows: usize, keys: usize) {
         let Heads { heads, kv_heads, head_dim, .. } = heads;
         let (queries, cached) = (batch * rows * heads * head_dim, batch * keys * kv_heads * head_dim);
         let scores = batch * heads * rows * keys;
+        let mut piece = |launches, floats: usize| self.moved(launches, F32 * floats as f64, ATTENTION_BACKWARD);
         if rows > 1 {
-            self.piece(2, 4 * queries);
+            piece(2, 4 * queries);
         }
-        self.piece(2, 2 * 2 * cached);
+        piece(2, 2 * 2 * cached);
+        // Scale, mask, softmax.
+        piece(3, 6 * scores);
         let of_head = heads / kv_heads * rows;
-        self.f32_product(batch * kv_heads, [of_head, head_dim, keys], PIECE_BACKWARD);
-        // Scale, mask, maximum, difference, exponential, sum, quotient.
-        self.piece(7, 12 * scores);
-        self.f32_product(batch * kv_heads, [of_head, keys, head_dim], PIECE_BACKWARD);
+        self.f32_product(batch * kv_heads, [of_head, head_dim, keys], ATTENTION_BACKWARD);
+        self.f32_product(batch * kv_heads, [of_head, keys, head_dim], ATTENTION_BACKWARD);
+    }
+
+    /// `graph::log_probs` of `targets` rows: the product with the head, which the gradient computes again, then scale, maximum,
+    /// difference, gather, exponential, sum, logarithm, difference.
+    pub(super) fn log_probs(&mut self, targets: usize, hidden: usize, vocab: usize) {
+        let chunks = targets.div_ceil(LOGIT_ROWS);
+        let product = self.list.len();
+        self.summed_product([targets, hidden, vocab], false);
+        for one in &mut self.list[product..] {
+            one.launches *= chunks as f64;
+            one.backward = 2.0 * LINEAR_BACKWARD;
+        }
+        self.moved(8 * chunks, 8.0 * F32 * (targets * vocab) as f64, LOG_PROBS_BACKWARD);
     }
 
     /// The keys and values of `tokens` cached tokens, gathered from their blocks and converted to f32.

@@ -4,6 +4,8 @@ use super::operations::Operations;
 use crate::formats::adapter::LoraConfig;
 use crate::formats::spec::ModelSpec;
 use crate::kernels::attention::{BLOCK_TOKENS, Heads};
+use crate::transformer::dense::attention;
+use crate::transformer::score::ActivationPolicy;
 use crate::transformer::stack::Linear;
 
 /// How the decode pass attends.
@@ -112,8 +114,8 @@ pub(crate) struct ScoreShape<'a> {
     pub(crate) lora: Option<&'a LoraConfig>,
 }
 
-/// The operations of the score pass, forward.
-pub(crate) fn score(spec: &ModelSpec, shape: &ScoreShape<'_>) -> Operations {
+/// The operations of the layers of the score pass, forward.
+fn score_layers(spec: &ModelSpec, shape: &ScoreShape<'_>) -> Operations {
     let (heads, rows) = (Heads::of(spec), shape.rows);
     let mut layer = Operations::default();
     let linear = |layer: &mut Operations, linear: Linear| {
@@ -125,7 +127,9 @@ pub(crate) fn score(spec: &ModelSpec, shape: &ScoreShape<'_>) -> Operations {
     norms(&mut layer, spec, rows);
     linear(&mut layer, Linear::Qkv);
     prepared(&mut layer, spec, rows);
-    layer.attention(heads, 1, rows, rows);
+    for tile in attention::tiles(rows, attention::tile_rows(rows, heads.heads)) {
+        layer.attention(heads, 1, tile.len(), tile.end);
+    }
     linear(&mut layer, Linear::Output);
     layer.piece(1, 3 * rows * spec.hidden);
     norms(&mut layer, spec, rows);
@@ -134,21 +138,31 @@ pub(crate) fn score(spec: &ModelSpec, shape: &ScoreShape<'_>) -> Operations {
     linear(&mut layer, Linear::Down);
     layer.piece(1, 3 * rows * spec.hidden);
     let mut all = Operations::default();
-    // Angles, mask, predicting rows, targets.
-    all.uploaded(2 + 1 + 1 + 1);
-    all.embedded(rows, spec.hidden);
     all.layers(spec.layers, &layer);
-    all.norm(rows, spec.hidden);
-    all.piece(1, 2 * shape.targets * spec.hidden);
-    all.product(shape.targets, spec.hidden, spec.vocab);
-    // Scale, maximum, difference, gather, exponential, sum, logarithm, difference.
-    all.piece(8, 8 * shape.targets * spec.vocab);
     all
 }
 
-/// The operations of the gradient of a recorded score pass with the adapter `lora`, which goes to the host.
-pub(crate) fn score_gradient(spec: &ModelSpec, shape: &ScoreShape<'_>) -> Operations {
+/// The operations of the score pass, forward.
+pub(crate) fn score(spec: &ModelSpec, shape: &ScoreShape<'_>) -> Operations {
+    let rows = shape.rows;
+    let mut all = Operations::default();
+    // Angles, mask, predicting rows, targets.
+    all.uploaded(2 + 1 + 1 + 1);
+    all.embedded(rows, spec.hidden);
+    all.list.extend(score_layers(spec, shape).list);
+    all.norm(rows, spec.hidden);
+    all.piece(1, 2 * shape.targets * spec.hidden);
+    all.log_probs(shape.targets, spec.hidden, spec.vocab);
+    all
+}
+
+/// The operations of the gradient of a recorded score pass with the adapter `lora`, which goes to the host. With
+/// [`ActivationPolicy::Recompute`] each layer is computed again.
+pub(crate) fn score_gradient(spec: &ModelSpec, shape: &ScoreShape<'_>, policy: ActivationPolicy) -> Operations {
     let mut all = score(spec, shape).gradient();
+    if policy == ActivationPolicy::Recompute {
+        all.list.extend(score_layers(spec, shape).list);
+    }
     all.host_floats = shape.lora.map_or(0, |lora| super::memory::adapter_floats(spec, lora)) as f64;
     all
 }
@@ -177,25 +191,16 @@ fn bias(layer: &mut Operations, spec: &ModelSpec, linear: Linear, rows: usize) {
     }
 }
 
-/// `AdapterTensors::added` and the sum with the base's output.
+/// What `graph::adapted_product` adds to the product of `linear`.
 fn added(layer: &mut Operations, spec: &ModelSpec, linear: Linear, lora: &LoraConfig, rows: usize) {
-    if !targeted(linear, lora) {
-        return;
-    }
     let parts = linear.projections();
-    let (_, outputs) = linear.sizes(spec);
-    for &projection in parts {
-        let (inputs, outputs) = projection.sizes(spec);
-        match lora.targets.contains(&projection) {
-            true => layer.branch(rows, inputs, lora.rank, outputs),
-            false => layer.piece(1, rows * outputs),
-        }
+    let ranks = lora.rank * parts.iter().filter(|part| lora.targets.contains(part)).count();
+    if ranks > 0 {
+        let (inputs, outputs) = linear.sizes(spec);
+        layer.branch(rows, inputs, ranks, outputs);
+        // The sum, and the copy of a value that enters the graph.
+        layer.piece(2, 5 * rows * outputs);
     }
-    if parts.len() > 1 {
-        layer.piece(parts.len(), 2 * rows * outputs);
-    }
-    // The scale, and the sum.
-    layer.piece(2, 5 * rows * outputs);
 }
 
 /// Queries, keys and values: split, normalised and rotated.
@@ -211,9 +216,4 @@ fn prepared(layer: &mut Operations, spec: &ModelSpec, rows: usize) {
         }
         layer.rotated(rows, width);
     }
-}
-
-/// Whether `lora` has factors for one of the projections of `linear`.
-fn targeted(linear: Linear, lora: &LoraConfig) -> bool {
-    linear.projections().iter().any(|projection| lora.targets.contains(projection))
 }

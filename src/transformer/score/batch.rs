@@ -28,3 +28,10 @@ pub enum ActivationPolicy {
     /// Only each layer's input; the rest is computed again (gradient checkpointing, arXiv 1604.06174).
     Recompute,
 }
+
+impl ActivationPolicy {
+    /// What `learner.checkpoint_layers` asks for.
+    pub(crate) fn of(checkpoint_layers: bool) -> Self {
+        if checkpoint_layers { Self::Recompute } else { Self::KeepAll }
+    }
+}

@@ -204,6 +204,24 @@ EXPORTED int cuMemGetInfo_v2(size_t *free_bytes, size_t *total_bytes) {
     return 0;
 }
 
+// The pool that cuMemAllocAsync takes from: the memory in use at most, and nothing else of it.
+constexpr int USED_MEM_HIGH = 8;
+EXPORTED int cuDeviceGetDefaultMemPool(void **pool, int) {
+    static char only;
+    *pool = &only;
+    return 0;
+}
+EXPORTED int cuMemPoolGetAttribute(void *, int attribute, uint64_t *value) {
+    if (attribute != USED_MEM_HIGH) return CUDA_ERROR_INVALID_VALUE;
+    *value = peak(false);
+    return 0;
+}
+EXPORTED int cuMemPoolSetAttribute(void *, int attribute, const uint64_t *value) {
+    if (attribute != USED_MEM_HIGH || *value != 0) return CUDA_ERROR_INVALID_VALUE;
+    peak(true);
+    return 0;
+}
+
 EXPORTED int cuMemcpyHtoDAsync_v2(uintptr_t to, const void *from, size_t bytes, void *stream) {
     NEEDS_STREAM(stream);
     check_range("copy to the device", "to", reinterpret_cast<void *>(to), bytes);

@@ -29,6 +29,8 @@ enum class Allocated { yes, no_bytes, out_of_memory };
 Allocated allocate(size_t bytes, void **start);
 void release(void *start, const char *function);
 void memory_use(size_t *free_bytes, size_t *total_bytes);
+// The most bytes that were allocated at once since the last reset, which comes before the answer.
+size_t peak(bool reset);
 // Aborts unless the range lies in one allocation.
 void check_range(const char *function, const char *argument, const void *start, size_t bytes);
 void report_faults();

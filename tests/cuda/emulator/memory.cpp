@@ -1,6 +1,7 @@
 // Memory of the emulated device: host pages, each allocation of its own, ending right before a page that nothing may touch.
 // New memory is filled with bytes that read as NaN in every float type, so that a value nobody wrote is seen.
 #include "emulator.h"
+#include <algorithm>
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
@@ -19,7 +20,7 @@ struct Allocation {
 };
 std::mutex guard;
 std::map<uintptr_t, Allocation> allocations;
-size_t used = 0;
+size_t used = 0, used_at_most = 0;
 thread_local const char *running = nullptr;
 struct sigaction before_ours;
 
@@ -103,6 +104,7 @@ Allocated allocate(size_t bytes, void **start) {
     memset(first + bytes, PADDING, size - bytes);
     allocations[uintptr_t(first)] = {bytes, static_cast<char *>(pages), page_bytes + page()};
     used += bytes;
+    used_at_most = std::max(used_at_most, used);
     tell_used();
     *start = first;
     return Allocated::yes;
@@ -127,6 +129,12 @@ void memory_use(size_t *free_bytes, size_t *total_bytes) {
     std::lock_guard<std::mutex> lock(guard);
     *total_bytes = total();
     *free_bytes = *total_bytes - used;
+}
+
+size_t peak(bool reset) {
+    std::lock_guard<std::mutex> lock(guard);
+    if (reset) used_at_most = used;
+    return used_at_most;
 }
 
 void check_range(const char *function, const char *argument, const void *start, size_t bytes) {

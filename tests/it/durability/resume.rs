@@ -26,7 +26,8 @@ async fn so_it_does_with_a_value_network_z_scores_and_references_that_change() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn so_it_does_where_every_weight_is_trained() {
-    let saved = equals_an_uninterrupted_run("\nlearner.mode=\"full\"\nlearner.learning_rate=1e-3").await;
+    let saved =
+        equals_an_uninterrupted_run("\nmodel.device=\"cpu\"\nlearner.mode=\"full\"\nlearner.learning_rate=1e-3").await;
     assert!(saved.critic.full().is_some() && saved.served.is_some_and(|served| served != saved.critic));
     for moment in ["model.embed_tokens.weight.m", "model.layers.1.post_attention_layernorm.weight.v"] {
         assert!(saved.optimizer.iter().any(|tensor| tensor.name == moment), "{moment} was saved");

@@ -112,7 +112,8 @@ async fn publications_pass_what_operators_offers_pass_if_the_config_asks_for_it(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn critics_of_all_weights_swap_too() {
     let folder = tempfile::tempdir().unwrap();
-    let more = "learner.mode=\"full\"\nlearner.publish_every_steps=1\nengine.weights=\"f32\"\nswap.versions_kept=64";
+    // Only the CPU trains all weights.
+    let more = "model.device=\"cpu\"\nlearner.mode=\"full\"\nlearner.publish_every_steps=1\nengine.weights=\"f32\"\nswap.versions_kept=64";
     let running = node(folder.path(), false, more).await;
     let control = running.node.control();
     until(&control, "two publications", |critics| critics.serving() >= CriticVersion(2)).await;

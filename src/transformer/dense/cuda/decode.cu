@@ -77,18 +77,18 @@ struct Above {
   double count, mass;
 };
 
-// Weights of a row relative to its likeliest id, each thread of a block having a run of ids.
+// Weights of a row relative to its likeliest id. Where the order of ids counts, each thread of a block has a run of them.
 struct Row {
   const float *logits;
   float largest, inverse;
-  uint32_t first, end;
+  uint32_t first, end, vocab;
 
   __device__ float weight(uint32_t id) const { return expf((logits[id] - largest) * inverse); }
 
   // What lies above `floor`, the same in every thread.
   __device__ Above above(float floor, double *shared) const {
     double count = 0.0, mass = 0.0;
-    for (uint32_t id = first; id < end; id++) {
+    for (uint32_t id = threadIdx.x; id < vocab; id += THREADS) {
       const float w = weight(id);
       if (w > floor) count += 1.0, mass += (double)w;
     }
@@ -159,7 +159,7 @@ extern "C" __global__ void draw_tokens(
   const Sampling sampling = samplings[blockIdx.x];
   const bool greedy = sampling.inverse_temperature == 0.0f;
   const uint32_t run = (vocab + THREADS - 1) / THREADS, first = min(vocab, run * thread);
-  Row row = {logits + (size_t)sampling.row * vocab, 0.0f, greedy ? 1.0f : sampling.inverse_temperature, first, min(vocab, first + run)};
+  Row row = {logits + (size_t)sampling.row * vocab, 0.0f, greedy ? 1.0f : sampling.inverse_temperature, first, min(vocab, first + run), vocab};
 
   float top = -INFINITY;
   bool is_number = true;
