@@ -20,15 +20,15 @@ const SCORES_FORWARD: usize = 3;
 /// Scores of one tile.
 const SCORES_BACKWARD: usize = 4;
 /// Queries, keys and values of one layer, `(rows, q + k + v widths)`, split and rotated.
-const ROTATED_BACKWARD: usize = 9;
+const ROTATED_BACKWARD: usize = 8;
 /// Queries and keys, where heads are normalised.
 const HEAD_NORMS_BACKWARD: usize = 6;
 /// Products of gate and up, `(rows, intermediate)`.
 const GATED_BACKWARD: usize = 7;
 /// The residual stream, `(rows, hidden)`, at a norm.
-const NORM_BACKWARD: usize = 9;
+const NORM_BACKWARD: usize = 8;
 /// The same, beside any other piece.
-const RESIDUAL_BACKWARD: usize = 3;
+const RESIDUAL_BACKWARD: usize = 4;
 /// Logits of some rows, `(rows, vocab)`.
 const LOGITS_BACKWARD: usize = 4;
 
