@@ -48,7 +48,7 @@ def watched(day, name, command):
     watcher.start()
 
     def judged(_):
-        return True, {"peak_mib": peak[0], "text": f"{peak[0]:.0f} MiB of the card at the most"}
+        return peak[0] > 0, {"peak_mib": peak[0], "text": f"{peak[0]:.0f} MiB of the card at the most"}
 
     try:
         return day.run(name, command, judged)
