@@ -43,12 +43,15 @@ def watched(day, name, command):
 
     def watch():
         while not stop.wait(0.2):
-            peak[0] = max(peak[0], used_of(day) - before)
+            used = used_of(day)
+            peak[0] = None if None in (before, peak[0], used) else max(peak[0], used - before)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
 
     def judged(_):
+        if peak[0] is None:
+            return None, {"text": "nvidia-smi does not say how much memory is in use"}
         return True, {"peak_mib": peak[0], "text": f"{peak[0]:.0f} MiB of the card at the most"}
 
     try:
@@ -66,10 +69,10 @@ def planned(printed):
 
 
 def used_of(day):
-    """Memory of the card in use, in MiB."""
+    """Memory of the card in use, in MiB; None where the card does not say."""
     number = day.device.partition(":")[2] or "0"
     command = ["nvidia-smi", f"--id={number}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
         return float(subprocess.run(command, env=day.environment, capture_output=True, text=True, timeout=20).stdout.split()[0])
     except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
-        return 0.0
+        return None

@@ -48,7 +48,7 @@ def sanitizer(day):
 
 
 def bench(day):
-    """Speed beside torch + transformers (and vLLM) on the same card and model."""
+    """Speed beside torch + transformers (and vLLM) on the same card and a model of the same sizes."""
     small = ["--max-tokens", "4"] if day.rehearses else []
     common = [*parity.base(day), "--device", day.device, "--json", "--runs", "1" if day.rehearses else "3"]
     works = {f"decode-{n}": ["decode", "--sequences", n, *small] for n in ((1, 4) if day.rehearses else (1, 32, 256))}

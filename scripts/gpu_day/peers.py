@@ -1,7 +1,7 @@
 """The same work by another program on this card: peers.py transformers|vllm [MODEL.gguf]
 
 Decoding 1, 32 and 256 sequences of 64 tokens behind prompts of 51, prefill of 512 tokens, and a LoRA step. Prints one JSON line;
-{"skipped": why} where the peer is not installed or does not read the model.
+{"skipped": why} where the peer is not installed, or has no model.
 """
 
 import json

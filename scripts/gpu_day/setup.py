@@ -57,8 +57,8 @@ class Day:
 
     def find_cuda(self):
         """CUDA's libraries from the bundle, and those that torch brings; kernels compiled by the driver are kept beside the results."""
-        torch = importlib.util.find_spec("nvidia")
-        brought = [str(Path(place) / "cu13/lib") for place in torch.submodule_search_locations] if torch else []
+        wheels = importlib.util.find_spec("nvidia")
+        brought = [str(Path(place) / "cu13/lib") for place in wheels.submodule_search_locations] if wheels else []
         folders = [str(ROOT / "bin/lib"), *brought, self.environment.get("LD_LIBRARY_PATH", "")]
         self.environment["LD_LIBRARY_PATH"] = ":".join(folder for folder in folders if folder)
         self.environment["PATH"] += ":/usr/local/cuda/bin"
@@ -81,7 +81,8 @@ class Day:
             return
         source = Path(json.loads(build.read_text())["source"])
         try:
-            if source.is_symlink():
+            # Another bundle's, or one of nothing.
+            if source.is_symlink() and (not source.exists() or (source / "BUILD.json").exists()):
                 source.unlink()
             if not source.exists():
                 source.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +139,7 @@ class Day:
             return self.record(name, False, seconds=seconds, code=code, text=f"ended with {code}; {log.name}", end=end)
         try:
             ok, figures = judge(printed)
-        except (OSError, ValueError, KeyError, IndexError, TypeError, StopIteration) as error:
+        except (OSError, ArithmeticError, ValueError, KeyError, IndexError, TypeError, StopIteration) as error:
             ok, figures = False, {"text": f"{error!r} in what it printed; {log.name}"}
         return self.record(name, ok, seconds=seconds, **figures)
 
@@ -169,7 +170,8 @@ class Day:
 
 
 def end(process):
-    """Ends what is left of a command's process group: asks, then waits, then kills."""
+    """Ends what is left of a command's process group: asks, then waits, then kills, whoever asks for more haste."""
+    asked = {name: signal.signal(name, signal.SIG_IGN) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for name, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, GRACE)):
         if process.poll() is not None:
             break
@@ -182,3 +184,5 @@ def end(process):
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
+    for name, handler in asked.items():
+        signal.signal(name, handler)

@@ -69,14 +69,16 @@ if [[ ${RCO_FLASH_KERNELS:-used} == all || $name != flash_fwd_* || $name =~ ^fla
   [[ -n $out && -f $source ]] || exec "$real" "$@"
   # By what is compiled and how: the arguments, the source, and the headers beside it.
   folder=$(dirname "$source")
-  key=$({ printf '%s\n' "${@//"$out"/}" && cat "$source" && find "$folder" -name '*.h' -o -name '*.cuh' | sort | xargs cat; } | sha256sum)
+  headers=$(find "$folder" \( -name '*.h' -o -name '*.cuh' \) -print0 | sort -z | xargs -0 cat | sha256sum)
+  key=$({ "$real" --version && printf '%s\n' "${@//"$out"/}" "$headers" && cat "$source"; } | sha256sum)
   kept=$(dirname "$(realpath "$0")")/../../kept/$name-${key:0:16}
   if [[ ! -e $kept ]]; then
     "$real" "$@"
     mkdir -p "$(dirname "$kept")"
-    cp "$out" "$kept.$$" && mv "$kept.$$" "$kept"
+    cp "$out" "$kept.$$" && mv "$kept.$$" "$kept" || rm -f "$kept.$$"
+  else
+    cp "$kept" "$out"
   fi
-  cp "$kept" "$out"
   exit
 fi
 [[ $name =~ ^flash_fwd_(splitkv_)?hdim([0-9]+)_(bf16|fp16)_(causal_)?sm80$ ]]

@@ -134,7 +134,7 @@ impl Failure {
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
             Self::Refusals { .. } | Self::Useless { .. } | Self::DeviceStuck { .. } | Self::DiskStuck { .. } => true,
-            Self::DeviceEnded(why) => device::has_lost_gpu(why),
+            Self::DeviceEnded(why) | Self::LearnerStreak { last: why, .. } => device::has_lost_gpu(why),
             _ => false,
         }
     }

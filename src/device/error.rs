@@ -32,11 +32,13 @@ impl Error {
     }
 }
 
-/// Whether what the device thread ended with says that the GPU's context is lost: every later call of this process fails.
+/// Whether what the engine or the learner failed with says that the GPU's context is lost: every later call of this process fails.
 pub(crate) fn has_lost_gpu(text: &str) -> bool {
-    const LOST: [&str; 10] = [
+    const LOST: [&str; 14] = [
         "ASSERT",
+        "CONTAINED",
         "ECC_UNCORRECTABLE",
+        "EXTERNAL_DEVICE",
         "HARDWARE_STACK_ERROR",
         "ILLEGAL_ADDRESS",
         "ILLEGAL_INSTRUCTION",
@@ -45,8 +47,12 @@ pub(crate) fn has_lost_gpu(text: &str) -> bool {
         "LAUNCH_FAILED",
         "LAUNCH_TIMEOUT",
         "MISALIGNED_ADDRESS",
+        "NVLINK_UNCORRECTABLE",
+        "TENSOR_MEMORY_LEAK",
     ];
-    text.split("CUDA_ERROR_").skip(1).any(|rest| LOST.iter().any(|name| rest.starts_with(name)))
+    // A product is where an earlier kernel's fault may show first.
+    text.contains("CUBLAS_STATUS_EXECUTION_FAILED")
+        || text.split("CUDA_ERROR_").skip(1).any(|rest| LOST.iter().any(|name| rest.starts_with(name)))
 }
 
 #[cfg(test)]
@@ -58,5 +64,6 @@ mod tests {
         assert!(has_lost_gpu("engine step: DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"an illegal memory access\")"));
         assert!(!has_lost_gpu("engine step: DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"));
         assert!(!has_lost_gpu("engine step: ILLEGAL_ADDRESS"));
+        assert!(has_lost_gpu("CublasError(CUBLAS_STATUS_EXECUTION_FAILED)"));
     }
 }

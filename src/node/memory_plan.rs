@@ -126,13 +126,16 @@ impl MemoryPlan {
                 gpu_costs::memory::score_activations(spec, &Recording { lora, rows, targets, policy })
             }
         };
-        // The gradient, a micro-batch's gradient and two moments; with a GPU the moments stay in host memory.
-        let optimizer = if device.is_cpu() { 4 } else { 1 } * adapter * F32;
+        // The learner's weights and their copy for the score pass; the gradient, a micro-batch's gradient and two moments. With
+        // a GPU all but the copy, which is replaced by a new one, are in host memory.
+        let (adapter, optimizer) = match device.is_cpu() {
+            true => (2 * adapter, 4 * adapter),
+            false => (2 * gpu_costs::memory::device_adapter_floats(spec, lora), 0),
+        };
         let parts = [
             ("weights", weights),
-            // The learner's weights and their copy for the score pass.
-            ("adapter", 2 * adapter * F32),
-            ("optimizer", optimizer),
+            ("adapter", adapter * F32),
+            ("optimizer", optimizer * F32),
             ("program", program(device)),
             ("activations", activations),
         ];

@@ -56,7 +56,8 @@ impl Backend for Stack<Dense> {
         let adapter = critic.adapter().ok_or_else(|| self.cpu_only())?;
         self.refuse_ends(adapter)?;
         let factors = LinearFactors::new(adapter, self.spec(), &self.layout().device)?;
-        Ok(PackedAdapter::beside_base(factors, adapter.bytes()))
+        let bytes = factors.bytes();
+        Ok(PackedAdapter::beside_base(factors, bytes))
     }
 
     fn copy_weights(&self) -> Result<FullWeights> {

@@ -48,14 +48,15 @@ impl Memory {
     pub(super) fn new(spec: &ModelSpec, card: &Card, workload: &Workload) -> Self {
         let kv_token = costs::kv_token(spec);
         let cache = workload.sequences * workload.context_tokens.next_multiple_of(BLOCK_TOKENS) * kv_token;
-        let adapter = costs::adapter_floats(spec, &workload.lora) * size_of::<f32>();
+        let adapter = costs::device_adapter_floats(spec, &workload.lora) * size_of::<f32>();
         // Engine and learner take turns, so the larger of the two passes counts.
         let activations = decoding(spec, workload).max(learning(spec, workload));
         let parts: Vec<Part> = [
             ("weights, bf16", costs::weights(spec)),
             ("KV cache", cache),
-            ("adapters served, f32", workload.served_adapters * adapter),
-            ("adapter and gradient", 2 * adapter),
+            // Those of one step are joined to one pair of factors a linear.
+            ("adapters served, f32", 2 * workload.served_adapters * adapter),
+            ("adapter learned, f32", adapter),
             ("activations", activations),
             ("logits rows", costs::logits(spec, workload.sequences)),
             ("pool", (POOL_SHARE * activations as f64) as usize),

@@ -38,6 +38,12 @@ impl LinearFactors {
         }
         Ok(Self(factors))
     }
+
+    /// Bytes on the device.
+    pub(super) fn bytes(&self) -> usize {
+        let floats: usize = self.0.values().map(|LowRank { a, b }| a.elem_count() + b.elem_count()).sum();
+        floats * size_of::<f32>()
+    }
 }
 
 /// Every linear of every layer.

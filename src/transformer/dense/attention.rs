@@ -11,7 +11,7 @@ use std::ops::Range;
 
 /// Scores of one tile of the score pass, over all heads: 32 MiB.
 pub(crate) const TILE_SCORES: usize = 8 << 20;
-/// Most scores of the decode pass at once: 256 MiB. The tensor library's softmax counts them in 32 bits.
+/// Most scores of the decode pass at once, where sequences have several rows: 256 MiB. The tensor library's softmax counts them in 32 bits.
 pub(crate) const SCORES_MAX: usize = 64 << 20;
 
 /// Attention by its definition, heads grouped (arXiv 2305.13245). `q` is `(batch, rows, heads, head_dim)`, `k` and `v` are
@@ -65,7 +65,7 @@ pub(super) fn gradient(qkv: &RotatedQkv, mask: &Tensor, scale: f32, tile: usize,
     let mut sums: Option<(Tensor, Tensor)> = None;
     for tile in tiles(rows, tile) {
         let dy = dy.narrow(0, tile.start, tile.len())?;
-        let RotatedQkv { q, k, v } = Tile::of(qkv, mask, &tile)?.gradient(scale, &dy)?;
+        let (q, k, v) = Tile::of(qkv, mask, &tile)?.gradient(scale, &dy)?;
         of_queries.push(q);
         // Keys behind the tile's last row are no part of it.
         let whole = |x: Tensor| if tile.end < rows { x.pad_with_zeros(1, 0, rows - tile.end) } else { Ok(x) };
@@ -76,8 +76,8 @@ pub(super) fn gradient(qkv: &RotatedQkv, mask: &Tensor, scale: f32, tile: usize,
         });
     }
     let Some((k, v)) = sums else { candle_core::bail!("attention: expected at least one row") };
-    let by_row = |x: Tensor| x.transpose(0, 1)?.contiguous();
-    Ok(RotatedQkv { q: Tensor::cat(&of_queries, 0)?, k: by_row(k)?, v: by_row(v)? })
+    let rows_first = |x: Tensor| x.transpose(0, 1)?.contiguous();
+    Ok(RotatedQkv { q: Tensor::cat(&of_queries, 0)?, k: rows_first(k)?, v: rows_first(v)? })
 }
 
 /// The queries of one tile of `tile` rows after another.
@@ -111,7 +111,7 @@ impl Tile {
 
     /// The gradients of its queries, `(tile, heads, head_dim)`, and of its keys and values, `(kv_heads, keys, head_dim)`, from
     /// that of its output, `(tile, heads, head_dim)`.
-    fn gradient(&self, scale: f32, dy: &Tensor) -> Result<RotatedQkv> {
+    fn gradient(&self, scale: f32, dy: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
         let (rows, heads, _) = self.q.dims3()?;
         let (keys, kv_heads, _) = self.k.dims3()?;
         let grouped = |x: &Tensor| by_kv_head(x, kv_heads); // (kv_heads, group * tile, head_dim)
@@ -127,7 +127,7 @@ impl Tile {
         drop((weights, of_weights));
         let of_queries = (of_scores.matmul(&k)? * f64::from(scale))?;
         let of_keys = (of_scores.t()?.matmul(&q)? * f64::from(scale))?;
-        Ok(RotatedQkv { q: by_row(&of_queries, rows)?, k: of_keys, v: of_values })
+        Ok((by_row(&of_queries, rows)?, of_keys, of_values))
     }
 }
 

@@ -1,7 +1,7 @@
-//! The decode pass's own kernels on a GPU (`cuda/decode.cu`), and a product that cuBLAS sums into f32.
+//! The decode pass's own kernels on a GPU (`cuda/decode.cu`), and a product for both passes that cuBLAS sums into f32.
 //!
 //! They compute what [`super::fused`] and [`super::ops`] compute on any device, in fewer launches, and are held to them by
-//! tests. Besides the kernels' room the only place with `unsafe`: a launch is.
+//! tests. A launch is `unsafe`, as in the kernels' room.
 
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods, reason = "these have no gradient, and the decode pass has none")]

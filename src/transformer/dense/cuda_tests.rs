@@ -1,5 +1,7 @@
 //! The passes on a GPU against the same passes on the CPU. `scripts/cuda-emulate` runs them where there is none.
+use super::attention;
 use super::layout::Dense;
+use super::qkv::RotatedQkv;
 use super::tests::{MODELS, adapter, dense_on, farthest, log_softmax, panels, scene, scored};
 use crate::formats::WeightReader;
 use crate::formats::adapter::{Adapter, Factors, LoraConfig};
@@ -49,8 +51,22 @@ fn operations(device: &Device, dtype: DType) -> Result<Vec<(&'static str, Tensor
         ("broadcast", x.broadcast_mul(&rows.narrow(0, 0, 1)?.squeeze(0)?)?.broadcast_sub(&x.max_keepdim(D::Minus1)?)?),
         ("unary", ((x.exp()? + x.silu()?)? + x.tanh()?)?),
         ("affine", x.affine(0.5, -0.25)?),
+        ("attention in tiles", tiled(device, dtype)?.0),
+        ("gradient of attention in tiles", tiled(device, dtype)?.1),
         ("cast", x.to_dtype(DType::BF16)?.to_dtype(DType::F32)?.to_dtype(DType::F16)?),
     ])
+}
+
+/// Attention of 23 rows in tiles of 5, and the gradients of queries, keys and values side by side. Always in f32.
+fn tiled(device: &Device, dtype: DType) -> Result<(Tensor, Tensor)> {
+    let heads = |heads: usize| values(&[23, heads, 8], device, DType::F32);
+    let qkv = RotatedQkv { q: heads(6)?, k: heads(2)?, v: (heads(2)? * 0.5)? };
+    let hidden = |i: usize| if i % 23 > i / 23 { f32::NEG_INFINITY } else { 0.0 };
+    let mask = Tensor::from_vec((0..23 * 23).map(hidden).collect::<Vec<f32>>(), (1, 23, 23), device)?;
+    let out = attention::attend_in_tiles(&qkv, &mask, 0.3, 5)?;
+    let gradient = attention::gradient(&qkv, &mask, 0.3, 5, &values(&[23, 48], device, DType::F32)?)?;
+    let all = Tensor::cat(&[gradient.q, gradient.k, gradient.v], 1)?;
+    Ok((out.to_dtype(dtype)?, all.to_dtype(dtype)?))
 }
 
 #[test]
@@ -187,6 +203,8 @@ fn counted_and_planned(spec: &ModelSpec, lengths: [usize; 3], policy: Activation
     let (prefix, text) = (vec![1u32; prefix], vec![1u32; text]);
     let packed = [Packed { prefix: &prefix, texts: vec![&text; count] }];
     let score_adapter = ScoreAdapter::new(&model, &adapter).unwrap();
+    // What loading freed is given back first.
+    gpu.synchronize().unwrap();
     device::reset_peak(&gpu);
     let before = device::peak_bytes(&gpu).unwrap();
     let recorded = record(&model, ScoreBatch { packed: &packed, temperature: 1.0 }, &score_adapter, policy).unwrap();

@@ -9,7 +9,7 @@ use candle_core::{
 };
 use std::sync::Mutex;
 
-/// Rows of logits that are there at once.
+/// Rows of logits that the score pass has at once.
 pub(crate) const LOGIT_ROWS: usize = 256;
 
 /// [`ops::product`] as a node of the graph: the gradient of `x` is `dy W`; that of `W` is never computed.
@@ -37,10 +37,10 @@ pub(super) fn adapted_product(x: &Tensor, weight: &Tensor, LowRank { a, b }: &Lo
 }
 
 /// Log-probabilities of `ids`, `(rows)`, under softmax(scale * x W^T) with a frozen head `W` of `(vocab, hidden)`; `x` is
-/// `(rows, hidden)`. Logits are computed for some rows at a time, and again for the gradient.
-pub(super) fn log_probs(x: &Tensor, head: &Tensor, ids: &Tensor, scale: f32) -> Result<Tensor> {
+/// `(rows, hidden)`. Logits are computed for `at_once` rows at a time, and again for the gradient.
+pub(super) fn log_probs(x: &Tensor, head: &Tensor, ids: &Tensor, scale: f32, at_once: usize) -> Result<Tensor> {
     let rows = x.dim(0)?;
-    let chunks = move || (0..rows).step_by(LOGIT_ROWS).map(move |first| (first, LOGIT_ROWS.min(rows - first)));
+    let chunks = move || (0..rows).step_by(at_once).map(move |first| (first, at_once.min(rows - first)));
     let detached = x.detach();
     let of_chunk = |(first, count)| {
         let logits = ops::product(&detached.narrow(0, first, count)?, head)?; // (count, vocab)

@@ -1,4 +1,4 @@
-//! The `score` pass over plain tensors: plain attention in f32, differentiable with respect to an adapter.
+//! The `score` pass over plain tensors: attention in f32 and in tiles, differentiable with respect to an adapter.
 //!
 //! A recorded pass is a chain of pieces, each layer one and the head the last. The gradient goes through them backwards, one
 //! at a time: of a piece its input is kept, and its graph too or computed again ([`ActivationPolicy`]). Within a piece, what is
@@ -97,14 +97,14 @@ impl RecordedSequence<'_> {
         let head = self.sequence.model.spec().layers;
         let mut x = self.sequence.embedded(packed)?;
         for index in 0..head {
-            x = self.recorded(index, &x, policy)?;
+            x = self.record_piece(index, &x, policy)?;
         }
-        let log_probs = self.recorded(head, &x, policy)?;
+        let log_probs = self.record_piece(head, &x, policy)?;
         self.sequence.finish(&x, &log_probs, scored)
     }
 
-    /// The output of piece `index` for `x`, without a graph.
-    fn recorded(&mut self, index: usize, x: &Tensor, policy: ActivationPolicy) -> Result<Tensor> {
+    /// The output of piece `index` for `x`, without a graph; keeps what its gradient needs.
+    fn record_piece(&mut self, index: usize, x: &Tensor, policy: ActivationPolicy) -> Result<Tensor> {
         if index < self.first {
             return self.sequence.piece(index, x);
         }
@@ -128,8 +128,9 @@ impl RecordedSequence<'_> {
             };
             let store = graph::gradients(&[(output, dy.clone())])?;
             adapter.add_gradients(&store, gradients)?;
-            if let Some(dx) = store.get(&piece.input) {
-                dy = dx.detach();
+            if index > 0 {
+                let dx = store.get(&piece.input).map(Tensor::detach);
+                dy = dx.ok_or_else(|| candle_core::Error::Msg("a layer that its input does not reach".into()))?;
             }
         }
         Ok(())
@@ -194,7 +195,7 @@ impl<'a> Sequence<'a> {
             return self.model.layer_forward(index, x.clone(), &mut self.pass);
         }
         let hidden = self.pass.norm(x, self.model.norm())?.index_select(&self.predicting, 0)?; // (targets, hidden)
-        Ok(graph::log_probs(&hidden, self.model.head(), &self.targets, self.scale)?)
+        Ok(graph::log_probs(&hidden, self.model.head(), &self.targets, self.scale, graph::LOGIT_ROWS)?)
     }
 
     /// Adds the results: `x` is what went into the head, `log_probs` what came out.

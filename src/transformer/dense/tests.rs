@@ -1,7 +1,7 @@
 //! Promises of the passes that a GPU runs, held on the CPU against the CPU's own: the same code, another device.
 use super::*;
 use crate::formats::adapter::Adapter;
-use crate::formats::spec::Activation;
+use crate::formats::spec::{Activation, Projection};
 use crate::transformer::Transformer;
 use crate::transformer::{
     decode::BLOCK_TOKENS, decode::Batch, decode::Decoder, decode::Forward, decode::PackedAdapter,
@@ -137,10 +137,13 @@ fn in_bf16_the_log_probs_stay_near() {
     }
 }
 
-/// Log-probs of three texts behind one prefix, and the gradients of a weighted sum of them.
+/// Log-probs of three texts behind one prefix and of one behind a single token, and the gradients of a weighted sum of them.
 pub(super) fn scored(model: &Transformer, adapter: &Adapter, policy: ActivationPolicy) -> (Vec<f32>, AdapterGradients) {
     let (prefix, texts) = (ids(23, 5), [ids(7, 6), ids(31, 7), ids(1, 8)]);
-    let packed = [Packed { prefix: &prefix, texts: texts.iter().map(Vec::as_slice).collect() }];
+    let packed = [
+        Packed { prefix: &prefix, texts: texts.iter().map(Vec::as_slice).collect() },
+        Packed { prefix: &prefix[..1], texts: vec![&texts[0]] },
+    ];
     let score_adapter = ScoreAdapter::new(model, adapter).unwrap();
     let recorded =
         record(model, score::ScoreBatch { packed: &packed, temperature: 0.7 }, &score_adapter, policy).unwrap();
@@ -172,6 +175,51 @@ fn scoring_gives_the_log_probs_and_gradients_of_the_cpus_own_operations() {
 }
 
 #[test]
+fn adapters_of_some_projections_have_the_gradients_of_the_cpus_own_operations() {
+    let (panels, dense) = (panels("tiny_qwen2"), dense("tiny_qwen2", DType::F32));
+    let whole = adapter("tiny_qwen2_lora", &panels);
+    for targets in [vec![Projection::QProj, Projection::VProj], vec![Projection::DownProj], vec![Projection::UpProj]] {
+        let mut some = whole.clone();
+        some.factors.retain(|(_, projection), _| targets.contains(projection));
+        some.config.targets = targets;
+        let (log_probs, expected) = scored(&panels, &some, ActivationPolicy::KeepAll);
+        for policy in [ActivationPolicy::KeepAll, ActivationPolicy::Recompute] {
+            let (own, gradients) = scored(&dense, &some, policy);
+            assert!(farthest(&own, &log_probs) < 1e-5);
+            assert!(gradients.factors.keys().eq(some.factors.keys()));
+            for ((place, got), expected) in gradients.factors.iter().zip(expected.factors.values()) {
+                for (got, expected) in [(&got.a, &expected.a), (&got.b, &expected.b)] {
+                    let largest = expected.iter().fold(0.0f32, |top, x| top.max(x.abs()));
+                    assert!(farthest(got, expected) / largest < 1e-5, "{place:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn logits_in_pieces_give_the_log_probs_and_gradients_of_all_at_once() {
+    let values = |rows: usize, width: usize, seed: usize| {
+        let value = |i: usize| ((i * 37 + seed * 101 + i * i * 11) % 255) as f32 / 64.0 - 2.0;
+        Tensor::from_vec((0..rows * width).map(value).collect::<Vec<_>>(), (rows, width), &Device::Cpu).unwrap()
+    };
+    let host = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let (x, head) = (values(5, 8, 1), values(30, 8, 2));
+    let ids = Tensor::new(&[0u32, 29, 4, 4, 17], &Device::Cpu).unwrap();
+    let dy = Tensor::new(&[1.0f32, -0.5, 2.0, 0.25, -3.0], &Device::Cpu).unwrap();
+    let of = |at_once| {
+        let log_probs = |x: &Tensor| graph::log_probs(x, &head, &ids, 0.9, at_once);
+        let gradient = graph::gradient_of(&x, |x| Ok(vec![(log_probs(x)?, dy.clone())])).unwrap();
+        (host(log_probs(&x).unwrap()), host(gradient))
+    };
+    let whole = of(5);
+    for at_once in [1, 2, 4] {
+        let (log_probs, gradient) = of(at_once);
+        assert!(farthest(&log_probs, &whole.0) < 1e-5 && farthest(&gradient, &whole.1) < 1e-5, "{at_once}");
+    }
+}
+
+#[test]
 fn layers_that_are_computed_again_give_the_same_gradients() {
     for (name, lora) in MODELS {
         let dense = dense(name, DType::F32);
@@ -181,7 +229,7 @@ fn layers_that_are_computed_again_give_the_same_gradients() {
         // Where the first layers have no factors, the others' gradients are the same, and theirs are not there.
         adapter.factors.iter_mut().filter(|((layer, _), _)| *layer == 0).for_each(|(_, pair)| pair.b.fill(0.0));
         let (_, mut whole) = scored(&dense, &adapter, ActivationPolicy::KeepAll);
-        let of_first = |place: &(usize, crate::formats::spec::Projection)| place.0 == 0;
+        let of_first = |place: &(usize, Projection)| place.0 == 0;
         adapter.factors.retain(|place, _| !of_first(place));
         whole.factors.retain(|place, _| !of_first(place));
         assert!(!whole.factors.is_empty());

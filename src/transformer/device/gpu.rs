@@ -1,4 +1,4 @@
-//! Opening a GPU.
+//! Opening a GPU, and the memory that is in use of one.
 
 #![allow(unsafe_code)]
 

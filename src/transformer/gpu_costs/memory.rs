@@ -44,13 +44,24 @@ pub(crate) fn kv_token(spec: &ModelSpec) -> usize {
     DenseDecoder::block_bytes(spec, DType::BF16) / BLOCK_TOKENS
 }
 
-/// Floats of an adapter like `lora`.
+/// Floats of an adapter like `lora`, as it is trained and stored.
 pub(crate) fn adapter_floats(spec: &ModelSpec, lora: &LoraConfig) -> usize {
     let of_site = |site: &Projection| {
         let (inputs, outputs) = site.sizes(spec);
         lora.rank * (inputs + outputs)
     };
     spec.layers * lora.targets.iter().map(of_site).sum::<usize>()
+}
+
+/// Floats that an adapter like `lora` takes on the device: one pair of factors a linear, in which a projection's outputs have
+/// zeros where they meet another's ranks.
+pub(crate) fn device_adapter_floats(spec: &ModelSpec, lora: &LoraConfig) -> usize {
+    let of_linear = |linear: &Linear| {
+        let (inputs, outputs) = linear.sizes(spec);
+        let ranks = lora.rank * linear.projections().iter().filter(|part| lora.targets.contains(part)).count();
+        ranks * (inputs + outputs)
+    };
+    spec.layers * Linear::ALL.iter().map(of_linear).sum::<usize>()
 }
 
 /// Bytes of the logits of a step: `rows` of them, at most as many as are computed at once, in bf16 and in f32.
@@ -141,6 +152,6 @@ pub(crate) fn score_activations(spec: &ModelSpec, pass: &Recording<'_>) -> usize
     let logits = LOGITS_BACKWARD * targets.min(LOGIT_ROWS) * spec.vocab + rows * residual;
     let of_head = logits + if policy == ActivationPolicy::KeepAll { graph } else { 0 };
     // Gradients of one layer's factors, and their copy to be sent to the host.
-    let gradients = 2 * adapter_floats(spec, lora) / spec.layers;
+    let gradients = 2 * device_adapter_floats(spec, lora) / spec.layers;
     (inputs + gradients + of_layers.max(of_head)) * F32
 }

@@ -3,8 +3,8 @@
 //! How launches are counted: one for every call of the tensor library that computes something, so `sqr`, `exp`, a sum, a
 //! copy that makes a tensor contiguous, a conversion and a product are one each; `narrow`, `reshape`, `permute`, `t` and
 //! `broadcast_as` of contiguous tensors are none. A mean is two (the sum, and its scale), a concatenation is one for each
-//! part, `index_add` is two (it copies first). The decode pass's own kernels are one each. The emulator's record
-//! (`scripts/cuda-emulate`) is what these counts are held against; they are nowhere else.
+//! part, `index_add` is two (it copies first). The decode pass's own kernels are one each. Those of a decode step were held
+//! against the emulator's record (`scripts/cuda-emulate`), those of the score pass and its gradient are counted by reading.
 
 use crate::kernels::attention::Heads;
 use crate::transformer::dense::graph::LOGIT_ROWS;

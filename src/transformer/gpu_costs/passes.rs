@@ -137,6 +137,11 @@ fn score_layers(spec: &ModelSpec, shape: &ScoreShape<'_>) -> Operations {
     layer.gated(rows, spec.intermediate);
     linear(&mut layer, Linear::Down);
     layer.piece(1, 3 * rows * spec.hidden);
+    if shape.lora.is_some() {
+        // The values of norms, attention and gate are copied as they enter the graph.
+        let norms = 2 * norms_of_block(spec);
+        layer.piece(norms + 2, 2 * rows * (norms * spec.hidden + heads.q_width() + spec.intermediate));
+    }
     let mut all = Operations::default();
     all.layers(spec.layers, &layer);
     all
@@ -163,7 +168,7 @@ pub(crate) fn score_gradient(spec: &ModelSpec, shape: &ScoreShape<'_>, policy: A
     if policy == ActivationPolicy::Recompute {
         all.list.extend(score_layers(spec, shape).list);
     }
-    all.host_floats = shape.lora.map_or(0, |lora| super::memory::adapter_floats(spec, lora)) as f64;
+    all.host_floats = shape.lora.map_or(0, |lora| super::memory::device_adapter_floats(spec, lora)) as f64;
     all
 }
 

@@ -1,6 +1,6 @@
 //! The arithmetic against what the code itself says of models that are there.
 
-use super::memory::{Recording, adapter_floats, kv_token, score_activations, weights};
+use super::memory::{Recording, adapter_floats, device_adapter_floats, kv_token, score_activations, weights};
 use super::passes::{Attention, ScoreShape, Step, decode, decode_layer, score, score_gradient};
 use crate::formats::adapter::{Adapter, LoraConfig};
 use crate::formats::spec::{ModelSpec, Projection};
@@ -40,6 +40,11 @@ fn weights_keys_and_adapters_are_as_large_as_those_that_are_loaded() {
     let spec = spec("tiny_llama");
     let adapter = Adapter::load(&golden("tiny_lora"), &spec).unwrap();
     assert_eq!(adapter_floats(&spec, &adapter.config) * size_of::<f32>(), adapter.bytes());
+    let opened = crate::formats::open(&golden("tiny_llama")).unwrap();
+    let layout = Dense { device: Device::Cpu, dtype: DType::F32 };
+    let dense = Transformer::dense(&opened.spec, opened.weights.as_ref(), layout).unwrap();
+    let packed = dense.pack(&adapter.clone().into()).unwrap();
+    assert_eq!(device_adapter_floats(&spec, &adapter.config) * size_of::<f32>(), packed.bytes());
 }
 
 /// As the emulator counts them (`scripts/cuda-emulate`): norm, conversion, product, heads, attention, product, sum; norm,
@@ -88,13 +93,13 @@ fn a_gradient_costs_more_than_the_pass_and_memory_grows_faster_than_rows() {
     let flops = |list: &super::operations::Operations| list.list.iter().map(|one| one.flops).sum::<f64>();
     let (forward, backward) = (score(&spec, &shape), score_gradient(&spec, &shape, ActivationPolicy::KeepAll));
     assert!(flops(&backward) > flops(&forward) && backward.launches() > 2.0 * forward.launches());
-    assert_eq!(backward.host_floats, adapter_floats(&spec, &lora) as f64);
+    assert_eq!(backward.host_floats, device_adapter_floats(&spec, &lora) as f64);
     let again = score_gradient(&spec, &shape, ActivationPolicy::Recompute);
     assert!(flops(&again) > flops(&backward) && flops(&again) < flops(&backward) + flops(&forward));
     let of = |lora, rows, policy| score_activations(&spec, &Recording { lora, rows, targets: 32, policy });
     let bytes = |rows| of(&lora, rows, ActivationPolicy::KeepAll);
-    assert!(bytes(2048) > 2 * bytes(1024), "the mask and scores grow faster than rows");
+    assert!(bytes(2048) > 2 * bytes(1024), "the mask grows with the square of the rows");
     assert!(of(&lora, 256, ActivationPolicy::Recompute) < bytes(256), "one layer's graph instead of all");
     let some = LoraConfig { targets: vec![Projection::QProj, Projection::VProj], ..lora.clone() };
-    assert!(of(&some, 256, ActivationPolicy::KeepAll) < bytes(256), "fewer branches, a smaller graph");
+    assert!(of(&some, 256, ActivationPolicy::KeepAll) < bytes(256), "fewer factors, smaller gradients");
 }

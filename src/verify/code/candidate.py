@@ -25,7 +25,7 @@ def guard_of(forbidden, scratch):
             return False
         if folder != -1 and not os.path.isabs(path):
             # What a descriptor is the folder of cannot be asked here; the scratch folder is a file system of its own.
-            return os.fstat(folder).st_dev != device
+            return os.fstat(folder).st_dev != device or os.path.normpath(os.fsdecode(path)).startswith("..")
         path = os.path.normpath(os.path.join(scratch, os.fsdecode(path)))
         return path != "/dev/null" and os.path.commonpath([path, scratch]) != scratch
 

@@ -89,6 +89,7 @@ fn what_no_answer_may_do_is_forbidden_by_name() {
     for (body, what) in [
         (format!("import os; os.remove({path:?})"), "forbidden: os.remove"),
         (format!("import shutil; shutil.rmtree({:?}, ignore_errors=True)", "/usr"), "forbidden: os.rmdir"),
+        ("import os; os.rmdir('../usr/bin', dir_fd=os.open('.', os.O_RDONLY))".to_owned(), "forbidden: os.rmdir"),
         (format!("open({path:?}, 'w')"), "forbidden: writing a file"),
         ("import os\n    while True: os.fork()".to_owned(), "forbidden: os.fork"),
         ("import subprocess; subprocess.run(['ls'])".to_owned(), "forbidden: subprocess.Popen"),
