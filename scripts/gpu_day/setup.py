@@ -135,7 +135,8 @@ class Day:
         if code is None:
             return self.record(name, None, seconds=seconds, text=f"ran past the part's time; {log.name}")
         if code != expected:
-            end = log.read_text(errors="replace")[-2000:]
+            # What it wrote to standard error comes first in the log.
+            end = log.read_text(errors="replace").split("\n# ")[0][-2000:] or printed[-2000:]
             return self.record(name, False, seconds=seconds, code=code, text=f"ended with {code}; {log.name}", end=end)
         try:
             ok, figures = judge(printed)

@@ -14,6 +14,7 @@ pub(super) mod graph;
 mod layout;
 mod ops;
 mod paged_attention;
+mod product;
 mod qkv;
 mod score;
 mod step_adapters;

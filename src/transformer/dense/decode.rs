@@ -6,6 +6,7 @@ use super::fused::{self, HeadsOfRows};
 use super::layout::Dense;
 use super::ops;
 use super::paged_attention::PagedAttention;
+use super::product::product;
 use super::qkv::{ByLayerKind, RotatedQkv};
 use super::step_adapters::{JoinedAdapters, StepAdapters};
 use crate::formats::spec::ModelSpec;
@@ -81,7 +82,7 @@ impl Forward for DenseDecoder {
         let last: Vec<u32> = batch.logit_rows().map(|row| row as u32).collect();
         for rows in last.chunks(LOGIT_ROWS_MAX) {
             let hidden = hidden.index_select(&Tensor::new(rows, device)?, 0)?; // (rows, hidden)
-            let computed = ops::product(&hidden, model.head())?.flatten_all()?.to_vec1()?;
+            let computed = product(&hidden, model.head())?.flatten_all()?.to_vec1()?;
             if logits.is_empty() { *logits = computed } else { logits.extend(computed) }
         }
         self.draw(batch, &hidden)
@@ -103,7 +104,7 @@ impl DenseDecoder {
                 rest = others;
                 let hidden = hidden.index_select(&Tensor::new(rows, hidden.device())?, 0)?; // (rows, hidden)
                 let ours = ours.iter().map(|sampling| RowSampling { row: sampling.row - first, ..*sampling });
-                drawn.extend(cuda::draw(&ops::product(&hidden, self.model.head())?, &ours.collect::<Vec<_>>())?);
+                drawn.extend(cuda::draw(&product(&hidden, self.model.head())?, &ours.collect::<Vec<_>>())?);
             }
         }
         #[cfg(not(feature = "cuda"))]
@@ -200,7 +201,7 @@ impl Pass for DecodePass<'_> {
     type Rows = Tensor;
 
     fn linear(&mut self, layer: usize, linear: Linear, weight: &Tensor, x: Tensor) -> Result<Tensor> {
-        let y = ops::product(&x, weight)?; // (rows, outputs)
+        let y = product(&x, weight)?; // (rows, outputs)
         self.adapters.add(layer, linear, &x, y)
     }
 

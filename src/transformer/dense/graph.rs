@@ -2,6 +2,7 @@
 
 use super::adapter::LowRank;
 use super::ops;
+use super::product::product;
 use candle_core::backprop::GradStore;
 use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, Var,
@@ -12,9 +13,9 @@ use std::sync::Mutex;
 /// Rows of logits that the score pass has at once.
 pub(crate) const LOGIT_ROWS: usize = 256;
 
-/// [`ops::product`] as a node of the graph: the gradient of `x` is `dy W`; that of `W` is never computed.
+/// [`product`] as a node of the graph: the gradient of `x` is `dy W`; that of `W` is never computed.
 pub(super) fn frozen_product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let value = ops::product(&x.detach(), weight)?;
+    let value = product(&x.detach(), weight)?;
     let weight = weight.clone();
     node("frozen-product", x, value, move |_, dy| frozen_gradient(dy, &weight))
 }
@@ -29,7 +30,7 @@ fn frozen_gradient(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
 pub(super) fn adapted_product(x: &Tensor, weight: &Tensor, LowRank { a, b }: &LowRank) -> Result<Tensor> {
     let detached = x.detach();
     let low = detached.matmul(&a.detach().t()?)?; // (rows, ranks)
-    let value = (ops::product(&detached, weight)? + low.matmul(&b.detach().t()?)?)?;
+    let value = (product(&detached, weight)? + low.matmul(&b.detach().t()?)?)?;
     if !x.track_op() && !a.track_op() && !b.track_op() {
         return Ok(value);
     }
@@ -43,14 +44,14 @@ pub(super) fn log_probs(x: &Tensor, head: &Tensor, ids: &Tensor, scale: f32, at_
     let chunks = move || (0..rows).step_by(at_once).map(move |first| (first, at_once.min(rows - first)));
     let detached = x.detach();
     let of_chunk = |(first, count)| {
-        let logits = ops::product(&detached.narrow(0, first, count)?, head)?; // (count, vocab)
+        let logits = product(&detached.narrow(0, first, count)?, head)?; // (count, vocab)
         ops::picked_log_softmax(&logits, &ids.narrow(0, first, count)?, scale)
     };
     let value = Tensor::cat(&chunks().map(of_chunk).collect::<Result<Vec<_>>>()?, 0)?;
     let (head, ids) = (head.clone(), ids.clone());
     node("log-probs", x, value, move |x, dy| {
         let of_chunk = |(first, count)| {
-            let logits = ops::product(&x.narrow(0, first, count)?.detach(), &head)?;
+            let logits = product(&x.narrow(0, first, count)?.detach(), &head)?;
             let (ids, dy) = (ids.narrow(0, first, count)?, dy.narrow(0, first, count)?);
             frozen_gradient(&ops::picked_log_softmax_gradient(&logits, &ids, scale, &dy)?, &head)
         };

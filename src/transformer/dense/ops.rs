@@ -1,23 +1,11 @@
 //! The pieces of a transformer as tensor operations that run on any device, and the gradients that are written out.
 //!
-//! Activations are f32; products with frozen weights are computed in the weights' type. What has no gradient of its own here
-//! can be differentiated by the tensor library.
+//! Activations are f32. What has no gradient of its own here can be differentiated by the tensor library.
 
 use crate::formats::spec::Activation;
 use crate::transformer::error;
 use crate::transformer::rope::Angles;
-use candle_core::{D, DType, Device, Result, Tensor};
-
-/// `x W^T` with a frozen `W` of `(outputs, inputs)`: `(rows, inputs)` to `(rows, outputs)`, of factors in the type of `W`, summed
-/// in f32. Has no gradient.
-pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if weight.device().is_cuda() && weight.dtype() == DType::BF16 {
-        return super::cuda::product(&x.to_dtype(DType::BF16)?.contiguous()?, weight);
-    }
-    let x = x.to_dtype(weight.dtype())?.to_dtype(DType::F32)?;
-    x.matmul(&weight.to_dtype(DType::F32)?.t()?)
-}
+use candle_core::{D, Device, Result, Tensor};
 
 /// RMSNorm (arXiv 1910.07467) over the last dimension.
 pub(super) fn norm(x: &Tensor, weight: &Tensor, epsilon: f32) -> Result<Tensor> {
