@@ -10,7 +10,7 @@ pub(super) mod attention;
 mod cuda;
 pub(crate) mod decode;
 mod fused;
-pub(super) mod graph;
+mod graph;
 mod layout;
 mod ops;
 mod paged_attention;

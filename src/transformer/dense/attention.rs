@@ -80,7 +80,7 @@ pub(super) fn gradient(qkv: &RotatedQkv, mask: &Tensor, scale: f32, tile: usize,
     Ok(RotatedQkv { q: Tensor::cat(&of_queries, 0)?, k: rows_first(k)?, v: rows_first(v)? })
 }
 
-/// The queries of one tile of `tile` rows after another.
+/// The rows of one tile after another, `tile` rows each but the last.
 pub(crate) fn tiles(rows: usize, tile: usize) -> impl Iterator<Item = Range<usize>> {
     (0..rows).step_by(tile).map(move |first| first..rows.min(first + tile))
 }

@@ -149,7 +149,7 @@ fn writing_in_bf16_gives_the_log_probs_of_the_same_pass_on_the_cpu() {
 
 #[test]
 fn scoring_gives_the_log_probs_and_gradients_of_the_same_pass_on_the_cpu() {
-    for (dtype, limit) in [(DType::F32, 1e-5), (DType::BF16, 1e-1)] {
+    for (dtype, limit) in [(DType::F32, 1e-5), (DType::BF16, 5e-2)] {
         for (name, lora) in MODELS {
             let (on_cpu, on_gpu) = (dense_on(&Device::Cpu, name, dtype), dense_on(&gpu(), name, dtype));
             let adapter = adapter(lora, &on_cpu);

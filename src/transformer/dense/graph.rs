@@ -1,6 +1,7 @@
 //! Nodes of the score pass's graph: each keeps its input alone, and knows how to make its gradient.
 
 use super::adapter::LowRank;
+use super::attention::tiles;
 use super::ops;
 use super::product::product;
 use candle_core::backprop::GradStore;
@@ -8,10 +9,8 @@ use candle_core::{
     CpuStorage, CudaStorage, CustomOp1, CustomOp3, DType, Layout, Result, Shape, Storage, Tensor, Var,
     backend::BackendStorage,
 };
+use std::ops::Range;
 use std::sync::Mutex;
-
-/// Rows of logits that the score pass has at once.
-pub(crate) const LOGIT_ROWS: usize = 256;
 
 /// [`product`] as a node of the graph: the gradient of `x` is `dy W`; that of `W` is never computed.
 pub(super) fn frozen_product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -41,21 +40,20 @@ pub(super) fn adapted_product(x: &Tensor, weight: &Tensor, LowRank { a, b }: &Lo
 /// `(rows, hidden)`. Logits are computed for `at_once` rows at a time, and again for the gradient.
 pub(super) fn log_probs(x: &Tensor, head: &Tensor, ids: &Tensor, scale: f32, at_once: usize) -> Result<Tensor> {
     let rows = x.dim(0)?;
-    let chunks = move || (0..rows).step_by(at_once).map(move |first| (first, at_once.min(rows - first)));
     let detached = x.detach();
-    let of_chunk = |(first, count)| {
-        let logits = product(&detached.narrow(0, first, count)?, head)?; // (count, vocab)
-        ops::picked_log_softmax(&logits, &ids.narrow(0, first, count)?, scale)
+    let of_chunk = |chunk: Range<usize>| {
+        let logits = product(&detached.narrow(0, chunk.start, chunk.len())?, head)?; // (chunk, vocab)
+        ops::picked_log_softmax(&logits, &ids.narrow(0, chunk.start, chunk.len())?, scale)
     };
-    let value = Tensor::cat(&chunks().map(of_chunk).collect::<Result<Vec<_>>>()?, 0)?;
+    let value = Tensor::cat(&tiles(rows, at_once).map(of_chunk).collect::<Result<Vec<_>>>()?, 0)?;
     let (head, ids) = (head.clone(), ids.clone());
     node("log-probs", x, value, move |x, dy| {
-        let of_chunk = |(first, count)| {
-            let logits = product(&x.narrow(0, first, count)?.detach(), &head)?;
-            let (ids, dy) = (ids.narrow(0, first, count)?, dy.narrow(0, first, count)?);
+        let of_chunk = |chunk: Range<usize>| {
+            let part = |all: &Tensor| all.narrow(0, chunk.start, chunk.len());
+            let (logits, ids, dy) = (product(&part(x)?, &head)?, part(&ids)?, part(dy)?);
             frozen_gradient(&ops::picked_log_softmax_gradient(&logits, &ids, scale, &dy)?, &head)
         };
-        Tensor::cat(&chunks().map(of_chunk).collect::<Result<Vec<_>>>()?, 0)
+        Tensor::cat(&tiles(rows, at_once).map(of_chunk).collect::<Result<Vec<_>>>()?, 0)
     })
 }
 

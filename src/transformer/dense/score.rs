@@ -5,6 +5,7 @@
 //! wide keeps only its input as well. Frozen weights get no gradient.
 
 use super::adapter::{AdapterVars, LinearFactors};
+use super::decode::LOGIT_ROWS_MAX;
 use super::layout::Dense;
 use super::qkv::{ByLayerKind, QkvRotation};
 use super::{attention, graph, ops};
@@ -195,7 +196,7 @@ impl<'a> Sequence<'a> {
             return self.model.layer_forward(index, x.clone(), &mut self.pass);
         }
         let hidden = self.pass.norm(x, self.model.norm())?.index_select(&self.predicting, 0)?; // (targets, hidden)
-        Ok(graph::log_probs(&hidden, self.model.head(), &self.targets, self.scale, graph::LOGIT_ROWS)?)
+        Ok(graph::log_probs(&hidden, self.model.head(), &self.targets, self.scale, LOGIT_ROWS_MAX)?)
     }
 
     /// Adds the results: `x` is what went into the head, `log_probs` what came out.

@@ -5,7 +5,6 @@ use crate::formats::spec::{ModelSpec, Projection};
 use crate::kernels::attention::{BLOCK_TOKENS, Heads};
 use crate::transformer::dense::attention::{self, SCORES_MAX};
 use crate::transformer::dense::decode::{DenseDecoder, LOGIT_ROWS_MAX};
-use crate::transformer::dense::graph::LOGIT_ROWS;
 use crate::transformer::score::ActivationPolicy;
 use crate::transformer::stack::Linear;
 use candle_core::DType;
@@ -149,7 +148,7 @@ pub(crate) fn score_activations(spec: &ModelSpec, pass: &Recording<'_>) -> usize
         [residual + rotated + tile, residual + GATED_BACKWARD * spec.intermediate, NORM_BACKWARD * spec.hidden];
     let of_layers = graph + rows * pieces.into_iter().fold(0, usize::max);
     // The head's gradient is computed while no layer is computed again.
-    let logits = LOGITS_BACKWARD * targets.min(LOGIT_ROWS) * spec.vocab + rows * residual;
+    let logits = LOGITS_BACKWARD * targets.min(LOGIT_ROWS_MAX) * spec.vocab + rows * residual;
     let of_head = logits + if policy == ActivationPolicy::KeepAll { graph } else { 0 };
     // Gradients of one layer's factors, and their copy to be sent to the host.
     let gradients = 2 * device_adapter_floats(spec, lora) / spec.layers;

@@ -7,7 +7,7 @@
 //! against the emulator's record (`scripts/cuda-emulate`), those of the score pass and its gradient are counted by reading.
 
 use crate::kernels::attention::Heads;
-use crate::transformer::dense::graph::LOGIT_ROWS;
+use crate::transformer::dense::decode::LOGIT_ROWS_MAX;
 
 /// Bytes of an activation.
 const F32: f64 = 4.0;
@@ -136,7 +136,7 @@ impl Operations {
     /// `graph::log_probs` of `targets` rows: the product with the head, which the gradient computes again, then scale, maximum,
     /// difference, gather, exponential, sum, logarithm, difference.
     pub(super) fn log_probs(&mut self, targets: usize, hidden: usize, vocab: usize) {
-        let chunks = targets.div_ceil(LOGIT_ROWS);
+        let chunks = targets.div_ceil(LOGIT_ROWS_MAX);
         let product = self.list.len();
         self.summed_product([targets, hidden, vocab], false);
         for one in &mut self.list[product..] {
